@@ -1,0 +1,104 @@
+"""The records that rooms pass to one another, and the shape letters.
+
+Shape letters, used in names and docstrings everywhere:
+
+    B dialogues      T utterances of the longest dialogue      N utterances without padding
+    D features       H hidden units        C classes           S speakers       R relations      E edges
+
+This module imports neither torch nor pandas, so that readers of results and command-line help stay quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+#: Letter of a modality on the command line -> its name in data files, in the order in which features are concatenated.
+MODALITIES: dict[str, str] = {"a": "audio", "t": "text", "v": "visual"}
+
+#: The parts of the training loss, in the order of reports.
+COMPONENTS: tuple[str, ...] = ("classification", "contrastive", "encoder", "gate_reg")
+
+SPLITS: tuple[str, ...] = ("train", "dev", "test")
+
+
+class InputError(ValueError):
+    """Bad settings or bad data: the reader can mend it. Ends the program with exit code 2 and this one message.
+
+    The message says what was expected, what came, and what to set.
+    """
+
+
+@dataclass(frozen=True)
+class Dialogues:
+    """One split of a dataset, on the host, dialogues one after another without padding.
+
+    features: modality name ("audio", "text", "visual") -> (N, D) float32.
+    labels:   (N,) int64 class indices, or (N, C) float32 zeros and ones for multi-label data.
+    speakers: (N,) int64, 0 to S-1, counted inside each dialogue by first appearance.
+    lengths:  (B,) int64 utterances of each dialogue, all positive, sum N.
+    ids:      B dialogue names, for messages.
+    sentences: N transcripts, or None where the source has none.
+    """
+
+    features: dict[str, np.ndarray]
+    labels: np.ndarray
+    speakers: np.ndarray
+    lengths: np.ndarray
+    ids: tuple[str, ...]
+    sentences: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DialogueDataset:
+    """A dataset: what differs between datasets is in these values and nowhere in the code that trains.
+
+    dimensions: modality name -> D, only the modalities that the source has, in the order of MODALITIES.
+    labels:     C class names, in the order of the class indices.
+    n_speakers: S, the most speakers that a dialogue of this dataset can have (relations: 2 * S * S).
+    splits:     "train", "dev" and "test".
+    """
+
+    name: str
+    dimensions: dict[str, int]
+    labels: tuple[str, ...]
+    n_speakers: int
+    multilabel: bool
+    splits: dict[str, Dialogues]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some dialogues, packed without padding, on one device; lengths stay on the host so that no step waits for the device.
+
+    features: modality name -> (N, D) float32.        labels: (N,) int64 or (N, C) float32.
+    speakers: (N,) int64.                             lengths: B host integers, sum N.
+    """
+
+    features: dict[str, Tensor]
+    labels: Tensor
+    speakers: Tensor
+    lengths: tuple[int, ...]
+
+    @property
+    def n_utterances(self) -> int:
+        return sum(self.lengths)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What the Coach yields after each evaluation.
+
+    step: optimizer steps so far. epoch: passes over the training split so far, whole at the ends of epochs.
+    rows: one row of history.parquet for each split evaluated (see joyful.results.HISTORY_COLUMNS).
+    seconds: wall seconds by phase ("train", "evaluate", "write") since the previous record.
+    """
+
+    step: int
+    epoch: float
+    rows: tuple[dict[str, float | int | str], ...]
+    seconds: dict[str, float]
