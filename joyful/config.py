@@ -21,6 +21,7 @@ Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Weight = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 Window = Annotated[int, Field(ge=-1, le=100_000)]
+LearningRate = Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 ModalityLetters = Literal["a", "t", "v", "at", "av", "tv", "atv"]
 
@@ -79,7 +80,9 @@ class ModelSettings(_Section):
     wp: Window = Field(description="past utterances linked to each utterance; -1: all")
     wf: Window = Field(description="future utterances linked to each utterance; -1: all")
     dropout: Fraction = Field(description="share of activations dropped in training")
-    skip: bool = Field(description="the raw features go round the autoencoder, beside its latent vectors")
+    learning_rate: LearningRate = Field(description="that suits these sizes under adam and adamw, which follow it")
+    modal_attention: bool = Field(description="the reference's unused attention head, for loading its checkpoints")
+    skip: bool = Field(description="the raw features go round the autoencoder: a projection of them beside its latent vectors")
     standardise: bool = Field(description="features to zero mean and unit variance by the training split")
     speaker_embedding: Count = Field(description="units of a learned vector for each speaker slot; 0: none")
     concat_gin_gout: bool = Field(description="the classifier sees the graph's input beside its output")
@@ -118,7 +121,7 @@ class WeightingSettings(_Section):
 
 class OptimizerSettings(_Section):
     name: Literal["adam", "adamw", "sgd", "rmsprop"]
-    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)]
+    learning_rate: LearningRate = Field(description="step size, reached after the warm-up")
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)]
     momentum: Fraction = Field(description="of sgd and rmsprop")
     warmup_steps: Count = Field(description="optimizer steps of linear rise to the learning rate")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Letter of a modality on the command line -> its name in data files, in the order in which features are concatenated.
 MODALITIES: dict[str, str] = {"a": "audio", "t": "text", "v": "visual"}
 
+#: Widths of the reference's features (IEMOCAP): what an input of 1380 numbers means where nothing else is said.
+REFERENCE_DIMENSIONS: dict[str, int] = {"audio": 100, "text": 768, "visual": 512}
+
 #: The parts of the training loss, in the order of reports.
 COMPONENTS: tuple[str, ...] = ("classification", "contrastive", "encoder", "gate_reg")
 
@@ -73,16 +76,21 @@ class DialogueDataset:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some dialogues, packed without padding, on one device; lengths stay on the host so that no step waits for the device.
+    """Some dialogues, packed without padding, on one device; what decides shapes stays on the host, so no step waits.
 
     features: modality name -> (N, D) float32.        labels: (N,) int64 or (N, C) float32.
     speakers: (N,) int64.                             lengths: B host integers, sum N.
+    speaker_order: (N,) places sorted by speaker.     speaker_rank: (N,) the inverse permutation.
+    speaker_sizes: S host integers, utterances of each speaker slot, sum N.
     """
 
     features: dict[str, Tensor]
     labels: Tensor
     speakers: Tensor
     lengths: tuple[int, ...]
+    speaker_order: Tensor
+    speaker_rank: Tensor
+    speaker_sizes: tuple[int, ...]
 
     @property
     def n_utterances(self) -> int:

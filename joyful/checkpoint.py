@@ -1,0 +1,80 @@
+"""Checkpoints without pickle: tensors in safetensors, the rest in JSON that vouches for the tensors by SHA-256.
+
+A checkpoint NAME ("last" or "best") is NAME.json, which names its tensor file NAME-<step>.safetensors. The tensor file is put in
+place first and the JSON after it, both whole or not at all, so a kill at any moment leaves the old checkpoint or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from joyful.records import InputError
+from joyful.results import write_bytes, write_json
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """tensors: by name, on the host. state: what JSON can hold. """
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint in place and remove the tensor files of older ones by that name. Raises OSError where the disk refuses."""
+    folder.mkdir(exist_ok=True)
+    data = save_tensors({key: value.detach().contiguous().cpu() for key, value in checkpoint.tensors.items()})
+    tensors = f"{name}-{step}.safetensors"
+    write_bytes(folder / tensors, data)
+    document = {"tensors": tensors, "sha256": hashlib.sha256(data).hexdigest(), "state": checkpoint.state}
+    write_json(folder / f"{name}.json", document)
+    for old in folder.glob(f"{name}-*.safetensors"):
+        if old.name != tensors:
+            old.unlink(missing_ok=True)
+
+
+def read(folder: Path, name: str) -> Checkpoint | None:
+    """The checkpoint of that name, None where there is none. Raises InputError where it is damaged."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        return None
+    try:
+        document = json.loads(path.read_bytes())
+        tensors, digest, state = document["tensors"], document["sha256"], document["state"]
+        if Path(tensors).name != tensors or not isinstance(state, dict):
+            raise ValueError("it names a file outside its folder, or holds no state")
+        data = (folder / tensors).read_bytes()
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ValueError(f"{tensors} is not the file that was written (its SHA-256 differs)")
+        return Checkpoint(load_tensors(data), state)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        raise InputError(
+            f"checkpoint {path}: expected a checkpoint written by joyful, got a damaged one ({error}); "
+            "remove its files to begin from the start, or restore them"
+        ) from None
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors as "optimizer.<number of the parameter>.<name>"."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{k}": v for i, entry in state.items() for k, v in entry.items() if isinstance(v, Tensor)}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Take up what `flatten_optimizer` gave; learning rates are set apart."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".", 2)
+            state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

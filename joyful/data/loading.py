@@ -1,0 +1,240 @@
+"""The front of the data room: from settings to a checked dataset, quickly the second time.
+
+A source is a module of this folder with `source_files(settings) -> list[Path]` and `read(settings, encode) -> DialogueDataset`;
+`data.source` names it. Optional constants of a source: SOURCE_MODALITIES, those that its files can have (so that a wrong choice is
+refused before anything is read), and CACHED = False, if keeping a prepared copy would gain nothing.
+
+What was read is kept in `<cache>/prepared/<name>-<digest>/` (joyful.data.prepared). The digest is taken of the contents of
+the source files, the reader's own code and the settings, so a changed file is never served stale. To make that quick, the
+digest of a file is remembered under its path, size, inode and times of change; ctime cannot be set back, and a file that changed
+within the last two seconds before it was digested is digested again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from joyful.config import DataSettings
+from joyful.data import prepared
+from joyful.data.tables import Encode
+from joyful.data.text_encoder import SentenceEncoder
+from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
+
+#: Raise it when the meaning of prepared datasets changes in a way that neither the readers nor the format show.
+PREPARED_VERSION = 1
+
+_FOLDER = Path(__file__).resolve().parent
+_KEPT_IN_MEMORY = 2
+_RACY_NANOSECONDS = 2_000_000_000
+
+_log = logging.getLogger(__name__)
+_memory: OrderedDict[str, DialogueDataset] = OrderedDict()
+_memory_lock = threading.Lock()
+
+
+def load(settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset:
+    """Return the dataset with those of the modalities ("audio", "text", "visual") that its source has.
+
+    Raises InputError for an unknown source, files that are missing or at fault, or if none of the modalities is there.
+    """
+    source = find_source(settings)
+    can_have = getattr(source, "SOURCE_MODALITIES", None)
+    if can_have is not None:
+        _require_any(settings, modalities, can_have)
+    encoder = None
+    if settings.text_encoder is not None and "text" in modalities and can_have != ():
+        encoder = SentenceEncoder(settings.text_encoder, cache_folder(settings) / "text")
+    digest = _digest(settings, source, encoder)
+    with _memory_lock:
+        dataset = _memory.get(digest)
+        if dataset is None:
+            dataset = _load_prepared(settings, source, encoder, digest) if _is_cached(settings, source) else None
+            if dataset is None:
+                dataset = source.read(settings, encoder)
+            validate(dataset)
+        _memory[digest] = dataset
+        _memory.move_to_end(digest)
+        while len(_memory) > _KEPT_IN_MEMORY:
+            _memory.popitem(last=False)
+    return choose(dataset, settings, modalities)
+
+
+def choose(dataset: DialogueDataset, settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset:
+    """The dataset with only those of the modalities that it has, at least one (InputError)."""
+    _require_any(settings, modalities, tuple(dataset.dimensions))
+    dimensions = {name: d for name, d in dataset.dimensions.items() if name in modalities}
+    splits = {
+        split: replace(part, features={name: part.features[name] for name in dimensions})
+        for split, part in dataset.splits.items()
+    }
+    return replace(dataset, dimensions=dimensions, splits=splits)
+
+
+def find_source(settings: DataSettings) -> ModuleType:
+    """Import joyful.data.<source>. InputError, with the list of sources, if this folder has no such reader."""
+    names = sorted(path.stem for path in _FOLDER.glob("*.py") if re.search(r"^def read\(", path.read_text("utf-8"), re.M))
+    if settings.source not in names:
+        raise InputError(f"data.source must be one of {', '.join(names)}, got {settings.source!r}; set data=NAME")
+    return importlib.import_module(f"joyful.data.{settings.source}")
+
+
+def cache_folder(settings: DataSettings) -> Path:
+    """data.cache, else $JOYFUL_CACHE, else ~/.cache/joyful."""
+    chosen = settings.cache or os.environ.get("JOYFUL_CACHE") or Path.home() / ".cache" / "joyful"
+    return Path(chosen).expanduser().absolute()
+
+
+def validate(dataset: DialogueDataset) -> None:
+    """Raise InputError unless the dataset is what joyful.records.DialogueDataset promises, whoever made it."""
+    where = f"dataset {dataset.name}"
+    _expect(set(dataset.splits) == set(SPLITS), f"{where}: splits {', '.join(SPLITS)}", sorted(dataset.splits))
+    order = [name for name in MODALITIES.values() if name in dataset.dimensions]
+    _expect(order == list(dataset.dimensions), f"{where}: modalities in the order of {order}", list(dataset.dimensions))
+    _expect(bool(dataset.dimensions), f"{where}: at least one modality", "none")
+    _expect(len(set(dataset.labels)) == len(dataset.labels) >= 2, f"{where}: two or more class names", dataset.labels)
+    _expect(dataset.n_speakers >= 1, f"{where}: n_speakers >= 1", dataset.n_speakers)
+    for split in SPLITS:
+        _validate_split(dataset, dataset.splits[split], f"{where}, {split}")
+
+
+def _validate_split(dataset: DialogueDataset, part: Dialogues, where: str) -> None:
+    n, b, c = len(part.speakers), len(part.lengths), len(dataset.labels)
+    _expect(b >= 1, f"{where}: at least one dialogue", "none")
+    for name, array in (("speakers", part.speakers), ("lengths", part.lengths)):
+        _expect(array.ndim == 1 and array.dtype == np.int64, f"{where}: one row of int64 {name}", (array.dtype, array.shape))
+    _expect(bool((part.lengths >= 1).all()), f"{where}: dialogues of at least one utterance", int(part.lengths.min()))
+    _expect(int(part.lengths.sum()) == n, f"{where}: lengths that add up to {n} utterances", int(part.lengths.sum()))
+    _expect(len(part.ids) == b, f"{where}: {b} dialogue names", len(part.ids))
+    _expect(part.sentences is None or len(part.sentences) == n, f"{where}: {n} sentences", len(part.sentences or ()))
+    _expect(list(part.features) == list(dataset.dimensions), f"{where}: {list(dataset.dimensions)}", list(part.features))
+    for name, d in dataset.dimensions.items():
+        x = part.features[name]
+        _expect(x.dtype == np.float32 and x.shape == (n, d), f"{where}: {name} ({n}, {d}) float32", (x.dtype, x.shape))
+        if not np.isfinite(x.sum(dtype=np.float64)):  # a sum is quicker than isfinite, and as sure: float64 cannot overflow
+            row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+            dialogue = part.ids[int(np.searchsorted(np.cumsum(part.lengths), row, side="right"))]
+            raise InputError(f"{where}: {name} of dialogue {dialogue} is not finite (utterance {row + 1} of the split); mend it")
+    labels, low, high = part.labels, (part.labels.min() if n else 0), (part.labels.max() if n else 0)
+    if dataset.multilabel:
+        _expect(labels.dtype == np.float32 and labels.shape == (n, c), f"{where}: labels ({n}, {c}) float32", labels.shape)
+        _expect(bool(np.isin(labels, (0.0, 1.0)).all()), f"{where}: labels 0 and 1", (float(low), float(high)))
+    else:
+        _expect(labels.dtype == np.int64 and labels.shape == (n,), f"{where}: labels ({n},) int64", (labels.dtype, labels.shape))
+        _expect(0 <= low and high < c, f"{where}: labels from 0 to {c - 1}", (int(low), int(high)))
+    speakers = (int(part.speakers.min()), int(part.speakers.max()))
+    s = dataset.n_speakers
+    _expect(0 <= speakers[0] and speakers[1] < s, f"{where}: speakers from 0 to {s - 1}", speakers)
+
+
+def _expect(condition: bool, expected: str, got: object) -> None:
+    if not condition:
+        raise InputError(f"{expected} expected, got {got}")
+
+
+def _require_any(settings: DataSettings, modalities: tuple[str, ...], present: tuple[str, ...]) -> None:
+    if not set(modalities) & set(present):
+        letters = "".join(letter for letter, name in MODALITIES.items() if name in present)
+        raise InputError(
+            f"data={settings.name} has {' and '.join(present) or 'no modality'}, but modalities chooses"
+            f" {' and '.join(modalities) or 'none'}; set modalities={letters or '...'}"
+        )
+
+
+def _is_cached(settings: DataSettings, source: ModuleType) -> bool:
+    return getattr(source, "CACHED", True) and bool(source.source_files(settings))
+
+
+def _digest(settings: DataSettings, source: ModuleType, encoder: SentenceEncoder | None) -> str:
+    """What the dataset is a function of, as 16 hex digits."""
+    stamps = cache_folder(settings) / "prepared" / ".digests"
+    code = [Path(str(module.__file__)) for module in (source, importlib.import_module("joyful.data.tables"))]
+    parts = {
+        "version": [PREPARED_VERSION, prepared.FORMAT_VERSION],
+        "settings": settings.model_dump(exclude={"root", "cache", "text_encoder"}),
+        "encoder": encoder.identity if encoder else None,
+        "code": [prepared.sha256(path) for path in code],
+        "files": [[path.name, _file_digest(path, stamps)] for path in source.source_files(settings)],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _file_digest(path: Path, stamps: Path) -> str:
+    """SHA-256 of a file, remembered in `stamps` as long as the file's stamp stays the same."""
+    try:
+        before = path.stat()
+        stamp = [str(path.absolute()), before.st_size, before.st_ino, before.st_mtime_ns, before.st_ctime_ns]
+        record = stamps / f"{hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:24]}.json"
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(record.read_text("utf-8"))
+            if known["stamp"] == stamp and re.fullmatch(r"[0-9a-f]{64}", known["sha256"]):
+                return known["sha256"]
+        digest, began = prepared.sha256(path), time.time_ns()
+        if began - max(before.st_mtime_ns, before.st_ctime_ns) > _RACY_NANOSECONDS:
+            with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+                stamps.mkdir(parents=True, exist_ok=True)
+                temporary = record.with_name(f"{record.name}.{os.getpid()}.{threading.get_ident()}")
+                temporary.write_text(json.dumps({"stamp": stamp, "sha256": digest}), "utf-8")
+                os.replace(temporary, record)
+        return digest
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}); check data.root") from None
+
+
+def _load_prepared(settings: DataSettings, source: ModuleType, encode: Encode | None, digest: str) -> DialogueDataset:
+    """Open the prepared copy; make it first if there is none or it is damaged."""
+    folder = cache_folder(settings) / "prepared" / f"{settings.name}-{digest}"
+    if (folder / prepared.META).exists():
+        with contextlib.suppress(InputError):
+            return prepared.open_folder(folder)[0]
+    try:
+        with _locked(folder):
+            return _make_prepared(settings, source, encode, folder)
+    except OSError as error:
+        raise InputError(
+            f"the cache {cache_folder(settings)} cannot be used ({error}); set data.cache=FOLDER to a writable folder"
+        ) from None
+
+
+def _make_prepared(settings: DataSettings, source: ModuleType, encode: Encode | None, folder: Path) -> DialogueDataset:
+    if folder.exists():  # another process was quicker, or it is damaged
+        try:
+            return prepared.open_folder(folder)[0]
+        except InputError as error:
+            _log.warning("prepared again: %s", error)
+            shutil.rmtree(folder)
+    for left_over in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    dataset = source.read(settings, encode)
+    validate(dataset)
+    prepared.write_folder(dataset, folder, settings.model_dump(mode="json", exclude={"cache"}))
+    return prepared.open_folder(folder)[0]
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time makes a folder; the lock ends with its process. Without flock (no POSIX): no lock, as safe."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (folder.parent / f".{folder.name}.lock").open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,127 @@
+"""Vectors of texts on disk, shared by processes: one SQLite file, key sha256(text), value float32 little-endian.
+
+Each value carries its checksum: a value that does not agree with it counts as missing. A file that SQLite finds damaged is
+set aside under a new name with one warning, and a new one begun.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+
+from joyful.records import InputError
+
+_SCHEMA = "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL, crc INTEGER NOT NULL)"
+_LOCK_SECONDS = 60.0
+_CHUNK = 500  # keys of one query; SQLite allows 999 parameters even in old builds
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class VectorStore:
+    """A mapping text -> (D,) float32 in one file. Use it as a context manager.
+
+    Raises InputError if the file cannot be opened or made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def __enter__(self) -> VectorStore:
+        self._guarded(lambda connection: None)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+    def get(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """The vectors of those texts that have one."""
+        return self._guarded(lambda connection: _get(connection, texts))
+
+    def put(self, vectors: Mapping[str, np.ndarray]) -> None:
+        """Store vectors, in one transaction. Where a sound one stands already, it stays."""
+        self._guarded(lambda connection: _put(connection, vectors))
+
+    def _guarded(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Do the work; once more with a new file if this one is damaged."""
+        for attempt in (1, 2):
+            try:
+                return work(self._open())
+            except (sqlite3.DatabaseError, OSError) as error:
+                self._close()
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if attempt == 1 and code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                    self._set_aside(error)
+                    continue
+                raise InputError(
+                    f"the cache of text vectors {self.path} cannot be used ({error}); set data.cache=FOLDER to a writable folder"
+                ) from None
+        raise AssertionError("unreachable")
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self.path, timeout=_LOCK_SECONDS)
+            if not self._has_table():  # only then: a change of journal mode needs the file for itself
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._connection.execute(_SCHEMA)
+                self._connection.commit()
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+        return self._connection
+
+    def _has_table(self) -> bool:
+        assert self._connection is not None
+        return bool(self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'vectors'").fetchall())
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _set_aside(self, error: Exception) -> None:
+        aside = self.path.with_name(f"{self.path.stem}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+        try:
+            os.replace(self.path, aside)
+        except FileNotFoundError:
+            return  # another process was quicker
+        for suffix in ("-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        _log.warning("%s is damaged (%s): set aside as %s and begun anew", self.path, error, aside.name)
+
+
+def _get(connection: sqlite3.Connection, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    by_key = {_key(text): text for text in texts}
+    keys = list(by_key)
+    vectors: dict[str, np.ndarray] = {}
+    for start in range(0, len(keys), _CHUNK):
+        chunk = keys[start : start + _CHUNK]
+        marks = ",".join("?" * len(chunk))
+        for key, blob, crc in connection.execute(f"SELECT key, vector, crc FROM vectors WHERE key IN ({marks})", chunk):
+            if isinstance(blob, bytes) and blob and len(blob) % 4 == 0 and zlib.crc32(blob) == crc:
+                vectors[by_key[key]] = np.frombuffer(blob, dtype="<f4").astype(np.float32)
+    return vectors
+
+
+def _put(connection: sqlite3.Connection, vectors: Mapping[str, np.ndarray]) -> None:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        present = _get(connection, list(vectors))
+        blobs = [(_key(text), vector.astype("<f4").tobytes()) for text, vector in vectors.items() if text not in present]
+        rows = [(key, blob, zlib.crc32(blob)) for key, blob in blobs]
+        connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
+
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,327 @@
+"""The joint: builds everything from a configuration and trains one run. The only file that knows all rooms.
+
+`train_run` is the function behind run.py, train.py and the sweeper: it raises what goes wrong. `door` is the same for a
+person at the shell: errors become one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from joyful import checkpoint, results
+from joyful.coach import Coach, TrainingFailedError
+from joyful.config import Settings, check, config_hash, differences
+from joyful.data.batching import DeviceSplit
+from joyful.data.loading import load
+from joyful.fusion_methods import AutoFusion
+from joyful.fusion_methods_hierarchical import AutoFusion_Hierarchical
+from joyful.graph_model import GraphModel, initialise, standardise
+from joyful.objective import reconstruction_criterion
+from joyful.progress import TrainingProgress, closing_table
+from joyful.records import DialogueDataset, InputError
+
+OBJECTIVE = "best dev f1_weighted"
+#: Settings that say where things lie, not what is trained: a resumed run may give them anew.
+PLACES = ("data.root", "data.cache", "resume", "fork", "sweep_name")
+
+
+class Interrupted(BaseException):  # noqa: N818 (not an error: like KeyboardInterrupt, no `except Exception` may swallow it)
+    """The process was told to end by a signal; `code` is the exit code by convention (128 + signal)."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: the composed configuration (resolved, plain), Hydra's group choices, the names that were overridden on
+    the command line, the folder to write to, and whether this run is one of many."""
+
+    config: dict[str, Any]
+    choices: dict[str, str]
+    overridden: tuple[str, ...]
+    folder: Path
+    multirun: bool
+
+
+def build_fusion(settings: Settings, dimensions: Mapping[str, int]) -> AutoFusion:
+    """The fusion that `fusion` names, for these modality widths, with the reconstruction loss that `loss` names."""
+    m = settings.model
+    common: dict[str, Any] = {
+        "inter_size": m.inter_size,
+        "hidden_size": m.fusion_hidden_size,
+        "latent_size": m.fusion_latent_size,
+        "criterion": reconstruction_criterion(settings.loss, tuple(dimensions)),
+        "intermodal": settings.fusion.intermodal,
+    }
+    if settings.fusion.name == "auto":
+        return AutoFusion(dimensions, **common)
+    return AutoFusion_Hierarchical(dimensions, modal_attention=m.modal_attention, **common)
+
+
+def build_model(settings: Settings, data: DialogueDataset) -> GraphModel:
+    """The model for this dataset, its weights a function of the seed. Raises InputError where sizes do not fit."""
+    n_unimodal = settings.fusion.ulgm_hidden_size if settings.fusion.use_ulgm else 0
+    try:
+        fusion = build_fusion(settings, data.dimensions)
+        model = GraphModel(settings.model, fusion, len(data.labels), data.n_speakers, n_unimodal)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    initialise(model, settings.seed)
+    return model
+
+
+def choose_device(name: str) -> torch.device:
+    """auto: CUDA where there is one, else the processor. Raises InputError for cuda where there is none."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("device=cuda: expected a CUDA device, found none; set device=auto or device=cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def choose_threads(setting: str | int, multirun: bool) -> int:
+    """auto: every core that this process may use in a single run, one in any multirun."""
+    if isinstance(setting, int):
+        return setting
+    return 1 if multirun else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def data_digest(data: DialogueDataset) -> str:
+    """Digest (SHA-256, 16 hex digits) of labels, lengths, speakers and features of all splits."""
+    digest = hashlib.sha256()
+    for split, dialogues in data.splits.items():
+        digest.update(split.encode())
+        for array in (dialogues.labels, dialogues.lengths, dialogues.speakers, *dialogues.features.values()):
+            digest.update(memoryview(array).cast("B") if array.flags.c_contiguous else array.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def train_run(request: Request) -> float:
+    """Train one run, or go on with it, and return its objective: the best dev weighted F1, to be maximised.
+
+    A folder that already holds this very run is gone on with, or, if complete, only asked for its objective.
+    Raises InputError for bad settings and data, before anything is trained; TrainingFailedError where a loss is not finite (the
+    run's status is failed then); Interrupted on SIGTERM and SIGINT (status interrupted).
+    """
+    config, source = _merged(request)
+    settings = check(config)
+    folder = Path(settings.resume) if settings.resume else request.folder
+    device = choose_device(settings.device)
+    threads = choose_threads(settings.training.threads, request.multirun)
+    _prepare_torch(device, threads)
+    data = load(settings.data, settings.modality_names)
+    header = _header(settings, config, request, device, threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    with results.lock(folder), _signals():
+        run, finished = _open_or_create(folder, header)
+        if finished:
+            return float(run.info["objective"])
+        try:
+            return _train(run, settings, data, device, source)
+        except TrainingFailedError as error:
+            run.set_status("failed", str(error))
+            raise
+        except (Interrupted, KeyboardInterrupt) as signal_:
+            run.set_status("interrupted", f"stopped by {signal_ if str(signal_) else 'Ctrl-C'}; resume={folder} goes on")
+            raise
+
+
+def _train(
+    run: results.RunFolder, settings: Settings, data: DialogueDataset, device: torch.device, source: Path | None
+) -> float:
+    started = time.monotonic()
+    splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
+    model = build_model(settings, data)
+    standardise(model, splits["train"].features)
+    coach = Coach(settings, model.to(device), splits, len(data.labels), device, run.path / "checkpoint")
+    coach.stamp = {"config_hash": config_hash(settings), "data": data_digest(data)}
+    history, timing = _restore(run, coach, source)
+    run.set_status("running")
+    with TrainingProgress(settings.training.epochs, coach.epoch) as progress:
+        for record in coach.train():
+            clock = time.monotonic()
+            history += record.rows
+            run.write_history(history)
+            seconds = record.seconds | {"write": time.monotonic() - clock}
+            timing += [{"epoch": record.epoch, "phase": phase, "seconds": value} for phase, value in seconds.items()]
+            run.write_timing(timing)
+            progress.show(record)
+    objective = coach.best["f1_weighted"]
+    run.set_status("completed", objective=objective)
+    closing_table(
+        f"joyful {data.name}, seed {settings.seed}",
+        run.path, "completed", coach.best, settings.training.epochs, time.monotonic() - started,
+    )  # fmt: skip
+    return objective
+
+
+def _merged(request: Request) -> tuple[dict[str, Any], Path | None]:
+    """The configuration to train, and the folder whose checkpoint is the start (for fork), else None.
+
+    resume: the saved configuration; whatever was overridden beside it must agree with it. fork: the saved one with the overrides.
+    """
+    config = request.config
+    folder = config.get("resume") or config.get("fork")
+    if not folder:
+        return config, None
+    if config.get("resume") and config.get("fork"):
+        raise InputError("resume and fork: expected one of the two, got both; resume goes on, fork begins a new folder")
+    what = "resume" if config.get("resume") else "fork"
+    try:
+        saved = results.read_run(Path(folder))["config"]
+    except OSError:
+        raise InputError(f"{what}={folder}: expected the folder of a run (with run.json), found none") from None
+    old, new = dict(saved), {**saved, what: folder}
+    for name in request.overridden:
+        if name not in ("resume", "fork"):
+            value = _select(config, name)
+            new = _replace(new, name.split("."), value)
+            if name not in PLACES:
+                old = _replace(old, name.split("."), _select(saved, name))
+    changed = [line for line in differences(old, new) if not line.startswith(PLACES)]
+    if what == "resume" and changed:
+        raise InputError(
+            f"resume={folder}: the run has another configuration ({'; '.join(changed)}); resume it as it is, or start a "
+            f"new one from it by fork={folder}"
+        )
+    return new, Path(folder) if what == "fork" else None
+
+
+def _select(config: Mapping[str, Any], name: str) -> Any:
+    node: Any = config
+    for part in name.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def _replace(config: Mapping[str, Any], parts: list[str], value: Any) -> dict[str, Any]:
+    inner = value if len(parts) == 1 else _replace(config.get(parts[0]) or {}, parts[1:], value)
+    return {**config, parts[0]: inner}
+
+
+def _header(
+    settings: Settings, config: dict[str, Any], request: Request, device: torch.device, threads: int
+) -> dict[str, Any]:
+    return {
+        "objective_name": OBJECTIVE,
+        "seed": settings.seed,
+        "role": settings.role,
+        "epochs": settings.training.epochs,
+        "config_hash": config_hash(settings),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": threads,
+        "choices": request.choices,
+        "config": {**config, "resume": None},
+    }
+
+
+def _open_or_create(folder: Path, header: dict[str, Any]) -> tuple[results.RunFolder, bool]:
+    """The run's folder, and whether the run is complete already. Raises InputError where it holds another run."""
+    if not (folder / results.RUN).exists():
+        return results.RunFolder.create(folder, header), False
+    run = results.RunFolder.open(folder)
+    if run.info.get("config_hash") != header["config_hash"]:
+        lines = differences(run.info.get("config") or {}, header["config"])
+        lines = [line for line in lines if not line.startswith(PLACES)]
+        raise InputError(
+            f"{folder} already holds a run of another configuration ({'; '.join(lines) or 'other defaults'}); choose another "
+            f"folder, or start a new run from it by fork={folder}"
+        )
+    if run.info["status"] == "completed":
+        return run, True
+    if run.info["threads"] != header["threads"]:
+        raise InputError(
+            f"{folder}: the run was trained with {run.info['threads']} threads, its numbers depend on that; set "
+            f"training.threads={run.info['threads']}"
+        )
+    return run, False
+
+
+def _restore(
+    run: results.RunFolder, coach: Coach, source: Path | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Bring the coach to its last checkpoint; returns the rows of history and timing up to there."""
+    folder = run.path
+    saved = checkpoint.read(folder / "checkpoint", "last")
+    history_of = run
+    if saved is None and source is not None:
+        saved, history_of = checkpoint.read(source / "checkpoint", "last"), results.RunFolder.open(source)
+        if saved is None:
+            raise InputError(f"fork={source}: expected a run with a checkpoint, found none; train it for an epoch first")
+    if saved is None:
+        return [], []
+    if source is None and saved.state.get("config_hash") != coach.stamp["config_hash"]:
+        raise InputError(f"{folder}: its checkpoint belongs to another configuration; resume with the one that wrote it")
+    if saved.state.get("data") != coach.stamp["data"]:
+        raise InputError(
+            f"{history_of.path}: the data are not those that the run was trained on (digest {saved.state.get('data')}, now "
+            f"{coach.stamp['data']}); give the same data, or begin a new run"
+        )
+    coach.restore(saved)
+    history = [row for row in history_of.history_rows() if row["epoch"] <= coach.epoch]
+    timing = [row for row in history_of.timing_rows() if row["epoch"] <= coach.epoch]
+    return history, timing
+
+
+def _prepare_torch(device: torch.device, threads: int) -> None:
+    """Threads, and algorithms that give the same bits each time."""
+    torch.set_num_threads(threads)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits only with a fixed workspace
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # only a debugging aid, and it costs time
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Inside, SIGTERM raises Interrupted, as Ctrl-C raises KeyboardInterrupt. Only the main thread can set it."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Interrupted(number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def door(request: Request) -> float:
+    """train_run for a person at the shell: bad input ends with code 2 and one line, a failed run with 1, a signal with 130 or 143."""
+    try:
+        return train_run(request)
+    except InputError as error:
+        _leave(str(error), 2)
+    except TrainingFailedError as error:
+        _leave(f"{error}", 1)
+    except results.ResultsError as error:
+        _leave(str(error), 1)
+    except KeyboardInterrupt:
+        _leave("interrupted by Ctrl-C; nothing that was completed is lost", 130)
+    except Interrupted as error:
+        _leave(f"interrupted by {error}; nothing that was completed is lost", error.code)
+    return math.nan  # not reached: _leave raises
+
+
+def _leave(message: str, code: int) -> None:
+    print(f"joyful: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)

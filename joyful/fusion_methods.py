@@ -1,0 +1,177 @@
+"""AutoFusion: one utterance's modalities to one vector, by two autoencoders (Li et al. 2023, section 3.2).
+
+    global branch   g = encode([a, t, v]),          reconstructed as [a, t, v]
+    inter branch    x_m = project_m(m),  y_m = intermodal_softmax(x_m, b),  z = encode([y_a, y_t, y_v]),  reconstructed as [y_...]
+    fused = [g, z]
+
+Shape letters: N utterances, D features of all modalities together, J units of a projection (460), L latent units (512).
+Names in the state dict are the reference's, so its checkpoints load; a modality that is left out has no projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from joyful.intermodal import intermodal_softmax
+from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss, create_reconstruction_loss
+from joyful.records import MODALITIES, REFERENCE_DIMENSIONS
+
+Criterion = MSELoss | SmoothL1Loss | WeightedMSELoss
+
+
+class FusionOutput(NamedTuple):
+    """What a fusion returns for N utterances (for one utterance given as vectors, `fused` is (2 L,)).
+
+    fused: (N, 2 L). encoder_losses: (N,) reconstruction loss of each utterance, both branches added.
+    gate_reg_loss: scalar, 0 for a fusion without gates, unweighted.
+    errors: {"recon_mse", "recon_mae", "recon_mse_global", "recon_mae_global"} -> (N,) detached, whatever loss is trained.
+    """
+
+    fused: Tensor
+    encoder_losses: Tensor
+    gate_reg_loss: Tensor
+    errors: dict[str, Tensor]
+
+    @property
+    def encoder_loss(self) -> Tensor:
+        """Mean reconstruction loss over the utterances."""
+        return self.encoder_losses.mean()
+
+
+class AutoFusion(nn.Module):
+    """The fusion of the paper. forward(audio, text, visual): (N, D_m) each, or (D_m,) for one utterance; None where left out.
+
+    input_features: {"audio": D_a, "text": D_t, "visual": D_v} or a part of it; the number 1380 means 100, 768 and 512.
+    use_smooth_l1: SmoothL1 in place of MSE; `criterion` overrides it. intermodal: form of the inter-modal softmax.
+    Raises ValueError for other numbers, unknown modalities, a missing modality, or features of the wrong width.
+    """
+
+    has_gates = False
+
+    def __init__(
+        self,
+        input_features: int | Mapping[str, int],
+        use_smooth_l1: bool = False,
+        *,
+        inter_size: int = 460,
+        hidden_size: int = 1024,
+        latent_size: int = 512,
+        criterion: Criterion | None = None,
+        intermodal: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.dimensions = modality_dimensions(input_features)
+        self.input_features = sum(self.dimensions.values())
+        self.inter_size, self.latent_size, self.intermodal = inter_size, latent_size, intermodal
+        self.criterion = create_reconstruction_loss(use_smooth_l1) if criterion is None else criterion
+        self._build_global(hidden_size)
+        self.fuse_inInter, self.fuse_outInter = _autoencoder(inter_size * len(self.dimensions), hidden_size, latent_size)
+        for name, size in self.dimensions.items():
+            setattr(self, _projection_name(name), nn.Linear(size, inter_size))
+        self.projectB = nn.Sequential(nn.Linear(inter_size, inter_size))
+
+    @property
+    def output_size(self) -> int:
+        """Width of the fused vector."""
+        return 2 * self.latent_size
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Parameters on the way to the fused vector: those that the classification loss and the encoder loss both move."""
+        return [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith(self.decoders)]
+
+    decoders: tuple[str, ...] = ("fuse_outGlobal", "fuse_outInter")
+
+    def forward(
+        self, audio: Tensor | None = None, text: Tensor | None = None, visual: Tensor | None = None
+    ) -> FusionOutput:
+        features = self._check_features({"audio": audio, "text": text, "visual": visual})
+        single = features[0].ndim == 1
+        batch = [feature.unsqueeze(0) for feature in features] if single else features
+        concatenated_ND = torch.cat(batch, dim=1)
+        latent_NL, reconstructed_ND, gate_reg = self._global(concatenated_ND)
+        inter_N3J = self._inter(batch)
+        inter_latent_NL = self.fuse_inInter(inter_N3J)
+        inter_reconstructed = self.fuse_outInter(inter_latent_NL)
+
+        widths = list(self.dimensions.values())
+        losses = self._losses(reconstructed_ND, concatenated_ND, widths)
+        losses = losses + self._losses(inter_reconstructed, inter_N3J, [self.inter_size] * len(widths))
+        with torch.no_grad():
+            residual, inter_residual = reconstructed_ND - concatenated_ND, inter_reconstructed - inter_N3J
+            mse, mae = residual.square().mean(1), residual.abs().mean(1)
+            errors = {
+                "recon_mse": mse + inter_residual.square().mean(1),
+                "recon_mae": mae + inter_residual.abs().mean(1),
+                "recon_mse_global": mse,
+                "recon_mae_global": mae,
+            }
+        fused = torch.cat([latent_NL, inter_latent_NL], dim=1)
+        return FusionOutput(fused[0] if single else fused, losses, gate_reg, errors)
+
+    def _build_global(self, hidden_size: int) -> None:
+        self.fuse_inGlobal, self.fuse_outGlobal = _autoencoder(self.input_features, hidden_size, self.latent_size)
+
+    def _global(self, concatenated_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latent vectors (N, L), reconstruction (N, D) and the gate regulariser (scalar)."""
+        latent_NL = self.fuse_inGlobal(concatenated_ND)
+        return latent_NL, self.fuse_outGlobal(latent_NL), concatenated_ND.new_zeros(())
+
+    def _inter(self, features: Sequence[Tensor]) -> Tensor:
+        """The inter-modal softmax of every modality, (N, M J): rows of all modalities in one call, since b is one for all."""
+        projections = [getattr(self, _projection_name(m))(x) for m, x in zip(self.dimensions, features, strict=True)]
+        b_J = self.projectB(torch.ones(self.inter_size, device=features[0].device, dtype=features[0].dtype))
+        # float32 under autocast too: exponents do not bear eight bits of mantissa
+        stacked = torch.cat(projections, dim=0)
+        wide = torch.float64 if stacked.dtype == torch.float64 else torch.float32
+        mixed = intermodal_softmax(stacked.to(wide), b_J.to(wide), self.intermodal)
+        return torch.cat(mixed.chunk(len(projections), dim=0), dim=1)
+
+    def _losses(self, reconstructed: Tensor, target: Tensor, widths: Sequence[int]) -> Tensor:
+        return self.criterion.elementwise(reconstructed.to(target.dtype), target, widths).mean(dim=1)
+
+    def _check_features(self, given: Mapping[str, Tensor | None]) -> list[Tensor]:
+        for name, feature in given.items():
+            expected = self.dimensions.get(name)
+            if (feature is None) != (expected is None):
+                came = "nothing" if feature is None else f"shape {tuple(feature.shape)}"
+                raise ValueError(
+                    f"{name}: expected {'nothing' if expected is None else f'(..., {expected})'}, got {came}; "
+                    f"this fusion was built for {', '.join(self.dimensions)}"
+                )
+            if feature is not None and (feature.ndim not in (1, 2) or feature.shape[-1] != expected):
+                raise ValueError(
+                    f"{name}: expected ({expected},) or (N, {expected}), got {tuple(feature.shape)}; "
+                    "set input_features to the widths of the data"
+                )
+        return [given[name] for name in self.dimensions]  # type: ignore[misc]
+
+
+def modality_dimensions(input_features: int | Mapping[str, int]) -> dict[str, int]:
+    """{modality: width} in the order audio, text, visual. Raises ValueError for what can't be read so."""
+    if isinstance(input_features, int):
+        if input_features != sum(REFERENCE_DIMENSIONS.values()):
+            raise ValueError(
+                f"input_features: expected 1380 (audio 100, text 768, visual 512) or the width of each modality, got "
+                f"{input_features}; set input_features={{'audio': ..., 'text': ..., 'visual': ...}}"
+            )
+        return dict(REFERENCE_DIMENSIONS)
+    unknown = sorted(set(input_features) - set(MODALITIES.values()))
+    if unknown or not input_features or any(size < 1 for size in input_features.values()):
+        raise ValueError(
+            f"input_features: expected positive widths of some of {', '.join(MODALITIES.values())}, got {dict(input_features)}"
+        )
+    return {name: int(input_features[name]) for name in MODALITIES.values() if name in input_features}
+
+
+def _autoencoder(width: int, hidden: int, latent: int) -> tuple[nn.Sequential, nn.Sequential]:
+    encoder = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, latent), nn.ReLU())
+    decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, width))
+    return encoder, decoder
+
+
+def _projection_name(modality: str) -> str:
+    return f"project{modality[0].upper()}"

@@ -1,0 +1,101 @@
+"""AutoFusion_Hierarchical: AutoFusion with gates round the global branch.
+
+    utterance gate   c = Hardtanh_[0,1](W x) * encode(x)
+    dialogue gates   temporal, forget, input = Hardtanh_[0,1](W_. [c, s])    s: a learned global emotion state
+    reconstruction   decode(temporal * (forget * s + input * c))
+    regulariser      sum over the three gates of mean((gate - 1/2)^2), returned apart and weighted once
+
+Shape letters: N utterances, D features of all modalities together, L latent units (512).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from joyful.fusion_methods import AutoFusion, Criterion, _autoencoder
+
+
+class UtteranceGate(nn.Module):
+    """Gated encoder, (N, D) -> (N, L). `modal_attention` is the reference's head whose output it never uses: it is kept,
+    untrained, where checkpoints of the reference are to be loaded."""
+
+    def __init__(self, width: int, hidden: int, latent: int, modalities: int, modal_attention: bool) -> None:
+        super().__init__()
+        if modal_attention:
+            head = nn.Sequential(
+                nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, modalities), nn.Softmax(dim=-1)
+            )
+            self.modal_attention = head.requires_grad_(False)
+        self.gate_net = nn.Sequential(nn.Linear(width, latent), nn.Hardtanh(0.0, 1.0))
+        self.fuse_in, _ = _autoencoder(width, hidden, latent)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        return self.gate_net(x_ND) * self.fuse_in(x_ND)
+
+
+class DialogueGate(nn.Module):
+    """Gated decoder, (N, L) and the state (L,) -> (N, D) and the gate regulariser (scalar)."""
+
+    def __init__(self, width: int, hidden: int, latent: int) -> None:
+        super().__init__()
+        for name in self.gates:
+            setattr(self, name, nn.Sequential(nn.Linear(2 * latent, latent), nn.Hardtanh(0.0, 1.0)))
+        _, self.fuse_out = _autoencoder(width, hidden, latent)
+
+    gates = ("temporal_gate", "forget_gate", "input_gate")
+
+    def forward(self, latent_NL: Tensor, state_L: Tensor) -> tuple[Tensor, Tensor]:
+        joined = torch.cat([latent_NL, state_L.to(latent_NL.dtype).expand_as(latent_NL)], dim=1)
+        temporal, forget, entry = (getattr(self, name)(joined) for name in self.gates)
+        gate_reg = sum(((gate.float() - 0.5) ** 2).mean() for gate in (temporal, forget, entry))
+        assert isinstance(gate_reg, Tensor)
+        return self.fuse_out(temporal * (forget * state_L + entry * latent_NL)), gate_reg
+
+
+class AutoFusion_Hierarchical(AutoFusion):  # noqa: N801 (the note's name)
+    """The gated fusion of the note; arguments, inputs, outputs and errors as of AutoFusion."""
+
+    has_gates = True
+    decoders = ("dialogue_gate", "global_emotion_state", "fuse_outInter")
+
+    def __init__(
+        self,
+        input_features: int | Mapping[str, int],
+        use_smooth_l1: bool = False,
+        *,
+        inter_size: int = 460,
+        hidden_size: int = 1024,
+        latent_size: int = 512,
+        criterion: Criterion | None = None,
+        intermodal: str = "auto",
+        modal_attention: bool = True,
+    ) -> None:
+        self._modal_attention = modal_attention
+        super().__init__(
+            input_features,
+            use_smooth_l1,
+            inter_size=inter_size,
+            hidden_size=hidden_size,
+            latent_size=latent_size,
+            criterion=criterion,
+            intermodal=intermodal,
+        )
+
+    def _build_global(self, hidden_size: int) -> None:
+        width, latent = self.input_features, self.latent_size
+        self.utterance_gate = UtteranceGate(width, hidden_size, latent, len(self.dimensions), self._modal_attention)
+        self.dialogue_gate = DialogueGate(width, hidden_size, latent)
+        self.global_emotion_state = nn.Parameter(torch.empty(latent))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The state starts near zero: N(0, 0.01)."""
+        nn.init.normal_(self.global_emotion_state, std=0.01)
+
+    def _global(self, concatenated_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        latent_NL = self.utterance_gate(concatenated_ND)
+        reconstructed_ND, gate_reg = self.dialogue_gate(latent_NL, self.global_emotion_state)
+        return latent_NL, reconstructed_ND, gate_reg

@@ -1,0 +1,38 @@
+"""From Hydra's composed configuration to the request that experiment trains. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from joyful.records import InputError
+
+if TYPE_CHECKING:
+    from joyful.experiment import Request
+
+
+def from_hydra(config: DictConfig) -> Request:
+    """The request of the running Hydra job: its configuration resolved, its choices, what was overridden, its output folder."""
+    from joyful.experiment import Request
+
+    hydra = HydraConfig.get()
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise InputError(f"configuration: {' '.join(str(error).split())}") from None
+    assert isinstance(plain, dict)
+    # an override is [+~]name=value or name@package=value; the sign and the package are not part of the name
+    names = tuple(item.lstrip("+~").split("=", 1)[0].split("@")[0].replace("/", ".") for item in hydra.overrides.task)
+    choices = {k: str(v) for k, v in hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
+    return Request(
+        config={str(k): v for k, v in plain.items()},
+        choices=choices,
+        overridden=names,
+        folder=Path(hydra.runtime.output_dir),
+        multirun=hydra.mode == RunMode.MULTIRUN,
+    )

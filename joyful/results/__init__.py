@@ -1,0 +1,48 @@
+"""The results format: written whole or not at all, read as one pandas frame. Without torch and without Hydra.
+
+A run is a folder with run.json, history.parquet and timing.parquet (schema.py names every key and column). One process
+writes it, under its `lock`, through `RunFolder`; any process reads all runs below a folder with `load`.
+"""
+
+from joyful.records import InputError
+from joyful.results.reading import arm_columns, load
+from joyful.results.files import write_bytes, write_json
+from joyful.results.lock import RunLock, lock
+from joyful.results.provenance import git_state, versions
+from joyful.results.run_folder import RunFolder, read_run
+from joyful.results.schema import (
+    HISTORY,
+    HISTORY_COLUMNS,
+    RUN,
+    RUN_KEYS,
+    SCHEMA,
+    STATUSES,
+    TIMING,
+    TIMING_COLUMNS,
+    ResultsError,
+    ResultsWarning,
+)
+
+__all__ = [
+    "HISTORY",
+    "HISTORY_COLUMNS",
+    "RUN",
+    "RUN_KEYS",
+    "SCHEMA",
+    "STATUSES",
+    "TIMING",
+    "TIMING_COLUMNS",
+    "InputError",
+    "ResultsError",
+    "ResultsWarning",
+    "RunFolder",
+    "RunLock",
+    "arm_columns",
+    "git_state",
+    "load",
+    "lock",
+    "read_run",
+    "versions",
+    "write_bytes",
+    "write_json",
+]

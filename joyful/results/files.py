@@ -1,0 +1,175 @@
+"""Files that appear whole or not at all, and bounded reading of files that others wrote."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import re
+import secrets
+import socket
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from joyful.records import InputError
+from joyful.results.schema import ResultsError
+
+# .NAME.HOST-PID-TOKEN.tmp: hidden, so that no reader takes it for a result; host and pid, so that a dead writer's is known
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[^.]*)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp\Z")
+
+# A write takes seconds: a temporary file of another machine that is older than this has lost its writer.
+_STALE_SECONDS = 3600.0
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
+    """Put `data` at `path`, whole or not at all: a temporary name beside it, fsync, rename, fsync of the folder.
+
+    Raises ResultsError when the disk refuses; the temporary file is gone then. What stood at `path` before still stands,
+    or, where only the folder's own fsync failed, `data` stands whole in its place.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:  # an interrupt too must leave no half file behind
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise ResultsError(error.errno, _explain(path, len(data), error)) from error
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Put a value at `path` as strict JSON, whole or not at all; numbers that are not finite become null.
+
+    Raises InputError naming the place of a value that JSON cannot hold, ResultsError when the disk refuses.
+    """
+    text = json.dumps(plain(value), indent=2, allow_nan=False)
+    write_bytes(path, text.encode("ascii") + b"\n")
+
+
+def plain(value: Any, place: str = "") -> Any:
+    """The same value in JSON's types: mappings with text keys, lists, text, numbers, true, false, null.
+
+    NaN and infinities become None, NumPy scalars Python's numbers, paths text. Raises InputError for anything else.
+    """
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        result = {}
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InputError(
+                    f"{place or 'the value'}: expected text as keys, got {key!r}; write it as {str(key)!r}"
+                )
+            result[key] = plain(item, f"{place}.{key}" if place else key)
+        return result
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f"{place}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a NumPy scalar, without importing NumPy
+        return plain(value.item(), place)
+    raise InputError(
+        f"{place or 'the value'}: expected text, a number, a list or a mapping, got {type(value).__name__}"
+    )
+
+
+def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The bytes of a plain file of at most `limit` bytes.
+
+    A symbolic link is not followed and a pipe or device is not opened for waiting. Raises InputError for these and for a
+    longer file, FileNotFoundError where there is none, another OSError when the disk refuses.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError("it is a symbolic link; put the file itself there") from None
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError("it is not a plain file")
+        if status.st_size > limit:
+            raise InputError(f"it has {status.st_size} bytes; at most {limit} are read")
+        data = file.read(status.st_size + 1)  # not limit + 1: a buffer of that size would be asked for
+    if len(data) != status.st_size:
+        raise InputError("its length changed while it was read")
+    return data
+
+
+def remove_leftovers(folder: Path) -> list[str]:
+    """Remove the temporary files of writers that are dead; return their names.
+
+    Dead: this machine has no process of that number, or the file is an hour old (a write takes seconds).
+    """
+    removed = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        match = _TEMPORARY.match(entry.name)
+        if match is None or not entry.is_file(follow_symlinks=False):
+            continue
+        try:
+            dead = match["host"] == _host() and not _alive(int(match["pid"]))
+            if dead or time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS:
+                os.unlink(entry.path)
+                removed.append(entry.name)
+        except OSError:
+            continue  # another opener was quicker, or the folder is read-only: a leftover does no harm
+    return removed
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # some network filesystems have no fsync of folders: there the rename is as durable as it can be
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())[:40]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _explain(path: Path, size: int, error: OSError) -> str:
+    advice = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of your quota",
+        errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+        errno.EROFS: "choose a folder that can be written (hydra.run.dir=FOLDER)",
+        errno.EACCES: "choose a folder that you may write (hydra.run.dir=FOLDER)",
+        errno.EPERM: "choose a folder that you may write (hydra.run.dir=FOLDER)",
+        errno.ENOENT: "the folder is gone: put it back",
+    }.get(error.errno or 0, "mend the disk")
+    return (
+        f"{path.name} ({size} bytes) cannot be written in {path.parent}: {error.strerror or error}. "
+        f"What stood there before is whole; {advice}, then go on with resume=FOLDER"
+    )

@@ -1,0 +1,119 @@
+"""One writer for a run folder: a lock that its holder's death releases."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import weakref
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from joyful.records import InputError
+from joyful.results.schema import ResultsError
+
+LOCK = ".lock"
+
+
+class RunLock:
+    """A held lock of a run folder; `release` it, or use it as a context manager. The kernel releases it at death."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Let the next writer in; releasing twice does nothing."""
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            try:
+                os.ftruncate(descriptor, 0)  # the file stays: removing it would race with a process that just opened it
+            finally:
+                os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _forget(self) -> None:
+        # in a forked child: the child must neither hold the lock on after its parent's death nor release its parent's
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+_held: weakref.WeakSet[RunLock] = weakref.WeakSet()
+
+
+def lock(path: str | os.PathLike[str]) -> RunLock:
+    """Take the lock of the run folder `path` without waiting, and hold it until `release` or the process's death.
+
+    The folder must exist. A second taker, in another process or in this one, gets an InputError that says who holds it.
+    Raises ResultsError where the filesystem has no locks.
+    """
+    import fcntl  # not on Windows; there is no run without it
+
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected the folder of a run, found none; make it before locking it")
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise ResultsError(error.errno, f"{folder / LOCK} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = _holder(descriptor)
+        os.close(descriptor)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise InputError(
+                f"{folder}: another process writes this run ({holder}); wait for it, or end it first"
+            ) from None
+        message = f"{folder} cannot be locked ({error.strerror}); put the runs on a filesystem with locks"
+        raise ResultsError(error.errno, message) from error
+    held = RunLock(folder, descriptor)
+    holder_info = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder_info).encode("ascii"), 0)
+    except OSError:
+        pass  # a full disk takes nothing from the lock itself, only the words about its holder
+    if not _held:
+        _watch_forks()
+    _held.add(held)
+    return held
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        info = json.loads(os.pread(descriptor, 4096, 0))
+        return f"pid {info['pid']} on {info['host']} since {info['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its holder has not said who it is"
+
+
+_watching = False
+
+
+def _watch_forks() -> None:
+    global _watching
+    if not _watching:
+        os.register_at_fork(after_in_child=_forget_all)
+        _watching = True
+
+
+def _forget_all() -> None:
+    for held in list(_held):
+        held._forget()
+    _held.clear()

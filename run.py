@@ -1,0 +1,18 @@
+"""Train one run, or many: `python run.py --help`."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+
+@hydra.main(config_path=str(Path(__file__).resolve().parent / "conf"), config_name="config")
+def main(config: DictConfig) -> float:
+    """Train what the composed configuration says; returns the best dev weighted F1, to be maximised."""
+    from joyful import experiment, hydra_request  # torch is imported here, so that --help and --cfg answer at once
+
+    return experiment.door(hydra_request.from_hydra(config))
+
+
+if __name__ == "__main__":
+    main()
