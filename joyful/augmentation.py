@@ -35,7 +35,7 @@ def rewire(edges: Edges, first_N: Tensor, length_N: Tensor, share: float, draws:
     uniform = draws.uniform(count, f"{place}.where", edges.source.device, "augmentation")
     length = length_N.index_select(0, edges.target)
     drawn = first_N.index_select(0, edges.target) + (uniform * length).long()
-    return Edges(torch.where(stays, edges.source, drawn), edges.target)
+    return Edges(torch.where(stays, edges.source, drawn), edges.target, edges.kept)
 
 
 def add_neighbours(edges: Edges, x_NH: Tensor, blocks: AttentionBlocks, k: int) -> Edges:
@@ -56,7 +56,6 @@ def add_neighbours(edges: Edges, x_NH: Tensor, blocks: AttentionBlocks, k: int) 
     kept_NK = torch.isfinite(blocks.scatter(value_GTK))
     target_NK = torch.arange(n, device=x_NH.device).unsqueeze(1).expand(n, k)
     source_NK = torch.where(kept_NK, blocks.scatter(place_GTK), target_NK)
-    kept = torch.cat([torch.ones_like(edges.source, dtype=x_NH.dtype), kept_NK.to(x_NH.dtype).flatten()])
-    return Edges(
-        torch.cat([edges.source, source_NK.flatten()]), torch.cat([edges.target, target_NK.flatten()]), kept
-    )
+    before = torch.ones_like(edges.source, dtype=x_NH.dtype) if edges.kept is None else edges.kept
+    kept = torch.cat([before, kept_NK.to(before.dtype).flatten()])
+    return Edges(torch.cat([edges.source, source_NK.flatten()]), torch.cat([edges.target, target_NK.flatten()]), kept)

@@ -201,7 +201,8 @@ class Coach:
         if by_split["dev"]["f1_weighted"] > self.best.get("f1_weighted", -math.inf):
             self.best = {"f1_weighted": by_split["dev"]["f1_weighted"], "epoch": position, "step": self.step}
             self.best |= {f"test_{name}": by_split["test"][name] for name in ("accuracy", "f1_weighted", "f1_macro")}
-            self._write("best")
+            with self._average.applied():  # the best checkpoint is what was evaluated
+                self._write("best")
         return rows
 
     def _run(self, split: str) -> Accumulator:
@@ -275,7 +276,7 @@ class Coach:
         if self.checkpoints is None:
             return
         tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
-        if name == "best":  # written while the averages stand in for the parameters, so that it is what was evaluated
+        if name == "best":
             state: dict[str, Any] = {"best": self.best}
         else:
             tensors |= checkpoint.flatten_optimizer(self._optimizer)

@@ -21,7 +21,7 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class Edges:
-    """source, target: (E,) int64 places in the batch, sorted by target. kept: (E,) float32 zeros and ones, or None for all."""
+    """source, target: (E,) int64 places in the batch. kept: (E,) zeros and ones, or None for all."""
 
     source: Tensor
     target: Tensor
@@ -53,7 +53,7 @@ class AttentionBlocks:
 
 
 def window_edges(lengths: tuple[int, ...], wp: int, wf: int, device: torch.device) -> Edges:
-    """The edges of dialogues of these lengths. wp, wf: utterances of past and future linked to each, -1 for all."""
+    """The edges of dialogues of these lengths, sorted by target, then source. wp, wf: utterances of past and future linked to each, -1 for all."""
     source, target = _window_edges(lengths, wp, wf)
     return Edges(_to(source, device), _to(target, device))
 

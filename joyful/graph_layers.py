@@ -68,8 +68,9 @@ class RelationalGraphConv(nn.Module):
         future = (edges.source > edges.target).long()
         message = speakers.rank[edges.source] * (2 * s) + speakers.of[edges.target] * 2 + future
         slot = edges.target * (2 * s) + speakers.of[edges.source] * 2 + future
-        ones = torch.ones_like(slot, dtype=x_NH.dtype) if edges.kept is None else edges.kept.to(x_NH.dtype)
-        count = torch.zeros(n * 2 * s, dtype=x_NH.dtype, device=x_NH.device).index_add_(0, slot, ones)
+        exact = torch.promote_types(x_NH.dtype, torch.float32)  # bfloat16 cannot count beyond 256
+        ones = torch.ones_like(slot, dtype=exact) if edges.kept is None else edges.kept.to(exact)
+        count = torch.zeros(n * 2 * s, dtype=exact, device=x_NH.device).index_add_(0, slot, ones)
         share = ones / count.index_select(0, slot).clamp(min=1.0)
         messages = transformed.index_select(0, message) * share.unsqueeze(1).to(transformed.dtype)
         return torch.addmm(self.bias, x_NH, self.root).index_add(0, edges.target, messages)

@@ -178,10 +178,11 @@ class GraphModel(nn.Module):
 def initialise(model: nn.Module, seed: int) -> None:
     """Set every parameter as a function of (seed, its module's name), so that models that share a module share its weights.
 
-    Each module draws by its own reset_parameters, from a generator that is set for it and put back afterwards.
+    Each module draws by its own reset_parameters, from a generator that is set for it and put back afterwards. A module comes after
+    those inside it, so that what it wants of them holds.
     """
     with torch.random.fork_rng(devices=[]):
-        for name, module in model.named_modules():
+        for name, module in reversed(list(model.named_modules())):
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if reset is not None:
                 torch.manual_seed(key(seed, "weights", place=name) >> 1)

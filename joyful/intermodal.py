@@ -45,22 +45,23 @@ def intermodal_softmax(x_NJ: Tensor, b_I: Tensor, form: str = "auto") -> Tensor:
 
     form: "exact"; "interpolated" (within 2e-6 of the largest |x| of the row in float32, 1e-9 in float64; processor only,
     since the choice of nodes reads the ranges on the host); "auto" is interpolated on the processor, exact elsewhere.
-    Differentiable once in x and b. NaN or infinite inputs give NaN in their rows.
-    Raises ValueError for other forms, shapes or dtypes.
+    Differentiable once in x and b; autocast leaves it alone, as exponents do not bear eight bits of mantissa.
+    NaN or infinite inputs give NaN: in x in its row, in b in its column. Raises ValueError for other forms, shapes or dtypes.
     """
     if form not in FORMS:
         raise ValueError(f"intermodal form: expected one of {', '.join(FORMS)}, got {form!r}; set fusion.intermodal=auto")
-    if x_NJ.ndim != 2 or b_I.ndim != 1 or not x_NJ.shape[1]:
+    if x_NJ.ndim != 2 or b_I.ndim != 1 or not x_NJ.shape[1] or not b_I.shape[0]:
         raise ValueError(f"intermodal_softmax: expected x (N, J) and b (I,), got {tuple(x_NJ.shape)} and {tuple(b_I.shape)}")
-    if x_NJ.dtype not in _TOLERANCE:
-        raise ValueError(f"intermodal_softmax: expected float32 or float64, got {x_NJ.dtype}; cast x before")
+    if x_NJ.dtype not in _TOLERANCE or b_I.dtype != x_NJ.dtype:
+        raise ValueError(f"intermodal_softmax: expected float32 or float64, got {x_NJ.dtype} and {b_I.dtype}; cast x and b before")
     on_processor = x_NJ.device.type == "cpu"
     if form == "interpolated" and not on_processor:
         raise ValueError(
             f"intermodal form interpolated: it chooses its nodes on the host and would stall {x_NJ.device}; "
             "set fusion.intermodal=auto"
         )
-    output: Tensor = _Intermodal.apply(x_NJ, b_I, on_processor and form != "exact")
+    with torch.autocast(x_NJ.device.type, enabled=False):
+        output: Tensor = _Intermodal.apply(x_NJ, b_I, on_processor and form != "exact")
     return output
 
 
@@ -160,24 +161,30 @@ def _blocks(n: int, k: int, j: int, device: torch.device) -> Any:
             yield slice(start, min(n, start + n_block)), slice(k_start, min(k, k_start + k_block))
 
 
-def _softmax_block(u: Tensor, scaled: Tensor) -> Tensor:
-    """Weights (n, k, J) of u (n, J) at b h = scaled (n, k). The largest exponent is |b| h, as u reaches -1 and 1."""
-    weights = torch.baddbmm(-scaled.abs().unsqueeze(2), scaled.unsqueeze(2), u.unsqueeze(1)).exp_()
-    return weights.div_(weights.sum(dim=2, keepdim=True))
+def _exponentials(u: Tensor, scaled: Tensor) -> tuple[Tensor, Tensor]:
+    """exp(b h u - |b| h) (n, k, J) of u (n, J) at b h = scaled (n, k), and their sum (n, k): weights are the quotient, but it is
+    quicker to divide what comes of them. The largest exponent is 0, as u reaches -1 and 1."""
+    exponentials = torch.baddbmm(-scaled.abs().unsqueeze(2), scaled.unsqueeze(2), u.unsqueeze(1)).exp_()
+    return exponentials, exponentials.sum(dim=2)
 
 
 def _moments(u: Tensor, half: Tensor, nodes: Tensor, variance: bool = True) -> tuple[Tensor, Tensor]:
     """Mean and variance of u under the weights at each node: (n, K) each; the variance only where asked for."""
     mean = u.new_empty(u.shape[0], nodes.shape[0])
     spread = torch.empty_like(mean) if variance else mean
-    powers = torch.stack([u, u * u], dim=2) if variance else u.unsqueeze(2)
     for rows, ks in _blocks(u.shape[0], nodes.shape[0], u.shape[1], u.device):
-        weights = _softmax_block(u[rows], half[rows] * nodes[ks])
-        moments = torch.bmm(weights, powers[rows])
-        mean[rows, ks] = moments[..., 0]
+        exponentials, total = _exponentials(u[rows], half[rows] * nodes[ks])
+        # a sum, not a matrix product: one that adds the J terms in turn loses two digits where most of them are equal
+        mean[rows, ks] = (exponentials * u[rows].unsqueeze(1)).sum(dim=2) / total
         if variance:
-            spread[rows, ks] = moments[..., 1] - moments[..., 0] ** 2
+            spread[rows, ks] = _variance(exponentials, total, u[rows], mean[rows, ks])
     return mean, spread
+
+
+def _variance(exponentials: Tensor, total: Tensor, u: Tensor, mean: Tensor) -> Tensor:
+    """(n, k) variance of u (n, J) under the exponentials, which are overwritten. Taken about the mean: the difference of E[u^2]
+    and mean^2 has no correct digit left where a large b h gathers the weights at one end."""
+    return exponentials.mul_((u.unsqueeze(1) - mean.unsqueeze(2)).square_()).sum(dim=2) / total
 
 
 def _gradient_b(group: _Group, g: Tensor, u: Tensor, half: Tensor) -> Tensor:
@@ -187,9 +194,8 @@ def _gradient_b(group: _Group, g: Tensor, u: Tensor, half: Tensor) -> Tensor:
         return ((scaled.T @ group.variance) * group.matrix.T).sum(dim=1)
     gradient = torch.zeros_like(group.nodes)
     for rows, ks in _blocks(u.shape[0], group.nodes.shape[0], u.shape[1], u.device):
-        weights = _softmax_block(u[rows], half[rows] * group.nodes[ks])
-        centred = u[rows].unsqueeze(1) - group.mean[rows, ks].unsqueeze(2)
-        variance = (weights * centred.square_()).sum(dim=2)
+        exponentials, total = _exponentials(u[rows], half[rows] * group.nodes[ks])
+        variance = _variance(exponentials, total, u[rows], group.mean[rows, ks])
         gradient[ks] += (scaled[rows, ks] * variance).sum(dim=0)
     return gradient
 
@@ -199,10 +205,11 @@ def _gradient_x(u: Tensor, half: Tensor, nodes: Tensor, mean: Tensor, g: Tensor)
     gradient = torch.zeros_like(u)
     for rows, ks in _blocks(u.shape[0], nodes.shape[0], u.shape[1], u.device):
         scaled = half[rows] * nodes[ks]
-        weights = _softmax_block(u[rows], scaled)
-        slope = g[rows, ks] * scaled
-        level = g[rows, ks] - slope * mean[rows, ks]
-        sums = torch.bmm(torch.stack([level, slope], dim=1), weights)
+        exponentials, total = _exponentials(u[rows], scaled)
+        share = g[rows, ks] / total
+        slope = share * scaled
+        level = share - slope * mean[rows, ks]
+        sums = torch.bmm(torch.stack([level, slope], dim=1), exponentials)
         gradient[rows] += sums[:, 0] + u[rows] * sums[:, 1]
     return gradient
 

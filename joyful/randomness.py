@@ -58,20 +58,25 @@ class Draws:
         return (self.bits16(shape, place, device, purpose).float() + 32768.0) / 65536.0
 
     def keep(self, shape: tuple[int, ...], drop: float, place: str, device: object, purpose: str = "dropout") -> Tensor:
-        """Boolean mask of `shape`, True with probability 1 - drop (to 1 / 65536)."""
-        return self.bits16(shape, place, device, purpose) >= round(drop * 65536) - 32768
+        """Boolean mask of `shape`, True with probability 1 - drop (to 1 / 65536); drop in [0, 1)."""
+        return self.bits16(shape, place, device, purpose) >= _dropped(drop) - 32768
 
     def dropout(self, x: Tensor, drop: float, place: str) -> Tensor:
         """Inverted dropout (Srivastava et al. 2014) of a tensor of any shape; drop in [0, 1)."""
         if drop == 0.0:
             return x
         mask = self.keep(tuple(x.shape), drop, place, x.device).to(x.dtype)
-        return x * mask.mul_(65536.0 / (65536 - round(drop * 65536)))
+        return x * mask.mul_(65536.0 / (65536 - _dropped(drop)))
 
 
 def dropout(x: Tensor, drop: float, draws: Draws | None, place: str) -> Tensor:
     """Dropout in training; with draws None (evaluation) x itself."""
     return x if draws is None else draws.dropout(x, drop, place)
+
+
+def _dropped(drop: float) -> int:
+    """How many of the 65536 numbers mean "dropped": never all, since the rest are scaled to make up for them."""
+    return min(round(drop * 65536), 65535)
 
 
 def _mix(z: Tensor) -> None:

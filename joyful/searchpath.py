@@ -1,6 +1,7 @@
-"""Makes `+sweeps=NAME` work from any working directory: the repository root is the last place where Hydra looks for configs.
+"""What Hydra must know of joyful in every process: where `+sweeps=NAME` is found, and where runs and sweeps write.
 
-Hydra finds this plugin by its entry point (group hydra.plugins, see pyproject.toml).
+Hydra finds this plugin by its entry point (group hydra.plugins, see pyproject.toml) and imports it in workers too, so the
+resolvers are known there.
 """
 
 from __future__ import annotations
@@ -9,12 +10,27 @@ from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 
 
 class JoyfulSearchPath(SearchPathPlugin):
-    """Appends the folder that holds conf/ and sweeps/ where joyful runs from its repository."""
+    """Appends the folder that holds conf/ and sweeps/, so that `+sweeps=NAME` works from any working directory."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         root = Path(__file__).resolve().parent.parent
         if (root / "sweeps").is_dir():
             search_path.append(provider="joyful", path=f"file://{root}")
+
+
+def _sweep_folder(sweep_name: str | None, dated: str) -> str:
+    """A named sweep has a folder of its own, so that the same command goes on with it; others keep Hydra's dated one."""
+    return f"multirun/{sweep_name}" if sweep_name else dated
+
+
+def _run_folder(resume: str | None, dated: str) -> str:
+    """A resumed run's log and overrides go beside those of the run, which stay as they are."""
+    return f"{resume}/.resumed/{dated.removeprefix('outputs/').replace('/', '_')}" if resume else dated
+
+
+OmegaConf.register_resolver("joyful_sweep_folder", _sweep_folder, replace=True)
+OmegaConf.register_resolver("joyful_run_folder", _run_folder, replace=True)

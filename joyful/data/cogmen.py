@@ -200,10 +200,10 @@ def _convert_labels(dialogues: list[CogmenDialogue], scheme: _Scheme) -> np.ndar
         row = int(np.argmin(valid))
         ends = np.cumsum([len(dialogue.labels) for dialogue in dialogues])
         at = int(np.searchsorted(ends, row, side="right"))
+        place = f"{dialogues[at].place}: label row {row - int(ends[at]) + len(dialogues[at].labels)}"
         raise InputError(
-            f"{dialogues[at].place}: label row {row - int(ends[at]) + len(dialogues[at].labels)}: expected {expected}, got "
-            f"{', '.join(map(str, values[row].tolist()))}; check that data=NAME names this file's dataset, and "
-            "data.emotion the labels that it has"
+            f"{place}: expected {expected}, got {', '.join(map(str, values[row].tolist()))}; "
+            "check that data=NAME names this file's dataset, and data.emotion the labels that it has"
         )
     return labels.astype(np.float32 if scheme.multilabel else np.int64)
 

@@ -1,13 +1,15 @@
 """The front of the data room: from settings to a checked dataset, quickly the second time.
 
-A source is a module of this folder with `source_files(settings) -> list[Path]` and `read(settings, encode) -> DialogueDataset`;
-`data.source` names it. Optional constants of a source: SOURCE_MODALITIES, those that its files can have (so that a wrong choice is
-refused before anything is read), and CACHED = False, if keeping a prepared copy would gain nothing.
+A source is a module of this folder with `source_files(settings) -> list[Path]` and `read(settings, encode) ->
+DialogueDataset`; `data.source` names it. Optional constants of a source: SOURCE_MODALITIES, those that its files can
+have (so that a wrong choice is refused before anything is read), and CACHED = False, if keeping a prepared copy
+would gain nothing.
 
-What was read is kept in `<cache>/prepared/<name>-<digest>/` (joyful.data.prepared). The digest is taken of the contents of
-the source files, the reader's own code and the settings, so a changed file is never served stale. To make that quick, the
-digest of a file is remembered under its path, size, inode and times of change; ctime cannot be set back, and a file that changed
-within the last two seconds before it was digested is digested again.
+What was read is kept in `<cache>/prepared/<name>-<digest>/` (joyful.data.prepared). The digest is taken of the
+contents of the source files, the settings and the code of this folder, so nothing is ever served stale. To make that
+quick, the digest of a file is remembered under its path, size, inode and times of change; ctime cannot be set back,
+and a file that changed within two seconds before it was digested is digested again. A copy with the same origin and
+another digest is superseded and removed; a process that has it mapped keeps it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,6 @@ import numpy as np
 
 from joyful.config import DataSettings
 from joyful.data import prepared
-from joyful.data.tables import Encode
 from joyful.data.text_encoder import SentenceEncoder
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
 
@@ -57,17 +58,16 @@ def load(settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset
     can_have = getattr(source, "SOURCE_MODALITIES", None)
     if can_have is not None:
         _require_any(settings, modalities, can_have)
-    encoder = None
-    if settings.text_encoder is not None and "text" in modalities and can_have != ():
-        encoder = SentenceEncoder(settings.text_encoder, cache_folder(settings) / "text")
+    encoder = make_encoder(settings) if "text" in modalities else None
     digest = _digest(settings, source, encoder)
     with _memory_lock:
         dataset = _memory.get(digest)
         if dataset is None:
-            dataset = _load_prepared(settings, source, encoder, digest) if _is_cached(settings, source) else None
-            if dataset is None:
+            if getattr(source, "CACHED", True) and source.source_files(settings):
+                dataset = _load_prepared(settings, source, encoder, digest)
+            else:
                 dataset = source.read(settings, encoder)
-            validate(dataset)
+                validate(dataset)
         _memory[digest] = dataset
         _memory.move_to_end(digest)
         while len(_memory) > _KEPT_IN_MEMORY:
@@ -88,10 +88,19 @@ def choose(dataset: DialogueDataset, settings: DataSettings, modalities: tuple[s
 
 def find_source(settings: DataSettings) -> ModuleType:
     """Import joyful.data.<source>. InputError, with the list of sources, if this folder has no such reader."""
-    names = sorted(path.stem for path in _FOLDER.glob("*.py") if re.search(r"^def read\(", path.read_text("utf-8"), re.M))
+    names = sorted(
+        path.stem for path in _FOLDER.glob("*.py") if re.search(r"^def read\(", path.read_text("utf-8"), re.M)
+    )
     if settings.source not in names:
         raise InputError(f"data.source must be one of {', '.join(names)}, got {settings.source!r}; set data=NAME")
     return importlib.import_module(f"joyful.data.{settings.source}")
+
+
+def make_encoder(settings: DataSettings) -> SentenceEncoder | None:
+    """The sentence encoder that the settings name, with its cache; it loads nothing until it is needed."""
+    if settings.text_encoder is None:
+        return None
+    return SentenceEncoder(settings.text_encoder, cache_folder(settings) / "text")
 
 
 def cache_folder(settings: DataSettings) -> Path:
@@ -117,29 +126,43 @@ def _validate_split(dataset: DialogueDataset, part: Dialogues, where: str) -> No
     n, b, c = len(part.speakers), len(part.lengths), len(dataset.labels)
     _expect(b >= 1, f"{where}: at least one dialogue", "none")
     for name, array in (("speakers", part.speakers), ("lengths", part.lengths)):
-        _expect(array.ndim == 1 and array.dtype == np.int64, f"{where}: one row of int64 {name}", (array.dtype, array.shape))
+        _expect(
+            array.ndim == 1 and array.dtype == np.int64, f"{where}: one row of int64 {name}", (array.dtype, array.shape)
+        )
     _expect(bool((part.lengths >= 1).all()), f"{where}: dialogues of at least one utterance", int(part.lengths.min()))
     _expect(int(part.lengths.sum()) == n, f"{where}: lengths that add up to {n} utterances", int(part.lengths.sum()))
     _expect(len(part.ids) == b, f"{where}: {b} dialogue names", len(part.ids))
     _expect(part.sentences is None or len(part.sentences) == n, f"{where}: {n} sentences", len(part.sentences or ()))
-    _expect(list(part.features) == list(dataset.dimensions), f"{where}: {list(dataset.dimensions)}", list(part.features))
+    _expect(
+        list(part.features) == list(dataset.dimensions), f"{where}: {list(dataset.dimensions)}", list(part.features)
+    )
     for name, d in dataset.dimensions.items():
         x = part.features[name]
         _expect(x.dtype == np.float32 and x.shape == (n, d), f"{where}: {name} ({n}, {d}) float32", (x.dtype, x.shape))
-        if not np.isfinite(x.sum(dtype=np.float64)):  # a sum is quicker than isfinite, and as sure: float64 cannot overflow
+        if not np.isfinite(
+            x.sum(dtype=np.float64)
+        ):  # a sum is quicker than isfinite, and as sure: float64 cannot overflow
             row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
             dialogue = part.ids[int(np.searchsorted(np.cumsum(part.lengths), row, side="right"))]
-            raise InputError(f"{where}: {name} of dialogue {dialogue} is not finite (utterance {row + 1} of the split); mend it")
+            raise InputError(
+                f"{where}: {name} of dialogue {dialogue} is not finite (utterance {row + 1} of the split); mend it"
+            )
     labels, low, high = part.labels, (part.labels.min() if n else 0), (part.labels.max() if n else 0)
     if dataset.multilabel:
-        _expect(labels.dtype == np.float32 and labels.shape == (n, c), f"{where}: labels ({n}, {c}) float32", labels.shape)
+        _expect(
+            labels.dtype == np.float32 and labels.shape == (n, c), f"{where}: labels ({n}, {c}) float32", labels.shape
+        )
         _expect(bool(np.isin(labels, (0.0, 1.0)).all()), f"{where}: labels 0 and 1", (float(low), float(high)))
     else:
-        _expect(labels.dtype == np.int64 and labels.shape == (n,), f"{where}: labels ({n},) int64", (labels.dtype, labels.shape))
-        _expect(0 <= low and high < c, f"{where}: labels from 0 to {c - 1}", (int(low), int(high)))
+        _expect(
+            labels.dtype == np.int64 and labels.shape == (n,),
+            f"{where}: labels ({n},) int64",
+            (labels.dtype, labels.shape),
+        )
+        _expect(low >= 0 and high < c, f"{where}: labels from 0 to {c - 1}", (int(low), int(high)))
     speakers = (int(part.speakers.min()), int(part.speakers.max()))
     s = dataset.n_speakers
-    _expect(0 <= speakers[0] and speakers[1] < s, f"{where}: speakers from 0 to {s - 1}", speakers)
+    _expect(speakers[0] >= 0 and speakers[1] < s, f"{where}: speakers from 0 to {s - 1}", speakers)
 
 
 def _expect(condition: bool, expected: str, got: object) -> None:
@@ -156,19 +179,14 @@ def _require_any(settings: DataSettings, modalities: tuple[str, ...], present: t
         )
 
 
-def _is_cached(settings: DataSettings, source: ModuleType) -> bool:
-    return getattr(source, "CACHED", True) and bool(source.source_files(settings))
-
-
 def _digest(settings: DataSettings, source: ModuleType, encoder: SentenceEncoder | None) -> str:
     """What the dataset is a function of, as 16 hex digits."""
     stamps = cache_folder(settings) / "prepared" / ".digests"
-    code = [Path(str(module.__file__)) for module in (source, importlib.import_module("joyful.data.tables"))]
     parts = {
         "version": [PREPARED_VERSION, prepared.FORMAT_VERSION],
         "settings": settings.model_dump(exclude={"root", "cache", "text_encoder"}),
         "encoder": encoder.identity if encoder else None,
-        "code": [prepared.sha256(path) for path in code],
+        "code": [prepared.sha256(path) for path in sorted(_FOLDER.glob("*.py"))],
         "files": [[path.name, _file_digest(path, stamps)] for path in source.source_files(settings)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -184,7 +202,8 @@ def _file_digest(path: Path, stamps: Path) -> str:
             known = json.loads(record.read_text("utf-8"))
             if known["stamp"] == stamp and re.fullmatch(r"[0-9a-f]{64}", known["sha256"]):
                 return known["sha256"]
-        digest, began = prepared.sha256(path), time.time_ns()
+        began = time.time_ns()
+        digest = prepared.sha256(path)
         if began - max(before.st_mtime_ns, before.st_ctime_ns) > _RACY_NANOSECONDS:
             with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
                 stamps.mkdir(parents=True, exist_ok=True)
@@ -196,45 +215,65 @@ def _file_digest(path: Path, stamps: Path) -> str:
         raise InputError(f"{path} cannot be read ({error}); check data.root") from None
 
 
-def _load_prepared(settings: DataSettings, source: ModuleType, encode: Encode | None, digest: str) -> DialogueDataset:
+def _load_prepared(
+    settings: DataSettings, source: ModuleType, encoder: SentenceEncoder | None, digest: str
+) -> DialogueDataset:
     """Open the prepared copy; make it first if there is none or it is damaged."""
     folder = cache_folder(settings) / "prepared" / f"{settings.name}-{digest}"
-    if (folder / prepared.META).exists():
-        with contextlib.suppress(InputError):
-            return prepared.open_folder(folder)[0]
+    if folder.exists():
+        with contextlib.suppress(InputError):  # damage is told of below, where no other process can be at it
+            return _open(folder)
     try:
-        with _locked(folder):
-            return _make_prepared(settings, source, encode, folder)
+        with _locked(folder.parent / f".{settings.name}.lock"):
+            if folder.exists():  # another process was quicker, or it is damaged
+                try:
+                    return _open(folder)
+                except InputError as error:
+                    _log.warning("the prepared copy is made again: %s", error)
+                    shutil.rmtree(folder)
+            for left_over in folder.parent.glob(f".{folder.name}.*"):
+                shutil.rmtree(left_over, ignore_errors=True)
+            dataset = source.read(settings, encoder)
+            validate(dataset)
+            changes = {"root": os.path.abspath(settings.root or "")} | ({} if encoder else {"text_encoder": None})
+            origin = settings.model_copy(update=changes)
+            prepared.write_folder(dataset, folder, origin.model_dump(mode="json", exclude={"cache"}))
+            _remove_superseded(folder, settings.name)
+            return _open(folder)
     except OSError as error:
         raise InputError(
             f"the cache {cache_folder(settings)} cannot be used ({error}); set data.cache=FOLDER to a writable folder"
         ) from None
 
 
-def _make_prepared(settings: DataSettings, source: ModuleType, encode: Encode | None, folder: Path) -> DialogueDataset:
-    if folder.exists():  # another process was quicker, or it is damaged
-        try:
-            return prepared.open_folder(folder)[0]
-        except InputError as error:
-            _log.warning("prepared again: %s", error)
-            shutil.rmtree(folder)
-    for left_over in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    dataset = source.read(settings, encode)
+def _open(folder: Path) -> DialogueDataset:
+    dataset, _ = prepared.open_folder(folder)
     validate(dataset)
-    prepared.write_folder(dataset, folder, settings.model_dump(mode="json", exclude={"cache"}))
-    return prepared.open_folder(folder)[0]
+    return dataset
+
+
+def _remove_superseded(folder: Path, name: str) -> None:
+    origin = prepared.read_meta(folder)["origin"]
+    for other in folder.parent.glob(f"{name}-" + "[0-9a-f]" * 16):
+        with contextlib.suppress(InputError):
+            if other != folder and prepared.read_meta(other)["origin"] == origin:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time makes a folder; the lock ends with its process. Without flock (no POSIX): no lock, as safe."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with (folder.parent / f".{folder.name}.lock").open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time prepares a dataset; the lock ends with its process.
+
+    Where there are no such locks (not POSIX, some network disks) two may do the same work; the first to end is kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as stream:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.info("waiting for another process that prepares this dataset (%s)", path)
+                fcntl.flock(stream, fcntl.LOCK_EX)
         yield

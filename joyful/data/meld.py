@@ -1,8 +1,8 @@
 """MELD: dialogues of the series *Friends*, 7 emotions, official split (Poria et al. 2019, arXiv:1810.02508). Text only.
 
 Files in data.root: train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv. Known traits that are kept as they are:
-utterance ids have gaps and 10 training dialogues begin at 1 (their order is what counts), many dialogues have one speaker,
-and one test dialogue also stands in train, as in every published figure on the official split.
+utterance ids have gaps and 10 training dialogues begin at 1 (their order is what counts), many dialogues have one
+speaker, and one test dialogue also stands in train, as in every published figure on the official split.
 """
 
 from __future__ import annotations

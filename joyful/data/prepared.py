@@ -4,16 +4,17 @@ A folder (written by joyful.data.prepare, and kept by joyful.data.loading so tha
 
     features.safetensors   SPLIT/MODALITY (N, D) float32, SPLIT/labels, SPLIT/speakers (N,), SPLIT/lengths (B,)
     utterances.parquet     split, dialogue, position, speaker, label, sentence: a row per utterance
-    meta.json              format version, the dataset's own values, what it was made from, sizes and digests of the files
+    meta.json              format version, the dataset's own values, what it was made from, sizes and digests
 
-The folder appears whole or not at all. It is trusted no more than any other input: every size, name, type and shape is checked
-when it is opened (the digests only where asked: reading all bytes would cost the quick start).
+The folder appears whole or not at all. It is trusted no more than any other input: every size, name, type and shape
+is checked when it is opened (the digests only where asked: reading all bytes would cost the quick start).
 
 Also a source of its own: data=prepared data.root=FOLDER.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -21,7 +22,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ FILES = (ARRAYS, UTTERANCES, META)
 #: This source is the cache's own format already.
 CACHED = False
 
-_DTYPES = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
 _MAX_HEADER_BYTES = 2**20
 _MAX_META_BYTES = 2**24
+_AGAIN = "make it again with `python -m joyful.data.prepare`"
 
 
 def source_files(settings: DataSettings) -> list[Path]:
@@ -48,7 +50,10 @@ def source_files(settings: DataSettings) -> list[Path]:
 
 
 def read(settings: DataSettings, encode: Encode | None = None) -> DialogueDataset:
-    """Open data.root. Raises InputError if it is damaged, or made with another fold or label set than the settings name."""
+    """Open data.root.
+
+    Raises InputError if it is damaged, or was made with another fold or label set than the settings name.
+    """
     folder = source_files(settings)[0].parent
     dataset, origin = open_folder(folder)
     for name, wanted in (("fold", settings.fold), ("emotion", settings.emotion)):
@@ -71,7 +76,7 @@ def write_folder(dataset: DialogueDataset, folder: Path, origin: Mapping[str, An
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for split, part in dataset.splits.items():
             named = {**part.features, "labels": part.labels, "speakers": part.speakers, "lengths": part.lengths}
             arrays |= {f"{split}/{name}": np.ascontiguousarray(array) for name, array in named.items()}
@@ -93,9 +98,10 @@ def write_folder(dataset: DialogueDataset, folder: Path, origin: Mapping[str, An
         }
         (temporary / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         for name in FILES:
+            (temporary / name).chmod(0o644)  # the libraries make some of these private; a cache may be shared
             with (temporary / name).open("rb") as stream:
                 os.fsync(stream.fileno())
-        temporary.chmod(0o755)  # mkdtemp makes it private; a prepared folder is as readable as its files
+        temporary.chmod(0o755)
         try:
             os.rename(temporary, folder)
         except OSError:
@@ -113,21 +119,38 @@ def open_folder(folder: Path, *, verify: bool = False) -> tuple[DialogueDataset,
     verify: also read every byte and compare the digests.
     Raises InputError if anything is not as meta.json says.
     """
-    try:
-        meta = _read_meta(folder)
-        for name, entry in meta["files"].items():
-            path = folder / name
+    meta = read_meta(folder)
+    with _whole(folder):
+        for name in (ARRAYS, UTTERANCES):
+            entry, path = meta["files"][name], folder / name
             if path.stat().st_size != entry["bytes"] or (verify and sha256(path) != entry["sha256"]):
                 raise ValueError(f"{name} is not the file that was written")
-        arrays = _map_arrays(folder / ARRAYS)
-        return _dataset(folder, meta, arrays), meta["origin"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{folder} is not a whole prepared dataset ({type(error).__name__}: {error});"
-            " make it again with `python -m joyful.data.prepare`"
-        ) from None
+        return _dataset(folder, meta, _map_arrays(folder / ARRAYS)), meta["origin"]
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The contents of meta.json. Raises InputError if it is damaged or of another format version."""
+    with _whole(folder):
+        path = folder / META
+        if path.stat().st_size > _MAX_META_BYTES:
+            raise ValueError(f"{META} is too large")
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        version = meta["format"]
+        if not isinstance(meta["origin"], dict):
+            raise ValueError(f"{META} has no origin")
+    if version != FORMAT_VERSION:
+        raise InputError(f"{folder} has format {version!r}, this program reads {FORMAT_VERSION}; {_AGAIN}")
+    return meta
+
+
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Whatever a damaged folder makes us raise leaves as one InputError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{folder} is not a whole prepared dataset ({reason}); {_AGAIN}") from None
 
 
 def sha256(path: Path) -> str:
@@ -159,21 +182,6 @@ def _write_utterances(dataset: DialogueDataset, path: Path) -> None:
     parquet.write_table(pa.concat_tables(tables), path, compression="zstd")
 
 
-def _read_meta(folder: Path) -> dict[str, Any]:
-    path = folder / META
-    if path.stat().st_size > _MAX_META_BYTES:
-        raise ValueError(f"{META} is too large")
-    meta = json.loads(path.read_text(encoding="utf-8"))
-    if meta["format"] != FORMAT_VERSION:
-        raise InputError(
-            f"{folder} has format {meta['format']!r}, this program reads {FORMAT_VERSION};"
-            " make it again with `python -m joyful.data.prepare`"
-        )
-    if set(meta["files"]) != {ARRAYS, UTTERANCES}:
-        raise ValueError(f"{META} does not list the files")
-    return meta
-
-
 def _map_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file without copying them: 8 bytes of length, a JSON header, then the data."""
     with path.open("rb") as stream:
@@ -186,7 +194,8 @@ def _map_arrays(path: Path) -> dict[str, np.ndarray]:
     for name, entry in json.loads(buffer[8:begin]).items():
         if name == "__metadata__":
             continue
-        dtype, shape, (low, high) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+        dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+        low, high = entry["data_offsets"]
         sizes = all(type(n) is int and n >= 0 for n in (*shape, low, high))
         if not sizes or high - low != math.prod(shape) * dtype.itemsize or begin + high > len(buffer):
             raise ValueError(f"{path.name}: {name} lies outside the file")
@@ -205,14 +214,16 @@ def _dataset(folder: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) 
         if lengths.ndim != 1 or (lengths < 1).any() or int(lengths.sum()) != n[split]:
             raise ValueError(f"{split}/lengths do not add up")
         firsts = (np.cumsum(lengths) - lengths).tolist()
-        names = dialogue[part]
+        names, texts = dialogue[part], sentence[part]
+        if meta["sentences"][split] and None in texts:
+            raise ValueError(f"{UTTERANCES} lacks sentences of {split}")
         splits[split] = Dialogues(
             features={name: arrays[f"{split}/{name}"] for name in MODALITIES.values() if name in meta["dimensions"]},
             labels=arrays[f"{split}/labels"],
             speakers=arrays[f"{split}/speakers"],
             lengths=lengths,
             ids=tuple(names[first] for first in firsts),
-            sentences=tuple(sentence[part]) if meta["sentences"][split] else None,
+            sentences=tuple(texts) if meta["sentences"][split] else None,
         )
     return DialogueDataset(
         name=str(meta["name"]),
@@ -234,6 +245,9 @@ def _read_texts(path: Path, n: int) -> tuple[list[str], list[str]]:
             if file.metadata.num_rows != n:
                 raise ValueError(f"{path.name} has {file.metadata.num_rows} rows, not {n}")
             table = file.read(columns=["dialogue", "sentence"], use_threads=False)
-        return table.column("dialogue").to_pylist(), table.column("sentence").to_pylist()
+        dialogue, sentence = table.column("dialogue"), table.column("sentence")
+        if dialogue.type != pa.string() or sentence.type != pa.string() or dialogue.null_count:
+            raise ValueError(f"{path.name}: dialogue and sentence must be text")
+        return dialogue.to_pylist(), sentence.to_pylist()
     except pa.ArrowException as error:
         raise ValueError(f"{path.name}: {error}") from None

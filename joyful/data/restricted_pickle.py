@@ -33,7 +33,7 @@ MAX_DEPTH = 32
 MEMORY_BASE = 16 * 2**20
 MEMORY_PER_BYTE = 8  # a Python float takes 40 bytes in a list and 9 in the file; arrays take 2 for 1
 
-_MAX_MARKS, _MAX_INT_BITS, _HIGHEST_PROTOCOL = 256, 64, 5
+_MAX_MARKS, _MAX_INT_BITS, _HIGHEST_PROTOCOL, _FRAME_BYTES = 256, 64, 5, 9
 _SLOT, _CONTAINER, _RESULT = 16, 160, 64  # bytes charged for a reference, a container, the result of a call
 
 # What a file that is no pickle at all begins with -> what it is and what to do about it.
@@ -105,7 +105,7 @@ class _Machine:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.allowance = MEMORY_BASE + MEMORY_PER_BYTE * len(data)
-        self.spent = self.opcodes = 0
+        self.spent = self.opcodes = self.position = 0
         self.place = "byte 0"
         self.stack: list[Any] = []
         self.marks: list[int] = []  # heights of the stack at which unfinished containers begin
@@ -151,10 +151,10 @@ class _Machine:
 
     def run(self) -> Any:
         instructions = self.instructions()  # a local: kept in self, they would keep the file in memory in a cycle
-        name, position = "the first opcode", 0
+        name = "the first opcode"
         try:
             for opcode, argument, where in pickletools.genops(self.data):
-                name, position = opcode.name, where or 0
+                name, self.position = opcode.name, where or 0
                 self.opcodes += 1
                 if name in _LITERALS:
                     self.literal(argument)
@@ -162,13 +162,13 @@ class _Machine:
                     instructions[name](argument)
                 elif name != "STOP":
                     raise Refused(f"the pickle uses {_REFUSED.get(name, 'an unknown opcode')}")
-            if position + 1 != len(self.data):
-                raise Refused(f"{len(self.data) - position - 1} bytes follow the end of the pickle")
+            if (more := len(self.data) - self.position - 1) > 0:
+                raise Refused(f"{more} bytes follow the end of the pickle")
             if len(self.stack) != 1 or self.marks:
                 raise ValueError("it ends with an unfinished value")
             self.measure(self.stack, 0, {})
         finally:
-            self.place = f"{name} at byte {position}"
+            self.place = f"{name} at byte {self.position}"
         return self.stack[0]
 
     def charge(self, cost: int) -> None:
@@ -263,8 +263,8 @@ class _Machine:
             raise Refused(f"the pickle claims protocol {version}; protocols 0 to {_HIGHEST_PROTOCOL} are known")
 
     def check_frame(self, length: int) -> None:
-        if length > len(self.data):
-            raise Refused(f"the pickle claims a frame of {length} bytes and has {len(self.data)} in all")
+        if length > len(self.data) - self.position - _FRAME_BYTES:
+            raise ValueError("a frame ends behind the end of the file")
 
     def literal(self, value: Any) -> None:
         if type(value) is int and value.bit_length() > _MAX_INT_BITS:

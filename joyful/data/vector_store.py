@@ -1,7 +1,7 @@
 """Vectors of texts on disk, shared by processes: one SQLite file, key sha256(text), value float32 little-endian.
 
-Each value carries its checksum: a value that does not agree with it counts as missing. A file that SQLite finds damaged is
-set aside under a new name with one warning, and a new one begun.
+Each value carries its checksum: a value that does not agree with it counts as missing. A file that SQLite finds
+damaged is set aside under a new name with one warning, and a new one begun.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 class VectorStore:
     """A mapping text -> (D,) float32 in one file. Use it as a context manager.
 
-    Raises InputError if the file cannot be opened or made.
+    Opened at first need. Raises InputError if the file cannot be opened or made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,14 +40,17 @@ class VectorStore:
         self._connection: sqlite3.Connection | None = None
 
     def __enter__(self) -> VectorStore:
-        self._guarded(lambda connection: None)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._close()
 
     def get(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """The vectors of those texts that have one."""
+        """The vectors of those texts that have one. Makes no file."""
+        if self._connection is None and not self.path.exists():
+            return {}
         return self._guarded(lambda connection: _get(connection, texts))
 
     def put(self, vectors: Mapping[str, np.ndarray]) -> None:
@@ -66,7 +69,8 @@ class VectorStore:
                     self._set_aside(error)
                     continue
                 raise InputError(
-                    f"the cache of text vectors {self.path} cannot be used ({error}); set data.cache=FOLDER to a writable folder"
+                    f"the cache of text vectors {self.path} cannot be used ({error});"
+                    " set data.cache=FOLDER to a folder that can be written"
                 ) from None
         raise AssertionError("unreachable")
 
@@ -118,7 +122,9 @@ def _put(connection: sqlite3.Connection, vectors: Mapping[str, np.ndarray]) -> N
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         present = _get(connection, list(vectors))
-        blobs = [(_key(text), vector.astype("<f4").tobytes()) for text, vector in vectors.items() if text not in present]
+        blobs = [
+            (_key(text), vector.astype("<f4").tobytes()) for text, vector in vectors.items() if text not in present
+        ]
         rows = [(key, blob, zlib.crc32(blob)) for key, blob in blobs]
         connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 

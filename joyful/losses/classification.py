@@ -20,7 +20,7 @@ from joyful.losses.reconstruction import check_reduction
 class FocalLoss(nn.Module):
     """Focal loss. forward(logits (N, C), labels (N,) int64 or (N, C) zeros and ones) -> scalar, or (N,) with reduction "none".
 
-    alpha > 0 scales, gamma >= 0 lowers the weight of utterances already right; class_weights: C numbers >= 0 or None.
+    alpha >= 0 scales, gamma >= 0 lowers the weight of utterances already right; class_weights: C numbers >= 0 or None.
     For several labels at once the binary form is used and the mean taken over all N C decisions.
     Raises ValueError for a negative or non-finite alpha or gamma, an unknown reduction, or shapes that do not fit.
     """

@@ -16,6 +16,7 @@ from torch.nn import functional
 def info_nce(u_NH: Tensor, v_NH: Tensor, temperature: float = 0.2) -> Tensor:
     """Symmetric InfoNCE of two views, (N, H) each -> scalar in nats. With N = 1 there is no negative and the loss is 0.
 
+    Autocast leaves it alone: eight bits of mantissa are too few for a similarity that is divided by the temperature.
     Raises ValueError where the views differ in shape or the temperature is not positive.
     """
     if u_NH.shape != v_NH.shape or u_NH.ndim != 2:

@@ -1,8 +1,8 @@
 """How the weights of the loss move in training: fixed, adaptive, normalised, or balanced by gradient norms.
 
 A weighting is called with the scalar components of one step and returns the total, the detached parts, and the weight
-that each part had. Everything stays on the losses' device. To add one, write a class with `combine`, `state_dict` and
-`load_state_dict` and name it in WEIGHTINGS.
+that each part had. Everything stays on the losses' device. To add one, write a class as `Weighting` describes it (most of it
+can come from FixedWeighting) and name it in WEIGHTINGS.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class AdaptiveLossWeight:
         m_k <- momentum m_k + (1 - momentum) l_k,     w_k = w0_k / m_k * sum(w0) / sum(w0 / m)
 
     so that the weights keep their sum. initial_weights: {name: number >= 0}; losses are scalars >= 0 by those names.
-    The first update sets the averages to the losses. A NaN loss leaves its average as it was.
+    The first update sets the averages to the losses. A NaN or infinite loss leaves its average as it was.
     Raises ValueError for a momentum outside [0, 1), a negative weight, or a loss without an initial weight.
     """
 
@@ -63,9 +63,7 @@ class AdaptiveLossWeight:
         if unknown:
             raise ValueError(f"losses {unknown}: no initial weight; set initial_weights for {', '.join(unknown)}")
         for name, loss in losses.items():
-            value, old = loss.detach(), self._averages.get(name)
-            moved = value if old is None else self.momentum * old.to(value) + (1 - self.momentum) * value
-            self._averages[name] = moved if old is None else torch.where(torch.isfinite(moved), moved, old.to(value))
+            self._averages[name] = _moved(self._averages.get(name), loss.detach().reshape(()), self.momentum)
         return self.weights()
 
     def weights(self) -> dict[str, Tensor]:
@@ -74,7 +72,7 @@ class AdaptiveLossWeight:
         if not raw:
             return {}
         total = torch.stack(list(raw.values())).sum()
-        scale = sum(self.initial_weights[name] for name in raw) / (total + self.eps)
+        scale = sum(self.initial_weights[name] for name in raw) / total.clamp(min=torch.finfo(total.dtype).tiny)
         return {name: weight * scale for name, weight in raw.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -106,35 +104,39 @@ class FixedWeighting:
 
 
 class AdaptiveWeighting(FixedWeighting):
-    """AdaptiveLossWeight started at the configured weights. The classification loss keeps weight 1, as the unit of the rest."""
+    """AdaptiveLossWeight from the configured weights. The classification loss keeps weight 1, as the unit of the rest."""
 
     def __init__(self, momentum: float = 0.9) -> None:
         self.momentum = momentum
-        self._adaptive: AdaptiveLossWeight | None = None
-        self._loaded: Mapping[str, Tensor] = {}
+        self._averages: dict[str, Tensor] = {}
 
     def combine(self, components: Mapping[str, Tensor], config: LossWeightConfig) -> Combined:
         configured = {name: config.of_components()[name] for name in components}
-        # A component of weight 0 (or without a part in this model) must not take weight from the others.
-        moving = {name: weight for name, weight in configured.items() if weight > 0}
-        if self._adaptive is None:
-            self._adaptive = AdaptiveLossWeight(moving, self.momentum)
-            self._adaptive.load_state_dict(self._loaded)
-        adapted = self._adaptive.update({name: components[name] for name in moving})
+        # A component of weight 0, or one that this model has no part for (a constant), moves nothing and gets weight 0.
+        moving = {
+            name: weight
+            for name, weight in configured.items()
+            if weight > 0 and (name == "classification" or components[name].requires_grad)
+        }
+        adaptive = AdaptiveLossWeight(moving, self.momentum)
+        adaptive.load_state_dict({name: average for name, average in self._averages.items() if name in moving})
+        adapted = adaptive.update({name: components[name] for name in moving})
+        self._averages |= adaptive.state_dict()
         unit = adapted["classification"]
         weights: dict[str, float | Tensor] = {name: adapted[name] / unit if name in adapted else 0.0 for name in components}
         weights["classification"] = 1.0
         return *weighted_total(components, weights), weights
 
     def state_dict(self) -> dict[str, Tensor]:
-        return dict(self._loaded) if self._adaptive is None else self._adaptive.state_dict()
+        return {name: value.clone() for name, value in self._averages.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self._loaded, self._adaptive = dict(state), None
+        self._averages = {name: value.clone() for name, value in state.items()}
 
 
 class NormalisedWeighting(FixedWeighting):
-    """Configured weights on normalised losses (LossNormalizer). The weight reported is w_k * normalised_k / l_k."""
+    """Configured weights on normalised losses (LossNormalizer). The weight reported is what a part's gradient carries,
+    w_k d(normalised_k) / d(l_k): w_k / (1 + l_k) for log, w_k / range_k for min-max."""
 
     def __init__(self, method: str = "log") -> None:
         self.normalizer = LossNormalizer(method)
@@ -143,12 +145,11 @@ class NormalisedWeighting(FixedWeighting):
         configured = config.of_components()
         normalised = self.normalizer(components)
         total, parts = weighted_total(normalised, {name: configured[name] for name in normalised})
-        weights: dict[str, float | Tensor] = {}
-        for name, loss in components.items():
-            parts[name] = loss.detach().reshape(())
-            safe = torch.where(parts[name] == 0, torch.ones_like(parts[name]), parts[name])
-            weights[name] = configured[name] * normalised[name].detach().reshape(()) / safe
-        return total, parts, weights
+        slopes = self.normalizer.slopes(components)
+        weights: dict[str, float | Tensor] = {
+            name: configured[name] * slopes[name] if configured[name] else 0.0 for name in components
+        }
+        return total, {**{name: loss.detach().reshape(()) for name, loss in components.items()}, "total": parts["total"]}, weights
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.normalizer.state_dict()
@@ -162,7 +163,8 @@ class GradientBalancedWeighting(FixedWeighting):
 
         w_k = w0_k * g_classification / g_k,   g: moving averages of gradient norms (after Chen et al. 2018, GradNorm)
 
-    Until the first measurement, and for a part that has no gradient there, the configured weight itself holds.
+    Until the first measurement, and for a part that has no gradient there, the configured weight itself holds. A NaN or
+    infinite norm leaves its average as it was.
     """
 
     needs_gradient_norms = True
@@ -173,8 +175,7 @@ class GradientBalancedWeighting(FixedWeighting):
 
     def observe(self, gradient_norms: Mapping[str, Tensor]) -> None:
         for name, norm in gradient_norms.items():
-            old = self._norms.get(name)
-            self._norms[name] = norm if old is None else self.momentum * old.to(norm) + (1 - self.momentum) * norm
+            self._norms[name] = _moved(self._norms.get(name), norm.detach().reshape(()), self.momentum)
 
     def combine(self, components: Mapping[str, Tensor], config: LossWeightConfig) -> Combined:
         weights: dict[str, float | Tensor] = {}
@@ -184,8 +185,7 @@ class GradientBalancedWeighting(FixedWeighting):
             if name == "classification" or unit is None or norm is None or configured == 0:
                 weights[name] = configured
             else:
-                ratio = unit / torch.where(norm > 0, norm, unit.clamp(min=torch.finfo(norm.dtype).tiny))
-                weights[name] = configured * ratio
+                weights[name] = configured * torch.where(norm > 0, unit / norm, torch.ones_like(norm))
         return *weighted_total(components, weights), weights
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -193,6 +193,15 @@ class GradientBalancedWeighting(FixedWeighting):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self._norms = {name: value.clone() for name, value in state.items()}
+
+
+def _moved(average: Tensor | None, value: Tensor, momentum: float) -> Tensor:
+    """momentum average + (1 - momentum) value; where one of the two is not finite, the other."""
+    if average is None:
+        return value
+    average = average.to(value)
+    moved = torch.where(torch.isfinite(average), momentum * average + (1 - momentum) * value, value)
+    return torch.where(torch.isfinite(value), moved, average)
 
 
 #: weighting=NAME -> constructor of (momentum, normalisation method).

@@ -59,9 +59,6 @@ class LossWeightConfig:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LossWeightConfig) and self.get_weights() == other.get_weights()
 
-    def __hash__(self) -> int:
-        return hash(tuple(self.get_weights().values()))
-
 
 def compute_training_loss(
     classification_loss: Tensor,
@@ -77,25 +74,17 @@ def compute_training_loss(
     that nothing here waits for the device. They format as numbers, which does wait.
     Raises ValueError for a loss that is not a scalar.
     """
-    components = {
-        "classification": classification_loss,
-        "contrastive": contrastive_loss,
-        "encoder": encoder_loss,
-        "gate_reg": classification_loss.new_zeros(()) if gate_reg_loss is None else gate_reg_loss,
-    }
-    weights = weight_config.of_components()
-    return weighted_total(components, {name: weights[name] for name in components})
+    given = {"classification": classification_loss, "contrastive": contrastive_loss, "encoder": encoder_loss}
+    components = {name: _scalar(name, loss) for name, loss in given.items()}
+    components["gate_reg"] = components["classification"].new_zeros(()) if gate_reg_loss is None else gate_reg_loss
+    return weighted_total(components, weight_config.of_components())
 
 
 def weighted_total(
     components: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum of weights[name] * components[name]; returns (total, {name: detached component} with "total")."""
-    for name, loss in components.items():
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"{name} loss: expected a scalar tensor, got {shape}; reduce it to its mean first")
-    scalars = {name: loss.reshape(()) for name, loss in components.items()}
+    scalars = {name: _scalar(name, loss) for name, loss in components.items()}
     # A component of weight 0 stays out of the graph: its gradient need not be computed, and 0 * NaN would be NaN.
     terms = [
         loss if isinstance(weights[name], float) and weights[name] == 1.0 else weights[name] * loss
@@ -104,6 +93,13 @@ def weighted_total(
     ]
     total = torch.stack(terms).sum() if terms else next(iter(scalars.values())) * 0.0
     return total, {**{name: loss.detach() for name, loss in scalars.items()}, "total": total.detach()}
+
+
+def _scalar(name: str, loss: Any) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        came = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"{name} loss: expected a scalar tensor, got {came}; reduce it to its mean first")
+    return loss.reshape(())
 
 
 def _check_weight(name: str, value: Any) -> float:

@@ -5,10 +5,10 @@ writes it, under its `lock`, through `RunFolder`; any process reads all runs bel
 """
 
 from joyful.records import InputError
-from joyful.results.reading import arm_columns, load
 from joyful.results.files import write_bytes, write_json
 from joyful.results.lock import RunLock, lock
 from joyful.results.provenance import git_state, versions
+from joyful.results.reading import arm_columns, load
 from joyful.results.run_folder import RunFolder, read_run
 from joyful.results.schema import (
     HISTORY,

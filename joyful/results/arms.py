@@ -1,8 +1,8 @@
 """Which settings and group choices tell the runs apart, and which of them make arms.
 
 A setting belongs to the configuration group whose section it lies in (weights.cl_loss_weight to weights). Where it has
-one value within each choice of its group, the choice says it all and the setting is no column; where an override changed
-it within a choice, it is a column of its own.
+one value within each choice of its group, the choice says it all and the setting is no column; where an override
+changed it within a choice, it is a column of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class Differences:
 
 
 def flatten(config: dict[str, Any]) -> dict[str, Any]:
-    """Dotted name -> value of every leaf; a list is a leaf. Raises InputError beyond 100 levels or 10,000 settings."""
+    """Dotted name -> value of every leaf; a list is a leaf, as its JSON text.
+
+    Raises InputError beyond 100 levels or 10,000 settings.
+    """
     leaves: dict[str, Any] = {}
     stack: list[tuple[str, int, dict[str, Any]]] = [("", 0, config)]
     while stack:
@@ -50,7 +53,7 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
             if isinstance(value, dict):  # what JSON and YAML give; the test of any Mapping is many times slower
                 stack.append((f"{prefix}{key}.", depth + 1, value))
             else:
-                leaves[prefix + key] = value
+                leaves[prefix + key] = scalar(value) if isinstance(value, list) else value
         if len(leaves) > MAXIMUM_SETTINGS:
             raise InputError(f"the configuration has more than {MAXIMUM_SETTINGS} settings")
     return leaves
@@ -61,7 +64,8 @@ def differences(choices: Sequence[Mapping[str, Any]], settings: Sequence[Mapping
 
     A setting that a run does not have counts as null, 1 as 1.0. Hydra's own groups (hydra/...) are passed over.
     """
-    groups = sorted({name for run in choices for name in run if not name.startswith("hydra/")})
+    choices = [{name: scalar(value) for name, value in run.items() if not name.startswith("hydra/")} for run in choices]
+    groups = sorted({name for run in choices for name in run})
     names = _varying(settings)
     chosen = {group: [_identity(run.get(group)) for run in choices] for group in groups}
     columns: dict[str, list[Any]] = {}
@@ -74,15 +78,28 @@ def differences(choices: Sequence[Mapping[str, Any]], settings: Sequence[Mapping
     for name in sorted(names):
         if name in NEVER_COLUMNS:
             continue
-        group = _group_of(name, groups)
+        owner = _group_of(name, groups)
         values = [run.get(name) for run in settings]
-        if name != FOLD and group is not None and _explains(chosen[group], [_identity(value) for value in values]):
+        if name != FOLD and owner is not None and _explains(chosen[owner], [_identity(value) for value in values]):
             continue
         columns[printable(name)] = values  # of a group and a setting of one name (modalities) the setting says more
         if name != FOLD:
             arms.add(printable(name))
     ordered = {name: columns[name] for name in sorted(columns)}
     return Differences(ordered, tuple(name for name in ordered if name in arms))
+
+
+def scalar(value: Any) -> Any:
+    """Text, numbers, booleans and null as they are, anything else as its JSON text.
+
+    Raises InputError where that is nested too deep for JSON.
+    """
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    try:
+        return json.dumps(value, sort_keys=True)
+    except RecursionError:
+        raise InputError("a list of the configuration is nested too deep") from None
 
 
 def printable(text: str) -> str:
@@ -111,9 +128,7 @@ def _identity(value: Any) -> Any:
         return value
     if isinstance(value, bool):
         return ("bool", value)
-    if isinstance(value, (int, float)):
-        return ("number", "nan" if math.isnan(value) else value)
-    return ("list", json.dumps(value, sort_keys=True))
+    return ("number", "nan" if isinstance(value, float) and math.isnan(value) else value)
 
 
 def _group_of(name: str, groups: Sequence[str]) -> str | None:

@@ -18,7 +18,8 @@ from typing import Any
 from joyful.records import InputError
 from joyful.results.schema import ResultsError
 
-# .NAME.HOST-PID-TOKEN.tmp: hidden, so that no reader takes it for a result; host and pid, so that a dead writer's is known
+# .NAME.HOST-PID-TOKEN.tmp: hidden, so that no reader takes it for a result; host and pid, so that a dead writer's is
+# known
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[^.]*)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp\Z")
 
 # A write takes seconds: a temporary file of another machine that is older than this has lost its writer.
@@ -28,8 +29,8 @@ _STALE_SECONDS = 3600.0
 def write_bytes(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
     """Put `data` at `path`, whole or not at all: a temporary name beside it, fsync, rename, fsync of the folder.
 
-    Raises ResultsError when the disk refuses; the temporary file is gone then. What stood at `path` before still stands,
-    or, where only the folder's own fsync failed, `data` stands whole in its place.
+    Raises ResultsError when the disk refuses; the temporary file is gone then. What stood at `path` before still
+    stands, or, where only the folder's own fsync failed, `data` stands whole in its place.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -92,8 +93,9 @@ def plain(value: Any, place: str = "") -> Any:
 def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
     """The bytes of a plain file of at most `limit` bytes.
 
-    A symbolic link is not followed and a pipe or device is not opened for waiting. Raises InputError for these and for a
-    longer file, FileNotFoundError where there is none, another OSError when the disk refuses.
+    A symbolic link is not followed and a pipe or device is not waited for. Raises InputError for these and for a longer
+    file (without its name, which the caller knows), FileNotFoundError where there is none, another OSError when the
+    disk refuses.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -101,12 +103,13 @@ def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
         if error.errno == errno.ELOOP:
             raise InputError("it is a symbolic link; put the file itself there") from None
         raise
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+        os.close(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise InputError("it is not a plain file")
-        if status.st_size > limit:
-            raise InputError(f"it has {status.st_size} bytes; at most {limit} are read")
+        raise InputError(f"it has {status.st_size} bytes; at most {limit} are read")
+    with os.fdopen(descriptor, "rb") as file:
         data = file.read(status.st_size + 1)  # not limit + 1: a buffer of that size would be asked for
     if len(data) != status.st_size:
         raise InputError("its length changed while it was read")
@@ -171,5 +174,5 @@ def _explain(path: Path, size: int, error: OSError) -> str:
     }.get(error.errno or 0, "mend the disk")
     return (
         f"{path.name} ({size} bytes) cannot be written in {path.parent}: {error.strerror or error}. "
-        f"What stood there before is whole; {advice}, then go on with resume=FOLDER"
+        f"What stood there before is whole; {advice}, then start again (a run goes on by resume=FOLDER)"
     )

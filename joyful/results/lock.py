@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import socket
-import weakref
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +28,7 @@ class RunLock:
         """Let the next writer in; releasing twice does nothing."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
+            _held.discard(self)
             try:
                 os.ftruncate(descriptor, 0)  # the file stays: removing it would race with a process that just opened it
             finally:
@@ -42,14 +42,9 @@ class RunLock:
     ) -> None:
         self.release()
 
-    def _forget(self) -> None:
-        # in a forked child: the child must neither hold the lock on after its parent's death nor release its parent's
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
-
-_held: weakref.WeakSet[RunLock] = weakref.WeakSet()
+#: Locks that this process holds.
+_held: set[RunLock] = set()
 
 
 def lock(path: str | os.PathLike[str]) -> RunLock:
@@ -89,8 +84,6 @@ def lock(path: str | os.PathLike[str]) -> RunLock:
         os.pwrite(descriptor, json.dumps(holder_info).encode("ascii"), 0)
     except OSError:
         pass  # a full disk takes nothing from the lock itself, only the words about its holder
-    if not _held:
-        _watch_forks()
     _held.add(held)
     return held
 
@@ -103,17 +96,13 @@ def _holder(descriptor: int) -> str:
         return "its holder has not said who it is"
 
 
-_watching = False
-
-
-def _watch_forks() -> None:
-    global _watching
-    if not _watching:
-        os.register_at_fork(after_in_child=_forget_all)
-        _watching = True
-
-
 def _forget_all() -> None:
-    for held in list(_held):
-        held._forget()
+    """In a forked child: let go of the parent's locks, so that the child does not hold them on after its death."""
+    for held in _held:
+        if held._descriptor is not None:
+            os.close(held._descriptor)  # no truncation: the words about the holder are the parent's
+            held._descriptor = None
     _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)

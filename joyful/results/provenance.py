@@ -32,7 +32,8 @@ def git_state(folder: str | os.PathLike[str]) -> GitState:
         "--untracked-files=no",
         "--no-renames",
     ]
-    # variables of a surrounding git (a hook's GIT_DIR) would name another repository; a status must not take the index lock
+    # variables of a surrounding git (a hook's GIT_DIR) would name another repository; a status must not take the
+    # lock of the index
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
@@ -48,7 +49,7 @@ def git_state(folder: str | os.PathLike[str]) -> GitState:
 
 
 def versions() -> dict[str, str | None]:
-    """Distribution name -> version, read from the installed metadata (nothing is imported); None where not installed."""
+    """Distribution -> version, read from the installed metadata (nothing is imported); None where not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
         try:

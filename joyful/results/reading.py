@@ -18,8 +18,15 @@ from joyful.results import tables
 from joyful.results.arms import differences, flatten, printable
 from joyful.results.files import read_bounded
 from joyful.results.run_folder import MAXIMUM_RUN_BYTES, parse_run
-from joyful.results.schema import HISTORY, HISTORY_COLUMNS, RESERVED_COLUMNS, RUN, UNKNOWN_STATUS, ResultsWarning
-from joyful.results.schema import column_order
+from joyful.results.schema import (
+    HISTORY,
+    HISTORY_COLUMNS,
+    RESERVED_COLUMNS,
+    RUN,
+    UNKNOWN_STATUS,
+    ResultsWarning,
+    column_order,
+)
 from joyful.results.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
@@ -31,13 +38,15 @@ _NO_RUNS_IN = frozenset({"checkpoint"})
 _HYDRA = ".hydra"
 _MAXIMUM_YAML_BYTES = 2**20
 
+_ALWAYS = frozenset(RESERVED_COLUMNS) | HISTORY_COLUMNS.keys()
+
 # A writer may put a new history in place between our two reads; run.json changes with it, so one more look suffices.
 _LOOKS = 5
 
 
 @dataclass
 class _Run:
-    """One run as read. status "" where it is damaged, for `reason`."""
+    """One run as read; damaged where there is a `reason`."""
 
     name: str
     reason: str = ""
@@ -71,7 +80,7 @@ def load(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
             f"{folder}: expected a folder of runs, found {'a file' if folder.exists() else 'nothing'} there"
         )
     found, damaged = _find(folder)
-    workers = 3
+    workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:  # files, digests and Parquet leave Python's lock
         runs = list(pool.map(lambda item: _read(item[0], item[1], item[2], columns), found))
     damaged |= {run.name: run.reason for run in runs if run.reason}
@@ -213,22 +222,23 @@ def _frame(runs: Sequence[_Run], columns: Sequence[str] | None) -> pd.DataFrame:
     import pandas as pd
 
     told = differences([run.choices or {} for run in runs], [run.settings or {} for run in runs])
-    of_run = np.repeat(np.arange(len(runs)), [run.rows for run in runs])
+    # a setting may have the name of a column that is always there (`status`, `epoch`): both are shown
+    shown = {name: f"config.{name}" if name in _ALWAYS else name for name in told.columns}
+    of_run = np.repeat(np.arange(len(runs)), np.array([run.rows for run in runs], dtype=np.int64))
     series: dict[str, Any] = {
         "run": _spread([run.name for run in runs], of_run, in_order=True),
         "status": _spread([run.status for run in runs], of_run),
-        "seed": _spread([run.seed for run in runs], of_run),
+        "seed": _spread([run.seed for run in runs], of_run, number=True),
         "role": _spread([run.role for run in runs], of_run),
     }
     for name, values in told.columns.items():
-        series[name] = _spread(values, of_run)
+        series[shown[name]] = _spread(values, of_run)
     with_rows = [run for run in runs if run.columns is not None]
     for name in _history_names(with_rows, columns, series):
-        # a history's own column may have the name of a group (an extra column called `loss`): both are shown
-        shown = f"history.{name}" if name in series else name
-        series[shown] = _gather(name, with_rows)
+        # likewise a history's further column may have the name of a group (`loss`) or of what stands beside it
+        series[f"history.{name}" if name in series else name] = _gather(name, with_rows)
     frame = pd.DataFrame(series, copy=False)
-    frame.attrs["arms"] = list(told.arms)
+    frame.attrs["arms"] = [shown[name] for name in told.arms]
     frame.attrs["empty"] = [run.name for run in runs if not run.rows]
     return frame
 
@@ -240,15 +250,13 @@ def _history_names(runs: Sequence[_Run], columns: Sequence[str] | None, beside: 
         return names
     unknown = [name for name in columns if name not in names and name not in set(beside) | set(RESERVED_COLUMNS)]
     if unknown and runs:
-        raise InputError(
-            f"no run has a column {', '.join(unknown)} in its history; the documented ones are {', '.join(HISTORY_COLUMNS)}"
-        )
+        documented = ", ".join(HISTORY_COLUMNS)
+        raise InputError(f"no run has a column {', '.join(unknown)} in its history; documented are {documented}")
     return [name for name in names if name in columns or name in tables.KEY_COLUMNS]
 
 
 def _gather(name: str, runs: Sequence[_Run]) -> Any:
     """One column of all runs, one after another; null as NaN. The runs' own copies are let go."""
-    import numpy as np
     import pandas as pd
     import pyarrow as pa
 
@@ -257,7 +265,7 @@ def _gather(name: str, runs: Sequence[_Run]) -> Any:
         column = (run.columns or {}).pop(name, None)
         chunks += column.chunks if column is not None else [pa.nulls(run.rows, pa.float64())]
     if name == "split":
-        return pd.Categorical.from_codes(_split_codes(chunks), categories=list(SPLITS))
+        return pd.Categorical.from_codes(_split_codes(chunks), categories=pd.Index(SPLITS, dtype="str"))
     return pa.chunked_array(chunks, type=pa.int64() if name == "step" else pa.float64()).to_numpy()
 
 
@@ -275,10 +283,10 @@ def _split_codes(chunks: Sequence[Any]) -> Any:
     return np.concatenate(codes)
 
 
-def _spread(values: Sequence[Any], of_run: Any, in_order: bool = False) -> Any:
+def _spread(values: Sequence[Any], of_run: Any, *, in_order: bool = False, number: bool = False) -> Any:
     """One value per run -> one per row: numbers and booleans as arrays, anything else categorical; null is NaN.
 
-    in_order: the categories come as the values do, otherwise sorted.
+    in_order: the categories come as the values do, otherwise sorted. number: nothing but nulls is numbers too.
     """
     import numpy as np
     import pandas as pd
@@ -287,8 +295,8 @@ def _spread(values: Sequence[Any], of_run: Any, in_order: bool = False) -> Any:
     complete = bool(given) and len(given) == len(values)
     if complete and all(isinstance(value, bool) for value in given):
         return np.array(values, dtype=bool)[of_run]
-    if given and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in given):
-        if complete and all(isinstance(value, int) and abs(value) < 2**63 for value in given):
+    if (given or number) and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in given):
+        if len(given) == len(values) and all(isinstance(value, int) and abs(value) < 2**63 for value in given):
             return np.array(values, dtype=np.int64)[of_run]
         return np.array([np.nan if value is None else _float(value) for value in values], dtype=np.float64)[of_run]
     labels = [None if value is None else _label(value) for value in values]

@@ -1,8 +1,8 @@
 """Writing a run's folder so that a kill between any two writes leaves a valid run.
 
-run.json vouches for history.parquet by digest. Before a new history is renamed into place, run.json vouches for the old
-and the new one; after it, for the new alone, and that last write is merged with the next one of run.json, which a reader
-cannot tell from a kill in between. So an evaluation costs two small files, each with two fsyncs.
+run.json vouches for history.parquet by digest. Before a new history is renamed into place, run.json vouches for the
+old and the new one; after it, for the new alone, and that last write is merged with the next one of run.json, which a
+reader cannot tell from a kill in between. So an evaluation costs two small files, each with two fsyncs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from joyful.records import InputError
 from joyful.results import tables
 from joyful.results.files import plain, read_bounded, remove_leftovers, write_bytes, write_json
 from joyful.results.provenance import git_state, versions
-from joyful.results.schema import HISTORY, RUN, RUN_KEYS, SCHEMA, STATUSES, TIMING
+from joyful.results.schema import HISTORY, RUN, RUN_KEYS, SCHEMA, STATUSES, TIMING, ResultsError
 
 #: run.json longer than this is not read, in bytes.
 MAXIMUM_RUN_BYTES = 4 * 2**20
@@ -45,8 +45,8 @@ class RunFolder:
 
         header: the keys of run.json (`RUN_KEYS`) except schema, status, reason, objective and history_sha256, which are
         kept here; git, versions, started and host are filled in where missing.
-        Raises InputError for missing or unknown keys and where the folder already holds a run, ResultsError when the disk
-        refuses.
+        Raises InputError for missing or unknown keys and where the folder already holds a run, ResultsError when the
+        disk refuses.
         """
         folder = Path(path)
         missing = [key for key in _GIVEN_KEYS if key not in header]
@@ -56,7 +56,12 @@ class RunFolder:
                 f"run.json: expected the keys {', '.join(_GIVEN_KEYS)}; missing: {', '.join(missing) or 'none'}, "
                 f"unknown: {', '.join(unknown) or 'none'}"
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResultsError(
+                error.errno, f"{folder} cannot be made: {error.strerror}; choose another folder"
+            ) from error
         remove_leftovers(folder)
         empty = tables.history_bytes([])
         if (folder / RUN).exists() or _other_history(folder / HISTORY, empty):
@@ -85,25 +90,20 @@ class RunFolder:
         folder = Path(path)
         try:
             info = read_run(folder)
-            data = read_bounded(folder / HISTORY, tables.MAXIMUM_BYTES)
+            data = _verified_history(folder, info)
+            tables.decode(data)
         except FileNotFoundError as error:
             name = Path(error.filename or RUN).name
             raise InputError(f"{folder}: expected the folder of a run, but it has no {name}") from None
-        digest = _sha256(data)
-        vouched = info.get("history_sha256")
-        if vouched and digest not in vouched:
-            raise InputError(
-                f"{folder / HISTORY}: its digest {digest[:12]}... is none that run.json vouches for; it is damaged"
-            )
-        tables.decode(data)
         remove_leftovers(folder)
-        return cls(folder, info, digest)
+        return cls(folder, info, _sha256(data))
 
     def write_history(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Put these rows in place of the history, whole or not at all.
 
         rows: all rows of the run so far (see `HISTORY_COLUMNS`); the bytes depend on nothing else.
-        Raises InputError for rows that are not a history's, ResultsError when the disk refuses: the old history stands then.
+        Raises InputError for rows that are not a history's, ResultsError when the disk refuses: the old history stands
+        then.
         """
         data = tables.history_bytes(rows)
         old, new = self._current_digest(), _sha256(data)
@@ -115,11 +115,12 @@ class RunFolder:
         self._digest = new
 
     def history_rows(self) -> list[dict[str, Any]]:
-        """The rows of the history, each with what was measured. Raises InputError if the file is not the one vouched for."""
-        data = read_bounded(self.path / HISTORY, tables.MAXIMUM_BYTES)
-        if _sha256(data) not in (self.info.get("history_sha256") or [_sha256(data)]):
-            raise InputError(f"{self.path / HISTORY}: its digest is none that run.json vouches for; it is damaged")
-        return tables.history_rows(data)
+        """The rows of the history, each with what was measured. Raises InputError if it is not the one vouched for."""
+        data = _verified_history(self.path, self.info)
+        try:
+            return tables.history_rows(data)
+        except InputError as error:
+            raise InputError(f"{self.path / HISTORY}: {error}") from None
 
     def write_timing(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Put these rows {epoch, phase, seconds} in place of timing.parquet. Raises as `write_history`."""
@@ -207,6 +208,23 @@ def _other_history(path: Path, empty: bytes) -> bool:
         return read_bounded(path, tables.MAXIMUM_BYTES) != empty
     except FileNotFoundError:
         return False
+    except InputError:
+        return True
+
+
+def _verified_history(folder: Path, info: Mapping[str, Any]) -> bytes:
+    """The bytes of history.parquet, which run.json vouches for. Raises InputError where it does not."""
+    try:
+        data = read_bounded(folder / HISTORY, tables.MAXIMUM_BYTES)
+    except InputError as error:
+        raise InputError(f"{folder / HISTORY}: {error}") from None
+    vouched = info.get("history_sha256")
+    if vouched and _sha256(data) not in vouched:
+        raise InputError(
+            f"{folder / HISTORY}: its digest is none that {RUN} vouches for; it was changed after it was written, so "
+            f"restore both files from a copy, or train anew in another folder"
+        )
+    return data
 
 
 def _sha256(data: bytes) -> str:

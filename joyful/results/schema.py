@@ -7,12 +7,7 @@ from __future__ import annotations
 
 import re
 
-from joyful.records import COMPONENTS, SPLITS
-
-__all__ = [
-    "GRAD_NORM", "HISTORY", "HISTORY_COLUMNS", "RESERVED_COLUMNS", "RUN", "RUN_KEYS", "SCHEMA", "SPLITS", "STATUSES", "TIMING",
-    "TIMING_COLUMNS", "UNKNOWN_STATUS", "ResultsError", "ResultsWarning", "column_order",
-]  # fmt: skip
+from joyful.records import COMPONENTS
 
 RUN, HISTORY, TIMING = "run.json", "history.parquet", "timing.parquet"
 
@@ -24,8 +19,8 @@ STATUSES = ("running", "completed", "pruned", "failed", "interrupted")
 #: The status that `load` gives to a run whose folder has no run.json.
 UNKNOWN_STATUS = "unknown"
 
-#: Columns of history.parquet -> meaning and unit. `step` is int64, `split` text, every other float64; not measured: null.
-#: After `share_*` come `grad_norm_*` of any suffix (train rows: gradient norm per module); after `lr` any further columns.
+#: Columns of history.parquet -> meaning and unit. `step` is int64, `split` text, every other float64; null where not
+#: measured. After `share_*` come `grad_norm_*` of any suffix (gradient norm per module; train rows); after `lr` others.
 HISTORY_COLUMNS: dict[str, str] = {
     "step": "optimizer steps so far",
     "epoch": "passes over the training split so far; whole at the ends of epochs, the first at 1",
@@ -40,7 +35,7 @@ HISTORY_COLUMNS: dict[str, str] = {
     **{f"loss_{name}": f"raw {name} loss, before its weight" for name in COMPONENTS},
     **{f"weight_{name}": f"weight of the {name} loss in the sum" for name in COMPONENTS},
     **{f"share_{name}": f"weighted {name} loss / loss_total" for name in COMPONENTS},
-    "encoder_gradient_ratio": "norm of the weighted encoder gradient / of the classification gradient, fusion parameters; train rows",
+    "encoder_gradient_ratio": "norm of the weighted encoder gradient / of the classification one, on the fusion; train",
     "encoder_gradient_cosine": "cosine between these two gradients, -1 to 1; train rows",
     "lr": "learning rate of the optimizer",
 }
@@ -77,14 +72,14 @@ RUN_KEYS: dict[str, str] = {
     "host": "name of the machine",
     "choices": "Hydra's group choices",
     "config": "the resolved configuration",
-    "history_sha256": "digests of the history.parquet that this file vouches for; two while a new one is being put in place",
+    "history_sha256": "digests of the history.parquet it vouches for; two while a new one is being put in place",
 }
 
 _EXTRA_COLUMN = re.compile(r"[a-z][a-z0-9_]{0,199}\Z")
 
 
 class ResultsError(OSError):
-    """The disk refused a write or a lock (full, read-only, gone). What was there before stands; nothing half-written stays."""
+    """The disk refused a write or a lock (full, read-only, gone). What was there before stands whole."""
 
 
 class ResultsWarning(UserWarning):

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from joyful.records import InputError
-from joyful.results.schema import (
-    HISTORY_COLUMNS,
-    RESERVED_COLUMNS,
-    SPLITS,
-    TIMING_COLUMNS,
-    column_order,
-    is_column_name,
-)
+from joyful.records import SPLITS, InputError
+from joyful.results.schema import HISTORY_COLUMNS, RESERVED_COLUMNS, TIMING_COLUMNS, column_order, is_column_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from joyful.results.schema import ResultsError as ResultsError
 
 #: Bounds on a Parquet file of unknown origin, held against its footer before anything is decoded.
 MAXIMUM_ROWS = 10_000_000
@@ -36,29 +29,31 @@ def history_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """history.parquet of these rows, in their order.
 
     A missing key or None becomes null (not measured); NaN and infinities stay what they are (measured, and not finite).
-    Raises InputError for a row without step, epoch or split, an unknown split, a value that is not a number, a column name
-    that load could not show, or two rows of one step and split.
+    Raises InputError for a row without step, epoch or split, an unknown split, a value that is not a number, a column
+    name that load could not show, or two rows of one step and split.
     """
     import pyarrow as pa
 
     rows = list(rows)
-    extra: set[str] = set()
-    for row in rows:
-        for name, value in row.items():
-            if name not in HISTORY_COLUMNS and value is not None:
-                extra.add(_extra_name(name))
-    columns: dict[str, list[Any]] = {name: [] for name in column_order(extra)}
-    seen: set[tuple[int, str]] = set()
-    for row in rows:
-        key = _check_key(row)
-        if key in seen:
+    keys = [_check_key(row) for row in rows]
+    for (step, split), times in Counter(keys).items():
+        if times > 1:
             raise InputError(
-                f"history: two rows of step {key[0]}, split {key[1]}; an evaluation gives one row for each split"
+                f"history: {times} rows of step {step}, split {split}; an evaluation gives one for each split"
             )
-        seen.add(key)
-        for name, values in columns.items():
-            value = row.get(name)
-            values.append(key[0] if name == "step" else value if name == "split" else _number(value, name, key))
+    unknown = set().union(*rows) - HISTORY_COLUMNS.keys()
+    extra = {_extra_name(name) for name in unknown if any(row.get(name) is not None for row in rows)}
+    columns: dict[str, list[Any]] = {}
+    for name in column_order(extra):
+        if name in ("step", "split"):
+            columns[name] = [key[0] if name == "step" else key[1] for key in keys]
+        else:
+            values = [row.get(name) for row in rows]
+            # a whole history is written at every evaluation: a plain float that equals itself needs no call
+            columns[name] = [
+                value if type(value) is float and value == value else _number(value, name, key)
+                for value, key in zip(values, keys, strict=True)
+            ]
     fields = [pa.field(name, _type_of(name), nullable=name not in KEY_COLUMNS) for name in columns]
     return _parquet(pa.table(list(columns.values()), schema=pa.schema(fields)), dictionary=["split"])
 
@@ -90,54 +85,60 @@ def timing_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 def timing_rows(data: bytes) -> list[dict[str, Any]]:
     """The rows of a timing.parquet. Raises InputError where the bytes are not such a file."""
-    table = _open(data, text="phase", verify=True).read(use_threads=False)
-    if table.column_names != list(TIMING_COLUMNS):
-        raise InputError(f"expected the columns {', '.join(TIMING_COLUMNS)}, got {', '.join(table.column_names[:10])}")
-    return table.to_pylist()
+    with _damage_as_input_error():
+        file = _open(data, text="phase", verify=True)
+        names = file.schema_arrow.names
+        if names != list(TIMING_COLUMNS):
+            raise InputError(f"expected the columns {', '.join(TIMING_COLUMNS)}, got {', '.join(names[:10])}")
+        return file.read(use_threads=False).to_pylist()
 
 
 def decode(data: bytes, columns: Sequence[str] | None = None, *, trusted: bool = False) -> pa.Table:
     """The table of a history.parquet: step int64, split dictionary-coded text, every other column float64.
 
-    columns: those to read (absent ones are skipped); step, epoch and split always are. trusted: a digest vouches for the
-    bytes, so that the pages' own checksums need not be verified.
-    Raises InputError for anything else: not Parquet, beyond the bounds, key columns missing or empty in places, a column
-    that is not a number, an unknown split.
+    columns: those to read (absent ones are skipped); step, epoch and split always are. trusted: a digest vouches for
+    the bytes, so that neither the pages' own checksums nor the values need a look.
+    Raises InputError for anything else: not Parquet, beyond the bounds, key columns missing or empty in places, a
+    column that is not a number, an unknown split.
     """
-    import pyarrow as pa
-
-    try:
+    with _damage_as_input_error():
         file = _open(data, text="split", verify=not trusted)
         schema = file.schema_arrow
         _check_schema(schema)
         wanted = None if columns is None else [name for name in schema.names if name in columns or name in KEY_COLUMNS]
-        return _normalise(file.read(columns=wanted, use_threads=False))
-    except (pa.ArrowException, OSError, OverflowError, MemoryError) as error:
+        table = file.read(columns=wanted, use_threads=False)
+        _check_keys(table, trusted)
+        return _with_types(table)
+
+
+@contextlib.contextmanager
+def _damage_as_input_error() -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"it is not a whole Parquet file ({first[:200]})") from None
+        raise InputError(f"it cannot be read as a Parquet file of this format ({first[:200]})") from None
 
 
 def _open(data: bytes, text: str, verify: bool) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    options = {"page_checksum_verification": verify, "pre_buffer": False}
     try:
         # text is decoded through its dictionary: a long text repeated ten million times stays one text in memory
-        file = pq.ParquetFile(
-            pa.BufferReader(data), read_dictionary=[text], page_checksum_verification=verify, pre_buffer=False
-        )
-        footer = file.metadata
-        rows, width = footer.num_rows, footer.num_columns
-        size = sum(footer.row_group(index).total_byte_size for index in range(footer.num_row_groups))
-    except (pa.ArrowException, OSError, OverflowError, MemoryError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"it is not a whole Parquet file ({first[:200]})") from None
-    if (
-        rows > MAXIMUM_ROWS
-        or width > MAXIMUM_COLUMNS
-        or max(size, 8 * rows * width) > MAXIMUM_BYTES
-        or min(rows, size) < 0
-    ):
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=[text], **options)
+    except KeyError:  # there is no such column, which the caller finds out and says
+        file = pq.ParquetFile(pa.BufferReader(data), **options)
+    footer = file.metadata
+    rows, width = footer.num_rows, footer.num_columns
+    size = sum(footer.row_group(index).total_byte_size for index in range(footer.num_row_groups))
+    size = max(size, 8 * rows * width)  # a footer may announce little for columns that repeat one value
+    if not (0 <= rows <= MAXIMUM_ROWS and 0 <= width <= MAXIMUM_COLUMNS and 0 <= size <= MAXIMUM_BYTES):
         raise InputError(
             f"its footer announces {rows} rows, {width} columns and {size} bytes; at most {MAXIMUM_ROWS} rows, "
             f"{MAXIMUM_COLUMNS} columns and {MAXIMUM_BYTES} bytes are read"
@@ -153,14 +154,42 @@ def _check_schema(schema: pa.Schema) -> None:
     missing = [name for name in KEY_COLUMNS if name not in names]
     if missing:
         raise InputError(f"it has no column {', '.join(missing)}; a history has step, epoch and split")
-    reserved = [name for name in names if name in RESERVED_COLUMNS]
-    if reserved:
-        raise InputError(f"column {reserved[0]}: this name belongs to what load adds; give the column another")
     for name, kind in zip(names, schema.types, strict=True):
         identity = kind.value_type.id if name == "split" and kind.id == dictionary else kind.id
         if identity not in (texts if name == "split" else integers if name == "step" else numbers):
             expected = {"split": "text", "step": "integers"}.get(name, "numbers")
             raise InputError(f"column {name[:100]}: expected {expected}, got {str(kind)[:100]}")
+
+
+def _check_keys(table: pa.Table, trusted: bool) -> None:
+    import pyarrow.compute as pc
+
+    for name in KEY_COLUMNS:
+        if table.column(name).null_count:
+            raise InputError(f"column {name}: {table.column(name).null_count} rows have no value")
+    splits = table.column("split")
+    if any(text not in SPLITS for chunk in splits.chunks for text in chunk.dictionary.to_pylist()):
+        # an entry of the dictionary that no row uses is harmless
+        unknown = sorted(set(splits.unique().to_pylist()) - set(SPLITS))
+        if unknown:
+            raise InputError(f"column split: expected {', '.join(SPLITS)}, got {unknown[0][:100]!r}")
+    if trusted:
+        return
+    table.validate(full=True)
+    for name in ("step", "epoch"):
+        column = table.column(name)
+        if not pc.all(pc.and_(pc.is_finite(column), pc.greater_equal(column, 0)), min_count=0).as_py():
+            raise InputError(f"column {name}: expected finite numbers from 0 on")
+
+
+def _with_types(table: pa.Table) -> pa.Table:
+    import pyarrow as pa
+
+    for index, (name, kind) in enumerate(zip(table.schema.names, table.schema.types, strict=True)):
+        wanted = pa.int64() if name == "step" else pa.float64()
+        if name != "split" and kind.id != wanted.id:
+            table = table.set_column(index, name, table.column(index).cast(wanted, safe=name == "step"))
+    return table
 
 
 @functools.cache
@@ -169,29 +198,9 @@ def _type_ids() -> tuple[int, frozenset[int], frozenset[int], frozenset[int]]:
     from pyarrow import lib
 
     integers = {getattr(lib, f"Type_{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)}
-    numbers = integers | {lib.Type_HALF_FLOAT, lib.Type_FLOAT, lib.Type_DOUBLE, lib.Type_NA}
+    numbers = integers | {lib.Type_HALF_FLOAT, lib.Type_FLOAT, lib.Type_DOUBLE, lib.Type_BOOL, lib.Type_NA}
     texts = {lib.Type_STRING, lib.Type_LARGE_STRING}
     return lib.Type_DICTIONARY, frozenset(texts), frozenset(integers), frozenset(numbers)
-
-
-def _normalise(table: pa.Table) -> pa.Table:
-    import pyarrow as pa
-
-    arrays = []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if name in KEY_COLUMNS and column.null_count:
-            raise InputError(f"column {name}: {column.null_count} rows have no value")
-        if name == "split":
-            unknown = {text for chunk in column.chunks for text in chunk.dictionary.to_pylist()} - set(SPLITS)
-            # an entry of the dictionary that no row uses is harmless
-            unknown &= set(column.unique().to_pylist()) if unknown else set()
-            if unknown:
-                raise InputError(f"column split: expected {', '.join(SPLITS)}, got {sorted(unknown)[0][:100]!r}")
-            arrays.append(column)
-        else:
-            kind = pa.int64() if name == "step" else pa.float64()
-            arrays.append(column if column.type == kind else column.cast(kind))
-    return pa.table(arrays, names=table.column_names)
 
 
 def _parquet(table: pa.Table, dictionary: list[str]) -> bytes:

@@ -1,7 +1,7 @@
 """Hydra's YAML files as plain data: nothing is constructed, no interpolation is resolved.
 
-The values are built here from the parser's events, so that tags construct nothing, an alias (and with it a document that
-unfolds to gigabytes) is refused, and nesting cannot exhaust the stack.
+The values are built here from the parser's events, so that tags construct nothing, an alias (and with it a document
+that unfolds to gigabytes) is refused, and nesting cannot exhaust the stack.
 """
 
 from __future__ import annotations

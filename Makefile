@@ -1,0 +1,35 @@
+# `make run` and `make test` are all that a fresh machine with Python 3.11+ and make needs.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH := torch==2.13.0
+ARGS ?=
+
+.PHONY: run test setup lint clean
+
+run: .venv/core.done          ## train on the embedded data
+	$(BIN)/python run.py $(ARGS)
+
+test: .venv/all.done          ## all tests (ARGS="-k name" for some)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+setup: .venv/all.done         ## everything: text encoder, launchers, test and benchmark dependencies
+
+lint: .venv/all.done          ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch comes first and by its pinned version, so that nothing else chooses another build of it
+.venv/core.done: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) $(TORCH)
+	$(PIP) --constraint constraints.txt --editable .
+	touch $@
+
+.venv/all.done: .venv/core.done
+	$(PIP) --constraint constraints.txt --editable '.[text,sweep,test,lint]'
+	touch $@
+
+clean:
+	rm -rf .venv

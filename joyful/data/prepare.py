@@ -1,0 +1,114 @@
+"""Convert any dataset, once, to the prepared format (joyful.data.prepared).
+
+    python -m joyful.data.prepare data=NAME data.root=FOLDER out=FOLDER
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from joyful.config import DataSettings
+from joyful.data import prepared
+from joyful.data.loading import find_source, make_encoder, validate
+from joyful.records import SPLITS, DialogueDataset, InputError
+
+HELP = """\
+python -m joyful.data.prepare data=NAME [data.SETTING=VALUE ...] out=FOLDER
+
+Reads a dataset and writes it to a new folder as safetensors (features, labels, speakers, lengths) and Parquet
+(one row per utterance). All its modalities are kept; text is encoded with data.text_encoder.
+
+  python -m joyful.data.prepare data=meld data.root=$JOYFUL_DATA/meld out=prepared/meld
+  python -m joyful.data.prepare data=mosi data.root=$JOYFUL_DATA/mosi data.fold=2 out=prepared/mosi-2
+  python -m joyful.data.prepare data=mosei data.root=pickles data.emotion=7class out=prepared/mosei-7
+
+Then train with it:
+
+  python run.py data=prepared data.root=prepared/meld modalities=t
+
+Settings are those of conf/data/NAME.yaml, written as Hydra overrides. Exit codes: 0 done, 2 bad input.
+"""
+
+
+def prepare(settings: DataSettings, out: Path) -> DialogueDataset:
+    """Read the dataset with all its modalities and write it as the new folder `out`.
+
+    Raises InputError if the dataset is at fault, or `out` exists or cannot be written.
+    """
+    if out.exists():
+        raise InputError(f"out={out} exists; remove it or choose another folder")
+    source = find_source(settings)
+    if not getattr(source, "CACHED", True):
+        raise InputError(f"data={settings.name} is in the prepared format already; copy its folder")
+    dataset = source.read(settings, make_encoder(settings))
+    validate(dataset)
+    try:
+        written = prepared.write_folder(dataset, out, settings.model_dump(mode="json", exclude={"cache"}))
+    except OSError as error:
+        raise InputError(f"out={out} cannot be written ({error}); choose another folder") from None
+    if not written:
+        raise InputError(f"out={out} was made by another process meanwhile; choose another folder")
+    return prepared.open_folder(out, verify=True)[0]
+
+
+def read_overrides(overrides: Sequence[str]) -> tuple[DataSettings, Path]:
+    """Return the data settings and the output folder that the command line's overrides name. Raises InputError."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    conf = Path(__file__).resolve().parents[2] / "conf"
+    given = dict(_split(override) for override in overrides)
+    out = given.pop("out", "")
+    if not out or "data" not in given:
+        raise InputError("expected data=NAME and out=FOLDER; `python -m joyful.data.prepare --help` shows examples")
+    if others := [name for name in given if name != "data" and not name.startswith("data.")]:
+        raise InputError(f"{', '.join(others)}: only data=, data.SETTING= and out= are settings of this command")
+    # "+data": no defaults list is composed here, so the group is added; nothing but the data group matters
+    chosen = [f"+data={given.pop('data')}", *(f"{name}={value}" for name, value in given.items())]
+    try:
+        with initialize_config_dir(config_dir=str(conf)):
+            config = compose(config_name=None, overrides=chosen)
+        return DataSettings.model_validate(OmegaConf.to_container(config.data, resolve=True)), Path(out).expanduser()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(" ".join(str(error).split())) from None
+    except ValidationError as error:
+        problems = (f"data.{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        raise InputError("; ".join(problems)) from None
+
+
+def main(arguments: Sequence[str]) -> int:
+    if not arguments or {"--help", "-h"} & set(arguments):
+        print(HELP, end="")
+        return 0 if arguments else 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        settings, out = read_overrides(arguments)
+        dataset = prepare(settings, out)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    counts = ", ".join(
+        f"{split} {len(dataset.splits[split].speakers)} utterances in {len(dataset.splits[split].lengths)} dialogues"
+        for split in SPLITS
+    )
+    widths = ", ".join(f"{name} {d}" for name, d in dataset.dimensions.items())
+    print(f"{out}: {dataset.name}; {counts}; {widths}\ntrain with it: python run.py data=prepared data.root={out}")
+    return 0
+
+
+def _split(override: str) -> tuple[str, str]:
+    name, sign, value = override.partition("=")
+    if not sign:
+        raise InputError(f"{override!r} is not NAME=VALUE; `python -m joyful.data.prepare --help` shows examples")
+    return name.lstrip("+"), value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

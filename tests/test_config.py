@@ -1,0 +1,90 @@
+"""The schema: every setting is checked, and a message finishes the reader's thought."""
+
+import pytest
+
+from joyful.config import Settings, check, config_hash, differences
+from joyful.records import InputError
+from joyful.testing.runs import compose_plain
+
+
+def changed(name: str, value: object) -> dict:
+    config, _ = compose_plain()
+    node = config
+    *path, last = name.split(".")
+    for part in path:
+        node = node[part]
+    node[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("training.epochs", 0, ["training.epochs", ">= 1", "got 0", "set training.epochs="]),
+        ("training.epochs", 2.5, ["training.epochs", "an integer", "2.5"]),
+        ("training.epochs", True, ["training.epochs", "True"]),
+        ("training.threads", "many", ["training.threads", "many"]),
+        ("training.threads", 0, ["training.threads", ">= 1", "0"]),
+        ("weights.encoder_loss_weight", -0.1, ["weights.encoder_loss_weight", ">= 0", "-0.1"]),
+        ("weights.encoder_loss_weight", float("nan"), ["weights.encoder_loss_weight", "nan"]),
+        ("weights.cl_loss_weight", "x", ["weights.cl_loss_weight", "a number", "'x'"]),
+        ("model.dropout", 1.0, ["model.dropout", "< 1", "1.0"]),
+        ("model.contrastive.temperature", 0, ["model.contrastive.temperature", "> 0", "0"]),
+        ("modalities", "va", ["modalities", "'atv'", "'va'"]),
+        ("device", "gpu", ["device", "'cuda'", "'gpu'"]),
+        ("data.source", "../meld", ["data.source", "name of letters"]),
+        ("sweep_name", "../../etc", ["sweep_name", "name of letters"]),
+        ("seed", -1, ["seed", ">= 0", "-1"]),
+        ("loss.modal_weights", {"smell": 1.0}, ["loss.modal_weights", "smell"]),
+        ("training.epoch", 3, ["training.epoch", "no such setting"]),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_range(name, value, words):
+    with pytest.raises(InputError) as caught:
+        check(changed(name, value))
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_faults_are_reported_at_once():
+    config = changed("training.epochs", 0)
+    config["seed"] = "x"
+    with pytest.raises(InputError, match=r"seed.*training\.epochs"):
+        check(config)
+
+
+def test_a_missing_section_is_named():
+    config, _ = compose_plain()
+    del config["loss"]
+    with pytest.raises(InputError, match="loss: expected a value, got nothing"):
+        check(config)
+
+
+def test_every_setting_says_what_it_is():
+    def walk(model, prefix=""):
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and hasattr(inner, "model_fields"):
+                yield from walk(inner, f"{prefix}{name}.")
+            elif not field.description:
+                yield prefix + name
+
+    # these say it by their names
+    assert sorted(walk(Settings)) == [
+        "device", "modalities", "optimizer.name", "optimizer.weight_decay", "role", "sweep_name", "training.scheduler.name",
+        "weights.cl_loss_weight", "weights.encoder_loss_weight", "weights.gate_reg_weight",
+    ]  # fmt: skip
+
+
+def test_the_hash_depends_on_what_is_trained_and_on_nothing_else():
+    base = config_hash(check(compose_plain()[0]))
+    assert base == config_hash(check(changed("data.cache", "elsewhere")))
+    assert base == config_hash(check(changed("role", "search")))
+    assert base == config_hash(check(changed("sweep_name", "a")))
+    assert base != config_hash(check(changed("seed", 7)))
+    assert base != config_hash(check(changed("weights.encoder_loss_weight", 0.05)))
+
+
+def test_differences_name_leaves():
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == ["a.c: 2 -> 3", "d: None -> 4"]

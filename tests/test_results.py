@@ -1,0 +1,608 @@
+"""The results format: what is written is what is read, the same rows are the same bytes, and arms are told apart."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from joyful import results
+from joyful.records import InputError
+from joyful.results import RunFolder, arm_columns, load, tables
+from joyful.results.arms import differences, flatten
+from joyful.results.yaml_text import parse_yaml
+
+HEADER = {
+    "objective_name": "dev f1_weighted", "seed": 1, "role": "comparison", "epochs": 3, "config_hash": "0123456789abcde",
+    "device": "cpu", "threads": 1, "choices": {"loss": "mse"}, "config": {"loss": {"name": "mse"}},
+}  # fmt: skip
+
+# The columns as the design lists them, written out by hand.
+DOCUMENTED = [
+    "step", "epoch", "split", "accuracy", "f1_weighted", "f1_macro", "nll", "recon_mse", "recon_mae", "loss_total",
+    "loss_classification", "loss_contrastive", "loss_encoder", "loss_gate_reg", "weight_classification",
+    "weight_contrastive", "weight_encoder", "weight_gate_reg", "share_classification", "share_contrastive",
+    "share_encoder", "share_gate_reg", "encoder_gradient_ratio", "encoder_gradient_cosine", "lr",
+]  # fmt: skip
+
+
+def evaluation(step: int, **train: float) -> list[dict]:
+    return [
+        {"step": step, "epoch": float(step), "split": split, "f1_weighted": step / 100 + place / 1000, "nll": 1 / step}
+        | (train if split == "train" else {})
+        for place, split in enumerate(("train", "dev", "test"))
+    ]
+
+
+def make_run(path: Path, seed: int = 1, choices: dict | None = None, config: dict | None = None, **header) -> RunFolder:
+    run = RunFolder.create(path, HEADER | {"seed": seed, "choices": choices or {}, "config": config or {}} | header)
+    run.write_history(evaluation(1) + evaluation(2))
+    run.set_status("completed", objective=0.5)
+    return run
+
+
+# Writing and reading back
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    rows = evaluation(1, grad_norm_fusion=0.5) + evaluation(2, grad_norm_fusion=0.25)
+    run = RunFolder.create(tmp_path / "run", HEADER)
+    run.write_history(rows)
+    run.write_timing([{"epoch": 1, "phase": "train", "seconds": 2.5}])
+    run.set_status("completed", reason="all epochs", objective=0.5)
+
+    again = RunFolder.open(tmp_path / "run")
+    assert again.history_rows() == [dict(sorted(row.items(), key=lambda item: _place(item[0]))) for row in rows]
+    assert again.timing_rows() == [{"epoch": 1.0, "phase": "train", "seconds": 2.5}]
+    assert (again.info["status"], again.info["reason"], again.info["objective"]) == ("completed", "all epochs", 0.5)
+    assert sorted(os.listdir(tmp_path / "run")) == ["history.parquet", "run.json", "timing.parquet"]
+
+
+def test_run_json_has_the_keys_of_the_design(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert " ".join(info) == (
+        "schema status reason objective objective_name seed role epochs config_hash git versions device threads "
+        "started host choices config history_sha256"
+    )
+    assert info["schema"] == 1
+    assert set(info["git"]) == {"commit", "dirty"}
+    assert len(info["history_sha256"]) == 1
+
+
+def test_a_new_run_has_a_history_without_rows(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", HEADER)
+    assert run.info["status"] == "running"
+    assert run.history_rows() == []
+    frame = load(tmp_path)
+    assert len(frame) == 0
+    assert frame.attrs["empty"] == ["run"]
+    assert frame.attrs["damaged"] == {}
+
+
+def test_numbers_that_are_not_finite_become_null_in_json(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", HEADER | {"config": {"a": [math.inf, np.float32(0.5)], "b": np.int64(3)}})
+    run.set_status("failed", reason="NaN", objective=math.nan)
+    info = json.loads((tmp_path / "run" / "run.json").read_text(), parse_constant=pytest.fail)
+    assert info["objective"] is None
+    assert info["config"] == {"a": [None, 0.5], "b": 3}
+    with pytest.raises(InputError, match=r"config\.a\[1\].*got object"):
+        run.update({"config": {"a": [1, object()]}})
+
+
+def test_create_refuses_a_folder_that_holds_a_run(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    with pytest.raises(InputError, match="already holds a run; go on with it by resume="):
+        RunFolder.create(tmp_path / "run", HEADER)
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(InputError, match="already holds a run"):  # a run of a program without run.json: not ours
+        RunFolder.create(tmp_path / "run", HEADER)
+
+
+def test_create_names_missing_and_unknown_keys(tmp_path: Path) -> None:
+    header = {key: value for key, value in HEADER.items() if key != "epochs"} | {"epoch": 3}
+    with pytest.raises(InputError, match="missing: epochs, unknown: epoch"):
+        RunFolder.create(tmp_path / "run", header)
+
+
+def test_open_and_load_name_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected the folder of a run, but it has no run\.json"):
+        RunFolder.open(tmp_path)
+    with pytest.raises(InputError, match="expected a folder of runs, found nothing there"):
+        load(tmp_path / "none")
+    assert len(load(tmp_path)) == 0
+
+
+def test_update_and_status(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    run.update({"host": "other", "epochs": 5})
+    run.set_status("running")
+    info = results.read_run(tmp_path / "run")
+    assert (info["host"], info["epochs"], info["status"], info["objective"]) == ("other", 5, "running", None)
+    with pytest.raises(InputError, match="expected one of running, completed, pruned, failed, interrupted, got 'done'"):
+        run.set_status("done")
+    with pytest.raises(InputError, match="got status"):
+        run.update({"status": "failed"})
+
+
+# The bytes of a history
+
+
+def test_columns_stand_in_the_order_of_the_design() -> None:
+    rows = evaluation(1, zeta=1.0, grad_norm_z=1.0, grad_norm_a=1.0, alpha=1.0)
+    schema = pq.read_schema(_file(tables.history_bytes(rows)))
+    before, after = DOCUMENTED[:22], DOCUMENTED[22:]
+    assert schema.names == [*before, "grad_norm_a", "grad_norm_z", *after, "alpha", "zeta"]
+    assert list(results.HISTORY_COLUMNS) == DOCUMENTED
+    kinds = {name: str(schema.field(name).type) for name in schema.names}
+    assert kinds.pop("step") == "int64"
+    assert kinds.pop("split") == "string"
+    assert set(kinds.values()) == {"double"}
+    assert schema.metadata is None
+
+
+DIGEST = """
+import hashlib, sys
+from joyful.results import tables
+nan = float("nan")
+rows = [
+    {"nll": 0.1, "b": 2.0, "split": split, "grad_norm_y": 1.0, "a": 1.5, "grad_norm_x": nan, "step": i, "epoch": i / 4}
+    for i in range(9) for split in ("train", "dev")
+]
+for row in rows[::3]:
+    del row["a"]
+if sys.argv[1] == "backwards":
+    rows = [dict(reversed(row.items())) for row in rows]
+print(hashlib.sha256(tables.history_bytes(rows)).hexdigest())
+"""
+
+
+def test_same_rows_are_the_same_bytes_in_another_process() -> None:
+    digests = set()
+    for hash_seed, order in (("1", "forwards"), ("2", "backwards")):
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+        command = [sys.executable, "-c", DIGEST, order]
+        digests.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(digests) == 1
+
+
+VALUES = st.none() | st.floats() | st.integers(-(2**53), 2**53)
+NAMES = st.sampled_from(["nll", "lr", "grad_norm_a", "grad_norm_b", "share_encoder", "own", "z9"])
+
+
+@given(st.lists(st.dictionaries(NAMES, VALUES), max_size=6), st.randoms())
+def test_rows_read_back_give_the_same_bytes(measured: list[dict], random) -> None:
+    rows = [{"step": i, "epoch": i / 4, "split": "dev"} | row for i, row in enumerate(measured)]
+    data = tables.history_bytes(rows)
+    back = tables.history_rows(data)
+    assert tables.history_bytes(back) == data
+    for row, again in zip(rows, back, strict=True):
+        expected = {name: value for name, value in row.items() if value is not None}
+        assert again.keys() == expected.keys()
+        assert all(again[name] == value or math.isnan(value) for name, value in expected.items() if name != "split")
+    shuffled = [dict(random.sample(list(row.items()), len(row))) for row in rows]
+    assert tables.history_bytes(shuffled) == data
+
+
+def test_every_nan_is_one_nan() -> None:
+    negative = -np.float64("nan")
+    assert math.copysign(1, negative) != math.copysign(1, math.nan)
+    rows = [{"step": 1, "epoch": 1, "split": "dev", "nll": value} for value in (negative, math.nan)]
+    assert tables.history_bytes(rows[:1]) == tables.history_bytes(rows[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": None}, "a row has no step"),
+        ({"step": 1.5}, "step: expected an integer from 0 on, got 1.5"),
+        ({"step": -1}, "step: expected an integer from 0 on, got -1"),
+        ({"step": True}, "step: expected an integer"),
+        ({"epoch": math.nan}, "epoch: expected a number from 0 on, got nan"),
+        ({"split": "val"}, "split: expected train, dev, test, got 'val'"),
+        ({"nll": "0.5"}, "nll at 1, dev: expected a number, got '0.5'"),
+        ({"nll": 1j}, "nll at 1, dev: expected a number"),
+        ({"run": 1.0}, "column 'run': expected a name of lower-case letters"),
+        ({"Loss!": 1.0}, "column 'Loss!': expected a name of lower-case letters"),
+    ],
+)
+def test_rows_that_are_not_a_history_are_refused(change: dict, message: str) -> None:
+    row = {"step": 1, "epoch": 1.0, "split": "dev"}
+    with pytest.raises(InputError, match=message):
+        tables.history_bytes([row | change])
+
+
+def test_two_rows_of_one_evaluation_and_split_are_refused() -> None:
+    with pytest.raises(InputError, match="2 rows of step 1, split train"):
+        tables.history_bytes(evaluation(1) + evaluation(1))
+
+
+# Where a run comes from
+
+
+def test_importing_is_light() -> None:
+    code = (
+        "import sys, joyful.results; "
+        "print([m for m in ('torch', 'hydra', 'omegaconf', 'pandas', 'pyarrow', 'numpy', 'yaml') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert results.git_state(tmp_path) == {"commit": None, "dirty": None}
+    assert results.git_state(tmp_path / "none") == {"commit": None, "dirty": None}
+
+    def git(*words: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(
+            ["git", *identity, *words], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+
+    git("init")
+    assert results.git_state(tmp_path) == {"commit": None, "dirty": False}
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-m", "a")
+    commit = git("rev-parse", "HEAD").strip()
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))  # as a hook of another repository sets it
+    assert results.git_state(tmp_path) == {"commit": commit, "dirty": False}
+    (tmp_path / "a").write_text("2")
+    assert results.git_state(tmp_path) == {"commit": commit, "dirty": True}
+    monkeypatch.setenv("PATH", "")
+    assert results.git_state(tmp_path) == {"commit": None, "dirty": None}
+
+
+def test_versions() -> None:
+    assert set(results.versions()) == {"python", "torch", "hydra-core", "numpy", "joyful"}
+    assert results.versions()["numpy"] == np.__version__
+
+
+# The lock
+
+HOLD = """
+import sys, time
+from joyful.results import lock
+held = lock(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """Another process that holds the lock of tmp_path until it dies or its input is closed."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdin=-1, stdout=-1, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_writer_learns_who_holds_the_run(tmp_path: Path, holder: subprocess.Popen) -> None:
+    with pytest.raises(InputError, match=rf"another process writes this run \(pid {holder.pid} on .* since 20"):
+        results.lock(tmp_path)
+    holder.kill()
+    holder.wait()
+    with results.lock(tmp_path), pytest.raises(InputError, match=f"pid {os.getpid()} on"):
+        results.lock(tmp_path)
+    results.lock(tmp_path).release()
+
+
+def test_a_forked_child_neither_holds_nor_releases_its_parents_lock(tmp_path: Path) -> None:
+    code = HOLD.replace(
+        'print("held"', "import os\nif os.fork() == 0:\n    held.release(); time.sleep(60)\nprint('held'"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdin=-1, stdout=-1, text=True, process_group=0)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"pid {process.pid} on"):
+            results.lock(tmp_path)
+        process.kill()
+        process.wait()
+        results.lock(tmp_path).release()  # although the child lives on
+    finally:
+        os.killpg(process.pid, 9)
+
+
+def test_lock_needs_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected the folder of a run, found none"):
+        results.lock(tmp_path / "none")
+
+
+# Loading
+
+
+def test_load_gives_a_row_per_run_evaluation_and_split(tmp_path: Path) -> None:
+    for seed in (2, 10, 1):
+        make_run(tmp_path / "sub" / f"trial_{seed}", seed=seed)
+    frame = load(tmp_path)
+    assert list(frame["run"].unique()) == ["sub/trial_1", "sub/trial_2", "sub/trial_10"]
+    assert list(frame.columns) == ["run", "status", "seed", "role", *DOCUMENTED]
+    assert len(frame) == 3 * 2 * 3
+    first = frame[frame["run"] == "sub/trial_2"]
+    assert list(first["split"]) == ["train", "dev", "test"] * 2
+    assert list(first["step"]) == [1, 1, 1, 2, 2, 2]
+    assert first["f1_weighted"].tolist() == [row["f1_weighted"] for row in evaluation(1) + evaluation(2)]
+    assert set(first["seed"]) == {2}
+    assert set(first["status"]) == {"completed"}
+    assert first["lr"].isna().all()
+    assert {str(frame[name].dtype) for name in DOCUMENTED} == {"int64", "float64", "category"}
+    assert arm_columns(frame) == []
+
+
+def test_load_reads_only_the_columns_asked_for(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "a", HEADER)
+    run.write_history(evaluation(1, own=7.0))
+    make_run(tmp_path / "b")
+    frame = load(tmp_path, columns=["own", "nll", "lr", "seed"])
+    assert " ".join(frame.columns) == "run status seed role loss step epoch split nll lr own"
+    assert frame["own"].dropna().tolist() == [7.0]
+    with pytest.raises(InputError, match="no run has a column f1 in its history; documented are step"):
+        load(tmp_path, columns=["f1"])
+
+
+def test_a_run_is_below_itself(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    assert list(load(tmp_path / "run")["run"].unique()) == ["."]
+
+
+def test_names_of_runs_are_kept_as_text(tmp_path: Path) -> None:
+    names = ["a,b=1", "ä ö", "new\nline", "'quote\""]
+    for name in names:
+        make_run(tmp_path / name)
+    odd = os.fsdecode(b"bytes\xff")
+    make_run(tmp_path / odd)
+    assert set(load(tmp_path)["run"]) == {*names, r"bytes\udcff"}
+
+
+def test_arm_columns_needs_a_loaded_frame(tmp_path: Path) -> None:
+    import pandas as pd
+
+    with pytest.raises(InputError, match="does not say which columns make arms"):
+        arm_columns(pd.DataFrame())
+    make_run(tmp_path / "a", choices={"loss": "mse"})
+    make_run(tmp_path / "b", choices={"loss": "smoothl1"})
+    frame = load(tmp_path)
+    assert arm_columns(frame[frame["split"] == "dev"]) == ["loss"]
+
+
+def test_columns_of_equal_names_are_both_shown(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run = RunFolder.create(tmp_path / name, HEADER | {"choices": {"loss": name}, "config": {"epoch": name}})
+        run.write_history(evaluation(1, loss=7.0))
+    frame = load(tmp_path)
+    assert list(frame["loss"].unique()) == ["a", "b"]
+    assert frame["history.loss"].dropna().tolist() == [7.0, 7.0]
+    assert arm_columns(frame) == ["config.epoch", "loss"]
+
+
+def weights(encoder: float, contrast: float) -> dict:
+    return {"weights": {"encoder_loss_weight": encoder, "cl_loss_weight": contrast}}
+
+
+ARM_CASES = {
+    "a group's choice says it all": (
+        [({"loss": "mse"}, {"loss": {"name": "mse", "beta": 1.0}}),
+         ({"loss": "l1"}, {"loss": {"name": "l1", "beta": 0.5}})],
+        {"loss": ["mse", "l1"]},
+        ["loss"],
+    ),
+    "an override within one choice": (
+        [({"weights": "basic"}, weights(0.03, 0.2)), ({"weights": "basic"}, weights(0.1, 0.2))],
+        {"weights.encoder_loss_weight": [0.03, 0.1]},
+        ["weights.encoder_loss_weight"],
+    ),
+    "choice and override": (
+        [
+            ({"weights": "basic"}, weights(0.03, 0.2)),
+            ({"weights": "basic"}, weights(0.1, 0.2)),
+            ({"weights": "baseline"}, weights(1.0, 0.5)),
+        ],
+        {"weights": ["basic", "basic", "baseline"], "weights.encoder_loss_weight": [0.03, 0.1, 1.0]},
+        ["weights", "weights.encoder_loss_weight"],
+    ),
+    "a setting without a group": (
+        [({}, {"modalities": "atv"}), ({}, {"modalities": "at"})],
+        {"modalities": ["atv", "at"]},
+        ["modalities"],
+    ),
+    "a group of one setting": (
+        [({"modalities": "atv"}, {"modalities": "atv"}), ({"modalities": "at"}, {"modalities": "at"})],
+        {"modalities": ["atv", "at"]},
+        ["modalities"],
+    ),
+    "the inner of nested groups": (
+        [({"model": "m", "model/context": "gru"}, {"model": {"context": {"n": 1}}}),
+         ({"model": "m", "model/context": "lstm"}, {"model": {"context": {"n": 2}}})],
+        {"model/context": ["gru", "lstm"]},
+        ["model/context"],
+    ),
+    "another group's choice does not explain": (
+        [({"loss": "a", "model": "m"}, {"model": {"n": 1}}), ({"loss": "b", "model": "m"}, {"model": {"n": 2}})],
+        {"loss": ["a", "b"], "model.n": [1, 2]},
+        ["loss", "model.n"],
+    ),
+    "places, names, seeds and speed": (
+        [({"hydra/launcher": str(i), "data": "d"},
+          {"seed": i, "role": str(i), "resume": str(i), "fork": str(i), "sweep_name": str(i), "device": str(i),
+           "data": {"root": str(i), "cache": str(i)}, "training": {"threads": i}}) for i in range(2)],
+        {},
+        [],
+    ),
+    "a fold is a column and no arm": (
+        [({"data": "mosi"}, {"data": {"fold": i}}) for i in range(2)],
+        {"data.fold": [0, 1]},
+        [],
+    ),
+    "an experiment is seen in what it sets": (
+        [({"experiment": "meld", "data": "meld"}, {"data": {"n": 1}, "training": {"epochs": 10}}),
+         ({"experiment": "mosi", "data": "mosi"}, {"data": {"n": 2}, "training": {"epochs": 20}})],
+        {"data": ["meld", "mosi"], "experiment": ["meld", "mosi"], "training.epochs": [10, 20]},
+        ["data", "training.epochs"],
+    ),
+    "equal numbers are equal, absent is null": (
+        [({"loss": "a"}, {"x": {"n": 1, "m": None, "l": [1, 2]}}), ({"loss": "a"}, {"x": {"n": 1.0, "l": [1, 2]}})],
+        {},
+        [],
+    ),
+    "one is not true": ([({}, {"n": 1}), ({}, {"n": True})], {"n": [1, True]}, ["n"]),
+    "NaN equals NaN": ([({}, {"n": math.nan}), ({}, {"n": float("nan")})], {}, []),
+    "a setting that some runs lack": ([({}, {}), ({}, {"n": 1}), ({}, {})], {"n": [None, 1, None]}, ["n"]),
+    "no runs": ([], {}, []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ARM_CASES)
+def test_which_settings_make_arms(case: str) -> None:
+    runs, columns, arms = ARM_CASES[case]
+    told = differences([choices for choices, _ in runs], [flatten(config) for _, config in runs])
+    assert told.columns == columns
+    assert list(told.arms) == arms
+
+
+LEAVES = st.none() | st.booleans() | st.sampled_from([0, 1, 2, 0.5, "a", "b"])
+
+
+@given(st.lists(st.tuples(st.sampled_from("xy"), st.fixed_dictionaries({"p": LEAVES, "q": LEAVES})), max_size=6))
+def test_runs_of_one_arm_have_equal_settings(runs: list) -> None:
+    """Runs that agree in all arm columns agree in all settings that can make an arm; and the order is no matter."""
+    choices = [{"g": choice} for choice, _ in runs]
+    settings = [flatten({"g": section}) for _, section in runs]
+    told = differences(choices, settings)
+    arms = [repr([told.columns[name][i] for name in told.arms]) for i in range(len(runs))]
+    for i in range(len(runs)):
+        for j in range(i):
+            if arms[i] == arms[j]:
+                assert repr(sorted(settings[i].items())) == repr(sorted(settings[j].items()))
+    backwards = differences(choices[::-1], settings[::-1])
+    assert {name: values[::-1] for name, values in backwards.columns.items()} == told.columns
+    assert backwards.arms == told.arms
+
+
+def test_settings_in_a_frame_have_their_types(tmp_path: Path) -> None:
+    values = [("a", 1, 0.5, True, "x", [1]), ("b", 2, None, False, None, [2])]
+    for name, whole, number, flag, text, several in values:
+        config = {"whole": whole, "number": number, "flag": flag, "text": text, "several": several, "mixed": text or 1}
+        make_run(tmp_path / name, config=config)
+    frame = load(tmp_path, columns=["nll"])
+    kinds = {name: str(frame[name].dtype) for name in ("whole", "number", "flag", "text", "several", "mixed")}
+    assert kinds == {"whole": "int64", "number": "float64", "flag": "bool", "text": "category", "several": "category",
+                     "mixed": "category"}  # fmt: skip
+    assert frame["several"].iloc[0] == "[1]"
+    assert frame["number"].isna().sum() == frame["text"].isna().sum() == 6
+
+
+# Runs without run.json
+
+
+def hydra_run(path: Path, choices: dict, config: dict) -> None:
+    (path / ".hydra").mkdir(parents=True)
+    hydra = {"hydra": {"runtime": {"choices": choices, "cwd": "${oc.env:HOME}"}, "verbose": False}}
+    (path / ".hydra" / "hydra.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(hydra)))
+    (path / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    (path / "history.parquet").write_bytes(tables.history_bytes(evaluation(1)))
+
+
+def test_hydra_folders_are_runs(tmp_path: Path) -> None:
+    for seed, loss, weight in ((1, "mse", 1e-05), (2, "smoothl1", 0.03)):
+        config = {"seed": seed, "role": "search", "loss": {"name": loss}, "weights": {"encoder_loss_weight": weight}}
+        config["data"] = {"root": "${oc.env:NOWHERE}"}
+        hydra_run(tmp_path / str(seed), {"loss": loss, "weights": None, "hydra/output": "default"}, config)
+    frame = load(tmp_path)
+    assert set(frame["status"]) == {"unknown"}
+    assert list(frame["seed"].unique()) == [1, 2]
+    assert set(frame["role"]) == {"search"}
+    assert arm_columns(frame) == ["loss", "weights.encoder_loss_weight"]
+    assert list(frame["weights.encoder_loss_weight"].unique()) == [1e-05, 0.03]
+    assert not frame.attrs["damaged"]
+
+
+def test_choices_come_from_hydra_where_run_json_has_none(tmp_path: Path) -> None:
+    for loss in ("mse", "smoothl1"):
+        hydra_run(tmp_path / loss, {"loss": loss}, {"loss": {"name": loss}})
+        info = {"schema": 1, "status": "completed", "seed": 3}
+        (tmp_path / loss / "run.json").write_text(json.dumps(info))
+    frame = load(tmp_path)
+    assert arm_columns(frame) == ["loss"]
+    assert set(frame["seed"]) == {3}
+
+
+def test_histories_of_other_writers(tmp_path: Path) -> None:
+    import pandas as pd
+
+    hydra_run(tmp_path / "a", {}, {})
+    frame = pd.DataFrame({"step": [1, 2], "epoch": [1, 2], "split": ["train", "dev"], "nll": np.float32([0.5, 0.25])})
+    frame["seed"] = 4  # an extra column that load has a meaning for
+    frame.to_parquet(tmp_path / "a" / "history.parquet")
+    loaded = load(tmp_path)
+    assert loaded["nll"].tolist() == [0.5, 0.25]
+    assert loaded["epoch"].dtype == np.float64
+    assert loaded["history.seed"].tolist() == [4.0, 4.0]
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])).filter(lambda text: "${" not in text)
+    | st.sampled_from(["1e-4", "yes", "null", "0x1f", "2020-01-01", "~", "*a", "!!python/name:os.system", "{a: 1}"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abcd"), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(["loss", "model", "x"]), PLAIN, max_size=3))
+def test_yaml_is_read_as_omegaconf_reads_it(config: dict) -> None:
+    text = OmegaConf.to_yaml(OmegaConf.create(config))
+    assert parse_yaml(text.encode()) == OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ("a: 1e-4", {"a": 1e-4}),
+        ("a: ${oc.env:HOME}", {"a": "${oc.env:HOME}"}),
+        ("a: !!python/object/apply:os.system ['exit 1']", {"a": ["exit 1"]}),
+        ("a: .inf\nb: 0.5\nc: -3\nd: on", {"a": math.inf, "b": 0.5, "c": -3, "d": True}),
+        ("1: a\nnull: b", {"1": "a", "null": "b"}),
+    ],
+)
+def test_yaml_values(text: str, expected: object) -> None:
+    assert parse_yaml(text.encode()) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"a: &x [1]\nb: *x", "alias"),
+        (b"[" * 10_000, "nested deeper than 100|not YAML"),
+        (b"a: [1", "not YAML"),
+        (b"\xff\xfe\xfa", "not YAML"),
+        (b"--- 1\n--- 2", "more than one document"),
+        (b"[1]: 2", "a key is not text"),
+    ],
+)
+def test_yaml_that_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_yaml(data)
+
+
+def _file(data: bytes):
+    import pyarrow as pa
+
+    return pa.BufferReader(data)
+
+
+def _place(name: str) -> tuple[int, str]:
+    order = [*DOCUMENTED[:22], "grad_norm_fusion", *DOCUMENTED[22:]]
+    return (order.index(name), name)
