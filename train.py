@@ -23,8 +23,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add = p.add_argument
     add("overrides", nargs="*", metavar="key=value", help="further overrides of run.py")
-    add("--dataset", default="iemocap", choices=["iemocap", "iemocap_4", "mosei", "meld", "synthetic"],
-        help="dataset; all but synthetic are pickles under --data_dir_path (default: %(default)s)")
+    add(
+        "--dataset",
+        default="iemocap",
+        choices=["iemocap", "iemocap_4", "mosei", "meld", "synthetic"],
+        help="dataset; all but synthetic are pickles under --data_dir_path (default: %(default)s)",
+    )
     add("--modalities", default="atv", choices=["a", "t", "v", "at", "tv", "av", "atv"], help="default: %(default)s")
     add("--data_dir_path", default="./data", help="folder of <dataset>/data_<dataset>.pkl (default: %(default)s)")
     add("--emotion", default=None, help="mosei: a binary emotion, multilabel, or 7class")

@@ -4,7 +4,8 @@
     view 2   feature columns masked, edges added from the nearest neighbours (cosine) inside the same dialogue
 
 Masks and rewirings are functions of the step (joyful.randomness); new edges never cross dialogues, and the graph of the
-anchor and the classifier stays as it is. Shape letters: N utterances, H hidden, E edges, K neighbours, G blocks, T utterances.
+anchor and the classifier stays as it is. Shape letters: N utterances, H hidden, E edges, K neighbours, G blocks, T
+utterances.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def rewire(edges: Edges, first_N: Tensor, length_N: Tensor, share: float, draws:
 def add_neighbours(edges: Edges, x_NH: Tensor, blocks: AttentionBlocks, k: int) -> Edges:
     """Add edges to each utterance from the k most similar others of its dialogue (cosine of x, without gradient).
 
-    blocks: whole dialogues. In a dialogue with fewer than k + 1 utterances the missing edges are kept with weight 0, so that the
-    number of edges does not depend on the data.
+    blocks: whole dialogues. In a dialogue with fewer than k + 1 utterances the missing edges are kept with weight 0, so
+    that the number of edges does not depend on the data.
     """
     n = x_NH.shape[0]
     k = min(k, blocks.keys.shape[1] - 1)

@@ -23,7 +23,9 @@ class ParameterAverage:
         """Take in the parameters after optimizer step `step` (from 1)."""
         if self._average:
             decay = min(self.decay, (1 + step) / (10 + step))
-            torch._foreach_lerp_(list(self._average.values()), [p.detach() for p in self._parameters.values()], 1 - decay)
+            torch._foreach_lerp_(
+                list(self._average.values()), [p.detach() for p in self._parameters.values()], 1 - decay
+            )
 
     @contextmanager
     def applied(self) -> Iterator[None]:

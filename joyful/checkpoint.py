@@ -24,7 +24,7 @@ from joyful.results import write_bytes, write_json
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """tensors: by name, on the host. state: what JSON can hold. """
+    """tensors: by name, on the host. state: what JSON can hold."""
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]

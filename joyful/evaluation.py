@@ -51,7 +51,9 @@ class Accumulator:
         """Scores, losses, effective weights and shares of the total, by the columns of history.parquet. Waits for the device."""
         assert self._counts is not None, "a split without a batch"
         names = list(self._sums)
-        flat = torch.stack([self._sums[name] for name in names] + [_tensor(weights[c], self._counts) for c in COMPONENTS])
+        flat = torch.stack(
+            [self._sums[name] for name in names] + [_tensor(weights[c], self._counts) for c in COMPONENTS]
+        )
         values = torch.cat([flat, self._counts.flatten()]).tolist()
         means = {name: value / self.utterances for name, value in zip(names, values, strict=False)}
         weight = dict(zip(COMPONENTS, values[len(names) :], strict=False))

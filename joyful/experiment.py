@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from joyful import checkpoint, results
@@ -37,7 +38,7 @@ OBJECTIVE = "best dev f1_weighted"
 PLACES = ("data.root", "data.cache", "resume", "fork", "sweep_name")
 
 
-class Interrupted(BaseException):  # noqa: N818 (not an error: like KeyboardInterrupt, no `except Exception` may swallow it)
+class Interrupted(BaseException):  # (not an error: like KeyboardInterrupt, no `except Exception` may swallow it)
     """The process was told to end by a signal; `code` is the exit code by convention (128 + signal)."""
 
     def __init__(self, number: int) -> None:
@@ -105,7 +106,7 @@ def data_digest(data: DialogueDataset) -> str:
     for split, dialogues in data.splits.items():
         digest.update(split.encode())
         for array in (dialogues.labels, dialogues.lengths, dialogues.speakers, *dialogues.features.values()):
-            digest.update(memoryview(array).cast("B") if array.flags.c_contiguous else array.tobytes())
+            digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
     return digest.hexdigest()[:16]
 
 
@@ -135,7 +136,9 @@ def train_run(request: Request) -> float:
             run.set_status("failed", str(error))
             raise
         except (Interrupted, KeyboardInterrupt) as signal_:
-            run.set_status("interrupted", f"stopped by {signal_ if str(signal_) else 'Ctrl-C'}; resume={folder} goes on")
+            run.set_status(
+                "interrupted", f"stopped by {signal_ if str(signal_) else 'Ctrl-C'}; resume={folder} goes on"
+            )
             raise
 
 
@@ -262,11 +265,15 @@ def _restore(
     if saved is None and source is not None:
         saved, history_of = checkpoint.read(source / "checkpoint", "last"), results.RunFolder.open(source)
         if saved is None:
-            raise InputError(f"fork={source}: expected a run with a checkpoint, found none; train it for an epoch first")
+            raise InputError(
+                f"fork={source}: expected a run with a checkpoint, found none; train it for an epoch first"
+            )
     if saved is None:
         return [], []
     if source is None and saved.state.get("config_hash") != coach.stamp["config_hash"]:
-        raise InputError(f"{folder}: its checkpoint belongs to another configuration; resume with the one that wrote it")
+        raise InputError(
+            f"{folder}: its checkpoint belongs to another configuration; resume with the one that wrote it"
+        )
     if saved.state.get("data") != coach.stamp["data"]:
         raise InputError(
             f"{history_of.path}: the data are not those that the run was trained on (digest {saved.state.get('data')}, now "
@@ -282,9 +289,12 @@ def _prepare_torch(device: torch.device, threads: int) -> None:
     """Threads, and algorithms that give the same bits each time."""
     torch.set_num_threads(threads)
     if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits only with a fixed workspace
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # cuBLAS repeats its bits only with a fixed workspace
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # only a debugging aid, and it costs time
+    # only a debugging aid, and it costs time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -306,7 +316,8 @@ def _signals() -> Iterator[None]:
 
 
 def door(request: Request) -> float:
-    """train_run for a person at the shell: bad input ends with code 2 and one line, a failed run with 1, a signal with 130 or 143."""
+    """train_run for a person at the shell: bad input ends with one line and code 2, a failed run with 1, a signal with 130
+    or 143."""
     try:
         return train_run(request)
     except InputError as error:

@@ -1,7 +1,7 @@
 """AutoFusion: one utterance's modalities to one vector, by two autoencoders (Li et al. 2023, section 3.2).
 
-    global branch   g = encode([a, t, v]),          reconstructed as [a, t, v]
-    inter branch    x_m = project_m(m),  y_m = intermodal_softmax(x_m, b),  z = encode([y_a, y_t, y_v]),  reconstructed as [y_...]
+    global branch   g = encode([a, t, v]), reconstructed as [a, t, v]
+    inter branch    y_m = intermodal_softmax(project_m(m), b), z = encode([y_a, y_t, y_v]), reconstructed as its input
     fused = [g, z]
 
 Shape letters: N utterances, D features of all modalities together, J units of a projection (460), L latent units (512).
@@ -28,7 +28,8 @@ class FusionOutput(NamedTuple):
 
     fused: (N, 2 L). encoder_losses: (N,) reconstruction loss of each utterance, both branches added.
     gate_reg_loss: scalar, 0 for a fusion without gates, unweighted.
-    errors: {"recon_mse", "recon_mae", "recon_mse_global", "recon_mae_global"} -> (N,) detached, whatever loss is trained.
+    errors: {"recon_mse", "recon_mae", "recon_mse_global", "recon_mae_global"} -> (N,) detached, whatever loss is
+    trained.
     """
 
     fused: Tensor
@@ -43,11 +44,13 @@ class FusionOutput(NamedTuple):
 
 
 class AutoFusion(nn.Module):
-    """The fusion of the paper. forward(audio, text, visual): (N, D_m) each, or (D_m,) for one utterance; None where left out.
+    """The fusion of the paper. forward(audio, text, visual): (N, D_m) each, or (D_m,) for one utterance; None where
+    left out.
 
     input_features: {"audio": D_a, "text": D_t, "visual": D_v} or a part of it; the number 1380 means 100, 768 and 512.
     use_smooth_l1: SmoothL1 in place of MSE; `criterion` overrides it. intermodal: form of the inter-modal softmax.
-    Raises ValueError for other numbers, unknown modalities, a missing modality, or features of the wrong width.
+    Raises ValueError for other numbers, unknown modalities, a missing modality, features of the wrong width, or of
+    different numbers of utterances.
     """
 
     has_gates = False
@@ -69,7 +72,9 @@ class AutoFusion(nn.Module):
         self.inter_size, self.latent_size, self.intermodal = inter_size, latent_size, intermodal
         self.criterion = create_reconstruction_loss(use_smooth_l1) if criterion is None else criterion
         self._build_global(hidden_size)
-        self.fuse_inInter, self.fuse_outInter = _autoencoder(inter_size * len(self.dimensions), hidden_size, latent_size)
+        self.fuse_inInter, self.fuse_outInter = _autoencoder(
+            inter_size * len(self.dimensions), hidden_size, latent_size
+        )
         for name, size in self.dimensions.items():
             setattr(self, _projection_name(name), nn.Linear(size, inter_size))
         self.projectB = nn.Sequential(nn.Linear(inter_size, inter_size))
@@ -80,7 +85,8 @@ class AutoFusion(nn.Module):
         return 2 * self.latent_size
 
     def shared_parameters(self) -> list[nn.Parameter]:
-        """Parameters on the way to the fused vector: those that the classification loss and the encoder loss both move."""
+        """Parameters on the way to the fused vector: those that the classification loss and the encoder loss both
+        move."""
         return [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith(self.decoders)]
 
     decoders: tuple[str, ...] = ("fuse_outGlobal", "fuse_outInter")
@@ -121,7 +127,8 @@ class AutoFusion(nn.Module):
         return latent_NL, self.fuse_outGlobal(latent_NL), concatenated_ND.new_zeros(())
 
     def _inter(self, features: Sequence[Tensor]) -> Tensor:
-        """The inter-modal softmax of every modality, (N, M J): rows of all modalities in one call, since b is one for all."""
+        """The inter-modal softmax of every modality, (N, M J): rows of all modalities in one call, since b is one for
+        all."""
         projections = [getattr(self, _projection_name(m))(x) for m, x in zip(self.dimensions, features, strict=True)]
         b_J = self.projectB(torch.ones(self.inter_size, device=features[0].device, dtype=features[0].dtype))
         # float32 under autocast too: exponents do not bear eight bits of mantissa
@@ -147,7 +154,13 @@ class AutoFusion(nn.Module):
                     f"{name}: expected ({expected},) or (N, {expected}), got {tuple(feature.shape)}; "
                     "set input_features to the widths of the data"
                 )
-        return [given[name] for name in self.dimensions]  # type: ignore[misc]
+        features: list[Tensor] = [given[name] for name in self.dimensions]  # type: ignore[misc]
+        if len({feature.shape[:-1] for feature in features}) > 1:
+            shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in zip(self.dimensions, features, strict=True))
+            raise ValueError(
+                f"fusion: expected the same utterances in every modality, got {shapes}; pass a row for each"
+            )
+        return features
 
 
 def modality_dimensions(input_features: int | Mapping[str, int]) -> dict[str, int]:
@@ -162,7 +175,8 @@ def modality_dimensions(input_features: int | Mapping[str, int]) -> dict[str, in
     unknown = sorted(set(input_features) - set(MODALITIES.values()))
     if unknown or not input_features or any(size < 1 for size in input_features.values()):
         raise ValueError(
-            f"input_features: expected positive widths of some of {', '.join(MODALITIES.values())}, got {dict(input_features)}"
+            f"input_features: expected positive widths of some of {', '.join(MODALITIES.values())}, "
+            f"got {dict(input_features)}"
         )
     return {name: int(input_features[name]) for name in MODALITIES.values() if name in input_features}
 

@@ -19,8 +19,8 @@ from joyful.fusion_methods import AutoFusion, Criterion, _autoencoder
 
 
 class UtteranceGate(nn.Module):
-    """Gated encoder, (N, D) -> (N, L). `modal_attention` is the reference's head whose output it never uses: it is kept,
-    untrained, where checkpoints of the reference are to be loaded."""
+    """Gated encoder, (N, D) -> (N, L). `modal_attention` is the reference's head whose output it never uses: it is
+    kept, untrained, where checkpoints of the reference are to be loaded."""
 
     def __init__(self, width: int, hidden: int, latent: int, modalities: int, modal_attention: bool) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class DialogueGate(nn.Module):
         return self.fuse_out(temporal * (forget * state_L + entry * latent_NL)), gate_reg
 
 
-class AutoFusion_Hierarchical(AutoFusion):  # noqa: N801 (the note's name)
+class AutoFusion_Hierarchical(AutoFusion):
     """The gated fusion of the note; arguments, inputs, outputs and errors as of AutoFusion."""
 
     has_gates = True

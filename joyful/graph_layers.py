@@ -19,8 +19,9 @@ from joyful.dialogue_graph import AttentionBlocks, Edges
 
 @dataclass(frozen=True)
 class Speakers:
-    """Who speaks. of: (N,) int64 on the device. order: (N,) places sorted by speaker; rank: (N,) its inverse; sizes: utterances
-    of each of the S speakers, on the host, so that one multiplication per speaker needs no look at the device."""
+    """Who speaks. of: (N,) int64 on the device. order: (N,) places sorted by speaker; rank: (N,) its inverse; sizes:
+    utterances of each of the S speakers, on the host, so that one multiplication per speaker needs no look at the
+    device."""
 
     of: Tensor
     order: Tensor
@@ -29,7 +30,8 @@ class Speakers:
 
 
 def relation(speaker_of: Tensor, edges: Edges, n_speakers: int) -> Tensor:
-    """(E,) relation of each edge, 0 to 2 S^2 - 1: (source speaker * S + target speaker) * 2 + (1 if the source is in the future)."""
+    """(E,) relation of each edge, 0 to 2 S^2 - 1: (source speaker * S + target speaker) * 2 + (1 if the source is in
+    the future)."""
     pair = speaker_of[edges.source] * n_speakers + speaker_of[edges.target]
     return pair * 2 + (edges.source > edges.target)
 
@@ -37,7 +39,8 @@ def relation(speaker_of: Tensor, edges: Edges, n_speakers: int) -> Tensor:
 class RelationalGraphConv(nn.Module):
     """Relational graph convolution with the mean over each relation's neighbours. forward: (N, H_in) -> (N, H_out).
 
-    Edges that stand twice count twice. An utterance without neighbours gets W_0 x + bias. Weight layout (R, H_in, H_out).
+    Edges that stand twice count twice. An utterance without neighbours gets W_0 x + bias. Weight layout (R, H_in,
+    H_out).
     """
 
     def __init__(self, size_in: int, size_out: int, n_speakers: int) -> None:
@@ -58,8 +61,8 @@ class RelationalGraphConv(nn.Module):
     def forward(self, x_NH: Tensor, speakers: Speakers, edges: Edges) -> Tensor:
         s, out = self.n_speakers, self.root.shape[1]
         n = x_NH.shape[0]
-        # Each utterance is transformed once for every (speaker of target, direction): its own speaker is known, so only 2 S of
-        # the 2 S^2 matrices concern it, and the utterances of one speaker share one multiplication.
+        # Each utterance is transformed once for every (speaker of target, direction): its own speaker is known, so only
+        # 2 S of the 2 S^2 matrices concern it, and the utterances of one speaker share one multiplication.
         table = self.weight.view(s, s * 2, -1, out).transpose(1, 2).reshape(s, -1, s * 2 * out)
         sorted_x = x_NH.index_select(0, speakers.order)
         parts = [part @ table[k] for k, part in enumerate(sorted_x.split(speakers.sizes)) if speakers.sizes[k]]
@@ -88,9 +91,7 @@ class GraphTransformer(nn.Module):
         self.lin_skip = nn.Linear(size_in, heads * size_out)
 
     def forward(self, x_NH: Tensor, blocks: AttentionBlocks) -> Tensor:
-        attended = block_attention(
-            self.lin_query(x_NH), self.lin_key(x_NH), self.lin_value(x_NH), blocks, self.heads
-        )
+        attended = block_attention(self.lin_query(x_NH), self.lin_key(x_NH), self.lin_value(x_NH), blocks, self.heads)
         return attended + self.lin_skip(x_NH)
 
 

@@ -1,4 +1,5 @@
-"""The JOYFUL model: fusion, sequence context, relational graph, graph transformer, classifier, and the contrastive views.
+"""The JOYFUL model: fusion, sequence context, relational graph, graph transformer, classifier, and the contrastive
+views.
 
 Shape letters: N utterances of the batch, D features, H hidden, C classes, S speakers.
 """
@@ -24,7 +25,8 @@ from joyful.sequence_context import RecurrentContext, TransformerContext
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """logits: (N, C). contrastive: scalar in nats, 0 where no views were asked for. unimodal: modality -> (N, C) logits (ULGM)."""
+    """logits: (N, C). contrastive: scalar in nats, 0 where no views were asked for. unimodal: modality -> (N, C) logits
+    (ULGM)."""
 
     logits: Tensor
     contrastive: Tensor
@@ -47,7 +49,9 @@ class Standardise(nn.Module):
         """Take mean and deviation of each column over N utterances, in float64."""
         deviation, mean = torch.std_mean(x_ND.double(), dim=0, correction=0)
         self.mean.copy_(mean)
-        self.scale.copy_(torch.where(deviation > 1e-8 * mean.abs().clamp(min=1.0), 1 / deviation, torch.zeros_like(mean)))
+        self.scale.copy_(
+            torch.where(deviation > 1e-8 * mean.abs().clamp(min=1.0), 1 / deviation, torch.zeros_like(mean))
+        )
 
     def forward(self, x_ND: Tensor) -> Tensor:
         return (x_ND - self.mean) * self.scale
@@ -80,8 +84,8 @@ class GraphModel(nn.Module):
     """forward(batch, draws, views): draws None for evaluation; views None where the contrastive loss is not wanted.
 
     fusion: built by the caller for the widths of the data. n_unimodal: units of the ULGM heads, 0 for none.
-    A row of logits depends on its own dialogue alone; only training-mode batch normalisation and the contrastive loss see the
-    batch. Raises ValueError where sizes do not fit (heads that do not divide the context's width).
+    A row of logits depends on its own dialogue alone; only training-mode batch normalisation and the contrastive loss
+    see the batch. Raises ValueError where sizes do not fit (heads that do not divide the context's width).
     """
 
     def __init__(
@@ -89,7 +93,9 @@ class GraphModel(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.n_speakers, self.fusion = settings, n_speakers, fusion
-        self.standardise = nn.ModuleDict({m: Standardise(d) for m, d in fusion.dimensions.items()} if settings.standardise else {})
+        self.standardise = nn.ModuleDict(
+            {m: Standardise(d) for m, d in fusion.dimensions.items()} if settings.standardise else {}
+        )
         width = fusion.output_size + settings.speaker_embedding
         width += settings.fusion_latent_size if settings.skip else 0
         # the skip is projected: at full width it would be the larger part of a small model
@@ -123,13 +129,17 @@ class GraphModel(nn.Module):
         features = {m: batch.features[m] for m in self.fusion.dimensions}
         if settings.standardise:
             features = {m: self.standardise[m](x) for m, x in features.items()}
+        features = {m: dropout(x, settings.input_dropout, draws, f"input.{m}") for m, x in features.items()}
         fusion: FusionOutput = self.fusion(**features)
         parts = [fusion.fused]
         if self.skip is not None:
             parts.append(self.skip(torch.cat(list(features.values()), dim=1)))
         if self.speaker is not None:
             parts.append(self.speaker(batch.speakers))
-        node_NH = self.context(torch.cat([part.to(fusion.fused.dtype) for part in parts], dim=1), lengths, dialogues, draws)
+        node_NH = self.context(
+            torch.cat([part.to(fusion.fused.dtype) for part in parts], dim=1), lengths, dialogues, draws
+        )
+        node_NH = dropout(node_NH, settings.node_dropout, draws, "node")
 
         anchor_NH = self.graph_conv(node_NH, speakers, edges)
         window = attention_blocks(lengths, settings.wp, settings.wf, device)
@@ -140,7 +150,9 @@ class GraphModel(nn.Module):
             graph = self.highway(graph)
         hidden = dropout(self.linear(graph).relu(), settings.dropout, draws, "classifier")
         contrastive = (
-            node_NH.new_zeros(()) if views is None else self._contrast(node_NH, anchor_NH, speakers, edges, dialogues, lengths, views)
+            node_NH.new_zeros(())
+            if views is None
+            else self._contrast(node_NH, anchor_NH, speakers, edges, dialogues, lengths, views)
         )
         unimodal = {m: head(features[m], draws, f"unimodal.{m}") for m, head in self.unimodal.items()}
         return ModelOutput(self.classifier(hidden).float(), contrastive, fusion, unimodal)
@@ -148,9 +160,13 @@ class GraphModel(nn.Module):
     def _normalise(self, x_NH: Tensor) -> Tensor:
         # a batch of one utterance has no variance: it is normalised by the running one
         alone = self.training and x_NH.shape[0] == 1
-        return nn.functional.batch_norm(
-            x_NH, self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias
-        ) if alone else self.norm(x_NH)
+        return (
+            nn.functional.batch_norm(
+                x_NH, self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias
+            )
+            if alone
+            else self.norm(x_NH)
+        )
 
     def _contrast(
         self,
@@ -172,14 +188,17 @@ class GraphModel(nn.Module):
         view1_NH = self.graph_conv(masked1, speakers, rewired)
         view2_NH = self.graph_conv(masked2, speakers, extended)
         anchor_NH = anchor_NH.float()
-        return info_nce(anchor_NH, view1_NH.float(), c.temperature) + info_nce(anchor_NH, view2_NH.float(), c.temperature)
+        return info_nce(anchor_NH, view1_NH.float(), c.temperature) + info_nce(
+            anchor_NH, view2_NH.float(), c.temperature
+        )
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Set every parameter as a function of (seed, its module's name), so that models that share a module share its weights.
+    """Set every parameter as a function of (seed, its module's name), so that models that share a module share its
+    weights.
 
-    Each module draws by its own reset_parameters, from a generator that is set for it and put back afterwards. A module comes after
-    those inside it, so that what it wants of them holds.
+    Each module draws by its own reset_parameters, from a generator that is set for it and put back afterwards. A module
+    comes after those inside it, so that what it wants of them holds.
     """
     with torch.random.fork_rng(devices=[]):
         for name, module in reversed(list(model.named_modules())):
@@ -191,7 +210,13 @@ def initialise(model: nn.Module, seed: int) -> None:
 
 def parameter_groups(model: GraphModel) -> dict[str, list[nn.Parameter]]:
     """Trained parameters by module, for gradient norms: fusion, context, graph, classifier, and what else there is."""
-    room = {"fusion": "fusion", "context": "context", "graph_conv": "graph", "graph_transformer": "graph", "norm": "graph"}
+    room = {
+        "fusion": "fusion",
+        "context": "context",
+        "graph_conv": "graph",
+        "graph_transformer": "graph",
+        "norm": "graph",
+    }
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -8,14 +8,16 @@ f_x'(b) = Var[x] under the same weights. With c and h the middle and half range 
     f_x(b) = c + h m(b),   f_x'(b) = h^2 v(b),   m, v: mean and variance of u under exp(b h u)
 
 so everything is computed on u, free of scale, and exp(b h u - |b| h) cannot overflow. m and v are analytic in b: at K
-Chebyshev nodes over the range of b they are known everywhere (Trefethen, Approximation Theory and Practice, 2013, ch. 8).
-K is chosen for each row by r = (half range of b) * h and confirmed by the size of the last Chebyshev coefficients, which
-fall as fast as the error; a row that no K satisfies is computed exactly. The backward pass uses the derivatives of f itself,
+Chebyshev nodes over the range of b they are known everywhere (Trefethen, Approximation Theory and Practice, 2013, ch.
+8). K is chosen for each row by r = (half range of b) * h and confirmed by the size of the last Chebyshev coefficients,
+which fall as fast as the error; a row that no K satisfies is computed exactly. The backward pass uses the derivatives
+of f itself,
 
     df/dx_j = w_j (1 + b (x_j - f)),   df/db = Var[x]
 
-interpolated the same way, not the derivative of the interpolant. Weights are recomputed there, in blocks: neither form ever
-holds the I x J matrix. J and I here: units of a projection (460 in the reference); N rows: utterances times modalities.
+interpolated the same way, not the derivative of the interpolant. Weights are recomputed there, in blocks: neither form
+ever holds the I x J matrix. J and I here: units of a projection (460 in the reference); N rows: utterances times
+modalities.
 """
 
 from __future__ import annotations
@@ -43,17 +45,25 @@ _TOLERANCE = {torch.float32: (2e-7, 1e-6), torch.float64: (1e-12, 1e-11)}
 def intermodal_softmax(x_NJ: Tensor, b_I: Tensor, form: str = "auto") -> Tensor:
     """sum_j softmax_j(b_i x_j) x_j for each row of x and each b: (N, J) and (I,) -> (N, I).
 
-    form: "exact"; "interpolated" (within 2e-6 of the largest |x| of the row in float32, 1e-9 in float64; processor only,
-    since the choice of nodes reads the ranges on the host); "auto" is interpolated on the processor, exact elsewhere.
-    Differentiable once in x and b; autocast leaves it alone, as exponents do not bear eight bits of mantissa.
-    NaN or infinite inputs give NaN: in x in its row, in b in its column. Raises ValueError for other forms, shapes or dtypes.
+    form: "exact"; "interpolated" (within 2e-6 of the largest |x| of the row in float32, 1e-9 in float64; processor
+    only, since the choice of nodes reads the ranges on the host); "auto" is interpolated on the processor, exact
+    elsewhere. Differentiable once in x and b; autocast leaves it alone, as exponents do not bear eight bits of
+    mantissa.
+    NaN or infinite inputs give NaN: in x in its row, in b in its column. Raises ValueError for other forms, shapes or
+    dtypes.
     """
     if form not in FORMS:
-        raise ValueError(f"intermodal form: expected one of {', '.join(FORMS)}, got {form!r}; set fusion.intermodal=auto")
+        raise ValueError(
+            f"intermodal form: expected one of {', '.join(FORMS)}, got {form!r}; set fusion.intermodal=auto"
+        )
     if x_NJ.ndim != 2 or b_I.ndim != 1 or not x_NJ.shape[1] or not b_I.shape[0]:
-        raise ValueError(f"intermodal_softmax: expected x (N, J) and b (I,), got {tuple(x_NJ.shape)} and {tuple(b_I.shape)}")
+        raise ValueError(
+            f"intermodal_softmax: expected x (N, J) and b (I,), got {tuple(x_NJ.shape)} and {tuple(b_I.shape)}"
+        )
     if x_NJ.dtype not in _TOLERANCE or b_I.dtype != x_NJ.dtype:
-        raise ValueError(f"intermodal_softmax: expected float32 or float64, got {x_NJ.dtype} and {b_I.dtype}; cast x and b before")
+        raise ValueError(
+            f"intermodal_softmax: expected float32 or float64, got {x_NJ.dtype} and {b_I.dtype}; cast x and b before"
+        )
     on_processor = x_NJ.device.type == "cpu"
     if form == "interpolated" and not on_processor:
         raise ValueError(
@@ -67,8 +77,9 @@ def intermodal_softmax(x_NJ: Tensor, b_I: Tensor, form: str = "auto") -> Tensor:
 
 @dataclass(frozen=True)
 class _Group:
-    """Rows read at the same nodes. rows: (n,) indices or None for all; nodes: (K,) values of b; matrix: (K, I) from values at
-    nodes to values at each b, or None where the nodes are the b themselves; mean, variance: (n, K) of u, for the backward pass."""
+    """Rows read at the same nodes. rows: (n,) indices or None for all; nodes: (K,) values of b; matrix: (K, I) from
+    values at nodes to values at each b, or None where the nodes are the b themselves; mean, variance: (n, K) of u, for
+    the backward pass."""
 
     rows: Tensor | None
     nodes: Tensor
@@ -133,7 +144,8 @@ def _interpolated_groups(u: Tensor, half: Tensor, b: Tensor) -> Any:
         nodes = b_middle + b_half * cosines
         u_n, h_n = (u, half) if everything else (u[rows], half[rows])
         mean, variance = _moments(u_n, h_n, nodes)
-        good = ((mean @ last).abs().amax(dim=1) <= tolerance_mean) & ((variance @ last).abs().amax(dim=1) <= tolerance_variance)
+        good = (mean @ last).abs().amax(dim=1) <= tolerance_mean
+        good &= (variance @ last).abs().amax(dim=1) <= tolerance_variance
         matrix = _matrix(b, b_middle, b_half, count)
         if bool(good.all()):
             pending[rows] = False
@@ -162,8 +174,8 @@ def _blocks(n: int, k: int, j: int, device: torch.device) -> Any:
 
 
 def _exponentials(u: Tensor, scaled: Tensor) -> tuple[Tensor, Tensor]:
-    """exp(b h u - |b| h) (n, k, J) of u (n, J) at b h = scaled (n, k), and their sum (n, k): weights are the quotient, but it is
-    quicker to divide what comes of them. The largest exponent is 0, as u reaches -1 and 1."""
+    """exp(b h u - |b| h) (n, k, J) of u (n, J) at b h = scaled (n, k), and their sum (n, k): weights are the quotient,
+    but it is quicker to divide what comes of them. The largest exponent is 0, as u reaches -1 and 1."""
     exponentials = torch.baddbmm(-scaled.abs().unsqueeze(2), scaled.unsqueeze(2), u.unsqueeze(1)).exp_()
     return exponentials, exponentials.sum(dim=2)
 
@@ -182,8 +194,8 @@ def _moments(u: Tensor, half: Tensor, nodes: Tensor, variance: bool = True) -> t
 
 
 def _variance(exponentials: Tensor, total: Tensor, u: Tensor, mean: Tensor) -> Tensor:
-    """(n, k) variance of u (n, J) under the exponentials, which are overwritten. Taken about the mean: the difference of E[u^2]
-    and mean^2 has no correct digit left where a large b h gathers the weights at one end."""
+    """(n, k) variance of u (n, J) under the exponentials, which are overwritten. Taken about the mean: the difference
+    of E[u^2] and mean^2 has no correct digit left where a large b h gathers the weights at one end."""
     return exponentials.mul_((u.unsqueeze(1) - mean.unsqueeze(2)).square_()).sum(dim=2) / total
 
 
@@ -216,17 +228,21 @@ def _gradient_x(u: Tensor, half: Tensor, nodes: Tensor, mean: Tensor, g: Tensor)
 
 @lru_cache(maxsize=64)
 def _chebyshev(count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Chebyshev points of the first kind in [-1, 1] (K,), and (K, 3): from values there to the last three coefficients."""
+    """Chebyshev points of the first kind in [-1, 1] (K,), and (K, 3): from values there to the last three
+    coefficients."""
     angles = np.pi * (2 * np.arange(count) + 1) / (2 * count)
     last = 2 / count * np.cos(np.outer(angles, np.arange(count - 3, count)))
     return torch.from_numpy(np.cos(angles)).to(dtype), torch.from_numpy(last).to(dtype)
 
 
 def _matrix(b: Tensor, middle: float, half: float, count: int) -> Tensor:
-    """(K, I): from values at the Chebyshev points to the interpolant at each b. Made in float64, where it costs nothing."""
+    """(K, I): from values at the Chebyshev points to the interpolant at each b. Made in float64, where it costs
+    nothing."""
     angles = torch.from_numpy(np.pi * (2 * np.arange(count) + 1) / (2 * count))
     orders = torch.arange(count, dtype=torch.float64)
     to_coefficients = torch.cos(angles[:, None] * orders) * (2 / count)
     to_coefficients[:, 0] /= 2
-    place = torch.acos(((b.detach().double() - middle) / half if half else torch.zeros_like(b.double())).clamp(-1.0, 1.0))
+    place = torch.acos(
+        ((b.detach().double() - middle) / half if half else torch.zeros_like(b.double())).clamp(-1.0, 1.0)
+    )
     return (to_coefficients @ torch.cos(orders[:, None] * place)).to(b.dtype)

@@ -4,7 +4,8 @@
     f1_weighted = sum_c support_c F1_c / sum_c support_c
     f1_macro = mean of F1_c over the classes that occur in the labels or the predictions
 
-For several labels at once each label is a class of its own and accuracy is the share of utterances with all labels right.
+For several labels at once each label is a class of its own and accuracy is the share of utterances with all labels
+right.
 Shape letters: N utterances, C classes.
 """
 
@@ -18,7 +19,8 @@ from torch import Tensor
 def counts(logits_NC: Tensor, labels: Tensor) -> Tensor:
     """(4, C) float64 of one batch: true positives, predicted, support, and utterances with every label right in [3, 0].
 
-    labels: (N,) classes, decided by the largest logit, or (N, C) zeros and ones, decided at logit 0. No wait for the device.
+    labels: (N,) classes, decided by the largest logit, or (N, C) zeros and ones, decided at logit 0. No wait for the
+    device.
     """
     c = logits_NC.shape[1]
     if labels.ndim == 2:

@@ -18,7 +18,9 @@ from joyful.records import Batch
 UNIMODAL_SHARE = {"text": 1.0, "audio": 0.5, "visual": 0.5}
 
 
-def reconstruction_criterion(settings: LossSettings, modalities: tuple[str, ...]) -> MSELoss | SmoothL1Loss | WeightedMSELoss:
+def reconstruction_criterion(
+    settings: LossSettings, modalities: tuple[str, ...]
+) -> MSELoss | SmoothL1Loss | WeightedMSELoss:
     """The criterion that `loss` names, for these modalities in the order of concatenation."""
     if settings.name == "smoothl1":
         return SmoothL1Loss(beta=settings.beta)
@@ -37,14 +39,15 @@ def classification_criterion(settings: ClassificationSettings, class_weights: Te
 def reduce_encoder_losses(losses_N: Tensor, lengths: tuple[int, ...], how: str) -> Tensor:
     """The reconstruction losses of N utterances to the scalar that is trained.
 
-    "mean": over all utterances of the batch. "legacy_sum" and "legacy_mean": over the utterances of the batch's last dialogue
-    alone, as the reference came to train it. Raises ValueError for another word.
+    "mean": over all utterances of the batch. "legacy_sum" and "legacy_mean": over the utterances of the batch's last
+    dialogue alone, as the reference came to train it. Raises ValueError for another word.
     """
     if how == "mean":
         return losses_N.mean()
     if how not in ("legacy_sum", "legacy_mean"):
         raise ValueError(
-            f"loss.encoder_reduction: expected mean, legacy_sum or legacy_mean, got {how!r}; set loss.encoder_reduction=mean"
+            f"loss.encoder_reduction: expected mean, legacy_sum or legacy_mean, got {how!r}; "
+            "set loss.encoder_reduction=mean"
         )
     last = losses_N[-lengths[-1] :]
     return last.sum() if how == "legacy_sum" else last.mean()

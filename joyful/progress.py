@@ -55,7 +55,9 @@ def closing_table(title: str, folder: Path, status: str, best: Mapping[str, Any]
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     table = Table(title=escape(title), title_justify="left", show_header=False)
     if best:
-        table.add_row("best dev weighted F1", f"{100 * best['f1_weighted']:.2f} %  (epoch {best['epoch']:g} of {epochs})")
+        table.add_row(
+            "best dev weighted F1", f"{100 * best['f1_weighted']:.2f} %  (epoch {best['epoch']:g} of {epochs})"
+        )
         table.add_row("test weighted F1 there", f"{100 * best['test_f1_weighted']:.2f} %")
         table.add_row("test accuracy there", f"{100 * best['test_accuracy']:.2f} %")
     table.add_row("status", status)

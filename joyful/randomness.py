@@ -1,8 +1,8 @@
 """Random numbers as a pure function of (seed, purpose, epoch, step, place).
 
-No generator is ever advanced, so there is none to save: a resumed run draws what the undisturbed one drew, and the two runs
-of a pair see the same masks and batches whatever their losses do. On the device the numbers come from counters by the
-SplitMix64 finaliser (Steele, Lea & Flood 2014), integer arithmetic alone, so CPU and CUDA give the same bits.
+No generator is ever advanced, so there is none to save: a resumed run draws what the undisturbed one drew, and the two
+runs of a pair see the same masks and batches whatever their losses do. On the device the numbers come from counters by
+the SplitMix64 finaliser (Steele, Lea & Flood 2014), integer arithmetic alone, so CPU and CUDA give the same bits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def key(seed: int, purpose: str, epoch: int = 0, step: int = 0, place: str = "")
 
 
 def host_generator(seed: int, purpose: str, epoch: int = 0, step: int = 0, place: str = "") -> np.random.Generator:
-    """A NumPy generator (Philox) at these coordinates, for what is drawn on the host: batch order, initial weights, data."""
+    """A NumPy generator (Philox) at these coordinates, for what is drawn on the host: batch order, initial weights,
+    data."""
     return np.random.Generator(np.random.Philox(key=key(seed, purpose, epoch, step, place)))
 
 

@@ -41,7 +41,8 @@ class TransformerLayer(nn.Module):
 
 
 class TransformerContext(nn.Module):
-    """Transformer encoder over whole dialogues, then Linear: (N, D) -> (N, H). Raises ValueError unless heads divide D."""
+    """Transformer encoder over whole dialogues, then Linear: (N, D) -> (N, H). Raises ValueError unless heads divide
+    D."""
 
     def __init__(self, width: int, hidden: int, layers: int, heads: int, feedforward: int, drop: float) -> None:
         super().__init__()

@@ -26,7 +26,9 @@ PLACE = {name: number for number, room in enumerate(ROOMS) for name in room}
 
 
 def modules() -> list[Path]:
-    return sorted(path for path in (ROOT / "joyful").rglob("*.py") if path.name != "__init__.py" or path.parent.name != "joyful")
+    return sorted(
+        path for path in (ROOT / "joyful").rglob("*.py") if path.name != "__init__.py" or path.parent.name != "joyful"
+    )
 
 
 def room_of(module: str) -> str:
@@ -44,7 +46,9 @@ def test_imports_go_one_way(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "joyful" else [node.module]
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "joyful" else [node.module]
+            )
         for name in names:
             if name.startswith("joyful."):
                 other = room_of(name)

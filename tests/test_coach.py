@@ -120,7 +120,10 @@ def test_a_pair_shares_weights_batches_and_masks():
     for name in shared:
         assert torch.equal(baseline.model.state_dict()[name], other_fusion.model.state_dict()[name]), name
     # with both losses off, the two arms are one run: batches, masks and views do not depend on the loss
-    off = [rows_of(tiny_coach(tiny_settings(f"loss={loss}", "weights.encoder_loss_weight=0.0"))) for loss in ("mse", "smoothl1")]
+    off = [
+        rows_of(tiny_coach(tiny_settings(f"loss={loss}", "weights.encoder_loss_weight=0.0")))
+        for loss in ("mse", "smoothl1")
+    ]
     for a, b in zip(*off, strict=True):
         assert (a["nll"], a["f1_weighted"], a["recon_mse"]) == (b["nll"], b["f1_weighted"], b["recon_mse"])
 
@@ -152,7 +155,10 @@ def test_the_gradient_ratio_is_that_of_two_plain_backward_passes():
     coach.model.eval()
     output = coach.model(coach._probe)
     gradients = []
-    for loss in (output.fusion.encoder_losses.mean() * 0.4, torch.nn.functional.cross_entropy(output.logits, coach._probe.labels)):
+    for loss in (
+        output.fusion.encoder_losses.mean() * 0.4,
+        torch.nn.functional.cross_entropy(output.logits, coach._probe.labels),
+    ):
         coach.model.zero_grad()
         loss.backward(retain_graph=True)
         gradients.append(torch.cat([p.grad.flatten() for p in coach.model.fusion.shared_parameters()]))
@@ -168,12 +174,16 @@ def test_clipping_bounds_the_gradient():
     before = [p.detach().clone() for p in coach.model.parameters()]
     order = epoch_order(len(coach.splits["train"]), 2, coach.settings.seed, 1)
     coach._train_step(coach.splits["train"].batch(order[0]), 1, None, {})
-    moved = math.sqrt(sum(float((p.detach() - b).square().sum()) for p, b in zip(coach.model.parameters(), before, strict=True)))
+    moved = math.sqrt(
+        sum(float((p.detach() - b).square().sum()) for p, b in zip(coach.model.parameters(), before, strict=True))
+    )
     assert moved == pytest.approx(0.01, rel=1e-3)  # learning rate 1: the step is the clipped gradient
 
 
 def test_early_stopping_counts_epochs_without_a_better_dev_score():
-    coach = tiny_coach(tiny_settings("training.early_stopping=2", "training.epochs=50", "optimizer.learning_rate=0.000001"))
+    coach = tiny_coach(
+        tiny_settings("training.early_stopping=2", "training.epochs=50", "optimizer.learning_rate=0.000001")
+    )
     rows = [row for row in rows_of(coach) if row["split"] == "dev"]
     best = max(range(len(rows)), key=lambda i: rows[i]["f1_weighted"])
     assert len(rows) == best + 1 + 2
@@ -205,7 +215,9 @@ def test_the_best_checkpoint_holds_what_was_evaluated(tmp_path):
 def test_a_loss_that_is_not_finite_names_epoch_component_and_remedy():
     coach = tiny_coach(tiny_settings("optimizer=sgd", "optimizer.learning_rate=10", "training.max_grad_norm=0",
                                      "weights.encoder_loss_weight=1000000", "training.epochs=20"))  # fmt: skip
-    with pytest.raises(TrainingFailedError, match=r"epoch \d+: .* expected a finite number: lower optimizer.learning_rate"):
+    with pytest.raises(
+        TrainingFailedError, match=r"epoch \d+: .* expected a finite number: lower optimizer.learning_rate"
+    ):
         rows_of(coach)
 
 

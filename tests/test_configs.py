@@ -26,7 +26,9 @@ def test_every_choice_composes_and_is_valid(group, choice):
 
 @pytest.mark.parametrize("experiment", [choice for group, choice in CHOICES if group == "experiment"])
 def test_the_command_line_has_the_last_word_over_an_experiment(experiment):
-    config, choices = compose_plain([f"experiment={experiment}", "loss=smoothl1", "model=reference", "training.epochs=77"])
+    config, choices = compose_plain(
+        [f"experiment={experiment}", "loss=smoothl1", "model=reference", "training.epochs=77"]
+    )
     settings = check(config)
     assert (settings.loss.name, settings.training.epochs) == ("smoothl1", 77)
     assert choices["model"] == "reference"
@@ -46,7 +48,11 @@ def test_the_help_names_every_choice_of_every_group():
     template = yaml.safe_load((CONF / "config.yaml").read_text())["hydra"]["help"]["template"]
     lines = template.splitlines()
     for group, choice in CHOICES:
-        start = next(i for i, line in enumerate(lines) if line.startswith(f"{group} ") or line == group) if group != "training" else None
+        start = (
+            next(i for i, line in enumerate(lines) if line.startswith(f"{group} ") or line == group)
+            if group != "training"
+            else None
+        )
         if start is None:
             continue
         end = next(i for i in range(start + 1, len(lines)) if lines[i] and not lines[i].startswith(" "))

@@ -44,7 +44,13 @@ def test_a_run_writes_what_the_format_promises(tmp_path):
     objective = train(tmp_path / "run", "seed=3", "role=calibration", "training.evaluations_per_epoch=2")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert set(info) == set(results.RUN_KEYS)
-    assert (info["status"], info["seed"], info["role"], info["epochs"], info["threads"]) == ("completed", 3, "calibration", 3, 1)
+    assert (info["status"], info["seed"], info["role"], info["epochs"], info["threads"]) == (
+        "completed",
+        3,
+        "calibration",
+        3,
+        1,
+    )
     assert info["objective"] == objective
     assert info["history_sha256"] == [hashlib.sha256(history(tmp_path / "run")).hexdigest()]
     assert info["choices"]["loss"] == "mse"
@@ -163,7 +169,9 @@ def test_two_writers_of_one_folder_are_not_let_in(tmp_path):
 def test_bad_settings_are_refused_before_training(tmp_path, monkeypatch, overrides, words):
     monkeypatch.setattr(Coach, "_train_step", lambda *_: pytest.fail("a step was trained"))
     request = tiny_request(tmp_path / "run")
-    config = tiny_request(tmp_path / "run", *overrides).config if "dimensions" not in overrides[-1] else _without(request)
+    config = (
+        tiny_request(tmp_path / "run", *overrides).config if "dimensions" not in overrides[-1] else _without(request)
+    )
     with pytest.raises(InputError, match=words):
         experiment.train_run(replace(request, config=config))
 
@@ -178,7 +186,9 @@ def _without(request: experiment.Request) -> dict:
 def test_cuda_where_there_is_none_is_one_clear_line():
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
-    with pytest.raises(InputError, match="device=cuda: expected a CUDA device, found none; set device=auto or device=cpu"):
+    with pytest.raises(
+        InputError, match="device=cuda: expected a CUDA device, found none; set device=auto or device=cpu"
+    ):
         experiment.choose_device("cuda")
     assert experiment.choose_device("auto") == torch.device("cpu")
 

@@ -21,7 +21,9 @@ class DeviceSplit:
     n_speakers: S, the relation count depends on it. modalities: those to keep, in the order of concatenation.
     """
 
-    def __init__(self, dialogues: Dialogues, modalities: tuple[str, ...], n_speakers: int, device: torch.device) -> None:
+    def __init__(
+        self, dialogues: Dialogues, modalities: tuple[str, ...], n_speakers: int, device: torch.device
+    ) -> None:
         self.lengths = np.asarray(dialogues.lengths, dtype=np.int64)
         self._starts = np.cumsum(self.lengths) - self.lengths
         self._speakers = np.asarray(dialogues.speakers, dtype=np.int64)

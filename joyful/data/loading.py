@@ -30,12 +30,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-
 from joyful.config import DataSettings
 from joyful.data import prepared
 from joyful.data.text_encoder import SentenceEncoder
-from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
+from joyful.data.validation import validate
+from joyful.records import MODALITIES, DialogueDataset, InputError
 
 #: Raise it when the meaning of prepared datasets changes in a way that neither the readers nor the format show.
 PREPARED_VERSION = 1
@@ -107,67 +106,6 @@ def cache_folder(settings: DataSettings) -> Path:
     """data.cache, else $JOYFUL_CACHE, else ~/.cache/joyful."""
     chosen = settings.cache or os.environ.get("JOYFUL_CACHE") or Path.home() / ".cache" / "joyful"
     return Path(chosen).expanduser().absolute()
-
-
-def validate(dataset: DialogueDataset) -> None:
-    """Raise InputError unless the dataset is what joyful.records.DialogueDataset promises, whoever made it."""
-    where = f"dataset {dataset.name}"
-    _expect(set(dataset.splits) == set(SPLITS), f"{where}: splits {', '.join(SPLITS)}", sorted(dataset.splits))
-    order = [name for name in MODALITIES.values() if name in dataset.dimensions]
-    _expect(order == list(dataset.dimensions), f"{where}: modalities in the order of {order}", list(dataset.dimensions))
-    _expect(bool(dataset.dimensions), f"{where}: at least one modality", "none")
-    _expect(len(set(dataset.labels)) == len(dataset.labels) >= 2, f"{where}: two or more class names", dataset.labels)
-    _expect(dataset.n_speakers >= 1, f"{where}: n_speakers >= 1", dataset.n_speakers)
-    for split in SPLITS:
-        _validate_split(dataset, dataset.splits[split], f"{where}, {split}")
-
-
-def _validate_split(dataset: DialogueDataset, part: Dialogues, where: str) -> None:
-    n, b, c = len(part.speakers), len(part.lengths), len(dataset.labels)
-    _expect(b >= 1, f"{where}: at least one dialogue", "none")
-    for name, array in (("speakers", part.speakers), ("lengths", part.lengths)):
-        _expect(
-            array.ndim == 1 and array.dtype == np.int64, f"{where}: one row of int64 {name}", (array.dtype, array.shape)
-        )
-    _expect(bool((part.lengths >= 1).all()), f"{where}: dialogues of at least one utterance", int(part.lengths.min()))
-    _expect(int(part.lengths.sum()) == n, f"{where}: lengths that add up to {n} utterances", int(part.lengths.sum()))
-    _expect(len(part.ids) == b, f"{where}: {b} dialogue names", len(part.ids))
-    _expect(part.sentences is None or len(part.sentences) == n, f"{where}: {n} sentences", len(part.sentences or ()))
-    _expect(
-        list(part.features) == list(dataset.dimensions), f"{where}: {list(dataset.dimensions)}", list(part.features)
-    )
-    for name, d in dataset.dimensions.items():
-        x = part.features[name]
-        _expect(x.dtype == np.float32 and x.shape == (n, d), f"{where}: {name} ({n}, {d}) float32", (x.dtype, x.shape))
-        if not np.isfinite(
-            x.sum(dtype=np.float64)
-        ):  # a sum is quicker than isfinite, and as sure: float64 cannot overflow
-            row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
-            dialogue = part.ids[int(np.searchsorted(np.cumsum(part.lengths), row, side="right"))]
-            raise InputError(
-                f"{where}: {name} of dialogue {dialogue} is not finite (utterance {row + 1} of the split); mend it"
-            )
-    labels, low, high = part.labels, (part.labels.min() if n else 0), (part.labels.max() if n else 0)
-    if dataset.multilabel:
-        _expect(
-            labels.dtype == np.float32 and labels.shape == (n, c), f"{where}: labels ({n}, {c}) float32", labels.shape
-        )
-        _expect(bool(np.isin(labels, (0.0, 1.0)).all()), f"{where}: labels 0 and 1", (float(low), float(high)))
-    else:
-        _expect(
-            labels.dtype == np.int64 and labels.shape == (n,),
-            f"{where}: labels ({n},) int64",
-            (labels.dtype, labels.shape),
-        )
-        _expect(low >= 0 and high < c, f"{where}: labels from 0 to {c - 1}", (int(low), int(high)))
-    speakers = (int(part.speakers.min()), int(part.speakers.max()))
-    s = dataset.n_speakers
-    _expect(speakers[0] >= 0 and speakers[1] < s, f"{where}: speakers from 0 to {s - 1}", speakers)
-
-
-def _expect(condition: bool, expected: str, got: object) -> None:
-    if not condition:
-        raise InputError(f"{expected} expected, got {got}")
 
 
 def _require_any(settings: DataSettings, modalities: tuple[str, ...], present: tuple[str, ...]) -> None:

@@ -1,6 +1,6 @@
 """Convert any dataset, once, to the prepared format (joyful.data.prepared).
 
-    python -m joyful.data.prepare data=NAME data.root=FOLDER out=FOLDER
+python -m joyful.data.prepare data=NAME data.root=FOLDER out=FOLDER
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from joyful.config import DataSettings
 from joyful.data import prepared
-from joyful.data.loading import find_source, make_encoder, validate
+from joyful.data.loading import find_source, make_encoder
+from joyful.data.validation import validate
 from joyful.records import SPLITS, DialogueDataset, InputError
 
 HELP = """\

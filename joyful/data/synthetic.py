@@ -46,7 +46,8 @@ def read(settings: DataSettings, encode: Callable[[Sequence[str]], np.ndarray] |
             f"data.synthetic: expected dialogues for {', '.join(SPLITS)} and at least one modality in dimensions, got "
             f"{None if s is None else s.model_dump()}; set data=synthetic"
         )
-    dimensions = {m: s.dimensions[m] for m in MODALITIES.values() if m in s.dimensions}  # type: ignore[index]
+    sizes: dict[str, int] = {str(m): d for m, d in s.dimensions.items()}
+    dimensions = {m: sizes[m] for m in MODALITIES.values() if m in sizes}
     spread = {
         m: host_generator(s.seed, "synthetic", place=f"matrix.{m}").normal(size=(CODE_SIZE, d)) / np.sqrt(CODE_SIZE)
         for m, d in dimensions.items()
@@ -67,7 +68,9 @@ def _split(s: SyntheticSettings, split: str, spread: dict[str, np.ndarray]) -> D
         code[:, :2] += BITS[labels] * SHOWN[modality] * (rng.random(len(labels)) >= MISSING[modality])[:, None]
         offsets = rng.normal(scale=SPEAKER_OFFSET, size=(len(lengths), s.speakers, CODE_SIZE))
         noise = rng.standard_normal((len(labels), matrix.shape[1]), dtype=np.float32)
-        features[modality] = ((code + offsets[dialogue, speaker]) @ matrix).astype(np.float32) + np.float32(FEATURE_NOISE) * noise
+        features[modality] = ((code + offsets[dialogue, speaker]) @ matrix).astype(np.float32) + np.float32(
+            FEATURE_NOISE
+        ) * noise
     # speaker slots are counted by first appearance, as in every other source
     slots = np.concatenate([_by_first_appearance(part) for part in speakers])
     ids = tuple(f"{split}-{number}" for number in range(len(lengths)))

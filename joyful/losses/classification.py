@@ -18,7 +18,8 @@ from joyful.losses.reconstruction import check_reduction
 
 
 class FocalLoss(nn.Module):
-    """Focal loss. forward(logits (N, C), labels (N,) int64 or (N, C) zeros and ones) -> scalar, or (N,) with reduction "none".
+    """Focal loss. forward(logits (N, C), labels (N,) int64 or (N, C) zeros and ones) -> scalar, or (N,) with reduction
+    "none".
 
     alpha >= 0 scales, gamma >= 0 lowers the weight of utterances already right; class_weights: C numbers >= 0 or None.
     For several labels at once the binary form is used and the mean taken over all N C decisions.
@@ -41,7 +42,9 @@ class FocalLoss(nn.Module):
         _check_shapes(logits, labels)
         if labels.ndim == 2:
             labels = labels.to(logits.dtype)
-            entropy = functional.binary_cross_entropy_with_logits(logits, labels, weight=self.class_weights, reduction="none")
+            entropy = functional.binary_cross_entropy_with_logits(
+                logits, labels, weight=self.class_weights, reduction="none"
+            )
             probability = torch.sigmoid(logits)
             right = torch.where(labels > 0.5, probability, 1 - probability)
             values, weights = self.alpha * _focus(right, self.gamma) * entropy, torch.ones_like(logits)
@@ -70,7 +73,9 @@ class NLLLoss(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         _check_shapes(logits, labels)
         if labels.ndim == 2:
-            return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), weight=self.class_weights)
+            return functional.binary_cross_entropy_with_logits(
+                logits, labels.to(logits.dtype), weight=self.class_weights
+            )
         return functional.cross_entropy(logits, labels, weight=self.class_weights)
 
 

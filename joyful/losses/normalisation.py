@@ -1,7 +1,7 @@
 """Loss normalisation: brings losses of different scales to comparable ones before they are weighted.
 
-    log      log(1 + l)
-    minmax   (l - min) / (max - min), with the least and greatest value seen so far of each loss
+log      log(1 + l)
+minmax   (l - min) / (max - min), with the least and greatest value seen so far of each loss
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class LossNormalizer:
     def _normalise(self, name: str, loss: Tensor) -> Tensor:
         if self.method == "log":
             return torch.log1p(loss)
-        value = loss.detach()
-        value = torch.where(torch.isfinite(value), value, torch.full_like(value, torch.nan))  # which fmin and fmax pass over
+        value = loss.detach().reshape(())
+        value = torch.where(torch.isfinite(value), value, torch.nan)  # which fmin and fmax pass over
         seen = self._extremes.get(name)
         seen = torch.stack([value, value]) if seen is None else seen.to(value)
         extremes = torch.stack([torch.fmin(seen[0], value), torch.fmax(seen[1], value)])

@@ -64,7 +64,9 @@ class SmoothL1Loss(nn.SmoothL1Loss):
 
     def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
         if not 0.0 < beta < float("inf"):
-            raise ValueError(f"beta: expected a finite number > 0 (in units of the residual), got {beta!r}; set beta=1.0")
+            raise ValueError(
+                f"beta: expected a finite number > 0 (in units of the residual), got {beta!r}; set beta=1.0"
+            )
         super().__init__(reduction=check_reduction(reduction), beta=beta)
 
     def elementwise(self, prediction: Tensor, target: Tensor, modal_dims: Sequence[int] | None = None) -> Tensor:
@@ -95,7 +97,9 @@ class WeightedMSELoss(nn.Module):
         values = list(modal_weights.values() if isinstance(modal_weights, Mapping) else modal_weights or ())
         for value in values:
             if not 0.0 <= float(value) < float("inf"):
-                raise ValueError(f"modal_weights: expected finite numbers >= 0, got {value!r}; set e.g. (1.0, 1.0, 1.0)")
+                raise ValueError(
+                    f"modal_weights: expected finite numbers >= 0, got {value!r}; set e.g. (1.0, 1.0, 1.0)"
+                )
         self.modal_weights: tuple[float, ...] | None = tuple(float(value) for value in values) or None
 
     def elementwise(self, prediction: Tensor, target: Tensor, modal_dims: Sequence[int] | None = None) -> Tensor:

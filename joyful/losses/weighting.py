@@ -1,8 +1,8 @@
 """How the weights of the loss move in training: fixed, adaptive, normalised, or balanced by gradient norms.
 
 A weighting is called with the scalar components of one step and returns the total, the detached parts, and the weight
-that each part had. Everything stays on the losses' device. To add one, write a class as `Weighting` describes it (most of it
-can come from FixedWeighting) and name it in WEIGHTINGS.
+that each part had. Everything stays on the losses' device. To add one, write a class as `Weighting` describes it (most
+of it can come from FixedWeighting) and name it in WEIGHTINGS.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class AdaptiveLossWeight:
             raise ValueError(f"momentum: expected a number in [0, 1), got {momentum!r}; set momentum=0.9")
         for name, value in initial_weights.items():
             if not 0.0 <= float(value) < float("inf"):
-                raise ValueError(f"initial_weights[{name!r}]: expected a finite number >= 0, got {value!r}; set e.g. 1.0")
+                raise ValueError(
+                    f"initial_weights[{name!r}]: expected a finite number >= 0, got {value!r}; set e.g. 1.0"
+                )
         self.initial_weights = {name: float(value) for name, value in initial_weights.items()}
         self.momentum, self.eps = momentum, eps
         self._averages: dict[str, Tensor] = {}
@@ -104,7 +106,8 @@ class FixedWeighting:
 
 
 class AdaptiveWeighting(FixedWeighting):
-    """AdaptiveLossWeight from the configured weights. The classification loss keeps weight 1, as the unit of the rest."""
+    """AdaptiveLossWeight from the configured weights. The classification loss keeps weight 1, as the unit of the
+    rest."""
 
     def __init__(self, momentum: float = 0.9) -> None:
         self.momentum = momentum
@@ -123,7 +126,9 @@ class AdaptiveWeighting(FixedWeighting):
         adapted = adaptive.update({name: components[name] for name in moving})
         self._averages |= adaptive.state_dict()
         unit = adapted["classification"]
-        weights: dict[str, float | Tensor] = {name: adapted[name] / unit if name in adapted else 0.0 for name in components}
+        weights: dict[str, float | Tensor] = {
+            name: adapted[name] / unit if name in adapted else 0.0 for name in components
+        }
         weights["classification"] = 1.0
         return *weighted_total(components, weights), weights
 
@@ -149,7 +154,11 @@ class NormalisedWeighting(FixedWeighting):
         weights: dict[str, float | Tensor] = {
             name: configured[name] * slopes[name] if configured[name] else 0.0 for name in components
         }
-        return total, {**{name: loss.detach().reshape(()) for name, loss in components.items()}, "total": parts["total"]}, weights
+        return (
+            total,
+            {**{name: loss.detach().reshape(()) for name, loss in components.items()}, "total": parts["total"]},
+            weights,
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.normalizer.state_dict()

@@ -1,6 +1,6 @@
 """The weights of the training loss and the weighted sum itself.
 
-    total = classification + cl_loss_weight * contrastive + encoder_loss_weight * encoder + gate_reg_weight * gate_reg
+total = classification + cl_loss_weight * contrastive + encoder_loss_weight * encoder + gate_reg_weight * gate_reg
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ WEIGHT_OF = {"contrastive": "cl_loss_weight", "encoder": "encoder_loss_weight", 
 
 
 class LossWeightConfig:
-    """The three loss weights, each a finite number >= 0. Raises ValueError naming the weight, its range and what came."""
+    """The three loss weights, each a finite number >= 0. Raises ValueError naming the weight, its range and what
+    came."""
 
     def __init__(
         self, encoder_loss_weight: float = 0.03, cl_loss_weight: float = 0.2, gate_reg_weight: float = 0.01
@@ -33,7 +34,8 @@ class LossWeightConfig:
 
     @classmethod
     def from_args(cls, args: Any) -> LossWeightConfig:
-        """Read the weights from an argparse namespace, a mapping or an OmegaConf node; what is missing or None keeps its default."""
+        """Read the weights from an argparse namespace, a mapping or an OmegaConf node; what is missing or None keeps
+        its default."""
         read = args.get if isinstance(args, Mapping) or hasattr(args, "get") else lambda name: getattr(args, name, None)
         found = {name: read(name) for name in WEIGHT_OF.values()}
         return cls(**{name: value for name, value in found.items() if value is not None})

@@ -103,14 +103,15 @@ def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
         if error.errno == errno.ELOOP:
             raise InputError("it is a symbolic link; put the file itself there") from None
         raise
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-        os.close(descriptor)
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise InputError("it is not a plain file")
-        raise InputError(f"it has {status.st_size} bytes; at most {limit} are read")
-    with os.fdopen(descriptor, "rb") as file:
-        data = file.read(status.st_size + 1)  # not limit + 1: a buffer of that size would be asked for
+        if status.st_size > limit:
+            raise InputError(f"it has {status.st_size} bytes; at most {limit} are read")
+        data = os.read(descriptor, status.st_size + 1)
+    finally:
+        os.close(descriptor)
     if len(data) != status.st_size:
         raise InputError("its length changed while it was read")
     return data

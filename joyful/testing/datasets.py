@@ -17,7 +17,8 @@ import yaml
 
 from joyful.config import DataSettings
 from joyful.data import prepared
-from joyful.data.loading import choose, find_source, validate
+from joyful.data.loading import choose, find_source
+from joyful.data.validation import validate
 from joyful.records import SPLITS, DialogueDataset, Dialogues
 
 _CONF = Path(__file__).resolve().parents[2] / "conf" / "data"

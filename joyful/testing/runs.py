@@ -41,8 +41,12 @@ def compose_plain(overrides: Sequence[str] = ()) -> tuple[dict[str, object], dic
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF)):
         config = compose("config", overrides=list(overrides), return_hydra_config=True)
-        choices = {k: str(v) for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
-        plain = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)
+        choices = {
+            k: str(v) for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None
+        }
+        plain = OmegaConf.to_container(
+            OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]), resolve=True
+        )
     assert isinstance(plain, dict)
     return {str(k): v for k, v in plain.items()}, choices
 

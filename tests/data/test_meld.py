@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -111,7 +113,7 @@ def test_real(tmp_path):
     texts = {split: {tuple(d) for d in by_dialogue(part, np.array(part.sentences))} for split, part in splits.items()}
     assert len(texts["train"] & texts["test"]) == 1
     first: dict[str, int] = {}
-    for line in read_table(tmp_path.__class__(settings.root or "") / FILES[0], ("Dialogue_ID", "Utterance_ID")):
+    for line in read_table(Path(settings.root or "") / FILES[0], ("Dialogue_ID", "Utterance_ID")):
         first.setdefault(line.fields["Dialogue_ID"], line.integer("Utterance_ID"))
     assert sorted(first.values())[-11:] == [0] + [1] * 10
 

@@ -1,0 +1,84 @@
+"""What every dataset must satisfy before anything is trained on it, whoever made it.
+
+Shape letters: B dialogues, N utterances, D features, C classes, S speakers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
+
+
+def validate(dataset: DialogueDataset) -> None:
+    """Raise InputError unless the dataset is what joyful.records.DialogueDataset promises.
+
+    Checked: splits, names, shapes, dtypes, lengths, ranges of labels and speakers, and that every feature is finite.
+    """
+    where = f"dataset {dataset.name}"
+    _expect(set(dataset.splits) == set(SPLITS), f"{where}: splits {', '.join(SPLITS)}", sorted(dataset.splits))
+    order = [name for name in MODALITIES.values() if name in dataset.dimensions]
+    _expect(order == list(dataset.dimensions), f"{where}: modalities in the order {order}", list(dataset.dimensions))
+    _expect(bool(dataset.dimensions), f"{where}: at least one modality", "none")
+    _expect(len(set(dataset.labels)) == len(dataset.labels) >= 2, f"{where}: two or more class names", dataset.labels)
+    _expect(dataset.n_speakers >= 1, f"{where}: n_speakers >= 1", dataset.n_speakers)
+    for split in SPLITS:
+        _validate_split(dataset, dataset.splits[split], f"{where}, {split}")
+
+
+def _validate_split(dataset: DialogueDataset, part: Dialogues, where: str) -> None:
+    n, b = len(part.speakers), len(part.lengths)
+    _expect(b >= 1, f"{where}: at least one dialogue", "none")
+    _expect_array(part.speakers, np.int64, (n,), f"{where}: speakers")
+    _expect_array(part.lengths, np.int64, (b,), f"{where}: lengths")
+    _expect(bool((part.lengths >= 1).all()), f"{where}: dialogues of at least one utterance", int(part.lengths.min()))
+    _expect(int(part.lengths.sum()) == n, f"{where}: lengths that add up to {n} utterances", int(part.lengths.sum()))
+    _expect(len(part.ids) == b, f"{where}: {b} dialogue names", len(part.ids))
+    if part.sentences is not None:
+        _expect(len(part.sentences) == n, f"{where}: {n} sentences", len(part.sentences))
+    names = list(dataset.dimensions)
+    _expect(list(part.features) == names, f"{where}: {names}", list(part.features))
+    for name, d in dataset.dimensions.items():
+        _expect_array(part.features[name], np.float32, (n, d), f"{where}: {name}")
+        _expect_finite(part, name, where)
+    _validate_labels(dataset, part.labels, n, where)
+    _expect_range(part.speakers, dataset.n_speakers, f"{where}: speakers")
+
+
+def _validate_labels(dataset: DialogueDataset, labels: np.ndarray, n: int, where: str) -> None:
+    c = len(dataset.labels)
+    if dataset.multilabel:
+        _expect_array(labels, np.float32, (n, c), f"{where}: labels")
+        zeros_and_ones = bool(np.isin(labels, (0.0, 1.0)).all())
+        _expect(zeros_and_ones, f"{where}: labels 0 and 1", f"{labels.min()} to {labels.max()}")
+    else:
+        _expect_array(labels, np.int64, (n,), f"{where}: labels")
+        _expect_range(labels, c, f"{where}: labels")
+
+
+def _expect_finite(part: Dialogues, name: str, where: str) -> None:
+    x = part.features[name]
+    with np.errstate(invalid="ignore"):
+        total = x.sum(dtype=np.float64)  # quicker than isfinite, and as sure: float32 values cannot overflow float64
+    if not np.isfinite(total):
+        row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+        ends = np.cumsum(part.lengths)
+        dialogue = int(np.searchsorted(ends, row, side="right"))
+        place = row - int(ends[dialogue] - part.lengths[dialogue]) + 1
+        message = f"utterance {place} of dialogue {part.ids[dialogue]} has a value that is not finite"
+        raise InputError(f"{where}: {name}: {message}; mend or remove it in the source")
+
+
+def _expect_array(array: np.ndarray, dtype: type, shape: tuple[int, ...], what: str) -> None:
+    expected = f"{what} {np.dtype(dtype)} of shape {shape}"
+    _expect(array.dtype == dtype and array.shape == shape, expected, f"{array.dtype} of shape {array.shape}")
+
+
+def _expect_range(array: np.ndarray, end: int, what: str) -> None:
+    low, high = int(array.min()), int(array.max())
+    _expect(low >= 0 and high < end, f"{what} from 0 to {end - 1}", f"{low} to {high}")
+
+
+def _expect(condition: bool, expected: str, got: object) -> None:
+    if not condition:
+        raise InputError(f"{expected} expected, got {got}")
