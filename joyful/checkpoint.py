@@ -6,6 +6,7 @@ place first and the JSON after it, both whole or not at all, so a kill at any mo
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from dataclasses import dataclass
@@ -14,12 +15,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from joyful.records import InputError
-from joyful.results import write_bytes, write_json
+from joyful.results import write_file, write_json
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,22 @@ class Checkpoint:
 def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
     """Put a checkpoint in place and remove the tensor files of older ones by that name. Raises OSError where the disk refuses."""
     folder.mkdir(exist_ok=True)
-    data = save_tensors({key: value.detach().contiguous().cpu() for key, value in checkpoint.tensors.items()})
+    values = {key: value.detach().contiguous().cpu() for key, value in checkpoint.tensors.items()}
     tensors = f"{name}-{step}.safetensors"
-    write_bytes(folder / tensors, data)
-    document = {"tensors": tensors, "sha256": hashlib.sha256(data).hexdigest(), "state": checkpoint.state}
+    digest = ""
+
+    def save(temporary: Path) -> None:
+        nonlocal digest
+        try:
+            save_file(
+                values, temporary
+            )  # straight from the tensors' memory: a checkpoint costs no second copy of the model
+        except SafetensorError as error:
+            raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, str(error)) from error
+        digest = _sha256(temporary)
+
+    write_file(folder / tensors, save, sum(value.nbytes for value in values.values()))
+    document = {"tensors": tensors, "sha256": digest, "state": checkpoint.state}
     write_json(folder / f"{name}.json", document)
     for old in folder.glob(f"{name}-*.safetensors"):
         if old.name != tensors:
@@ -53,15 +65,19 @@ def read(folder: Path, name: str) -> Checkpoint | None:
         tensors, digest, state = document["tensors"], document["sha256"], document["state"]
         if Path(tensors).name != tensors or not isinstance(state, dict):
             raise ValueError("it names a file outside its folder, or holds no state")
-        data = (folder / tensors).read_bytes()
-        if hashlib.sha256(data).hexdigest() != digest:
+        if _sha256(folder / tensors) != digest:
             raise ValueError(f"{tensors} is not the file that was written (its SHA-256 differs)")
-        return Checkpoint(load_tensors(data), state)
+        return Checkpoint(load_file(folder / tensors), state)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise InputError(
             f"checkpoint {path}: expected a checkpoint written by joyful, got a damaged one ({error}); "
             "remove its files to begin from the start, or restore them"
         ) from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -141,7 +141,9 @@ def _interpolated_groups(u: Tensor, half: Tensor, b: Tensor) -> Any:
             continue
         everything = len(rows) == u.shape[0]
         cosines, last = _chebyshev(count, u.dtype)
-        nodes = b_middle + b_half * cosines
+        nodes = (b_middle + b_half * cosines).to(
+            u.dtype
+        )  # rounded once: near b = 0, where f is steepest, to many digits
         u_n, h_n = (u, half) if everything else (u[rows], half[rows])
         mean, variance = _moments(u_n, h_n, nodes)
         good = (mean @ last).abs().amax(dim=1) <= tolerance_mean
@@ -232,7 +234,7 @@ def _chebyshev(count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     coefficients."""
     angles = np.pi * (2 * np.arange(count) + 1) / (2 * count)
     last = 2 / count * np.cos(np.outer(angles, np.arange(count - 3, count)))
-    return torch.from_numpy(np.cos(angles)).to(dtype), torch.from_numpy(last).to(dtype)
+    return torch.from_numpy(np.cos(angles)), torch.from_numpy(last).to(dtype)
 
 
 def _matrix(b: Tensor, middle: float, half: float, count: int) -> Tensor:

@@ -6,6 +6,7 @@ b x are exact to s eps with s = |b| times the half range of x, and no form can p
 """
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from joyful import intermodal
 from joyful.intermodal import intermodal_softmax
 
 torch.set_num_threads(1)
+FUZZ_EXAMPLES = int(os.environ.get("JOYFUL_FUZZ_EXAMPLES", "60"))  # more of them finds more; 60 take about 2 s
 
 # (output, gradients) tolerated in each form; exact sums have rounding alone
 TOLERANCE = {
@@ -56,16 +58,17 @@ def errors(x, b, form, seed=0):
     output, grad_x, grad_b = fast(x, b, g, form)
     output_2, grad_x2, grad_b2 = plain(x, b, g)
     _, scale_x, scale_b = plain(x, b, g.abs())
-    # f' can be far smaller at every b than between two of them, where the interpolant has to follow it
-    between = torch.linspace(float(b.min()), float(b.max()), 401, dtype=torch.float64)
+    half = (x.amax(dim=1) - x.amin(dim=1)).double() / 2
+    # f' can be far smaller at every b than between two of them, where the interpolant has to follow it; and as x / half is
+    # exact to eps, a variance v half^2 is exact to 2 eps sqrt(v): v counts as 1e-4 at least
+    between = torch.linspace(float(b.detach().min()), float(b.detach().max()), 401, dtype=torch.float64)
     _, _, slopes = plain(x, between, torch.ones(x.shape[0], 401))
-    largest_slope = max(float(scale_b.max()), float(slopes.max() * g.abs().max()))
-    half = (x.amax(dim=1) - x.amin(dim=1)) / 2
+    possible = float(torch.maximum(slopes.max(), 1e-4 * half.square().sum()) * g.abs().max())
     return (
         float(((output - output_2).abs().amax(dim=1) / x.abs().amax(dim=1).clamp(min=1e-37)).max()),
         float(((grad_x - grad_x2).abs().amax(dim=1) / scale_x.abs().amax(dim=1)).max()),
         # 1e-43: squares of ranges below 1e-19 are float32 numbers with few digits left
-        float(((grad_b - grad_b2).abs().max() - 1e-43).clamp(min=0.0)) / max(largest_slope, 1e-300),
+        float(((grad_b - grad_b2).abs().max() - 1e-43).clamp(min=0.0)) / max(float(scale_b.max()), possible, 1e-300),
         float(b.abs().max() * half.max()),
     )
 
@@ -94,7 +97,9 @@ def uniform(*shape, seed=0):
 
 def outlier_rows(units):
     """All -1 but one, few, half, or all but one 1."""
-    return torch.stack([torch.where(torch.arange(units) < k, 1.0, -1.0) for k in (1, 3, units // 2, units - 1)]).double()
+    return torch.stack(
+        [torch.where(torch.arange(units) < k, 1.0, -1.0) for k in (1, 3, units // 2, units - 1)]
+    ).double()
 
 
 @CASES
@@ -204,25 +209,27 @@ def inputs(draw):
 
 
 @CASES
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=FUZZ_EXAMPLES, deadline=None)
 @given(inputs())
 def test_any_input(form, dtype, values):
     x, b = values
     assert_close(x.to(dtype), b.to(dtype), form)
 
 
-@pytest.mark.parametrize("form", ["exact", "interpolated"])
-def test_a_row_does_not_depend_on_the_others(form):
-    x = (10.0 ** torch.linspace(-1, 1.5, 9)[:, None]) * uniform(9, 61).float()
-    b, g = uniform(53, seed=1).float(), torch.ones(9, 53)
+@CASES
+def test_a_row_does_not_depend_on_the_others(form, dtype):
+    # but for the last bit or two: the matrix product adds in another order for another number of rows
+    x = (10.0 ** torch.linspace(-1, 1.5, 9, dtype=torch.float64)[:, None] * uniform(9, 61)).to(dtype)
+    b, g = uniform(53, seed=1).to(dtype), torch.ones(9, 53, dtype=dtype)
+    eps = torch.finfo(dtype).eps
     together, gradient, _ = fast(x, b, g, form)
     backwards, _, _ = fast(x.flip(0), b, g, form)
     for row in range(9):
-        limit = 1e-7 * float(x[row].abs().max())
+        limit = 4 * eps * float(x[row].abs().max())
         alone, gradient_alone, _ = fast(x[row : row + 1], b, g[:1], form)
         torch.testing.assert_close(alone[0], together[row], rtol=0, atol=limit)
         torch.testing.assert_close(backwards[8 - row], together[row], rtol=0, atol=limit)
-        torch.testing.assert_close(gradient_alone[0], gradient[row], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(gradient_alone[0], gradient[row], rtol=0, atol=200 * eps)
 
 
 @pytest.mark.parametrize("form", ["exact", "interpolated"])
@@ -311,7 +318,7 @@ def test_16_nodes_at_the_initial_ranges():
         used = nodes_used(intermodal_softmax(x, b))
         assert used[16] >= 38
         assert sum(used.values()) == used[16] + used.get(32, 0) == 40
-        assert_close(x[:3], b, "interpolated")
+        assert_close(x[:3].detach(), b, "interpolated")
         assert 16 not in nodes_used(intermodal_softmax(x, 5 * b)), "the count does not follow the range"
 
 

@@ -80,7 +80,9 @@ def test_multiruns_repeat_single_runs_byte_for_byte(tmp_path):
         assert done.returncode == 0, done.stderr
     single = call("run.py", *TINY, "loss=smoothl1", "weights.encoder_loss_weight=0.03", cwd=tmp_path)
     folders = {name: tmp_path / "multirun" / name for name in ("basic", "joblib")}
-    digests = {name: [(folder / str(i) / "history.parquet").read_bytes() for i in range(4)] for name, folder in folders.items()}
+    digests = {
+        name: [(folder / str(i) / "history.parquet").read_bytes() for i in range(4)] for name, folder in folders.items()
+    }
     assert digests["basic"] == digests["joblib"]
     assert len(set(digests["basic"])) == 4
     assert digests["basic"][2] == (folder_named_in(single.stdout) / "history.parquet").read_bytes()
@@ -159,7 +161,10 @@ def test_every_flag_has_its_hydra_form_which_composes(flags, expected):
         node = config
         for part in name.split("."):
             node = node[part]
-        assert str(node).lower() in (value.strip("'").lower(), str(float(value)) if value.replace(".", "").isdigit() else value)
+        assert str(node).lower() in (
+            value.strip("'").lower(),
+            str(float(value)) if value.replace(".", "").isdigit() else value,
+        )
 
 
 def test_accepted_flags_change_nothing():

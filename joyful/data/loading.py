@@ -123,7 +123,8 @@ def _digest(settings: DataSettings, source: ModuleType, encoder: SentenceEncoder
     parts = {
         "version": [PREPARED_VERSION, prepared.FORMAT_VERSION],
         "settings": settings.model_dump(exclude={"root", "cache", "text_encoder"}),
-        "encoder": encoder.identity if encoder else None,
+        # no encoder because text is not asked for, and none because none is set, are different requests
+        "encoder": encoder.identity if encoder else settings.text_encoder is None,
         "code": [prepared.sha256(path) for path in sorted(_FOLDER.glob("*.py"))],
         "files": [[path.name, _file_digest(path, stamps)] for path in source.source_files(settings)],
     }

@@ -5,7 +5,7 @@ writes it, under its `lock`, through `RunFolder`; any process reads all runs bel
 """
 
 from joyful.records import InputError
-from joyful.results.files import write_bytes, write_json
+from joyful.results.files import write_bytes, write_file, write_json
 from joyful.results.lock import RunLock, lock
 from joyful.results.provenance import git_state, versions
 from joyful.results.reading import arm_columns, load
@@ -44,5 +44,6 @@ __all__ = [
     "read_run",
     "versions",
     "write_bytes",
+    "write_file",
     "write_json",
 ]

@@ -11,7 +11,7 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +32,33 @@ def write_bytes(path: str | os.PathLike[str], data: bytes | bytearray | memoryvi
     Raises ResultsError when the disk refuses; the temporary file is gone then. What stood at `path` before still
     stands, or, where only the folder's own fsync failed, `data` stands whole in its place.
     """
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.write(data)
+
+    write_file(path, write, len(data))
+
+
+def write_file(path: str | os.PathLike[str], write: Callable[[Path], None], size: int) -> None:
+    """As `write_bytes`, for a library that writes the file itself: `write` is given the temporary path, which exists.
+
+    size: about how many bytes it will be, for messages. Only OSError may leave `write` when the disk refuses.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            write(temporary)
+            _sync_file(temporary)
             os.replace(temporary, path)
         except BaseException:  # an interrupt too must leave no half file behind
             temporary.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
     except OSError as error:
-        raise ResultsError(error.errno, _explain(path, len(data), error)) from error
+        raise ResultsError(error.errno, _explain(path, size, error)) from error
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -135,6 +146,14 @@ def remove_leftovers(folder: Path) -> list[str]:
         except OSError:
             continue  # another opener was quicker, or the folder is read-only: a leftover does no harm
     return removed
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

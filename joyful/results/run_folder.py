@@ -160,7 +160,7 @@ class RunFolder:
     def _current_digest(self) -> str:
         if self._digest is None:
             # A write failed where nobody can tell whether the rename was done: only the file knows.
-            self._digest = _sha256(read_bounded(self.path / HISTORY, tables.MAXIMUM_BYTES))
+            self._digest = _sha256(_verified_history(self.path, self.info))
         return self._digest
 
 

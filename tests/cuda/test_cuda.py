@@ -6,7 +6,9 @@ import torch
 from joyful.data.batching import epoch_order
 from joyful.testing.runs import tiny_coach, tiny_settings
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: torch.cuda.is_available() is False")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device here: torch.cuda.is_available() is False"
+)
 
 
 @pytest.mark.parametrize("overrides", [(), ("model.context=transformer", "fusion=auto"), ("weighting=adaptive",)])
@@ -23,7 +25,9 @@ def test_cuda_and_processor_curves_agree(overrides):
 def test_the_step_never_waits_for_the_device():
     settings = tiny_settings("model.context=transformer")
     coach = tiny_coach(settings, device="cuda")
-    batches = [coach.splits["train"].batch(part) for part in epoch_order(len(coach.splits["train"]), 2, settings.seed, 1)]
+    batches = [
+        coach.splits["train"].batch(part) for part in epoch_order(len(coach.splits["train"]), 2, settings.seed, 1)
+    ]
     coach._train_step(batches[0], 1, None, {})  # the first step sets up libraries, which may wait
     torch.cuda.set_sync_debug_mode("error")
     try:

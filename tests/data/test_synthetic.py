@@ -57,7 +57,9 @@ def test_emotions_have_inertia_and_contagion():
 
 
 def test_a_missing_split_is_refused():
-    bad = settings().data.model_copy(update={"synthetic": settings().data.synthetic.model_copy(update={"dialogues": {"train": 3}})})
+    bad = settings().data.model_copy(
+        update={"synthetic": settings().data.synthetic.model_copy(update={"dialogues": {"train": 3}})}
+    )
     with pytest.raises(InputError, match=r"data\.synthetic: expected dialogues for train, dev, test"):
         synthetic.read(bad)
 
