@@ -137,7 +137,7 @@ class Coach:
         s, step = self.settings, self.step
         self.model.train()
         draws = Draws(s.seed, epoch, step)
-        contrast = s.weights.cl_loss_weight > 0 or running is not None
+        contrast = self.loss_weight_config.cl_loss_weight > 0 or running is not None
         with self._autocast():
             output = self.model(batch, draws, draws if contrast else None)
         parts = objective.components(output, batch, self._criterion, s.loss.encoder_reduction)

@@ -71,22 +71,24 @@ def dialogue_of(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor,
 
 @lru_cache(maxsize=256)
 def attention_blocks(lengths: tuple[int, ...], wp: int, wf: int, device: torch.device) -> AttentionBlocks:
-    """Blocks for attention inside the window (wp = wf = -1: the whole dialogue). Cached: evaluation batches come
-    again."""
+    """Blocks for attention inside the window. Cached: evaluation batches come again.
+
+    wp = wf = -1: each block is a whole dialogue. Longer dialogues come first, as packing for recurrent layers wants them.
+    """
     n, block = sum(lengths), max(lengths)
     if wp >= 0 and wf >= 0:
         block = min(block, BLOCK)
     queries: list[np.ndarray] = []
     keys: list[np.ndarray] = []
-    start = 0
-    for length in lengths:
+    starts = np.cumsum(lengths) - lengths
+    for dialogue in np.argsort(-np.asarray(lengths), kind="stable"):
+        start, length = int(starts[dialogue]), lengths[dialogue]
         for first in range(0, length, block):
             last = min(first + block, length)
             low = 0 if wp < 0 else max(0, first - wp)
             high = length if wf < 0 else min(length, last + wf)
             queries.append(np.arange(start + first, start + last))
             keys.append(np.arange(start + low, start + high))
-        start += length
     q_size, k_size = max(map(len, queries)), max(map(len, keys))
     queries_GQ = np.full((len(queries), q_size), n)
     keys_GK = np.full((len(keys), k_size), n)

@@ -9,10 +9,12 @@ Shape letters: N utterances, E edges, S speakers, R = 2 S^2 relations, H hidden.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from joyful.dialogue_graph import AttentionBlocks, Edges
 
@@ -102,5 +104,8 @@ def block_attention(q_NH: Tensor, k_NH: Tensor, v_NH: Tensor, blocks: AttentionB
         return blocks.gather(x, places).unflatten(2, (heads, -1)).transpose(1, 2)
 
     q, k, v = split(q_NH, blocks.queries), split(k_NH, blocks.keys), split(v_NH, blocks.keys)
-    attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=blocks.bias.to(q.dtype))
+    # CUDA's fused kernels do not repeat their bits in the backward pass; the plain one does, and this is a small part
+    kernel = sdpa_kernel(SDPBackend.MATH) if q.is_cuda else nullcontext()
+    with kernel:
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=blocks.bias.to(q.dtype))
     return blocks.scatter(attended.transpose(1, 2).flatten(2))

@@ -141,9 +141,8 @@ def _interpolated_groups(u: Tensor, half: Tensor, b: Tensor) -> Any:
             continue
         everything = len(rows) == u.shape[0]
         cosines, last = _chebyshev(count, u.dtype)
-        nodes = (b_middle + b_half * cosines).to(
-            u.dtype
-        )  # rounded once: near b = 0, where f is steepest, to many digits
+        # rounded once: near b = 0, where f is steepest, a node keeps all its digits
+        nodes = (b_middle + b_half * cosines).to(u.dtype)
         u_n, h_n = (u, half) if everything else (u[rows], half[rows])
         mean, variance = _moments(u_n, h_n, nodes)
         good = (mean @ last).abs().amax(dim=1) <= tolerance_mean

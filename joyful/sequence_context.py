@@ -73,11 +73,12 @@ class RecurrentContext(nn.Module):
         self.project = nn.Linear(2 * hidden, hidden)
 
     def forward(self, x_ND: Tensor, lengths: tuple[int, ...], blocks: AttentionBlocks, draws: Draws | None) -> Tensor:
-        sizes = torch.tensor(lengths)  # on the host, where packing wants it
+        # Longest first, as the blocks come, and on the host: packing need not sort, which would wait for the device.
+        sizes = torch.tensor(sorted(lengths, reverse=True))
         for number, layer in enumerate(self.layers):
             x_ND = dropout(x_ND, self.drop, draws, f"context.{number}")
             padded_BTD = blocks.gather(x_ND, blocks.queries)
-            packed = pack_padded_sequence(padded_BTD, sizes, batch_first=True, enforce_sorted=False)
+            packed = pack_padded_sequence(padded_BTD, sizes, batch_first=True, enforce_sorted=True)
             output, _ = layer(packed)
             unpacked, _ = pad_packed_sequence(output, batch_first=True, total_length=padded_BTD.shape[1])
             x_ND = blocks.scatter(unpacked)

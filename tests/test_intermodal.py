@@ -116,6 +116,16 @@ def test_ranges_off_zero(form, dtype, offset, r):
 
 
 @CASES
+def test_long_range_that_ends_near_zero(form, dtype):
+    # f is steepest at b = 0: a node there that is rounded like the largest b is off by 3e-6
+    angles = torch.pi * (torch.arange(400, dtype=torch.float64) + 0.5) / 400
+    b = -27.073184725329472 + 28.486465508613726 * torch.cos(angles)
+    for row in (torch.tensor([[-1.0, 1.0]]), outlier_rows(60)):
+        assert_close(row.to(dtype), b.to(dtype), form)
+        assert_close(row.to(dtype), -b.to(dtype), form)
+
+
+@CASES
 @pytest.mark.parametrize("r", [0.1, 1.0, 4.0, 16.0])
 def test_rows_of_two_values_at_the_width_of_the_reference(form, dtype, r):
     # 460 equal terms: a float32 sum that adds them one after another is off by 1e-5

@@ -136,11 +136,11 @@ def test_another_process_draws_the_same():
 
 
 def test_nothing_is_drawn_from_global_generators():
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     DRAWS.dropout(torch.ones(50), 0.5, "x")
     host_generator(1, "a").random(5)
     assert torch.equal(torch.get_rng_state(), torch_state)
-    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == numpy_state).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

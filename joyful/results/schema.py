@@ -35,8 +35,8 @@ HISTORY_COLUMNS: dict[str, str] = {
     **{f"loss_{name}": f"raw {name} loss, before its weight" for name in COMPONENTS},
     **{f"weight_{name}": f"weight of the {name} loss in the sum" for name in COMPONENTS},
     **{f"share_{name}": f"weighted {name} loss / loss_total" for name in COMPONENTS},
-    "encoder_gradient_ratio": "norm of the weighted encoder gradient / of the classification one, on the fusion; train",
-    "encoder_gradient_cosine": "cosine between these two gradients, -1 to 1; train rows",
+    "encoder_gradient_ratio": "norm of the weighted encoder gradient / of the classification one, on the fusion",
+    "encoder_gradient_cosine": "cosine between these two, -1 to 1; train rows, and dev rows inside an epoch",
     "lr": "learning rate of the optimizer",
 }
 

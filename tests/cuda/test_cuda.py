@@ -22,8 +22,9 @@ def test_cuda_and_processor_curves_agree(overrides):
         assert cuda == pytest.approx(cpu, rel=1e-3)
 
 
-def test_the_step_never_waits_for_the_device():
-    settings = tiny_settings("model.context=transformer")
+@pytest.mark.parametrize("context", ["transformer", "gru", "lstm"])
+def test_the_step_never_waits_for_the_device(context):
+    settings = tiny_settings(f"model.context={context}")
     coach = tiny_coach(settings, device="cuda")
     batches = [
         coach.splits["train"].batch(part) for part in epoch_order(len(coach.splits["train"]), 2, settings.seed, 1)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from joyful.config import check
 from joyful.data import synthetic
 from joyful.data.loading import load
 from joyful.records import InputError
 from joyful.testing.runs import compose_plain, tiny_coach
-from joyful.config import check
 
 
 def settings(*overrides: str):

@@ -92,6 +92,11 @@ def test_equality_and_text():
     )
 
 
+def test_what_may_be_updated_is_no_key():
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(LossWeightConfig())
+
+
 def losses(*values):
     return tuple(torch.tensor(value, requires_grad=True) for value in values)
 
@@ -162,8 +167,9 @@ def test_one_element_counts_as_a_scalar():
 def test_what_is_no_scalar_tensor_is_refused_by_name(place, bad):
     given = list(losses(1.0, 1.0, 1.0, 1.0))
     given[place] = bad
-    with pytest.raises(ValueError, match=f"{COMPONENTS[place]} loss: expected a scalar tensor, got .*reduce it"):
-        compute_training_loss(*given[:3], LossWeightConfig(), given[3])
+    for gate_reg in (given[3], None) if place < 3 else (given[3],):
+        with pytest.raises(ValueError, match=f"{COMPONENTS[place]} loss: expected a scalar tensor, got .*reduce it"):
+            compute_training_loss(*given[:3], LossWeightConfig(), gate_reg)
 
 
 def test_total_of_tensor_weights_by_hand():
