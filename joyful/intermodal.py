@@ -22,7 +22,6 @@ modalities.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -127,11 +126,8 @@ class _Intermodal(torch.autograd.Function):
 def _interpolated_groups(u: Tensor, half: Tensor, b: Tensor) -> Any:
     """Groups of rows by the nodes that they need (host decisions: for the processor only)."""
     low, high = float(b.min()), float(b.max())
-    if not math.isfinite(low) or not math.isfinite(high):
-        yield _exact_group(u, half, b, None)
-        return
     b_middle, b_half = (low + high) / 2, (high - low) / 2
-    reach = half.squeeze(1).double() * b_half  # r of each row
+    reach = half.squeeze(1).double() * b_half  # r of each row; with NaN or infinity in it or in b below no bound
     pending = torch.ones(u.shape[0], dtype=torch.bool)
     tolerance_mean, tolerance_variance = _TOLERANCE[u.dtype]
     for count in NODES:

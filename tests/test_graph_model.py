@@ -176,6 +176,17 @@ def test_training_pass_is_a_function_of_the_draws():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("name", ["dropout", "input_dropout", "node_dropout"])
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_each_kind_of_dropout_acts_in_training_alone(context, name):
+    off = {"dropout": 0.0, "input_dropout": 0.0, "node_dropout": 0.0}
+    batch = random_split(LENGTHS).batch(np.arange(len(LENGTHS)))
+    plain, dropping = (build({"context": context, **off, **change})[0].eval() for change in ({}, {name: 0.5}))
+    assert torch.equal(plain(batch, DRAWS).logits, plain(batch).logits)
+    assert torch.equal(dropping(batch).logits, plain(batch).logits)
+    assert not torch.allclose(dropping(batch, DRAWS).logits, plain(batch).logits)
+
+
 def test_views_change_nothing_but_the_contrastive_loss():
     model, split = build()
     model.train()

@@ -97,6 +97,11 @@ def test_coordinates_are_uncorrelated(other):
     assert abs(float(torch.corrcoef(pair)[0, 1])) < 4 / 40_000**0.5  # 4 standard errors of no correlation
 
 
+def test_uniform_is_exact_over_all_16_bit_numbers(monkeypatch):
+    monkeypatch.setattr(Draws, "bits16", lambda *_: torch.arange(-32768, 32768, dtype=torch.int16))
+    assert torch.equal(DRAWS.uniform((65536,), "", "cpu", ""), torch.arange(65536) / 65536)
+
+
 def test_uniform_range_and_moments():
     x = uniform()
     assert float(x.min()) >= 0
