@@ -11,11 +11,12 @@ Shape letters: B dialogues, N utterances, E edges, G attention blocks, Q queries
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from joyful.records import Batch
 
 #: Longest block of queries. With bounded windows a long dialogue is cut into blocks, so memory grows with N, not N^2.
 BLOCK = 64
@@ -55,6 +56,32 @@ class AttentionBlocks:
         return blocks.reshape(-1, blocks.shape[-1]).index_select(0, self.place)
 
 
+@dataclass(frozen=True)
+class Structure:
+    """All that a model asks of a batch's lengths: whole dialogues and windows as attention blocks, the window's edges, and
+    first place and length of each utterance's dialogue, (N,) each."""
+
+    dialogues: AttentionBlocks
+    window: AttentionBlocks
+    edges: Edges
+    first: Tensor
+    length: Tensor
+
+
+def structure(batch: Batch, wp: int, wf: int) -> Structure:
+    """The structure of a batch under a window, made once in the batch's life."""
+    if (wp, wf) not in batch.structures:
+        lengths, device = batch.lengths, batch.speakers.device
+        batch.structures[wp, wf] = Structure(
+            attention_blocks(lengths, -1, -1, device),
+            attention_blocks(lengths, wp, wf, device),
+            window_edges(lengths, wp, wf, device),
+            *dialogue_of(lengths, device),
+        )
+    found: Structure = batch.structures[wp, wf]
+    return found
+
+
 def window_edges(lengths: tuple[int, ...], wp: int, wf: int, device: torch.device) -> Edges:
     """The edges of dialogues of these lengths, sorted by target, then source. wp, wf: utterances of past and future
     linked to each, -1 for all."""
@@ -69,9 +96,8 @@ def dialogue_of(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor,
     return _to(np.repeat(starts, counts), device), _to(np.repeat(counts, counts), device)
 
 
-@lru_cache(maxsize=256)
 def attention_blocks(lengths: tuple[int, ...], wp: int, wf: int, device: torch.device) -> AttentionBlocks:
-    """Blocks for attention inside the window. Cached: evaluation batches come again.
+    """Blocks for attention inside the window.
 
     wp = wf = -1: each block is a whole dialogue. Longer dialogues come first, as packing for recurrent layers wants them.
     """
@@ -107,7 +133,6 @@ def attention_blocks(lengths: tuple[int, ...], wp: int, wf: int, device: torch.d
     return AttentionBlocks(_to(queries_GQ, device), _to(keys_GK, device), _to(bias, device), _to(place_N, device))
 
 
-@lru_cache(maxsize=256)
 def _window_edges(lengths: tuple[int, ...], wp: int, wf: int) -> tuple[np.ndarray, np.ndarray]:
     counts = np.asarray(lengths)
     first = np.repeat(np.cumsum(counts) - counts, counts)

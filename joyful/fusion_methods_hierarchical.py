@@ -50,7 +50,10 @@ class DialogueGate(nn.Module):
     def forward(self, latent_NL: Tensor, state_L: Tensor) -> tuple[Tensor, Tensor]:
         joined = torch.cat([latent_NL, state_L.to(latent_NL.dtype).expand_as(latent_NL)], dim=1)
         temporal, forget, entry = (getattr(self, name)(joined) for name in self.gates)
-        gate_reg = sum(((gate.float() - 0.5) ** 2).mean() for gate in (temporal, forget, entry))
+        gate_reg = sum(
+            ((gate.to(torch.promote_types(gate.dtype, torch.float32)) - 0.5) ** 2).mean()
+            for gate in (temporal, forget, entry)
+        )
         assert isinstance(gate_reg, Tensor)
         return self.fuse_out(temporal * (forget * state_L + entry * latent_NL)), gate_reg
 

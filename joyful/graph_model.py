@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from joyful import augmentation
 from joyful.config import ModelSettings
-from joyful.dialogue_graph import AttentionBlocks, Edges, attention_blocks, dialogue_of, window_edges
+from joyful.dialogue_graph import Structure, structure
 from joyful.fusion_methods import AutoFusion, FusionOutput
 from joyful.graph_layers import GraphTransformer, RelationalGraphConv, Speakers
 from joyful.losses.contrastive import info_nce
@@ -120,10 +120,8 @@ class GraphModel(nn.Module):
         )
 
     def forward(self, batch: Batch, draws: Draws | None = None, views: Draws | None = None) -> ModelOutput:
-        device = batch.speakers.device
-        settings, lengths = self.settings, batch.lengths
-        dialogues = attention_blocks(lengths, -1, -1, device)
-        edges = window_edges(lengths, settings.wp, settings.wf, device)
+        settings = self.settings
+        graph = structure(batch, settings.wp, settings.wf)
         speakers = Speakers(batch.speakers, batch.speaker_order, batch.speaker_rank, batch.speaker_sizes)
 
         features = {m: batch.features[m] for m in self.fusion.dimensions}
@@ -137,25 +135,22 @@ class GraphModel(nn.Module):
         if self.speaker is not None:
             parts.append(self.speaker(batch.speakers))
         node_NH = self.context(
-            torch.cat([part.to(fusion.fused.dtype) for part in parts], dim=1), lengths, dialogues, draws
+            torch.cat([part.to(fusion.fused.dtype) for part in parts], dim=1), batch.lengths, graph.dialogues, draws
         )
         node_NH = dropout(node_NH, settings.node_dropout, draws, "node")
 
-        anchor_NH = self.graph_conv(node_NH, speakers, edges)
-        window = attention_blocks(lengths, settings.wp, settings.wf, device)
-        graph = nn.functional.leaky_relu(self._normalise(self.graph_transformer(anchor_NH, window)))
+        anchor_NH = self.graph_conv(node_NH, speakers, graph.edges)
+        hidden_NH = nn.functional.leaky_relu(self._normalise(self.graph_transformer(anchor_NH, graph.window)))
         if settings.concat_gin_gout:
-            graph = torch.cat([node_NH, graph], dim=1)
+            hidden_NH = torch.cat([node_NH, hidden_NH], dim=1)
         if self.highway is not None:
-            graph = self.highway(graph)
-        hidden = dropout(self.linear(graph).relu(), settings.dropout, draws, "classifier")
-        contrastive = (
-            node_NH.new_zeros(())
-            if views is None
-            else self._contrast(node_NH, anchor_NH, speakers, edges, dialogues, lengths, views)
-        )
+            hidden_NH = self.highway(hidden_NH)
+        hidden_NH = dropout(self.linear(hidden_NH).relu(), settings.dropout, draws, "classifier")
+        contrastive = node_NH.new_zeros(())
+        if views is not None:
+            contrastive = self._contrast(node_NH, anchor_NH, speakers, graph, views)
         unimodal = {m: head(features[m], draws, f"unimodal.{m}") for m, head in self.unimodal.items()}
-        return ModelOutput(self.classifier(hidden).float(), contrastive, fusion, unimodal)
+        return ModelOutput(self.classifier(hidden_NH).float(), contrastive, fusion, unimodal)
 
     def _normalise(self, x_NH: Tensor) -> Tensor:
         # a batch of one utterance has no variance: it is normalised by the running one
@@ -169,20 +164,12 @@ class GraphModel(nn.Module):
         )
 
     def _contrast(
-        self,
-        node_NH: Tensor,
-        anchor_NH: Tensor,
-        speakers: Speakers,
-        edges: Edges,
-        dialogues: AttentionBlocks,
-        lengths: tuple[int, ...],
-        views: Draws,
+        self, node_NH: Tensor, anchor_NH: Tensor, speakers: Speakers, graph: Structure, views: Draws
     ) -> Tensor:
         """InfoNCE between the clean graph and each of the two augmented ones, added."""
         c = self.settings.contrastive
-        first_N, length_N = dialogue_of(lengths, node_NH.device)
-        rewired = augmentation.rewire(edges, first_N, length_N, c.edge_perturbation, views, "view1")
-        extended = augmentation.add_neighbours(edges, node_NH, dialogues, c.neighbours)
+        rewired = augmentation.rewire(graph.edges, graph.first, graph.length, c.edge_perturbation, views, "view1")
+        extended = augmentation.add_neighbours(graph.edges, node_NH, graph.dialogues, c.neighbours)
         masked1 = augmentation.mask_features(node_NH, c.feature_mask, views, "view1.features")
         masked2 = augmentation.mask_features(node_NH, c.feature_mask, views, "view2.features")
         view1_NH = self.graph_conv(masked1, speakers, rewired)

@@ -10,8 +10,8 @@ This module imports neither torch nor pandas, so that readers of results and com
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,6 +82,7 @@ class Batch:
     speakers: (N,) int64.                             lengths: B host integers, sum N.
     speaker_order: (N,) places sorted by speaker.     speaker_rank: (N,) the inverse permutation.
     speaker_sizes: S host integers, utterances of each speaker slot, sum N.
+    structures: what joyful.dialogue_graph derived from the lengths, kept as long as the batch is: evaluation batches come again.
     """
 
     features: dict[str, Tensor]
@@ -91,6 +92,7 @@ class Batch:
     speaker_order: Tensor
     speaker_rank: Tensor
     speaker_sizes: tuple[int, ...]
+    structures: dict[tuple[int, int], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def n_utterances(self) -> int:

@@ -55,7 +55,11 @@ class FocalLoss(nn.Module):
             values = -self.alpha * _focus(log_right.exp(), self.gamma) * weights * log_right
         if self.reduction == "none":
             return values
-        return values.sum() if self.reduction == "sum" else values.sum() / weights.sum()
+        return (
+            values.sum()
+            if self.reduction == "sum"
+            else values.sum() / weights.sum().clamp(min=torch.finfo(logits.dtype).tiny)
+        )
 
 
 class NLLLoss(nn.Module):
@@ -76,7 +80,11 @@ class NLLLoss(nn.Module):
             return functional.binary_cross_entropy_with_logits(
                 logits, labels.to(logits.dtype), weight=self.class_weights
             )
-        return functional.cross_entropy(logits, labels, weight=self.class_weights)
+        if self.class_weights is None:
+            return functional.cross_entropy(logits, labels)
+        # a batch whose classes all have weight 0 (none of them occurs in training) has loss 0, not 0 / 0
+        total = functional.cross_entropy(logits, labels, weight=self.class_weights, reduction="sum")
+        return total / self.class_weights[labels].sum().clamp(min=torch.finfo(logits.dtype).tiny)
 
 
 def class_weights(frequencies: Tensor, scheme: str) -> Tensor | None:
