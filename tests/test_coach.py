@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from joyful import checkpoint
 from joyful.coach import TrainingFailedError
@@ -14,6 +13,7 @@ from joyful.data.batching import epoch_order
 from joyful.losses.weights import LossWeightConfig
 from joyful.randomness import Draws
 from joyful.records import COMPONENTS, InputError
+from joyful.testing.host_reads import NoHostReads
 from joyful.testing.runs import tiny_coach, tiny_settings
 
 
@@ -233,15 +233,6 @@ def test_epochs_come_in_order():
         coach.train_epoch(2)
 
 
-class _NoHostReads(TorchDispatchMode):
-    """Fails where a tensor's value is read by the host: on CUDA that would be a wait for the device."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert "_local_scalar_dense" not in str(func), f"host read in the step: {func}"
-        assert "nonzero" not in str(func), f"shape that depends on data in the step: {func}"
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
 def test_the_training_step_reads_nothing_on_the_host(overrides):
     # the interpolated form decides its nodes on the host, on the processor only; CUDA takes the exact one. Packing for the
@@ -253,7 +244,7 @@ def test_the_training_step_reads_nothing_on_the_host(overrides):
     order = epoch_order(len(coach.splits["train"]), 2, settings.seed, 1)
     coach._train_step(coach.splits["train"].batch(order[0]), 1, None, {})
     batch = coach.splits["train"].batch(order[1])
-    with _NoHostReads():
+    with NoHostReads():
         coach._train_step(batch, 3, None, {})
 
 
