@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ class Coach:
         self.best: dict[str, float] = {}  # dev f1_weighted, epoch, step and test scores of the best evaluation
         self._stale_epochs = 0
         self.stamp: dict[str, str] = {}  # what a checkpoint must agree with to be resumed: see joyful.experiment
+        self.before_write: Callable[[], None] | None = None  # may raise, where the folder is no longer this process's
 
     @property
     def finished(self) -> bool:
@@ -277,6 +278,8 @@ class Coach:
     def _write(self, name: str) -> None:
         if self.checkpoints is None:
             return
+        if self.before_write is not None:
+            self.before_write()
         tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
         if name == "best":
             state: dict[str, Any] = {"best": self.best}

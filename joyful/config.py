@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from joyful.records import MODALITIES, InputError
+
+#: Settings that say where things lie, not what is trained: a resumed run, or sweep, may give them anew.
+PLACES = ("data.root", "data.cache", "resume", "fork", "sweep_name")
 
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -23,6 +26,7 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 Window = Annotated[int, Field(ge=-1, le=100_000)]
 LearningRate = Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Model = TypeVar("Model", bound=BaseModel)
 ModalityLetters = Literal["a", "t", "v", "at", "av", "tv", "atv"]
 
 
@@ -192,10 +196,16 @@ def check(config: Mapping[str, Any]) -> Settings:
 
     Raises InputError with one line for each setting at fault: its dotted name, what was expected, what came.
     """
+    return validate(Settings, config)
+
+
+def validate(model: type[Model], values: Mapping[str, Any], prefix: str = "") -> Model:
+    """The typed form of `values`. prefix: what stands before a setting's dotted name in messages. Raises InputError as `check`."""
     try:
-        return Settings.model_validate(dict(config))
+        return model.model_validate(dict(values))
     except ValidationError as error:
-        raise InputError("; ".join(dict.fromkeys(_explain(detail) for detail in error.errors()))) from None
+        lines = dict.fromkeys(f"{prefix}{_explain(detail, model, prefix)}" for detail in error.errors())
+        raise InputError("; ".join(lines)) from None
 
 
 def config_hash(settings: Settings) -> str:
@@ -226,22 +236,23 @@ _EXPECTED = {
 }  # fmt: skip
 
 
-def _explain(detail: ErrorDetails) -> str:
+def _explain(detail: ErrorDetails, model: type[BaseModel], prefix: str) -> str:
     location = [str(part) for part in detail["loc"] if not _is_union_branch(part)]
     name, kind, context = ".".join(location), detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         return f"{name}: there is no such setting; `python run.py --cfg job` lists them all"
     if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
-        expected = _range_of(location) or detail["msg"]
+        expected = _range_of(model, location) or detail["msg"]
     elif kind == "literal_error":
         expected = f"one of {context['expected']}"
     elif kind == "string_pattern_mismatch":
         expected = f"a name of letters, digits and _ . - only (pattern {context['pattern']})"
     else:
-        expected = _EXPECTED.get(kind, detail["msg"]) + _range_of(location, prefix=" ")
+        expected = _EXPECTED.get(kind, detail["msg"]) + _range_of(model, location, prefix=" ")
     came = "nothing" if kind == "missing" else repr(detail["input"])
-    description = _description_of(location)
-    return f"{name}: expected {expected}, got {came}{f' ({description})' if description else ''}; set {name}=VALUE"
+    description = _description_of(model, location)
+    about = f" ({description})" if description else ""
+    return f"{name}: expected {expected}, got {came}{about}; set {prefix}{name}=VALUE"
 
 
 def _is_union_branch(part: str | int) -> bool:
@@ -251,8 +262,8 @@ def _is_union_branch(part: str | int) -> bool:
     )
 
 
-def _field_of(location: list[str]) -> Any:
-    model: Any = Settings
+def _field_of(root: type[BaseModel], location: list[str]) -> Any:
+    model: Any = root
     field = None
     for part in location:
         if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
@@ -263,13 +274,13 @@ def _field_of(location: list[str]) -> Any:
     return field
 
 
-def _description_of(location: list[str]) -> str:
-    field = _field_of(location)
+def _description_of(model: type[BaseModel], location: list[str]) -> str:
+    field = _field_of(model, location)
     return (field.description or "") if field is not None else ""
 
 
-def _range_of(location: list[str], prefix: str = "") -> str:
-    field = _field_of(location)
+def _range_of(model: type[BaseModel], location: list[str], prefix: str = "") -> str:
+    field = _field_of(model, location)
     if field is None:
         return ""
     bounds: dict[str, Any] = {}

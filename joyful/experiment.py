@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from joyful import checkpoint, results
 from joyful.coach import Coach, TrainingFailedError
-from joyful.config import Settings, check, config_hash, differences
+from joyful.config import PLACES, Settings, check, config_hash, differences
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
 from joyful.fusion_methods import AutoFusion
@@ -31,11 +31,9 @@ from joyful.fusion_methods_hierarchical import AutoFusion_Hierarchical
 from joyful.graph_model import GraphModel, initialise, standardise
 from joyful.objective import reconstruction_criterion
 from joyful.progress import TrainingProgress, closing_table
-from joyful.records import DialogueDataset, InputError
+from joyful.records import DialogueDataset, EpochRecord, InputError
 
 OBJECTIVE = "best dev f1_weighted"
-#: Settings that say where things lie, not what is trained: a resumed run may give them anew.
-PLACES = ("data.root", "data.cache", "resume", "fork", "sweep_name")
 
 
 class Interrupted(BaseException):  # (not an error: like KeyboardInterrupt, no `except Exception` may swallow it)
@@ -44,6 +42,20 @@ class Interrupted(BaseException):  # (not an error: like KeyboardInterrupt, no `
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.code = 128 + number
+
+
+class PrunedError(Exception):
+    """The observer ended the run before its time; its folder says so, and holds all that was trained."""
+
+
+class Observer(Protocol):
+    """Whoever watches a run from outside, as a sweep does. Both may raise to end the run, then nothing more is written."""
+
+    def before_write(self) -> None:
+        """Called before each change of the run's folder."""
+
+    def evaluated(self, record: EpochRecord, best: Mapping[str, float]) -> bool:
+        """Called after each evaluation, before it is written, with the best one so far. False prunes the run."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,8 @@ class Request:
     overridden: tuple[str, ...]
     folder: Path
     multirun: bool
+    #: Seconds to wait for another writer of the folder to end; after them its lock is taken from it.
+    take_over_after: float | None = None
 
 
 def build_fusion(settings: Settings, dimensions: Mapping[str, int]) -> AutoFusion:
@@ -110,12 +124,12 @@ def data_digest(data: DialogueDataset) -> str:
     return digest.hexdigest()[:16]
 
 
-def train_run(request: Request) -> float:
+def train_run(request: Request, observer: Observer | None = None) -> float:
     """Train one run, or go on with it, and return its objective: the best dev weighted F1, to be maximised.
 
     A folder that already holds this very run is gone on with, or, if complete, only asked for its objective.
     Raises InputError for bad settings and data, before anything is trained; TrainingFailedError where a loss is not finite (the
-    run's status is failed then); Interrupted on SIGTERM and SIGINT (status interrupted).
+    run's status is failed then); Interrupted on SIGTERM and SIGINT (status interrupted); PrunedError where the observer says so.
     """
     config, source = _merged(request)
     settings = check(config)
@@ -126,14 +140,16 @@ def train_run(request: Request) -> float:
     data = load(settings.data, settings.modality_names)
     header = _header(settings, config, request, device, threads)
     folder.mkdir(parents=True, exist_ok=True)
-    with results.lock(folder), _signals():
+    with results.lock(folder, request.take_over_after), _signals():
         run, finished = _open_or_create(folder, header)
         if finished:
             return float(run.info["objective"])
         try:
-            return _train(run, settings, data, device, source)
-        except TrainingFailedError as error:
-            run.set_status("failed", str(error))
+            return _train(run, settings, data, device, source, observer)
+        except (PrunedError, InputError, results.ResultsError):
+            raise
+        except Exception as error:
+            run.set_status("failed", describe_failure(error))
             raise
         except (Interrupted, KeyboardInterrupt) as signal_:
             run.set_status(
@@ -142,8 +158,23 @@ def train_run(request: Request) -> float:
             raise
 
 
+def describe_failure(error: BaseException) -> str:
+    """Why a run failed, in one line; for want of memory, what would need less."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+        return (
+            "out of memory; lower training.batch_size or the sizes of the model, or run fewer workers on this machine"
+        )
+    words = " ".join(str(error).split())[:500]
+    return words if isinstance(error, TrainingFailedError) else f"{type(error).__name__}: {words}"
+
+
 def _train(
-    run: results.RunFolder, settings: Settings, data: DialogueDataset, device: torch.device, source: Path | None
+    run: results.RunFolder,
+    settings: Settings,
+    data: DialogueDataset,
+    device: torch.device,
+    source: Path | None,
+    observer: Observer | None,
 ) -> float:
     started = time.monotonic()
     splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
@@ -151,10 +182,14 @@ def _train(
     standardise(model, splits["train"].features)
     coach = Coach(settings, model.to(device), splits, len(data.labels), device, run.path / "checkpoint")
     coach.stamp = {"config_hash": config_hash(settings), "data": data_digest(data)}
+    before_write = observer.before_write if observer is not None else _nothing
+    coach.before_write = before_write
     history, timing = _restore(run, coach, source)
+    before_write()
     run.set_status("running")
     with TrainingProgress(settings.training.epochs, coach.epoch) as progress:
         for record in coach.train():
+            go_on = observer is None or observer.evaluated(record, coach.best)
             clock = time.monotonic()
             history += record.rows
             run.write_history(history)
@@ -162,13 +197,23 @@ def _train(
             timing += [{"epoch": record.epoch, "phase": phase, "seconds": value} for phase, value in seconds.items()]
             run.write_timing(timing)
             progress.show(record)
+            if not go_on:
+                reason = f"pruned at epoch {record.epoch:g} of {settings.training.epochs}"
+                run.set_status("pruned", reason, objective=coach.best["f1_weighted"])
+                raise PrunedError(reason)
     objective = coach.best["f1_weighted"]
+    before_write()
     run.set_status("completed", objective=objective)
-    closing_table(
-        f"joyful {data.name}, seed {settings.seed}",
-        run.path, "completed", coach.best, settings.training.epochs, time.monotonic() - started,
-    )  # fmt: skip
+    if observer is None:
+        closing_table(
+            f"joyful {data.name}, seed {settings.seed}",
+            run.path, "completed", coach.best, settings.training.epochs, time.monotonic() - started,
+        )  # fmt: skip
     return objective
+
+
+def _nothing() -> None:
+    pass
 
 
 def _merged(request: Request) -> tuple[dict[str, Any], Path | None]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
@@ -19,7 +21,22 @@ class JoyfulSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         root = Path(__file__).resolve().parent.parent
         if (root / "sweeps").is_dir():
-            search_path.append(provider="joyful", path=f"file://{root}")
+            search_path.append(provider="joyful", path=f"{SweepSource.scheme()}://{root}")
+
+
+class SweepSource(FileConfigSource):
+    """Files whose settings are those of the whole configuration, without Hydra's line `# @package _global_` at their head: the
+    first line of a sweep's file is the command that runs it."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "joyful"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The file, with the package _global_."""
+        result = super().load_config(config_path)
+        result.header["package"] = result.header.get("package") or "_global_"
+        return result
 
 
 def _sweep_folder(sweep_name: str | None, dated: str) -> str:

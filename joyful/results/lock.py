@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -47,12 +48,29 @@ class RunLock:
 _held: set[RunLock] = set()
 
 
-def lock(path: str | os.PathLike[str]) -> RunLock:
-    """Take the lock of the run folder `path` without waiting, and hold it until `release` or the process's death.
+def lock(path: str | os.PathLike[str], take_over_after: float | None = None) -> RunLock:
+    """Take the lock of the run folder `path` and hold it until `release` or the process's death.
 
+    take_over_after: None does not wait for another holder; a number of seconds waits so long and then puts a lock of its own in
+    place of the other's. That is for a caller who knows that the holder has lost its right to the folder and will not write.
     The folder must exist. A second taker, in another process or in this one, gets an InputError that says who holds it.
     Raises ResultsError where the filesystem has no locks.
     """
+    if take_over_after is None:
+        return _lock_at_once(path)
+    deadline = time.monotonic() + take_over_after
+    while True:
+        try:
+            return _lock_at_once(path)
+        except InputError:
+            if time.monotonic() > deadline:
+                break
+        time.sleep(0.1)
+    (Path(path) / LOCK).unlink(missing_ok=True)  # the other holds a file that has no name any more
+    return _lock_at_once(path)
+
+
+def _lock_at_once(path: str | os.PathLike[str]) -> RunLock:
     import fcntl  # not on Windows; there is no run without it
 
     folder = Path(path)

@@ -1,0 +1,143 @@
+"""The database of a sweep: its URL, Optuna's storage in it, an engine for our own tables, and patience with its pauses."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from joyful.records import InputError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: A database that does not answer is asked again for so long, in seconds: a restart takes less.
+PATIENCE = 120.0
+
+#: Seconds that SQLite waits for another writer.
+BUSY_SECONDS = 30
+
+#: File systems of other machines, where SQLite's write-ahead log does not work.
+_NETWORK = ("nfs", "cifs", "smb", "9p", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs", "afs")
+
+
+def storage_url(storage: str | None, folder: Path) -> URL:
+    """The database of a sweep in `folder`: the URL given, or study.db in the folder.
+
+    Raises InputError for anything but SQLite files and PostgreSQL, and where the driver is not installed.
+    """
+    if storage is None:
+        return URL.create("sqlite", database=str(folder.absolute() / "study.db"))
+    wish = "expected sqlite:///FILE or postgresql://USER@HOST/NAME"
+    try:
+        url = make_url(storage)
+    except ArgumentError:
+        raise InputError(f"hydra.sweeper.storage: {wish}, got {storage!r}") from None
+    backend = url.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise InputError(f"hydra.sweeper.storage: {wish}, got {backend}")
+    if backend == "sqlite" and url.database in (None, "", ":memory:"):
+        raise InputError(f"hydra.sweeper.storage: {wish}, got a database in memory, which no worker could share")
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername == "postgresql+psycopg" and importlib.util.find_spec("psycopg") is None:
+        raise InputError("hydra.sweeper.storage: PostgreSQL needs its driver; pip install 'joyful[postgres]'")
+    return url
+
+
+def text(url: URL) -> str:
+    """The URL with its password, for another process's make_url."""
+    return url.render_as_string(hide_password=False)
+
+
+def open_engine(url: URL) -> sqlalchemy.Engine:
+    """An engine for our own tables: short transactions, each begun by its write, so that SQLite can wait for the other writer."""
+    if url.get_backend_name() != "sqlite":
+        return sqlalchemy.create_engine(url, pool_pre_ping=True, pool_size=2, connect_args={"connect_timeout": 10})
+    engine = sqlalchemy.create_engine(url, connect_args={"timeout": BUSY_SECONDS}, poolclass=sqlalchemy.NullPool)
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: object, _: object) -> None:
+        # a power cut may cost the last sign of life, never the study: Optuna's own connections sync every commit
+        connection.execute("PRAGMA synchronous=NORMAL")  # type: ignore[attr-defined]
+
+    return engine
+
+
+def open_storage(url: URL) -> RDBStorage:
+    """Optuna's storage in that database, made where it is missing. Raises InputError where it cannot be had."""
+    sqlite = url.get_backend_name() == "sqlite"
+    try:
+        if sqlite:
+            _use_write_ahead_log(url)
+        connect = {"timeout": BUSY_SECONDS} if sqlite else {"connect_timeout": 10}
+        options = {"connect_args": connect} | ({} if sqlite else {"pool_pre_ping": True})
+        return retried(lambda: RDBStorage(text(url), engine_kwargs=options), patience=0.0)
+    except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError, NoSuchModuleError) as error:
+        raise InputError(
+            f"hydra.sweeper.storage: {url.render_as_string()} cannot be used ({_first_line(error)}); check that the database "
+            "runs, that the address is right and that its folder can be written"
+        ) from None
+
+
+def retried(action: Callable[[], T], patience: float = PATIENCE) -> T:
+    """The result of `action`, which may be repeated: a database that is busy or restarts is asked again, for `patience` seconds.
+
+    Raises what the action raised last. Only failures of the connection are repeated, not errors in what was asked.
+    """
+    deadline, pause = time.monotonic() + patience, 0.05
+    while True:
+        try:
+            return action()
+        except (DBAPIError, StorageInternalError) as error:
+            if not _is_passing(error) or time.monotonic() + pause > deadline:
+                raise
+            log.debug("the database does not answer (%s); asked again in %.2f s", _first_line(error), pause)
+        time.sleep(pause)
+        pause = min(2 * pause, 2.0)
+
+
+def _is_passing(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)):
+            return True
+        if isinstance(cause, DBAPIError) and cause.connection_invalidated:
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _use_write_ahead_log(url: URL) -> None:
+    import sqlite3
+
+    path = Path(str(url.database)).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mounts = [part for part in psutil.disk_partitions(all=True) if path.is_relative_to(part.mountpoint)]
+    kind = max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else ""
+    if kind.startswith(_NETWORK):
+        return
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.DatabaseError as error:
+        raise OSError(str(error)) from None
+    finally:
+        connection.close()
+
+
+def _first_line(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return next(iter(str(getattr(cause, "orig", None) or cause).splitlines()), type(cause).__name__)[:300]

@@ -1,0 +1,261 @@
+"""The driver of a sweep: starts workers through the launcher, and watches over them until all trials are finished.
+
+Where a launcher gives up because a worker died, it is called again, as long as something gets done. A signal ends the workers,
+within ten seconds, and leaves the trials resumable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from joyful.records import InputError
+from joyful.results import ResultsError
+from joyful.sweeper import ending, gpus, identity
+from joyful.sweeper.preparation import Sweep, prepare
+from joyful.sweeper.registry import Member
+from joyful.sweeper.status import Snapshot, snapshot
+from joyful.sweeper.study import quiet
+from joyful.sweeper.view import SweepView
+from joyful.sweeper.worker import BEAT
+
+log = logging.getLogger(__name__)
+
+#: Launches in a row in which nothing got done, after which the sweep ends (its trials stay resumable).
+MAXIMUM_IDLE_LAUNCHES = 3
+
+#: Seconds that a launcher takes at most to kill all its workers after one has died.
+COLLATERAL_SECONDS = 3.0
+
+#: Seconds that workers get to end after a signal; the whole must be below 10.
+STOP_SECONDS = 7.0
+
+
+class SignalReceived(BaseException):  # (like KeyboardInterrupt: no `except Exception` may swallow it)
+    """A signal reached the driver, and its workers were told to end; `code` is the exit code by convention."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+def door(
+    hydra_context: HydraContext,
+    config: DictConfig,
+    sampler: Any,
+    pruner: Any,
+    settings: Mapping[str, Any],
+    arguments: Sequence[str],
+) -> int:
+    """Run a sweep for a person at the shell; returns the exit code, after one clear line where it is not 0."""
+    try:
+        quiet()
+        return Driver(prepare(hydra_context, config, sampler, pruner, settings, arguments)).run()
+    except (InputError, ResultsError) as error:
+        return _say(str(error), 2)
+    except (SQLAlchemyError, StorageInternalError) as error:
+        return _say(f"the sweep's database does not answer ({error}); the same command goes on once it does", 1)
+    except SignalReceived as error:
+        return _say(f"interrupted by {error}; the same command goes on", error.code)
+    except KeyboardInterrupt:
+        return _say("interrupted by Ctrl-C before the sweep began; nothing is lost", 130)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"joyful: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+class Driver:
+    """Runs a prepared sweep with workers of its own; others may work on it at the same time."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep, self._registry = sweep, sweep.registry
+        self._access = sweep.task.access()
+        self._stopping = False
+        self._round = 0  # launches so far
+
+    def run(self) -> int:
+        """Launch workers until all trials are finished. Returns 0, or 1 where every trial failed or nothing gets done.
+
+        Raises SignalReceived, the workers having ended.
+        """
+        if self._finished():
+            log.info("all %d trials are finished; nothing to do", self._sweep.n_trials)
+            return ending.conclude(self._sweep, self._access)
+        self._me = self._registry.join("driver")
+        self._bury_dead()
+        done = threading.Event()
+        with SweepView(self._snapshot, self._sweep.folder) as view:
+            pulse = threading.Thread(target=self._pulse, args=(done, view), daemon=True)
+            pulse.start()
+            try:
+                with self._signals():
+                    gave_up = self._launch_until_finished()
+            finally:
+                done.set()
+                pulse.join()
+                self._registry.leave(self._me.id)
+        if gave_up:
+            return _say(gave_up, 1)
+        return ending.conclude(self._sweep, self._access)
+
+    # --- launching
+
+    def _launch_until_finished(self) -> str | None:
+        """Launch again and again; returns why it gave up, None when all trials are finished."""
+        idle = 0
+        reason = "the workers ended without a word"
+        while not self._finished():
+            before = self._progress()
+            try:
+                for returned in self._launcher().launch(self._jobs(), initial_job_idx=0):
+                    returned.return_value  # noqa: B018 - a job that failed raises here what it raised there
+            except Exception as error:
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+                log.warning("workers ended early (%s); started again", reason)
+            self._count_deaths()
+            idle = 0 if self._progress() > before else idle + 1
+            if idle >= MAXIMUM_IDLE_LAUNCHES and not self._finished():
+                return (
+                    f"no trial got on in {idle} starts of the workers ({reason}); mend the cause and give the same command "
+                    "again: it goes on"
+                )
+            self._round += 1
+        return None
+
+    def _n_workers(self) -> int:
+        """How many workers this driver starts: those asked for, where the launcher, the GPUs and the trials are enough."""
+        settings, launcher = self._sweep.task.settings, self._sweep.task.config.hydra.launcher
+        name = str(launcher._target_).rpartition(".")[2]
+        bounds = {"hydra.sweeper.n_jobs": settings.n_jobs, "the number of trials": self._sweep.n_trials}
+        if name == "BasicLauncher":
+            bounds["the basic launcher, which has one process (hydra/launcher=joblib has more)"] = 1
+        elif name == "JoblibLauncher":
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            bounds["the joblib launcher (hydra.launcher.n_jobs=N sets it)"] = (
+                cores if launcher.n_jobs < 0 else launcher.n_jobs
+            )
+        if name in ("BasicLauncher", "JoblibLauncher", "LocalLauncher"):
+            most = gpus.most_workers(settings.workers_per_gpu)
+            bounds["the GPUs (hydra.sweeper.workers_per_gpu=N)"] = settings.n_jobs if most is None else most
+        least = min(bounds, key=lambda bound: bounds[bound])
+        if bounds[least] < settings.n_jobs and self._round == 0:
+            log.info("%d worker(s) in place of hydra.sweeper.n_jobs=%d: %s", bounds[least], settings.n_jobs, least)
+        return bounds[least]
+
+    def _launcher(self) -> Any:
+        """The launcher that the configuration names, for jobs that run the worker's task without anybody's callbacks."""
+        task = self._sweep.task
+        context = HydraContext(task.hydra_context.config_loader, Callbacks(), task.hydra_context.execution_whitelist)
+        return Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=dataclasses.replace(task, driver=self._me.id), config=task.config
+        )
+
+    def _jobs(self) -> list[list[str]]:
+        """Override lists of the workers' jobs: folders of their own, and a value for whatever has none until a trial sets it."""
+        task = self._sweep.task
+        first = task.plan.first_overrides()
+        n_jobs = max(1, self._n_workers() - len(self._workers(gone=False)))
+        names = [f"{self._me.id[:6]}-{self._round}-{i}" for i in range(n_jobs)]
+        return [[*first, f"hydra.sweep.subdir=.workers/{name}", "hydra.output_subdir=null"] for name in names]
+
+    def _finished(self) -> bool:
+        shot = self._snapshot()
+        return shot.complete + shot.pruned + shot.failed >= shot.n_trials
+
+    def _progress(self) -> int:
+        shot, leases = self._snapshot(), self._registry.leases()
+        return 1000 * (shot.complete + shot.pruned + shot.failed) + sum(lease.epochs for lease in leases.values())
+
+    def _snapshot(self) -> Snapshot:
+        return snapshot(self._access, self._registry, self._sweep.task.settings.lease_seconds)
+
+    # --- the dead
+
+    def _count_deaths(self) -> None:
+        """After a launch: release what its dead workers held. One alone is counted as its trial's death; where several died, the
+        launcher killed the others with the first, and nobody can tell which trial was to blame."""
+        deadline = time.monotonic() + COLLATERAL_SECONDS
+        while self._workers(gone=False) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        dead = self._workers(gone=True)
+        leases = self._registry.leases()
+        held = [lease for lease in leases.values() if lease.owner in dead]
+        if len(held) == 1 and not self._stopping:
+            self._registry.claim(held[0].number, "", held[0], died=True)
+        for name in dead:
+            self._registry.leave(name)
+
+    def _workers(self, gone: bool) -> dict[str, Member]:
+        """This driver's workers that have ended on this machine (gone), or the others."""
+        mine = {n: m for n, m in self._registry.members().items() if m.role == "worker" and m.driver == self._me.id}
+        return {n: m for n, m in mine.items() if _is_gone(m) == gone}
+
+    def _bury_dead(self) -> None:
+        """Strike off members of this machine that ended without a word, under whatever driver: their trials are free."""
+        for name, member in self._registry.members().items():
+            if _is_gone(member):
+                self._registry.leave(name)
+
+    # --- watching
+
+    def _pulse(self, done: threading.Event, view: SweepView) -> None:
+        while not done.wait(BEAT):
+            try:
+                self._registry.beat(self._me.id)
+                view.update()
+            except Exception as error:  # the database is away for longer than it is waited for
+                log.warning("no sign of life could be given: %s", error)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Inside, SIGTERM, SIGINT and SIGHUP tell the workers to end, wait for them, and raise SignalReceived."""
+
+        def stop(number: int, frame: object) -> None:
+            if not self._stopping:
+                self._stopping = True
+                # in a thread: what the signal interrupted may hold a lock that the database's driver needs
+                stopping = threading.Thread(target=self._stop_workers, daemon=True)
+                stopping.start()
+                stopping.join(STOP_SECONDS + 1.0)
+            raise SignalReceived(number)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop_workers(self) -> None:
+        """Have this driver's workers end, and kill those of this machine that do not in time."""
+        self._registry.stop(self._me.id)
+        deadline = time.monotonic() + STOP_SECONDS
+        while alive := [m for m in self._workers(gone=False).values() if m.identity != self._me.identity]:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        for member in alive:
+            if identity.is_local(member.identity):
+                identity.kill(member.identity)
+                self._registry.leave(member.id)
+
+
+def _is_gone(member: Member) -> bool:
+    return identity.is_local(member.identity) and identity.is_gone(member.identity)

@@ -1,0 +1,110 @@
+"""The end of a sweep: a summary, the best settings as a configuration that runs, what mattered, and how to get the report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.text import Text
+
+from joyful.records import InputError
+from joyful.results import read_run, write_bytes, write_json
+from joyful.sweeper.status import best_trial, snapshot
+from joyful.sweeper.study import OVERRIDES, SAME_AS, StudyAccess
+from joyful.sweeper.view import line
+
+if TYPE_CHECKING:
+    from joyful.sweeper.preparation import Sweep
+
+#: In the sweep's folder: the best settings, for --config-dir, and the importance of each parameter.
+OVERLAY, IMPORTANCES = Path("experiment") / "best.yaml", "importances.json"
+
+#: Settings of a run that are not part of what was found.
+NOT_FOUND = ("seed", "role", "sweep_name", "resume", "fork", "device")
+
+
+def conclude(sweep: Sweep, access: StudyAccess) -> int:
+    """Write the overlay and the importances, print the summary on standard output; returns the exit code (1: all failed)."""
+    folder = sweep.folder
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    shot = snapshot(access, sweep.registry, sweep.task.settings.lease_seconds)
+    console.print(Text(line(shot)))
+    for number, reason in shot.failures.items():
+        console.print(Text(f"trial {number} failed: {reason}"))
+    if shot.failed == shot.n_trials:
+        print(
+            f"joyful: every trial failed; mend the cause, then python -m joyful.sweeper retry {folder} --failed, and the same "
+            "command again",
+            file=sys.stderr,
+        )
+        return 1
+    study = access.open()
+    best = best_trial(study)
+    if best is not None and not sweep.task.plan.trials:
+        _write_overlay(study, best, sweep, console)
+        _write_importances(study, folder, console)
+    console.print(Text(f"report: python -m analysis.report {shlex.quote(str(folder))}"))
+    console.print(Text(f"results: {folder}"))
+    return 0
+
+
+def _write_overlay(study: optuna.Study, best: FrozenTrial, sweep: Sweep, console: Console) -> None:
+    folder = sweep.folder
+    number = int(best.user_attrs.get(SAME_AS, best.number))  # where its configuration was trained
+    try:
+        info = read_run(folder / str(number))
+    except (InputError, OSError) as error:
+        console.print(Text(f"the best settings could not be written: {error}"))
+        return
+    names = set(best.params)
+    text = overlay(best, info["config"], info["choices"], names)
+    (folder / OVERLAY).parent.mkdir(exist_ok=True)
+    write_bytes(folder / OVERLAY, text.encode())
+    command = f"python run.py --config-dir {shlex.quote(str(folder))} experiment=best"
+    console.print(Text(f"best settings, as a configuration that runs: {command}"))
+
+
+def overlay(best: FrozenTrial, config: Mapping[str, Any], choices: Mapping[str, Any], names: set[str]) -> str:
+    """The YAML of an experiment: the group choices of the best trial's overrides, and the settings that its overrides gave."""
+    items = [item for item in shlex.split(str(best.user_attrs[OVERRIDES])) if "=" in item]
+    keys = [item.split("=", 1)[0] for item in items]
+    groups = [key for key in dict.fromkeys(keys) if key in choices and key not in ("experiment",)]
+    settings = [k for k in dict.fromkeys(keys) if k not in choices and not k.startswith(("+", "~", "hydra"))]
+    document: dict[str, Any] = {}
+    if groups:
+        document["defaults"] = [{f"override /{group}": choices[group]} for group in groups]
+    for name in settings:
+        if name.split(".")[0] not in NOT_FOUND:
+            _put(document, name.split("."), _get(config, name.split(".")))
+    head = f"# @package _global_\n# The best of the sweep: trial {best.number}, {best.values[0]:.4f} ({', '.join(sorted(names))})\n"
+    return head + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def _get(config: Any, parts: list[str]) -> Any:
+    return config if not parts else _get(config[parts[0]], parts[1:])
+
+
+def _put(document: dict[str, Any], parts: list[str], value: Any) -> None:
+    for part in parts[:-1]:
+        document = document.setdefault(part, {})
+    document[parts[-1]] = value
+
+
+def _write_importances(study: optuna.Study, folder: Path, console: Console) -> None:
+    """PED-ANOVA importances (Watanabe et al. 2023) of the first objective; needs no model of the objective."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < 4 or len({t.values[0] for t in complete}) < 2 or not complete[0].params:
+        return
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    target = (lambda trial: trial.values[0]) if len(study.directions) > 1 else None
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
+    values = {name: float(value) for name, value in found.items()}
+    write_json(folder / IMPORTANCES, values)
+    console.print(Text("importances: " + ", ".join(f"{name} {100 * value:.0f} %" for name, value in values.items())))

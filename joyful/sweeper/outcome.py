@@ -1,0 +1,48 @@
+"""What a finished trial's folder says: its objectives; and marking one whose process died."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from joyful import results
+from joyful.records import InputError
+from joyful.sweeper.settings import SweepSettings
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A job's configuration without Hydra's own part, resolved. Raises OmegaConf's errors."""
+    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    values = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def objectives(settings: SweepSettings, folder: Path, best_dev_f1: float) -> list[float]:
+    """The values of the sweep's objectives, in their order."""
+    found = {"dev_f1": best_dev_f1}
+    if "epochs_to_target" in settings.objectives:
+        assert settings.target is not None
+        found["epochs_to_target"] = epochs_to_target(folder, settings.target)
+    return [found[name] for name in settings.objectives]
+
+
+def epochs_to_target(folder: Path, target: float) -> float:
+    """Passes over the training split until dev weighted F1 first is at least `target`; the run's budget where it never is."""
+    run = results.RunFolder.open(folder)
+    rows = [row for row in run.history_rows() if row["split"] == "dev"]
+    reached = [float(row["epoch"]) for row in rows if row["f1_weighted"] >= target]
+    return min(reached) if reached else float(run.info["epochs"])
+
+
+def mark_failed(folder: Path, reason: str) -> None:
+    """Write into a run's folder that it failed, where there is a run that says otherwise; nothing where it cannot be."""
+    try:
+        with results.lock(folder, take_over_after=5.0):
+            run = results.RunFolder.open(folder)
+            if run.info["status"] in ("running", "interrupted"):
+                run.set_status("failed", reason)
+    except (InputError, OSError):
+        pass  # there is no run yet, or its disk is gone: the study says that the trial failed

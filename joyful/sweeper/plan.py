@@ -1,0 +1,194 @@
+"""What a sweep will try, fixed before anything is asked or trained: a search space, or a list of trials.
+
+The search space is read by hydra-optuna-sweeper's own code (`create_params_from_overrides`, private there: the version is
+pinned and tests/sweeper/test_contract.py holds it to what is used here).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+
+from joyful.records import InputError
+from joyful.sweeper.settings import CALIBRATION_SEEDS, SweepSettings
+
+#: Composes the configuration of a job under override strings, as Hydra does.
+Compose = Callable[[Sequence[str]], DictConfig]
+
+#: A full grid of more points is not listed.
+MAXIMUM_TRIALS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """space: parameter -> distribution (empty for a list of trials). fixed: overrides of every trial. trials: the overrides of
+    each trial of a list. grid: the parameters of each trial of a grid. n_trials: how many there will be."""
+
+    n_trials: int
+    fixed: tuple[str, ...]
+    space: Mapping[str, BaseDistribution] = field(default_factory=dict)
+    trials: tuple[tuple[str, ...], ...] | None = None
+    grid: tuple[Mapping[str, Any], ...] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """What may not change while a study lives, as JSON can hold it."""
+        return {
+            "space": {name: json.loads(distribution_to_json(d)) for name, d in sorted(self.space.items())},
+            "trials": [" ".join(trial) for trial in self.trials] if self.trials is not None else None,
+        }
+
+    def varied(self) -> set[str]:
+        """Names of the settings and groups that differ between trials."""
+        if self.trials is None:
+            return set(self.space)
+        pairs = {tuple(item.split("=", 1)) for trial in self.trials for item in trial if "=" in item}
+        names = [name for name, _ in pairs]
+        return {name for name in names if names.count(name) > 1}
+
+    def first_overrides(self) -> list[str]:
+        """The overrides of a trial that can be composed without asking: the first of a list, the low corner of a space."""
+        if self.grid is not None:
+            return self.overrides(0, self.grid[0])
+        return self.overrides(0, {name: _extremes(distribution)[0] for name, distribution in self.space.items()})
+
+    def overrides(self, number: int, params: Mapping[str, Any]) -> list[str]:
+        """Trial `number`'s overrides, given its parameters."""
+        own = self.trials[number] if self.trials is not None else [override(n, v) for n, v in params.items()]
+        return [*self.fixed, *own]
+
+
+def override(name: str, value: Any) -> str:
+    """NAME=VALUE, as the search space's own code writes it."""
+    return f"{name}={value}"
+
+
+def make_plan(settings: SweepSettings, arguments: Sequence[str], grid: bool) -> Plan:
+    """The plan of a command line. grid: the sampler is GridSampler.
+
+    Raises InputError for a search space that cannot be searched and for a list of trials beside a search space.
+    """
+    from hydra.errors import HydraException
+    from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
+
+    inputs = [f"{name}={value}" for name, value in settings.params.items()] + list(arguments)
+    try:
+        space, fixed_values, fixed = create_params_from_overrides(inputs)
+    except (HydraException, ValueError, NotImplementedError, AssertionError) as error:
+        raise InputError(
+            f"search space: {_one_line(error)}; expected NAME=interval(LOW, HIGH), choice(A, B) or range(LOW, HIGH, step=S), "
+            "LOW below HIGH"
+        ) from None
+    space = {name: distribution for name, distribution in space.items() if name not in fixed_values}
+    _check_ranges(space)
+    fixed = [override(name, value) for name, value in fixed_values.items()] + fixed
+    listed = _listed(settings)
+    if listed is not None:
+        if space:
+            raise InputError(
+                f"hydra.sweeper: expected a list of trials (trials or arms) or a search space, got both ({', '.join(space)}); "
+                "give these one value each"
+            )
+        return Plan(len(listed), tuple(fixed), trials=tuple(listed))
+    if not space:
+        raise InputError(
+            "hydra.sweeper: expected a search space, got none; give weights.encoder_loss_weight='interval(0.01,0.1)' or the "
+            "like on the command line or in hydra.sweeper.params, or a list by hydra.sweeper.trials or hydra.sweeper.arms"
+        )
+    if grid:
+        points = _grid(space, settings.n_trials)
+        return Plan(len(points), tuple(fixed), space, grid=points)
+    return Plan(settings.n_trials, tuple(fixed), space)
+
+
+def check_compositions(plan: Plan, compose: Compose, check: Callable[[DictConfig], None]) -> None:
+    """Compose and check what the plan will try: every trial of a list; of a space both ends and every choice of each parameter.
+
+    Raises InputError with the overrides at fault, before any trial exists.
+    """
+    for overrides in _samples(plan):
+        try:
+            check(compose(overrides))
+        except Exception as error:
+            raise InputError(f"{' '.join(overrides[len(plan.fixed) :]) or 'the sweep'}: {_one_line(error)}") from None
+
+
+def _samples(plan: Plan) -> list[list[str]]:
+    if plan.trials is not None:
+        return [plan.overrides(number, {}) for number in range(plan.n_trials)]
+    values = {name: _extremes(distribution) for name, distribution in plan.space.items()}
+    # together: first with first, second with second, ... so that each value is composed once, not each combination
+    length = max(map(len, values.values()))
+    return [plan.overrides(0, {name: v[min(i, len(v) - 1)] for name, v in values.items()}) for i in range(length)]
+
+
+def _extremes(distribution: BaseDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    return [distribution.low, distribution.high]
+
+
+def _check_ranges(space: Mapping[str, BaseDistribution]) -> None:
+    for name, distribution in space.items():
+        if isinstance(distribution, CategoricalDistribution) and not distribution.choices:
+            raise InputError(f"search space: {name}: expected at least one choice, got none")
+        if isinstance(distribution, FloatDistribution) and distribution.low == distribution.high:
+            raise InputError(
+                f"search space: {name}: expected a range, got the one value {distribution.low}; set {name}={distribution.low}"
+            )
+
+
+def _listed(settings: SweepSettings) -> list[tuple[str, ...]] | None:
+    if settings.trials:
+        return [tuple(_split(trial, "trials")) for trial in settings.trials]
+    if not settings.arms:
+        return None
+    arms = [tuple(_split(arm, "arms")) for arm in settings.arms]
+    if len(arms) < 2 or len(set(arms)) < len(arms):
+        raise InputError(f"hydra.sweeper.arms: expected two or more different arms, got {settings.arms}")
+    calibration = [(*arms[0], f"seed={seed}", "role=calibration") for seed in CALIBRATION_SEEDS]
+    pairs = [(*arm, f"seed={seed}") for seed in range(1, settings.pairs + 1) for arm in arms]
+    return (calibration if settings.calibration else []) + pairs
+
+
+def _split(text: str, name: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"hydra.sweeper.{name}: {text!r}: {error}; close the quotes") from None
+
+
+def _grid(space: Mapping[str, BaseDistribution], limit: int) -> tuple[dict[str, Any], ...]:
+    from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
+
+    try:
+        axes = {name: list(OptunaSweeperImpl._to_grid_sampler_choices(d)) for name, d in space.items()}
+    except ValueError:
+        raise InputError(
+            "hydra/sweeper/sampler=grid: expected choices or ranges with a step, got an interval; use choice(...) or another "
+            "sampler"
+        ) from None
+    size = 1
+    for values in axes.values():
+        size *= len(values)
+    if size > MAXIMUM_TRIALS:
+        raise InputError(f"hydra/sweeper/sampler=grid: expected at most {MAXIMUM_TRIALS} points, got {size}")
+    points = itertools.islice(itertools.product(*axes.values()), limit)
+    return tuple(dict(zip(axes, values, strict=True)) for values in points)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]

@@ -1,0 +1,170 @@
+"""Everything before a sweep's first worker: checks all that can be checked, then opens the study and creates its trials."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.types import HydraContext
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from joyful.config import PLACES, check
+from joyful.records import InputError
+from joyful.results import write_json
+from joyful.sweeper import outcome
+from joyful.sweeper.database import open_engine, open_storage, storage_url, text
+from joyful.sweeper.plan import Plan, check_compositions, make_plan
+from joyful.sweeper.registry import Registry, Watch
+from joyful.sweeper.settings import check_settings
+from joyful.sweeper.status import SWEEP_FILE
+from joyful.sweeper.study import enqueue, open_or_create, sampler_factory
+from joyful.sweeper.worker import WorkerTask
+
+#: Modules whose samplers and pruners a configuration may name.
+SAMPLERS = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
+PRUNERS = ("optuna.pruners.*",)
+
+#: Settings that may differ between two commands of one sweep: places, and on what the trials are trained.
+MAY_DIFFER = (*PLACES, "device", "training.threads")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that is ready to run. task: what its workers do, but for the driver's id. n_trials: trials of the study."""
+
+    task: WorkerTask
+    registry: Registry
+    folder: Path
+    n_trials: int
+
+
+def prepare(
+    hydra_context: HydraContext,
+    config: DictConfig,
+    sampler: Any,
+    pruner: Any,
+    settings: Mapping[str, Any],
+    arguments: Sequence[str],
+) -> Sweep:
+    """Everything before the first worker: the study, with all its trials. Raises InputError for bad input, creating no trial."""
+    build = _sampler_builder(sampler)
+    try:
+        pruner_ = instantiate(pruner, _execution_whitelist_=PRUNERS)
+    except Exception as error:
+        raise InputError(f"hydra/sweeper/pruner: {' '.join(str(error).split())[:500]}") from None
+    values = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
+    assert isinstance(values, dict)
+    checked = check_settings({str(k): v for k, v in values.items()}, type(pruner_).__name__)
+    grid = build.kind is optuna.samplers.GridSampler
+    plan = make_plan(checked, arguments, grid)
+    compose = partial(_compose, hydra_context, config)
+    check_compositions(plan, compose, lambda job: _check_job(job, plan))
+    first = outcome.plain(compose(plan.first_overrides()))
+    folder = Path(config.hydra.sweep.dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"hydra.sweep.dir={folder} cannot be made ({error.strerror}); choose another folder") from None
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"hydra.sweep.dir={folder} cannot be written; choose another folder")
+    url = storage_url(checked.storage, folder)
+    backend = open_storage(url)
+    name = checked.study_name or folder.name
+    description = plan.describe() | {
+        "objectives": checked.objectives,
+        "target": checked.target,
+        "base": _without_places(first),
+    }
+    study_id = open_or_create(backend, name, checked.directions, description)
+    registry = Registry(open_engine(url), study_id)
+    seed = build.seed if build.seed is not None else int(first["seed"])
+    if grid:  # its points are the trials' fixed parameters
+        sampler_for = sampler_factory(optuna.samplers.RandomSampler, seed, reseed=True)
+    else:
+        sampler_for = sampler_factory(build, seed, reseed=build.kind is not optuna.samplers.QMCSampler)
+    task = WorkerTask(
+        HydraContext(hydra_context.config_loader, hydra_context.callbacks, hydra_context.execution_whitelist),
+        config, checked, plan, text(url), name, study_id, "", sampler_for, pruner_,
+    )  # fmt: skip
+    with _alone(registry, checked.lease_seconds):
+        n_trials = enqueue(backend, study_id, plan)
+    write_json(
+        folder / SWEEP_FILE,
+        {"study_name": name, "storage": None if checked.storage is None else url.render_as_string()},
+    )
+    return Sweep(task, registry, folder, n_trials)
+
+
+@dataclass(frozen=True)
+class _SamplerBuilder:
+    """A sampler's class or factory, called again for each trial with a seed of its own. Picklable."""
+
+    config: Any
+    kind: Any
+    seed: int | None
+
+    def __call__(self, seed: int) -> optuna.samplers.BaseSampler:
+        return instantiate({**self.config, "seed": seed}, _execution_whitelist_=SAMPLERS)
+
+
+def _sampler_builder(config: Any) -> _SamplerBuilder:
+    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else dict(config)
+    assert isinstance(plain, dict)
+    values = {str(key): value for key, value in plain.items()}
+    try:
+        sampler = instantiate(values, _execution_whitelist_=SAMPLERS)
+    except Exception as error:
+        raise InputError(f"hydra/sweeper/sampler: {' '.join(str(error).split())[:500]}") from None
+    kind = sampler.func if isinstance(sampler, partial) else type(sampler)
+    return _SamplerBuilder(values, kind, values.get("seed"))
+
+
+def _compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    job = hydra_context.config_loader.load_sweep_config(config, list(overrides))
+    with open_dict(job):
+        job.hydra.job.id, job.hydra.job.num = "0", 0
+    return job
+
+
+def _check_job(job: DictConfig, plan: Plan) -> None:
+    settings = check(outcome.plain(job))
+    gate = "weights.gate_reg_weight"
+    if gate in plan.varied() and settings.fusion.name == "auto":
+        raise InputError(
+            f"{gate} is searched, but fusion=auto has no gates; set fusion=hierarchical or leave {gate} out"
+        )
+
+
+def _without_places(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What a study's trials were begun with: under other base settings they would compare nothing."""
+    return {
+        key: _without_places(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if f"{prefix}{key}" not in MAY_DIFFER
+    }
+
+
+@contextmanager
+def _alone(registry: Registry, lease_seconds: float) -> Iterator[None]:
+    """One driver at a time creates trials. Trial number -1 stands for the right to do so."""
+    me, watch = registry.join("driver"), Watch(lease_seconds)
+    try:
+        while True:
+            members = registry.members()
+            watch.look(members)
+            before = registry.leases().get(-1)
+            free = before is None or not before.owner or watch.is_dead(members.get(before.owner))
+            if free and registry.claim(-1, me.id, before) is not None:
+                break
+            time.sleep(0.2)
+        yield
+    finally:
+        registry.leave(me.id)

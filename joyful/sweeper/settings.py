@@ -1,0 +1,80 @@
+"""The settings of hydra/sweeper=optuna_pruned (conf/hydra/sweeper/optuna_pruned.yaml), with units and ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from joyful.config import Positive, validate
+from joyful.records import InputError
+
+Direction = Literal["maximize", "minimize"]
+
+#: Objective -> the direction in which it is better.
+OBJECTIVES: dict[str, Direction] = {"dev_f1": "maximize", "epochs_to_target": "minimize"}
+
+#: Seeds of the calibration runs of the baseline arm.
+CALIBRATION_SEEDS = (9000, 9001, 9002)
+
+
+class SweepSettings(BaseModel):
+    """What `hydra.sweeper` holds, but for the sampler and the pruner."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    n_trials: Positive = Field(description="trials of the study in all; the same command again adds none")
+    n_jobs: Annotated[int, Field(ge=1, le=10_000)] = Field(description="workers that this command starts")
+    params: dict[str, Any] = Field(
+        description="search space: name -> interval(...), choice(...), range(...) or a value"
+    )
+    trials: list[str] | None = Field(description="override strings of the trials, run in that order and exactly those")
+    arms: list[str] | None = Field(description="override strings of the arms, the first the baseline")
+    pairs: Annotated[int, Field(ge=1, le=1000)] = Field(description="seeds of each arm, from 1 (with arms)")
+    calibration: bool = Field(description="run the baseline arm on seeds 9000 to 9002 first (with arms)")
+    objectives: list[Literal["dev_f1", "epochs_to_target"]] = Field(
+        min_length=1, max_length=2, description="what is searched for: dev_f1 up, epochs_to_target down"
+    )
+    target: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        description="dev weighted F1 that epochs_to_target waits for"
+    )
+    storage: str | None = Field(description="database URL (sqlite or postgresql); null: study.db in the sweep folder")
+    study_name: str | None = Field(description="name of the study; null: the sweep folder's name")
+    workers_per_gpu: Positive = Field(description="workers that share a GPU")
+    lease_seconds: Annotated[float, Field(ge=5.0, le=86_400.0)] = Field(
+        description="seconds without a sign of life after which a worker on another machine counts as dead"
+    )
+
+    @property
+    def directions(self) -> list[Direction]:
+        """Optuna's direction of each objective."""
+        return [OBJECTIVES[name] for name in self.objectives]
+
+
+def check_settings(values: Mapping[str, Any], pruner: str) -> SweepSettings:
+    """The typed settings. pruner: the name of its class, "NopPruner" for none.
+
+    Raises InputError for values out of range and for combinations that make no sense.
+    """
+    settings = validate(SweepSettings, values, prefix="hydra.sweeper.")
+    if len(set(settings.objectives)) != len(settings.objectives):
+        raise InputError(f"hydra.sweeper.objectives: expected each once, got {settings.objectives}")
+    if "epochs_to_target" in settings.objectives and settings.target is None:
+        raise InputError(
+            "hydra.sweeper.objectives has epochs_to_target: set hydra.sweeper.target=0.62 (a dev weighted F1)"
+        )
+    if len(settings.objectives) > 1 and pruner != "NopPruner":
+        raise InputError(
+            f"hydra/sweeper/pruner: expected none for a search with several objectives, got {pruner}: pruning ranks trials "
+            "by one value; set hydra/sweeper/pruner=none"
+        )
+    if settings.objectives == ["epochs_to_target"] and pruner != "NopPruner":
+        raise InputError(
+            f"hydra/sweeper/pruner: expected none for the objective epochs_to_target, got {pruner}: it has no value before "
+            "the target is reached; set hydra/sweeper/pruner=none"
+        )
+    given = [name for name in ("trials", "arms", "params") if getattr(settings, name)]
+    if len(given) > 1:
+        raise InputError(f"hydra.sweeper: expected one of trials, arms and params, got {' and '.join(given)}; keep one")
+    return settings

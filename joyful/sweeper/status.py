@@ -1,0 +1,160 @@
+"""What a sweep looks like from outside, whether it runs or is dead: counts, the best so far, workers, time left."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from joyful.records import InputError
+from joyful.sweeper import identity
+from joyful.sweeper.database import open_engine, open_storage, storage_url
+from joyful.sweeper.registry import Member, Registry, Watch
+from joyful.sweeper.study import OWN, REASON, StudyAccess
+
+#: Beside study.db in a sweep's folder: where its study is.
+SWEEP_FILE = "sweep.json"
+
+#: The keys that `python -m joyful.sweeper status --json` promises; others follow.
+PROMISED = (
+    "n_trials", "complete", "pruned", "failed", "running", "waiting", "best_value", "best_params", "workers"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Trials by state: running ones have a live worker; those whose worker died wait for another.
+
+    best_value: of the first objective, None while nothing is complete; best_params: its parameters, or the overrides of a trial
+    from a list. workers: processes alive that take trials. seconds_left: estimated, None while nothing is finished.
+    """
+
+    name: str
+    n_trials: int
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    waiting: int
+    best_value: float | None
+    best_trial: int | None
+    best_params: Mapping[str, Any]
+    workers: int
+    seconds_left: float | None
+    failures: Mapping[int, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The snapshot as JSON can hold it, the promised keys first."""
+        values = asdict(self)
+        return {name: values[name] for name in (*PROMISED, *(n for n in values if n not in PROMISED))}
+
+
+def snapshot(access: StudyAccess, registry: Registry, lease_seconds: float, watch: Watch | None = None) -> Snapshot:
+    """The sweep now. watch: an observer's memory, for members of other machines; without it they count as alive."""
+    study = access.open()
+    trials = study.get_trials(deepcopy=False)
+    members, leases = registry.members(), registry.leases()
+    watch = watch or Watch(lease_seconds)
+    watch.look(members)
+    live = {name for name, member in members.items() if not watch.is_dead(member)}
+    by_state = {state: [t for t in trials if t.state == state] for state in TrialState}
+    running = [t for t in by_state[TrialState.RUNNING] if t.number in leases and leases[t.number].owner in live]
+    workers = sum(1 for name in live if members[name].role == "worker")
+    best = best_trial(study)
+    waiting = len(by_state[TrialState.WAITING]) + len(by_state[TrialState.RUNNING]) - len(running)
+    return Snapshot(
+        name=access.name,
+        n_trials=len(trials),
+        complete=len(by_state[TrialState.COMPLETE]),
+        pruned=len(by_state[TrialState.PRUNED]),
+        failed=len(by_state[TrialState.FAIL]),
+        running=len(running),
+        waiting=waiting,
+        best_value=best.values[0] if best is not None else None,
+        best_trial=best.number if best is not None else None,
+        best_params=described(best) if best is not None else {},
+        workers=workers,
+        seconds_left=_seconds_left(trials, len(running) + waiting, max(workers, 1)),
+        failures={t.number: str(t.user_attrs.get(REASON, "")) for t in by_state[TrialState.FAIL]},
+    )
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The completed trial with the best first objective, the earliest among equals; None where none is complete."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not complete:
+        return None
+    sign = -1.0 if study.directions[0] == StudyDirection.MAXIMIZE else 1.0
+    return min(complete, key=lambda trial: (sign * trial.values[0], trial.number))
+
+
+def described(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's parameters, or where a list gave it, its overrides by name."""
+    if trial.params:
+        return dict(trial.params)
+    items = shlex.split(str(trial.user_attrs.get(OWN, "")))
+    return dict(item.split("=", 1) for item in items if "=" in item)
+
+
+def _seconds_left(trials: list[FrozenTrial], unfinished: int, workers: int) -> float | None:
+    durations = [t.duration.total_seconds() for t in trials if t.state.is_finished() and t.duration is not None]
+    return unfinished * sum(durations) / len(durations) / workers if durations else None
+
+
+@dataclass(frozen=True)
+class OpenSweep:
+    """A sweep's study and tables, found by its folder."""
+
+    access: StudyAccess
+    registry: Registry
+    engine: sqlalchemy.Engine
+    study_id: int
+
+    def live_workers(self) -> list[Member]:
+        """Workers of this machine that are alive, and all of other machines."""
+        members = self.registry.members().values()
+        return [
+            m
+            for m in members
+            if m.role == "worker" and not (identity.is_local(m.identity) and identity.is_gone(m.identity))
+        ]
+
+
+def open_sweep(folder: Path, storage: str | None = None) -> OpenSweep:
+    """The sweep in a folder. storage: its database, where sweep.json does not say (or leaves out the password).
+
+    Raises InputError where there is none, and where its database cannot be reached.
+    """
+    try:
+        saved = json.loads((folder / SWEEP_FILE).read_bytes())
+        name, saved_storage = str(saved["study_name"]), saved["storage"]
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder}: expected the folder of a sweep (with {SWEEP_FILE}), found none; a sweep of hydra/sweeper=optuna_pruned "
+            "writes to multirun/SWEEP_NAME"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / SWEEP_FILE}: damaged ({error}); start the sweep's command again, which writes it anew"
+        ) from None
+    url = storage_url(storage or saved_storage, folder)
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
+        raise InputError(f"{url.database}: expected the sweep's study, found none; start the sweep's command again")
+    backend = open_storage(url)
+    try:
+        study_id = backend.get_study_id_from_name(name)
+    except KeyError:
+        raise InputError(f"{url.render_as_string()}: it has no study {name}; start the sweep's command again") from None
+    engine = open_engine(url)
+    access = StudyAccess(
+        backend, name, lambda number: optuna.samplers.RandomSampler(number), optuna.pruners.NopPruner()
+    )
+    return OpenSweep(access, Registry(engine, study_id), engine, study_id)

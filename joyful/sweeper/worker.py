@@ -1,0 +1,319 @@
+"""A worker: one launcher job that takes trials of the study, one after another, until all of them are finished.
+
+It composes a trial's configuration and runs it by Hydra's own run_job, so that folders, logs and callbacks are those of any
+job; the training itself runs in a process of its own (`trainer`), to which the worker is the observer: it renews the lease
+before every write, reports every epoch, asks the pruner, and tells how the trial ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import run_job
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+
+from joyful import hydra_request
+from joyful.config import check, config_hash
+from joyful.sweeper import gpus, identity, outcome
+from joyful.sweeper.database import open_engine, open_storage
+from joyful.sweeper.plan import Plan
+from joyful.sweeper.registry import Lease, LeaseLostError, Registry, Watch
+from joyful.sweeper.settings import SweepSettings
+from joyful.sweeper.study import (
+    DIGEST,
+    FINISHED,
+    OVERRIDES,
+    OWN,
+    REASON,
+    SAME_AS,
+    StudyAccess,
+    TrialAccess,
+    quiet,
+    same_as,
+    states,
+)
+from joyful.sweeper.training_process import TrainerDiedError, TrainingProcess
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two signs of life, and between two looks of an idle worker.
+BEAT = 1.0
+
+#: Deaths in a row, without a whole epoch in between, after which a trial is given up.
+MAXIMUM_DEATHS = 3
+
+#: Seconds that a trial waits for its former owner to leave the folder, before it takes the lock.
+TAKE_OVER_AFTER = 5.0
+
+
+class Stopped(BaseException):  # (like KeyboardInterrupt: no `except Exception` may swallow it)
+    """The driver has ended, or told its workers to."""
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """What a launcher runs as the task of a worker's job. Picklable; everything else is made where it runs.
+
+    hydra_context, config: of the sweep, for composing trials. url: of the database, with its password. driver: the id of the
+    member that launches it. sampler_for: trial number -> sampler.
+    """
+
+    hydra_context: HydraContext
+    config: DictConfig
+    settings: SweepSettings
+    plan: Plan
+    url: str
+    study_name: str
+    study_id: int
+    driver: str
+    sampler_for: Any
+    pruner: BasePruner
+
+    def access(self) -> StudyAccess:
+        """The study, by a connection of the calling process."""
+        return StudyAccess(open_storage(make_url(self.url)), self.study_name, self.sampler_for, self.pruner)
+
+    def __call__(self, job: DictConfig) -> dict[str, int]:
+        """Work until all trials are finished; returns how many of them this worker ended, by state."""
+        from hydra.core.hydra_config import HydraConfig
+
+        runtime = HydraConfig.get()
+        return _Worker(self, Path(runtime.runtime.output_dir), int(runtime.job.num)).work()
+
+
+class _Worker:
+    def __init__(self, task: WorkerTask, folder: Path, index: int) -> None:
+        self._task, self._index = task, index
+        quiet()
+        url = make_url(task.url)
+        self._engine = open_engine(url)
+        self._access = task.access()
+        self._registry = Registry(self._engine, task.study_id)
+        self._watch = Watch(task.settings.lease_seconds)
+        environment = gpus.environment(index, task.settings.workers_per_gpu)
+        self._trainer = TrainingProcess(folder / "trainer.log", environment)
+        self._stop = threading.Event()
+        self._done = threading.Event()
+        self._counts = {"complete": 0, "pruned": 0, "failed": 0}
+
+    def work(self) -> dict[str, int]:
+        self._me = self._registry.join("worker", self._task.driver)
+        pulse = threading.Thread(target=self._pulse, daemon=True)
+        pulse.start()
+        try:
+            while not self._stop.is_set():
+                claimed, unfinished = self._claim()
+                if claimed is not None:
+                    self._run(claimed)
+                elif not unfinished:
+                    break
+                else:
+                    self._stop.wait(BEAT)
+        except Stopped:
+            pass
+        finally:
+            self._done.set()
+            pulse.join()
+            self._trainer.close()
+            self._registry.leave(self._me.id)
+        return self._counts
+
+    def _pulse(self) -> None:
+        """Shows life, and ends the training when the driver has ended or says stop."""
+        watch, silent = Watch(max(6.0, min(8.0, self._task.settings.lease_seconds))), False
+        while not self._done.wait(BEAT):
+            try:
+                self._registry.beat(self._me.id)
+                driver = self._registry.member(self._task.driver)
+                watch.look({driver.id: driver} if driver is not None else {})
+                silent = watch.is_dead(driver) or (driver is not None and driver.stop)
+            except Exception as error:  # the database is away for longer than it is waited for: the work goes on
+                log.warning("no sign of life could be given: %s", error)
+            if silent:
+                break
+        else:
+            return
+        self._stop.set()
+        self._trainer.ask_to_end()
+        if not self._done.wait(4.0):
+            self._trainer.kill()
+        if not self._done.wait(3.0):
+            os._exit(143)  # the main thread hangs in something that is not ours
+
+    # --- claiming
+
+    def _claim(self) -> tuple[Lease | None, bool]:
+        """The lease of the next trial, None where none is free; and whether any trial is unfinished."""
+        members, leases = self._registry.members(), self._registry.leases()
+        self._watch.look(members)
+        all_states = states(self._engine, self._task.study_id)
+        unfinished = [number for number, state in all_states.items() if state not in FINISHED]
+        same = same_as(self._engine, self._task.study_id)
+        for number in unfinished:
+            if number in same and all_states[same[number]] not in FINISHED:
+                continue  # another trial is training its configuration just now
+            lease = leases.get(number)
+            owner = members.get(lease.owner) if lease is not None and lease.owner else None
+            if lease is not None and lease.owner and not self._watch.is_dead(owner):
+                continue
+            died = owner is not None and not self._watch.is_dead(members.get(owner.driver))
+            claimed = self._registry.claim(number, self._me.id, lease, died=died)
+            if claimed is None:
+                continue
+            if owner is not None and identity.is_local(owner.identity):
+                identity.kill(owner.identity)  # frozen, and not dead: it must not wake and write
+            if all_states[number] == TrialState.RUNNING:
+                log.info("trial %d goes on from its last checkpoint", number)
+            return claimed, True
+        return None, bool(unfinished)
+
+    # --- one trial
+
+    def _run(self, lease: Lease) -> None:
+        trial = TrialAccess(self._access, lease.number)
+        try:
+            if lease.deaths >= MAXIMUM_DEATHS:
+                self._give_up(trial, lease, "its worker died")
+                return
+            self._train(trial, lease)
+        except LeaseLostError as error:
+            log.warning("%s; this worker leaves it", error)
+            self._trainer.close(grace=0.0)
+        finally:
+            self._registry.release(lease.number, self._me.id)
+
+    def _train(self, trial: TrialAccess, lease: Lease) -> None:
+        overrides = self._task.plan.overrides(lease.number, trial.ask(self._task.plan.space))
+        try:
+            config = self._compose(overrides, lease.number)
+            settings = check(outcome.plain(config))
+        except Exception as error:
+            self._tell(trial, lease, TrialState.FAIL, reason=" ".join(str(error).split())[:500])
+            return
+        digest = config_hash(settings)
+        own = overrides[len(self._task.plan.fixed) :]
+        trial.note(**{DIGEST: digest, OVERRIDES: shlex.join(overrides), OWN: shlex.join(own)})
+        other = self._same(trial, digest)
+        if other is not None:
+            if other.state in FINISHED:
+                self._tell_as(trial, lease, other)
+            return  # (otherwise it waits: `_claim` passes over it until the other is finished)
+        while True:
+            try:
+                returned = run_job(
+                    hydra_context=self._task.hydra_context,
+                    task_function=partial(self._converse, trial, lease),
+                    config=config,
+                    job_dir_key="hydra.sweep.dir",
+                    job_subdir_key="hydra.sweep.subdir",
+                )
+                end = returned.return_value
+            except TrainerDiedError as error:
+                if self._stop.is_set():
+                    raise Stopped from None
+                lease = self._registry.count_death(lease)
+                log.warning("trial %d: %s (%d in a row)", lease.number, error, lease.deaths)
+                if lease.deaths >= MAXIMUM_DEATHS:
+                    self._give_up(trial, lease, str(error))
+                    return
+                continue
+            self._finish(trial, lease, config, end)
+            return
+
+    def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
+        config = self._task.hydra_context.config_loader.load_sweep_config(self._task.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = f"{config.hydra.job.name}_{number}"
+            config.hydra.job.num = number
+        return config
+
+    def _same(self, trial: TrialAccess, digest: str) -> FrozenTrial | None:
+        """The other trial that trains, or has trained, this very configuration; None where this one shall."""
+        trainer = self._registry.trainer_of(digest, trial.number)
+        if trainer == trial.number:
+            return None
+        other = TrialAccess(self._access, trainer).frozen()
+        if other.state == TrialState.FAIL and self._registry.succeed(digest, trainer, trial.number):
+            return None
+        trial.note(**{SAME_AS: trainer})
+        return other
+
+    def _converse(self, trial: TrialAccess, lease: Lease, config: DictConfig) -> dict[str, Any]:
+        """Have the trainer train the running job, and answer its questions. Returns the message that ends it."""
+        request = asdict(hydra_request.from_hydra(config))
+        request |= {"folder": str(request["folder"]), "overridden": list(request["overridden"])}
+        self._trainer.send({"run": request | {"take_over_after": TAKE_OVER_AFTER}})
+        while True:
+            message = self._trainer.receive()
+            if "end" in message:
+                return message
+            try:
+                self._trainer.send({"answer": self._answer(trial, lease, message)})
+            except LeaseLostError:
+                self._trainer.send({"answer": "stop"})
+                self._trainer.receive()
+                raise
+
+    def _answer(self, trial: TrialAccess, lease: Lease, message: Mapping[str, Any]) -> str:
+        whole = message["ask"] == "evaluated" and float(message["epoch"]).is_integer()
+        self._registry.renew(lease, epochs=int(message["epoch"]) if whole else None)
+        if whole:
+            go_on = trial.report(int(message["epoch"]), float(message["best"]))
+            return "go" if go_on else "prune"
+        return "go"
+
+    def _finish(self, trial: TrialAccess, lease: Lease, config: DictConfig, end: Mapping[str, Any]) -> None:
+        status = end["end"]
+        if status in ("interrupted", "taken over"):
+            raise Stopped
+        if status == "pruned":
+            self._tell(trial, lease, TrialState.PRUNED, reason=end["reason"])
+        elif status == "completed":
+            folder = Path(config.hydra.runtime.output_dir)
+            values = outcome.objectives(self._task.settings, folder, float(end["objective"]))
+            self._tell(trial, lease, TrialState.COMPLETE, values)
+        else:
+            self._tell(trial, lease, TrialState.FAIL, reason=end["reason"])
+
+    def _give_up(self, trial: TrialAccess, lease: Lease, why: str) -> None:
+        reason = (
+            f"{why}, {lease.deaths} times without completing an epoch in between; lower training.batch_size or the sizes of "
+            "the model if memory ran out"
+        )
+        folder = Path(self._task.config.hydra.sweep.dir) / str(lease.number)
+        outcome.mark_failed(folder, reason)
+        self._tell(trial, lease, TrialState.FAIL, reason=reason)
+
+    def _tell(
+        self,
+        trial: TrialAccess,
+        lease: Lease,
+        state: TrialState,
+        values: list[float] | None = None,
+        reason: str | None = None,
+    ) -> None:
+        self._registry.renew(lease)
+        if reason is not None:
+            trial.note(**{REASON: reason})
+        trial.tell(state, values)
+        name = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(state, "failed")
+        self._counts[name] += 1
+        if state == TrialState.FAIL:
+            log.warning("trial %d failed: %s", lease.number, reason)
+
+    def _tell_as(self, trial: TrialAccess, lease: Lease, other: FrozenTrial) -> None:
+        self._registry.renew(lease)
+        trial.tell_as(other)
+        log.info("trial %d is trial %d again and was told its value", lease.number, other.number)
