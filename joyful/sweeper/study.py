@@ -143,6 +143,8 @@ class TrialAccess:
         self.study = access.open(number)
         self._storage: BaseStorage = self.study._storage
         study_id = self.study._study_id
+        # Optuna's cache takes parameters only for trials that it has read
+        retried(lambda: self._storage.get_all_trials(study_id, deepcopy=False))
         self._id = retried(lambda: self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
     def frozen(self) -> FrozenTrial:

@@ -114,6 +114,9 @@ class _Worker:
 
     def work(self) -> dict[str, int]:
         self._me = self._registry.join("worker", self._task.driver)
+        driver = self._registry.member(self._task.driver)
+        here = driver is not None and identity.is_local(driver.identity)
+        self._driver_pid = driver.identity.pid if driver is not None and here else None
         pulse = threading.Thread(target=self._pulse, daemon=True)
         pulse.start()
         try:
@@ -132,6 +135,10 @@ class _Worker:
             pulse.join()
             self._trainer.close()
             self._registry.leave(self._me.id)
+        if self._stop.is_set() and os.getpid() != self._driver_pid:
+            # a launcher's process would wait for more work from a driver that has ended
+            logging.shutdown()
+            os._exit(143)
         return self._counts
 
     def _pulse(self) -> None:
@@ -179,7 +186,7 @@ class _Worker:
             if owner is not None and identity.is_local(owner.identity):
                 identity.kill(owner.identity)  # frozen, and not dead: it must not wake and write
             if all_states[number] == TrialState.RUNNING:
-                log.info("trial %d goes on from its last checkpoint", number)
+                log.info("trial %d was begun by another worker and is gone on with", number)
             return claimed, True
         return None, bool(unfinished)
 

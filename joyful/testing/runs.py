@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -50,6 +51,13 @@ def compose_plain(overrides: Sequence[str] = ()) -> tuple[dict[str, object], dic
         )
     assert isinstance(plain, dict)
     return {str(k): v for k, v in plain.items()}, choices
+
+
+def sweep_defaults() -> dict[str, Any]:
+    """The settings of hydra/sweeper=optuna_pruned as its file has them."""
+    values = OmegaConf.to_container(OmegaConf.load(CONF / "hydra/sweeper/optuna_pruned.yaml"))
+    assert isinstance(values, dict)
+    return {str(k): v for k, v in values.items() if k not in ("defaults", "_target_")}
 
 
 def tiny_settings(*overrides: str) -> Settings:

@@ -1,0 +1,97 @@
+"""Sweeps for tests: the real command in a process of its own, and what it left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import optuna
+import psutil
+
+from joyful.results import HISTORY
+from joyful.sweeper import identity
+from joyful.sweeper.database import storage_url, text
+from joyful.sweeper.registry import Member
+from joyful.sweeper.status import open_sweep
+from joyful.testing.runs import TINY
+
+RUN = Path(__file__).resolve().parents[2] / "run.py"
+
+#: Of TINY, but for the threads: in a multirun they are 1 anyway.
+TINY_SWEEP = tuple(item for item in TINY if not item.startswith("training."))
+
+
+def command(name: str, *overrides: str, batch_size: int = 2, epochs: int = 3) -> list[str]:
+    """A sweep of tiny runs, into multirun/NAME below the working directory."""
+    training = (f"training.batch_size={batch_size}", f"training.epochs={epochs}")
+    return [sys.executable, str(RUN), "-m", f"sweep_name={name}", *TINY_SWEEP, *training, *overrides]
+
+
+def start(arguments: Sequence[str], folder: Path, log: Path | None = None) -> subprocess.Popen[str]:
+    """Begin a sweep in `folder`, in a process group of its own."""
+    output = (log or folder / "sweep.log").open("a")
+    return subprocess.Popen(
+        arguments, cwd=folder, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def run(arguments: Sequence[str], folder: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run a sweep to its end."""
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=timeout)
+
+
+def study(folder: Path, storage: str | None = None) -> optuna.Study:
+    """The study of a sweep folder."""
+    return optuna.load_study(study_name=folder.name, storage=text(storage_url(storage, folder)))
+
+
+def states(folder: Path, storage: str | None = None) -> dict[int, str]:
+    """Trial number -> name of its state; empty where there is no study yet."""
+    try:
+        return {trial.number: trial.state.name for trial in study(folder, storage).get_trials(deepcopy=False)}
+    except KeyError:
+        return {}
+
+
+def histories(folder: Path) -> dict[int, bytes]:
+    """Trial number -> the bytes of its history."""
+    return {int(p.parent.name): p.read_bytes() for p in folder.glob(f"[0-9]*/{HISTORY}")}
+
+
+def workers(folder: Path) -> list[Member]:
+    """The living workers of a sweep on this machine; none where there is no sweep yet."""
+    if not (folder / "sweep.json").exists():
+        return []
+    return [m for m in open_sweep(folder).live_workers() if identity.is_local(m.identity)]
+
+
+def trainers(worker: Member) -> list[int]:
+    """The process numbers of a worker's training process."""
+    try:
+        children = psutil.Process(worker.identity.pid).children()
+        return [child.pid for child in children if "joyful.sweeper.trainer" in child.cmdline()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    """Kill a sweep with all that it started and that is still of its group: for the end of a test."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait for a condition. Raises TimeoutError."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{condition} did not come true in {seconds:g} s")
+        time.sleep(0.05)

@@ -1,0 +1,88 @@
+"""A sweep is killed at random moments, its driver or a worker or the process that trains, and started again: nothing is lost."""
+
+import os
+import random
+import signal
+import time
+
+import pyarrow.parquet as pq
+import pytest
+from joyful.testing import sweeps
+
+#: `JOYFUL_KILLS=50 pytest tests/sweeper/test_kills.py` is the long form.
+KILLS = int(os.environ.get("JOYFUL_KILLS", "5"))
+SEED = int(os.environ.get("JOYFUL_SEED", "1"))
+
+TRIALS = [f"'loss={loss} seed={seed}'" for seed in (1, 2, 3) for loss in ("mse", "smoothl1")]
+
+
+def killed_command(epochs):
+    return sweeps.command(
+        "killed",
+        "hydra/sweeper=optuna_pruned",
+        "hydra/sweeper/pruner=none",
+        "hydra/launcher=joblib",
+        f"hydra.sweeper.trials=[{','.join(TRIALS)}]",
+        "hydra.sweeper.lease_seconds=5",
+        epochs=epochs,
+    )
+
+
+def victim(folder, driver, chance):
+    """A process of the sweep to kill, None where there is none yet."""
+    workers = sweeps.workers(folder)
+    if chance.random() < 0.4 or not workers:
+        return driver.pid
+    worker = chance.choice(workers)
+    trainers = sweeps.trainers(worker)
+    return chance.choice([worker.identity.pid, *trainers])
+
+
+@pytest.mark.timeout(3600)
+def test_a_sweep_that_is_killed_and_started_again_loses_nothing(tmp_path):
+    epochs = 12
+    (tmp_path / "calm").mkdir()
+    calm = sweeps.run(killed_command(epochs), tmp_path / "calm")
+    assert calm.returncode == 0, calm.stderr
+    expected = sweeps.histories(tmp_path / "calm/multirun/killed")
+    assert sorted(expected) == list(range(len(TRIALS)))
+
+    folder = tmp_path / "multirun/killed"
+    chance, killed, starts = random.Random(SEED), 0, 0
+    driver = None
+    try:
+        while True:
+            if driver is None or driver.poll() is not None:
+                states = sweeps.states(folder) if folder.exists() else {}
+                if len(states) == len(TRIALS) and set(states.values()) == {"COMPLETE"} and killed >= KILLS:
+                    break
+                if len(states) == len(TRIALS) and set(states.values()) <= {"COMPLETE", "PRUNED", "FAIL"}:
+                    # all done before all kills were made: once more from the start
+                    check(folder, expected)
+                    folder.rename(tmp_path / f"multirun/killed-{starts}")
+                driver, starts = sweeps.start(killed_command(epochs), tmp_path), starts + 1
+            if killed < KILLS:
+                time.sleep(chance.uniform(0.5, 9.0))
+                pid = victim(folder, driver, chance) if driver.poll() is None else None
+                if pid is not None:
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                        killed += 1
+                    except ProcessLookupError:
+                        pass  # it ended in between
+                    if pid == driver.pid:
+                        driver.wait()
+            else:
+                assert driver.wait(240) == 0, (tmp_path / "sweep.log").read_text()[-3000:]
+    finally:
+        sweeps.kill_group(driver)
+    check(folder, expected)
+    print(f"{killed} kills, {starts} starts")
+
+
+def check(folder, expected):
+    states = sweeps.states(folder)
+    assert states == dict.fromkeys(range(len(TRIALS)), "COMPLETE")
+    found = sweeps.histories(folder)
+    assert {n: len(pq.read_table(folder / str(n) / "history.parquet")) for n in found}  # they can be read
+    assert found == expected

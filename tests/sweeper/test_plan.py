@@ -1,0 +1,128 @@
+import pytest
+from joyful.records import InputError
+from joyful.sweeper.plan import check_compositions, make_plan
+from joyful.sweeper.settings import check_settings
+from joyful.testing.runs import sweep_defaults
+from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+def settings(**changes):
+    return check_settings(sweep_defaults() | changes, "NopPruner")
+
+
+def plan(*arguments, grid=False, **changes):
+    return make_plan(settings(**changes), arguments, grid)
+
+
+def test_a_search_space_from_the_command_line_and_from_the_file():
+    made = plan(
+        "loss=choice(mse,smoothl1)",
+        "training.epochs=5",
+        "model.hidden_size=range(8,33,step=8)",
+        params={"weights.encoder_loss_weight": "tag(log, interval(0.001, 1.0))"},
+    )
+    assert made.space == {
+        "loss": CategoricalDistribution(("mse", "smoothl1")),
+        "model.hidden_size": IntDistribution(8, 32, step=8),
+        "weights.encoder_loss_weight": FloatDistribution(0.001, 1.0, log=True),
+    }
+    assert made.n_trials == 20
+    assert made.fixed == ("training.epochs=5",)
+    assert made.overrides(3, {"loss": "mse"}) == ["training.epochs=5", "loss=mse"]
+    assert made.varied() == set(made.space)
+
+
+def test_a_value_on_the_command_line_fixes_what_the_file_searches():
+    made = plan("a=0.5", "b=interval(0,1)", params={"a": "interval(0.0, 1.0)"})
+    assert set(made.space) == {"b"}
+    assert made.fixed == ("a=0.5",)
+
+
+def test_deletions_and_additions_go_to_every_trial():
+    made = plan("~weights.cl_loss_weight", "+sweeps=weights", "b=interval(0.0,1.0)")
+    assert made.overrides(0, {"b": 0.5}) == ["+sweeps=weights", "~weights.cl_loss_weight", "b=0.5"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("a=interval(1.0,0.1)", r"low <= high"),
+        ("a=interval(0.1,0.1)", r"a: expected a range, got the one value 0.1"),
+        ("a=range(5,1)", r"at least one value"),
+        ("a=tag(log,interval(0.0,1.0))", r"search space: .*low"),
+        ("a=1", r"expected a search space, got none"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_one_clear_line(argument, message):
+    with pytest.raises(InputError, match=message):
+        plan(argument)
+
+
+def test_arms_and_pairs_share_seeds_and_begin_with_the_calibration_of_the_baseline():
+    made = plan("training.epochs=5", arms=["loss=mse weights=baseline", "loss=smoothl1"], pairs=2)
+    assert made.n_trials == 7
+    assert [" ".join(trial) for trial in made.trials] == [
+        "loss=mse weights=baseline seed=9000 role=calibration",
+        "loss=mse weights=baseline seed=9001 role=calibration",
+        "loss=mse weights=baseline seed=9002 role=calibration",
+        "loss=mse weights=baseline seed=1",
+        "loss=smoothl1 seed=1",
+        "loss=mse weights=baseline seed=2",
+        "loss=smoothl1 seed=2",
+    ]
+    assert made.overrides(4, {}) == ["training.epochs=5", "loss=smoothl1", "seed=1"]
+    assert made.varied() == {"seed", "loss"}
+    assert plan(arms=["a=1", "a=2"], pairs=2, calibration=False).n_trials == 4
+
+
+def test_more_pairs_extend_the_list():
+    few, many = (plan(arms=["a=1", "a=2"], pairs=pairs).trials for pairs in (2, 5))
+    assert many[: len(few)] == few
+
+
+def test_a_list_of_trials_is_run_as_it_stands_quotes_and_all():
+    made = plan(trials=["loss=mse seed=1", "'data.synthetic.dialogues={train: 7, dev: 3, test: 3}'"])
+    assert made.trials == (("loss=mse", "seed=1"), ("data.synthetic.dialogues={train: 7, dev: 3, test: 3}",))
+
+
+def test_lists_and_spaces_do_not_mix():
+    with pytest.raises(InputError, match=r"a list of trials .* or a search space, got both \(a\)"):
+        plan("a=interval(0.0,1.0)", trials=["loss=mse"])
+    with pytest.raises(InputError, match="expected one of trials, arms and params, got trials and params"):
+        plan(trials=["loss=mse"], params={"a": "interval(0.0,1.0)"})
+    with pytest.raises(InputError, match="two or more different arms"):
+        plan(arms=["loss=mse", "loss=mse"])
+    with pytest.raises(InputError, match=r"trials: .*close the quotes"):
+        plan(trials=["'loss=mse"])
+
+
+def test_a_grid_is_every_combination_up_to_the_number_of_trials():
+    made = plan("a=choice(1,2)", "b=range(0,3)", grid=True)
+    assert made.n_trials == 6
+    assert made.grid[0] == {"a": "1", "b": 0} or made.grid[0] == {"a": 1, "b": 0}
+    assert len({tuple(point.values()) for point in made.grid}) == 6
+    assert plan("a=choice(1,2)", "b=range(0,3)", grid=True, n_trials=4).n_trials == 4
+    with pytest.raises(InputError, match="expected choices or ranges with a step"):
+        plan("a=interval(0.0,1.0)", grid=True)
+
+
+def test_every_trial_of_a_list_and_both_ends_of_a_space_are_composed_before_anything_is_asked():
+    seen = []
+
+    def compose(overrides):
+        seen.append(tuple(overrides))
+        return OmegaConf.create({})
+
+    check_compositions(plan("x=1", trials=["a=1", "b=2"]), compose, lambda job: None)
+    assert seen == [("x=1", "a=1"), ("x=1", "b=2")]
+    seen.clear()
+    check_compositions(plan("a=interval(0.0,1.0)", "b=choice(u,v,w)"), compose, lambda job: None)
+    assert {item for trial in seen for item in trial} == {"a=0.0", "a=1.0", "b=u", "b=v", "b=w"}
+
+
+def test_what_does_not_compose_is_named():
+    def compose(overrides):
+        raise ValueError("no\n such key")
+
+    with pytest.raises(InputError, match=r"^a=1 b=2: no such key$"):
+        check_compositions(plan("x=1", trials=["a=1 b=2"]), compose, lambda job: None)

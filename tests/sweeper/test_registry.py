@@ -1,0 +1,169 @@
+"""Leases: one holder at a time, the dead told from the living without comparing clocks."""
+
+import dataclasses
+import subprocess
+import sys
+import threading
+
+import pytest
+from joyful.sweeper import identity, registry
+from joyful.sweeper.database import open_engine, open_storage, storage_url
+from joyful.sweeper.registry import LeaseLostError, Registry, Watch
+from sqlalchemy import update
+
+ELSEWHERE = identity.Identity("another-machine", 1, 1.0)
+
+
+@pytest.fixture
+def table(tmp_path):
+    url = storage_url(None, tmp_path)
+    open_storage(url)
+    return Registry(open_engine(url), 1)
+
+
+def join(table, role="worker", driver=None, where=None):
+    member = table.join(role, driver)
+    if where is not None:
+        row = registry._members.c
+        values = vars(where)
+        table._write(update(registry._members).where(row.id == member.id).values(**values))
+        member = dataclasses.replace(member, identity=where)
+    return member
+
+
+def test_a_trial_is_claimed_once_whoever_is_quicker(table):
+    a, b = join(table).id, join(table).id
+    first = table.claim(0, a, None)
+    assert (first.owner, first.term, first.deaths) == (a, 1, 0)
+    assert table.claim(0, b, None) is None
+    assert table.claim(0, a, None) == first  # asked again after an answer that was lost: it is still its own
+
+
+def test_of_many_claims_at_once_one_succeeds(table):
+    names = [join(table).id for _ in range(4)]
+    won = {name: [] for name in names}
+
+    def work(name):
+        for number in range(25):
+            if table.claim(number, name, None) is not None:
+                won[name].append(number)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(n for numbers in won.values() for n in numbers) == list(range(25))
+    assert {n: lease.owner for n, lease in table.leases().items()} == {
+        n: name for name, numbers in won.items() for n in numbers
+    }
+
+
+def test_a_takeover_succeeds_once_and_the_former_owner_may_not_write(table):
+    a, b, c = (join(table).id for _ in range(3))
+    held = table.claim(0, a, None)
+    table.renew(held, epochs=3)
+    seen = table.leases()[0]
+    taken = table.claim(0, b, seen, died=True)
+    assert (taken.owner, taken.term, taken.epochs, taken.deaths) == (b, 2, 3, 1)
+    assert table.claim(0, c, seen, died=True) is None
+    with pytest.raises(LeaseLostError, match="trial 0 was taken over"):
+        table.renew(held)
+    table.release(0, a)  # a no longer owns it: nothing happens
+    assert table.leases()[0].owner == b
+    table.renew(taken)
+
+
+def test_a_released_trial_can_be_claimed_and_its_deaths_do_not_grow(table):
+    a, b = join(table).id, join(table).id
+    table.claim(0, a, None)
+    table.leave(a)
+    free = table.leases()[0]
+    assert free.owner == ""
+    assert a not in table.members()
+    assert table.claim(0, b, free).deaths == 0
+
+
+def test_deaths_are_counted_in_a_row_and_anew_after_a_whole_epoch(table):
+    a = join(table).id
+    lease = table.claim(0, a, None)
+    for expected in (1, 2):
+        lease = table.count_death(lease)
+        assert lease.deaths == expected
+    table.renew(lease, epochs=1)
+    lease = table.count_death(lease)
+    assert lease.deaths == 1
+    lease = table.count_death(lease)
+    assert lease.deaths == 2
+    table.forgive(0)
+    assert (table.leases()[0].deaths, table.leases()[0].owner) == (0, "")
+
+
+def test_stop_reaches_the_workers_of_one_driver(table):
+    driver = join(table, "driver")
+    mine, other = join(table, driver=driver.id), join(table, driver="other")
+    table.stop(driver.id)
+    assert table.member(mine.id).stop
+    assert not table.member(other.id).stop
+    assert table.member("nobody") is None
+
+
+def test_one_configuration_has_one_trainer(table):
+    assert table.trainer_of("d", 3) == 3
+    assert table.trainer_of("d", 1) == 3
+    assert table.trainer_of("d", 3) == 3
+    assert table.succeed("d", 3, 1)
+    assert not table.succeed("d", 3, 2)
+    assert table.trainer_of("d", 2) == 1
+
+
+def test_a_process_of_this_machine_that_has_ended_is_dead_at_once(table):
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    here = identity.Identity(identity.machine(), process.pid, identity._birth(process.pid))
+    member, watch = join(table, where=here), Watch(30)
+    watch.look(table.members())
+    assert not watch.is_dead(member)
+    process.kill()
+    process.wait()
+    assert watch.is_dead(member)
+    assert watch.is_dead(None)  # it has left
+
+
+def test_a_number_that_was_given_to_another_process_is_not_the_same_process():
+    me = identity.own()
+    assert not identity.is_gone(me)
+    assert identity.is_gone(dataclasses.replace(me, born=me.born - 1))
+    assert identity.own() == me
+
+
+def test_another_machine_is_dead_after_enough_silence_that_was_watched(table, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(registry.time, "monotonic", lambda: clock[0])
+    member, watch = join(table, where=ELSEWHERE), Watch(10)
+
+    def seconds(n, beating):
+        for _ in range(n):
+            clock[0] += 1
+            if beating:
+                table.beat(member.id)
+            watch.look(table.members())
+
+    watch.look(table.members())
+    seconds(30, beating=True)
+    assert not watch.is_dead(member)
+    seconds(10, beating=False)
+    assert not watch.is_dead(member)
+    seconds(2, beating=False)
+    assert watch.is_dead(member)
+    seconds(1, beating=True)
+    assert not watch.is_dead(member)
+
+
+def test_a_pause_of_the_observer_or_of_the_database_kills_nobody(table, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(registry.time, "monotonic", lambda: clock[0])
+    member, watch = join(table, where=ELSEWHERE), Watch(10)
+    watch.look(table.members())
+    clock[0] += 3600  # nobody could write or read
+    watch.look(table.members())
+    assert not watch.is_dead(member)

@@ -1,0 +1,34 @@
+import pytest
+from joyful.records import InputError
+from joyful.sweeper.settings import check_settings
+from joyful.testing.runs import sweep_defaults
+
+DEFAULTS = sweep_defaults()
+
+
+def test_defaults_are_those_of_the_yaml():
+    assert check_settings(DEFAULTS, "MedianPruner").directions == ["maximize"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "pruner", "message"),
+    [
+        ({"n_trials": 0}, "NopPruner", r"hydra.sweeper.n_trials: expected >= 1 .*set hydra.sweeper.n_trials=VALUE"),
+        ({"n_jobs": "two"}, "NopPruner", r"hydra.sweeper.n_jobs: expected an integer"),
+        ({"objectives": ["f1"]}, "NopPruner", r"objectives.0: expected one of 'dev_f1' or 'epochs_to_target'"),
+        ({"objectives": ["dev_f1", "dev_f1"]}, "NopPruner", "expected each once"),
+        ({"objectives": ["epochs_to_target"]}, "NopPruner", r"set hydra.sweeper.target=0.62"),
+        ({"objectives": ["dev_f1", "epochs_to_target"], "target": 0.5}, "MedianPruner", r"pruner=none"),
+        ({"objectives": ["epochs_to_target"], "target": 0.5}, "MedianPruner", r"pruner=none"),
+        ({"lease_seconds": 1}, "NopPruner", r"lease_seconds: expected >= 5"),
+        ({"n_trails": 4}, "NopPruner", r"hydra.sweeper.n_trails: there is no such setting"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(changes, pruner, message):
+    with pytest.raises(InputError, match=message):
+        check_settings(DEFAULTS | changes, pruner)
+
+
+def test_two_objectives_have_two_directions():
+    both = DEFAULTS | {"objectives": ["dev_f1", "epochs_to_target"], "target": 0.5}
+    assert check_settings(both, "NopPruner").directions == ["maximize", "minimize"]

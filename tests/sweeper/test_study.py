@@ -1,0 +1,225 @@
+import optuna
+import pytest
+from joyful.records import InputError
+from joyful.sweeper.database import open_engine, open_storage, retried, storage_url
+from joyful.sweeper.plan import Plan
+from joyful.sweeper.study import (
+    REASON,
+    StudyAccess,
+    TrialAccess,
+    enqueue,
+    open_or_create,
+    renew_failed,
+    same_as,
+    sampler_factory,
+    states,
+)
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.pruners import MedianPruner, NopPruner
+from optuna.trial import TrialState
+
+SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(("a", "b"))}
+SAMPLERS = {
+    "tpe": optuna.samplers.TPESampler,
+    "random": optuna.samplers.RandomSampler,
+    "cmaes": optuna.samplers.CmaEsSampler,
+    "nsgaii": optuna.samplers.NSGAIISampler,
+    "nsgaiii": optuna.samplers.NSGAIIISampler,
+    "qmc": optuna.samplers.QMCSampler,
+    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=1),
+}
+
+
+@pytest.fixture
+def backend(tmp_path):
+    return open_storage(storage_url(None, tmp_path))
+
+
+def begin(backend, n_trials=4, space=SPACE, pruner=None, sampler=optuna.samplers.RandomSampler, grid=None):
+    plan = Plan(n_trials, (), space, grid=grid)
+    study_id = open_or_create(backend, "s", ["maximize"], plan.describe())
+    enqueue(backend, study_id, plan)
+    sampler_for = sampler_factory(sampler, 7, reseed=sampler is not optuna.samplers.QMCSampler)
+    return StudyAccess(backend, "s", sampler_for, pruner or NopPruner()), study_id
+
+
+def finish(access, number, value):
+    trial = TrialAccess(access, number)
+    params = trial.ask(SPACE)
+    trial.tell(TrialState.COMPLETE, [value])
+    return params
+
+
+def test_all_trials_exist_from_the_start_and_a_second_call_adds_none(backend):
+    _, study_id = begin(backend)
+    begin(backend)
+    begin(backend, n_trials=6)
+    begin(backend, n_trials=2)
+    assert states(open_engine(storage_url(None, _folder(backend))), study_id) == dict.fromkeys(range(6), TrialState.WAITING)
+
+
+def _folder(backend):
+    from pathlib import Path
+
+    return Path(backend.engine.url.database).parent
+
+
+def test_a_changed_space_objective_or_base_is_refused_with_the_difference(backend):
+    description = {"space": {"x": 1}, "trials": None, "base": {"training": {"epochs": 5}}}
+    open_or_create(backend, "s", ["maximize"], description)
+    with pytest.raises(InputError, match=r"base.training.epochs: 5 -> 6.*choose another sweep_name"):
+        open_or_create(backend, "s", ["maximize"], description | {"base": {"training": {"epochs": 6}}})
+    with pytest.raises(InputError, match=r"space.y: None -> 2"):
+        open_or_create(backend, "s", ["maximize"], description | {"space": {"x": 1, "y": 2}})
+    with pytest.raises(InputError, match=r"it has the objectives maximize, expected minimize"):
+        open_or_create(backend, "s", ["minimize"], description)
+    with pytest.raises(InputError, match=r"it has the objectives maximize, expected maximize, minimize"):
+        open_or_create(backend, "s", ["maximize", "minimize"], description)
+    assert open_or_create(backend, "s", ["maximize"], description) == 1
+
+
+def test_a_longer_list_extends_the_old_one_and_any_other_is_refused(backend):
+    def listed(*trials):
+        return open_or_create(backend, "s", ["maximize"], {"space": {}, "trials": list(trials)})
+
+    listed("a", "b")
+    listed("a", "b", "c")
+    with pytest.raises(InputError, match=r"trials.2: 'c' -> None"):
+        listed("a", "b")
+    with pytest.raises(InputError, match=r"trials.1: 'b' -> 'x'"):
+        listed("a", "x", "c")
+
+
+def test_a_study_that_somebody_else_made_is_refused(backend):
+    optuna.create_study(study_name="s", storage=backend, direction="maximize").add_trial(
+        optuna.trial.create_trial(value=1.0)
+    )
+    with pytest.raises(InputError, match="its 1 trials were not made by this sweeper"):
+        open_or_create(backend, "s", ["maximize"], {})
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_asking_again_gives_the_same_parameters_and_a_half_asked_trial_is_completed(backend, name):
+    access, _ = begin(backend, sampler=SAMPLERS[name])
+    for number in range(3):
+        params = finish(access, number, value=number)
+        assert set(params) == set(SPACE)
+    trial = TrialAccess(access, 3)
+    assert trial.ask({"x": SPACE["x"]}).keys() == {"x"}
+    again = TrialAccess(access, 3).ask(SPACE)  # as another worker would, after the first one died
+    assert again.keys() == {"x", "y"}
+    assert TrialAccess(access, 3).ask(SPACE) == again
+
+
+def test_a_sampler_without_history_gives_the_same_trials_in_any_order(tmp_path):
+    found = []
+    for name, order in (("one", (0, 1, 2, 3)), ("two", (3, 1, 0, 2))):
+        (tmp_path / name).mkdir()
+        access, _ = begin(open_storage(storage_url(None, tmp_path / name)))
+        asked = {number: TrialAccess(access, number).ask(SPACE) for number in order}
+        found.append([asked[number] for number in range(4)])
+    assert found[0] == found[1]
+    assert len({tuple(params.values()) for params in found[0]}) == 4
+
+
+def test_a_grid_is_asked_point_by_point(backend):
+    grid = ({"x": 0.25, "y": "a"}, {"x": 0.5, "y": "b"})
+    access, _ = begin(backend, n_trials=2, grid=grid)
+    assert [TrialAccess(access, number).ask(SPACE) for number in (1, 0)] == [grid[1], grid[0]]
+
+
+def test_reports_reach_the_pruner_and_a_repeated_one_changes_nothing(backend):
+    access, study_id = begin(backend, n_trials=3, pruner=MedianPruner(n_startup_trials=1, n_warmup_steps=0))
+    good = TrialAccess(access, 0)
+    good.ask(SPACE)
+    assert good.report(1, 0.5)
+    assert good.report(1, 0.1)  # after a takeover the same epoch may be reported again
+    good.tell(TrialState.COMPLETE, [0.5])
+    bad = TrialAccess(access, 1)
+    bad.ask(SPACE)
+    assert not bad.report(1, 0.4)
+    bad.tell(TrialState.PRUNED)
+    trials = access.open().get_trials()
+    assert trials[0].intermediate_values == {1: 0.5}
+    assert (trials[1].state, trials[1].value) == (TrialState.PRUNED, 0.4)
+    nan = TrialAccess(access, 2)
+    nan.ask(SPACE)
+    assert nan.report(1, float("nan"))  # it is not kept, and does not prune
+    assert nan.frozen().intermediate_values == {}
+
+
+def test_telling_twice_keeps_the_first_and_a_waiting_trial_can_be_told(backend):
+    access, _ = begin(backend)
+    trial = TrialAccess(access, 0)
+    trial.tell(TrialState.FAIL)
+    TrialAccess(access, 0).tell(TrialState.COMPLETE, [1.0])
+    assert trial.frozen().state == TrialState.FAIL
+
+
+def test_a_trial_ends_as_the_other_of_its_configuration_did(backend):
+    access, study_id = begin(backend)
+    first = TrialAccess(access, 0)
+    first.ask(SPACE)
+    first.report(1, 0.3)
+    first.tell(TrialState.PRUNED)
+    finish(access, 1, 0.9)
+    for number, other in ((2, 0), (3, 1)):
+        trial = TrialAccess(access, number)
+        trial.ask(SPACE)
+        trial.tell_as(TrialAccess(access, other).frozen())
+    trials = access.open().get_trials()
+    assert [t.state.name for t in trials] == ["PRUNED", "COMPLETE", "PRUNED", "COMPLETE"]
+    assert (trials[2].value, trials[3].value) == (0.3, 0.9)
+    assert trials[2].intermediate_values == {1: 0.3}
+
+
+def test_failed_trials_wait_again_under_their_numbers_with_their_parameters(backend, tmp_path):
+    access, study_id = begin(backend)
+    params = finish(access, 0, 0.5)
+    trial = TrialAccess(access, 1)
+    asked = trial.ask(SPACE)
+    trial.report(1, 0.2)
+    trial.note(**{REASON: "it broke", "own": "x"})
+    trial.tell(TrialState.FAIL)
+    engine = open_engine(storage_url(None, tmp_path))
+    assert renew_failed(engine, study_id) == [1]
+    assert renew_failed(engine, study_id) == []
+    again = TrialAccess(access, 1)
+    assert again.frozen().state == TrialState.WAITING
+    assert again.frozen().user_attrs == {"own": "x"}
+    assert again.frozen().intermediate_values == {}
+    assert again.ask(SPACE) == asked
+    again.tell(TrialState.COMPLETE, [0.7])
+    assert [t.state.name for t in access.open().get_trials()] == ["COMPLETE", "COMPLETE", "WAITING", "WAITING"]
+    assert access.open().get_trials()[0].params == params
+
+
+def test_trials_that_wait_for_anothers_value(backend, tmp_path):
+    access, study_id = begin(backend)
+    trial = TrialAccess(access, 2)
+    trial.ask(SPACE)
+    trial.note(same_as=0)
+    assert same_as(open_engine(storage_url(None, tmp_path)), study_id) == {2: 0}
+
+
+def test_a_database_that_is_busy_is_asked_again_and_an_error_in_the_question_is_not(tmp_path):
+    from sqlalchemy.exc import IntegrityError, OperationalError
+
+    tries = []
+
+    def busy():
+        tries.append(1)
+        if len(tries) < 3:
+            raise OperationalError("", {}, Exception("database is locked"))
+        return "answer"
+
+    assert retried(busy) == "answer"
+    assert len(tries) == 3
+
+    def wrong():
+        tries.append(1)
+        raise IntegrityError("", {}, Exception("duplicate"))
+
+    with pytest.raises(IntegrityError):
+        retried(wrong)
+    assert len(tries) == 4

@@ -1,0 +1,226 @@
+"""Sweeps by the real command: what a study and its folder hold at the end, and that the same command again changes nothing."""
+
+import json
+import subprocess
+import sys
+
+import joyful.results
+import pytest
+import yaml
+from joyful.results import read_run
+from joyful.testing import sweeps
+
+OURS = "hydra/sweeper=optuna_pruned"
+NO_PRUNER = "hydra/sweeper/pruner=none"
+WEIGHT = "weights.encoder_loss_weight=interval(0.01,0.1)"
+NAN = "optimizer=sgd optimizer.learning_rate=10 training.max_grad_norm=0 weights.encoder_loss_weight=1000000 loss=mse"
+
+
+def listed(*trials):
+    return f"hydra.sweeper.trials=[{','.join(repr(t) for t in trials)}]"
+
+
+def status(folder):
+    command = [sys.executable, "-m", "joyful.sweeper", "status", str(folder), "--json"]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+pytestmark = pytest.mark.xdist_group("sweep")
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A search of four trials by one worker under the basic launcher, and its output."""
+    place = tmp_path_factory.mktemp("searched")
+    command = sweeps.command("search", OURS, WEIGHT, "loss=choice(mse,smoothl1)", "hydra.sweeper.n_trials=5", "role=search")
+    return place / "multirun/search", command, sweeps.run(command, place)
+
+
+def test_a_search_ends_with_all_its_trials_told_and_in_folders_by_number(searched):
+    folder, _, result = searched
+    assert result.returncode == 0, result.stderr
+    assert sweeps.states(folder) == dict.fromkeys(range(5), "COMPLETE")
+    trials = sweeps.study(folder).trials
+    assert len({tuple(t.params.items()) for t in trials}) == 5
+    for trial in trials:
+        info = read_run(folder / str(trial.number))
+        assert info["status"] == "completed"
+        assert info["objective"] == trial.value
+        assert info["config"]["weights"]["encoder_loss_weight"] == trial.params["weights.encoder_loss_weight"]
+        assert info["choices"]["loss"] == trial.params["loss"]
+        assert info["config_hash"] == trial.user_attrs["config_hash"]
+        best_so_far = list(trial.intermediate_values.values())
+        assert list(trial.intermediate_values) == [1, 2, 3]
+        assert best_so_far == sorted(best_so_far)
+        assert best_so_far[-1] == trial.value
+    frame = joyful.results.load(folder)
+    assert frame["run"].nunique() == 5
+
+
+def test_the_best_trial_is_the_maximum(searched):
+    folder, _, result = searched
+    study = sweeps.study(folder)
+    assert study.direction.name == "MAXIMIZE"
+    best = max(trial.value for trial in study.trials)
+    assert status(folder)["best_value"] == best
+    assert f"best {best:.4f}" in result.stdout
+
+
+def test_the_same_command_again_does_nothing_and_says_so(searched):
+    folder, command, _ = searched
+    before = sweeps.histories(folder)
+    again = sweeps.run(command, folder.parents[1])
+    assert again.returncode == 0
+    assert "all 5 trials are finished; nothing to do" in again.stdout
+    assert len(sweeps.study(folder).trials) == 5
+    assert sweeps.histories(folder) == before
+
+
+def test_a_larger_number_of_trials_adds_the_difference(searched):
+    folder, command, _ = searched
+    more = [item.replace("n_trials=5", "n_trials=6") for item in command]
+    assert sweeps.run(more, folder.parents[1]).returncode == 0
+    assert sweeps.states(folder) == dict.fromkeys(range(6), "COMPLETE")
+
+
+def test_status_has_the_promised_keys_and_counts(searched):
+    folder, _, _ = searched
+    shot = status(folder)
+    keys = ["n_trials", "complete", "pruned", "failed", "running", "waiting", "best_value", "best_params", "workers"]
+    assert list(shot)[: len(keys)] == keys
+    assert shot["complete"] == shot["n_trials"] == len(sweeps.states(folder))
+    assert (shot["pruned"], shot["failed"], shot["running"], shot["waiting"], shot["workers"]) == (0, 0, 0, 0, 0)
+    assert set(shot["best_params"]) == {"weights.encoder_loss_weight", "loss"}
+
+
+def test_the_best_settings_are_a_configuration_that_runs(searched):
+    folder, _, result = searched
+    assert f"--config-dir multirun/{folder.name} experiment=best" in result.stdout
+    found = yaml.safe_load((folder / "experiment/best.yaml").read_text())
+    best = sweeps.study(folder).best_trial
+    assert found["weights"]["encoder_loss_weight"] == best.params["weights.encoder_loss_weight"]
+    assert {"override /loss": best.params["loss"]} in found["defaults"]
+    place = folder.parents[1]
+    command = [sys.executable, str(sweeps.RUN), "--config-dir", str(folder), "experiment=best", "hydra.run.dir=best-run"]
+    run = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    # the same numbers as in the sweep: the same configuration, but for the role
+    assert read_run(place / "best-run")["objective"] == best.value
+
+
+def test_a_changed_space_is_refused_with_the_difference_and_a_typing_error_creates_no_trial(searched):
+    folder, command, _ = searched
+    place, before = folder.parents[1], sweeps.states(folder)
+    wider = sweeps.run([item.replace("interval(0.01,0.1)", "interval(0.01,0.2)") for item in command], place)
+    assert wider.returncode == 2
+    assert "attributes.high: 0.1 -> 0.2" in wider.stderr
+    longer = sweeps.run([*command, "training.epochs=4"], place)
+    assert longer.returncode == 2
+    assert "base.training.epochs: 3 -> 4" in longer.stderr
+    wrong = sweeps.run([item.replace("encoder_loss_weight=int", "encoder_weight=int") for item in command], place)
+    assert wrong.returncode == 2
+    assert len(wrong.stderr.strip().splitlines()) == 1
+    assert "weights.encoder_weight" in wrong.stderr
+    assert sweeps.states(folder) == before
+
+
+def test_failures_duplicates_and_prunings_are_told_truthfully_and_end_nothing(tmp_path):
+    """One NaN trial, one of a setting out of range that only the worker could meet, one configuration twice."""
+    trials = listed("loss=mse seed=1", NAN, "loss=smoothl1 seed=1", "loss=mse seed=1", "loss=mse data.root=elsewhere seed=2")
+    command = sweeps.command("mixed", OURS, NO_PRUNER, "hydra/launcher=joblib", trials)
+    result = sweeps.run(command, tmp_path)
+    folder = tmp_path / "multirun/mixed"
+    assert result.returncode == 0, result.stderr
+    assert sweeps.states(folder) == {0: "COMPLETE", 1: "FAIL", 2: "COMPLETE", 3: "COMPLETE", 4: "COMPLETE"}
+    study = sweeps.study(folder)
+    reason = study.trials[1].user_attrs["reason"]
+    assert "expected a finite number" in reason
+    assert read_run(folder / "1")["status"] == "failed"
+    assert f"trial 1 failed: {reason}" in result.stdout
+    # of the two of one configuration one was trained, whichever came first, and the other was told its value
+    assert study.trials[3].value == study.trials[0].value
+    assert sorted(sweeps.histories(folder)) in ([0, 1, 2, 4], [1, 2, 3, 4])
+
+
+def test_all_failing_is_code_1_with_a_summary_and_retry_makes_them_wait(tmp_path):
+    command = sweeps.command("bad", OURS, NO_PRUNER, listed(NAN, f"{NAN} seed=2"))
+    result = sweeps.run(command, tmp_path)
+    folder = tmp_path / "multirun/bad"
+    assert result.returncode == 1
+    assert "every trial failed" in result.stderr
+    assert "Traceback" not in result.stderr
+    retry = [sys.executable, "-m", "joyful.sweeper", "retry", str(folder), "--failed"]
+    again = subprocess.run(retry, capture_output=True, text=True)
+    assert "trials 0, 1 wait again" in again.stdout
+    shot = status(folder)
+    assert (shot["waiting"], shot["failed"], shot["best_value"]) == (2, 0, None)
+    assert "no trial failed" in subprocess.run(retry, capture_output=True, text=True).stdout
+
+
+def test_pruning_ends_trials_early_and_says_so(tmp_path):
+    """With an aggressive pruner the later ones of six trials end before their time."""
+    command = sweeps.command(
+        "pruned", OURS, WEIGHT, "hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=1",
+        "hydra.sweeper.pruner.n_warmup_steps=0", "hydra.sweeper.n_trials=6", "seed=range(1,100)",
+        "hydra/sweeper/sampler=random",
+        epochs=4,
+    )  # fmt: skip
+    result = sweeps.run(command, tmp_path)
+    folder = tmp_path / "multirun/pruned"
+    assert result.returncode == 0, result.stderr
+    states = sweeps.states(folder)
+    assert set(states.values()) == {"COMPLETE", "PRUNED"}
+    for trial in sweeps.study(folder).trials:
+        if trial.state.name == "PRUNED":
+            info = read_run(folder / str(trial.number))
+            last = max(trial.intermediate_values)
+            assert info["status"] == "pruned"
+            assert info["reason"] == f"pruned at epoch {last} of 4"
+            assert trial.value == trial.intermediate_values[last]
+    assert status(folder)["pruned"] == list(states.values()).count("PRUNED")
+
+
+def test_two_objectives_unpruned(tmp_path):
+    command = sweeps.command(
+        "two", OURS, NO_PRUNER, WEIGHT, "hydra.sweeper.objectives=[dev_f1,epochs_to_target]", "hydra.sweeper.target=0.05",
+        "hydra.sweeper.n_trials=4", "seed=range(1,100)",
+    )  # fmt: skip
+    result = sweeps.run(command, tmp_path)
+    folder = tmp_path / "multirun/two"
+    assert result.returncode == 0, result.stderr
+    study = sweeps.study(folder)
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    for trial in study.trials:
+        f1, epochs = trial.values
+        rows = joyful.results.load(folder / str(trial.number)).query("split == 'dev'")
+        assert f1 == rows["f1_weighted"].max()
+        reached = rows[rows["f1_weighted"] >= 0.05]["epoch"]
+        assert epochs == (reached.min() if len(reached) else 3.0)
+
+
+def test_a_second_command_joins_and_overwrites_nothing(tmp_path):
+    command = sweeps.command("joint", OURS, NO_PRUNER, listed(*(f"seed={seed}" for seed in range(1, 7))), epochs=8)
+    first = sweeps.start(command, tmp_path, tmp_path / "first.log")
+    try:
+        folder = tmp_path / "multirun/joint"
+        sweeps.until(lambda: sweeps.workers(folder), 60)
+        second = sweeps.start(command, tmp_path, tmp_path / "second.log")
+        try:
+            sweeps.until(lambda: len(sweeps.workers(folder)) == 2 or first.poll() is not None, 60)
+            assert status(folder)["workers"] == 2
+            assert first.wait(120) == 0
+            assert second.wait(60) == 0
+        finally:
+            sweeps.kill_group(second)
+    finally:
+        sweeps.kill_group(first)
+    assert sweeps.states(folder) == dict.fromkeys(range(6), "COMPLETE")
+    assert sorted(sweeps.histories(folder)) == list(range(6))
+
+
+def test_status_of_no_sweep_is_one_clear_line(tmp_path):
+    command = [sys.executable, "-m", "joyful.sweeper", "status", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "expected the folder of a sweep" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
