@@ -26,7 +26,7 @@ from joyful.coach import Coach, TrainingFailedError
 from joyful.config import Settings, check, config_hash, differences
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
-from joyful.fusion_methods import AutoFusion
+from joyful.fusion_methods import AutoFusion, FusionSizes
 from joyful.fusion_methods_hierarchical import AutoFusion_Hierarchical
 from joyful.graph_model import GraphModel, initialise, standardise
 from joyful.objective import reconstruction_criterion
@@ -62,9 +62,7 @@ def build_fusion(settings: Settings, dimensions: Mapping[str, int]) -> AutoFusio
     """The fusion that `fusion` names, for these modality widths, with the reconstruction loss that `loss` names."""
     m = settings.model
     common: dict[str, Any] = {
-        "inter_size": m.inter_size,
-        "hidden_size": m.fusion_hidden_size,
-        "latent_size": m.fusion_latent_size,
+        "sizes": FusionSizes(m.inter_size, m.fusion_hidden_size, m.fusion_latent_size),
         "criterion": reconstruction_criterion(settings.loss, tuple(dimensions)),
         "intermodal": settings.fusion.intermodal,
     }
