@@ -154,12 +154,16 @@ def _train(
     with TrainingProgress(settings.training.epochs, coach.epoch) as progress:
         for record in coach.train():
             clock = time.monotonic()
+            # an epoch's checkpoint is written after its record was taken, so its time comes with the next one
+            timing += _checkpoint_rows(coach)
             history += record.rows
             run.write_history(history)
             seconds = record.seconds | {"write": time.monotonic() - clock}
             timing += [{"epoch": record.epoch, "phase": phase, "seconds": value} for phase, value in seconds.items()]
             run.write_timing(timing)
             progress.show(record)
+        timing += _checkpoint_rows(coach)
+        run.write_timing(timing)
     objective = coach.best["f1_weighted"]
     run.set_status("completed", objective=objective)
     closing_table(
@@ -167,6 +171,12 @@ def _train(
         run.path, "completed", coach.best, settings.training.epochs, time.monotonic() - started,
     )  # fmt: skip
     return objective
+
+
+def _checkpoint_rows(coach: Coach) -> list[dict[str, Any]]:
+    """Rows of timing.parquet for the checkpoints written since the last call."""
+    taken, coach.checkpoint_seconds = coach.checkpoint_seconds, {}
+    return [{"epoch": float(epoch), "phase": "checkpoint", "seconds": seconds} for epoch, seconds in taken.items()]
 
 
 def _merged(request: Request) -> tuple[dict[str, Any], Path | None]:
