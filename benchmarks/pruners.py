@@ -2,7 +2,8 @@
 
 FOLDER is a sweep without pruning, such as that of
 
-    python run.py -m +sweeps=weights sweep_name=curves hydra/sweeper/sampler=random hydra/sweeper/pruner=none hydra.sweeper.n_trials=54
+    python run.py -m +sweeps=weights sweep_name=curves hydra.sweeper.n_trials=54 \\
+        hydra/sweeper/sampler=random hydra/sweeper/pruner=none
 
 Its trials' values after each epoch are replayed: `--draws` times, `--trials` of the recorded configurations are drawn in a random
 order (as a random sampler would) and trained by `--workers` workers in simulated time, an epoch of any trial taking the same
@@ -23,10 +24,11 @@ from statistics import fmean
 import optuna
 import yaml
 from hydra.utils import instantiate
-from joyful.sweeper.status import open_sweep
-from joyful.sweeper.study import quiet
 from optuna.pruners import BasePruner
 from optuna.trial import TrialState
+
+from joyful.sweeper.status import open_sweep
+from joyful.sweeper.study import quiet
 
 PRUNERS = Path(__file__).resolve().parents[1] / "conf/hydra/sweeper/pruner"
 
@@ -36,7 +38,7 @@ Curve = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of some draws: epochs trained / epochs at full length; draws whose best configuration was lost; mean loss of dev F1, points."""
+    """Of some draws: epochs trained / epochs at full length; draws whose best was lost; mean loss of dev F1, points."""
 
     pruner: str
     draws: int

@@ -83,6 +83,7 @@ class Coach:
         self.step, self.epoch = 0, 0
         self.best: dict[str, float] = {}  # dev f1_weighted, epoch, step and test scores of the best evaluation
         self._stale_epochs = 0
+        self.checkpoint_seconds: dict[int, float] = {}  # epoch -> wall seconds that its "last" checkpoint took
         self.stamp: dict[str, str] = {}  # what a checkpoint must agree with to be resumed: see joyful.experiment
         self.before_write: Callable[[], None] | None = None  # may raise, where the folder is no longer this process's
 
@@ -99,7 +100,9 @@ class Coach:
         """
         while not self.finished:
             yield from self._train_epoch(self.epoch + 1)
+            clock = time.monotonic()
             self._write("last")
+            self.checkpoint_seconds[self.epoch] = time.monotonic() - clock
 
     def train_epoch(self, epoch: int) -> list[EpochRecord]:
         """Train one epoch (from 1) and return its records. Epochs come in order: epoch must be self.epoch + 1."""

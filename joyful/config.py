@@ -91,7 +91,13 @@ class ModelSettings(_Section):
     learning_rate: LearningRate = Field(description="that suits these sizes under adam and adamw, which follow it")
     modal_attention: bool = Field(description="the reference's unused attention head, for loading its checkpoints")
     skip: bool = Field(
-        description="the raw features go round the autoencoder: a projection of them beside its latent vectors"
+        description="the raw features go round the autoencoder: the context sees them beside its latent vectors"
+    )
+    skip_projection: bool = Field(
+        description="what goes round the autoencoder is first projected to fusion_latent_size units; false: as it is"
+    )
+    classifier_skip: bool = Field(
+        description="the raw features go round context and graph too: the classifier sees them beside the graph's output"
     )
     standardise: bool = Field(description="features to zero mean and unit variance by the training split")
     speaker_embedding: Count = Field(description="units of a learned vector for each speaker slot; 0: none")

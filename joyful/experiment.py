@@ -25,7 +25,7 @@ from joyful.coach import Coach, TrainingFailedError
 from joyful.config import PLACES, Settings, check, config_hash, differences
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
-from joyful.fusion_methods import AutoFusion
+from joyful.fusion_methods import AutoFusion, FusionSizes
 from joyful.fusion_methods_hierarchical import AutoFusion_Hierarchical
 from joyful.graph_model import GraphModel, initialise, standardise
 from joyful.objective import reconstruction_criterion
@@ -61,9 +61,7 @@ def build_fusion(settings: Settings, dimensions: Mapping[str, int]) -> AutoFusio
     """The fusion that `fusion` names, for these modality widths, with the reconstruction loss that `loss` names."""
     m = settings.model
     common: dict[str, Any] = {
-        "inter_size": m.inter_size,
-        "hidden_size": m.fusion_hidden_size,
-        "latent_size": m.fusion_latent_size,
+        "sizes": FusionSizes(m.inter_size, m.fusion_hidden_size, m.fusion_latent_size),
         "criterion": reconstruction_criterion(settings.loss, tuple(dimensions)),
         "intermodal": settings.fusion.intermodal,
     }
@@ -176,6 +174,8 @@ def _train(
         for record in coach.train():
             go_on = observer is None or observer.evaluated(record, coach.best)
             clock = time.monotonic()
+            # an epoch's checkpoint is written after its record was taken, so its time comes with the next one
+            timing += _checkpoint_rows(coach)
             history += record.rows
             run.write_history(history)
             seconds = record.seconds | {"write": time.monotonic() - clock}
@@ -188,6 +188,8 @@ def _train(
                 raise PrunedError(reason)
     objective = coach.best["f1_weighted"]
     before_write()
+    timing += _checkpoint_rows(coach)
+    run.write_timing(timing)
     run.set_status("completed", objective=objective)
     if observer is None:
         closing_table(
@@ -199,6 +201,12 @@ def _train(
 
 def _nothing() -> None:
     pass
+
+
+def _checkpoint_rows(coach: Coach) -> list[dict[str, Any]]:
+    """Rows of timing.parquet for the checkpoints written since the last call."""
+    taken, coach.checkpoint_seconds = coach.checkpoint_seconds, {}
+    return [{"epoch": float(epoch), "phase": "checkpoint", "seconds": seconds} for epoch, seconds in taken.items()]
 
 
 def _merged(request: Request) -> tuple[dict[str, Any], Path | None]:

@@ -11,6 +11,7 @@ Names in the state dict are the reference's, so its checkpoints load; a modality
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,19 @@ from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss,
 from joyful.records import MODALITIES, REFERENCE_DIMENSIONS
 
 Criterion = MSELoss | SmoothL1Loss | WeightedMSELoss
+
+
+@dataclass(frozen=True)
+class FusionSizes:
+    """Units of a fusion's layers, the reference's by default: of each modality's projection in the inter-modal branch (J),
+    of the hidden layers of both autoencoders, and of their latent vectors (L)."""
+
+    inter: int = 460
+    hidden: int = 1024
+    latent: int = 512
+
+
+REFERENCE_SIZES = FusionSizes()
 
 
 class FusionOutput(NamedTuple):
@@ -48,7 +62,8 @@ class AutoFusion(nn.Module):
     left out.
 
     input_features: {"audio": D_a, "text": D_t, "visual": D_v} or a part of it; the number 1380 means 100, 768 and 512.
-    use_smooth_l1: SmoothL1 in place of MSE; `criterion` overrides it. intermodal: form of the inter-modal softmax.
+    use_smooth_l1: SmoothL1 in place of MSE; `criterion` overrides it. sizes: units of the layers. intermodal: form of the
+    inter-modal softmax.
     Raises ValueError for other numbers, unknown modalities, a missing modality, features of the wrong width, or of
     different numbers of utterances.
     """
@@ -60,29 +75,26 @@ class AutoFusion(nn.Module):
         input_features: int | Mapping[str, int],
         use_smooth_l1: bool = False,
         *,
-        inter_size: int = 460,
-        hidden_size: int = 1024,
-        latent_size: int = 512,
+        sizes: FusionSizes = REFERENCE_SIZES,
         criterion: Criterion | None = None,
         intermodal: str = "auto",
     ) -> None:
         super().__init__()
         self.dimensions = modality_dimensions(input_features)
         self.input_features = sum(self.dimensions.values())
-        self.inter_size, self.latent_size, self.intermodal = inter_size, latent_size, intermodal
+        self.sizes, self.intermodal = sizes, intermodal
         self.criterion = create_reconstruction_loss(use_smooth_l1) if criterion is None else criterion
-        self._build_global(hidden_size)
-        self.fuse_inInter, self.fuse_outInter = _autoencoder(
-            inter_size * len(self.dimensions), hidden_size, latent_size
-        )
-        for name, size in self.dimensions.items():
-            setattr(self, _projection_name(name), nn.Linear(size, inter_size))
-        self.projectB = nn.Sequential(nn.Linear(inter_size, inter_size))
+        self._build_global()
+        inter_width = sizes.inter * len(self.dimensions)
+        self.fuse_inInter, self.fuse_outInter = encoder(inter_width, sizes), decoder(inter_width, sizes)
+        for name, width in self.dimensions.items():
+            setattr(self, _projection_name(name), nn.Linear(width, sizes.inter))
+        self.projectB = nn.Sequential(nn.Linear(sizes.inter, sizes.inter))
 
     @property
     def output_size(self) -> int:
         """Width of the fused vector."""
-        return 2 * self.latent_size
+        return 2 * self.sizes.latent
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """Parameters on the way to the fused vector: those that the classification loss and the encoder loss both
@@ -105,7 +117,7 @@ class AutoFusion(nn.Module):
 
         widths = list(self.dimensions.values())
         losses = self._losses(reconstructed_ND, concatenated_ND, widths)
-        losses = losses + self._losses(inter_reconstructed, inter_N3J, [self.inter_size] * len(widths))
+        losses = losses + self._losses(inter_reconstructed, inter_N3J, [self.sizes.inter] * len(widths))
         with torch.no_grad():
             residual, inter_residual = reconstructed_ND - concatenated_ND, inter_reconstructed - inter_N3J
             mse, mae = residual.square().mean(1), residual.abs().mean(1)
@@ -118,8 +130,9 @@ class AutoFusion(nn.Module):
         fused = torch.cat([latent_NL, inter_latent_NL], dim=1)
         return FusionOutput(fused[0] if single else fused, losses, gate_reg, errors)
 
-    def _build_global(self, hidden_size: int) -> None:
-        self.fuse_inGlobal, self.fuse_outGlobal = _autoencoder(self.input_features, hidden_size, self.latent_size)
+    def _build_global(self) -> None:
+        self.fuse_inGlobal = encoder(self.input_features, self.sizes)
+        self.fuse_outGlobal = decoder(self.input_features, self.sizes)
 
     def _global(self, concatenated_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Latent vectors (N, L), reconstruction (N, D) and the gate regulariser (scalar)."""
@@ -130,7 +143,7 @@ class AutoFusion(nn.Module):
         """The inter-modal softmax of every modality, (N, M J): rows of all modalities in one call, since b is one for
         all."""
         projections = [getattr(self, _projection_name(m))(x) for m, x in zip(self.dimensions, features, strict=True)]
-        b_J = self.projectB(torch.ones(self.inter_size, device=features[0].device, dtype=features[0].dtype))
+        b_J = self.projectB(torch.ones(self.sizes.inter, device=features[0].device, dtype=features[0].dtype))
         # float32 under autocast too: exponents do not bear eight bits of mantissa
         stacked = torch.cat(projections, dim=0)
         wide = torch.float64 if stacked.dtype == torch.float64 else torch.float32
@@ -181,10 +194,14 @@ def modality_dimensions(input_features: int | Mapping[str, int]) -> dict[str, in
     return {name: int(input_features[name]) for name in MODALITIES.values() if name in input_features}
 
 
-def _autoencoder(width: int, hidden: int, latent: int) -> tuple[nn.Sequential, nn.Sequential]:
-    encoder = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, latent), nn.ReLU())
-    decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, width))
-    return encoder, decoder
+def encoder(width: int, sizes: FusionSizes) -> nn.Sequential:
+    """First half of an autoencoder, (N, width) -> (N, L)."""
+    return nn.Sequential(nn.Linear(width, sizes.hidden), nn.Tanh(), nn.Linear(sizes.hidden, sizes.latent), nn.ReLU())
+
+
+def decoder(width: int, sizes: FusionSizes) -> nn.Sequential:
+    """Second half of an autoencoder, (N, L) -> (N, width)."""
+    return nn.Sequential(nn.Linear(sizes.latent, sizes.hidden), nn.Tanh(), nn.Linear(sizes.hidden, width))
 
 
 def _projection_name(modality: str) -> str:

@@ -15,22 +15,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from joyful.fusion_methods import AutoFusion, Criterion, _autoencoder
+from joyful.fusion_methods import REFERENCE_SIZES, AutoFusion, Criterion, FusionSizes, decoder, encoder
 
 
 class UtteranceGate(nn.Module):
     """Gated encoder, (N, D) -> (N, L). `modal_attention` is the reference's head whose output it never uses: it is
     kept, untrained, where checkpoints of the reference are to be loaded."""
 
-    def __init__(self, width: int, hidden: int, latent: int, modalities: int, modal_attention: bool) -> None:
+    def __init__(self, width: int, sizes: FusionSizes, modalities: int, modal_attention: bool) -> None:
         super().__init__()
         if modal_attention:
             head = nn.Sequential(
                 nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, modalities), nn.Softmax(dim=-1)
             )
             self.modal_attention = head.requires_grad_(False)
-        self.gate_net = nn.Sequential(nn.Linear(width, latent), nn.Hardtanh(0.0, 1.0))
-        self.fuse_in, _ = _autoencoder(width, hidden, latent)
+        self.gate_net = nn.Sequential(nn.Linear(width, sizes.latent), nn.Hardtanh(0.0, 1.0))
+        self.fuse_in = encoder(width, sizes)
 
     def forward(self, x_ND: Tensor) -> Tensor:
         return self.gate_net(x_ND) * self.fuse_in(x_ND)
@@ -39,11 +39,11 @@ class UtteranceGate(nn.Module):
 class DialogueGate(nn.Module):
     """Gated decoder, (N, L) and the state (L,) -> (N, D) and the gate regulariser (scalar)."""
 
-    def __init__(self, width: int, hidden: int, latent: int) -> None:
+    def __init__(self, width: int, sizes: FusionSizes) -> None:
         super().__init__()
         for name in self.gates:
-            setattr(self, name, nn.Sequential(nn.Linear(2 * latent, latent), nn.Hardtanh(0.0, 1.0)))
-        _, self.fuse_out = _autoencoder(width, hidden, latent)
+            setattr(self, name, nn.Sequential(nn.Linear(2 * sizes.latent, sizes.latent), nn.Hardtanh(0.0, 1.0)))
+        self.fuse_out = decoder(width, sizes)
 
     gates = ("temporal_gate", "forget_gate", "input_gate")
 
@@ -69,29 +69,19 @@ class AutoFusion_Hierarchical(AutoFusion):
         input_features: int | Mapping[str, int],
         use_smooth_l1: bool = False,
         *,
-        inter_size: int = 460,
-        hidden_size: int = 1024,
-        latent_size: int = 512,
+        sizes: FusionSizes = REFERENCE_SIZES,
         criterion: Criterion | None = None,
         intermodal: str = "auto",
         modal_attention: bool = True,
     ) -> None:
         self._modal_attention = modal_attention
-        super().__init__(
-            input_features,
-            use_smooth_l1,
-            inter_size=inter_size,
-            hidden_size=hidden_size,
-            latent_size=latent_size,
-            criterion=criterion,
-            intermodal=intermodal,
-        )
+        super().__init__(input_features, use_smooth_l1, sizes=sizes, criterion=criterion, intermodal=intermodal)
 
-    def _build_global(self, hidden_size: int) -> None:
-        width, latent = self.input_features, self.latent_size
-        self.utterance_gate = UtteranceGate(width, hidden_size, latent, len(self.dimensions), self._modal_attention)
-        self.dialogue_gate = DialogueGate(width, hidden_size, latent)
-        self.global_emotion_state = nn.Parameter(torch.empty(latent))
+    def _build_global(self) -> None:
+        width = self.input_features
+        self.utterance_gate = UtteranceGate(width, self.sizes, len(self.dimensions), self._modal_attention)
+        self.dialogue_gate = DialogueGate(width, self.sizes)
+        self.global_emotion_state = nn.Parameter(torch.empty(self.sizes.latent))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

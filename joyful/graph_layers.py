@@ -67,7 +67,9 @@ class RelationalGraphConv(nn.Module):
         # 2 S of the 2 S^2 matrices concern it, and the utterances of one speaker share one multiplication.
         table = self.weight.view(s, s * 2, -1, out).transpose(1, 2).reshape(s, -1, s * 2 * out)
         sorted_x = x_NH.index_select(0, speakers.order)
-        parts = [part @ table[k] for k, part in enumerate(sorted_x.split(speakers.sizes)) if speakers.sizes[k]]
+        # unbind, not table[k]: the gradient of each index would be a table of zeros of its own
+        pairs = zip(sorted_x.split(speakers.sizes), table.unbind(), strict=True)
+        parts = [part @ matrix for part, matrix in pairs if len(part)]
         transformed = torch.cat(parts).view(n * s * 2, out)
 
         future = (edges.source > edges.target).long()

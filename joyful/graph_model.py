@@ -97,9 +97,12 @@ class GraphModel(nn.Module):
             {m: Standardise(d) for m, d in fusion.dimensions.items()} if settings.standardise else {}
         )
         width = fusion.output_size + settings.speaker_embedding
-        width += settings.fusion_latent_size if settings.skip else 0
-        # the skip is projected: at full width it would be the larger part of a small model
-        self.skip = nn.Linear(fusion.input_features, settings.fusion_latent_size) if settings.skip else None
+        # the skip is projected unless told otherwise: at full width it would be the larger part of a small model
+        self.skip: nn.Module | None = None
+        if settings.skip:
+            project = settings.skip_projection
+            self.skip = nn.Linear(fusion.input_features, settings.fusion_latent_size) if project else nn.Identity()
+            width += settings.fusion_latent_size if project else fusion.input_features
         self.speaker = nn.Embedding(n_speakers, settings.speaker_embedding) if settings.speaker_embedding else None
         h, drop = settings.hidden_size, settings.dropout
         self.context: TransformerContext | RecurrentContext
@@ -113,6 +116,7 @@ class GraphModel(nn.Module):
         self.graph_transformer = GraphTransformer(h, h, settings.graph_heads)
         self.norm = nn.BatchNorm1d(h * settings.graph_heads)
         joined = h * settings.graph_heads + (h if settings.concat_gin_gout else 0)
+        joined += fusion.input_features if settings.classifier_skip else 0
         self.highway = Highway(joined) if settings.use_highway else None
         self.linear, self.classifier = nn.Linear(joined, h), nn.Linear(h, classes)
         self.unimodal = nn.ModuleDict(
@@ -143,6 +147,8 @@ class GraphModel(nn.Module):
         hidden_NH = nn.functional.leaky_relu(self._normalise(self.graph_transformer(anchor_NH, graph.window)))
         if settings.concat_gin_gout:
             hidden_NH = torch.cat([node_NH, hidden_NH], dim=1)
+        if settings.classifier_skip:
+            hidden_NH = torch.cat([hidden_NH, *features.values()], dim=1)
         if self.highway is not None:
             hidden_NH = self.highway(hidden_NH)
         hidden_NH = dropout(self.linear(hidden_NH).relu(), settings.dropout, draws, "classifier")

@@ -120,7 +120,7 @@ class EpochRecord:
 
     step: optimizer steps so far. epoch: passes over the training split so far, whole at the ends of epochs.
     rows: one row of history.parquet for each split evaluated (see joyful.results.HISTORY_COLUMNS).
-    seconds: wall seconds by phase ("train", "evaluate", "write") since the previous record.
+    seconds: wall seconds by phase ("train", "evaluate") since the previous record.
     """
 
     step: int

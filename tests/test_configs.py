@@ -62,6 +62,7 @@ def test_the_help_names_every_choice_of_every_group():
 def test_reference_model_options_beyond_the_reference_are_off():
     settings = check(compose_plain(["model=reference"])[0])
     assert not settings.model.skip
+    assert not settings.model.classifier_skip
     assert not settings.model.standardise
     assert settings.training.moving_average == 0.0
     assert Path(CONF, "model", "reference.yaml").is_file()

@@ -61,7 +61,8 @@ def test_a_run_writes_what_the_format_promises(tmp_path):
     assert dev["f1_weighted"].max() == objective
     assert len(frame[frame["split"] == "train"]) == 3
     timing = results.RunFolder.open(tmp_path / "run").timing_rows()
-    assert {row["phase"] for row in timing} == {"train", "evaluate", "write"}
+    assert {row["phase"] for row in timing} == {"train", "evaluate", "write", "checkpoint"}
+    assert [row["epoch"] for row in timing if row["phase"] == "checkpoint"] == [1.0, 2.0, 3.0]
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoint").glob("*.json")) == ["best.json", "last.json"]
 
 

@@ -5,18 +5,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from joyful.fusion_methods import AutoFusion, FusionOutput, modality_dimensions
+from joyful.fusion_methods import AutoFusion, FusionOutput, FusionSizes, modality_dimensions
 from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss
 from joyful.testing.host_reads import NoHostReads
 
-SIZES = {"inter_size": 6, "hidden_size": 9, "latent_size": 5}
+SIZES = FusionSizes(inter=6, hidden=9, latent=5)
 WIDTHS = {"audio": 3, "text": 7, "visual": 5}
 SUBSETS = [names for k in (1, 2, 3) for names in itertools.combinations(WIDTHS, k)]
 
 
 def build(cls=AutoFusion, widths=WIDTHS, seed=0, **options):
     torch.manual_seed(seed)
-    return cls(widths, **{**SIZES, **options})
+    return cls(widths, **{"sizes": SIZES, **options})
 
 
 def features(widths=WIDTHS, n=4, seed=1):

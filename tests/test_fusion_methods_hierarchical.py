@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from joyful.fusion_methods import FusionSizes
 from joyful.fusion_methods_hierarchical import AutoFusion_Hierarchical
 from joyful.losses.reconstruction import SmoothL1Loss
 from joyful.testing.host_reads import NoHostReads
@@ -15,7 +16,7 @@ GATES = ("temporal_gate", "forget_gate", "input_gate")
 
 def build(widths=WIDTHS, seed=0, **options):
     torch.manual_seed(seed)
-    fusion = AutoFusion_Hierarchical(widths, **{"inter_size": 6, "hidden_size": 9, "latent_size": 5, **options})
+    fusion = AutoFusion_Hierarchical(widths, **{"sizes": FusionSizes(6, 9, 5), **options})
     with torch.no_grad():  # the state starts near 0, where a mistake in its use could not be seen
         fusion.global_emotion_state.normal_()
     return fusion
@@ -117,7 +118,7 @@ def test_one_utterance_is_a_batch_of_one():
 
 def test_state_starts_near_zero():
     torch.manual_seed(0)
-    fusion = AutoFusion_Hierarchical({"text": 3}, inter_size=4, hidden_size=4, latent_size=2000)
+    fusion = AutoFusion_Hierarchical({"text": 3}, sizes=FusionSizes(4, 4, 2000))
     state = fusion.global_emotion_state.detach()
     assert float(state.std()) == pytest.approx(0.01, rel=0.1)
     assert abs(float(state.mean())) < 4 * 0.01 / 2000**0.5

@@ -19,7 +19,8 @@ CONTEXTS = ("transformer", "gru", "lstm")
 FUSIONS = ("auto", "hierarchical")
 SUBSETS = [names for k in (1, 2, 3) for names in itertools.combinations(DIMENSIONS, k)]
 EVERYTHING = {
-    "speaker_embedding": 4, "use_highway": True, "concat_gin_gout": True, "skip": True, "standardise": True
+    "speaker_embedding": 4, "use_highway": True, "concat_gin_gout": True, "skip": True, "standardise": True,
+    "classifier_skip": True,
 }  # fmt: skip
 NOTHING = {"concat_gin_gout": False, "skip": False, "standardise": False}
 
@@ -31,6 +32,8 @@ CONFIGURATIONS = [
     {"wp": -1, "wf": -1, "context": "transformer"},
     {"wp": 0, "wf": 0},
     {"wp": -1, "wf": 0, "fusion": "auto"},
+    {"skip_projection": False},
+    {"classifier_skip": True},
     {"n_unimodal": 4},
     {"modal_attention": True},
     {"n_speakers": 9, "speaker_embedding": 2},
@@ -400,6 +403,33 @@ def test_speaker_embedding_tells_speakers_apart():
     assert set(speakers_of(batch).of.tolist()) == {0, 1}, "the seed gives both dialogues one speaker"
     logits = model(batch).logits
     assert not torch.allclose(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("options", [{"skip_projection": False}, {"classifier_skip": True}])
+def test_skips_widen_what_they_feed_by_the_raw_features(options):
+    (plain, _), (model, _) = build(), build(options)
+    more = {name: p.numel() for name, p in model.named_parameters() if name in dict(plain.named_parameters())}
+    less = {name: p.numel() for name, p in plain.named_parameters()}
+    raw = sum(DIMENSIONS.values())
+    if "classifier_skip" in options:
+        assert model.linear.in_features == plain.linear.in_features + raw
+        assert {name for name in more if more[name] != less[name]} == {"linear.weight"}
+    else:
+        first = model.context.layers[0].input_size
+        assert first == plain.context.layers[0].input_size - model.settings.fusion_latent_size + raw
+        assert less.keys() - more.keys() == {"skip.weight", "skip.bias"}
+
+
+def test_classifier_skip_is_a_linear_view_of_the_standardised_features():
+    model, split = build({"classifier_skip": True})
+    model.eval()
+    raw = sum(DIMENSIONS.values())
+    with torch.no_grad():
+        model.linear.weight[:, :-raw] = 0.0  # nothing but the raw features arrives
+        batch = split.batch(np.arange(len(LENGTHS)))
+        features = torch.cat([model.standardise[m](split.features[m]) for m in DIMENSIONS], dim=1)
+        expected = model.classifier((features @ model.linear.weight[:, -raw:].T + model.linear.bias).relu())
+        torch.testing.assert_close(model(batch).logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_features_are_taken_by_name():

@@ -46,7 +46,7 @@ GRAD_NORM = "grad_norm_"
 #: Columns of timing.parquet -> meaning.
 TIMING_COLUMNS: dict[str, str] = {
     "epoch": "passes over the training split so far",
-    "phase": "train, evaluate or write",
+    "phase": "train, evaluate (with the best checkpoint), write (history and timing) or checkpoint (the last one)",
     "seconds": "wall seconds since the previous record",
 }
 

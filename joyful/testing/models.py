@@ -12,7 +12,7 @@ import yaml
 
 from joyful.config import ModelSettings
 from joyful.data.batching import DeviceSplit
-from joyful.fusion_methods import AutoFusion
+from joyful.fusion_methods import AutoFusion, FusionSizes
 from joyful.fusion_methods_hierarchical import AutoFusion_Hierarchical
 from joyful.graph_layers import Speakers
 from joyful.graph_model import GraphModel, initialise, standardise
@@ -80,9 +80,7 @@ def tiny_model(
     gates: dict[str, Any] = {"modal_attention": settings.modal_attention} if fusion == "hierarchical" else {}
     fused = FUSIONS[fusion](
         {name: values.shape[1] for name, values in split.features.items()},
-        inter_size=settings.inter_size,
-        hidden_size=settings.fusion_hidden_size,
-        latent_size=settings.fusion_latent_size,
+        sizes=FusionSizes(settings.inter_size, settings.fusion_hidden_size, settings.fusion_latent_size),
         **gates,
     )
     model = GraphModel(settings, fused, classes, len(split.batch(np.arange(len(split))).speaker_sizes), n_unimodal)

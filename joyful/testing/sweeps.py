@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -81,10 +82,8 @@ def trainers(worker: Member) -> list[int]:
 
 def kill_group(process: subprocess.Popen[str]) -> None:
     """Kill a sweep with all that it started and that is still of its group: for the end of a test."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

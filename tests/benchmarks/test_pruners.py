@@ -1,8 +1,9 @@
 """The replay of curves: a pruner that never ends anything trains everything; one that ends all but the best is seen to do so."""
 
 import pytest
-from benchmarks.pruners import measure, replay
 from optuna.pruners import MedianPruner, NopPruner, ThresholdPruner
+
+from benchmarks.pruners import measure, replay
 
 CURVES = [(0.1, 0.2, 0.3), (0.2, 0.4, 0.5), (0.3, 0.3, 0.4), (0.05, 0.06, 0.07)]
 

@@ -5,11 +5,12 @@ from importlib.metadata import version
 import sqlalchemy
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
 from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
-from joyful.sweeper.database import open_engine, open_storage, storage_url
-from joyful.testing.runs import CONF
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages._rdb import models
+
+from joyful.sweeper.database import open_engine, open_storage, storage_url
+from joyful.testing.runs import CONF
 
 
 def test_the_pinned_versions_are_installed():
@@ -23,7 +24,15 @@ def test_the_pinned_versions_are_installed():
 
 
 def test_search_spaces_are_read_into_distributions_fixed_values_and_the_rest():
-    arguments = ["a=interval(0.1,1.0)", "b=choice(x,y)", "c=range(1,4)", "d=tag(log,interval(1,8))", "e=5", "~f", "+g=h"]
+    arguments = [
+        "a=interval(0.1,1.0)",
+        "b=choice(x,y)",
+        "c=range(1,4)",
+        "d=tag(log,interval(1,8))",
+        "e=5",
+        "~f",
+        "+g=h",
+    ]
     space, values, rest = create_params_from_overrides(arguments)
     assert space == {
         "a": FloatDistribution(0.1, 1.0),

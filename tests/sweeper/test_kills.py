@@ -7,6 +7,7 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
+
 from joyful.testing import sweeps
 
 #: `JOYFUL_KILLS=50 pytest tests/sweeper/test_kills.py` is the long form.

@@ -1,10 +1,12 @@
 import pytest
+from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
 from joyful.records import InputError
 from joyful.sweeper.plan import check_compositions, make_plan
 from joyful.sweeper.settings import check_settings
 from joyful.testing.runs import sweep_defaults
-from omegaconf import OmegaConf
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
 
 def settings(**changes):
     return check_settings(sweep_defaults() | changes, "NopPruner")

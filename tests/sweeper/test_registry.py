@@ -6,10 +6,11 @@ import sys
 import threading
 
 import pytest
+from sqlalchemy import update
+
 from joyful.sweeper import identity, registry
 from joyful.sweeper.database import open_engine, open_storage, storage_url
 from joyful.sweeper.registry import LeaseLostError, Registry, Watch
-from sqlalchemy import update
 
 ELSEWHERE = identity.Identity("another-machine", 1, 1.0)
 

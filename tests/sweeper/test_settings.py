@@ -1,4 +1,5 @@
 import pytest
+
 from joyful.records import InputError
 from joyful.sweeper.settings import check_settings
 from joyful.testing.runs import sweep_defaults

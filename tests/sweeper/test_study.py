@@ -1,5 +1,9 @@
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.pruners import MedianPruner, NopPruner
+from optuna.trial import TrialState
+
 from joyful.records import InputError
 from joyful.sweeper.database import open_engine, open_storage, retried, storage_url
 from joyful.sweeper.plan import Plan
@@ -14,9 +18,6 @@ from joyful.sweeper.study import (
     sampler_factory,
     states,
 )
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.pruners import MedianPruner, NopPruner
-from optuna.trial import TrialState
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(("a", "b"))}
 SAMPLERS = {
@@ -55,7 +56,9 @@ def test_all_trials_exist_from_the_start_and_a_second_call_adds_none(backend):
     begin(backend)
     begin(backend, n_trials=6)
     begin(backend, n_trials=2)
-    assert states(open_engine(storage_url(None, _folder(backend))), study_id) == dict.fromkeys(range(6), TrialState.WAITING)
+    assert states(open_engine(storage_url(None, _folder(backend))), study_id) == dict.fromkeys(
+        range(6), TrialState.WAITING
+    )
 
 
 def _folder(backend):
@@ -129,7 +132,7 @@ def test_a_grid_is_asked_point_by_point(backend):
 
 
 def test_reports_reach_the_pruner_and_a_repeated_one_changes_nothing(backend):
-    access, study_id = begin(backend, n_trials=3, pruner=MedianPruner(n_startup_trials=1, n_warmup_steps=0))
+    access, _study_id = begin(backend, n_trials=3, pruner=MedianPruner(n_startup_trials=1, n_warmup_steps=0))
     good = TrialAccess(access, 0)
     good.ask(SPACE)
     assert good.report(1, 0.5)
@@ -157,7 +160,7 @@ def test_telling_twice_keeps_the_first_and_a_waiting_trial_can_be_told(backend):
 
 
 def test_a_trial_ends_as_the_other_of_its_configuration_did(backend):
-    access, study_id = begin(backend)
+    access, _study_id = begin(backend)
     first = TrialAccess(access, 0)
     first.ask(SPACE)
     first.report(1, 0.3)

@@ -4,9 +4,10 @@ import json
 import subprocess
 import sys
 
-import joyful.results
 import pytest
 import yaml
+
+import joyful.results
 from joyful.results import read_run
 from joyful.testing import sweeps
 
@@ -32,7 +33,9 @@ pytestmark = pytest.mark.xdist_group("sweep")
 def searched(tmp_path_factory):
     """A search of four trials by one worker under the basic launcher, and its output."""
     place = tmp_path_factory.mktemp("searched")
-    command = sweeps.command("search", OURS, WEIGHT, "loss=choice(mse,smoothl1)", "hydra.sweeper.n_trials=5", "role=search")
+    command = sweeps.command(
+        "search", OURS, WEIGHT, "loss=choice(mse,smoothl1)", "hydra.sweeper.n_trials=5", "role=search"
+    )
     return place / "multirun/search", command, sweeps.run(command, place)
 
 
@@ -101,7 +104,14 @@ def test_the_best_settings_are_a_configuration_that_runs(searched):
     assert found["weights"]["encoder_loss_weight"] == best.params["weights.encoder_loss_weight"]
     assert {"override /loss": best.params["loss"]} in found["defaults"]
     place = folder.parents[1]
-    command = [sys.executable, str(sweeps.RUN), "--config-dir", str(folder), "experiment=best", "hydra.run.dir=best-run"]
+    command = [
+        sys.executable,
+        str(sweeps.RUN),
+        "--config-dir",
+        str(folder),
+        "experiment=best",
+        "hydra.run.dir=best-run",
+    ]
     run = subprocess.run(command, cwd=place, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     # the same numbers as in the sweep: the same configuration, but for the role
@@ -126,7 +136,9 @@ def test_a_changed_space_is_refused_with_the_difference_and_a_typing_error_creat
 
 def test_failures_duplicates_and_prunings_are_told_truthfully_and_end_nothing(tmp_path):
     """One NaN trial, one of a setting out of range that only the worker could meet, one configuration twice."""
-    trials = listed("loss=mse seed=1", NAN, "loss=smoothl1 seed=1", "loss=mse seed=1", "loss=mse data.root=elsewhere seed=2")
+    trials = listed(
+        "loss=mse seed=1", NAN, "loss=smoothl1 seed=1", "loss=mse seed=1", "loss=mse data.root=elsewhere seed=2"
+    )
     command = sweeps.command("mixed", OURS, NO_PRUNER, "hydra/launcher=joblib", trials)
     result = sweeps.run(command, tmp_path)
     folder = tmp_path / "multirun/mixed"
