@@ -264,7 +264,7 @@ def _header(
         "role": settings.role,
         "epochs": settings.training.epochs,
         "config_hash": config_hash(settings),
-        "device": _describe(device),
+        "device": describe_device(device),
         "threads": threads,
         "choices": request.choices,
         "config": {**config, "resume": None},
@@ -323,7 +323,7 @@ def _restore(
     return history, timing
 
 
-def _describe(device: torch.device) -> str:
+def describe_device(device: torch.device) -> str:
     """The device as a reader knows it; a GPU with its name among all of the machine, where one was chosen for this process."""
     if device.type != "cuda":
         return device.type

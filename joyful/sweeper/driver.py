@@ -90,7 +90,7 @@ class Driver:
     def __init__(self, sweep: Sweep) -> None:
         self._sweep, self._registry = sweep, sweep.registry
         self._access = sweep.task.access()
-        self._stopping = False
+        self._signal: int | None = None  # the signal by which this driver was stopped
         self._round = 0  # launches so far
 
     def run(self) -> int:
@@ -132,7 +132,10 @@ class Driver:
                     returned.return_value  # noqa: B018 - a job that failed raises here what it raised there
             except Exception as error:
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-                log.warning("workers ended early (%s); started again", reason)
+                if self._signal is None:
+                    log.warning("workers ended early (%s); started again", reason)
+            if self._signal is not None:  # Ray swallows what a signal's handler raises
+                raise SignalReceived(self._signal)
             self._count_deaths()
             idle = 0 if self._progress() > before else idle + 1
             if idle >= MAXIMUM_IDLE_LAUNCHES and not self._finished():
@@ -233,7 +236,7 @@ class Driver:
         dead = self._workers(gone=True)
         leases = self._registry.leases()
         held = [lease for lease in leases.values() if lease.owner in dead]
-        if len(held) == 1 and not self._stopping:
+        if len(held) == 1 and self._signal is None:
             self._registry.claim(held[0].number, "", held[0], died=True)
         for name in dead:
             self._registry.leave(name)
@@ -264,8 +267,8 @@ class Driver:
         """Inside, SIGTERM, SIGINT and SIGHUP tell the workers to end, wait for them, and raise SignalReceived."""
 
         def stop(number: int, frame: object) -> None:
-            if not self._stopping:
-                self._stopping = True
+            if self._signal is None:
+                self._signal = number
                 # in a thread: what the signal interrupted may hold a lock that the database's driver needs
                 stopping = threading.Thread(target=self._stop_workers, daemon=True)
                 stopping.start()
