@@ -28,9 +28,9 @@ def test_stock_optuna_maximises(tmp_path):
     storage = f"sqlite:///{tmp_path / 'stock.db'}"
     done = sweeps.run(
         sweeps.command(
-            "stock", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1",
+            "stock", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1",
             f"hydra.sweeper.storage={storage}", "hydra.sweeper.study_name=stock",
-            "weights.encoder_loss_weight=interval(0.01,1.0)", "optimizer.learning_rate=choice(0.0001,0.01)",
+            "seed=choice(1,2,3)",
         ),
         tmp_path,
     )  # fmt: skip
