@@ -15,7 +15,15 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from joyful.records import InputError
 
@@ -92,12 +100,26 @@ def open_storage(url: URL) -> RDBStorage:
             _use_write_ahead_log(url)
         connect = {"timeout": BUSY_SECONDS} if sqlite else {"connect_timeout": 10}
         options = {"connect_args": connect} | ({} if sqlite else {"pool_pre_ping": True})
-        return retried(lambda: RDBStorage(text(url), engine_kwargs=options), patience=0.0)
+        return made(lambda: RDBStorage(text(url), engine_kwargs=options), sqlite)
     except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError, NoSuchModuleError) as error:
         raise InputError(
-            f"hydra.sweeper.storage: {url.render_as_string()} cannot be used ({_first_line(error)}); check that the database "
+            f"hydra.sweeper.storage: {url.render_as_string()} cannot be used ({first_line(error)}); check that the database "
             "runs, that the address is right and that its folder can be written"
         ) from None
+
+
+def made(create: Callable[[], T], sqlite: bool) -> T:
+    """The result of `create`, which makes tables where they are missing: of two processes that do so at once one fails, and finds
+    them when it looks again."""
+    clashes = (IntegrityError, ProgrammingError, *((OperationalError,) if sqlite else ()))
+    for attempt in range(1, 6):
+        try:
+            return create()
+        except (DBAPIError, StorageInternalError) as error:
+            if attempt == 5 or (not isinstance(error, clashes) and not isinstance(error.__cause__, clashes)):
+                raise
+        time.sleep(0.2 * attempt)
+    raise AssertionError
 
 
 def retried(action: Callable[[], T], patience: float = PATIENCE) -> T:
@@ -112,7 +134,7 @@ def retried(action: Callable[[], T], patience: float = PATIENCE) -> T:
         except (DBAPIError, StorageInternalError) as error:
             if not _is_passing(error) or time.monotonic() + pause > deadline:
                 raise
-            log.debug("the database does not answer (%s); asked again in %.2f s", _first_line(error), pause)
+            log.debug("the database does not answer (%s); asked again in %.2f s", first_line(error), pause)
         time.sleep(pause)
         pause = min(2 * pause, 2.0)
 
@@ -146,6 +168,7 @@ def _use_write_ahead_log(url: URL) -> None:
         connection.close()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of the database says, without the statement and the advice below it."""
     cause = error.__cause__ or error
     return next(iter(str(getattr(cause, "orig", None) or cause).splitlines()), type(cause).__name__)[:300]

@@ -27,6 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from joyful.records import InputError
 from joyful.results import ResultsError
 from joyful.sweeper import ending, gpus, identity
+from joyful.sweeper.database import first_line
 from joyful.sweeper.preparation import Sweep, prepare
 from joyful.sweeper.registry import Member
 from joyful.sweeper.status import Snapshot, snapshot
@@ -260,7 +261,7 @@ class Driver:
                 self._registry.beat(self._me.id)
                 view.update()
             except Exception as error:  # the database is away for longer than it is waited for
-                log.warning("no sign of life could be given: %s", error)
+                log.warning("no sign of life could be given: %s", first_line(error))
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

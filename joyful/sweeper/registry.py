@@ -18,7 +18,7 @@ from sqlalchemy import Boolean, Column, Float, Integer, MetaData, String, Table,
 from sqlalchemy.exc import IntegrityError
 
 from joyful.sweeper import identity
-from joyful.sweeper.database import retried
+from joyful.sweeper.database import made, retried
 from joyful.sweeper.identity import Identity
 
 Role = Literal["driver", "worker"]
@@ -93,7 +93,7 @@ class Registry:
 
     def __init__(self, engine: sqlalchemy.Engine, study: int) -> None:
         self._engine, self.study = engine, study
-        retried(lambda: _metadata.create_all(engine, checkfirst=True))
+        made(lambda: _metadata.create_all(engine, checkfirst=True), engine.dialect.name == "sqlite")
 
     # --- members
 

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from joyful.records import InputError
 from joyful.sweeper import identity
-from joyful.sweeper.database import open_engine, open_storage, storage_url
+from joyful.sweeper.database import open_engine, open_storage, retried, storage_url
 from joyful.sweeper.registry import Lease, Member, Registry, Watch
 from joyful.sweeper.study import OWN, REASON, StudyAccess
 
@@ -60,7 +60,7 @@ class Snapshot:
 def snapshot(access: StudyAccess, registry: Registry, lease_seconds: float, watch: Watch | None = None) -> Snapshot:
     """The sweep now. watch: an observer's memory, for members of other machines; without it they count as alive."""
     study = access.open()
-    trials = study.get_trials(deepcopy=False)
+    trials = retried(lambda: study.get_trials(deepcopy=False))
     members, leases = registry.members(), registry.leases()
     watch = watch or Watch(lease_seconds)
     watch.look(members)
@@ -89,7 +89,7 @@ def snapshot(access: StudyAccess, registry: Registry, lease_seconds: float, watc
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """The completed trial with the best first objective, the earliest among equals; None where none is complete."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = retried(lambda: study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     if not complete:
         return None
     sign = -1.0 if study.directions[0] == StudyDirection.MAXIMIZE else 1.0

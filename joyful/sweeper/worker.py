@@ -28,7 +28,7 @@ from sqlalchemy.engine import make_url
 from joyful import hydra_request
 from joyful.config import check, config_hash
 from joyful.sweeper import gpus, identity, outcome, password
-from joyful.sweeper.database import open_engine, open_storage
+from joyful.sweeper.database import first_line, open_engine, open_storage
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.registry import Lease, LeaseLostError, Registry, Watch
 from joyful.sweeper.settings import SweepSettings
@@ -151,7 +151,7 @@ class _Worker:
                 watch.look({driver.id: driver} if driver is not None else {})
                 silent = watch.is_dead(driver) or (driver is not None and driver.stop)
             except Exception as error:  # the database is away for longer than it is waited for: the work goes on
-                log.warning("no sign of life could be given: %s", error)
+                log.warning("no sign of life could be given: %s", first_line(error))
             if silent:
                 break
         else:
