@@ -1,0 +1,208 @@
+"""How every figure looks, and how it becomes an inline SVG that a page can show in light and dark.
+
+Figures are made without pyplot and under a local `rc_context`, so importing or drawing changes no setting of the caller's.
+Colours are the Okabe-Ito set, darkened where it is too pale for lines on white; an arm has its own dashes and marker too,
+so nothing depends on colour alone. In the SVG every colour becomes a CSS variable (`PALETTE`), which the page sets for
+light, dark and print; text is text in the page's own font.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+#: CSS variable -> (colour on a light page, which is also the colour in notebooks; colour on a dark page).
+PALETTE: dict[str, tuple[str, str]] = {
+    "ink": ("#1f2328", "#e6e9ee"),
+    "muted": ("#5c6470", "#a3abb8"),
+    "rule": ("#d5d9e0", "#3a414c"),
+    "series-0": ("#4d5561", "#c3cad4"),  # the baseline: neutral
+    "series-1": ("#0072b2", "#56b4e9"),
+    "series-2": ("#d55e00", "#ff8f4a"),
+    "series-3": ("#009e73", "#35cfa2"),
+    "series-4": ("#b0578d", "#e6a0c8"),
+    "series-5": ("#9a7400", "#f0e442"),
+    "series-6": ("#3b4cc0", "#9aa8ff"),
+    "series-7": ("#7a5230", "#d8a878"),
+    "claim": ("#e3b341", "#8a6a12"),  # the claimed range
+}
+INK, MUTED, RULE, CLAIM = (PALETTE[name][0] for name in ("ink", "muted", "rule", "claim"))
+
+_DASHES: tuple[Any, ...] = (
+    "-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1)),
+    (0, (8, 2)), (0, (1, 2.2)), (0, (4, 1, 1, 1, 1, 1)),
+)  # fmt: skip
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+
+#: Arms (or lines) that one figure can still tell apart.
+MOST_LINES = len(_MARKERS)
+
+WIDTH = (
+    5.4  # inches, at 72 units an inch: a phone shows a figure almost at its own size, a desk at one and a half times
+)
+LONGEST_LABEL = 34
+
+_RC: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same layout on every machine
+    "font.size": 9.5,
+    "text.parse_math": False,  # an arm may be called $x_1$
+    "text.usetex": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelsize": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.handlelength": 2.6,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.5,
+    "svg.fonttype": "none",
+    "svg.image_inline": True,
+    "path.simplify": True,
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure and what it says.
+
+    name: unique in a page, letters, digits and -. title: what is drawn, with unit. finding: what it shows, in words and
+    numbers, for those who cannot see it.
+    """
+
+    name: str
+    title: str
+    finding: str
+    figure: Figure
+
+    def svg(self) -> str:
+        """The figure as inline SVG (see `svg`)."""
+        return svg(self.figure, self.name, self.title, self.finding)
+
+    def _repr_png_(self) -> bytes:
+        """How a notebook shows it."""
+        buffer = io.BytesIO()
+        with drawing():
+            self.figure.savefig(buffer, format="png", dpi=110, facecolor="white")
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one arm is drawn wherever it appears."""
+
+    colour: str
+    dashes: Any
+    marker: str
+
+
+def look(index: int) -> Look:
+    """The look of arm number `index`; 0 is the baseline. Beyond MOST_LINES looks come again: draw fewer."""
+    place = index % MOST_LINES
+    return Look(PALETTE[f"series-{place}"][0], _DASHES[place], _MARKERS[place])
+
+
+def looks(names: Sequence[str]) -> dict[str, Look]:
+    """Name -> look, in the order of the names (the baseline first)."""
+    return {name: look(index) for index, name in enumerate(names)}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """The style, for as long as a figure is being made."""
+    with mpl.rc_context():
+        mpl.rcdefaults()  # whatever the caller's matplotlibrc says
+        for key, value in _RC.items():
+            mpl.rcParams[key] = value  # type: ignore[index]  # the stubs know keys one by one
+        yield
+
+
+def panel(height: float = 3.2, width: float = WIDTH, **options: Any) -> tuple[Figure, Axes]:
+    """A figure of one pair of axes, inches. Call it, and everything that adds to it, under `drawing`."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot(**options)
+
+
+def short(name: str, longest: int = LONGEST_LABEL) -> str:
+    """The name, with its middle left out where it is longer than a figure has room for."""
+    if len(name) <= longest:
+        return name
+    half = (longest - 1) // 2
+    return f"{name[:half]}…{name[-(longest - 1 - half) :]}"
+
+
+def legend(axes: Axes, columns: int = 2) -> None:
+    """A legend above the axes: it never covers data."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(
+            handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2,
+            columnspacing=1.2, handletextpad=0.6,
+        )  # fmt: skip
+
+
+def svg(figure: Figure, name: str, title: str, description: str) -> str:
+    """The figure as an <svg> element to put into a page.
+
+    name: unique in the page, letters, digits and -; it salts the ids. title and description: the text alternative.
+    The same figure gives the same text: no dates, no random ids.
+    """
+    buffer = io.StringIO()
+    with drawing():
+        mpl.rcParams["svg.hashsalt"] = name
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)  # matplotlib repeats every label in a comment
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)  # it would style the whole page
+    # labels may hold anything; what stands inside a tag is matplotlib's own
+    text = re.sub(r"<[^>]+>", lambda tag: _own_names_and_colours(tag[0], name), text)
+    view = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
+    if view is None:
+        raise RuntimeError("matplotlib wrote an SVG without viewBox")
+    head = (
+        f'<svg class="plot" role="img" aria-labelledby="{name}-title {name}-desc" viewBox="0 0 {view[1]} {view[2]}" '
+        f'xmlns="http://www.w3.org/2000/svg"><title id="{name}-title">{html.escape(title)}</title>'
+        f'<desc id="{name}-desc">{html.escape(description)}</desc>'
+    )
+    body = text[text.index(">", text.index("<svg")) + 1 :]
+    return head + re.sub(r"\s*\n\s*", "\n", body).strip()
+
+
+def _own_names_and_colours(tag: str, name: str) -> str:
+    tag = re.sub(r'\bid="', f'id="{name}-', tag)
+    tag = tag.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
+    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)  # the page's own font
+    for variable, (light, _) in PALETTE.items():
+        tag = tag.replace(light, f"var(--{variable})")
+    return tag
