@@ -1,0 +1,64 @@
+"""The page as Markdown: the same words and tables; of the figures, what they show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from analysis.page.html import MARKS
+from analysis.page.parts import Page, Table
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
+
+
+def render(page: Page) -> str:
+    """The page as GitHub-flavoured Markdown. Every text is escaped: no markup of a run's name takes effect."""
+    return "\n\n".join(_blocks(page)) + "\n"
+
+
+def escape(text: str) -> str:
+    """The text so that Markdown shows it as it is, on one line."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = _SPECIAL.sub(r"\\\1", text)
+    text = re.sub(r"(?i)\b(https?|ftp)(:)|\b(www)(\.)", r"\1\3<!-- -->\2\4", text)  # GitHub would make a link of it
+    return re.sub(r"^(\d+)\.|^([-=])", lambda match: f"{match[1]}\\." if match[1] else f"\\{match[2]}", text)
+
+
+def _blocks(page: Page) -> Iterator[str]:
+    yield f"# {escape(page.title)}"
+    yield f"Sweep {escape(page.source)}. Figures are in [index.html](index.html)."
+    if page.counts:
+        yield " · ".join(f"{MARKS[word]} {n} {word}" for word, n in page.counts.items())
+    if page.warnings:
+        yield "## Know this first"
+        yield "\n".join(f"- {escape(text)}" for text in page.warnings)
+    yield "## What was compared"
+    yield from map(escape, page.compared)
+    for group in page.groups:
+        yield f"## {MARKS[group.verdict]} {escape(group.title)}"
+        yield "\n".join(
+            f"- {f'**{escape(point.head)}**: ' if point.head else ''}{escape(point.text)}"
+            f"{f'. {escape(point.detail)}' if point.detail else ''}"
+            for point in group.points
+        )
+    if page.unseen:
+        yield "## What could not have been seen"
+        yield from map(escape, page.unseen)
+    for section in page.sections:
+        yield f"## {escape(section.title)}"
+        yield from map(escape, section.text)
+        for table in section.tables:
+            yield from _table(table)
+        if section.plots:
+            yield "\n".join(f"- *{escape(plot.title)}*: {escape(plot.finding)}" for plot in section.plots)
+        for table in section.folded:
+            yield from _table(table)
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield f"**{escape(table.caption)}**"
+    rule = ["---:" if index in table.numeric else "---" for index in range(len(table.columns))]
+    rows = [[escape(column) for column in table.columns], rule, *([escape(cell) for cell in row] for row in table.rows)]
+    yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    if table.note:
+        yield escape(table.note)

@@ -1,0 +1,184 @@
+"""The first screen in plain words: what was compared, on how many pairs, what holds, what does not, what could not be seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from analysis.claims import VERDICTS, Claim, Verdict
+from analysis.findings import Findings
+from analysis.page.parts import Group, Point, clean
+from analysis.sweep import Arm, Sweep
+from analysis.words import NONE, count, heading, interval, listing, number, quantity
+
+TITLES = {
+    "supported": "What holds",
+    "contradicted": "What does not hold",
+    "inconclusive": "What is open",
+    "not testable": "What could not be tested",
+}
+
+#: Fewer pairs than this and no claim is judged (`analysis.claims`).
+FEWEST_PAIRS = 6
+
+#: Points of one group on the first screen; the table has them all.
+_MOST_POINTS = 12
+
+
+def title(sweep: Sweep) -> str:
+    """ "smoothl1 0.03 against mse 0.05", or how many arms there are."""
+    if sweep.baseline is None:
+        return "A sweep without runs to compare"
+    if not sweep.others:
+        return f"One arm: {clean(sweep.baseline.name)}"
+    if len(sweep.others) == 1:
+        return f"{clean(sweep.others[0].name)} against {clean(sweep.baseline.name)}"
+    return f"{len(sweep.others)} arms against {clean(sweep.baseline.name)}"
+
+
+def compared(findings: Findings) -> tuple[str, ...]:
+    """Sentences: arms and what they differ in, pairs, budget, target, runs left out."""
+    sweep = findings.sweep
+    told = []
+    if sweep.baseline is None:
+        return (f"No run of this sweep can be used. {_left_out(sweep)}".strip(),)
+    if sweep.others:
+        factors = listing([f"{clean(name)} ({_values(sweep, name)})" for name in sweep.factors])
+        arms = "Two arms were" if len(sweep.arms) == 2 else f"{len(sweep.arms)} arms were"
+        differ = f", which differ in {factors}" if factors else ""
+        told.append(f"{arms} compared{differ}. The baseline is {clean(sweep.baseline.name)}.")
+        told.append(_pairs(sweep))
+    else:
+        runs = int((sweep.runs["used"] & (sweep.runs["role"] != "calibration")).sum()) if len(sweep.runs) else 0
+        told.append(f"The sweep has one arm, {clean(sweep.baseline.name)}, with {count(runs, 'usable run')}.")
+    if findings.target is not None:
+        target = findings.target
+        falling = target.metric == "nll"
+        level = number(target.value, 3) if falling else f"{number(100 * target.value, 2)} %"
+        told.append(
+            f"The target of the convergence speed is {'a dev NLL' if falling else 'a dev score'} of {level} "
+            f"({clean(target.source)})."
+        )
+    told.append(_left_out(sweep))
+    return tuple(text for text in told if text)
+
+
+def counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """Verdict -> how many, in the order of VERDICTS, without those that did not come."""
+    found = {word: sum(verdict.verdict == word for verdict in verdicts) for word in VERDICTS}
+    return {word: n for word, n in found.items() if n}
+
+
+def groups(findings: Findings) -> tuple[Group, ...]:
+    """What holds, does not, is open, could not be tested: a point for each verdict."""
+    several = len(findings.sweep.others) > 1
+    result = []
+    for word in VERDICTS:
+        verdicts = [verdict for verdict in findings.verdicts if verdict.verdict == word]
+        points = [_point(verdict, several) for verdict in verdicts[:_MOST_POINTS]]
+        if len(verdicts) > _MOST_POINTS:
+            points.append(Point("", f"and {len(verdicts) - _MOST_POINTS} more in the table below"))
+        if points:
+            result.append(Group(word, TITLES[word], tuple(points)))
+    return tuple(result)
+
+
+def unseen(findings: Findings) -> tuple[str, ...]:
+    """What this many pairs could not have shown, and what cannot be concluded at all."""
+    sweep, told = findings.sweep, []
+    if not sweep.others:
+        told.append(
+            "With one arm nothing can be concluded about a difference: no claim was judged. Add a second arm with the same "
+            "seeds to this folder, for example python run.py -m loss=smoothl1 weights=basic seed=1,2,3,4,5,6 with the same "
+            "sweep_name."
+        )
+    pairs = [len(sweep.pairs(arm)) for arm in sweep.others]
+    if sweep.others and max(pairs) <= 1:
+        told.append(
+            "With one pair there is no spread to measure luck by: whatever differs may come from the seed alone, and "
+            "nothing can be concluded."
+        )
+    elif sweep.others and min(pairs) < FEWEST_PAIRS:
+        told.append(
+            f"Below {FEWEST_PAIRS} pairs no claim is judged: the interval would say more about luck than about the arms."
+        )
+    small = []
+    for verdict in findings.verdicts:
+        if math.isfinite(verdict.minimum_detectable) and verdict.n_pairs >= 2:
+            small.append(
+                f"{_name(verdict, len(sweep.others) > 1)} {quantity(verdict.minimum_detectable, verdict.claim.unit)}"
+            )
+    if small:
+        told.append(
+            "Effects of these sizes are noticed in four of five sweeps like this one, smaller ones more seldom: "
+            f"{listing(small, 8)}."
+        )
+    more = [
+        f"{_name(verdict, len(sweep.others) > 1)} {verdict.pairs_needed}"
+        for verdict in findings.verdicts
+        if verdict.pairs_needed is not None and verdict.verdict == "inconclusive"
+    ]
+    if more:
+        told.append(
+            "Pairs that would show an open claim with 80 % power, if the middle of the claimed range is true: "
+            f"{listing(more, 8)}."
+        )
+    return tuple(told)
+
+
+def claimed(claim: Claim) -> str:
+    """`15 to 25 % increase`."""
+    digits = 0 if float(claim.lower).is_integer() and float(claim.upper).is_integer() else 1
+    return f"{interval(claim.lower, claim.upper, claim.unit, digits)} {claim.direction}"
+
+
+def effect(verdict: Verdict) -> str:
+    """`+18.2 % (95 % interval 12.0 to 24.9 %)`; – where there is none."""
+    if not math.isfinite(verdict.estimate):
+        return NONE
+    text = quantity(verdict.estimate, verdict.claim.unit, signed=True)
+    bounds = interval(verdict.low, verdict.high, verdict.claim.unit)
+    return text if bounds == NONE else f"{text} (95 % interval {bounds})"
+
+
+def _point(verdict: Verdict, several: bool) -> Point:
+    measured = effect(verdict)
+    text = f"claimed {claimed(verdict.claim)}"
+    if measured != NONE:
+        text = f"{measured}; {text}"
+    return Point(_name(verdict, several), text, clean(verdict.detail))
+
+
+def _name(verdict: Verdict, several: bool) -> str:
+    head = f"{heading(verdict.claim.name)}, {verdict.metric}"
+    return clean(f"{verdict.arm}: {head}" if several else head)
+
+
+def _pairs(sweep: Sweep) -> str:
+    numbers = {arm.name: len(sweep.pairs(arm)) for arm in sweep.others}
+    budget = sweep.budget
+    epochs = f", {number(budget, 0)} epochs each" if math.isfinite(budget) else ""
+    least, most = min(numbers.values()), max(numbers.values())
+    pairs = count(least, "pair") if least == most else f"{least} to {count(most, 'pair')}"
+    each = " for each arm" if len(numbers) > 1 else ""
+    return f"{pairs} of runs{each}{epochs}; the two runs of a pair share a seed."
+
+
+def _values(sweep: Sweep, factor: str) -> str:
+    values = list(dict.fromkeys(_value(arm, factor) for arm in sweep.arms))
+    if len(sweep.arms) == 2 and len(values) == 2:
+        return f"{values[0]} → {values[1]}"
+    return listing(values, 6)
+
+
+def _value(arm: Arm, factor: str) -> str:
+    value = arm.settings.get(factor)
+    return "none" if value is None or value != value else clean(f"{value:g}" if isinstance(value, float) else value)
+
+
+def _left_out(sweep: Sweep) -> str:
+    if sweep.left_out.empty:
+        return ""
+    numbers = sweep.left_out["status"].value_counts().sort_index()
+    kinds = listing([f"{n} {status}" for status, n in numbers.items()])
+    return f"{count(len(sweep.left_out), 'run')} of {len(sweep.runs)} left out ({kinds}); named below."
