@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+
+from analysis.arms import Arm, check_comparable, choose_baseline, find_arms, parse_override
+from joyful.results import InputError, RunHeader, read_runs
+from joyful.results.arms import FOLD
+
+__all__ = ["REPORT_COLUMNS", "Arm", "Sweep", "read_sweep"]
 
 #: The columns of histories that a report needs.
 REPORT_COLUMNS: tuple[str, ...] = (
@@ -18,20 +26,11 @@ REPORT_COLUMNS: tuple[str, ...] = (
     "encoder_gradient_ratio", "encoder_gradient_cosine",
 )  # fmt: skip
 
+#: Roles of runs that are compared or set the target; a search's runs are neither.
+ROLES = ("comparison", "calibration")
 
-@dataclass(frozen=True)
-class Arm:
-    """A configuration that is compared with others.
-
-    name: short, unique in its sweep, readable ("mse 0.05"). settings: factor -> value, for the factors of the sweep.
-    choices: Hydra's group choices. config: dotted name -> value of every setting, as the arm's first run has it.
-    """
-
-    name: str
-    settings: dict[str, Any]
-    is_baseline: bool
-    choices: dict[str, Any]
-    config: dict[str, Any]
+#: Epochs are whole but for rounding where they lie this near a whole number.
+WHOLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,13 @@ class Sweep:
     frame: a row per run, evaluation and split of the runs that are used: `run`, `arm`, `seed`, `role`, `fold` (NaN where
         there is none), `step`, `epoch`, `split` and the history's columns (NaN: not measured). Runs that were left out
         have no rows here. Fractions from 0 to 1, as in the files.
-    runs: a row per run, used or not: `run`, `arm` (None where its files could not be read), `seed`, `role`, `fold`,
-        `status`, `reason` (why it ended so; None), `epochs` (reached), `budget` (asked for), `used`.
+    runs: a row per run, used or not: `run`, `arm` (None where its files could not be read, or it is of a search),
+        `seed`, `role`, `fold`, `status`, `reason` (why it ended so, or why it is left out; None), `epochs` (reached),
+        `budget` (asked for), `used`.
     arms: the baseline first, then the others in the order of their runs.
     factors: the settings that differ between the arms, dotted names; a group choice where it says it all ("loss").
-    left_out: a row per run that is not used: `run`, `arm`, `seed`, `role`, `status` (running, interrupted, pruned,
-        failed, damaged, or completed with a reason such as early stopping), `reason` in words.
+    left_out: the rows of `runs` that are not used, each with its reason; `status` is running, interrupted, pruned,
+        failed, damaged, or completed (for reasons such as early stopping, a missing fold, a second run of one seed).
     study: the sweep's Optuna study (study.db), None where there is none.
     notes: sentences that a reader of the page must know (how the baseline was found, failed runs of an arm, ...).
     """
@@ -72,12 +72,19 @@ class Sweep:
 
     @property
     def budget(self) -> float:
-        """Epochs that the compared runs were given; NaN in a sweep without any run."""
-        raise NotImplementedError
+        """Epochs that the compared runs were given; NaN in a sweep without a run that is used."""
+        return float(self.runs.loc[self.runs["used"], "budget"].max())
+
+    def seeds(self, arm: Arm, role: str = "comparison") -> list[int]:
+        """Seeds of the runs of an arm that are used."""
+        chosen = self.runs["used"] & (self.runs["arm"] == arm.name) & (self.runs["role"] == role)
+        return sorted(int(seed) for seed in self.runs.loc[chosen, "seed"].unique())
 
     def pairs(self, arm: Arm) -> list[int]:
         """Seeds that both the baseline and `arm` have a complete comparison run of (with folds: of every fold)."""
-        raise NotImplementedError
+        if self.baseline is None:
+            return []
+        return sorted(set(self.seeds(self.baseline)) & set(self.seeds(arm)))
 
 
 def read_sweep(
@@ -85,7 +92,7 @@ def read_sweep(
 ) -> Sweep:
     """Read all runs below `path` and find the arms.
 
-    columns: those of the histories to read; None: REPORT_COLUMNS.
+    columns: those of the histories to read; None: REPORT_COLUMNS. Absent ones are NaN.
     baseline: overrides as on the command line (["loss=mse", "weights=baseline"]), matched against group choices and
         settings; then these are the factors named, and arms that differ from the baseline in anything else are refused.
         None: the arm of the calibration runs, else MSE with encoder weight 0.05, else the first arm.
@@ -93,4 +100,159 @@ def read_sweep(
     Raises InputError where `path` is no folder, where `baseline` fits no arm or several, where arms differ in more than
     the factors named, or in what no comparison may differ in (data, epochs, evaluations per epoch).
     """
-    raise NotImplementedError
+    folder = Path(path)
+    loaded = read_runs(folder, REPORT_COLUMNS if columns is None else columns, absent_as_nan=True)
+    headers = loaded.headers
+    roles = [header.role or "comparison" for header in headers]
+    chosen = [index for index, role in enumerate(roles) if role in ROLES]
+    told = loaded.differences if len(chosen) == len(headers) else None
+    arms, of_run, factors = find_arms([headers[index] for index in chosen], told)
+    arm_of = dict(zip(chosen, of_run, strict=True))
+    runs = _runs(headers, roles, {index: arms[number].name for index, number in arm_of.items()})
+    runs["epochs"] = _reached(loaded.frame, len(headers))
+    runs["budget"] = runs["budget"].fillna(runs["epochs"].max())
+    _leave_out(runs, headers)
+    notes: list[str] = []
+    order = list(range(len(arms)))
+    if arms:
+        compared = {arm_of[index] for index in chosen if roles[index] == "comparison"}
+        counted = Counter(arm_of[index] for index in chosen if roles[index] == "calibration")
+        calibrations = [counted[number] if number in compared else 0 for number in order]
+        first, how = choose_baseline(arms, calibrations, baseline)
+        order = [first, *(number for number in order if number != first)]
+        used = set(runs.loc[runs["used"], "arm"])
+        named = [parse_override(text)[0] for text in baseline or ()]
+        check_comparable([arm for arm in arms if arm.name in used], arms[first], named)
+        if len(arms) > 1:
+            notes.append(f"The baseline is '{arms[first].name}': {how}.")
+    frame = _used_frame(loaded.frame, runs, [arms[number].name for number in order])
+    damaged = [{"run": h.name, "status": "damaged", "reason": h.damage, "used": False} for h in loaded.damaged]
+    if damaged:
+        runs = pd.concat([runs, pd.DataFrame(damaged).reindex(columns=runs.columns)], ignore_index=True)
+        runs["used"] = runs["used"].astype(bool)
+    runs = runs.astype({"seed": "Int64", "arm": object, "role": object, "reason": object})
+    runs["arm"] = runs["arm"].where(runs["arm"].notna(), None)
+    notes += _notes(runs, arms)
+    study = folder / "study.db"
+    return Sweep(
+        path=folder,
+        frame=frame,
+        runs=runs,
+        arms=tuple(replace(arms[number], is_baseline=number == order[0]) for number in order),
+        factors=factors,
+        left_out=runs[~runs["used"]].drop(columns="used").reset_index(drop=True),
+        study=study if study.is_file() else None,
+        notes=tuple(notes),
+    )
+
+
+def _runs(headers: Sequence[RunHeader], roles: Sequence[str], arm_of: dict[int, str]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "run": pd.Series([header.name for header in headers], dtype=object),
+            "arm": pd.Series([arm_of.get(index) for index in range(len(headers))], dtype=object),
+            "seed": pd.Series([header.seed for header in headers], dtype="Int64"),
+            "role": pd.Series(list(roles), dtype=object),
+            "fold": pd.Series([_number(header.settings.get(FOLD)) for header in headers], dtype=float),
+            "status": pd.Series([header.status for header in headers], dtype=object),
+            "reason": pd.Series([header.reason for header in headers], dtype=object),
+            "epochs": pd.Series(0.0, index=range(len(headers))),
+            "budget": pd.Series([header.epochs for header in headers], dtype=float),
+            "used": pd.Series(True, index=range(len(headers))),
+        }
+    )
+
+
+def _reached(frame: pd.DataFrame, runs: int) -> np.ndarray:
+    """The last epoch of every run that is in the frame; 0 where it has no row."""
+    reached = np.zeros(runs)
+    np.maximum.at(reached, frame["run"].cat.codes.to_numpy(), frame["epoch"].to_numpy())
+    return reached
+
+
+def _leave_out(runs: pd.DataFrame, headers: Sequence[RunHeader]) -> None:
+    """Set `used` and `reason` of every run that would bias a comparison."""
+    seen: dict[Any, str] = {}
+    for index, (header, run) in enumerate(zip(headers, runs.to_dict("records"), strict=True)):
+        reason = _why_not(header, run)
+        if reason is None:
+            key = (run["arm"], run["role"], header.seed, _number(header.settings.get(FOLD), missing=-1.0))
+            first = seen.setdefault(key, header.name)
+            if first != header.name:
+                reason = f"a second run of this arm and seed, beside {first}"
+        if reason is not None:
+            runs.loc[index, ["used", "reason"]] = False, reason
+    used = runs[runs["used"] & runs["fold"].notna()]
+    folds = set(used["fold"])
+    for _, group in used.groupby(["arm", "role", "seed"], dropna=False):
+        missing = sorted(folds - set(group["fold"]))
+        if missing:
+            words = f"fold {', '.join(f'{fold:g}' for fold in missing)} of this arm and seed is missing"
+            runs.loc[group.index, "used"] = False
+            runs.loc[group.index, "reason"] = words
+
+
+def _why_not(header: RunHeader, run: dict[str, Any]) -> str | None:
+    """Why a run by itself is left out; None: it is used."""
+    far = f"{run['epochs']:g} of {run['budget']:g} epochs" if run["budget"] > 0 else f"{run['epochs']:g} epochs"
+    if header.status not in ("completed", "unknown"):
+        return f"{header.reason or header.status} ({far})"
+    if run["role"] not in ROLES:
+        return f"role={run['role']}: its seed and settings are not those of a comparison"
+    if header.rows == 0:
+        return "it has no evaluation"
+    if header.seed is None:
+        return "it has no seed, so there is nothing to pair it by"
+    if header.settings.get("training.early_stopping"):
+        return f"training.early_stopping={header.settings['training.early_stopping']}: comparisons need the whole budget"
+    if run["epochs"] < run["budget"] - WHOLE:
+        return f"it ended after {far}"
+    return None
+
+
+def _used_frame(frame: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    codes = frame["run"].cat.codes.to_numpy()
+    kept = runs["used"].to_numpy(dtype=bool)[codes] if len(frame) else np.zeros(0, dtype=bool)
+    first = [name for name in ("run", "step", "epoch", "split") if name in frame]
+    told = {"status", "seed", "role", "fold", "arm"}
+    start = list(frame.columns).index("step")
+    others = [name for name in frame.columns[start:] if name not in first and name not in told]
+    if not kept.all():
+        frame, codes = frame.loc[kept], codes[kept]
+    arm = pd.Categorical(runs["arm"], categories=list(names))
+    role = pd.Categorical(runs["role"], categories=list(ROLES))
+    columns: dict[str, Any] = {
+        "run": frame["run"].array,
+        "arm": pd.Categorical.from_codes(arm.codes[codes], dtype=arm.dtype),
+        "seed": runs["seed"].fillna(-1).to_numpy(dtype=np.int64)[codes],
+        "role": pd.Categorical.from_codes(role.codes[codes], dtype=role.dtype),
+        "fold": runs["fold"].to_numpy(dtype=float)[codes],
+    }
+    columns |= {name: frame[name].array for name in (*first[1:], *others)}
+    return pd.DataFrame(columns, copy=False)
+
+
+def _notes(runs: pd.DataFrame, arms: Sequence[Arm]) -> list[str]:
+    notes = []
+    compared = runs["role"] == "comparison"
+    for arm in arms:
+        mine = runs[compared & (runs["arm"] == arm.name)]
+        failed = int((mine["status"] == "failed").sum())
+        if failed:
+            notes.append(
+                f"{failed} of {len(mine)} runs of '{arm.name}' failed and are left out; that they failed is a result too."
+            )
+    searched = int((~runs["role"].isin(ROLES) & runs["role"].notna()).sum())
+    if searched:
+        notes.append(f"{searched} runs of a search are left out: what a search chose is no fair comparison.")
+    return notes
+
+
+def _number(value: Any, missing: float = np.nan) -> float:
+    return missing if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
+
+
+def require(sweep: Sweep, column: str) -> None:
+    """Raises InputError where the sweep was read without this column of histories."""
+    if column not in sweep.frame.columns:
+        raise InputError(f"the sweep was read without the column {column!r}; name it in read_sweep(columns=...)")
