@@ -203,7 +203,7 @@ def unlike(arm: Arm, other: Arm) -> list[str]:
 def covers(named: str, name: str) -> bool:
     """Whether the setting `name` is, or lies in the section of, the group or setting `named`."""
     section = named.partition("@")[2] or named.replace("/", ".")
-    return name == named or name == section or name.startswith(f"{section}.")
+    return name in (named, section) or name.startswith(f"{section}.")
 
 
 def shown(value: Any) -> str:

@@ -20,7 +20,9 @@ def curves(
     """
     require(sweep, metric)
     frame = sweep.frame
-    rows = frame.loc[(frame["split"] == split) & (frame["role"] == role), ["run", "arm", "seed", "fold", "epoch", metric]]
+    rows = frame.loc[
+        (frame["split"] == split) & (frame["role"] == role), ["run", "arm", "seed", "fold", "epoch", metric]
+    ]
     return matrix(rows, metric, whole=whole)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,9 +20,12 @@ from joyful.results.arms import FOLD
 
 __all__ = ["REPORT_COLUMNS", "Arm", "Sweep", "read_sweep"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 #: The columns of histories that a report needs.
 REPORT_COLUMNS: tuple[str, ...] = (
-    "f1_weighted", "accuracy", "nll", "recon_mse", "recon_mae", "loss_total",
+    "f1_weighted", "f1_macro", "accuracy", "nll", "recon_mse", "recon_mae", "loss_total",
     "loss_classification", "loss_contrastive", "loss_encoder", "loss_gate_reg",
     "share_classification", "share_contrastive", "share_encoder", "share_gate_reg",
     "encoder_gradient_ratio", "encoder_gradient_cosine",
@@ -33,7 +38,7 @@ ROLES = ("comparison", "calibration")
 WHOLE = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal to itself alone, so that measures can be remembered by sweep
 class Sweep:
     """All runs below a folder.
 
@@ -204,7 +209,9 @@ def _why_not(header: RunHeader, run: dict[str, Any]) -> str | None:
     if header.seed is None:
         return "it has no seed, so there is nothing to pair it by"
     if header.settings.get("training.early_stopping"):
-        return f"training.early_stopping={header.settings['training.early_stopping']}: comparisons need the whole budget"
+        return (
+            f"training.early_stopping={header.settings['training.early_stopping']}: comparisons need the whole budget"
+        )
     if run["epochs"] < run["budget"] - WHOLE:
         return f"it ended after {far}"
     return None
@@ -250,6 +257,21 @@ def _notes(runs: pd.DataFrame, arms: Sequence[Arm]) -> list[str]:
 
 def _number(value: Any, missing: float = np.nan) -> float:
     return missing if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
+
+
+def remembered(function: Callable[Concatenate[Sweep, P], T]) -> Callable[Concatenate[Sweep, P], T]:
+    """A measure of a sweep that is worked out once for each sweep and arguments; callers must not change the answer."""
+    memory: weakref.WeakKeyDictionary[Sweep, dict[Any, T]] = weakref.WeakKeyDictionary()
+
+    @functools.wraps(function)
+    def recall(sweep: Sweep, *args: P.args, **kwargs: P.kwargs) -> T:
+        answers = memory.setdefault(sweep, {})
+        key = (args, tuple(sorted(kwargs.items())))
+        if key not in answers:
+            answers[key] = function(sweep, *args, **kwargs)
+        return answers[key]
+
+    return recall
 
 
 def require(sweep: Sweep, column: str) -> None:

@@ -10,7 +10,7 @@ from joyful.results.lock import RunLock, lock
 from joyful.results.one_run import RunHeader
 from joyful.results.provenance import git_state, versions
 from joyful.results.reading import Runs, arm_columns, load, read_runs
-from joyful.results.run_folder import RunFolder, read_run
+from joyful.results.run_folder import RunFolder, read_run, read_timing
 from joyful.results.schema import (
     HISTORY,
     HISTORY_COLUMNS,
@@ -46,6 +46,7 @@ __all__ = [
     "lock",
     "read_run",
     "read_runs",
+    "read_timing",
     "versions",
     "write_bytes",
     "write_file",
