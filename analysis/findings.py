@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import convergence, curves, felt, response, stability
-from analysis.claims import Claim, Verdict, judge, verdict_table
+from analysis.claims import Claim, Verdict, beside_table, judge, verdict_table
 from analysis.convergence import Target
 from analysis.study import Study, read_study
 from analysis.sweep import Sweep
@@ -32,7 +32,7 @@ class Findings:
         runs, left_out       as `Sweep` has them
         curves               metric, split, arm, epoch, mean, low, high, n
         pairs                claim, metric, arm, seed, effect (in the claim's unit, positive as claimed)
-        beside               measures beside the verdicts: claim, metric, arm, measure, of, unit, estimate, low, high
+        beside               measures beside the verdicts: claim, metric, arm, name, unit, estimate, low, high, whose
         scores               a row per arm and seed: what came out (`_scores`)
         survival, reach      as `convergence.kaplan_meier` and `reach_rate`; empty without a target
         felt, places         as `felt.over_training` and `felt.places`
@@ -55,13 +55,13 @@ class Findings:
         return table[(table["metric"] == metric) & (table["split"] == split)]
 
 
-def find(sweep: Sweep, claims: Sequence[Claim], target: str | None = None, *, rng: np.random.Generator) -> Findings:
-    """Compute all that a report shows. target: as on the command line ("dev_f1=0.62"); None: as the sweep gives it.
+def find(sweep: Sweep, claims: Sequence[Claim], target: Target | None = None, *, rng: np.random.Generator) -> Findings:
+    """Compute all that a report shows. target: of the convergence speed; None: as the sweep gives it.
 
-    Raises InputError for a target that cannot be read.
+    Raises InputError where the sweep was read without a column that a claim or the target needs.
     """
     chosen = convergence.choose_target(sweep, target)
-    verdicts = judge(sweep, claims, chosen, rng=rng)
+    verdicts = judge(sweep, claims, target, rng=rng)
     times = convergence.times_to_target(sweep, chosen) if chosen is not None else _no_times()
     study = read_study(sweep.study) if sweep.study is not None else None
     tables = {
@@ -129,34 +129,18 @@ def _pairs(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
 
 def _beside(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """`beside_table`, with the bootstrap interval and P(better) of every verdict in the same columns."""
     rows = []
     for v in verdicts:
-        place = {"claim": v.claim.name, "metric": v.metric, "arm": v.arm}
-        if v.bootstrap is not None:
-            low, high = v.bootstrap
-            rows.append(
-                place
-                | {
-                    "measure": "BCa bootstrap",
-                    "of": "",
-                    "unit": v.claim.unit,
-                    "estimate": v.estimate,
-                    "low": low,
-                    "high": high,
-                }
-            )
+        place = {"claim": v.claim.name, "metric": v.metric, "arm": v.arm, "whose": "pairs"}
         if v.better is not None:
-            e = v.better
-            rows.append(
-                place
-                | {"measure": "P(better)", "of": "", "unit": "", "estimate": e.estimate, "low": e.low, "high": e.high}
-            )
-        rows += [
-            place
-            | {"measure": b.name, "of": b.arm, "unit": b.unit, "estimate": b.estimate, "low": b.low, "high": b.high}
-            for b in v.beside
-        ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["claim", "metric", "arm", "measure", "of", "unit", "estimate", "low", "high"])
+            better = {"estimate": 100 * v.better.estimate, "low": 100 * v.better.low, "high": 100 * v.better.high}
+            rows.append(place | {"name": "pairs in which the arm is better", "unit": "per cent"} | better)
+        if v.bootstrap is not None:
+            bounds = {"estimate": v.estimate, "low": v.bootstrap[0], "high": v.bootstrap[1]}
+            rows.append(place | {"name": "the effect with its BCa bootstrap interval", "unit": v.claim.unit} | bounds)
+    besides = beside_table(verdicts)
+    return pd.concat([pd.DataFrame(rows, columns=besides.columns), besides], ignore_index=True) if rows else besides
 
 
 def _scores(sweep: Sweep, times: pd.DataFrame) -> pd.DataFrame:

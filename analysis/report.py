@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.claims import BASIC_OPTIMIZATION, read_claims
+from analysis.convergence import parse_target
 from analysis.findings import Findings, find
 from analysis.page import html, markdown, summary
 from analysis.page.parts import Page, clean
 from analysis.page.sections import sections
-from analysis.sweep import read_sweep
+from analysis.sweep import REPORT_COLUMNS, read_sweep
 from joyful.results import InputError, ResultsError, ResultsWarning, write_bytes
 
 #: Seed of bootstrap and Monte Carlo tests.
@@ -45,15 +46,23 @@ def build(
     except ValueError as error:
         raise InputError(f"--baseline {baseline!r}: {error}; write it as on the command line of run.py") from None
     read = read_claims(claims)
+    wanted = None if target is None else parse_target(target)
+    columns = [*REPORT_COLUMNS, *(metric.of for claim in read for metric in claim.metrics)]
+    if wanted is not None:
+        columns.append(wanted.metric)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # damaged runs are named on the page
-        sweep = read_sweep(folder, baseline=overrides)
+        sweep = read_sweep(folder, list(dict.fromkeys(columns)), overrides)
     if sweep.runs.empty and sweep.left_out.empty and sweep.study is None:
         raise InputError(
             f"{folder}: expected the folder of a sweep, but there is no run (run.json) in or below it; give the folder that "
             "python run.py -m wrote (multirun/NAME)"
         )
-    findings = find(sweep, read, target, rng=np.random.default_rng(SEED))
+    if wanted is not None and len(sweep.frame):
+        dev = sweep.frame.loc[sweep.frame["split"] == "dev", wanted.metric]
+        if dev.isna().all():
+            raise InputError(f"--target {target}: no run has a dev value of {wanted.metric!r}; try dev_f1=VALUE")
+    findings = find(sweep, read, wanted, rng=np.random.default_rng(SEED))
     return findings, make_page(findings)
 
 
@@ -67,7 +76,8 @@ def make_page(findings: Findings) -> Page:
         counts=summary.counts(findings.verdicts),
         groups=summary.groups(findings),
         unseen=summary.unseen(findings),
-        warnings=tuple(clean(note) for note in sweep.notes),
+        sizes=summary.sizes(findings),
+        notes=tuple(clean(note) for note in sweep.notes),
         sections=sections(findings),
     )
 

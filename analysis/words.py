@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 
 NONE = "–"
 
+_COLUMNS = {
+    "f1_weighted": "weighted F1", "f1_macro": "macro F1", "nll": "NLL", "recon_mse": "reconstruction MSE",
+    "recon_mae": "reconstruction MAE", "loss_total": "trained total", "loss_encoder": "reconstruction loss",
+    "loss_classification": "classification loss", "loss_contrastive": "contrastive loss", "loss_gate_reg": "gate loss",
+}  # fmt: skip
+
 #: Unit of a claim or measure -> what follows a number.
-SUFFIX = {"percent": " %", "points": " points", "points per epoch": " points per epoch", "epochs": " epochs"}
+SUFFIX = {"percent": " %", "per cent": " %"}
 
 
 def number(value: float | None, digits: int = 1, *, signed: bool = False) -> str:
@@ -74,8 +81,19 @@ def count(n: int, one: str, many: str | None = None) -> str:
 def listing(names: list[str], most: int = 5) -> str:
     """`a, b and c`; beyond `most` the rest is counted."""
     if len(names) > most:
-        return f"{', '.join(names[:most])} and {len(names) - most} more"
-    return " and ".join(", ".join(names).rsplit(", ", 1)) if len(names) > 1 else "".join(names)
+        names = [*names[:most], f"{len(names) - most} more"]
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def metric(text: str) -> str:
+    """Names of history columns inside the text as a reader knows them: "final train nll" -> "final train NLL"."""
+    return re.sub(r"[a-z][a-z0-9_]*", lambda match: _COLUMNS.get(match[0], match[0]), text)
+
+
+def tied(text: str) -> str:
+    """The text with no-break spaces inside numbers and before their units, for whoever sets it in lines."""
+    text = re.sub(r"(?<=\d) (?=%|points?\b|pairs?\b|epochs?\b|seeds?\b|runs?\b|\d{3}\b)", "\u00a0", text)
+    return re.sub(r"(?<=\d) to (?=[−\d])", "\u00a0to\u00a0", text)
 
 
 def heading(name: str) -> str:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from analysis.page.html import MARKS
-from analysis.page.parts import Page, Table
+from analysis.page.parts import Page, Point, Table
+from analysis.page.summary import SIZES
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
 
@@ -29,21 +30,19 @@ def _blocks(page: Page) -> Iterator[str]:
     yield f"Sweep {escape(page.source)}. Figures are in [index.html](index.html)."
     if page.counts:
         yield " · ".join(f"{MARKS[word]} {n} {word}" for word, n in page.counts.items())
-    if page.warnings:
-        yield "## Know this first"
-        yield "\n".join(f"- {escape(text)}" for text in page.warnings)
     yield "## What was compared"
     yield from map(escape, page.compared)
+    if page.notes:
+        yield "\n".join(f"- {escape(text)}" for text in page.notes)
     for group in page.groups:
         yield f"## {MARKS[group.verdict]} {escape(group.title)}"
-        yield "\n".join(
-            f"- {f'**{escape(point.head)}**: ' if point.head else ''}{escape(point.text)}"
-            f"{f'. {escape(point.detail)}' if point.detail else ''}"
-            for point in group.points
-        )
-    if page.unseen:
+        yield "\n".join(_point(point) for point in group.points)
+    if page.unseen or page.sizes:
         yield "## What could not have been seen"
         yield from map(escape, page.unseen)
+    if page.sizes:
+        yield escape(SIZES)
+        yield "\n".join(_point(point) for point in page.sizes)
     for section in page.sections:
         yield f"## {escape(section.title)}"
         yield from map(escape, section.text)
@@ -55,10 +54,20 @@ def _blocks(page: Page) -> Iterator[str]:
             yield from _table(table)
 
 
+def _point(point: Point) -> str:
+    head = f"**{escape(point.head)}**: " if point.head else ""
+    return f"- {head}{escape(point.text)}{' ' * bool(point.detail)}{escape(point.detail)}"
+
+
+def _cell(cell: str) -> str:
+    main, _, small = cell.partition("\n")
+    return f"{escape(main)}<br>{escape(small)}" if small else escape(main)
+
+
 def _table(table: Table) -> Iterator[str]:
     yield f"**{escape(table.caption)}**"
     rule = ["---:" if index in table.numeric else "---" for index in range(len(table.columns))]
-    rows = [[escape(column) for column in table.columns], rule, *([escape(cell) for cell in row] for row in table.rows)]
+    rows = [[escape(column) for column in table.columns], rule, *(list(map(_cell, row)) for row in table.rows)]
     yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
     if table.note:
         yield escape(table.note)

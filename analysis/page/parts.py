@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,13 +11,15 @@ from analysis.plots.style import Plot
 
 def clean(text: object) -> str:
     """The text on one line, without control characters: names and reasons come from files that anyone may have written."""
-    joined = " ".join(str(text).split())
+    joined = re.sub(r"[ \t\r\n\f\v\u0085\u2028\u2029]+", " ", str(text)).strip()
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in joined)
 
 
 @dataclass(frozen=True)
 class Table:
     """name: unique in the page. numeric: places of columns that hold numbers. note: under the table.
+
+    A cell may have small print: what follows the first line end.
 
     restacks: on a phone every row becomes a card (else the table scrolls inside its own box).
     marks: place of a column whose cells are verdicts, shown as badges.
@@ -37,7 +40,7 @@ class Table:
         text: Sequence[int] = (0,), note: str = "", restacks: bool = False, marks: int | None = None,
     ) -> Table:  # fmt: skip
         """A table from any cells; text: the places of the columns that do not hold numbers."""
-        cells = tuple(tuple(clean(cell) for cell in row) for row in rows)
+        cells = tuple(tuple("\n".join(map(clean, str(cell).split("\n", 1))) for cell in row) for row in rows)
         numeric = frozenset(range(len(columns))) - set(text)
         return cls(name, caption, tuple(columns), cells, numeric, note, restacks, marks)
 
@@ -74,8 +77,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Page:
-    """title: what was compared with what. compared: sentences. counts: verdict -> how many. warnings: what a reader must
-    know before any number."""
+    """title: what was compared with what. compared: sentences. counts: verdict -> how many. notes: what a reader must
+    know of how the sweep was read.
+    sizes: effects that this many pairs could have shown."""
 
     title: str
     source: str
@@ -83,5 +87,6 @@ class Page:
     counts: dict[str, int]
     groups: tuple[Group, ...]
     unseen: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
+    sizes: tuple[Point, ...] = ()
+    notes: tuple[str, ...] = ()
     sections: tuple[Section, ...] = field(default=())

@@ -10,9 +10,10 @@ from analysis.claims import Verdict
 from analysis.findings import COMPONENTS, Findings
 from analysis.page import tables
 from analysis.page.parts import Section, clean
+from analysis.page.summary import level
 from analysis.plots import losses, study
 from analysis.plots.style import MOST_LINES
-from analysis.words import count, number
+from analysis.words import count, metric
 
 #: Arms that get a panel of shares each.
 _MOST_SHARES = 4
@@ -98,22 +99,22 @@ def _curves(findings: Findings, arms: list[str]) -> Section | None:
     drawn = []
     band = findings.band("f1_weighted", "dev")
     if len(band):
-        level = target.value if target is not None and target.metric == "f1_weighted" else None
+        height = target.value if target is not None and target.metric == "f1_weighted" else None
         drawn.append(
             plots.learning_curves(
-                band, arms, name="dev-f1", quantity="dev weighted F1", scale=100, unit="%", target=level
+                band, arms, name="dev-f1", quantity="dev weighted F1", scale=100, unit="%", target=height
             )
         )
-    for metric, split, words in (
+    for column, split, words in (
         ("nll", "dev", "dev NLL"),
         ("nll", "train", "train NLL"),
         ("recon_mse", "train", "train reconstruction MSE"),
     ):
-        band = findings.band(metric, split)
+        band = findings.band(column, split)
         if len(band):
-            unit = "nats" if metric == "nll" else ""
+            unit = "nats" if column == "nll" else ""
             drawn.append(
-                plots.learning_curves(band, arms, name=f"{split}-{metric}".replace("_", "-"), quantity=words, unit=unit)
+                plots.learning_curves(band, arms, name=f"{split}-{column}".replace("_", "-"), quantity=words, unit=unit)
             )
     if not drawn:
         return None
@@ -128,16 +129,13 @@ def _speed(findings: Findings, arms: list[str]) -> Section | None:
     survival, reach, target = findings.tables["survival"], findings.tables["reach"], findings.target
     if target is None or survival.empty:
         return None
-    words = (
-        f"dev NLL {number(target.value, 3)}"
-        if target.metric == "nll"
-        else f"a dev score of {number(100 * target.value, 1)} %"
-    )
+    words = level(target)
     plot = plots.time_to_target(
         survival, reach.set_index("arm"), arms, name="time-to-target", target=words, budget=findings.sweep.budget
     )
     text = (
-        f"Target: {words} ({clean(target.source)}). A run that never reached it is censored at its budget (+), not dropped.",
+        f"Target: {words} ({metric(clean(target.source))}). A run that never reached it is censored at its budget (+), not "
+        "dropped.",
     )
     return Section("speed", "Time to target", text, (plot,), (tables.reach(findings),))
 

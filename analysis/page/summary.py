@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from analysis.claims import VERDICTS, Claim, Verdict
+from analysis.claims import FEWEST_PAIRS, VERDICTS, Verdict
+from analysis.convergence import Target
 from analysis.findings import Findings
 from analysis.page.parts import Group, Point, clean
 from analysis.sweep import Arm, Sweep
-from analysis.words import NONE, count, heading, interval, listing, number, quantity
+from analysis.words import NONE, count, heading, interval, listing, metric, number, quantity
 
 TITLES = {
     "supported": "What holds",
@@ -18,8 +19,10 @@ TITLES = {
     "not testable": "What could not be tested",
 }
 
-#: Fewer pairs than this and no claim is judged (`analysis.claims`).
-FEWEST_PAIRS = 6
+SIZES = (
+    "Effects of these sizes are noticed in four of five sweeps like this one (80 % power), smaller ones more seldom, so an "
+    "effect that was not seen may still be there:"
+)
 
 #: Points of one group on the first screen; the table has them all.
 _MOST_POINTS = 12
@@ -52,15 +55,18 @@ def compared(findings: Findings) -> tuple[str, ...]:
         runs = int((sweep.runs["used"] & (sweep.runs["role"] != "calibration")).sum()) if len(sweep.runs) else 0
         told.append(f"The sweep has one arm, {clean(sweep.baseline.name)}, with {count(runs, 'usable run')}.")
     if findings.target is not None:
-        target = findings.target
-        falling = target.metric == "nll"
-        level = number(target.value, 3) if falling else f"{number(100 * target.value, 2)} %"
         told.append(
-            f"The target of the convergence speed is {'a dev NLL' if falling else 'a dev score'} of {level} "
-            f"({clean(target.source)})."
+            f"The target of the convergence speed is {level(findings.target)}: {metric(clean(findings.target.source))}."
         )
     told.append(_left_out(sweep))
     return tuple(text for text in told if text)
+
+
+def level(target: Target) -> str:
+    """`a dev weighted F1 of 58.36 %`."""
+    score = target.metric.startswith(("f1", "accuracy"))
+    value = f"{number(100 * target.value, 2)} %" if score else number(target.value, 3)
+    return f"a dev {metric(target.metric)} of {value}{'' if target.higher_is_better else ' or lower'}"
 
 
 def counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
@@ -102,55 +108,49 @@ def unseen(findings: Findings) -> tuple[str, ...]:
         told.append(
             f"Below {FEWEST_PAIRS} pairs no claim is judged: the interval would say more about luck than about the arms."
         )
-    small = []
-    for verdict in findings.verdicts:
-        if math.isfinite(verdict.minimum_detectable) and verdict.n_pairs >= 2:
-            small.append(
-                f"{_name(verdict, len(sweep.others) > 1)} {quantity(verdict.minimum_detectable, verdict.claim.unit)}"
-            )
-    if small:
-        told.append(
-            "Effects of these sizes are noticed in four of five sweeps like this one, smaller ones more seldom: "
-            f"{listing(small, 8)}."
-        )
-    more = [
-        f"{_name(verdict, len(sweep.others) > 1)} {verdict.pairs_needed}"
-        for verdict in findings.verdicts
-        if verdict.pairs_needed is not None and verdict.verdict == "inconclusive"
-    ]
-    if more:
-        told.append(
-            "Pairs that would show an open claim with 80 % power, if the middle of the claimed range is true: "
-            f"{listing(more, 8)}."
-        )
     return tuple(told)
 
 
-def claimed(claim: Claim) -> str:
-    """`15 to 25 % increase`."""
-    digits = 0 if float(claim.lower).is_integer() and float(claim.upper).is_integer() else 1
-    return f"{interval(claim.lower, claim.upper, claim.unit, digits)} {claim.direction}"
-
-
 def effect(verdict: Verdict) -> str:
-    """`+18.2 % (95 % interval 12.0 to 24.9 %)`; – where there is none."""
+    """`increase of 18.2 % (95 % interval 12.0 to 24.9 %)`; – where there is none. Below zero it goes against the claim."""
     if not math.isfinite(verdict.estimate):
         return NONE
-    text = quantity(verdict.estimate, verdict.claim.unit, signed=True)
+    text = f"{verdict.claim.direction} of {quantity(verdict.estimate, verdict.claim.unit)}"
     bounds = interval(verdict.low, verdict.high, verdict.claim.unit)
     return text if bounds == NONE else f"{text} (95 % interval {bounds})"
 
 
+def sizes(findings: Findings) -> tuple[Point, ...]:
+    """For every verdict with an interval: the smallest effect that this many pairs show, and the pairs that an open claim
+    would take."""
+    several = len(findings.sweep.others) > 1
+    points = []
+    for verdict in findings.verdicts:
+        if not math.isfinite(verdict.minimum_detectable):
+            continue
+        text = f"{quantity(verdict.minimum_detectable, verdict.claim.unit)} or more"
+        if verdict.verdict == "inconclusive" and verdict.pairs_needed is not None:
+            needed = count(verdict.pairs_needed, "pair")
+            text += f"; if the middle of the claimed range is true, about {needed} would show the claim"
+        points.append(Point(_name(verdict, several), text))
+    if len(points) > _MOST_POINTS:
+        points = [*points[:_MOST_POINTS], Point("", f"and {len(points) - _MOST_POINTS} more in the table below")]
+    return tuple(points)
+
+
 def _point(verdict: Verdict, several: bool) -> Point:
     measured = effect(verdict)
-    text = f"claimed {claimed(verdict.claim)}"
+    text = f"The claim: {clean(verdict.claim.says)}"
     if measured != NONE:
-        text = f"{measured}; {text}"
-    return Point(_name(verdict, several), text, clean(verdict.detail))
+        text = f"{measured}. {text}"
+    detail = " ".join(
+        f"{clean(part)[:1].upper()}{clean(part)[1:].rstrip('.')}." for part in (verdict.detail, verdict.note) if part
+    )
+    return Point(_name(verdict, several), text, metric(detail))
 
 
 def _name(verdict: Verdict, several: bool) -> str:
-    head = f"{heading(verdict.claim.name)}, {verdict.metric}"
+    head = f"{heading(verdict.claim.name)} ({metric(verdict.metric)})"
     return clean(f"{verdict.arm}: {head}" if several else head)
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from analysis.claims import Verdict
 from analysis.findings import Findings
-from analysis.page.parts import Table
-from analysis.page.summary import claimed
-from analysis.words import NONE, heading, interval, number, p_value, percent, quantity, small
+from analysis.page.parts import Table, clean
+from analysis.plots.forest import claimed
+from analysis.words import NONE, heading, interval, metric, number, p_value, percent, quantity, small
 
 #: Rows of a table that a page shows; the files beside it have them all.
 MOST_ROWS = 300
@@ -21,8 +21,8 @@ def verdicts(findings: Findings) -> Table:
     """One row per verdict: what was claimed, what was measured, and what to make of it."""
     several = len(findings.sweep.others) > 1
     columns = [
-        "claim", "claimed", "effect", "95 % interval", "verdict", "detail", "pairs", "P(better)", "p no difference",
-        "p lower edge", "p Holm", "smallest effect to see", "pairs needed",
+        "claim", "claimed", "effect, 95 % interval", "verdict", "pairs", "P(better)", "p: no difference",
+        "p: lower edge", "p: Holm", "smallest effect to see", "pairs needed",
     ]  # fmt: skip
     rows = [_verdict(verdict) for verdict in findings.verdicts]
     if several:
@@ -30,10 +30,10 @@ def verdicts(findings: Findings) -> Table:
         rows = [[row[0], verdict.arm, *row[1:]] for row, verdict in zip(rows, findings.verdicts, strict=True)]
     shift = int(several)
     return _table(
-        "table-verdicts", "Verdict on every claim", columns, rows, text=(0, 1, 1 + shift, 4 + shift, 5 + shift),
-        note="Effects: positive as claimed. P(better): share of pairs in which the arm is better, with Wilson's interval in "
-        "the table below.",
-        restacks=True, marks=4 + shift, file="verdicts.csv",
+        "table-verdicts", "Verdict on every claim", columns, rows, text=(0, 1, 1 + shift, 3 + shift),
+        note="Effects: positive as claimed. P(better): share of pairs in which the arm is better; its interval stands "
+        "below.",
+        restacks=True, marks=3 + shift, file="verdicts.csv",
     )  # fmt: skip
 
 
@@ -41,12 +41,10 @@ def _verdict(verdict: Verdict) -> list[object]:
     unit = verdict.claim.unit
     better = verdict.better.estimate if verdict.better is not None else math.nan
     return [
-        f"{heading(verdict.claim.name)}: {verdict.metric}",
+        f"{heading(verdict.claim.name)}\n{clean(metric(verdict.metric))}",
         claimed(verdict.claim),
-        quantity(verdict.estimate, unit, signed=True),
-        interval(verdict.low, verdict.high, unit),
-        verdict.verdict,
-        verdict.detail or NONE,
+        f"{quantity(verdict.estimate, unit, signed=True)}\n{interval(verdict.low, verdict.high, unit)}",
+        f"{verdict.verdict}\n{metric(clean(f'{verdict.detail} {verdict.note}'))}",
         verdict.n_pairs,
         percent(better, 0),
         p_value(verdict.p_zero),
@@ -64,8 +62,8 @@ def pairs(findings: Findings) -> Table | None:
         return None
     units = {verdict.claim.name: verdict.claim.unit for verdict in findings.verdicts}
     rows = [
-        [heading(claim), metric, arm, seed, quantity(effect, units[claim], signed=True)]
-        for claim, metric, arm, seed, effect in frame.itertuples(index=False)
+        [heading(claim), metric(of), arm, seed, quantity(effect, units[claim], signed=True)]
+        for claim, of, arm, seed, effect in frame.itertuples(index=False)
     ]
     return _table(
         "table-pairs", "Effect of every pair", ["claim", "metric", "arm", "seed", "effect"], rows, text=(0, 1, 2),
@@ -79,28 +77,28 @@ def beside(findings: Findings) -> Table | None:
     if frame.empty:
         return None
     rows = [
-        [
-            heading(r["claim"]),
-            r["metric"],
-            r["arm"],
-            f"{r['measure']} of {r['of']}" if r["of"] else r["measure"],
-            *_measure(r),
-        ]
+        [heading(r["claim"]), r["arm"], metric(r["name"]), "" if r["whose"] == "pairs" else r["whose"], *_measure(r)]
         for r in frame.to_dict("records")
     ]
     return _table(
         "table-beside", "Beside the verdicts (not judged)",
-        ["claim", "metric", "arm", "measure", "value", "95 % interval"], rows, text=(0, 1, 2, 3), file="beside.parquet",
+        ["claim", "arm", "measure", "of one arm", "value", "95 % interval"], rows, text=(0, 1, 2, 3),
+        note="Changes are means over pairs, positive where the arm is better; values of one arm are its own.",
+        file="beside.parquet",
     )  # fmt: skip
 
 
 def _measure(row: dict[Any, Any]) -> list[str]:
     unit = row["unit"]
-    if unit in ("percent", "points"):
-        return [quantity(row["estimate"], unit, signed=True), interval(row["low"], row["high"], unit)]
+    if unit in ("percent", "per cent", "points"):
+        digits = 0 if row["name"].startswith(("runs that", "pairs in")) else None
+        signed = row["whose"] == "pairs" and digits is None
+        return [
+            quantity(row["estimate"], unit, digits, signed=signed), interval(row["low"], row["high"], unit, digits),
+        ]  # fmt: skip
     low, high = row["low"], row["high"]
     bounds = NONE if math.isnan(low) or math.isnan(high) else f"{small(low)} to {small(high)}"
-    return [f"{small(row['estimate'])}{f' {unit}' if unit else ''}", bounds]
+    return [f"{small(row['estimate'])}{f' {metric(unit)}' if unit else ''}", bounds]
 
 
 def reach(findings: Findings) -> Table:
@@ -138,12 +136,11 @@ def places(findings: Findings) -> Table:
 
 def response(findings: Findings) -> Table:
     """Every point of the response curves, with its paired gain over the baseline."""
-    units = {"f1": "points", "speed": "percent", "stability": "percent"}
     rows = [
         [
-            r["factor"], r["line"] or "all", r["measure"], f"{r['weight']:g}", int(r["n"]), small(r["estimate"]),
-            f"{small(r['low'])} to {small(r['high'])}", quantity(r["gain"], units.get(r["measure"], ""), signed=True),
-            interval(r["gain_low"], r["gain_high"], units.get(r["measure"], "")), percent(r["censored"], 0),
+            r["factor"], r["line"], r["measure"], f"{r['weight']:g}", int(r["n"]), small(r["estimate"]),
+            f"{small(r['low'])} to {small(r['high'])}", quantity(r["gain"], r["gain_unit"], signed=True),
+            interval(r["gain_low"], r["gain_high"], r["gain_unit"]), percent(r["censored"], 0),
         ]
         for r in findings.tables["response"].to_dict("records")
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.plots.style import MUTED, Look, Plot, drawing, legend, looks, panel, short
+from analysis.plots.style import MUTED, Look, Plot, drawing, epochs, legend, looks, panel, short
 from analysis.words import number
 
 
@@ -21,7 +21,6 @@ def learning_curves(
     scale: float = 1.0,
     unit: str = "",
     target: float | None = None,
-    log: bool = False,
 ) -> Plot:
     """Mean curve of each arm with its 95 % band, and a line at the target.
 
@@ -35,12 +34,10 @@ def learning_curves(
         if target is not None:
             axes.axhline(target * scale, color=MUTED, linewidth=1, dashes=(2, 2))
             axes.annotate(
-                f"target {number(target * scale, digits)}", (1, target * scale), xycoords=("axes fraction", "data"),
-                xytext=(-2, 3), textcoords="offset points", ha="right", color=MUTED, fontsize=8.5,
+                f"target {number(target * scale, digits)}", (0, target * scale), xycoords=("axes fraction", "data"),
+                xytext=(4, 3), textcoords="offset points", ha="left", color=MUTED, fontsize=8.5,
             )  # fmt: skip
-        if log and all(low > 0 for low, _ in [axes.get_ylim()]):
-            axes.set_yscale("log")
-        axes.set_xlabel("epoch")
+        epochs(axes)
         axes.set_ylabel(f"{quantity} ({unit})" if unit else quantity)
         legend(axes)
     told = [
@@ -50,7 +47,7 @@ def learning_curves(
         for arm, (mean, low, high, n) in ends.items()
     ]
     title = f"{quantity}{f' ({unit})' if unit else ''} over training"
-    return Plot(name, title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+    return Plot(name, title[:1].upper() + title[1:], f"{'; '.join(told) or 'Nothing was measured'}.", figure)
 
 
 def draw_bands(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.plots.curves import draw_bands
 from analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
-from analysis.plots.style import INK, MUTED, Plot, drawing, legend, looks, panel
+from analysis.plots.style import INK, MUTED, Plot, drawing, epochs, legend, log_scale, looks, panel
 from analysis.words import number, small
 
 
@@ -21,8 +21,8 @@ def ratio_over_training(felt: pd.DataFrame, arms: Sequence[str]) -> Plot:
         figure, axes = panel()
         ends = draw_bands(axes, _band(felt, "ratio"), looks(arms))
         if ends:
-            axes.set_yscale("log")
-        axes.set_xlabel("epoch")
+            log_scale(axes.yaxis)
+        epochs(axes)
         axes.set_ylabel("gradient ratio")
         legend(axes)
     told = [f"{arm} ends at {small(end[0])}" for arm, end in ends.items()]
@@ -36,7 +36,7 @@ def cosine_over_training(felt: pd.DataFrame, arms: Sequence[str]) -> Plot:
         figure, axes = panel()
         axes.axhline(0, color=MUTED, linewidth=1)
         ends = draw_bands(axes, _band(felt, "cosine"), looks(arms))
-        axes.set_xlabel("epoch")
+        epochs(axes)
         axes.set_ylabel("cosine")
         legend(axes)
     told = [f"{arm} ends at {number(end[0], 3)}" for arm, end in ends.items()]
@@ -50,12 +50,10 @@ def arms_by_ratio(places: pd.DataFrame, arms: Sequence[str]) -> Plot:
     At most MOST_ROWS arms are drawn, sorted by ratio.
     """
     ordered = places[places["ratio"] > 0].sort_values(["ratio", "arm"]).head(MOST_ROWS)
-    records: list[dict[str, Any]] = [{str(key): row[key] for key in row} for row in records]
+    records: list[dict[str, Any]] = [{str(key): row[key] for key in row} for row in ordered.to_dict("records")]
     of_arm = looks(arms)
     with drawing():
         figure, axes = rows_panel(len(records))
-        if records:
-            axes.set_xscale("log")
         for row, place in enumerate(records):
             look = of_arm[place["arm"]]
             if math.isfinite(place["ratio_low"]) and math.isfinite(place["ratio_high"]):
@@ -64,6 +62,9 @@ def arms_by_ratio(places: pd.DataFrame, arms: Sequence[str]) -> Plot:
                 [place["ratio"]], [-row - 0.1], marker=look.marker, markersize=7, color=look.colour, markeredgecolor=INK,
                 markeredgewidth=0.8,
             )  # fmt: skip
+        if records:
+            axes.margins(x=0.12)
+            log_scale(axes.xaxis)
         axes.set_xlabel("gradient ratio, median over training")
         notes = [f"{small(p['ratio'])}, cosine {number(p['cosine'], 2)}" for p in records]
         label_rows(axes, [_name(place) for place in records], notes)

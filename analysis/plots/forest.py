@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from analysis.claims import Verdict
+from analysis.claims import Claim, Verdict
 from analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
 from analysis.plots.style import CLAIM, INK, MUTED, RULE, Plot, drawing, looks
-from analysis.words import decimals, heading, interval, quantity
+from analysis.words import decimals, heading, interval, metric, quantity
 
 #: Effects beyond so many times the claim are drawn as arrows at the edge: one wild interval must not flatten the rest.
 _FARTHEST = 5.0
@@ -30,21 +31,22 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
     low_end, high_end = _limits(shown)
     with drawing():
         figure, axes = rows_panel(len(shown))
-        axes.axvspan(claim.lower, claim.upper, color=CLAIM, alpha=0.32, linewidth=0)
+        axes.axvspan(claim.lower, min(claim.upper, high_end), color=CLAIM, alpha=0.32, linewidth=0)
         axes.axvline(0, color=MUTED, linewidth=1)
         axes.set_xlim(low_end, high_end)
         for row, verdict in enumerate(shown):
             look = of_arm.get(verdict.arm) or looks([verdict.arm])[verdict.arm]
             if math.isfinite(verdict.minimum_detectable):
                 reach = verdict.minimum_detectable
-                axes.fill_betweenx([-row - 0.24, -row + 0.04], -reach, reach, color=RULE, alpha=0.55, linewidth=0)
+                axes.fill_betweenx([-row - 0.15, -row + 0.07], -reach, reach, color=RULE, alpha=0.55, linewidth=0)
             pairs = verdict.pairs.to_numpy(dtype=float)
             pairs = pairs[np.isfinite(pairs)][:200]
-            axes.plot(
-                np.clip(pairs, low_end, high_end), np.full(len(pairs), -row - 0.1), linestyle="none", marker=look.marker,
-                markersize=3, color=look.colour, alpha=0.45, markeredgewidth=0, clip_on=False,
-            )  # fmt: skip
-            _interval(axes, verdict, -row - 0.1, low_end, high_end, look.colour)
+            if len(pairs):  # an empty line would draw the layout to the corner
+                axes.plot(
+                    np.clip(pairs, low_end, high_end), np.full(len(pairs), -row - 0.27), linestyle="none",
+                    marker=look.marker, markersize=3, color=look.colour, alpha=0.6, markeredgewidth=0, clip_on=False,
+                )  # fmt: skip
+            _interval(axes, verdict, -row - 0.04, low_end, high_end, look.colour)
         axes.set_xlabel(f"effect in the claimed direction ({unit})")
         labels = [_label(verdict, several) for verdict in shown]
         label_rows(axes, labels, [verdict.verdict for verdict in shown])
@@ -57,25 +59,11 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
     ]
     left = f" The first {len(shown)} of {len(verdicts)} rows." if len(shown) < len(verdicts) else ""
     title = f"{heading(claim.name)}: effect on each pair and its mean ({unit})"
-    claimed = f"claimed {interval(claim.lower, claim.upper, claim.unit, _claim_digits(verdicts[0]))}"
-    return Plot(name, title, f"{'; '.join(told)}; {claimed}.{left}", figure)
+    return Plot(name, title, f"{'; '.join(told)}; claimed {claimed(claim)}.{left}", figure)
 
 
-def _interval(axes: object, verdict: Verdict, y: float, left: float, right: float, colour: str) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
+def _interval(axes: Axes, verdict: Verdict, y: float, left: float, right: float, colour: str) -> None:
     if not math.isfinite(verdict.estimate):
-        axes.text(
-            0.5,
-            y,
-            "not testable",
-            transform=axes.get_yaxis_transform(),
-            va="center",
-            ha="center",
-            color=MUTED,
-            fontsize=9,
-        )
         return
     if math.isfinite(verdict.low) and math.isfinite(verdict.high):
         axes.plot([max(verdict.low, left), min(verdict.high, right)], [y, y], color=colour, linewidth=2.4)
@@ -90,8 +78,9 @@ def _interval(axes: object, verdict: Verdict, y: float, left: float, right: floa
 
 def _limits(verdicts: Sequence[Verdict]) -> tuple[float, float]:
     claim = verdicts[0].claim
-    farthest = _FARTHEST * max(abs(claim.lower), abs(claim.upper), 1e-9)
-    values = [0.0, claim.lower, claim.upper]
+    bounds = [bound for bound in (claim.lower, claim.upper) if math.isfinite(bound)]
+    farthest = _FARTHEST * max([abs(bound) for bound in bounds] + [2.0])
+    values = [0.0, *bounds]
     for verdict in verdicts:
         values += [verdict.estimate, verdict.low, verdict.high, *verdict.pairs.to_numpy(dtype=float)]
     inside = [min(max(value, -farthest), farthest) for value in values if math.isfinite(value)]
@@ -100,10 +89,15 @@ def _limits(verdicts: Sequence[Verdict]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
+def claimed(claim: Claim) -> str:
+    """`15 to 25 % increase`; `15 % or more increase` without an upper edge."""
+    whole = all(not math.isfinite(bound) or float(bound).is_integer() for bound in (claim.lower, claim.upper))
+    digits = 0 if whole else decimals(claim.unit)
+    if not math.isfinite(claim.upper):
+        return f"{quantity(claim.lower, claim.unit, digits)} {claim.direction} or more"
+    return f"{interval(claim.lower, claim.upper, claim.unit, digits)} {claim.direction}"
+
+
 def _label(verdict: Verdict, several: bool) -> str:
-    return f"{verdict.arm}: {verdict.metric}" if several else verdict.metric
-
-
-def _claim_digits(verdict: Verdict) -> int:
-    bounds = (verdict.claim.lower, verdict.claim.upper)
-    return 0 if all(float(bound).is_integer() for bound in bounds) else decimals(verdict.claim.unit)
+    words = metric(verdict.metric)
+    return f"{verdict.arm}: {words}" if several else words

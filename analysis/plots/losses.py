@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.plots.curves import learning_curves
-from analysis.plots.style import Plot, drawing, legend, look, panel
+from analysis.plots.style import Plot, drawing, epochs, legend, log_scale, look, panel
 from analysis.words import percent
 
 COMPONENTS = ("classification", "contrastive", "encoder", "gate_reg")
@@ -23,7 +23,7 @@ WORDS = {
 def component(band: pd.DataFrame, arms: Sequence[str], part: str, unit: str = "") -> Plot:
     """One raw component of the training loss over training, a curve for each arm. part: of COMPONENTS."""
     return learning_curves(
-        band, arms, name=f"loss-{part.replace('_', '-')}", quantity=f"{WORDS[part]} loss, train", unit=unit
+        band, arms, name=f"loss-{part.replace('_', '-')}", quantity=f"{WORDS[part]} loss on train", unit=unit
     )
 
 
@@ -51,9 +51,8 @@ def shares(bands: Mapping[str, pd.DataFrame], arm: str, name: str) -> Plot:
                 f"{WORDS[part]} {percent(float(mean[-1]) / 100)} at the end, {percent(np.mean(mean) / 100)} on average"
             )
         if told:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_xlabel("epoch")
+            log_scale(axes.yaxis)
+        epochs(axes)
         axes.set_ylabel("share of the total loss (%)")
         legend(axes)
     return Plot(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.plots.style import MOST_LINES, Plot, drawing, legend, look, panel, short
+from analysis.plots.style import CARD, MOST_LINES, Plot, drawing, legend, look, panel, short
 from analysis.words import number, small
 
 #: Measure -> (what the axis says, decimals, whether more is better).
@@ -42,7 +42,7 @@ def response_curve(response: pd.DataFrame, factor: str, measure: str) -> Plot:
             bounds = of_line[of_line["censored"] > 0.5]
             axes.plot(
                 bounds["weight"].to_numpy(dtype=float), bounds["estimate"].to_numpy(dtype=float), linestyle="none",
-                marker=style.marker, markersize=7, markerfacecolor="white", markeredgecolor=style.colour,
+                marker=style.marker, markersize=7, markerfacecolor=CARD, markeredgecolor=style.colour,
             )  # fmt: skip
             order = of_line["estimate"].to_numpy(dtype=float)
             best = of_line.iloc[int(np.argmax(order) if more else np.argmin(order))]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 #: CSS variable -> (colour on a light page, which is also the colour in notebooks; colour on a dark page).
 PALETTE: dict[str, tuple[str, str]] = {
@@ -34,8 +37,9 @@ PALETTE: dict[str, tuple[str, str]] = {
     "series-6": ("#3b4cc0", "#9aa8ff"),
     "series-7": ("#7a5230", "#d8a878"),
     "claim": ("#e3b341", "#8a6a12"),  # the claimed range
+    "card": ("#fefefe", "#191d24"),  # what a figure lies on
 }
-INK, MUTED, RULE, CLAIM = (PALETTE[name][0] for name in ("ink", "muted", "rule", "claim"))
+INK, MUTED, RULE, CLAIM, CARD = (PALETTE[name][0] for name in ("ink", "muted", "rule", "claim", "card"))
 
 _DASHES: tuple[Any, ...] = (
     "-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1)),
@@ -158,6 +162,25 @@ def short(name: str, longest: int = LONGEST_LABEL) -> str:
         return name
     half = (longest - 1) // 2
     return f"{name[:half]}…{name[-(longest - 1 - half) :]}"
+
+
+def log_scale(axis: Axis) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5: its range is often less than a decade."""
+    set_scale = axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale
+    set_scale("log")
+    low, high = sorted(axis.get_view_interval())
+    decades = math.log10(high / low) if low > 0 else 1.0
+    axis.set_major_locator(
+        LogLocator(subs=(1.0,) if decades > 3 else (1.0, 2.0, 5.0) if decades > 0.4 else range(1, 10))
+    )
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def epochs(axes: Axes) -> None:
+    """The x axis as epochs: whole numbers."""
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
 
 
 def legend(axes: Axes, columns: int = 2) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.plots.style import Plot, drawing, legend, looks, panel, short
+from analysis.plots.style import Plot, drawing, epochs, legend, looks, panel, short
 from analysis.words import number, percent
 
 
@@ -33,14 +33,15 @@ def time_to_target(
             axes.fill_between(epoch, low, high, step="post", color=look.colour, alpha=0.14, linewidth=0)
             axes.step(epoch, reached, where="post", color=look.colour, linestyle=look.dashes, label=short(arm))
             lost = rows[rows["censored"] > 0]
-            axes.plot(
-                lost["epoch"].to_numpy(dtype=float), 100 * lost["reached"].to_numpy(dtype=float), linestyle="none",
-                marker="+", markersize=8, markeredgewidth=1.6, color=look.colour, clip_on=False,
-            )  # fmt: skip
+            if len(lost):  # an empty line would draw the layout to the corner
+                axes.plot(
+                    lost["epoch"].to_numpy(dtype=float), 100 * lost["reached"].to_numpy(dtype=float), linestyle="none",
+                    marker="+", markersize=8, markeredgewidth=1.6, color=look.colour, clip_on=False,
+                )  # fmt: skip
             told.append(_told(arm, rows, rates))
         axes.set_ylim(0, 103)
         axes.set_xlim(left=0)
-        axes.set_xlabel("epoch")
+        epochs(axes)
         axes.set_ylabel("runs at the target (%)")
         legend(axes)
     return Plot(name, f"Runs that have reached {target} (%)", f"{'; '.join(told) or 'No runs'}.", figure)
