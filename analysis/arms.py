@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from joyful.results import InputError, RunHeader
 from joyful.results.arms import FOLD, NEVER_COLUMNS, NOT_ARMS, Differences, differences
+from joyful.results.yaml_text import parse_yaml
 
 #: The arm before the note's optimisation: the baseline where neither the reader nor calibration runs say another.
 OLD_SETTINGS = {"loss": "mse", "weights.encoder_loss_weight": 0.05}
@@ -97,6 +96,8 @@ def find_factors(choices: Sequence[Mapping[str, Any]], settings: Sequence[Mappin
         if len({_hashable(value) for value in chosen}) < 2:
             continue
         owned.update(inside)
+        if not inside and any(covers(group, name) for run in settings for name in run):
+            continue  # other names of the same settings
         columns = {name: [run.get(name) for run in settings] for name in inside}
         if inside and all(_is_number(value) or value is None for values in columns.values() for value in values):
             factors += inside
@@ -118,10 +119,13 @@ def differing_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def arm_names(values: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A short name for each arm from its factors: texts as they are, a number alone bare, several with short labels."""
-    numbers = [f for f in (values[0] if values else {}) if all(_is_number(v[f]) or v[f] is None for v in values)]
+    """A short name for each arm from its factors: texts as they are, one number beside a text bare ("mse 0.05"), other
+    numbers with short labels ("encoder 0.05")."""
     if len(values) == 1:
         return ["all runs"]
+    factors = list(values[0]) if values else []
+    numbers = [f for f in factors if all(_is_number(v[f]) or v[f] is None for v in values)]
+    one = len(numbers) == 1 and any(isinstance(v[f], str) for f in factors for v in values)
     names = []
     for value in values:
         parts = []
@@ -129,7 +133,7 @@ def arm_names(values: Sequence[Mapping[str, Any]]) -> list[str]:
             label = factor.rpartition(".")[2]
             for suffix in _SUFFIXES:
                 label = label.removesuffix(suffix)
-            bare = isinstance(item, str) or (len(numbers) == 1 and factor in numbers and item is not None)
+            bare = isinstance(item, str) or (one and factor in numbers and item is not None)
             parts.append(shown(item) if bare else f"{label} {shown(item)}")
         names.append(" ".join(parts))
     if len(set(names)) < len(names):  # two settings of one last part
@@ -138,20 +142,24 @@ def arm_names(values: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def choose_baseline(
-    arms: Sequence[Arm], calibrations: Sequence[int], overrides: Sequence[str] | None
+    arms: Sequence[Arm], comparisons: Sequence[int], calibrations: Sequence[int], overrides: Sequence[str] | None
 ) -> tuple[int, str]:
-    """The index of the baseline and how it was found, in words. calibrations: calibration runs of each arm.
+    """The index of the baseline and how it was found, in words.
 
-    Raises InputError where the overrides fit no arm or several.
+    comparisons, calibrations: how many such runs each arm has; where nothing is given, an arm without a comparison run
+    is not chosen if another has one. Raises InputError where the overrides fit no arm or several.
     """
     if overrides:
         return _matching(arms, overrides), f"given: {' '.join(overrides)}"
-    if any(calibrations):
-        return max(range(len(arms)), key=lambda i: (calibrations[i], -i)), "the arm of the calibration runs"
-    for index, arm in enumerate(arms):
-        if len(arms) > 1 and all(_equal(_value(name, arm.choices, arm.config), v) for name, v in OLD_SETTINGS.items()):
-            return index, "the settings before the optimisation: MSE, encoder weight 0.05"
-    return 0, "the first arm"
+    candidates = [i for i in range(len(arms)) if comparisons[i]] or list(range(len(arms)))
+    calibrated = max(candidates, key=lambda i: (calibrations[i], -i))
+    if calibrations[calibrated]:
+        return calibrated, "the arm of the calibration runs"
+    for i in candidates if len(arms) > 1 else ():
+        arm = arms[i]
+        if all(_equal(_value(name, arm.choices, arm.config), v) for name, v in OLD_SETTINGS.items()):
+            return i, "the settings before the optimisation: MSE, encoder weight 0.05"
+    return candidates[0], "the first arm"
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -160,8 +168,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         if not (equals and name.strip()):
             raise ValueError
-        return name.strip(), yaml.safe_load(value)
-    except (ValueError, yaml.YAMLError):
+        return name.strip(), parse_yaml(value.encode())
+    except ValueError:
         raise InputError(f"baseline: expected overrides such as loss=mse weights=baseline, got {text!r}") from None
 
 

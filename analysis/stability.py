@@ -23,18 +23,26 @@ def spread(values: Sequence[float] | np.ndarray) -> float:
     (fewer at the edges: those that are there); s is the standard deviation (n - 1) of what remains.
     NaN where fewer than two differences remain or a value is not finite.
     """
-    differences = np.diff(np.asarray(values, dtype=float))
-    kept = differences[len(differences) // 5 :]
-    if len(kept) < 2 or not np.isfinite(kept).all():
-        return math.nan
+    return float(spread_of_rows(np.asarray(values, dtype=float)[None, :])[0])
+
+
+def spread_of_rows(curves: np.ndarray) -> np.ndarray:
+    """`spread` of every row of curves × epochs."""
+    differences = np.diff(curves, axis=1)
+    kept = differences[:, differences.shape[1] // 5 :]
+    places = kept.shape[1]
+    if places < 2:
+        return np.full(len(curves), np.nan)
     half = WINDOW // 2
-    trend = np.array([np.median(kept[max(0, place - half) : place + half + 1]) for place in range(len(kept))])
-    return float(np.std(kept - trend, ddof=1))
+    finite = np.isfinite(kept).all(axis=1)
+    kept = np.where(finite[:, None], kept, 0.0)
+    trend = np.stack([np.median(kept[:, max(0, p - half) : p + half + 1], axis=1) for p in range(places)], axis=1)
+    return np.where(finite, np.std(kept - trend, axis=1, ddof=1), np.nan)
 
 
 def spreads(curves: pd.DataFrame) -> pd.Series:
     """`spread` of every curve (whole epochs), index (arm, seed)."""
-    return pd.Series([spread(row) for row in curves.to_numpy(dtype=float)], index=curves.index, dtype=float)
+    return pd.Series(spread_of_rows(curves.to_numpy(dtype=float)), index=curves.index, dtype=float)
 
 
 def drawdowns(curves: pd.DataFrame, *, higher_is_better: bool = True) -> pd.Series:

@@ -184,7 +184,9 @@ def _detectable(n: int, power: float, alpha: float) -> float:
     quantile = _t_quantile(n - 1, 1 - alpha)
 
     def reached(noncentrality: float) -> float:
-        return float(stats.nct.sf(quantile, n - 1, noncentrality) + stats.nct.cdf(-quantile, n - 1, noncentrality))
+        other_side = float(stats.nct.cdf(-quantile, n - 1, noncentrality))
+        # SciPy 1.17 gives NaN for some tails that are nought to every digit (df 1, noncentrality 8)
+        return _upper_tail(quantile, n, noncentrality) + (0.0 if math.isnan(other_side) else other_side)
 
     low, high = 0.0, 1.0
     while reached(high) < power:
@@ -198,7 +200,11 @@ def _detectable(n: int, power: float, alpha: float) -> float:
 def _power(n: int, ratio: float, alpha: float) -> float:
     if math.isinf(ratio):
         return 1.0
-    quantile, noncentrality = _t_quantile(n - 1, 1 - alpha), ratio * math.sqrt(n)
+    return _upper_tail(_t_quantile(n - 1, 1 - alpha), n, ratio * math.sqrt(n))
+
+
+def _upper_tail(quantile: float, n: int, noncentrality: float) -> float:
+    """P(T > quantile) of the noncentral t with n - 1 degrees of freedom."""
     with warnings.catch_warnings():  # far out SciPy's series warns and gives NaN, where the answer is 0 or 1
         warnings.simplefilter("ignore")
         value = float(stats.nct.sf(quantile, n - 1, noncentrality))

@@ -120,10 +120,9 @@ def read_sweep(
     notes: list[str] = []
     order = list(range(len(arms)))
     if arms:
-        compared = {arm_of[index] for index in chosen if roles[index] == "comparison"}
-        counted = Counter(arm_of[index] for index in chosen if roles[index] == "calibration")
-        calibrations = [counted[number] if number in compared else 0 for number in order]
-        first, how = choose_baseline(arms, calibrations, baseline)
+        counted = Counter((roles[index], arm_of[index]) for index in chosen)
+        comparisons, calibrations = ([counted[role, number] for number in order] for role in ROLES)
+        first, how = choose_baseline(arms, comparisons, calibrations, baseline)
         order = [first, *(number for number in order if number != first)]
         used = set(runs.loc[runs["used"], "arm"])
         named = [parse_override(text)[0] for text in baseline or ()]
@@ -227,7 +226,7 @@ def _used_frame(frame: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str]) -
     if not kept.all():
         frame, codes = frame.loc[kept], codes[kept]
     arm = pd.Categorical(runs["arm"], categories=list(names))
-    role = pd.Categorical(runs["role"], categories=list(ROLES))
+    role = pd.Categorical(runs["role"].where(runs["role"].isin(ROLES)), categories=list(ROLES))
     columns: dict[str, Any] = {
         "run": frame["run"].array,
         "arm": pd.Categorical.from_codes(arm.codes[codes], dtype=arm.dtype),
