@@ -58,8 +58,10 @@ def besides(sweep: Sweep, arm: Arm, metric: Metric, target: Target | None) -> tu
         shown.append(_paired(sweep, arm, Metric("area", "dev", metric.of), *_for_better(metric.of)))
     elif metric.measure == "spread":
         drawdown = Metric("drawdown", metric.split, metric.of)
-        unit = "points" if _is_score(metric.of) else "percent"
-        shown.append(_paired(sweep, arm, drawdown, unit, "increase"))
+        if _is_score(metric.of):
+            shown.append(_paired(sweep, arm, drawdown, "points", "increase"))
+        else:  # a loss that only falls has none: no ratio
+            shown += [_mean(sweep, a, drawdown) for a in (sweep.baseline, arm)]
         ends = Metric("best" if _is_score(metric.of) else "final", metric.split, metric.of)
         table = across_seeds(measures.values(sweep, ends))
         factor, words = (100, "points") if _is_score(metric.of) else (1, metric.of)
@@ -95,6 +97,13 @@ def _paired(
         words = "higher"
     shown = name or f"{metric.label}{', ' + words if words else ''}"
     return Beside(shown, "per cent" if unit == "percent" else unit, *numbers)
+
+
+def _mean(sweep: Sweep, arm: Arm, metric: Metric) -> Beside:
+    """The mean over an arm's seeds, with its t interval, in the unit of the column."""
+    values = measures.values(sweep, metric)
+    mine = paired_t(values[values.index.get_level_values("arm") == arm.name])
+    return Beside(metric.label, metric.of, mine.estimate, mine.low, mine.high, arm.name, False)
 
 
 def _for_better(column: str) -> tuple[str, str]:

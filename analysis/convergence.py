@@ -165,6 +165,7 @@ def _wall_seconds(sweep: Sweep, times: pd.Series) -> pd.Series:
             rows = read_timing(sweep.path / run.run)
         except InputError:  # times are beside the measures: a damaged file is as none
             rows = []
-        seconds = sum(row["seconds"] for row in rows if row["epoch"] <= until) if rows else math.nan
+        known = rows and not math.isnan(until)
+        seconds = sum(row["seconds"] for row in rows if row["epoch"] <= until) if known else math.nan
         total[key] = total.get(key, 0.0) + seconds
     return pd.Series([total.get(key, math.nan) for key in times.index], index=times.index, dtype=float)

@@ -238,19 +238,18 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the command, the table, and the error of its rates."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.simulation", description=__doc__)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m analysis.simulation", description=__doc__, formatter_class=formatter)
     parser.add_argument("--sweeps", type=int, default=4000, help="simulated sweeps for each row (default 4000)")
     parser.add_argument("--seed", type=int, default=1, help="of the simulation (default 1)")
     options = parser.parse_args(arguments)
     if options.sweeps < 100 or options.seed < 0:
         parser.error("expected --sweeps of at least 100 and --seed of at least 0")
+    error = math.sqrt(0.95 * 0.05 / options.sweeps) * 100
     print(
         f"`python -m analysis.simulation --sweeps {options.sweeps} --seed {options.seed}`; all in per cent; the standard"
     )
-    error = math.sqrt(0.95 * 0.05 / options.sweeps) * 100
-    print(
-        f"error of a coverage is {error:.2f} points ({2 * error:.2f} for curves, which have a quarter of the sweeps).\n"
-    )
+    print(f"error of a coverage of 95 is {error:.2f} points ({error * math.sqrt(10):.2f} of BCa's).\n")
     for line in markdown(run_all(options.sweeps, options.seed)):
         print(line, flush=True)
 
