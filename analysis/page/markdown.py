@@ -9,7 +9,7 @@ from analysis.page.html import MARKS
 from analysis.page.parts import Page, Point, Table
 from analysis.page.summary import SIZES
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
+_SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 
 
 def render(page: Page) -> str:
@@ -22,7 +22,7 @@ def escape(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _SPECIAL.sub(r"\\\1", text)
     text = re.sub(r"(?i)\b(https?|ftp)(:)|\b(www)(\.)", r"\1\3<!-- -->\2\4", text)  # GitHub would make a link of it
-    return re.sub(r"^(\d+)\.|^([-=])", lambda match: f"{match[1]}\\." if match[1] else f"\\{match[2]}", text)
+    return re.sub(r"^(\d+)(?=[.)]\s)|^(?=[-=+#])", lambda match: f"{match[0]}\\", text)  # lists, rules and headings
 
 
 def _blocks(page: Page) -> Iterator[str]:

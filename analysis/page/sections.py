@@ -10,10 +10,10 @@ from analysis.claims import Verdict
 from analysis.findings import COMPONENTS, Findings
 from analysis.page import tables
 from analysis.page.parts import Section, clean
-from analysis.page.summary import level
+from analysis.page.summary import level, source
 from analysis.plots import losses, study
 from analysis.plots.style import MOST_LINES
-from analysis.words import count, metric
+from analysis.words import count
 
 #: Arms that get a panel of shares each.
 _MOST_SHARES = 4
@@ -22,14 +22,15 @@ _MOST_SHARES = 4
 def sections(findings: Findings) -> tuple[Section, ...]:
     """Every chapter that has something to show, in the order of the page."""
     arms = drawn_arms(findings)
+    ordered = [*arms, *(arm.name for arm in findings.sweep.arms if arm.name not in arms)]  # colours by place
     built = (
         _verdicts(findings),
-        _effects(findings),
+        _effects(findings, ordered),
         _curves(findings, arms),
         _speed(findings, arms),
-        _stability(findings, arms),
+        _stability(findings, ordered),
         _losses(findings, arms),
-        _felt(findings, arms),
+        _felt(findings, arms, ordered),
         _response(findings),
         _study(findings),
         _arms(findings),
@@ -75,14 +76,14 @@ def _verdicts(findings: Findings) -> Section | None:
     )
 
 
-def _effects(findings: Findings) -> Section | None:
-    by_claim: dict[str, list[Verdict]] = {}
+def _effects(findings: Findings, arms: list[str]) -> Section | None:
+    many = len(findings.sweep.others) > 1
+    panels: dict[tuple[str, str], list[Verdict]] = {}  # one arm: a panel for each claim; many: for each of its metrics
     for verdict in findings.verdicts:
-        by_claim.setdefault(verdict.claim.name, []).append(verdict)
-    names = [arm.name for arm in findings.sweep.arms]
+        panels.setdefault((verdict.claim.name, verdict.metric if many else ""), []).append(verdict)
     drawn = [
-        plots.forest(verdicts, f"effect-{number_}", names)
-        for number_, verdicts in enumerate(by_claim.values(), start=1)
+        plots.forest(verdicts, f"effect-{number}", arms)
+        for number, verdicts in enumerate(panels.values(), start=1)
         if any(math.isfinite(verdict.estimate) for verdict in verdicts)
     ]
     if not drawn:
@@ -119,8 +120,9 @@ def _curves(findings: Findings, arms: list[str]) -> Section | None:
     if not drawn:
         return None
     text = (
-        "Mean over seeds with its pointwise 95 % t interval. Bands that overlap do not mean that arms are equal: the pairs "
-        f"decide, above.{_drawn(findings, arms)}",
+        "Mean over seeds with its pointwise 95 % t interval."
+        f"{' Bands that overlap do not mean that arms are equal: the pairs decide, above.' * bool(findings.verdicts)}"
+        f"{_drawn(findings, arms)}",
     )
     return Section("curves", "Learning curves", text, tuple(drawn))
 
@@ -134,8 +136,7 @@ def _speed(findings: Findings, arms: list[str]) -> Section | None:
         survival, reach.set_index("arm"), arms, name="time-to-target", target=words, budget=findings.sweep.budget
     )
     text = (
-        f"Target: {words} ({metric(clean(target.source))}). A run that never reached it is censored at its budget (+), not "
-        "dropped.",
+        f"Target: {words} ({source(target)}). A run that never reached it is censored at its budget (+), not dropped.",
     )
     return Section("speed", "Time to target", text, (plot,), (tables.reach(findings),))
 
@@ -151,7 +152,7 @@ def _stability(findings: Findings, arms: list[str]) -> Section | None:
         if column in scores and scores[column].notna().any():
             values = scores.set_index(["arm", "seed"])[column] * scale
             geometric = column != "f1_drawdown"
-            drawn.append(plots.strips(values, _all(findings), name=name, title=title, axis=axis, geometric=geometric))
+            drawn.append(plots.strips(values, arms, name=name, title=title, axis=axis, geometric=geometric))
     if not drawn:
         return None
     text = (
@@ -183,13 +184,13 @@ def _losses(findings: Findings, arms: list[str]) -> Section | None:
     return Section("losses", "Loss components and shares", text, tuple(drawn))
 
 
-def _felt(findings: Findings, arms: list[str]) -> Section | None:
+def _felt(findings: Findings, arms: list[str], ordered: list[str]) -> Section | None:
     over, places = findings.tables["felt"], findings.tables["places"]
     if over.empty and places.empty:
         return None
     drawn = []
     if len(places):
-        drawn.append(plots.arms_by_ratio(places, _all(findings)))
+        drawn.append(plots.arms_by_ratio(places, ordered))
     if len(over):
         drawn += [plots.ratio_over_training(over, arms), plots.cosine_over_training(over, arms)]
     text = (
@@ -275,10 +276,6 @@ def _method(findings: Findings) -> Section:
         "Beside the tables: verdicts.csv and a Parquet file for each.",
     )
     return Section("method", "How the numbers are made", text)
-
-
-def _all(findings: Findings) -> list[str]:
-    return [arm.name for arm in findings.sweep.arms]
 
 
 def _drawn(findings: Findings, arms: Sequence[str]) -> str:

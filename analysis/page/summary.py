@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from analysis.claims import FEWEST_PAIRS, VERDICTS, Verdict
@@ -26,6 +27,9 @@ SIZES = (
 
 #: Points of one group on the first screen; the table has them all.
 _MOST_POINTS = 12
+
+#: With more other arms than this the first screen lists arms by metric; so many of them.
+_MANY_ARMS, _MOST_ARMS = 2, 6
 
 
 def title(sweep: Sweep) -> str:
@@ -55,9 +59,7 @@ def compared(findings: Findings) -> tuple[str, ...]:
         runs = int((sweep.runs["used"] & (sweep.runs["role"] != "calibration")).sum()) if len(sweep.runs) else 0
         told.append(f"The sweep has one arm, {clean(sweep.baseline.name)}, with {count(runs, 'usable run')}.")
     if findings.target is not None:
-        told.append(
-            f"The target of the convergence speed is {level(findings.target)}: {metric(clean(findings.target.source))}."
-        )
+        told.append(f"The target of the convergence speed is {level(findings.target)}: {source(findings.target)}.")
     told.append(_left_out(sweep))
     return tuple(text for text in told if text)
 
@@ -69,6 +71,14 @@ def level(target: Target) -> str:
     return f"a dev {metric(target.metric)} of {value}{'' if target.higher_is_better else ' or lower'}"
 
 
+def source(target: Target) -> str:
+    """Where the target comes from, scores as per cent."""
+    text = metric(clean(target.source))
+    if target.metric.startswith(("f1", "accuracy")):
+        text = re.sub(r"(?<![\d.])0\.\d+", lambda match: f"{number(100 * float(match[0]), 2)} %", text)
+    return text
+
+
 def counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
     """Verdict -> how many, in the order of VERDICTS, without those that did not come."""
     found = {word: sum(verdict.verdict == word for verdict in verdicts) for word in VERDICTS}
@@ -76,14 +86,17 @@ def counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
 
 
 def groups(findings: Findings) -> tuple[Group, ...]:
-    """What holds, does not, is open, could not be tested: a point for each verdict."""
-    several = len(findings.sweep.others) > 1
+    """What holds, does not, is open, could not be tested: a point for each verdict; of many arms one for each metric."""
+    many = len(findings.sweep.others) > _MANY_ARMS
     result = []
     for word in VERDICTS:
         verdicts = [verdict for verdict in findings.verdicts if verdict.verdict == word]
-        points = [_point(verdict, several) for verdict in verdicts[:_MOST_POINTS]]
-        if len(verdicts) > _MOST_POINTS:
-            points.append(Point("", f"and {len(verdicts) - _MOST_POINTS} more in the table below"))
+        if many:
+            points = [_point_of_arms(of_metric) for of_metric in _by_metric(verdicts)]
+        else:
+            points = [_point(verdict, len(findings.sweep.others) > 1) for verdict in verdicts]
+        if len(points) > _MOST_POINTS:
+            points = [*points[:_MOST_POINTS], Point("", f"and {len(points) - _MOST_POINTS} more in the table below")]
         if points:
             result.append(Group(word, TITLES[word], tuple(points)))
     return tuple(result)
@@ -121,21 +134,40 @@ def effect(verdict: Verdict) -> str:
 
 
 def sizes(findings: Findings) -> tuple[Point, ...]:
-    """For every verdict with an interval: the smallest effect that this many pairs show, and the pairs that an open claim
+    """For every metric with an interval: the smallest effect that this many pairs show, and the pairs that an open claim
     would take."""
     several = len(findings.sweep.others) > 1
     points = []
-    for verdict in findings.verdicts:
-        if not math.isfinite(verdict.minimum_detectable):
-            continue
-        text = f"{quantity(verdict.minimum_detectable, verdict.claim.unit)} or more"
-        if verdict.verdict == "inconclusive" and verdict.pairs_needed is not None:
-            needed = count(verdict.pairs_needed, "pair")
-            text += f"; if the middle of the claimed range is true, about {needed} would show the claim"
-        points.append(Point(_name(verdict, several), text))
-    if len(points) > _MOST_POINTS:
-        points = [*points[:_MOST_POINTS], Point("", f"and {len(points) - _MOST_POINTS} more in the table below")]
+    for of_metric in _by_metric([v for v in findings.verdicts if math.isfinite(v.minimum_detectable)]):
+        unit = of_metric[0].claim.unit
+        smallest = [verdict.minimum_detectable for verdict in of_metric]
+        low, high = min(smallest), max(smallest)
+        text = f"{quantity(low, unit) if low == high else f'{interval(low, high, unit)} (by arm)'} or more"
+        needed = [v.pairs_needed for v in of_metric if v.verdict == "inconclusive" and v.pairs_needed is not None]
+        if needed:
+            pairs = count(max(needed), "pair") if len(needed) == 1 else f"{min(needed)} to {count(max(needed), 'pair')}"
+            text += f"; if the middle of the claimed range is true, about {pairs} would show the claim"
+        points.append(Point(_name(of_metric[0], several and len(of_metric) == 1), text))
     return tuple(points)
+
+
+def _by_metric(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
+    found: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in verdicts:
+        found.setdefault((verdict.claim.name, verdict.metric), []).append(verdict)
+    return list(found.values())
+
+
+def _point_of_arms(verdicts: Sequence[Verdict]) -> Point:
+    """One metric, many arms: the arms with their effects, the largest first."""
+    ordered = sorted(verdicts, key=lambda v: -v.estimate if math.isfinite(v.estimate) else math.inf)
+    unit = verdicts[0].claim.unit
+    told = [f"{clean(v.arm)} ({quantity(v.estimate, unit, signed=True)})" for v in ordered if math.isfinite(v.estimate)]
+    if not told:
+        told = [clean(v.arm) for v in ordered]
+    details = dict.fromkeys(verdict.detail for verdict in verdicts)
+    detail = metric(clean(next(iter(details)))) if len(details) == 1 else ""
+    return Point(_name(verdicts[0], False), listing(told, _MOST_ARMS), detail)
 
 
 def _point(verdict: Verdict, several: bool) -> Point:

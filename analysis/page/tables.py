@@ -11,10 +11,13 @@ from analysis.claims import Verdict
 from analysis.findings import Findings
 from analysis.page.parts import Table, clean
 from analysis.plots.forest import claimed
-from analysis.words import NONE, heading, interval, metric, number, p_value, percent, quantity, small
+from analysis.words import NONE, decimals, heading, interval, metric, number, p_value, percent, quantity, small
 
 #: Rows of a table that a page shows; the files beside it have them all.
 MOST_ROWS = 300
+
+#: Seeds that the table of pairs shows as columns.
+MOST_SEEDS = 12
 
 
 def verdicts(findings: Findings) -> Table:
@@ -56,19 +59,35 @@ def _verdict(verdict: Verdict) -> list[object]:
 
 
 def pairs(findings: Findings) -> Table | None:
-    """The effect of every pair, a column per seed where they are few, else long."""
+    """The effect of every pair: a row per verdict, a column per seed; a row per pair where there are many seeds."""
     frame = findings.tables["pairs"]
     if frame.empty:
         return None
-    units = {verdict.claim.name: verdict.claim.unit for verdict in findings.verdicts}
-    rows = [
-        [heading(claim), metric(of), arm, seed, quantity(effect, units[claim], signed=True)]
-        for claim, of, arm, seed, effect in frame.itertuples(index=False)
-    ]
+    shown = [verdict for verdict in findings.verdicts if len(verdict.pairs)]
+    seeds = sorted(frame["seed"].unique())
+    if len(seeds) > MOST_SEEDS:
+        rows = [
+            [*_whose(verdict), seed, quantity(effect, verdict.claim.unit, signed=True)]
+            for verdict in shown
+            for seed, effect in verdict.pairs.items()
+        ]
+        columns = ["claim", "arm", "seed", "effect"]
+    else:
+        rows = [[*_whose(verdict), *(_of_seed(verdict, seed) for seed in seeds)] for verdict in shown]
+        columns = ["claim", "arm", *(f"seed {seed}" for seed in seeds)]
     return _table(
-        "table-pairs", "Effect of every pair", ["claim", "metric", "arm", "seed", "effect"], rows, text=(0, 1, 2),
+        "table-pairs", "Effect of every pair", columns, rows, text=(0, 1), note="Per cent, or points of F1; positive as claimed.",
         file="pairs.parquet",
     )  # fmt: skip
+
+
+def _whose(verdict: Verdict) -> list[object]:
+    return [f"{heading(verdict.claim.name)}\n{clean(metric(verdict.metric))}", verdict.arm]
+
+
+def _of_seed(verdict: Verdict, seed: int) -> str:
+    effect = verdict.pairs.get(seed)
+    return number(None if effect is None else float(effect), decimals(verdict.claim.unit), signed=True)
 
 
 def beside(findings: Findings) -> Table | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,21 +12,25 @@ from matplotlib.axes import Axes
 from analysis.claims import Claim, Verdict
 from analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
 from analysis.plots.style import CLAIM, INK, MUTED, RULE, Plot, drawing, looks
-from analysis.words import decimals, heading, interval, metric, quantity
+from analysis.words import NONE, decimals, heading, interval, metric, quantity
 
 #: Effects beyond so many times the claim are drawn as arrows at the edge: one wild interval must not flatten the rest.
 _FARTHEST = 5.0
 
+#: Rows that are told one by one; of more, the ends.
+_MOST_TOLD = 4
+
 
 def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
-    """The verdicts on one claim, a row for each arm and metric; positive is the claimed direction.
+    """The verdicts on one claim, a row for each: its metrics, or one metric for many arms. Positive is as claimed.
 
-    arms: all arms of the sweep, the baseline first, for colours. At most MOST_ROWS rows are drawn.
+    arms: all arms of the sweep in drawing order, for colours. At most MOST_ROWS rows are drawn.
     Dots are pairs; the bar over zero holds the effects that this many pairs could not have shown with 80 % power.
     """
     claim = verdicts[0].claim
     shown = list(verdicts[:MOST_ROWS])
-    several = len({verdict.arm for verdict in verdicts}) > 1
+    of_one = len({verdict.metric for verdict in verdicts}) == 1
+    labels = [_label(verdict, verdicts) for verdict in shown]
     of_arm = looks(arms)
     unit = {"percent": "%", "points": "points"}.get(claim.unit, claim.unit)
     low_end, high_end = _limits(shown)
@@ -48,18 +53,33 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
                 )  # fmt: skip
             _interval(axes, verdict, -row - 0.04, low_end, high_end, look.colour)
         axes.set_xlabel(f"effect in the claimed direction ({unit})")
-        labels = [_label(verdict, several) for verdict in shown]
         label_rows(axes, labels, [verdict.verdict for verdict in shown])
-    told = [
-        f"{_label(verdict, several)}: {quantity(verdict.estimate, claim.unit, signed=True)}, 95 % interval "
-        f"{interval(verdict.low, verdict.high, claim.unit)}, {verdict.verdict}"
-        if math.isfinite(verdict.estimate)
-        else f"{_label(verdict, several)}: {verdict.verdict}"
-        for verdict in shown
+    title = f"{heading(claim.name)}{f', {metric(verdicts[0].metric)}' if of_one else ''}: effect of each pair ({unit})"
+    return Plot(name, title, f"{_finding(verdicts, labels)}; claimed {claimed(claim)}.", figure)
+
+
+def _finding(verdicts: Sequence[Verdict], labels: Sequence[str]) -> str:
+    if len(verdicts) <= _MOST_TOLD:
+        return "; ".join(_told(verdict, label) for verdict, label in zip(verdicts, labels, strict=True))
+    words = Counter(verdict.verdict for verdict in verdicts)
+    found = [verdict for verdict in verdicts if math.isfinite(verdict.estimate)]
+    ends = [max(found, key=lambda v: v.estimate), min(found, key=lambda v: v.estimate)] if found else []
+    told = [f"{word} {words[word]} of {len(verdicts)}" for word in sorted(words)]
+    told += [
+        _told(verdict, f"{how} {_label(verdict, verdicts)}")
+        for how, verdict in zip(("most", "least"), ends, strict=False)
     ]
-    left = f" The first {len(shown)} of {len(verdicts)} rows." if len(shown) < len(verdicts) else ""
-    title = f"{heading(claim.name)}: effect on each pair and its mean ({unit})"
-    return Plot(name, title, f"{'; '.join(told)}; claimed {claimed(claim)}.{left}", figure)
+    drawn = f"; the first {len(labels)} rows are drawn" if len(labels) < len(verdicts) else ""
+    return f"{'; '.join(told)}{drawn}"
+
+
+def _told(verdict: Verdict, label: str) -> str:
+    if not math.isfinite(verdict.estimate):
+        return f"{label}: {verdict.verdict}"
+    unit = verdict.claim.unit
+    bounds = interval(verdict.low, verdict.high, unit)
+    between = "" if bounds == NONE else f", 95 % interval {bounds}"
+    return f"{label}: {quantity(verdict.estimate, unit, signed=True)}{between}, {verdict.verdict}"
 
 
 def _interval(axes: Axes, verdict: Verdict, y: float, left: float, right: float, colour: str) -> None:
@@ -98,6 +118,9 @@ def claimed(claim: Claim) -> str:
     return f"{interval(claim.lower, claim.upper, claim.unit, digits)} {claim.direction}"
 
 
-def _label(verdict: Verdict, several: bool) -> str:
+def _label(verdict: Verdict, among: Sequence[Verdict]) -> str:
+    several_arms = len({other.arm for other in among}) > 1
+    if several_arms and len({other.metric for other in among}) == 1:
+        return verdict.arm
     words = metric(verdict.metric)
-    return f"{verdict.arm}: {words}" if several else words
+    return f"{verdict.arm}: {words}" if several_arms else words

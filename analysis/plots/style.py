@@ -130,9 +130,10 @@ class Look:
 
 
 def look(index: int) -> Look:
-    """The look of arm number `index`; 0 is the baseline. Beyond MOST_LINES looks come again: draw fewer."""
-    place = index % MOST_LINES
-    return Look(PALETTE[f"series-{place}"][0], _DASHES[place], _MARKERS[place])
+    """The look of arm number `index`; 0 is the baseline. Beyond MOST_LINES all look the same, neutral: label them."""
+    if index >= MOST_LINES:
+        return Look(MUTED, "-", "o")
+    return Look(PALETTE[f"series-{index}"][0], _DASHES[index], _MARKERS[index])
 
 
 def looks(names: Sequence[str]) -> dict[str, Look]:
