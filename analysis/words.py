@@ -9,7 +9,7 @@ NONE = "–"
 
 _COLUMNS = {
     "f1_weighted": "weighted F1", "f1_macro": "macro F1", "nll": "NLL", "recon_mse": "reconstruction MSE",
-    "recon_mae": "reconstruction MAE", "loss_total": "trained total", "loss_encoder": "reconstruction loss",
+    "recon_mae": "reconstruction MAE", "loss_total": "total loss", "loss_encoder": "reconstruction loss",
     "loss_classification": "classification loss", "loss_contrastive": "contrastive loss", "loss_gate_reg": "gate loss",
 }  # fmt: skip
 

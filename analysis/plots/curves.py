@@ -11,6 +11,9 @@ from matplotlib.axes import Axes
 from analysis.plots.style import MUTED, Look, Plot, drawing, epochs, legend, looks, panel, short
 from analysis.words import number
 
+#: Curves whose ends are told one by one; of more, the highest and the lowest.
+_MOST_TOLD = 4
+
 
 def learning_curves(
     band: pd.DataFrame,
@@ -40,14 +43,19 @@ def learning_curves(
         epochs(axes)
         axes.set_ylabel(f"{quantity} ({unit})" if unit else quantity)
         legend(axes)
-    told = [
-        f"{arm} ends at {number(mean, digits)} (95 % interval {number(low, digits)} to {number(high, digits)}, {n} seeds)"
-        if n > 1
-        else f"{arm} ends at {number(mean, digits)} (one seed)"
-        for arm, (mean, low, high, n) in ends.items()
-    ]
+    told = [_told(arm, end, digits) for arm, end in ends.items()]
+    if len(told) > _MOST_TOLD:
+        high, low = (choose(ends, key=lambda arm: ends[arm][0]) for choose in (max, min))
+        told = [f"highest: {_told(high, ends[high], digits)}", f"lowest: {_told(low, ends[low], digits)}"]
     title = f"{quantity}{f' ({unit})' if unit else ''} over training"
     return Plot(name, title[:1].upper() + title[1:], f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+
+
+def _told(arm: str, end: tuple[float, float, float, int], digits: int) -> str:
+    mean, low, high, n = end
+    if n < 2:
+        return f"{arm} ends at {number(mean, digits)} (one seed)"
+    return f"{arm} ends at {number(mean, digits)} (95 % interval {number(low, digits)} to {number(high, digits)}, {n} seeds)"
 
 
 def draw_bands(

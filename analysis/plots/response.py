@@ -10,9 +10,9 @@ from analysis.words import number, small
 
 #: Measure -> (what the axis says, decimals, whether more is better).
 MEASURES = {
-    "f1": ("dev weighted F1 at the best epoch (points)", 2, True),
+    "f1": ("best dev weighted F1 (%)", 2, True),
     "speed": ("epochs to target", 2, False),
-    "stability": ("spread of dev F1 (points per epoch)", 3, False),
+    "stability": ("dev F1 spread (points per epoch)", 3, False),
 }
 
 
@@ -60,4 +60,9 @@ def response_curve(response: pd.DataFrame, factor: str, measure: str) -> Plot:
         axes.set_ylabel(quantity)
         legend(axes)
     name = f"response-{factor.replace('.', '-').replace('_', '-')}-{measure}"
-    return Plot(name, f"{quantity} against {factor}", f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+    return Plot(
+        name,
+        f"{quantity[:1].upper()}{quantity[1:]} against {factor}",
+        f"{'; '.join(told) or 'Nothing was measured'}.",
+        figure,
+    )

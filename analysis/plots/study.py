@@ -35,7 +35,7 @@ def history(trials: pd.DataFrame, objective: str, maximise: bool = True) -> Plot
             )  # fmt: skip
         axes.set_xlabel("trial")
         axes.set_ylabel(f"{objective} (%)")
-        legend(axes, columns=3)
+        legend(axes)
     counts = {str(state): n for state, n in trials["state"].value_counts().to_dict().items()}
     told = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
     best = ""

@@ -184,10 +184,12 @@ def epochs(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
 
 
-def legend(axes: Axes, columns: int = 2) -> None:
-    """A legend above the axes: it never covers data."""
+def legend(axes: Axes) -> None:
+    """A legend above the axes, in as many columns as its labels leave room for: it never covers data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
+        longest = max(map(len, labels))
+        columns = 3 if longest <= 17 else 2 if longest <= 29 else 1
         axes.legend(
             handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2,
             columnspacing=1.2, handletextpad=0.6,
