@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import pandas as pd
+
 from analysis import measures
 from analysis.arms import Arm
 from analysis.claims_file import Claim, Metric
@@ -43,12 +45,8 @@ def besides(sweep: Sweep, arm: Arm, metric: Metric, target: Target | None) -> tu
     shown: list[Beside | None] = []
     if metric.speaks_of == "speed" and target is not None:
         rates = reach_rate(times_to_target(sweep, target))
-        for name in (sweep.baseline.name, arm.name):
-            if name in rates.index:
-                r = rates.loc[name] * 100
-                shown.append(
-                    Beside("runs that reach the target", "per cent", r["rate"], r["low"], r["high"], name, False)
-                )
+        for a in (sweep.baseline, arm):
+            shown.append(_of_table(rates, a, ("rate", "low", "high"), 100, "runs that reach the target", "per cent"))
         if metric.measure != "seconds_to_target":
             wall = Metric("seconds_to_target", "dev", metric.of)
             shown.append(
@@ -64,12 +62,9 @@ def besides(sweep: Sweep, arm: Arm, metric: Metric, target: Target | None) -> tu
             shown += [_mean(sweep, a, drawdown) for a in (sweep.baseline, arm)]
         ends = Metric("best" if _is_score(metric.of) else "final", metric.split, metric.of)
         table = across_seeds(measures.values(sweep, ends))
-        factor, words = (100, "points") if _is_score(metric.of) else (1, metric.of)
-        for name in (sweep.baseline.name, arm.name):
-            if name in table.index:
-                r = table.loc[name] * factor
-                words_of = f"standard deviation over seeds of {ends.label}"
-                shown.append(Beside(words_of, words, r["sd"], r["low"], r["high"], name, False))
+        factor, unit = (100, "points") if _is_score(metric.of) else (1, metric.of)
+        words = f"standard deviation over seeds of {ends.label}"
+        shown += [_of_table(table, a, ("sd", "low", "high"), factor, words, unit) for a in (sweep.baseline, arm)]
     elif metric.measure == "best" and metric.split == "dev":
         shown.append(_paired(sweep, arm, Metric("at_best_dev", "test", metric.of), *_for_better(metric.of)))
     return tuple(item for item in shown if item is not None and not math.isnan(item.estimate))
@@ -89,20 +84,29 @@ def _paired(
         return None
     claim = Claim(metric.measure, "", (metric,), 0.0, math.inf, unit, direction)
     values = measures.values(sweep, metric, target)
-    of = [values[values.index.get_level_values("arm") == a.name].droplevel("arm") for a in (arm, sweep.baseline)]
-    interval = paired_t(measures.pair_differences(*of, claim, metric))
-    numbers = [measures.effect(x, claim, metric) for x in (interval.estimate, interval.low, interval.high)]
+    new, base = (measures.of_arm(values, a) for a in (arm, sweep.baseline))
+    d = paired_t(measures.pair_differences(new, base, claim, metric))
+    estimate, low, high = (measures.effect(x, claim, metric) for x in (d.estimate, d.low, d.high))
     words = {"drawdown": "smaller", "best": "lower", "area": "higher"}.get(metric.measure, "")
     if metric.measure == "best" and direction == "increase":
         words = "higher"
     shown = name or f"{metric.label}{', ' + words if words else ''}"
-    return Beside(shown, "per cent" if unit == "percent" else unit, *numbers)
+    return Beside(shown, "per cent" if unit == "percent" else unit, estimate, low, high)
+
+
+def _of_table(
+    table: pd.DataFrame, arm: Arm, columns: tuple[str, str, str], factor: float, name: str, unit: str
+) -> Beside | None:
+    if arm.name not in table.index:
+        return None
+    estimate, low, high = (factor * float(table[column].to_dict()[arm.name]) for column in columns)
+    return Beside(name, unit, estimate, low, high, arm.name, False)
 
 
 def _mean(sweep: Sweep, arm: Arm, metric: Metric) -> Beside:
     """The mean over an arm's seeds, with its t interval, in the unit of the column."""
     values = measures.values(sweep, metric)
-    mine = paired_t(values[values.index.get_level_values("arm") == arm.name])
+    mine = paired_t(measures.of_arm(values, arm))
     return Beside(metric.label, metric.of, mine.estimate, mine.low, mine.high, arm.name, False)
 
 

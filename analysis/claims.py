@@ -15,6 +15,7 @@ from analysis.arms import Arm, covers, said, unlike
 from analysis.besides import Beside, besides
 from analysis.claims_file import BASIC_OPTIMIZATION, Claim, Metric, parse_claims, read_claims
 from analysis.convergence import Target, choose_target
+from analysis.measures import of_arm
 from analysis.statistics import (
     Estimate,
     bca,
@@ -175,10 +176,10 @@ def _judge_one(
 ) -> Verdict:
     assert sweep.baseline is not None
     base = sweep.baseline
-    all_d = measures.pair_differences(_of(values, arm), _of(values, base), claim, metric)
+    all_d = measures.pair_differences(of_arm(values, arm), of_arm(values, base), claim, metric)
     d = all_d.dropna()
     why = _not_comparable(sweep, arm, claim) or _units_differ(arm, base, metric)
-    shares = {a.name: _of(censored, a).reindex(d.index).mean() for a in (arm, base)}
+    shares = {a.name: of_arm(censored, a).reindex(d.index).mean() for a in (arm, base)}
     why_not = why or _too_little(len(d), shares)
     to_unit = functools.partial(measures.effect, claim=claim, metric=metric)
     verdict = Verdict(
@@ -209,12 +210,6 @@ def _judge_one(
         bootstrap=(to_unit(boot.low), to_unit(boot.high)) if boot else None,
         better=probability_better(d),
     )
-
-
-def _of(values: pd.Series, arm: Arm) -> pd.Series:
-    """seed -> value of one arm."""
-    mine = values[values.index.get_level_values("arm") == arm.name]
-    return mine.droplevel("arm")
 
 
 def _not_comparable(sweep: Sweep, arm: Arm, claim: Claim) -> str:

@@ -158,11 +158,11 @@ def _wall_seconds(sweep: Sweep, times: pd.Series) -> pd.Series:
     runs = sweep.runs
     runs = runs[runs["used"] & (runs["role"] == "comparison")]
     total: dict[tuple[str, int], float] = {}
-    for run in runs.itertuples(index=False):
-        key = (run.arm, int(run.seed))
+    for name, arm, seed in zip(runs["run"], runs["arm"], runs["seed"], strict=True):
+        key = (str(arm), int(seed))
         until = times.get(key, np.nan) + WHOLE
         try:
-            rows = read_timing(sweep.path / run.run)
+            rows = read_timing(sweep.path / str(name))
         except InputError:  # times are beside the measures: a damaged file is as none
             rows = []
         known = rows and not math.isnan(until)

@@ -71,10 +71,10 @@ def band(curves: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     parts = []
     for arm, group in curves.groupby(level="arm", sort=False):
         mean, low, high, n = t_band(group.to_numpy(dtype=float), confidence)
-        columns = {"arm": arm, "epoch": group.columns.to_numpy(dtype=float)}
-        parts.append(pd.DataFrame(columns | {"mean": mean, "low": low, "high": high, "n": n}))
+        rows = {"epoch": group.columns.to_numpy(dtype=float), "mean": mean, "low": low, "high": high, "n": n}
+        parts.append(pd.DataFrame(rows).assign(arm=str(arm)))
     columns = ["arm", "epoch", "mean", "low", "high", "n"]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
 def t_band(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -101,7 +101,7 @@ def best_epoch(dev: pd.DataFrame, *, higher_is_better: bool = True) -> pd.Series
 
 def at_epoch(curves: pd.DataFrame, epochs: pd.Series) -> pd.Series:
     """The value of every curve at its own epoch (as `best_epoch` gives); NaN where there is none."""
-    places = curves.columns.get_indexer(epochs.reindex(curves.index))
+    places = curves.columns.get_indexer(pd.Index(epochs.reindex(curves.index)))
     values = curves.to_numpy(dtype=float)
     found = np.full(len(curves), np.nan)
     known = places >= 0

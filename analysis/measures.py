@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from analysis.arms import Arm
 from analysis.claims_file import Claim, Metric
 from analysis.convergence import LOWER_IS_BETTER, Target, times_to_target
 from analysis.curves import area, at_epoch, best_epoch, curves, final
@@ -45,6 +46,11 @@ def censored(sweep: Sweep, metric: Metric, target: Target | None) -> pd.Series:
     if metric.speaks_of == "speed":
         return ~_times(sweep, metric, target)["reached"]
     return pd.Series(False, index=curves(sweep, metric.of, metric.split).index)
+
+
+def of_arm(values: pd.Series, arm: Arm) -> pd.Series:
+    """The values of one arm: (arm, seed) -> value becomes seed -> value."""
+    return values[values.index.get_level_values("arm") == arm.name].droplevel("arm")
 
 
 def pair_differences(new: pd.Series, base: pd.Series, claim: Claim, metric: Metric) -> pd.Series:

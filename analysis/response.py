@@ -81,11 +81,10 @@ def _row(sweep: Sweep, arm: Arm, measure: str, target: Target | None) -> dict[st
     if metric.speaks_of == "speed" and target is not None and target.metric != metric.of:
         metric = Metric(metric.measure, metric.split, target.metric)
     values = measures.values(sweep, metric, target)
-    mine = values[values.index.get_level_values("arm") == arm.name].droplevel("arm")
+    mine = measures.of_arm(values, arm)
     censored = math.nan
     if metric.speaks_of == "speed" and target is not None:
-        of_all = measures.censored(sweep, metric, target)
-        censored = float(of_all[of_all.index.get_level_values("arm") == arm.name].mean())
+        censored = float(measures.of_arm(measures.censored(sweep, metric, target), arm).mean())
     scale = 100.0 if unit.startswith("points") else 1.0
     if measure == "f1":
         value = paired_t(mine * scale)
@@ -97,7 +96,7 @@ def _row(sweep: Sweep, arm: Arm, measure: str, target: Target | None) -> dict[st
     claim = Claim(measure, "", (metric,), 0.0, math.inf, "points" if measure == "f1" else "percent", "increase")
     gain = Estimate(math.nan, math.nan, math.nan)
     if sweep.baseline is not None and not arm.is_baseline:
-        base = values[values.index.get_level_values("arm") == sweep.baseline.name].droplevel("arm")
+        base = measures.of_arm(values, sweep.baseline)
         d = paired_t(measures.pair_differences(mine, base, claim, metric))
         gain = Estimate(*(measures.effect(x, claim, metric) for x in (d.estimate, d.low, d.high)))
     return {

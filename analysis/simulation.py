@@ -178,7 +178,10 @@ def summarise(simulator: Simulator, pairs: int, sweeps: int, rng: np.random.Gene
         return (
             d,
             bounds,
-            [_word(*pair, claim) if ok else "not testable" for pair, ok in zip(bounds, testable, strict=True)],
+            [
+                _word(low, high, claim) if ok else "not testable"
+                for (low, high), ok in zip(bounds, testable, strict=True)
+            ],
         )
 
     def rate(word: str, shift: float) -> float:
@@ -255,8 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _word(low: float, high: float, claim: Claim) -> str:
-    in_unit = (effect(bound, claim, claim.metrics[0]) for bound in (low, high))
-    return decide(*in_unit, claim.lower, claim.upper)[0]
+    low, high = (effect(bound, claim, claim.metrics[0]) for bound in (low, high))
+    return decide(low, high, claim.lower, claim.upper)[0]
 
 
 def _bca_coverage(d: np.ndarray, truth: float, rng: np.random.Generator) -> float:

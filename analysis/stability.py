@@ -34,7 +34,7 @@ def spread_of_rows(curves: np.ndarray) -> np.ndarray:
     if places < 2:
         return np.full(len(curves), np.nan)
     half = WINDOW // 2
-    finite = np.isfinite(kept).all(axis=1)
+    finite = np.asarray(np.isfinite(kept).all(axis=1))
     kept = np.where(finite[:, None], kept, 0.0)
     trend = np.stack([np.median(kept[:, max(0, p - half) : p + half + 1], axis=1) for p in range(places)], axis=1)
     return np.where(finite, np.std(kept - trend, axis=1, ddof=1), np.nan)

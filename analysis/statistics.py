@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -28,7 +28,7 @@ EXACT_UP_TO = 20
 #: No search for a number of pairs goes beyond this.
 MAXIMUM_PAIRS = 1_000_000
 
-Differences = Sequence[float] | np.ndarray
+Differences = npt.ArrayLike
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def sign_flip(d: Differences, centre: float = 0.0, *, rng: np.random.Generator, 
     return (1 + hits) / (1 + draws)
 
 
-def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+def holm(p: npt.ArrayLike) -> np.ndarray:
     """Holm's step-down adjusted p-values, in the order given; NaN is no member of the family and stays NaN.
 
     p_(i) adjusted = max over j <= i of min(1, (m - j + 1) p_(j)). Source: Holm (1979), Scand. J. Stat. 6(2); computed by

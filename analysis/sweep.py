@@ -6,7 +6,7 @@ import functools
 import os
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -196,7 +196,7 @@ def _leave_out(runs: pd.DataFrame, headers: Sequence[RunHeader]) -> None:
             runs.loc[group.index, "reason"] = words
 
 
-def _why_not(header: RunHeader, run: dict[str, Any]) -> str | None:
+def _why_not(header: RunHeader, run: Mapping[Hashable, Any]) -> str | None:
     """Why a run by itself is left out; None: it is used."""
     far = f"{run['epochs']:g} of {run['budget']:g} epochs" if run["budget"] > 0 else f"{run['epochs']:g} epochs"
     if header.status not in ("completed", "unknown"):

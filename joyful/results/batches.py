@@ -98,6 +98,8 @@ def read_batch(items: Sequence[Item], columns: Sequence[str] | None, pool: Threa
 
 def serve() -> None:
     """A helper: a line of JSON in (items and columns), a batch out, until the input ends."""
+    import numpy as np
+
     out = sys.stdout.buffer
     with ThreadPoolExecutor(_THREADS) as pool:
         for line in sys.stdin.buffer:
@@ -107,7 +109,7 @@ def serve() -> None:
             head = json.dumps({"headers": [header.__dict__ for header in batch.headers], "columns": layout})
             out.write(head.encode("ascii") + b"\n")
             for array in batch.columns.values():
-                out.write(memoryview(array).cast("B"))
+                out.write(array.view(np.uint8).data)
             out.flush()
 
 
@@ -137,7 +139,7 @@ def _ask(helper: subprocess.Popen[bytes], items: Sequence[Item], columns: Sequen
     arrays = {}
     for name, kind, length in head["columns"]:
         arrays[name] = np.empty(length, dtype=np.dtype(kind))
-        _fill(helper.stdout, memoryview(arrays[name]).cast("B"))
+        _fill(helper.stdout, arrays[name].view(np.uint8).data)
     return Batch([RunHeader(**header) for header in head["headers"]], arrays)
 
 
