@@ -125,11 +125,21 @@ def unseen(findings: Findings) -> tuple[str, ...]:
 
 
 def effect(verdict: Verdict) -> str:
-    """`increase of 18.2 % (95 % interval 12.0 to 24.9 %)`; – where there is none. Below zero it goes against the claim."""
+    """`increase of 18.2 % (95 % interval 12.0 to 24.9 %)`; – where there is none.
+
+    An effect whose whole interval goes against the claim is told as what it is: a decrease. (Of a spread, which is judged
+    for the stability that it is the opposite of, a negative increase stays one.)
+    """
     if not math.isfinite(verdict.estimate):
         return NONE
-    text = f"{verdict.claim.direction} of {quantity(verdict.estimate, verdict.claim.unit)}"
-    bounds = interval(verdict.low, verdict.high, verdict.claim.unit)
+    claim, estimate, low, high = verdict.claim, verdict.estimate, verdict.low, verdict.high
+    direction = claim.direction
+    speaks_of = next((m.speaks_of for m in claim.metrics if m.label == verdict.metric), "value")
+    if high < 0 and speaks_of != "stability":
+        direction = {"increase": "decrease", "decrease": "increase"}[direction]
+        estimate, low, high = -estimate, -high, -low
+    text = f"{direction} of {quantity(estimate, claim.unit)}"
+    bounds = interval(low, high, claim.unit)
     return text if bounds == NONE else f"{text} (95 % interval {bounds})"
 
 
@@ -143,6 +153,8 @@ def sizes(findings: Findings) -> tuple[Point, ...]:
         smallest = [verdict.minimum_detectable for verdict in of_metric]
         low, high = min(smallest), max(smallest)
         text = f"{quantity(low, unit) if low == high else f'{interval(low, high, unit)} (by arm)'} or more"
+        if high == 0.0:
+            text = "all pairs came out equal, so there is no spread to measure luck by"
         needed = [v.pairs_needed for v in of_metric if v.verdict == "inconclusive" and v.pairs_needed is not None]
         if needed:
             pairs = count(max(needed), "pair") if len(needed) == 1 else f"{min(needed)} to {count(max(needed), 'pair')}"

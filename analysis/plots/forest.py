@@ -29,7 +29,7 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
     """
     claim = verdicts[0].claim
     shown = list(verdicts[:MOST_ROWS])
-    of_one = len({verdict.metric for verdict in verdicts}) == 1
+    of_one = len({verdict.metric for verdict in verdicts}) == 1 and len(verdicts) > 1
     labels = [_label(verdict, verdicts) for verdict in shown]
     of_arm = looks(arms)
     unit = {"percent": "%", "points": "points"}.get(claim.unit, claim.unit)
