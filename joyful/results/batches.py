@@ -62,12 +62,14 @@ def read_batches(items: Sequence[Item], columns: Sequence[str] | None, helpers: 
 
     def drive() -> None:
         number = None
-        with contextlib.suppress(OSError, ValueError, EOFError), _helper() as helper:
-            while (number := take()) is not None:
-                done[number] = _ask(helper, slices[number], columns)
-        if number is not None and number not in done:
-            with lock:
-                waiting.append(number)  # the helper died over it
+        try:
+            with _helper() as helper:
+                while (number := take()) is not None:
+                    done[number] = _ask(helper, slices[number], columns)
+        except Exception:  # whatever a helper does, it must not cost the answer: its batch is read here
+            if number is not None:
+                with lock:
+                    waiting.append(number)
 
     threads = [threading.Thread(target=drive, daemon=True) for _ in range(helpers)]
     for thread in threads:
@@ -140,7 +142,10 @@ def _ask(helper: subprocess.Popen[bytes], items: Sequence[Item], columns: Sequen
     for name, kind, length in head["columns"]:
         arrays[name] = np.empty(length, dtype=np.dtype(kind))
         _fill(helper.stdout, arrays[name].view(np.uint8).data)
-    return Batch([RunHeader(**header) for header in head["headers"]], arrays)
+    headers = [RunHeader(**header) for header in head["headers"]]
+    if [header.name for header in headers] != [name for name, _, _ in items]:
+        raise ValueError("the helper answered for other runs than it was asked for")
+    return Batch(headers, arrays)
 
 
 def _fill(stream: IO[bytes], place: memoryview) -> None:
