@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +107,12 @@ def _read(optuna: Any, storage: Any) -> Study:
     ]
     frame = pd.DataFrame(rows, columns=["number", "state", "value", "parameters"]).astype({"value": float})
     try:
-        importances = pd.Series(optuna.importance.get_param_importances(study), dtype=float)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            importances = pd.Series(optuna.importance.get_param_importances(study), dtype=float)
+        if importances.empty:
+            notes.append("Importances cannot be computed yet: there are too few completed trials.")
+        notes += [f"Importances: {str(warning.message).rstrip('.')}." for warning in told[:1] if len(importances)]
     except (ValueError, RuntimeError, ImportError, ZeroDivisionError) as error:
         importances = pd.Series(dtype=float)
         notes.append(

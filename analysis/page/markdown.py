@@ -21,7 +21,8 @@ def escape(text: str) -> str:
     """The text so that Markdown shows it as it is, on one line."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _SPECIAL.sub(r"\\\1", text)
-    text = re.sub(r"(?i)\b(https?|ftp)(:)|\b(www)(\.)", r"\1\3<!-- -->\2\4", text)  # GitHub would make a link of it
+    text = re.sub(r"(?i)\b(https?|ftp):", r"\1&#58;", text)  # GitHub would make a link of it
+    text = re.sub(r"(?i)\bwww\.", "www&#46;", text)
     return re.sub(r"^(\d+)(?=[.)]\s)|^(?=[-=+#])", lambda match: f"{match[0]}\\", text)  # lists, rules and headings
 
 

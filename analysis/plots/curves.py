@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.plots.style import MUTED, Look, Plot, drawing, epochs, legend, looks, panel, short
+from analysis.plots.style import MUTED, Look, Plot, drawing, epochs, finish, looks, panel, short
 from analysis.words import number
 
 #: Curves whose ends are told one by one; of more, the highest and the lowest.
@@ -42,7 +42,7 @@ def learning_curves(
             )  # fmt: skip
         epochs(axes)
         axes.set_ylabel(f"{quantity} ({unit})" if unit else quantity)
-        legend(axes)
+        finish(axes)
     told = [_told(arm, end, digits) for arm, end in ends.items()]
     if len(told) > _MOST_TOLD:
         high, low = (choose(ends, key=lambda arm: ends[arm][0]) for choose in (max, min))

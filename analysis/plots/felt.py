@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.plots.curves import draw_bands
 from analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
-from analysis.plots.style import INK, MUTED, Plot, drawing, epochs, legend, log_scale, looks, panel
+from analysis.plots.style import INK, MUTED, Plot, drawing, epochs, finish, log_scale, looks, panel
 from analysis.words import number, small
 
 
@@ -24,7 +24,7 @@ def ratio_over_training(felt: pd.DataFrame, arms: Sequence[str]) -> Plot:
             log_scale(axes.yaxis)
         epochs(axes)
         axes.set_ylabel("gradient ratio")
-        legend(axes)
+        finish(axes)
     told = [f"{arm} ends at {small(end[0])}" for arm, end in ends.items()]
     title = "Weighted reconstruction gradient / classification gradient"
     return Plot("felt-ratio", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
@@ -38,7 +38,7 @@ def cosine_over_training(felt: pd.DataFrame, arms: Sequence[str]) -> Plot:
         ends = draw_bands(axes, _band(felt, "cosine"), looks(arms))
         epochs(axes)
         axes.set_ylabel("cosine")
-        legend(axes)
+        finish(axes)
     told = [f"{arm} ends at {number(end[0], 3)}" for arm, end in ends.items()]
     title = "Cosine of the reconstruction and classification gradients"
     return Plot("felt-cosine", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)

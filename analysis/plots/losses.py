@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.plots.curves import learning_curves
-from analysis.plots.style import Plot, drawing, epochs, legend, log_scale, look, panel
+from analysis.plots.style import Plot, drawing, epochs, finish, log_scale, look, panel
 from analysis.words import percent
 
 COMPONENTS = ("classification", "contrastive", "encoder", "gate_reg")
@@ -54,7 +54,7 @@ def shares(bands: Mapping[str, pd.DataFrame], arm: str, name: str) -> Plot:
             log_scale(axes.yaxis)
         epochs(axes)
         axes.set_ylabel("share of the total loss (%)")
-        legend(axes)
+        finish(axes)
     return Plot(
         name, f"Shares of the total loss (%): {arm}", f"{arm}: {'; '.join(told) or 'nothing was measured'}.", figure
     )

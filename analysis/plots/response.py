@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.plots.style import CARD, MOST_LINES, Plot, drawing, legend, look, panel, short
+from analysis.plots.style import CARD, MOST_LINES, Plot, drawing, finish, look, panel, short
 from analysis.words import number, small
 
 #: Measure -> (what the axis says, decimals, whether more is better).
@@ -58,7 +58,7 @@ def response_curve(response: pd.DataFrame, factor: str, measure: str) -> Plot:
                 axes.minorticks_off()
         axes.set_xlabel(factor)
         axes.set_ylabel(quantity)
-        legend(axes)
+        finish(axes)
     name = f"response-{factor.replace('.', '-').replace('_', '-')}-{measure}"
     return Plot(
         name,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.plots.style import CARD, INK, MUTED, RULE, panel, short
+from analysis.plots.style import CARD, INK, MUTED, RULE, finish, panel, short
 
 #: Rows that one figure shows; a table beside it has them all.
 MOST_ROWS = 24
@@ -20,6 +20,7 @@ def rows_panel(count: int) -> tuple[Figure, Axes]:
     axes.set_yticks([])
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
+    finish(axes, labels=False)
     return figure, axes
 
 
@@ -28,15 +29,13 @@ def label_rows(axes: Axes, left: Sequence[str], right: Sequence[str] = (), longe
     place = axes.get_yaxis_transform()
     backing = {"facecolor": CARD, "edgecolor": "none", "alpha": 0.85, "pad": 1.2}
     for row, text in enumerate(left):
-        label = axes.text(
+        axes.text(
             0.0, 0.36 - row, short(text, longest), transform=place, va="center", ha="left", color=INK, fontsize=9,
             bbox=backing,
         )  # fmt: skip
-        label.set_in_layout(False)
         if row:
             axes.axhline(0.62 - row, color=RULE, linewidth=0.5)
     for row, text in enumerate(right):
-        label = axes.text(
+        axes.text(
             1.0, 0.36 - row, text, transform=place, va="center", ha="right", color=MUTED, fontsize=9, bbox=backing
         )
-        label.set_in_layout(False)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
-from analysis.plots.style import PALETTE, Plot, drawing, legend, panel
+from analysis.plots.style import PALETTE, Plot, drawing, finish, panel
 from analysis.words import count, number, percent
 
 _STATES = {
@@ -35,7 +35,7 @@ def history(trials: pd.DataFrame, objective: str, maximise: bool = True) -> Plot
             )  # fmt: skip
         axes.set_xlabel("trial")
         axes.set_ylabel(f"{objective} (%)")
-        legend(axes)
+        finish(axes)
     counts = {str(state): n for state, n in trials["state"].value_counts().to_dict().items()}
     told = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
     best = ""

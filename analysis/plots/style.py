@@ -12,6 +12,7 @@ import html
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,7 +116,8 @@ class Plot:
     def _repr_png_(self) -> bytes:
         """How a notebook shows it."""
         buffer = io.BytesIO()
-        with drawing():
+        with drawing(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             self.figure.savefig(buffer, format="png", dpi=110, facecolor="white")
         return buffer.getvalue()
 
@@ -151,14 +153,40 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def panel(height: float = 3.2, width: float = WIDTH, **options: Any) -> tuple[Figure, Axes]:
-    """A figure of one pair of axes, inches. Call it, and everything that adds to it, under `drawing`."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot(**options)
+def panel(height: float = 3.2, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """A figure of one pair of axes, inches. Call it, and everything that adds to it, under `drawing`; end with `finish`."""
+    figure = Figure(figsize=(width, height))
+    return figure, figure.add_subplot()
+
+
+def finish(axes: Axes, *, labels: bool = True) -> None:
+    """A legend above the axes, in as many columns as its labels leave room for, and margins for what stands around them.
+
+    Worked out from the lengths of the texts: matplotlib's own layout draws every figure twice, half of a report's time.
+    labels: whether there are any at the left.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    width, height = figure.get_size_inches()
+    handles, names = axes.get_legend_handles_labels()
+    rows = 0
+    if handles:
+        longest = max(map(len, names))
+        columns = 3 if longest <= 17 else 2 if longest <= 29 else 1
+        rows = -(-len(handles) // columns)
+        axes.legend(
+            handles, names, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2,
+            columnspacing=1.2, handletextpad=0.6,
+        )  # fmt: skip
+    ticks = axes.yaxis.get_major_formatter().format_ticks(list(axes.yaxis.get_major_locator()())) if labels else []
+    left = 0.34 + 0.076 * max(map(len, ticks), default=0) if labels else 0.06
+    top = 0.1 + (0.06 + 0.185 * rows if rows else 0.0)
+    figure.subplots_adjust(left=left / width, right=1 - 0.1 / width, bottom=0.47 / height, top=1 - top / height)
 
 
 def short(name: str, longest: int = LONGEST_LABEL) -> str:
-    """The name, with its middle left out where it is longer than a figure has room for."""
+    """The name on one line, with its middle left out where it is longer than a figure has room for."""
+    name = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(name.split()))
     if len(name) <= longest:
         return name
     half = (longest - 1) // 2
@@ -184,18 +212,6 @@ def epochs(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
 
 
-def legend(axes: Axes) -> None:
-    """A legend above the axes, in as many columns as its labels leave room for: it never covers data."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        longest = max(map(len, labels))
-        columns = 3 if longest <= 17 else 2 if longest <= 29 else 1
-        axes.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2,
-            columnspacing=1.2, handletextpad=0.6,
-        )  # fmt: skip
-
-
 def svg(figure: Figure, name: str, title: str, description: str) -> str:
     """The figure as an <svg> element to put into a page.
 
@@ -203,7 +219,8 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
     The same figure gives the same text: no dates, no random ids.
     """
     buffer = io.StringIO()
-    with drawing():
+    with drawing(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the page's own font has it
         mpl.rcParams["svg.hashsalt"] = name
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()

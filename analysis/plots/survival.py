@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.plots.style import Plot, drawing, epochs, legend, looks, panel, short
+from analysis.plots.style import Plot, drawing, epochs, finish, looks, panel, short
 from analysis.words import number, percent
 
 
@@ -43,7 +43,7 @@ def time_to_target(
         axes.set_xlim(left=0)
         epochs(axes)
         axes.set_ylabel("runs at the target (%)")
-        legend(axes)
+        finish(axes)
     return Plot(name, f"Runs that have reached {target} (%)", f"{'; '.join(told) or 'No runs'}.", figure)
 
 
