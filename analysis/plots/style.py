@@ -51,9 +51,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 #: Arms (or lines) that one figure can still tell apart.
 MOST_LINES = len(_MARKERS)
 
-WIDTH = (
-    5.4  # inches, at 72 units an inch: a phone shows a figure almost at its own size, a desk at one and a half times
-)
+#: Inches, at 72 units an inch: a phone shows a figure at its own size, a desk at one and a half times.
+WIDTH = 4.8
 LONGEST_LABEL = 34
 
 _RC: dict[str, Any] = {
