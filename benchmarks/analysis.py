@@ -73,8 +73,8 @@ def measure(folder: Path, what: str) -> dict[str, float]:
     return {"seconds": wall, "processor_seconds": processor, "gib": own + helper, "rows": rows}
 
 
-def figures(folder: Path) -> list[dict[str, Any]]:
-    """The figures as records of name, value, unit, ratio, to."""
+def figures(folder: Path, rows: int) -> list[dict[str, Any]]:
+    """The figures as records of name, value, unit, ratio, to. rows: that the sweep was generated with."""
     measured = {}
     for what in ("report", "alone", "bytes"):
         command = [sys.executable, "-m", "benchmarks.analysis", "--measure", what, "--folder", os.fspath(folder)]
@@ -98,7 +98,7 @@ def figures(folder: Path) -> list[dict[str, Any]]:
         figure("open without helpers", alone["seconds"], "s", report["seconds"], "open"),
         figure("open without helpers, peak memory", alone["gib"], "GiB", report["gib"], "open"),
         figure("read and digest the bytes alone", floor["seconds"], "s", report["seconds"], "open"),
-        figure("rows", report["rows"], "rows", report["seconds"], "seconds to open"),
+        figure("rows", report["rows"], "rows", rows, "runs x epochs x splits"),
     ]
 
 
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not (folder.is_dir() and any(folder.iterdir())):
             generate(folder, options.runs, options.epochs)
         load = os.getloadavg()[0]
-        shown = figures(folder)
+        shown = figures(folder, 3 * options.runs * options.epochs)
     cores = len(os.sched_getaffinity(0))
     print(f"{options.runs} runs of {options.epochs} epochs, {cores} cores, load before {load:.1f}")
     for figure in shown:
