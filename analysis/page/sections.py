@@ -273,7 +273,7 @@ def _method(findings: Findings) -> Section:
         "of the times of an arm are censored.",
         "p-values: exact sign-flip tests of no difference and of the claim's lower edge; Holm adjusts the first over all "
         "claims. Smallest effect: what this many pairs show with 80 % power. Kaplan-Meier bands are log-log Greenwood's. "
-        "Beside the tables: verdicts.csv and a Parquet file for each.",
+        "Beside this page: verdicts.csv, and a Parquet file for each table. All formulas: docs/CONVERGENCE_ANALYSIS.md.",
     )
     return Section("method", "How the numbers are made", text)
 
