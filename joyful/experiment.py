@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +30,7 @@ from joyful.fusion_methods_hierarchical import AutoFusion_Hierarchical
 from joyful.graph_model import GraphModel, initialise, standardise
 from joyful.objective import reconstruction_criterion
 from joyful.progress import TrainingProgress, closing_table
-from joyful.records import DialogueDataset, EpochRecord, InputError
+from joyful.records import DialogueDataset, EpochRecord, InputError, Request
 
 OBJECTIVE = "best dev f1_weighted"
 
@@ -56,20 +55,6 @@ class Observer(Protocol):
 
     def evaluated(self, record: EpochRecord, best: Mapping[str, float]) -> bool:
         """Called after each evaluation, before it is written, with the best one so far. False prunes the run."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for: the composed configuration (resolved, plain), Hydra's group choices, the names that were overridden on
-    the command line, the folder to write to, and whether this run is one of many."""
-
-    config: dict[str, Any]
-    choices: dict[str, str]
-    overridden: tuple[str, ...]
-    folder: Path
-    multirun: bool
-    #: Seconds to wait for another writer of the folder to end; after them its lock is taken from it.
-    take_over_after: float | None = None
 
 
 def build_fusion(settings: Settings, dimensions: Mapping[str, int]) -> AutoFusion:
@@ -279,7 +264,7 @@ def _header(
         "role": settings.role,
         "epochs": settings.training.epochs,
         "config_hash": config_hash(settings),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": describe_device(device),
         "threads": threads,
         "choices": request.choices,
         "config": {**config, "resume": None},
@@ -336,6 +321,14 @@ def _restore(
     history = [row for row in history_of.history_rows() if row["epoch"] <= coach.epoch]
     timing = [row for row in history_of.timing_rows() if row["epoch"] <= coach.epoch]
     return history, timing
+
+
+def describe_device(device: torch.device) -> str:
+    """The device as a reader knows it; a GPU with its name among all of the machine, where one was chosen for this process."""
+    if device.type != "cuda":
+        return device.type
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return torch.cuda.get_device_name(device) + (f" (GPU {visible})" if visible else "")
 
 
 def _prepare_torch(device: torch.device, threads: int) -> None:

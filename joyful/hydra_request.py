@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from joyful.records import InputError
-
-if TYPE_CHECKING:
-    from joyful.experiment import Request
+from joyful.records import InputError, Request
 
 
 def from_hydra(config: DictConfig) -> Request:
     """The request of the running Hydra job: its configuration resolved, its choices, what was overridden, its output folder."""
-    from joyful.experiment import Request
-
     hydra = HydraConfig.get()
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -11,6 +11,7 @@ This module imports neither torch nor pandas, so that readers of results and com
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +35,20 @@ class InputError(ValueError):
 
     The message says what was expected, what came, and what to set.
     """
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: the composed configuration (resolved, plain), Hydra's group choices, the names that were overridden on
+    the command line, the folder to write to, and whether this run is one of many."""
+
+    config: dict[str, Any]
+    choices: dict[str, str]
+    overridden: tuple[str, ...]
+    folder: Path
+    multirun: bool
+    #: Seconds to wait for another writer of the folder to end; after them its lock is taken from it.
+    take_over_after: float | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,10 @@ def parser() -> argparse.ArgumentParser:
     for command in (status, retry):
         command.add_argument("folder", type=Path, help="the sweep's folder, such as multirun/weights")
         command.add_argument(
-            "--storage", default=None, metavar="URL", help="its database, where sweep.json does not hold the password"
+            "--storage",
+            default=None,
+            metavar="URL",
+            help="its database, if not that of sweep.json (which has no password: it may be here, in PGPASSWORD or in ~/.pgpass)",
         )
     return p
 

@@ -52,9 +52,17 @@ def storage_url(storage: str | None, folder: Path) -> URL:
         raise InputError(f"hydra.sweeper.storage: {wish}, got a database in memory, which no worker could share")
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
+    if "password" in url.query:  # (where nothing would hide it)
+        url = url.set(password=str(url.query["password"])).difference_update_query(["password"])
     if url.drivername == "postgresql+psycopg" and importlib.util.find_spec("psycopg") is None:
         raise InputError("hydra.sweeper.storage: PostgreSQL needs its driver; pip install 'joyful[postgres]'")
     return url
+
+
+def without_password(url: URL) -> str:
+    """The URL as it may be written down: whoever reads it there has the password in PGPASSWORD or in ~/.pgpass."""
+    bare = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
+    return bare.render_as_string()
 
 
 def text(url: URL) -> str:

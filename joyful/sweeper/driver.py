@@ -36,6 +36,9 @@ from joyful.sweeper.worker import BEAT
 
 log = logging.getLogger(__name__)
 
+#: Their workers are processes of this machine.
+LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
+
 #: Launches in a row in which nothing got done, after which the sweep ends (its trials stay resumable).
 MAXIMUM_IDLE_LAUNCHES = 3
 
@@ -87,7 +90,7 @@ class Driver:
     def __init__(self, sweep: Sweep) -> None:
         self._sweep, self._registry = sweep, sweep.registry
         self._access = sweep.task.access()
-        self._stopping = False
+        self._signal: int | None = None  # the signal by which this driver was stopped
         self._round = 0  # launches so far
 
     def run(self) -> int:
@@ -105,6 +108,7 @@ class Driver:
             pulse = threading.Thread(target=self._pulse, args=(done, view), daemon=True)
             pulse.start()
             try:
+                self._connect_to_ray()
                 with self._signals():
                     gave_up = self._launch_until_finished()
             finally:
@@ -128,7 +132,10 @@ class Driver:
                     returned.return_value  # noqa: B018 - a job that failed raises here what it raised there
             except Exception as error:
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-                log.warning("workers ended early (%s); started again", reason)
+                if self._signal is None:
+                    log.warning("workers ended early (%s); started again", reason)
+            if self._signal is not None:  # Ray swallows what a signal's handler raises
+                raise SignalReceived(self._signal)
             self._count_deaths()
             idle = 0 if self._progress() > before else idle + 1
             if idle >= MAXIMUM_IDLE_LAUNCHES and not self._finished():
@@ -139,10 +146,24 @@ class Driver:
             self._round += 1
         return None
 
+    def _connect_to_ray(self) -> None:
+        """Under the Ray launcher connect to the cluster, or start one: ray.init sets a SIGTERM handler, to be replaced by ours."""
+        launcher = self._sweep.task.config.hydra.launcher
+        if self._launcher_name() == "RayLauncher":
+            from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
+
+            try:
+                start_ray(launcher.ray.init)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise InputError(
+                    f"hydra/launcher=ray: no cluster by hydra.launcher.ray.init={launcher.ray.init} ({str(error)[:200]}); start "
+                    "one (ray start --head), mend the address, or leave it out for a cluster on this machine"
+                ) from None
+
     def _n_workers(self) -> int:
         """How many workers this driver starts: those asked for, where the launcher, the GPUs and the trials are enough."""
         settings, launcher = self._sweep.task.settings, self._sweep.task.config.hydra.launcher
-        name = str(launcher._target_).rpartition(".")[2]
+        name = self._launcher_name()
         bounds = {"hydra.sweeper.n_jobs": settings.n_jobs, "the number of trials": self._sweep.n_trials}
         if name == "BasicLauncher":
             bounds["the basic launcher, which has one process (hydra/launcher=joblib has more)"] = 1
@@ -151,7 +172,7 @@ class Driver:
             bounds["the joblib launcher (hydra.launcher.n_jobs=N sets it)"] = (
                 cores if launcher.n_jobs < 0 else launcher.n_jobs
             )
-        if name in ("BasicLauncher", "JoblibLauncher", "LocalLauncher"):
+        if name in LOCAL_LAUNCHERS:
             most = gpus.most_workers(settings.workers_per_gpu)
             bounds["the GPUs (hydra.sweeper.workers_per_gpu=N)"] = settings.n_jobs if most is None else most
         least = min(bounds, key=lambda bound: bounds[bound])
@@ -164,13 +185,31 @@ class Driver:
         task = self._sweep.task
         context = HydraContext(task.hydra_context.config_loader, Callbacks(), task.hydra_context.execution_whitelist)
         return Plugins.instance().instantiate_launcher(
-            hydra_context=context, task_function=dataclasses.replace(task, driver=self._me.id), config=task.config
+            hydra_context=context,
+            task_function=dataclasses.replace(task, driver=self._me.id, gpus=self._gpus()),
+            config=task.config,
         )
+
+    def _launcher_name(self) -> str:
+        return str(self._sweep.task.config.hydra.launcher._target_).rpartition(".")[2]
+
+    def _gpus(self) -> tuple[str, ...] | None:
+        """This machine's GPUs, in the order in which the next workers take them: those of other commands have taken the first.
+        None for launchers of other machines, whose workers look for themselves."""
+        if self._launcher_name() not in LOCAL_LAUNCHERS:
+            return None
+        names = gpus.visible()
+        members = self._registry.members().values()
+        here = [m for m in members if m.role == "worker" and identity.is_local(m.identity) and not _is_gone(m)]
+        first = len(here) % len(names) if names else 0
+        return tuple(names[first:] + names[:first])
 
     def _jobs(self) -> list[list[str]]:
         """Override lists of the workers' jobs: folders of their own, and a value for whatever has none until a trial sets it."""
         task = self._sweep.task
-        first = task.plan.first_overrides()
+        # absolute, since a cluster's processes begin in another folder
+        folder = os.path.abspath(self._sweep.folder).replace("\\", "\\\\").replace("'", "\\'")
+        first = [*task.plan.first_overrides(), f"hydra.sweep.dir='{folder}'"]
         n_jobs = max(1, self._n_workers() - len(self._workers(gone=False)))
         names = [f"{self._me.id[:6]}-{self._round}-{i}" for i in range(n_jobs)]
         return [[*first, f"hydra.sweep.subdir=.workers/{name}", "hydra.output_subdir=null"] for name in names]
@@ -197,7 +236,7 @@ class Driver:
         dead = self._workers(gone=True)
         leases = self._registry.leases()
         held = [lease for lease in leases.values() if lease.owner in dead]
-        if len(held) == 1 and not self._stopping:
+        if len(held) == 1 and self._signal is None:
             self._registry.claim(held[0].number, "", held[0], died=True)
         for name in dead:
             self._registry.leave(name)
@@ -228,8 +267,8 @@ class Driver:
         """Inside, SIGTERM, SIGINT and SIGHUP tell the workers to end, wait for them, and raise SignalReceived."""
 
         def stop(number: int, frame: object) -> None:
-            if not self._stopping:
-                self._stopping = True
+            if self._signal is None:
+                self._signal = number
                 # in a thread: what the signal interrupted may hold a lock that the database's driver needs
                 stopping = threading.Thread(target=self._stop_workers, daemon=True)
                 stopping.start()

@@ -22,14 +22,14 @@ def visible(
         return []
 
 
-def environment(index: int, workers_per_gpu: int, names: list[str] | None = None) -> dict[str, str]:
-    """What the training process of worker `index` (from 0) sees: GPU index mod their number; nothing where there is none.
+def environment(index: int, names: list[str] | None = None) -> dict[str, str]:
+    """What the training process of worker `index` (from 0) sees: GPU index mod their number; nothing is set where there is none.
 
-    workers_per_gpu: how many workers share a GPU; it bounds the number of workers (`most_workers`), not the order.
-    A launcher that gives each job a GPU of its own has set the variable: then there is one, and it stays.
+    How many workers share a GPU follows from how many there are (`most_workers`). names: the GPUs, None for those visible here:
+    a launcher that gives each job a GPU of its own has set the variable, then there is one, and it stays.
     """
     names = visible() if names is None else names
-    return {VARIABLE: names[index % len(names)]} if names and workers_per_gpu else {}
+    return {VARIABLE: names[index % len(names)]} if names else {}
 
 
 def most_workers(workers_per_gpu: int, names: list[str] | None = None) -> int | None:

@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from joyful.config import PLACES, check
 from joyful.records import InputError
 from joyful.results import write_json
-from joyful.sweeper import outcome
-from joyful.sweeper.database import open_engine, open_storage, storage_url, text
+from joyful.sweeper import outcome, password
+from joyful.sweeper.database import open_engine, open_storage, storage_url, without_password
 from joyful.sweeper.plan import Plan, check_compositions, make_plan
 from joyful.sweeper.registry import Registry, Watch
 from joyful.sweeper.settings import check_settings
@@ -90,16 +90,16 @@ def prepare(
         sampler_for = sampler_factory(optuna.samplers.RandomSampler, seed, reseed=True)
     else:
         sampler_for = sampler_factory(build, seed, reseed=build.kind is not optuna.samplers.QMCSampler)
+    address = password.address_for_workers(url, str(config.hydra.launcher._target_))
+    saved = None if checked.storage is None else without_password(url)
     task = WorkerTask(
         HydraContext(hydra_context.config_loader, hydra_context.callbacks, hydra_context.execution_whitelist),
-        config, checked, plan, text(url), name, study_id, "", sampler_for, pruner_,
+        password.hidden(config, url), checked.model_copy(update={"storage": saved}), plan, address, name, study_id, "",
+        sampler_for, pruner_,
     )  # fmt: skip
     with _alone(registry, checked.lease_seconds):
         n_trials = enqueue(backend, study_id, plan)
-    write_json(
-        folder / SWEEP_FILE,
-        {"study_name": name, "storage": None if checked.storage is None else url.render_as_string()},
-    )
+    write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved})
     return Sweep(task, registry, folder, n_trials)
 
 

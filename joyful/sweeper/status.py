@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from joyful.records import InputError
 from joyful.sweeper import identity
 from joyful.sweeper.database import open_engine, open_storage, storage_url
-from joyful.sweeper.registry import Member, Registry, Watch
+from joyful.sweeper.registry import Lease, Member, Registry, Watch
 from joyful.sweeper.study import OWN, REASON, StudyAccess
 
 #: Beside study.db in a sweep's folder: where its study is.
@@ -82,7 +82,7 @@ def snapshot(access: StudyAccess, registry: Registry, lease_seconds: float, watc
         best_trial=best.number if best is not None else None,
         best_params=described(best) if best is not None else {},
         workers=workers,
-        seconds_left=_seconds_left(trials, len(running) + waiting, max(workers, 1)),
+        seconds_left=_seconds_left(trials, leases, max(workers, 1)),
         failures={t.number: str(t.user_attrs.get(REASON, "")) for t in by_state[TrialState.FAIL]},
     )
 
@@ -104,9 +104,17 @@ def described(trial: FrozenTrial) -> dict[str, Any]:
     return dict(item.split("=", 1) for item in items if "=" in item)
 
 
-def _seconds_left(trials: list[FrozenTrial], unfinished: int, workers: int) -> float | None:
-    durations = [t.duration.total_seconds() for t in trials if t.state.is_finished() and t.duration is not None]
-    return unfinished * sum(durations) / len(durations) / workers if durations else None
+def _seconds_left(trials: list[FrozenTrial], leases: Mapping[int, Lease], workers: int) -> float | None:
+    """The epochs that are left, at the pace of trials that were never interrupted: the others' times hold the pause as well."""
+    finished = [t for t in trials if t.state.is_finished() and t.duration is not None and t.number in leases]
+    measured = [t for t in finished if leases[t.number].term == 1] or finished
+    epochs = sum(leases[t.number].epochs for t in measured)
+    if not epochs:
+        return None
+    pace = sum(t.duration.total_seconds() for t in measured if t.duration is not None) / epochs
+    length = epochs / len(measured)
+    unfinished = [leases[t.number].epochs if t.number in leases else 0 for t in trials if not t.state.is_finished()]
+    return pace * sum(max(0.0, length - done) for done in unfinished) / workers
 
 
 @dataclass(frozen=True)

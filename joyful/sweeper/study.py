@@ -63,8 +63,10 @@ class StudyAccess:
 
 
 def quiet() -> None:
-    """Optuna's log and warnings of experimental features off: the sweep has its own view."""
+    """Optuna's log and warnings of experimental features off, and the launchers' lists of overrides: the sweep has its own view."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for name in ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 

@@ -83,11 +83,9 @@ def train(channel: Channel, request: dict[str, Any]) -> dict[str, Any]:
     """Train one run; the message that ends it."""
     from joyful import experiment, results
     from joyful.coach import TrainingFailedError
-    from joyful.records import InputError
+    from joyful.records import InputError, Request
 
-    wanted = experiment.Request(
-        **{**request, "folder": Path(request["folder"]), "overridden": tuple(request["overridden"])}
-    )
+    wanted = Request(**{**request, "folder": Path(request["folder"]), "overridden": tuple(request["overridden"])})
     try:
         objective = experiment.train_run(wanted, RemoteObserver(channel))
     except experiment.PrunedError as error:

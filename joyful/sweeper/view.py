@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from joyful.sweeper.status import Snapshot
@@ -26,7 +25,7 @@ class SweepView:
 
     def __init__(self, take: Callable[[], Snapshot], folder: Path, console: Console | None = None) -> None:
         self._take, self._folder = take, folder
-        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = console or Console(stderr=True, highlight=False)
         self._live: Live | None = None
         self._last: tuple[int, ...] = ()
         self._spoke = 0.0
@@ -53,7 +52,7 @@ class SweepView:
         now = time.monotonic()
         if counts != self._last or now - self._spoke > QUIET_SECONDS:
             self._last, self._spoke = counts, now
-            self._console.print(Text(line(shot)))
+            self._console.print(Text(line(shot)), soft_wrap=True)
 
 
 def line(shot: Snapshot) -> str:
@@ -69,27 +68,32 @@ def line(shot: Snapshot) -> str:
 
 
 def panel(shot: Snapshot, folder: Path) -> Group:
-    """The sweep as a panel of a few lines."""
+    """The sweep as a panel of a few lines, as wide as the terminal."""
     done = shot.complete + shot.pruned + shot.failed
-    counts = Table.grid(padding=(0, 2))
-    counts.add_row(
-        Text(f"{done}/{shot.n_trials} trials", style="bold"),
-        Text(f"{shot.complete} complete", style="green"),
-        Text(f"{shot.running} running", style="cyan"),
-        Text(f"{shot.pruned} pruned", style="yellow"),
-        Text(f"{shot.failed} failed", style="red" if shot.failed else "dim"),
-        Text(f"{shot.workers} worker{'' if shot.workers == 1 else 's'}"),
-        Text("" if shot.seconds_left is None else f"about {duration(shot.seconds_left)} left", style="dim"),
-    )
-    best = "no trial is complete yet"
-    if shot.best_value is not None:
-        best = f"best {shot.best_value:.4f}, trial {shot.best_trial}: {_settings(shot.best_params)}"
-    return Group(
-        Text(f"sweep {shot.name}  {folder}", style="dim"),
-        ProgressBar(total=max(shot.n_trials, 1), completed=done, width=60),
-        counts,
-        Text(best),
-    )
+    bar = Padding(ProgressBar(total=max(shot.n_trials, 1), completed=done, width=60), 0)  # (alone it does not end its line)
+    return Group(Text(f"sweep {shot.name}  {folder}", style="dim"), bar, _counts(shot), Text(_best(shot)))
+
+
+def _counts(shot: Snapshot) -> Text:
+    done = shot.complete + shot.pruned + shot.failed
+    words = [
+        (f"{done}/{shot.n_trials} trials", "bold"),
+        (f"{shot.complete} complete", "green"),
+        (f"{shot.running} running", "cyan"),
+        (f"{shot.waiting} waiting", "dim"),
+        (f"{shot.pruned} pruned", "yellow"),
+        (f"{shot.failed} failed", "red" if shot.failed else "dim"),
+        (f"{shot.workers} worker{'' if shot.workers == 1 else 's'}", ""),
+    ]
+    if shot.seconds_left is not None and done < shot.n_trials:
+        words.append((f"about {duration(shot.seconds_left)} left", "dim"))
+    return Text("  ").join(Text(word, style) for word, style in words)
+
+
+def _best(shot: Snapshot) -> str:
+    if shot.best_value is None:
+        return "no trial is complete yet"
+    return f"best {shot.best_value:.4f}, trial {shot.best_trial}: {_settings(shot.best_params)}"
 
 
 def _settings(params: Mapping[str, Any]) -> str:
@@ -109,9 +113,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def show(shot: Snapshot, folder: Path) -> None:
-    """Print the panel, and why trials failed, on standard output."""
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    console.print(panel(shot, folder))
+def show(shot: Snapshot, folder: Path, console: Console | None = None) -> None:
+    """Print the panel, and why trials failed, on standard output; without a terminal one fact a line, and no bar."""
+    console = console or Console(highlight=False)
+    if console.is_terminal:
+        console.print(panel(shot, folder))
+    else:
+        for text in (f"sweep {shot.name}  {folder}", _counts(shot).plain, _best(shot)):
+            console.print(Text(text), soft_wrap=True)
     for number, reason in shot.failures.items():
-        console.print(Text(f"trial {number} failed: {reason}"))
+        console.print(Text(f"trial {number} failed: {reason}"), soft_wrap=True)

@@ -7,6 +7,7 @@ before every write, reports every epoch, asks the pruner, and tells how the tria
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -26,7 +27,7 @@ from sqlalchemy.engine import make_url
 
 from joyful import hydra_request
 from joyful.config import check, config_hash
-from joyful.sweeper import gpus, identity, outcome
+from joyful.sweeper import gpus, identity, outcome, password
 from joyful.sweeper.database import open_engine, open_storage
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.registry import Lease, LeaseLostError, Registry, Watch
@@ -66,8 +67,8 @@ class Stopped(BaseException):  # (like KeyboardInterrupt: no `except Exception` 
 class WorkerTask:
     """What a launcher runs as the task of a worker's job. Picklable; everything else is made where it runs.
 
-    hydra_context, config: of the sweep, for composing trials. url: of the database, with its password. driver: the id of the
-    member that launches it. sampler_for: trial number -> sampler.
+    hydra_context, config: of the sweep, for composing trials. url: of the database. driver: the id of the member
+    that launches it. sampler_for: trial number -> sampler. gpus: those that the workers take in turn, None: those that they see.
     """
 
     hydra_context: HydraContext
@@ -80,6 +81,7 @@ class WorkerTask:
     driver: str
     sampler_for: Any
     pruner: BasePruner
+    gpus: tuple[str, ...] | None = None
 
     def access(self) -> StudyAccess:
         """The study, by a connection of the calling process."""
@@ -90,7 +92,9 @@ class WorkerTask:
         from hydra.core.hydra_config import HydraConfig
 
         runtime = HydraConfig.get()
-        return _Worker(self, Path(runtime.runtime.output_dir), int(runtime.job.num)).work()
+        # relative paths, of the sweep and of the data, are the driver's: a cluster's processes begin elsewhere
+        with contextlib.chdir(self.config.hydra.runtime.cwd):
+            return _Worker(self, Path(runtime.runtime.output_dir), int(runtime.job.num)).work()
 
 
 class _Worker:
@@ -102,7 +106,7 @@ class _Worker:
         self._access = task.access()
         self._registry = Registry(self._engine, task.study_id)
         self._watch = Watch(task.settings.lease_seconds)
-        environment = gpus.environment(index, task.settings.workers_per_gpu)
+        environment = gpus.environment(index, None if task.gpus is None else list(task.gpus))
         self._trainer = TrainingProcess(folder / "trainer.log", environment)
         self._stop = threading.Event()
         self._done = threading.Event()
@@ -241,6 +245,7 @@ class _Worker:
 
     def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
         config = self._task.hydra_context.config_loader.load_sweep_config(self._task.config, list(overrides))
+        password.hide_in(config, self._task.settings.storage)
         with open_dict(config):
             config.hydra.job.id = f"{config.hydra.job.name}_{number}"
             config.hydra.job.num = number

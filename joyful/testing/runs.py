@@ -15,8 +15,9 @@ from joyful.coach import Coach
 from joyful.config import Settings, check
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
-from joyful.experiment import Request, build_model
+from joyful.experiment import build_model
 from joyful.graph_model import standardise
+from joyful.records import Request
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

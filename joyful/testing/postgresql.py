@@ -1,0 +1,95 @@
+"""A PostgreSQL server for tests: a cluster of its own in a temporary folder, on a free port of this machine."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+#: Where Debian and others keep the programs that belong to no PATH, the newest version last.
+_PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin")
+
+#: PostgreSQL refuses to run as root: then it runs as the first of these that exists.
+_USERS = ("postgres", "nobody")
+
+
+def programs() -> Path | None:
+    """The folder with initdb and pg_ctl, None where PostgreSQL is not installed."""
+    found = shutil.which("pg_ctl")
+    places = [place for pattern in _PLACES for place in sorted(glob.glob(pattern))]
+    places += [str(Path(found).resolve().parent)] if found else []
+    return next((Path(place) for place in reversed(places) if Path(place, "initdb").exists()), None)
+
+
+class Server:
+    """A running server. url: of its database, with the password."""
+
+    password = "hunter2-of-the-test"
+
+    def __init__(self, binaries: Path) -> None:
+        self._binaries = binaries
+        self._user = _user() if os.name == "posix" and os.geteuid() == 0 else None
+        self._folder = Path(tempfile.mkdtemp(prefix="joyful-pg-"))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"postgresql://joyful:{self.password}@127.0.0.1:{self.port}/postgres"
+        try:
+            self._create()
+            self._control("start")
+        except BaseException:
+            self.stop()
+            raise
+
+    def _create(self) -> None:
+        secret = self._folder / "password"
+        secret.write_text(self.password)
+        if self._user is not None:
+            shutil.chown(self._folder, self._user)
+            shutil.chown(secret, self._user)
+        data = str(self._folder / "data")
+        options = ["--auth=scram-sha-256", "--username=joyful", f"--pwfile={secret}", "--encoding=UTF8", "--no-sync"]
+        self._call([str(self._binaries / "initdb"), "--pgdata", data, "--locale=C", *options])
+        settings = f"listen_addresses='127.0.0.1'\nport={self.port}\nunix_socket_directories=''\nfsync=off\n"
+        with (self._folder / "data/postgresql.conf").open("a") as file:
+            file.write(settings)
+
+    def restart(self) -> None:
+        """Break off all connections, and come back on the same port."""
+        self._control("restart")
+
+    def stop(self) -> None:
+        """End the server and remove its folder."""
+        if (self._folder / "data/postmaster.pid").exists():
+            self._control("stop")
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _control(self, action: str) -> None:
+        data, log = str(self._folder / "data"), str(self._folder / "log")
+        mode = ["-m", "fast"] if action != "start" else []
+        self._call([str(self._binaries / "pg_ctl"), action, "--pgdata", data, "-l", log, "-w", "-t", "60", *mode])
+
+    def _call(self, arguments: list[str]) -> None:
+        # (the output goes nowhere: the server would inherit a pipe and keep it open)
+        user = {} if self._user is None else {"user": self._user, "group": _group(self._user), "extra_groups": []}
+        subprocess.run(
+            arguments, cwd=self._folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True, timeout=120, **user,
+        )  # type: ignore[call-overload] # fmt: skip
+
+
+def _user() -> str:
+    import pwd
+
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in _USERS if name in names)
+
+
+def _group(user: str) -> int:
+    import pwd
+
+    return pwd.getpwnam(user).pw_gid

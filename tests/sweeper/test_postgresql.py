@@ -1,0 +1,106 @@
+"""One sweep by three commands on one PostgreSQL, which is restarted, while one of them is killed."""
+
+import json
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from joyful.records import InputError
+from joyful.sweeper.database import open_storage, storage_url
+from joyful.sweeper.status import open_sweep
+from joyful.testing import sweeps
+from joyful.testing.launchers import EPOCHS, SEEDS, alone, held, sweep_command
+from joyful.testing.postgresql import Server, programs
+
+pytestmark = [
+    pytest.mark.xdist_group("postgresql"),
+    pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed: apt-get install postgresql"),
+]
+pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'joyful[sweep]'")
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = Server(programs())
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def commands(server):
+    """Three ways into one sweep; the last leaves pickles of all that its workers are given."""
+    command = [*sweep_command(), f"hydra.sweeper.storage={server.url}", "hydra.sweeper.lease_seconds=5"]
+    return [command, command, [*command, "hydra/launcher=submitit_local", "hydra.sweeper.n_jobs=1"]]
+
+
+def test_three_commands_a_killed_worker_and_a_restarted_database(server, commands, tmp_path, monkeypatch):
+    folder, log = tmp_path / "multirun/launched", tmp_path / "sweep.log"
+    monkeypatch.setenv("PGPASSWORD", server.password)  # for looking on: sweep.json has no password
+    drivers = []
+    try:
+        drivers += [sweeps.start(command, tmp_path) for command in commands]
+        sweeps.until(lambda: held(folder, epochs=2), 180)
+        lease = held(folder, epochs=2)
+        worker = next(w for w in sweeps.workers(folder) if w.id == lease.owner)
+        psutil.Process(worker.identity.pid).kill()
+        server.restart()
+        sweeps.until(lambda: open_sweep(folder).registry.leases()[lease.number].owner not in ("", lease.owner), 180)
+        server.restart()
+        for driver in drivers:
+            if driver.pid != worker.identity.pid:
+                assert driver.wait(240) == 0, log.read_text()[-3000:]
+    finally:
+        for driver in drivers:
+            sweeps.kill_group(driver)
+    storage = open_sweep(folder).access.backend
+    assert sweeps.states(folder, server.url) == dict.fromkeys(range(len(SEEDS)), "COMPLETE")
+    # each trial's epochs were reported once, whoever trained them
+    trials = storage.get_all_trials(open_sweep(folder).study_id)
+    assert [sorted(t.intermediate_values) for t in trials] == [list(range(1, EPOCHS + 1))] * len(SEEDS)
+    assert sweeps.histories(folder) == alone(tmp_path / "alone")
+
+    written = [path for path in [log, *folder.rglob("*")] if path.is_file()]
+    assert any(path.suffix == ".pkl" for path in written)
+    assert any(path.name == "hydra.yaml" for path in written)
+    assert [path for path in written if server.password.encode() in path.read_bytes()] == []
+
+    status = [sys.executable, "-m", "joyful.sweeper", "status", str(folder), "--json"]
+    shown = subprocess.run(status, capture_output=True, text=True, check=True, cwd=sweeps.RUN.parent)
+    assert json.loads(shown.stdout)["complete"] == len(SEEDS)
+
+
+def test_an_unreachable_database_is_said_in_one_line(tmp_path):
+    command = [*sweep_command(), "hydra.sweeper.storage=postgresql://joyful:geheim@127.0.0.1:1/sweeps"]
+    done = sweeps.run(command, tmp_path, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "joyful: hydra.sweeper.storage: postgresql+psycopg://joyful:***@127.0.0.1:1/sweeps cannot be used"
+    )
+    assert done.stderr.count("\n") == 1
+    assert "geheim" not in done.stdout + done.stderr
+    assert not list(tmp_path.rglob("sweep.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("hunter2-of-the-test@", "wrong@"), "password authentication failed"),
+        (("/postgres", "/nothing"), 'database "nothing" does not exist'),
+        ((":hunter2-of-the-test@", "@"), "no password supplied"),
+    ],
+)
+def test_a_database_that_refuses_says_why(server, tmp_path, change, said, monkeypatch):
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    with pytest.raises(InputError, match=said) as caught:
+        open_storage(storage_url(server.url.replace(*change), tmp_path))
+    assert server.password not in str(caught.value)
+
+
+def test_a_password_in_the_query_is_a_password(tmp_path):
+    url = storage_url("postgresql://joyful@host/sweeps?password=geheim&sslmode=require", tmp_path)
+    assert (url.password, dict(url.query)) == ("geheim", {"sslmode": "require"})
+    assert "geheim" not in url.render_as_string()

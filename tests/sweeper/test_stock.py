@@ -1,0 +1,95 @@
+"""Hydra's own sweepers go on working with the program as it is, and every file in sweeps/ runs by its first line's command."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import optuna
+import pytest
+import yaml
+
+from joyful.results import read_run
+from joyful.testing import sweeps
+from joyful.testing.runs import TINY
+
+ROOT = sweeps.RUN.parent
+FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
+
+#: A full batch of dialogues, one epoch: only that it runs is asked here.
+QUICK = [item for item in TINY if not item.startswith(("training.batch_size", "training.epochs"))]
+
+
+def objectives(folder):
+    return {int(path.parent.name): read_run(path.parent)["objective"] for path in folder.glob("[0-9]*/run.json")}
+
+
+def test_stock_optuna_maximises(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'stock.db'}"
+    done = sweeps.run(
+        sweeps.command(
+            "stock", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1",
+            f"hydra.sweeper.storage={storage}", "hydra.sweeper.study_name=stock",
+            "weights.encoder_loss_weight=interval(0.01,1.0)", "optimizer.learning_rate=choice(0.0001,0.01)",
+        ),
+        tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    study = optuna.load_study(study_name="stock", storage=storage)
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+    values = {trial.number: trial.value for trial in study.trials}
+    assert values == objectives(tmp_path / "multirun/stock")
+    assert len(set(values.values())) > 1  # (among equals any would be the best)
+    assert study.best_value == max(values.values())
+    chosen = yaml.safe_load((tmp_path / "multirun/stock/optimization_results.yaml").read_text())
+    assert chosen["best_value"] == max(values.values())
+
+
+def test_stock_multirun_trains_the_grid(tmp_path):
+    command = sweeps.command("grid", "loss=mse,smoothl1", "weights.encoder_loss_weight=0.05,0.5", epochs=1)
+    done = sweeps.run(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = [read_run(tmp_path / "multirun/grid" / str(number)) for number in range(4)]
+    arms = [(run["choices"]["loss"], run["config"]["weights"]["encoder_loss_weight"]) for run in runs]
+    assert arms == [("mse", 0.05), ("mse", 0.5), ("smoothl1", 0.05), ("smoothl1", 0.5)]
+    assert {run["status"] for run in runs} == {"completed"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_ready_made_sweep_runs_by_its_first_line_from_anywhere(path, tmp_path):
+    head = path.read_text().splitlines()[0]
+    assert head == f"# python run.py -m +sweeps={path.stem}"
+    python, script, *arguments = shlex.split(head.removeprefix("# "))
+    assert (python, script) == ("python", "run.py")
+    settings = yaml.safe_load(path.read_text())
+    one_worker = [
+        "hydra/launcher=basic",
+        "training.epochs=1",
+        "training.evaluations_per_epoch=1",
+        "training.batch_size=7",
+    ]
+    arms = settings["hydra"]["sweeper"].get("arms")
+    short = ["hydra.sweeper.pairs=1", "hydra.sweeper.calibration=false"] if arms else ["hydra.sweeper.n_trials=2"]
+    command = [sys.executable, str(sweeps.RUN), *arguments, *QUICK, *one_worker, *short]
+    done = sweeps.run(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "multirun" / path.stem  # the file's name is the sweep's
+    n_trials = len(arms) if arms else 2
+    assert sweeps.states(folder) == dict.fromkeys(range(n_trials), "COMPLETE")
+    runs = [read_run(folder / str(number)) for number in range(n_trials)]
+    if arms:
+        assert {run["seed"] for run in runs} == {1}
+        assert len({run["config_hash"] for run in runs}) == n_trials
+    else:
+        assert {run["role"] for run in runs} == {"search"}
+        assert all(set(settings["hydra"]["sweeper"]["params"]) == set(t.params) for t in sweeps.study(folder).trials)
+    assert f"results: multirun/{path.stem}" in done.stdout
+
+
+def test_a_misspelt_sweep_lists_what_there_is(tmp_path):
+    command = [sys.executable, str(sweeps.RUN), "-m", "+sweeps=wieghts"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1  # Hydra's own text and code
+    for path in FILES:
+        assert re.search(rf"^\s*{path.stem}$", done.stderr, re.M), done.stderr
+    assert not (tmp_path / "multirun").exists()

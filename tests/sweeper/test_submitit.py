@@ -1,0 +1,20 @@
+"""A sweep under submitit's local executor, which starts workers as Slurm would."""
+
+import pytest
+
+from joyful.testing import sweeps
+from joyful.testing.launchers import LauncherSuite, trainers
+
+pytest.importorskip("submitit", reason="submitit is not installed: pip install 'joyful[sweep]'")
+
+
+class TestSubmitit(LauncherSuite):
+    @pytest.fixture
+    def launcher(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        return ["hydra/launcher=submitit_local"]
+
+    def look_at_workers(self, folder):
+        """Each worker's training has a GPU of its own (the executor itself hides all of them)."""
+        sweeps.until(lambda: len(trainers(folder)) == 2, 300)
+        assert {p.environ()["CUDA_VISIBLE_DEVICES"] for p in trainers(folder)} == {"0", "1"}

@@ -1,0 +1,134 @@
+"""What a sweep shows: a panel in a terminal, plain lines elsewhere."""
+
+import dataclasses
+import datetime
+import io
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState, create_trial
+from rich.console import Console
+
+from joyful.sweeper.registry import Lease
+from joyful.sweeper.status import Snapshot, _seconds_left
+from joyful.sweeper.view import SweepView, duration, line, show
+
+FOLDER = Path("multirun/weights")
+BEGUN = Snapshot(
+    name="weights", n_trials=27, complete=0, pruned=0, failed=0, running=2, waiting=25, best_value=None, best_trial=None,
+    best_params={}, workers=2, seconds_left=None, failures={},
+)  # fmt: skip
+LATER = dataclasses.replace(
+    BEGUN, complete=9, pruned=3, failed=1, waiting=12, best_value=0.61234, best_trial=4, seconds_left=4000.0,
+    best_params={"weights.encoder_loss_weight": 0.0312345, "weights.cl_loss_weight": 0.2, "fusion": "auto"},
+    failures={7: "the loss is not finite in epoch 3; lower optimizer.learning_rate"},
+)  # fmt: skip
+BEST = "weights.encoder_loss_weight=0.03123, weights.cl_loss_weight=0.2, fusion=auto"
+
+
+def console(terminal, width=80):
+    # (a terminal as CI has none: without colours the text alone is left to compare)
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False, no_color=True)
+
+
+def shown(console):
+    return console.file.getvalue()
+
+
+def test_one_line_says_all():
+    assert line(BEGUN) == "sweep weights: 0 of 27 trials done (0 complete, 0 pruned, 0 failed), 2 running"
+    assert line(LATER) == (
+        "sweep weights: 13 of 27 trials done (9 complete, 3 pruned, 1 failed), 2 running; "
+        f"best 0.6123 (trial 4: {BEST}); about 1 h 06 min left"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "0 s"), (59.6, "1 min 00 s"), (61, "1 min 01 s"), (3599.7, "1 h 00 min"), (90_000, "25 h 00 min")],
+)
+def test_durations_as_people_say_them(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_without_a_terminal_a_line_when_a_trial_has_ended_and_none_otherwise():
+    output = console(terminal=False)
+    shots = iter([BEGUN, dataclasses.replace(BEGUN, running=1), LATER, LATER])
+    with SweepView(lambda: next(shots), FOLDER, output) as view:
+        for _ in range(4):
+            view.update()
+    assert shown(output).splitlines() == [line(BEGUN), line(LATER)]  # long as they are, each stays one line
+
+
+def test_a_terminal_has_a_panel_that_leaves_nothing_behind():
+    output = console(terminal=True)
+    with SweepView(lambda: LATER, FOLDER, output) as view:
+        view.update()
+        panel = shown(output)
+    assert "sweep weights  multirun/weights" in panel
+    assert "━" in panel
+    assert "\x1b[?25l" in panel  # the cursor is hidden
+    assert shown(output).endswith("\x1b[1A\x1b[2K") or "\x1b[2K" in shown(output)[len(panel) :]  # its lines are erased
+    assert shown(output).count("\x1b[?25h") == 1  # and the cursor is back
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_nothing_is_cut_off_in_a_narrow_terminal(width):
+    output = console(terminal=True, width=width)
+    show(LATER, FOLDER, output)
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", shown(output)).split())
+    for word in (
+        "13/27 trials",
+        "9 complete",
+        "2 running",
+        "12 waiting",
+        "3 pruned",
+        "1 failed",
+        "2 workers",
+        "1 h 06 min left",
+    ):
+        assert word in text
+    assert not any("━" in part and "trials" in part for part in shown(output).splitlines())
+    assert "".join(BEST.split()) in "".join(text.split())
+
+
+def test_status_without_a_terminal_is_a_fact_a_line():
+    output = console(terminal=False, width=40)
+    show(LATER, FOLDER, output)
+    assert shown(output).splitlines() == [
+        "sweep weights  multirun/weights",
+        "13/27 trials  9 complete  2 running  12 waiting  3 pruned  1 failed  2 workers  about 1 h 06 min left",
+        f"best 0.6123, trial 4: {BEST}",
+        f"trial 7 failed: {LATER.failures[7]}",
+    ]
+
+
+def trial(number, seconds):
+    start = datetime.datetime(2026, 1, 1)
+    made = create_trial(state=TrialState.COMPLETE, value=0.5) if seconds else create_trial(state=TrialState.WAITING)
+    made.number = number
+    made.datetime_start = start if seconds else None
+    made.datetime_complete = start + datetime.timedelta(seconds=seconds) if seconds else None
+    return made
+
+
+def lease(number, term, epochs):
+    return Lease(number, "", term, epochs, 0, 0)
+
+
+def test_the_time_left_knows_of_interruptions_and_of_work_begun():
+    # two trials of 10 epochs in 20 s; one that lay for a day; one half done, one not begun: 5 + 10 epochs of 2 s, two workers
+    trials = [trial(0, 20), trial(1, 20), trial(2, 86_400), trial(3, None), trial(4, None)]
+    leases = {i: lease(i, term, epochs) for i, (term, epochs) in enumerate([(1, 10), (1, 10), (2, 10), (1, 5)])}
+    assert _seconds_left(trials, leases, workers=2) == pytest.approx(15.0)
+    assert _seconds_left(trials[2:], leases, workers=1) is not None  # better a poor estimate than none
+    assert _seconds_left(trials[3:], leases, workers=1) is None
+
+
+def test_the_time_left_falls_as_epochs_are_trained():
+    trials = [trial(0, 20), trial(1, None)]
+    left = [_seconds_left(trials, {0: lease(0, 1, 10), 1: lease(1, 1, n)}, 1) for n in range(0, 13, 3)]
+    assert left == [20.0, 14.0, 8.0, 2.0, 0.0]
+    assert all(a > b for a, b in itertools.pairwise(left))
