@@ -70,7 +70,9 @@ def line(shot: Snapshot) -> str:
 def panel(shot: Snapshot, folder: Path) -> Group:
     """The sweep as a panel of a few lines, as wide as the terminal."""
     done = shot.complete + shot.pruned + shot.failed
-    bar = Padding(ProgressBar(total=max(shot.n_trials, 1), completed=done, width=60), 0)  # (alone it does not end its line)
+    bar = Padding(
+        ProgressBar(total=max(shot.n_trials, 1), completed=done, width=60), 0
+    )  # (alone it does not end its line)
     return Group(Text(f"sweep {shot.name}  {folder}", style="dim"), bar, _counts(shot), Text(_best(shot)))
 
 
