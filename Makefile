@@ -7,8 +7,9 @@ ARGS ?=
 
 .PHONY: run test setup lint clean
 
-run: .venv/core.done          ## train on the embedded data
-	$(BIN)/python run.py $(ARGS)
+run: .venv/core.done          ## a small paired sweep on the embedded data, and its report
+	$(BIN)/python run.py -m +sweeps=first_look $(ARGS)
+	$(BIN)/python -m analysis.report multirun/first_look
 
 test: .venv/all.done          ## all tests (ARGS="-k name" for some)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
@@ -24,11 +25,11 @@ lint: .venv/all.done          ## ruff and mypy
 .venv/core.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) $(TORCH)
-	$(PIP) --constraint constraints.txt --editable .
+	$(PIP) --constraint constraints.txt --editable '.[analysis]'
 	touch $@
 
 .venv/all.done: .venv/core.done
-	$(PIP) --constraint constraints.txt --editable '.[text,sweep,test,lint]'
+	$(PIP) --constraint constraints.txt --editable '.[text,sweep,analysis,notebooks,test,lint]'
 	touch $@
 
 clean:

@@ -56,12 +56,33 @@ def test_imports_go_one_way(path):
                 assert PLACE[other] <= PLACE[own], f"{own} imports {other}, which stands to its right"
 
 
+def test_analysis_reads_the_results_format_alone():
+    """analysis imports joyful.results and nothing else of joyful, and no torch: it opens results on any machine."""
+    for path in sorted((ROOT / "analysis").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                names = names[1:] if node.module == "joyful" else names[:1]
+            else:
+                continue
+            for name in names:
+                assert name.split(".")[0] != "torch", path
+                assert not name.startswith("joyful") or name.startswith("joyful.results"), f"{path} imports {name}"
+
+
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
         ("joyful.records", {"torch", "pandas", "numpy"}),
         ("joyful.config", {"torch", "pandas", "hydra"}),
         ("joyful.results", {"torch", "hydra", "optuna"}),
+        (
+            "analysis.claims, analysis.response, analysis.felt, analysis.simulation",
+            {"torch", "hydra", "matplotlib", "lifelines"},
+        ),
+        ("analysis.report, analysis.study, analysis.importers.__main__", {"torch", "hydra", "optuna", "lifelines"}),
         ("joyful.searchpath", {"torch", "pandas", "pydantic"}),
         ("joyful.loss_utils", {"hydra", "pandas", "pyarrow", "optuna", "sentence_transformers"}),
     ],

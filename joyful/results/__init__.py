@@ -7,9 +7,10 @@ writes it, under its `lock`, through `RunFolder`; any process reads all runs bel
 from joyful.records import InputError
 from joyful.results.files import write_bytes, write_file, write_json
 from joyful.results.lock import RunLock, lock
+from joyful.results.one_run import RunHeader
 from joyful.results.provenance import git_state, versions
-from joyful.results.reading import arm_columns, load
-from joyful.results.run_folder import RunFolder, read_run
+from joyful.results.reading import Runs, arm_columns, load, read_runs
+from joyful.results.run_folder import RunFolder, read_run, read_timing
 from joyful.results.schema import (
     HISTORY,
     HISTORY_COLUMNS,
@@ -36,12 +37,16 @@ __all__ = [
     "ResultsError",
     "ResultsWarning",
     "RunFolder",
+    "RunHeader",
     "RunLock",
+    "Runs",
     "arm_columns",
     "git_state",
     "load",
     "lock",
     "read_run",
+    "read_runs",
+    "read_timing",
     "versions",
     "write_bytes",
     "write_file",

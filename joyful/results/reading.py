@@ -2,61 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from joyful.records import SPLITS, InputError
 from joyful.results import tables
-from joyful.results.arms import differences, flatten, printable
-from joyful.results.files import read_bounded
-from joyful.results.run_folder import MAXIMUM_RUN_BYTES, parse_run
-from joyful.results.schema import (
-    HISTORY,
-    HISTORY_COLUMNS,
-    RESERVED_COLUMNS,
-    RUN,
-    UNKNOWN_STATUS,
-    ResultsWarning,
-    column_order,
-)
-from joyful.results.yaml_text import parse_yaml
+from joyful.results.arms import Differences, differences, printable
+from joyful.results.batches import Batch, Item, read_batches
+from joyful.results.one_run import HYDRA, RunHeader
+from joyful.results.schema import HISTORY, HISTORY_COLUMNS, RESERVED_COLUMNS, RUN, ResultsWarning, column_order
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 #: Folders of a run that hold no runs.
 _NO_RUNS_IN = frozenset({"checkpoint"})
-_HYDRA = ".hydra"
-_MAXIMUM_YAML_BYTES = 2**20
 
 _ALWAYS = frozenset(RESERVED_COLUMNS) | HISTORY_COLUMNS.keys()
 
-# A writer may put a new history in place between our two reads; run.json changes with it, so one more look suffices.
-_LOOKS = 5
 
+@dataclass(frozen=True)
+class Runs:
+    """All runs below a folder. frame: as `load` gives it, its `run` coded by the place in `headers`.
 
-@dataclass
-class _Run:
-    """One run as read; damaged where there is a `reason`."""
+    headers: the whole runs, in the frame's order, those without rows too. damaged: those left out, each with its
+    `damage`. differences: what tells the whole runs apart.
+    """
 
-    name: str
-    reason: str = ""
-    status: str = UNKNOWN_STATUS
-    seed: int | None = None
-    role: str | None = None
-    choices: Mapping[str, Any] | None = None
-    settings: Mapping[str, Any] | None = None
-    rows: int = 0
-    columns: dict[str, pa.ChunkedArray] | None = None
+    frame: pd.DataFrame
+    headers: list[RunHeader]
+    damaged: list[RunHeader]
+    differences: Differences
 
 
 def load(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -74,21 +56,34 @@ def load(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
 
     Raises InputError where `path` is no folder, or where no run has a column that was asked for.
     """
+    runs = read_runs(path, columns)
+    for header in runs.damaged:
+        warnings.warn(f"run {header.name!r} is damaged and left out: {header.damage}", ResultsWarning, stacklevel=2)
+    return runs.frame
+
+
+def read_runs(
+    path: str | os.PathLike[str], columns: Sequence[str] | None = None, *, absent_as_nan: bool = False
+) -> Runs:
+    """As `load`, with what each run's folder says of it; damaged runs are in the answer and there is no warning.
+
+    absent_as_nan: a column that was asked for and that no run has is a column of NaN, not an error.
+    """
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(
             f"{folder}: expected a folder of runs, found {'a file' if folder.exists() else 'nothing'} there"
         )
-    found, damaged = _find(folder)
-    workers = min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:  # files, digests and Parquet leave Python's lock
-        runs = list(pool.map(lambda item: _read(item[0], item[1], item[2], columns), found))
-    damaged |= {run.name: run.reason for run in runs if run.reason}
-    for name, reason in damaged.items():
-        warnings.warn(f"run {name!r} is damaged and left out: {reason}", ResultsWarning, stacklevel=2)
-    frame = _frame([run for run in runs if not run.reason], columns)
-    frame.attrs["damaged"] = damaged
-    return frame
+    found, unlisted = _find(folder)
+    batches = read_batches(found, columns)
+    damaged = unlisted + [header for batch in batches for header in batch.headers if header.damage]
+    for batch in batches:
+        batch.headers = [header for header in batch.headers if not header.damage]
+    headers = [header for batch in batches for header in batch.headers]
+    told = differences([header.choices for header in headers], [header.settings for header in headers])
+    frame = _frame(headers, batches, told, columns, absent_as_nan)
+    frame.attrs["damaged"] = {header.name: header.damage for header in damaged}
+    return Runs(frame, headers, damaged, told)
 
 
 def arm_columns(frame: pd.DataFrame) -> list[str]:
@@ -104,9 +99,10 @@ def arm_columns(frame: pd.DataFrame) -> list[str]:
     return list(frame.attrs["arms"])
 
 
-def _find(root: Path) -> tuple[list[tuple[str, Path, bool]], dict[str, str]]:
+def _find(root: Path) -> tuple[list[Item], list[RunHeader]]:
     """(name, folder, whether it has .hydra/) of every run, in natural order; and folders that cannot be listed."""
-    found, damaged = [], {}
+    found: list[Item] = []
+    damaged: list[RunHeader] = []
     stack = [("", os.fspath(root))]
     while stack:
         name, folder = stack.pop()
@@ -116,11 +112,11 @@ def _find(root: Path) -> tuple[list[tuple[str, Path, bool]], dict[str, str]]:
                 for entry in entries:
                     kinds[entry.name] = entry.is_dir(follow_symlinks=False)
         except OSError as error:
-            damaged[printable(name) or "."] = f"the folder cannot be listed: {error.strerror}"
+            damaged.append(RunHeader(printable(name) or ".", damage=f"the folder cannot be listed: {error.strerror}"))
             continue
-        hydra = kinds.get(_HYDRA, False)
+        hydra = kinds.get(HYDRA, False)
         if not kinds.get(RUN, True) or (hydra and not kinds.get(HISTORY, True)):
-            found.append((printable(name) or ".", Path(folder), hydra))
+            found.append((printable(name) or ".", folder, hydra))
         for child, is_folder in kinds.items():
             if is_folder and not child.startswith(".") and child not in _NO_RUNS_IN:
                 stack.append((f"{name}/{child}" if name else child, os.path.join(folder, child)))
@@ -132,96 +128,16 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(1, int(part), part) if index % 2 else (0, 0, part) for index, part in enumerate(parts)]
 
 
-def _read(name: str, folder: Path, hydra: bool, columns: Sequence[str] | None) -> _Run:
-    try:
-        return _read_whole(name, folder, hydra, columns)
-    except InputError as error:
-        return _Run(name, reason=str(error))
-    except OSError as error:
-        return _Run(name, reason=f"it cannot be read: {error.strerror or error}")
-
-
-def _read_whole(name: str, folder: Path, hydra: bool, columns: Sequence[str] | None) -> _Run:
-    info, data = _read_files(folder)
-    info = info or {}
-    choices, config = info.get("choices"), info.get("config")
-    if hydra and not choices:
-        choices = _section(_hydra_file(folder, "hydra.yaml"), "hydra", "runtime", "choices")
-    if hydra and not config:
-        config = _section(_hydra_file(folder, "config.yaml"))
-    settings = flatten(config or {})
-    seed, role = info.get("seed", settings.get("seed")), info.get("role", settings.get("role"))
-    run = _Run(
-        name,
-        status=info.get("status", UNKNOWN_STATUS),
-        seed=seed if isinstance(seed, int) and not isinstance(seed, bool) and abs(seed) < 2**63 else None,
-        role=role if isinstance(role, str) else None,
-        choices=choices or {},
-        settings=settings,
-    )
-    if data is not None:
-        try:
-            table = tables.decode(data, columns, trusted=bool(info.get("history_sha256")))
-        except InputError as error:
-            raise InputError(f"{HISTORY}: {error}") from None
-        run.rows = table.num_rows
-        run.columns = dict(zip(table.column_names, table.columns, strict=True))
-    return run
-
-
-def _read_files(folder: Path) -> tuple[dict[str, Any] | None, bytes | None]:
-    """run.json (None: there is none) and the bytes of the history that it vouches for (None: no evaluation yet)."""
-    previous = None
-    for _ in range(_LOOKS):
-        try:
-            written = read_bounded(folder / RUN, MAXIMUM_RUN_BYTES)
-            info = None if written == previous else parse_run(written)
-        except FileNotFoundError:
-            return None, _read_history(folder)
-        except InputError as error:
-            raise InputError(f"{RUN}: {error}") from None
-        if info is None:
-            break
-        previous = written
-        vouched = info.get("history_sha256")
-        try:
-            data = _read_history(folder)
-        except FileNotFoundError:
-            if vouched or info["status"] in ("completed", "pruned"):
-                raise InputError(f"{HISTORY}: it is missing") from None
-            return info, None
-        if not vouched or hashlib.sha256(data).hexdigest() in vouched:
-            return info, data
-    raise InputError(f"{HISTORY}: its digest is none that {RUN} vouches for; it was changed after it was written")
-
-
-def _read_history(folder: Path) -> bytes:
-    try:
-        return read_bounded(folder / HISTORY, tables.MAXIMUM_BYTES)
-    except InputError as error:
-        raise InputError(f"{HISTORY}: {error}") from None
-
-
-def _hydra_file(folder: Path, name: str) -> Any:
-    try:
-        return parse_yaml(read_bounded(folder / _HYDRA / name, _MAXIMUM_YAML_BYTES))
-    except FileNotFoundError:
-        return None
-    except InputError as error:
-        raise InputError(f"{_HYDRA}/{name}: {error}") from None
-
-
-def _section(value: Any, *names: str) -> Mapping[str, Any]:
-    for name in names:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value if isinstance(value, Mapping) else {}
-
-
-def _frame(runs: Sequence[_Run], columns: Sequence[str] | None) -> pd.DataFrame:
+def _frame(
+    runs: Sequence[RunHeader],
+    batches: Sequence[Batch],
+    told: Differences,
+    columns: Sequence[str] | None,
+    absent_as_nan: bool,
+) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
-    told = differences([run.choices or {} for run in runs], [run.settings or {} for run in runs])
     # a setting may have the name of a column that is always there (`status`, `epoch`): both are shown
     shown = {name: f"config.{name}" if name in _ALWAYS else name for name in told.columns}
     of_run = np.repeat(np.arange(len(runs)), np.array([run.rows for run in runs], dtype=np.int64))
@@ -233,54 +149,47 @@ def _frame(runs: Sequence[_Run], columns: Sequence[str] | None) -> pd.DataFrame:
     }
     for name, values in told.columns.items():
         series[shown[name]] = _spread(values, of_run)
-    with_rows = [run for run in runs if run.columns is not None]
-    for name in _history_names(with_rows, columns, series):
+    for name in _history_names(batches, columns, series, absent_as_nan):
         # likewise a history's further column may have the name of a group (`loss`) or of what stands beside it
-        series[f"history.{name}" if name in series else name] = _gather(name, with_rows)
+        series[f"history.{name}" if name in series else name] = _whole_column(name, batches)
     frame = pd.DataFrame(series, copy=False)
     frame.attrs["arms"] = [shown[name] for name in told.arms]
     frame.attrs["empty"] = [run.name for run in runs if not run.rows]
     return frame
 
 
-def _history_names(runs: Sequence[_Run], columns: Sequence[str] | None, beside: Iterable[str]) -> list[str]:
-    present = {name for run in runs for name in run.columns or ()}
+def _history_names(
+    batches: Sequence[Batch], columns: Sequence[str] | None, beside: Iterable[str], absent_as_nan: bool
+) -> list[str]:
+    present = {name for batch in batches for name in batch.columns}
     names = column_order(present)
     if columns is None:
         return names
     unknown = [name for name in columns if name not in names and name not in set(beside) | set(RESERVED_COLUMNS)]
-    if unknown and runs:
+    if unknown and absent_as_nan:
+        names = column_order(present | set(unknown))
+    elif unknown and present:
         documented = ", ".join(HISTORY_COLUMNS)
         raise InputError(f"no run has a column {', '.join(unknown)} in its history; documented are {documented}")
     return [name for name in names if name in columns or name in tables.KEY_COLUMNS]
 
 
-def _gather(name: str, runs: Sequence[_Run]) -> Any:
-    """One column of all runs, one after another; null as NaN. The runs' own copies are let go."""
-    import pandas as pd
-    import pyarrow as pa
-
-    chunks: list[Any] = []
-    for run in runs:
-        column = (run.columns or {}).pop(name, None)
-        chunks += column.chunks if column is not None else [pa.nulls(run.rows, pa.float64())]
-    if name == "split":
-        return pd.Categorical.from_codes(_split_codes(chunks), categories=pd.Index(SPLITS, dtype="str"))
-    return pa.chunked_array(chunks, type=pa.int64() if name == "step" else pa.float64()).to_numpy()
-
-
-def _split_codes(chunks: Sequence[Any]) -> Any:
-    """Index into SPLITS for every row of dictionary-coded chunks, each with a dictionary of its own."""
+def _whole_column(name: str, batches: Sequence[Batch]) -> Any:
+    """One column of all batches, one after another. The batches' own copies are let go."""
     import numpy as np
+    import pandas as pd
 
-    tables_of: dict[tuple[str, ...], Any] = {}
-    codes = [np.zeros(0, dtype=np.int8)]
-    for chunk in chunks:
-        texts = tuple(chunk.dictionary.to_pylist())
-        if texts not in tables_of:
-            tables_of[texts] = np.array([SPLITS.index(text) if text in SPLITS else -1 for text in texts], dtype=np.int8)
-        codes.append(tables_of[texts][chunk.indices.to_numpy()])
-    return np.concatenate(codes)
+    parts = []
+    for batch in batches:
+        part = batch.columns.pop(name, None)
+        rows = sum(header.rows for header in batch.headers)
+        if part is None and rows:
+            part = np.full(rows, np.nan)
+        parts += [part] if part is not None else []
+    values = np.concatenate(parts) if parts else np.zeros(0)
+    if name == "split":
+        return pd.Categorical.from_codes(values.astype(np.int8), categories=pd.Index(SPLITS, dtype="str"))
+    return values.astype(np.int64, copy=False) if name == "step" else values
 
 
 def _spread(values: Sequence[Any], of_run: Any, *, in_order: bool = False, number: bool = False) -> Any:

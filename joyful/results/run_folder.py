@@ -128,12 +128,7 @@ class RunFolder:
 
     def timing_rows(self) -> list[dict[str, Any]]:
         """The rows of timing.parquet, none where there is no such file. Raises InputError if it is damaged."""
-        try:
-            return tables.timing_rows(read_bounded(self.path / TIMING, tables.MAXIMUM_BYTES))
-        except FileNotFoundError:
-            return []
-        except InputError as error:
-            raise InputError(f"{self.path / TIMING}: {error}; remove it to go on without its times") from None
+        return read_timing(self.path)
 
     def set_status(self, status: str, reason: str | None = None, objective: float | None = None) -> None:
         """Write status, reason and objective together (a NaN or infinite objective as null), and settle the digests.
@@ -173,6 +168,20 @@ def read_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
         return parse_run(read_bounded(Path(folder) / RUN, MAXIMUM_RUN_BYTES))
     except InputError as error:
         raise InputError(f"{Path(folder) / RUN}: {error}") from None
+
+
+def read_timing(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows {epoch, phase, seconds} of a run folder's timing.parquet, none where there is no such file.
+
+    Raises InputError where it is damaged, by its pages' checksums: no digest vouches for it.
+    """
+    path = Path(folder) / TIMING
+    try:
+        return tables.timing_rows(read_bounded(path, tables.MAXIMUM_BYTES))
+    except FileNotFoundError:
+        return []
+    except InputError as error:
+        raise InputError(f"{path}: {error}; remove it to go on without its times") from None
 
 
 def parse_run(data: bytes) -> dict[str, Any]:

@@ -32,8 +32,6 @@ def history_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
     Raises InputError for a row without step, epoch or split, an unknown split, a value that is not a number, a column
     name that load could not show, or two rows of one step and split.
     """
-    import pyarrow as pa
-
     rows = list(rows)
     keys = [_check_key(row) for row in rows]
     for (step, split), times in Counter(keys).items():
@@ -54,8 +52,39 @@ def history_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
                 value if type(value) is float and value == value else _number(value, name, key)
                 for value, key in zip(values, keys, strict=True)
             ]
+    return _history_parquet(columns)
+
+
+def history_bytes_of_columns(columns: Mapping[str, Any]) -> bytes:
+    """As `history_bytes`, from arrays of one length (null: NaN stays NaN, None is null), without a look at each value.
+
+    For writers that have whole columns, such as importers and simulations. step, epoch and split must be there; columns
+    that are not given are null. Raises InputError for a missing key column, unequal lengths, a column name that load
+    could not show, a value that is not a number, or an unknown split.
+    """
+    missing = [name for name in KEY_COLUMNS if name not in columns]
+    if missing:
+        raise InputError(f"history: there is no column {', '.join(missing)}; a history has step, epoch and split")
+    sizes = {name: len(values) for name, values in columns.items()}
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"history: expected columns of one length, got {sizes}")
+    unknown = sorted(set(columns["split"]) - set(SPLITS))
+    if unknown:
+        raise InputError(f"history: split: expected {', '.join(SPLITS)}, got {unknown[0]!r}")
+    rows = sizes["step"]
+    extra = {_extra_name(name) for name in columns.keys() - HISTORY_COLUMNS.keys()}
+    return _history_parquet({name: columns.get(name, [None] * rows) for name in column_order(extra)})
+
+
+def _history_parquet(columns: Mapping[str, Any]) -> bytes:
+    import pyarrow as pa
+
     fields = [pa.field(name, _type_of(name), nullable=name not in KEY_COLUMNS) for name in columns]
-    return _parquet(pa.table(list(columns.values()), schema=pa.schema(fields)), dictionary=["split"])
+    try:
+        arrays = [pa.array(values, field.type) for values, field in zip(columns.values(), fields, strict=True)]
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"history: expected columns of numbers ({str(error)[:200]})") from None
+    return _parquet(pa.table(arrays, schema=pa.schema(fields)), dictionary=["split"])
 
 
 def history_rows(data: bytes) -> list[dict[str, Any]]:
@@ -103,12 +132,11 @@ def decode(data: bytes, columns: Sequence[str] | None = None, *, trusted: bool =
     """
     with _damage_as_input_error():
         file = _open(data, text="split", verify=not trusted)
-        schema = file.schema_arrow
-        _check_schema(schema)
-        wanted = None if columns is None else [name for name in schema.names if name in columns or name in KEY_COLUMNS]
+        names, expected = _checked_names(file.schema_arrow)
+        wanted = None if columns is None else [name for name in names if name in columns or name in KEY_COLUMNS]
         table = file.read(columns=wanted, use_threads=False)
         _check_keys(table, trusted)
-        return _with_types(table)
+        return table if expected else _with_types(table)
 
 
 @contextlib.contextmanager
@@ -144,6 +172,22 @@ def _open(data: bytes, text: str, verify: bool) -> Any:
             f"{MAXIMUM_COLUMNS} columns and {MAXIMUM_BYTES} bytes are read"
         )
     return file
+
+
+#: The last schema that was checked, with its names and whether its types are those of `decode`: the histories of a
+#: sweep have one schema, and looking at thirty fields of each costs more than reading them.
+_last_schema: list[tuple[Any, list[str], bool]] = []
+
+
+def _checked_names(schema: pa.Schema) -> tuple[list[str], bool]:
+    for known, names, expected in _last_schema[:1]:
+        if schema.equals(known):
+            return names, expected
+    _check_schema(schema)
+    wanted = {"int64": ("step",), "double": tuple(name for name in schema.names if name not in ("step", "split"))}
+    expected = all(str(schema.field(name).type) == kind for kind, names in wanted.items() for name in names)
+    _last_schema[:] = [(schema, schema.names, expected)]
+    return schema.names, expected
 
 
 def _check_schema(schema: pa.Schema) -> None:

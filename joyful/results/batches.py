@@ -1,0 +1,191 @@
+"""Reading many runs at once: in batches, by this process and by helpers that share the work.
+
+Opening small Parquet files is bound to Python's lock, so threads gain little. A helper is this interpreter again (not
+multiprocessing, which would run the caller's script anew); batches go to it as JSON and come back as JSON and plain
+arrays, so that nothing is unpickled. A helper that dies costs time only: its batch is read here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from joyful.records import SPLITS
+from joyful.results.one_run import RunHeader, read_run_folder
+from joyful.results.schema import column_order
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: (name, folder, whether it has .hydra/) of a run.
+Item = tuple[str, str, bool]
+
+BATCH = 250
+#: A helper takes about half a second to start; fewer runs than this are read without.
+HELPERS_FROM = 1000
+MAXIMUM_HELPERS = 7
+#: Threads that hide the waits for the disk.
+_THREADS = 4
+
+_CHILD = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from joyful.results.batches import serve; serve()"
+
+
+@dataclass
+class Batch:
+    """Some runs: their headers, and their rows one after another. columns: name -> one array over all rows."""
+
+    headers: list[RunHeader] = field(default_factory=list)
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def read_batches(items: Sequence[Item], columns: Sequence[str] | None, helpers: int | None = None) -> list[Batch]:
+    """All items in their order, in batches. helpers: processes beside this one; None: by the cores and the work."""
+    slices = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+    if helpers is None:
+        helpers = 0 if len(items) < HELPERS_FROM else min(MAXIMUM_HELPERS, _cores() - 1, len(slices) - 1)
+    done: dict[int, Batch] = {}
+    waiting = list(range(len(slices)))[::-1]
+    lock = threading.Lock()
+
+    def take() -> int | None:
+        with lock:
+            return waiting.pop() if waiting else None
+
+    def drive() -> None:
+        number = None
+        try:
+            with _helper() as helper:
+                while (number := take()) is not None:
+                    done[number] = _ask(helper, slices[number], columns)
+        except Exception:  # whatever a helper does, it must not cost the answer: its batch is read here
+            if number is not None:
+                with lock:
+                    waiting.append(number)
+
+    threads = [threading.Thread(target=drive, daemon=True) for _ in range(helpers)]
+    for thread in threads:
+        thread.start()
+    try:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            while len(done) < len(slices):
+                number = take()
+                if number is not None:
+                    done[number] = read_batch(slices[number], columns, pool)
+                else:
+                    for thread in threads:
+                        thread.join(0.02)
+    finally:
+        with lock:
+            waiting.clear()  # after an error or Ctrl-C here, the helpers stop
+    return [done[number] for number in range(len(slices))]
+
+
+def read_batch(items: Sequence[Item], columns: Sequence[str] | None, pool: ThreadPoolExecutor) -> Batch:
+    """The runs of one batch; damaged ones have a `damage` and no rows."""
+    read = list(pool.map(lambda item: read_run_folder(item[0], Path(item[1]), item[2], columns), items))
+    tables = [(header, table) for header, table in read if table is not None]
+    names = column_order({name for _, table in tables for name in table}) if tables else []
+    present = {name for _, table in tables for name in table}
+    return Batch([header for header, _ in read], {n: _gather(n, tables) for n in names if n in present})
+
+
+def serve() -> None:
+    """A helper: a line of JSON in (items and columns), a batch out, until the input ends."""
+    import numpy as np
+
+    out = sys.stdout.buffer
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for line in sys.stdin.buffer:
+            items, columns = json.loads(line)
+            batch = read_batch([(name, folder, hydra) for name, folder, hydra in items], columns, pool)
+            layout = [(name, array.dtype.str, len(array)) for name, array in batch.columns.items()]
+            head = json.dumps({"headers": [header.__dict__ for header in batch.headers], "columns": layout})
+            out.write(head.encode("ascii") + b"\n")
+            for array in batch.columns.values():
+                out.write(array.view(np.uint8).data)
+            out.flush()
+
+
+@contextlib.contextmanager
+def _helper() -> Iterator[subprocess.Popen[bytes]]:
+    if not sys.executable:
+        raise OSError("this Python is embedded: there is no interpreter to start")
+    command = [sys.executable, "-c", _CHILD, json.dumps([os.fspath(place) for place in sys.path])]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=False
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _ask(helper: subprocess.Popen[bytes], items: Sequence[Item], columns: Sequence[str] | None) -> Batch:
+    import numpy as np
+
+    assert helper.stdin is not None
+    assert helper.stdout is not None
+    helper.stdin.write(json.dumps([items, None if columns is None else list(columns)]).encode("ascii") + b"\n")
+    helper.stdin.flush()
+    head = json.loads(helper.stdout.readline() or _ended())
+    arrays = {}
+    for name, kind, length in head["columns"]:
+        arrays[name] = np.empty(length, dtype=np.dtype(kind))
+        _fill(helper.stdout, arrays[name].view(np.uint8).data)
+    headers = [RunHeader(**header) for header in head["headers"]]
+    if [header.name for header in headers] != [name for name, _, _ in items]:
+        raise ValueError("the helper answered for other runs than it was asked for")
+    return Batch(headers, arrays)
+
+
+def _fill(stream: IO[bytes], place: memoryview) -> None:
+    while place.nbytes:
+        count = stream.readinto(place)  # type: ignore[attr-defined]
+        if not count:
+            _ended()
+        place = place[count:]
+
+
+def _ended() -> bytes:
+    raise EOFError("the helper ended")
+
+
+def _gather(name: str, tables: Sequence[tuple[RunHeader, Mapping[str, Any]]]) -> np.ndarray:
+    """One column of some runs, one after another; null as NaN, split as its place in SPLITS."""
+    import pyarrow as pa
+
+    chunks: list[Any] = []
+    for header, table in tables:
+        column = table.get(name)
+        chunks += column.chunks if column is not None else [pa.nulls(header.rows, pa.float64())]
+    if name == "split":
+        return _split_codes(chunks)
+    return pa.chunked_array(chunks, type=pa.int64() if name == "step" else pa.float64()).to_numpy()
+
+
+def _split_codes(chunks: Sequence[Any]) -> np.ndarray:
+    """Index into SPLITS for every row of dictionary-coded chunks, each with a dictionary of its own."""
+    import numpy as np
+
+    tables_of: dict[tuple[str, ...], Any] = {}
+    codes = [np.zeros(0, dtype=np.int8)]
+    for chunk in chunks:
+        texts = tuple(chunk.dictionary.to_pylist())
+        if texts not in tables_of:
+            tables_of[texts] = np.array([SPLITS.index(text) if text in SPLITS else -1 for text in texts], dtype=np.int8)
+        codes.append(tables_of[texts][chunk.indices.to_numpy()])
+    return np.concatenate(codes)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,150 @@
+"""One run's folder as read by others than its writer: verified by digest, or damaged with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from joyful.records import InputError
+from joyful.results import tables
+from joyful.results.arms import flatten
+from joyful.results.files import read_bounded
+from joyful.results.run_folder import MAXIMUM_RUN_BYTES, parse_run
+from joyful.results.schema import HISTORY, RUN, UNKNOWN_STATUS
+from joyful.results.yaml_text import parse_yaml
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HYDRA = ".hydra"
+_MAXIMUM_YAML_BYTES = 2**20
+
+# A writer may put a new history in place between our two reads; run.json changes with it, so one more look suffices.
+_LOOKS = 5
+
+
+@dataclass
+class RunHeader:
+    """What a run's folder says of it, beside its rows.
+
+    name: the folder, relative to where the reading began ("." for itself). damage: why the run is left out; empty: it is
+    whole. status, reason, seed, role, epochs (asked for): as in run.json, None where it says nothing. choices: Hydra's
+    group choices. settings: dotted name -> value of every setting. rows: of its history.
+    """
+
+    name: str
+    damage: str = ""
+    status: str = UNKNOWN_STATUS
+    reason: str | None = None
+    seed: int | None = None
+    role: str | None = None
+    epochs: float | None = None
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    rows: int = 0
+
+
+def read_run_folder(
+    name: str, folder: Path, hydra: bool, columns: Sequence[str] | None
+) -> tuple[RunHeader, dict[str, pa.ChunkedArray] | None]:
+    """The header and the columns of a run (None: no history yet); hydra: whether it has .hydra/. Raises nothing."""
+    try:
+        return _read(name, folder, hydra, columns)
+    except InputError as error:
+        return RunHeader(name, damage=str(error)), None
+    except OSError as error:
+        return RunHeader(name, damage=f"it cannot be read: {error.strerror or error}"), None
+
+
+def _read(
+    name: str, folder: Path, hydra: bool, columns: Sequence[str] | None
+) -> tuple[RunHeader, dict[str, pa.ChunkedArray] | None]:
+    info, data = _read_files(folder)
+    info = info or {}
+    choices, config = info.get("choices"), info.get("config")
+    if hydra and not choices:
+        choices = _section(_hydra_file(folder, "hydra.yaml"), "hydra", "runtime", "choices")
+    if hydra and not config:
+        config = _section(_hydra_file(folder, "config.yaml"))
+    settings = flatten(config or {})
+    role = info.get("role", settings.get("role"))
+    reason, epochs = info.get("reason"), _number(info.get("epochs"))
+    header = RunHeader(
+        name,
+        status=info.get("status", UNKNOWN_STATUS),
+        reason=reason if isinstance(reason, str) else None,
+        seed=_integer(info.get("seed", settings.get("seed"))),
+        role=role if isinstance(role, str) else None,
+        epochs=_number(settings.get("training.epochs")) if epochs is None else epochs,
+        choices=choices or {},
+        settings=settings,
+    )
+    if data is None:
+        return header, None
+    try:
+        table = tables.decode(data, columns, trusted=bool(info.get("history_sha256")))
+    except InputError as error:
+        raise InputError(f"{HISTORY}: {error}") from None
+    header.rows = table.num_rows
+    return header, dict(zip(table.column_names, table.columns, strict=True))
+
+
+def _read_files(folder: Path) -> tuple[dict[str, Any] | None, bytes | None]:
+    """run.json (None: there is none) and the bytes of the history that it vouches for (None: no evaluation yet)."""
+    previous = None
+    for _ in range(_LOOKS):
+        try:
+            written = read_bounded(folder / RUN, MAXIMUM_RUN_BYTES)
+            info = None if written == previous else parse_run(written)
+        except FileNotFoundError:
+            return None, _read_history(folder)
+        except InputError as error:
+            raise InputError(f"{RUN}: {error}") from None
+        if info is None:
+            break
+        previous = written
+        vouched = info.get("history_sha256")
+        try:
+            data = _read_history(folder)
+        except FileNotFoundError:
+            if vouched or info["status"] in ("completed", "pruned"):
+                raise InputError(f"{HISTORY}: it is missing") from None
+            return info, None
+        if not vouched or hashlib.sha256(data).hexdigest() in vouched:
+            return info, data
+    raise InputError(f"{HISTORY}: its digest is none that {RUN} vouches for; it was changed after it was written")
+
+
+def _read_history(folder: Path) -> bytes:
+    try:
+        return read_bounded(folder / HISTORY, tables.MAXIMUM_BYTES)
+    except InputError as error:
+        raise InputError(f"{HISTORY}: {error}") from None
+
+
+def _hydra_file(folder: Path, name: str) -> Any:
+    try:
+        return parse_yaml(read_bounded(folder / HYDRA / name, _MAXIMUM_YAML_BYTES))
+    except FileNotFoundError:
+        return None
+    except InputError as error:
+        raise InputError(f"{HYDRA}/{name}: {error}") from None
+
+
+def _section(value: Any, *names: str) -> Mapping[str, Any]:
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
+
+
+def _integer(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if abs(value) < 2**53 else None

@@ -1,0 +1,198 @@
+"""What is drawn is what the frames say, and the words beside it say the same."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import plots
+from analysis.claims import Verdict
+from analysis.claims_file import Claim, Metric
+from analysis.plots import felt, study
+from analysis.plots.rows import MOST_ROWS
+
+ARMS = ["base", "new"]
+METRIC = Metric("time_to_target", "dev", "f1_weighted")
+CLAIM = Claim("convergence_speed", "Faster.", (METRIC,), 15, 25, "percent", "increase")
+VERDICT = Verdict(
+    CLAIM, METRIC.label, "new", "base", 3, 20.0, 16.0, 24.0, "supported", "", 0.01, 0.02, 0.03, 5.0, None,
+    pairs=pd.Series({1: 18.0, 2: 20.0, 3: 22.0}),
+)  # fmt: skip
+
+
+def lines(plot: plots.Plot) -> list[tuple[list[float], list[float]]]:
+    axes = plot.figure.axes[0]
+    return [
+        (np.asarray(x, float).tolist(), np.asarray(y, float).tolist()) for x, y in (li.get_data() for li in axes.lines)
+    ]
+
+
+def words(plot: plots.Plot) -> list[str]:
+    axes = plot.figure.axes[0]
+    return [text.get_text() for text in axes.texts]
+
+
+def band(**values: list[float]) -> pd.DataFrame:
+    rows = [
+        {"arm": arm, "epoch": float(e), "mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": 4}
+        for arm, means in values.items()
+        for e, mean in enumerate(means, start=1)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_learning_curves():
+    plot = plots.learning_curves(
+        band(base=[0.3, 0.5], new=[0.4, 0.6]), ARMS, name="f1", quantity="dev F1", scale=100, unit="%", target=0.55
+    )
+    drawn = lines(plot)
+    assert ([1, 2], pytest.approx([30, 50])) in drawn
+    assert ([1, 2], pytest.approx([40, 60])) in drawn
+    assert any(y == pytest.approx([55, 55]) for _, y in drawn)
+    assert "base ends at 50.0 (95 % interval 40.0 to 60.0, 4 seeds); new ends at 60.0" in plot.finding
+    assert plot.title == "Dev F1 (%) over training"
+    assert [text.get_text() for text in plot.figure.axes[0].get_legend().get_texts()] == ARMS
+
+
+def test_learning_curves_of_many_arms_tell_the_ends():
+    values = {f"arm {i}": [0.1 * i] for i in range(1, 8)}
+    plot = plots.learning_curves(band(**values), list(values), name="x", quantity="q")
+    assert plot.finding.startswith("highest: arm 7 ends at 0.700")
+    assert "lowest: arm 1 ends at 0.100" in plot.finding
+
+
+def test_learning_curves_pass_over_what_was_not_measured():
+    frame = band(base=[0.3, math.nan, 0.5], new=[math.nan] * 3)
+    plot = plots.learning_curves(frame, ARMS, name="x", quantity="q")
+    assert ([1, 3], [0.3, 0.5]) in lines(plot)
+    assert "new" not in plot.finding
+
+
+def test_forest_shows_interval_pairs_claim_and_what_could_not_be_seen():
+    plot = plots.forest([VERDICT], "forest", ARMS)
+    drawn = lines(plot)
+    assert any(x == [16, 24] and y[0] == y[1] for x, y in drawn)
+    assert any(x == [20] for x, _ in drawn)
+    assert any(x == [18, 20, 22] for x, _ in drawn)
+    spans = [patch.get_extents().get_points()[:, 0] for patch in plot.figure.axes[0].patches]
+    claimed = plot.figure.axes[0].transData.inverted().transform([(x, 0) for x in spans[0]])[:, 0]
+    assert claimed == pytest.approx([15, 25])
+    assert words(plot) == ["epochs to the target of dev weighted F1", "supported"]
+    assert plot.finding == (
+        "epochs to the target of dev weighted F1: +20.0 %, 95 % interval 16.0 to 24.0 %, supported; "
+        "claimed 15 to 25 % increase."
+    )
+
+
+def test_forest_of_a_wild_interval_keeps_the_rest_readable():
+    wild = replace(VERDICT, low=-1e6, high=1e6, pairs=pd.Series({1: -1e6, 2: 1e6}), minimum_detectable=1e6)
+    low, high = plots.forest([wild], "forest", ARMS).figure.axes[0].get_xlim()
+    assert -200 < low < 0 < 25 < high < 200
+
+
+def test_forest_of_what_is_not_testable_and_of_no_upper_edge():
+    nothing = replace(
+        VERDICT, estimate=math.nan, low=math.nan, high=math.nan, minimum_detectable=math.nan, verdict="not testable",
+        pairs=pd.Series(dtype=float), claim=replace(CLAIM, upper=math.inf),
+    )  # fmt: skip
+    plot = plots.forest([replace(VERDICT, claim=nothing.claim), nothing], "forest", ARMS)
+    assert words(plot)[-1] == "not testable"
+    assert "not testable; claimed 15 % increase or more" in plot.finding
+    assert plot.svg()
+
+
+def test_forest_of_many_arms_is_labelled_by_arm_and_bounded():
+    many = [replace(VERDICT, arm=f"arm {i}", estimate=float(i)) for i in range(MOST_ROWS + 6)]
+    plot = plots.forest(many, "forest", ["base", *(v.arm for v in many)])
+    assert words(plot)[:2] == ["arm 0", "arm 1"]
+    assert len(words(plot)) == 2 * MOST_ROWS
+    assert "supported 30 of 30; most arm 29: +29.0 %" in plot.finding
+    assert f"the first {MOST_ROWS} rows are drawn" in plot.finding
+
+
+def test_time_to_target_steps_and_censoring():
+    survival = pd.DataFrame(
+        {
+            "arm": ["base", "base", "new"], "epoch": [2.0, 4.0, 3.0], "reached": [0.5, 0.5, 1.0],
+            "low": [0.1, 0.1, math.nan], "high": [0.9, 0.9, math.nan], "at_risk": [2, 1, 2], "censored": [0, 1, 0],
+        }
+    )  # fmt: skip
+    rates = pd.DataFrame({"n": [2, 2], "reached": [1, 2], "rate": [0.5, 1.0]}, index=ARMS)
+    plot = plots.time_to_target(survival, rates, ARMS, name="t", target="0.6", budget=4)
+    drawn = lines(plot)
+    assert ([0, 2, 4, 4], [0, 50, 50, 50]) in drawn
+    assert ([0, 3, 4], [0, 100, 100]) in drawn
+    assert ([4], [50]) in drawn  # the censored run
+    assert "base: 1 of 2 runs reached it (50 %), half of them by epoch 2.00" in plot.finding
+
+
+def test_strips_join_pairs_and_show_the_mean():
+    index = pd.MultiIndex.from_product([ARMS, [1, 2]], names=["arm", "seed"])
+    values = pd.Series([1.0, 4.0, 2.0, 8.0], index=index)
+    plot = plots.strips(values, ARMS, name="s", title="T", axis="points", geometric=True)
+    drawn = lines(plot)
+    assert any(x == [1, 2] and y[0] != y[1] for x, y in drawn)  # seed 1 of both arms
+    assert any(x == [1, 4] and y[0] == y[1] for x, y in drawn)  # dots of base
+    assert any(x == pytest.approx([2]) for x, _ in drawn)  # sqrt(1 · 4)
+    assert "new: geometric mean 4 over 2 runs" in plot.finding
+
+
+def test_shares_and_components():
+    bands = {"classification": band(base=[0.9, 0.8]), "encoder": band(base=[0.002, 0.001])}
+    plot = plots.shares(bands, "base", "shares")
+    assert ([1, 2], pytest.approx([0.2, 0.1])) in lines(plot)
+    assert "reconstruction 0.1 % at the end, 0.2 % on average" in plot.finding  # (0.2 + 0.1) / 2 = 0.15, to even
+    assert plots.component(band(base=[2, 1]), ["base"], "gate_reg").title == "Gates loss on train over training"
+    assert plots.shares({}, "base", "none").finding == "base: nothing was measured."
+
+
+def felt_frame() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "arm": ARMS, "epoch": [1.0, 1.0], "n": [3, 3], "ratio": [0.05, 0.01], "ratio_low": [0.04, 0.008],
+            "ratio_high": [0.06, 0.012], "cosine": [0.1, -0.1], "cosine_low": [0.0, -0.2], "cosine_high": [0.2, 0.0],
+            "is_baseline": [True, False],
+        }
+    )  # fmt: skip
+
+
+def test_felt():
+    frame = felt_frame()
+    assert "base ends at 0.05; new ends at 0.01" in felt.ratio_over_training(frame, ARMS).finding
+    assert "new ends at −0.100" in felt.cosine_over_training(frame, ARMS).finding
+    plot = felt.arms_by_ratio(frame, ARMS)
+    assert words(plot)[:2] == ["new", "base (baseline)"]  # by ratio
+    assert any(x == [0.008, 0.012] for x, _ in lines(plot))
+    assert plot.figure.axes[0].get_xscale() == "log"
+
+
+def test_response_curve():
+    frame = pd.DataFrame(
+        {
+            "factor": "w", "line": ["mse"] * 3, "measure": "f1", "weight": [0.1, 0.01, 1.0], "estimate": [62.0, 60.0, 61.0],
+            "low": [61.0, 59.0, 60.0], "high": [63.0, 61.0, 62.0], "censored": math.nan,
+        }
+    )  # fmt: skip
+    plot = plots.response_curve(frame, "w", "f1")
+    assert ([0.01, 0.1, 1.0], [60, 62, 61]) in lines(plot)
+    assert plot.finding == "mse: best at weight 0.1 with 62.00."
+    assert plot.figure.axes[0].get_xscale() == "log"
+    with_zero = frame.assign(weight=[0.0, 0.01, 1.0])
+    assert plots.response_curve(with_zero, "w", "f1").figure.axes[0].get_xscale() == "linear"
+    less_is_better = plots.response_curve(frame.assign(measure="speed"), "w", "speed")
+    assert less_is_better.finding == "mse: best at weight 0.01 with 60.00."
+
+
+def test_study_history_and_importances():
+    trials = pd.DataFrame(
+        {"number": [0, 1, 2], "state": ["complete", "pruned", "complete"], "value": [0.5, 0.4, 0.6], "parameters": ""}
+    )
+    plot = study.history(trials, "F1")
+    assert plot.finding == "3 trials: 2 complete, 1 pruned; the best is trial 2 with 60.00 %."
+    assert ([0, 2], pytest.approx([50, 60])) in lines(plot)
+    lower = study.history(trials, "NLL", maximise=False)
+    assert "the best is trial 0 with 50.00 %" in lower.finding
+    assert study.importances(pd.Series({"a": 0.2, "b": 0.8})).finding == "b 0.80; a 0.20."
+    assert study.importances(pd.Series(dtype=float)).finding == "Nothing was measured."

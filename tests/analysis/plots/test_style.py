@@ -1,0 +1,138 @@
+"""Figures as inline SVG: the same bytes each time, text as text, one set of ids, readable colours, no global settings touched."""
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import pytest
+
+from analysis.plots.style import MOST_LINES, MUTED, PALETTE, Plot, drawing, finish, log_scale, look, looks, panel, short
+
+HOSTILE = '<script>alert(1)</script> $x_1$ id="a" url(#b) #1f2328 --> &amp;'
+
+
+def plot(name: str = "one", label: str = "an arm") -> Plot:
+    with drawing():
+        figure, axes = panel()
+        axes.plot([1, 2, 3], [3, 1, 2], label=label, color=look(1).colour, marker="s")
+        axes.fill_between([1, 2, 3], [2, 0, 1], [4, 2, 3], color=look(1).colour, alpha=0.2)
+        finish(axes)
+    return Plot(name, f"Title of {label}", f"It shows {label}.", figure)
+
+
+def texts(svg: str) -> list[str]:
+    return ["".join(node.itertext()) for node in ET.fromstring(svg).iter() if node.tag.endswith("}text")]
+
+
+def test_the_same_figure_gives_the_same_text_and_nothing_of_the_day():
+    first, second = plot().svg(), plot().svg()
+    assert first == second
+    assert "metadata" not in first
+    assert "<!--" not in first
+    assert "<style" not in first  # it would style the page around it
+
+
+def test_the_text_alternative_is_there():
+    root = ET.fromstring(plot(label=HOSTILE).svg())
+    assert root.get("role") == "img"
+    named = {node.get("id"): node.text for node in root if node.get("id")}
+    title, description = root.get("aria-labelledby").split()
+    assert named[title] == f"Title of {HOSTILE}"
+    assert named[description] == f"It shows {HOSTILE}."
+
+
+def test_labels_are_shown_as_they_are():
+    svg = plot(label=HOSTILE).svg()
+    assert HOSTILE in texts(svg)
+    assert "<script" not in svg
+
+
+def test_ids_of_two_figures_do_not_meet_and_references_lead_somewhere():
+    svgs = plot("one").svg(), plot("two").svg()
+    ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in svgs]
+    assert ids[0] & ids[1] == set()
+    for svg, own in zip(svgs, ids, strict=True):
+        used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg))
+        assert used
+        assert {first or second for first, second in used} <= own
+
+
+def test_every_colour_is_the_pages_to_choose():
+    assert re.findall(r"#[0-9a-fA-F]{6}\b", plot().svg()) == []
+
+
+def test_drawing_changes_no_setting_of_the_caller():
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"font.size": 31, "axes.grid": False}):
+        inside = dict(mpl.rcParams)
+        svg = plot().svg()
+        plot()._repr_png_()
+        assert dict(mpl.rcParams) == inside
+    assert dict(mpl.rcParams) == before
+    assert svg == plot().svg()  # nor does the caller's style reach the figure
+
+
+def test_importing_the_plots_sets_nothing_up():
+    code = "import matplotlib as mpl; before = dict(mpl.rcParams); import analysis.plots; print(dict(mpl.rcParams) == before)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["True"]
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of WCAG 2.2."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_by_hand():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_lines_and_text_can_be_read_on_the_page(mode):
+    card = PALETTE["card"][mode]
+    for name, colours in PALETTE.items():
+        if name.startswith("series-"):
+            assert contrast(colours[mode], card) >= 3, name  # WCAG 1.4.11, graphics
+    for name in ("ink", "muted"):
+        assert contrast(PALETTE[name][mode], card) >= 4.5, name  # WCAG 1.4.3, text
+
+
+def test_arms_differ_in_more_than_colour():
+    every = [look(index) for index in range(MOST_LINES)]
+    for what in ("colour", "dashes", "marker"):
+        assert len({str(getattr(one, what)) for one in every}) == MOST_LINES
+    assert look(MOST_LINES).colour == MUTED
+    assert looks(["a", "b"])["b"] == look(1)
+
+
+def test_light_colours_are_told_apart_in_the_svg():
+    """Each colour is replaced by its name, so two names may not share one."""
+    light = [pair[0] for pair in PALETTE.values()]
+    assert len(set(light)) == len(light)
+
+
+def test_a_long_name_keeps_its_ends():
+    assert short("abc") == "abc"
+    assert len(short("a" * 50 + "z")) == 34
+    assert short("a" * 50 + "z").endswith("z")
+
+
+@pytest.mark.parametrize("bounds", [(0.002, 0.011), (0.02, 0.06), (1e-6, 10)])
+def test_logarithmic_ticks_are_plain_numbers(bounds):
+    with drawing():
+        figure, axes = panel()
+        axes.plot(bounds, [0, 1])
+        log_scale(axes.xaxis)
+    svg = Plot("log", "t", "d", figure).svg()
+    numbers = [text for text in texts(svg) if re.fullmatch(r"[\d.e+-]+", text)]
+    assert "$" not in svg
+    assert len([text for text in numbers if bounds[0] <= float(text) <= bounds[1]]) >= 2

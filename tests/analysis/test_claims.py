@@ -1,0 +1,309 @@
+"""Verdicts: the words of the design, on sweeps of which the truth is known, and all that stands beside them."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis.claims import VERDICT_COLUMNS, beside_table, decide, judge, read_claims, verdict_table
+from analysis.claims_file import Claim, Metric
+from analysis.curves import curves
+from analysis.measures import censored, difference, effect, pair_differences, values
+from analysis.statistics import holm
+from analysis.sweep import read_sweep
+from analysis.testing import NOTE_ARMS, Truth, simulate_sweep, write_run
+from joyful.results import InputError
+
+SPEED, STABILITY, _, LOSS, F1 = read_claims()
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+# The four words, written out from the design's sentences: claim of 10 to 20
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (10, 15, ("supported", "")),
+        (12, 30, ("supported", "")),
+        (20, 30, ("supported", "")),
+        (21, 30, ("supported", "more than claimed")),
+        (1, 9.9, ("contradicted", "real but smaller")),
+        (-5, -1, ("contradicted", "reversed")),
+        (-5, 5, ("contradicted", "smaller than claimed, direction not established")),
+        (5, 15, ("inconclusive", "direction established")),
+        (9.9, 30, ("inconclusive", "direction established")),
+        (-5, 10, ("inconclusive", "direction not established")),
+        (math.nan, math.nan, ("not testable", "there is no interval")),
+    ],
+)
+def test_the_four_words(low: float, high: float, expected: tuple[str, str]) -> None:
+    assert decide(low, high, 10, 20) == expected
+
+
+# From runs to differences to per cent
+
+
+def claim(unit: str, direction: str, measure: str = "final") -> tuple[Claim, Metric]:
+    metric = Metric(measure, "dev", "x")
+    return Claim("c", "", (metric,), 10, 20, unit, direction), metric
+
+
+@pytest.mark.parametrize(
+    ("unit", "direction", "measure", "new", "base", "expected"),
+    [
+        ("percent", "increase", "time_to_target", 4, 5, 25),  # speed: T_base / T_new - 1
+        ("percent", "decrease", "time_to_target", 5, 4, 20),  # speed: 1 - T_base / T_new
+        ("percent", "increase", "spread", 0.6, 1.0, 40),  # stability: 1 - s_new / s_base
+        ("percent", "decrease", "spread", 1.5, 1.0, 50),
+        ("percent", "decrease", "final", 0.9, 1.0, 10),  # a loss: 1 - new / base
+        ("percent", "increase", "final", 1.1, 1.0, 10),
+        ("points", "increase", "best", 0.615, 0.6, 1.5),
+        ("points", "decrease", "best", 0.6, 0.615, 1.5),
+        ("points", "increase", "drawdown", 0.01, 0.02, 1.0),
+    ],
+)
+def test_effects_by_hand(unit: str, direction: str, measure: str, new: float, base: float, expected: float) -> None:
+    question = claim(unit, direction, measure)
+    d = pair_differences(pd.Series([new]), pd.Series([base]), *question).iloc[0]
+    assert d > 0
+    assert effect(d, *question) == pytest.approx(expected)
+    assert difference(expected, *question) == pytest.approx(d)
+    assert effect(-1e9, *question) < effect(0, *question) == 0
+
+
+def test_the_mean_is_geometric() -> None:
+    """exp(mean ln(T_base / T_new)) - 1: halving and doubling are nothing, whatever the epochs."""
+    d = pair_differences(
+        pd.Series([2.0, 40.0]), pd.Series([4.0, 20.0]), *claim("percent", "increase", "time_to_target")
+    )
+    assert d.mean() == pytest.approx(0)
+
+
+def test_pairs_without_a_positive_value_are_nan() -> None:
+    new, base = pd.Series({1: 0.0, 2: 1.0, 3: np.nan, 5: 1.0}), pd.Series({1: 1.0, 2: 2.0, 3: 1.0, 4: 1.0})
+    d = pair_differences(new, base, *claim("percent", "decrease"))
+    assert d.isna().to_dict() == {1: True, 2: False, 3: True}
+    assert pair_differences(new, base, *claim("points", "increase"))[1] == -100
+
+
+# On sweeps
+
+
+@pytest.fixture(scope="module")
+def note(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("note")
+    simulate_sweep(folder, seeds=range(1, 9), epochs=15)
+    return folder
+
+
+def test_verdicts_of_the_notes_arms(note: Path) -> None:
+    sweep = read_sweep(note)
+    verdicts = judge(sweep, read_claims(), rng=rng())
+    table = verdict_table(verdicts)
+    assert tuple(table.columns) == VERDICT_COLUMNS
+    assert table["claim"].tolist() == [
+        "convergence_speed", "convergence_stability", "training_stability", *["training_loss"] * 4, "f1",
+    ]  # fmt: skip
+    assert (table["n_pairs"] == 8).all()
+    assert set(table["verdict"]) <= {"supported", "contradicted", "inconclusive", "not testable"}
+    known = table["estimate"].notna()
+    assert ((table["low"] <= table["estimate"]) & (table["estimate"] <= table["high"]))[known].all()
+    # the simulated train NLL of the second arm tends to 0.85 of the first's, its MAE to √0.85: "10 to 20 % lower" holds and not
+    by_metric = table.set_index("metric")
+    assert by_metric.loc["final train nll", ["verdict", "detail"]].tolist() == ["supported", ""]
+    assert by_metric.loc["final train nll", "estimate"] == pytest.approx(15, abs=2)
+    assert by_metric.loc["final train recon_mae", ["verdict", "detail"]].tolist() == [
+        "contradicted",
+        "real but smaller",
+    ]
+    assert table["p_holm"].dropna().tolist() == pytest.approx(holm(table["p_zero"].dropna()).tolist())
+
+
+def test_the_decision_is_scipys_paired_t(note: Path) -> None:
+    sweep = read_sweep(note)
+    (verdict,) = judge(sweep, [F1], rng=rng())
+    best = curves(sweep).max(axis=1)
+    new, base = best.loc["smoothl1 0.03"], best.loc["mse 0.05"]
+    expected = stats.ttest_rel(100 * new, 100 * base).confidence_interval(0.95)
+    assert (verdict.low, verdict.high) == pytest.approx(tuple(expected))
+    assert verdict.pairs.to_dict() == pytest.approx((100 * (new - base)).to_dict())
+    assert verdict.bootstrap is None  # 8 pairs: too few
+    assert verdict.better is not None
+    assert verdict.better.estimate == ((new > base).sum()) / 8
+
+
+def test_the_trained_total_is_not_testable_and_the_reason_is_the_unit(note: Path) -> None:
+    row = verdict_table(judge(read_sweep(note), [LOSS], rng=rng())).set_index("metric").loc["final train loss_total"]
+    assert row["verdict"] == "not testable"
+    assert "SmoothL1 is half of MSE near zero" in row["detail"]
+    assert "weights.encoder_loss_weight 0.03 against 0.05" in row["detail"]
+    assert row[["estimate", "low", "high", "p_zero", "p_holm", "minimum_detectable"]].isna().all()
+
+
+def test_the_trained_total_of_arms_with_equal_losses_is_testable(tmp_path: Path) -> None:
+    arms = [Truth({"optimizer.learning_rate": lr}) for lr in (0.001, 0.002)]
+    simulate_sweep(tmp_path, arms, seeds=range(6), epochs=6)
+    free = replace(LOSS, factors=())
+    table = verdict_table(judge(read_sweep(tmp_path), [free], rng=rng())).set_index("metric")
+    assert table.loc["final train loss_total", "verdict"] == "contradicted"
+    assert abs(table.loc["final train loss_total", "estimate"]) < 2
+
+
+def test_a_claim_says_nothing_of_arms_that_differ_in_more(tmp_path: Path) -> None:
+    arms = [NOTE_ARMS[0], replace(NOTE_ARMS[1], overrides={**NOTE_ARMS[1].overrides, "optimizer.learning_rate": 0.01})]
+    simulate_sweep(tmp_path, arms, seeds=range(6), epochs=5)
+    verdicts = judge(read_sweep(tmp_path), read_claims(), rng=rng())
+    assert {verdict.verdict for verdict in verdicts} == {"not testable"}
+    assert verdicts[0].detail == (
+        "the claim is about loss and weights.encoder_loss_weight, and the arms differ in optimizer.learning_rate (0.01, "
+        "baseline 0.001) too"
+    )
+
+
+def test_runs_that_do_not_record_the_claims_factors_are_judged(tmp_path: Path) -> None:
+    """Curves of another trainer: nothing says what the arms differ in but their names."""
+    simulate_sweep(tmp_path, seeds=range(6), epochs=5, calibration=())
+    for path in tmp_path.glob("*/run.json"):
+        info = json.loads(path.read_text())
+        path.write_text(
+            json.dumps(info | {"choices": {"arm": info["choices"]["loss"]}, "config": {"seed": info["seed"]}})
+        )
+    sweep = read_sweep(tmp_path)
+    assert [arm.name for arm in sweep.arms] == ["mse", "smoothl1"]
+    assert "not testable" not in {v.verdict for v in judge(sweep, read_claims(), rng=rng())}
+
+
+def test_fewer_than_six_pairs(tmp_path: Path) -> None:
+    simulate_sweep(tmp_path, seeds=range(1, 6), epochs=5)
+    for verdict in judge(read_sweep(tmp_path), [SPEED, F1], rng=rng()):
+        assert (verdict.verdict, verdict.detail) == ("not testable", "5 pairs, at least 6 are needed")
+        assert verdict.n_pairs == 5
+        assert not math.isnan(verdict.estimate)
+        assert math.isnan(verdict.p_holm)
+
+
+def dev_run(folder: Path, loss: str, seed: int, dev: list[float], role: str = "comparison") -> None:
+    epochs = [float(e + 1) for e in range(len(dev))]
+    columns = {"step": [int(e) for e in epochs], "epoch": epochs, "split": ["dev"] * len(dev), "f1_weighted": dev}
+    write_run(folder, columns, {"loss": loss, "role": role, "training.epochs": len(dev)}, seed=seed)
+
+
+@pytest.mark.parametrize(("never", "verdict"), [(3, "supported"), (4, "not testable")])
+def test_over_half_of_the_times_censored(tmp_path: Path, never: int, verdict: str) -> None:
+    for seed in range(6):
+        dev_run(tmp_path / f"a{seed}", "mse", seed, [0.1, 0.2, 0.3, 0.4 if seed < never else 0.6])
+        dev_run(tmp_path / f"b{seed}", "smoothl1", seed, [0.1, 0.6, 0.2, 0.2])
+    sweep = read_sweep(tmp_path, columns=["f1_weighted", "nll"])
+    (one,) = judge(sweep, [SPEED], "dev_f1=0.5", rng=rng())
+    assert one.verdict == verdict
+    assert one.estimate == pytest.approx(100)  # min(T, budget) = 4 against 2 in every pair
+    assert one.low == pytest.approx(one.high)
+    if verdict == "not testable":
+        assert one.detail == "over half of the times are censored at the budget: 4 of 6 of 'mse'"
+    rates = {b.arm: b.estimate for b in one.beside if b.name == "runs that reach the target"}
+    assert rates == pytest.approx({"mse": 100 * (6 - never) / 6, "smoothl1": 100})
+
+
+def test_pairs_without_a_value_are_counted_and_said(tmp_path: Path) -> None:
+    for seed in range(7):
+        dev_run(tmp_path / f"a{seed}", "mse", seed, [0.1, 0.2, 0.1, 0.3])
+        dev_run(tmp_path / f"b{seed}", "smoothl1", seed, [0.2] * 4 if seed == 0 else [0.1, 0.2, 0.15, 0.3])
+    (one,) = judge(read_sweep(tmp_path, columns=["f1_weighted", "nll"]), [STABILITY], rng=rng())
+    assert one.n_pairs == 6
+    assert one.note == "1 of 7 pairs have not a positive value in both runs and are left out."
+
+
+def test_a_metric_that_was_never_measured_is_not_testable(tmp_path: Path) -> None:
+    for seed in range(6):
+        for loss in ("mse", "smoothl1"):
+            dev_run(tmp_path / f"{loss}{seed}", loss, seed, [0.1, 0.2])
+    sweep = read_sweep(tmp_path)
+    table = verdict_table(judge(sweep, [LOSS], rng=rng()))
+    assert set(table["verdict"]) == {"not testable"}
+    assert table.loc[0, "detail"] == "0 pairs, at least 6 are needed"
+    with pytest.raises(InputError, match="read without the column 'recon_mse'"):
+        judge(read_sweep(tmp_path, columns=["nll"]), [LOSS], rng=rng())
+
+
+def test_several_arms_are_one_family(tmp_path: Path) -> None:
+    arms = [Truth({"loss": "mse", "weights.encoder_loss_weight": w}) for w in (0.05, 0.01, 0.1)]
+    simulate_sweep(tmp_path, arms, seeds=range(6), epochs=20)
+    verdicts = judge(read_sweep(tmp_path), [SPEED, F1], rng=rng())
+    table = verdict_table(verdicts)
+    assert list(table.columns) == [*VERDICT_COLUMNS, "arm"]
+    assert table["arm"].tolist() == ["encoder 0.01"] * 2 + ["encoder 0.1"] * 2
+    assert table["p_holm"].tolist() == pytest.approx(holm(table["p_zero"]).tolist())
+
+
+def test_one_arm_or_none_has_nothing_to_judge(tmp_path: Path) -> None:
+    assert judge(read_sweep(tmp_path), read_claims(), rng=rng()) == []
+    dev_run(tmp_path / "a", "mse", 1, [0.1, 0.2])
+    assert judge(read_sweep(tmp_path), read_claims(), rng=rng()) == []
+    empty = verdict_table([])
+    assert tuple(empty.columns) == VERDICT_COLUMNS
+    assert len(beside_table([])) == 0
+
+
+def test_the_bootstrap_comes_with_twenty_pairs_and_the_answer_repeats(tmp_path: Path) -> None:
+    simulate_sweep(tmp_path, seeds=range(21), epochs=4, evaluations_per_epoch=1)
+    sweep = read_sweep(tmp_path)
+    first, second = (judge(sweep, [F1], rng=rng())[0] for _ in range(2))
+    assert first.bootstrap is not None
+    assert first.bootstrap == second.bootstrap
+    assert first.p_zero == second.p_zero  # 21 pairs: drawn
+    assert first.bootstrap[0] < first.estimate < first.bootstrap[1]
+
+
+def test_what_the_pairs_could_have_shown(note: Path) -> None:
+    """minimum_detectable and pairs_to_see are two sides of one question; pairs_needed asks for the verdict."""
+    (verdict,) = judge(read_sweep(note), [F1], rng=rng())
+    assert verdict.pairs_to_see is not None
+    assert verdict.pairs_needed is not None
+    assert (verdict.minimum_detectable <= F1.lower) == (verdict.pairs_to_see <= verdict.n_pairs)
+    assert verdict.pairs_needed > verdict.pairs_to_see  # half a point from the edge, against one from zero
+    endless = replace(F1, upper=math.inf)
+    assert judge(read_sweep(note), [endless], rng=rng())[0].pairs_needed is None
+
+
+def test_beside(note: Path) -> None:
+    sweep = read_sweep(note)
+    table = beside_table(judge(sweep, read_claims(), rng=rng()))
+    names = table.groupby("claim", sort=False)["name"].unique().map(list).to_dict()
+    assert names == {
+        "convergence_speed": [
+            "runs that reach the target", "speed in wall seconds to the target", "best dev nll, lower",
+            "area under dev f1_weighted, higher",
+        ],
+        "convergence_stability": [
+            "largest drawdown of dev f1_weighted, smaller", "standard deviation over seeds of best dev f1_weighted",
+        ],
+        "training_stability": [
+            "largest drawdown of train nll", "standard deviation over seeds of final train nll",
+        ],
+        "f1": ["test f1_weighted at the best dev epoch"],
+    }  # fmt: skip
+    test = table.set_index("name").loc["test f1_weighted at the best dev epoch"]
+    at = values(sweep, Metric("at_best_dev", "test", "f1_weighted"))
+    assert test["estimate"] == pytest.approx(100 * (at.loc["smoothl1 0.03"] - at.loc["mse 0.05"]).mean())
+    assert (table["low"] <= table["estimate"]).all()
+
+
+def test_the_target_may_be_of_another_column(tmp_path: Path) -> None:
+    simulate_sweep(tmp_path, seeds=range(6), epochs=8)
+    sweep = read_sweep(tmp_path)
+    metric = Metric("time_to_target", "dev", "accuracy")
+    by_accuracy = replace(SPEED, metrics=(metric,))
+    given = judge(sweep, [by_accuracy], "dev_accuracy=0.3", rng=rng())[0]
+    other = judge(sweep, [by_accuracy], "dev_f1=0.3", rng=rng())[0]  # of F1 alone: accuracy has its own
+    own = judge(sweep, [by_accuracy], rng=rng())[0]
+    assert other.pairs.to_dict() == own.pairs.to_dict() != given.pairs.to_dict()
+    assert censored(sweep, metric, None).all()

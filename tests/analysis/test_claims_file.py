@@ -1,0 +1,131 @@
+"""Claims files: the note's own, and every mistake that a user can make named with its place."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from analysis.claims_file import BASIC_OPTIMIZATION, MEASURES, parse_claims, read_claims
+from joyful.results import InputError
+
+GOOD = {
+    "factors": ["loss"],
+    "claims": [
+        {
+            "claim": "f1",
+            "says": "F1 is higher.",
+            "metrics": [{"measure": "best", "split": "dev", "of": "f1_weighted"}],
+            "range": [1, 2],
+            "unit": "points",
+            "direction": "increase",
+        }
+    ],
+}
+
+
+def test_the_notes_five_claims() -> None:
+    claims = read_claims()
+    assert [(c.name, c.lower, c.upper, c.unit, c.direction) for c in claims] == [
+        ("convergence_speed", 15, 25, "percent", "increase"),
+        ("convergence_stability", 30, 40, "percent", "increase"),
+        ("training_stability", 25, 35, "percent", "increase"),
+        ("training_loss", 10, 20, "percent", "decrease"),
+        ("f1", 1, 2, "points", "increase"),
+    ]
+    assert [metric.label for metric in claims[3].metrics] == [
+        "final train nll", "final train recon_mse", "final train recon_mae", "final train loss_total",
+    ]  # fmt: skip
+    assert claims[0].metrics[0].label == "epochs to the target of dev f1_weighted"
+    assert {claim.factors for claim in claims} == {("loss", "weights.encoder_loss_weight")}
+    assert all(claim.says.endswith(".") for claim in claims)
+    assert BASIC_OPTIMIZATION.name == "basic_optimization.yaml"
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    text = """
+claims:
+  - claim: floor
+    metrics: [{measure: area, split: dev, of: bleu}]
+    range: [5, .inf]
+    unit: percent
+    direction: increase
+    factors: [optimizer]
+"""
+    (tmp_path / "mine.yaml").write_text(text)
+    (claim,) = read_claims(tmp_path / "mine.yaml")
+    assert math.isinf(claim.upper)
+    assert claim.factors == ("optimizer",)
+    assert claim.says == "floor: increase by 5 to inf percent"
+
+
+def change(place: str, value: object) -> dict:
+    content = copy.deepcopy(GOOD)
+    *path, last = place.split(".")
+    node: object = content
+    for part in path:
+        node = node[int(part) if part.isdigit() else part]  # type: ignore[index]
+    if value is None:
+        del node[last]  # type: ignore[attr-defined]
+    else:
+        node[int(last) if last.isdigit() else last] = value  # type: ignore[index]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], r"the file: expected a mapping with claims, got \[\]"),
+        (None, "the file: expected a mapping"),
+        (change("claims", []), r"claims: expected a list of claims, got \[\]"),
+        (change("claims", {"a": 1}), "claims: expected a list"),
+        (change("factor", ["loss"]), "the file: expected claims and, optional, factors; missing: none, unknown: factor"),
+        (change("factors", "loss"), r"factors: expected a list of groups and settings such as \[loss\], got 'loss'"),
+        (change("claims.0.range", None), r"claims\[0\]: expected .* missing: range"),
+        (change("claims.0.margin", 1), r"claims\[0\]: .* unknown: margin"),
+        (change("claims.0.claim", "f 1"), r"claims\[0\].claim: expected a name of letters, digits and _, got 'f 1'"),
+        (change("claims.0.range", [2, 1]), r"claims\[0\] \(f1\).range: expected \[lower, upper\]"),
+        (change("claims.0.range", [1]), "expected .lower, upper."),
+        (change("claims.0.range", [True, 2]), "expected .lower, upper."),
+        (change("claims.0.range", [math.nan, 2]), "expected .lower, upper."),
+        (change("claims.0.unit", "percents"), "unit: expected one of percent, points, got 'percents'"),
+        (change("claims.0.direction", "up"), "direction: expected one of increase, decrease, got 'up'"),
+        (change("claims.0.metrics", "f1"), "metrics: expected a list, got 'f1'"),
+        (change("claims.0.metrics.0.measure", "last"), f"measure: expected one of {', '.join(MEASURES)}, got 'last'"),
+        (change("claims.0.metrics.0.of", "a b"), "of: expected a column of histories such as f1_weighted, got 'a b'"),
+        (change("claims.0.metrics.0.of", None), r"metrics\[0\]: expected .*missing: of"),
+        (change("claims.0.metrics.0.split", "test"), "nothing is chosen on the test split; set measure: at_best_dev"),
+        (change("claims.0.metrics.0.measure", "time_to_target"), "is a speed: expected unit percent and split dev"),
+        (change("claims.0.says", 7), "says: expected text, got 7"),
+        ({"claims": GOOD["claims"] * 2}, "two claims are called f1; give each a name of its own"),
+        (change("claims.0", GOOD["claims"][0] | {"unit": "percent", "direction": "decrease", "range": [90, 100]}),
+         r"less than 100 % for best dev f1_weighted, got 90 to 100"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(content: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_claims(content)
+
+
+def test_a_score_at_the_best_dev_epoch_may_be_of_the_test_split() -> None:
+    content = change("claims.0.metrics.0.measure", "at_best_dev")
+    content["claims"][0]["metrics"][0]["split"] = "test"
+    assert parse_claims(content)[0].metrics[0].label == "test f1_weighted at the best dev epoch"
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml: the claims file cannot be read \(No such file"):
+        read_claims(tmp_path / "none.yaml")
+    path = tmp_path / "claims.yaml"
+    for text, message in (
+        ("claims: [", "it is not YAML"),
+        ("claims: !!python/object/apply:os.system ['true']", "it is not YAML"),
+        ("claims: []", r"claims\.yaml: claims: expected a list"),
+        ("#" * (2**20 + 1), "at most 1048576 bytes"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_claims(path)
+    path.write_text(yaml.safe_dump(GOOD))
+    assert len(read_claims(path)) == 1

@@ -1,0 +1,95 @@
+"""Curves as matrices: NaN, areas and bands by hand and against SciPy."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis.curves import area, at_epoch, band, best_epoch, best_so_far, curves, final
+from analysis.sweep import read_sweep
+from analysis.testing import simulate_sweep
+from joyful.results import InputError
+
+NAN = math.nan
+
+
+def frame(rows: list[list[float]], epochs: list[float], arms: list[str] | None = None) -> pd.DataFrame:
+    arms = arms or ["a"] * len(rows)
+    index = pd.MultiIndex.from_tuples([(arm, number) for number, arm in enumerate(arms)], names=["arm", "seed"])
+    return pd.DataFrame(rows, index=index, columns=pd.Index(epochs, name="epoch"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("sweep")
+    simulate_sweep(path, seeds=(1, 2), epochs=3, evaluations_per_epoch=2)
+    return path
+
+
+def test_curves_are_the_histories(folder: Path) -> None:
+    sweep = read_sweep(folder)
+    dev = curves(sweep)
+    assert list(dev.columns) == [0.5, 1, 1.5, 2, 2.5, 3]
+    assert list(dev.index) == [("mse 0.05", 1), ("mse 0.05", 2), ("smoothl1 0.03", 1), ("smoothl1 0.03", 2)]
+    rows = sweep.frame.query("arm == 'smoothl1 0.03' and seed == 2 and split == 'dev'")
+    assert dev.loc[("smoothl1 0.03", 2)].tolist() == rows["f1_weighted"].tolist()
+    assert list(curves(sweep, whole=True).columns) == [1, 2, 3]
+    assert list(curves(sweep, "nll", "train").columns) == [1, 2, 3]
+    assert list(curves(sweep, role="calibration").index.get_level_values("seed")) == [9000, 9001, 9002]
+    with pytest.raises(InputError, match="read without the column 'lr'"):
+        curves(sweep, "lr")
+
+
+def test_no_runs_give_no_curves(tmp_path: Path) -> None:
+    dev = curves(read_sweep(tmp_path))
+    assert dev.empty
+    assert dev.index.names == ["arm", "seed"]
+    assert band(dev).empty
+    assert final(dev).empty
+
+
+def test_best_so_far_passes_over_what_is_missing() -> None:
+    rows = frame([[NAN, 0.2, 0.1, NAN, 0.3]], [1, 2, 3, 4, 5])
+    assert best_so_far(rows).iloc[0].tolist()[1:] == [0.2, 0.2, 0.2, 0.3]
+    assert math.isnan(best_so_far(rows).iloc[0, 0])
+    assert best_so_far(rows, higher_is_better=False).iloc[0].tolist()[1:] == [0.2, 0.1, 0.1, 0.1]
+
+
+def test_final_best_and_at() -> None:
+    rows = frame([[0.1, 0.3, 0.3], [NAN, NAN, NAN], [0.5, 0.4, NAN]], [1, 2, 3])
+    assert best_epoch(rows).tolist()[::2] == [2, 1]  # the first of equals
+    assert math.isnan(best_epoch(rows).iloc[1])
+    assert best_epoch(rows, higher_is_better=False).tolist()[::2] == [1, 2]
+    assert final(rows).tolist()[0] == 0.3
+    assert final(rows).isna().tolist() == [False, True, True]
+    other = frame([[1, 2, 3], [4, 5, 6], [7, 8, 9]], [1, 2, 3])
+    assert at_epoch(other, best_epoch(rows)).tolist()[::2] == [2, 7]
+    assert math.isnan(at_epoch(other, best_epoch(rows)).iloc[1])
+
+
+def test_area_by_hand() -> None:
+    # trapezoids over 0.5, 1, 3: (0 + 1)/2 · 0.5 + (1 + 3)/2 · 2 = 4.25 over 2.5 epochs
+    assert area(frame([[0, 1, 3]], [0.5, 1, 3])).tolist() == [pytest.approx(4.25 / 2.5)]
+    assert area(frame([[2, 2, 2], [2, NAN, 2]], [1, 2, 5])).iloc[0] == 2
+    assert area(frame([[2, NAN, 2]], [1, 2, 5])).isna().all()
+    assert area(frame([[2]], [1])).isna().all()
+
+
+def test_band_is_the_t_interval() -> None:
+    values = np.random.default_rng(0).normal(size=(5, 3))
+    values[0, 1] = NAN
+    shown = band(frame(values.tolist(), [1, 2, 3]))
+    for place in range(3):
+        known = values[~np.isnan(values[:, place]), place]
+        expected = stats.ttest_1samp(known, 0).confidence_interval(0.95)
+        row = shown.iloc[place]
+        assert (row["mean"], row["low"], row["high"], row["n"]) == pytest.approx((known.mean(), *expected, len(known)))
+    one = band(frame([[0.5]], [1]))
+    assert one["mean"].tolist() == [0.5]
+    assert one[["low", "high"]].isna().all(axis=None)
+    two = band(frame([[1.0], [2.0], [4.0]], [1], ["b", "b", "a"]))
+    assert two["arm"].tolist() == ["b", "a"]  # in the order of the matrix
+    assert two["n"].tolist() == [2, 1]

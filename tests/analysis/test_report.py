@@ -1,0 +1,352 @@
+"""The report from the command line: files, words, and one clear line for whatever cannot be reported."""
+
+import html.parser
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.claims import VERDICT_COLUMNS
+from analysis.importers.__main__ import main as import_curves
+from analysis.page import markdown
+from analysis.report import build, main
+from analysis.testing import NOTE_ARMS, Truth, history, simulate_sweep, write_run
+
+pytestmark = pytest.mark.xdist_group("report")  # one report for all of these tests
+
+ROOT = Path(__file__).resolve().parents[2]
+HOSTILE = '<script>alert("1")</script><img src=http://example.invalid/x> |$x_1$| `a` [b](http://example.invalid)'
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser makes of the page: tags, attributes, and the text outside of <style>."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._style = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._style = tag == "style"
+
+    def handle_endtag(self, tag):
+        self._style = False
+
+    def handle_data(self, data):
+        if not self._style:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words)).replace("\u00a0", " ")
+
+
+def told(sweep: Path, **options: str) -> str:
+    """The words of a report, without drawing its figures: Markdown has all of them."""
+    return re.sub(r"\\([\\`*_\[\]|~$])", r"\1", markdown.render(build(sweep, **options)[1]))
+
+
+def report(sweep: Path, *options: str) -> Page:
+    assert main([str(sweep), *options]) == 0
+    return Page((sweep / "report" / "index.html").read_text())
+
+
+@pytest.fixture(scope="module")
+def note(tmp_path_factory) -> Path:
+    """The note's two arms, eight pairs, as the note says they are."""
+    folder = tmp_path_factory.mktemp("sweeps") / "note"
+    simulate_sweep(folder, NOTE_ARMS, range(1, 9), epochs=12)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(note) -> Page:
+    return report(note)
+
+
+def test_the_files_beside_the_page(note, page):
+    folder = note / "report"
+    verdicts = pd.read_csv(folder / "verdicts.csv")
+    assert tuple(verdicts.columns) == VERDICT_COLUMNS
+    assert set(verdicts["claim"]) == {
+        "convergence_speed", "convergence_stability", "training_stability", "training_loss", "f1",
+    }  # fmt: skip
+    names = {path.stem for path in folder.glob("*.parquet")}
+    assert names == {
+        "runs", "left_out", "curves", "pairs", "beside", "scores", "survival", "reach", "felt", "places", "response",
+    }  # fmt: skip
+    scores = pd.read_parquet(folder / "scores.parquet")
+    assert len(scores) == 16
+    assert scores["dev_f1"].between(0.3, 1).all()  # files hold fractions
+    pairs = pd.read_parquet(folder / "pairs.parquet")
+    speed = pairs[pairs["claim"] == "convergence_speed"].set_index("seed")["effect"]
+    times = scores.set_index(["arm", "seed"])["epochs_to_target"]
+    by_hand = 100 * (times["mse 0.05"] / times["smoothl1 0.03"] - 1)
+    assert speed.to_dict() == pytest.approx(by_hand.to_dict())
+    assert not list(folder.glob(".*"))
+
+
+def test_first_on_the_page_is_what_was_compared(page):
+    start = page.text[: page.text.index("Verdict on every claim")]
+    assert (
+        "Two arms were compared, which differ in loss (mse → smoothl1) and weights.encoder_loss_weight (0.05 → 0.03)"
+        in start
+    )
+    assert "8 pairs of runs, 12 epochs each" in start
+    assert "95% of the median final dev weighted F1 of 3 calibration runs" in start
+    for title in ("What holds", "What could not be tested", "What could not have been seen"):
+        assert title in start
+    assert "SmoothL1 is half of MSE near zero" in start
+
+
+def test_every_claim_and_chapter_is_there(note, page):
+    verdicts = pd.read_csv(note / "report" / "verdicts.csv")
+    for word, number in verdicts["verdict"].value_counts().items():
+        assert f"{number} {word}" in page.text
+    ids = {attributes.get("id") for tag, attributes in page.tags if tag == "section"}
+    assert ids == {
+        "summary", "verdicts", "effects", "curves", "speed", "stability", "losses", "felt", "arms", "left-out", "method",
+    }  # fmt: skip
+    for tag, attributes in page.tags:
+        if tag == "a":
+            assert attributes["href"].removeprefix("#") in ids
+
+
+def test_every_figure_has_its_words(page):
+    figures = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(figures) >= 15
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for attributes in figures:
+        assert attributes["role"] == "img"
+        assert set(attributes["aria-labelledby"].split()) <= set(ids)
+    assert len([tag for tag, _ in page.tags if tag == "figcaption"]) == len(figures)
+    assert "Nothing was measured" not in page.text
+
+
+def test_the_page_asks_for_nothing_from_anywhere(page):
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "iframe", "object", "embed", "img"), tag
+        for name in ("src", "href", "srcset", "action"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:,")), (tag, value)
+            assert not any(key.startswith("on") for key in attributes)
+
+
+def test_the_same_sweep_gives_the_same_bytes(note, page, tmp_path):
+    copy = tmp_path / "elsewhere" / "note"
+    shutil.copytree(note, copy, ignore=shutil.ignore_patterns("report"))
+    report(copy)
+    for path in sorted((note / "report").iterdir()):
+        assert (copy / "report" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_no_place_of_this_machine_is_on_the_page(note, page):
+    for name in ("index.html", "report.md", "verdicts.csv"):
+        assert str(note.parent) not in (note / "report" / name).read_text()
+
+
+def test_markdown_has_the_same_words(note, page):
+    text = (note / "report" / "report.md").read_text()
+    assert text.startswith("# smoothl1 0.03 against mse 0.05\n")
+    assert "| claim | claimed | effect, 95 % interval | verdict |" in text
+    for block in text.split("\n\n"):
+        rows = [line for line in block.splitlines() if line.startswith("| ")]
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) <= 1, block
+
+
+def test_target_and_baseline_can_be_chosen(note):
+    text = told(note, baseline="loss=smoothl1 weights=basic", target="dev_f1=0.5")
+    assert text.startswith("# mse 0.05 against smoothl1 0.03\n")
+    assert "a dev weighted F1 of 50.00 %" in text
+
+
+def test_the_place_can_be_chosen_and_the_last_line_names_it(tmp_path, capsys):
+    simulate_sweep(tmp_path / "one", NOTE_ARMS[:1], range(1, 3), epochs=6)
+    assert main([str(tmp_path / "one"), "--out", str(tmp_path / "out")]) == 0
+    out, error = capsys.readouterr()
+    assert out.splitlines()[-1] == str(tmp_path / "out" / "index.html")
+    assert error == ""
+    assert not (tmp_path / "one" / "report").exists()
+    page = Page((tmp_path / "out" / "index.html").read_text())
+    assert "The sweep has one arm" in page.text
+    assert "With one arm nothing can be concluded" in page.text
+    assert pd.read_csv(tmp_path / "out" / "verdicts.csv").empty
+
+
+def test_another_question(note, tmp_path):
+    (tmp_path / "claims.yaml").write_text(
+        "claims:\n  - claim: macro\n    says: Macro F1 rises.\n    metrics: [{measure: best, split: dev, of: f1_macro}]\n"
+        "    range: [0.5, 3]\n    unit: points\n    direction: increase\n"
+    )
+    text = told(note, claims=tmp_path / "claims.yaml")
+    assert "Macro (best dev macro F1)" in text
+    assert "Convergence speed (" not in text
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"), [(1, "With one pair there is no spread"), (4, "Below 6 pairs no claim is judged")]
+)
+def test_few_seeds_get_a_page_that_says_what_cannot_be_concluded(tmp_path, pairs, words):
+    simulate_sweep(tmp_path / "few", NOTE_ARMS, range(1, pairs + 1), epochs=6)
+    findings, page = build(tmp_path / "few")
+    assert words in " ".join(page.unseen)
+    assert set(page.counts) == {"not testable"}
+    assert set(findings.verdict_table["verdict"]) == {"not testable"}
+
+
+def test_runs_that_cannot_be_used_are_counted_and_named(tmp_path):
+    simulate_sweep(tmp_path / "part", NOTE_ARMS, range(1, 4), epochs=6)
+    columns = history(NOTE_ARMS[0], 3, 4, np.random.default_rng(1), np.random.default_rng(2))
+    overrides = {
+        **NOTE_ARMS[0].overrides,
+        "training.epochs": 6,
+        "training.evaluations_per_epoch": 4,
+        "role": "comparison",
+    }
+    for seed, status in enumerate(("running", "interrupted", "pruned", "failed"), start=20):
+        write_run(tmp_path / "part" / status, columns, overrides, seed=seed, status=status, reason=HOSTILE)
+    path = tmp_path / "part" / "4" / "history.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    page = report(tmp_path / "part")
+    assert "5 runs of 13 left out (1 damaged, 1 failed, 1 interrupted, 1 pruned and 1 running)" in page.text
+    start = page.text.index("Runs left out", page.text.index("could not be used") - 200)
+    for word in (
+        "running",
+        "interrupted",
+        "pruned",
+        "failed",
+        "damaged",
+        "its digest is none that run.json vouches for",
+    ):
+        assert word in page.text[start:]
+    assert re.sub(r"\s+", " ", HOSTILE) in page.text
+    assert not {"script", "img"} & {tag for tag, _ in page.tags}
+
+
+def test_only_unfinished_runs(tmp_path):
+    columns = history(NOTE_ARMS[0], 3, 1, np.random.default_rng(1), np.random.default_rng(2))
+    write_run(tmp_path / "new" / "0", columns, {"training.epochs": 6}, status="running")
+    assert "left out (1 running)" in told(tmp_path / "new")
+
+
+def test_markup_in_names_is_text(tmp_path):
+    rows = [
+        f'"{arm.replace(chr(34), chr(34) * 2)}",{seed},{epoch},{split},{0.3 + 0.05 * epoch + 0.001 * seed},{1 / (epoch + seed)}'
+        for arm in ("plain", HOSTILE, "多=<b>", "=cmd|' /C calc'!A0", "‮txt\ttab")
+        for seed in range(1, 8)
+        for epoch in range(1, 7)
+        for split in ("train", "dev")
+    ]
+    (tmp_path / "curves.csv").write_text("\n".join(["arm,seed,epoch,split,f1_weighted,nll", *rows]))
+    assert import_curves(["csv", str(tmp_path / "curves.csv"), "--out", str(tmp_path / HOSTILE[:8])]) == 0
+    page = report(tmp_path / HOSTILE[:8], "--baseline", "arm=plain")
+    assert re.sub(r"\s+", " ", HOSTILE) in page.text
+    assert "多=<b>" in page.text
+    assert not {"script", "img", "b"} & {tag for tag, _ in page.tags}
+    markdown = (tmp_path / HOSTILE[:8] / "report" / "report.md").read_text()
+    assert "<script" not in markdown
+    assert not re.search(r"(?<!\\)\]\(http", markdown)
+    assert "http:" not in markdown
+
+
+def test_imported_curves_are_judged_where_they_can_be(tmp_path):
+    rows = [
+        f"{arm},{seed},{epoch},dev,{min(0.9, 0.1 * epoch * (1.3 if arm == 'new' else 1.0) + 0.003 * seed):.4f}"
+        for arm in ("old", "new")
+        for seed in range(1, 9)
+        for epoch in range(1, 9)
+    ]
+    (tmp_path / "curves.csv").write_text("\n".join(["arm,seed,epoch,split,f1_weighted", *rows]))
+    assert import_curves(["csv", str(tmp_path / "curves.csv"), "--out", str(tmp_path / "runs")]) == 0
+    findings, page = build(tmp_path / "runs", baseline="arm=old", target="dev_f1=0.6")
+    verdicts = findings.verdict_table.set_index("claim")
+    assert verdicts.loc["convergence_speed", "n_pairs"] == 8
+    assert verdicts.loc["convergence_speed", "verdict"] in ("supported", "inconclusive", "contradicted")
+    assert verdicts.loc["training_stability", "verdict"] == "not testable"  # no train rows were logged
+    assert page.title == "new against old"
+
+
+def test_a_grid_draws_response_curves_and_a_study_its_history(tmp_path):
+    import optuna
+
+    arms = [Truth({"loss": "mse", "weights.encoder_loss_weight": weight}) for weight in (0.05, 0.01, 0.1, 0.5)]
+    simulate_sweep(tmp_path / "grid", arms, range(1, 7), epochs=6)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'grid' / 'study.db'}", direction="maximize")
+    study.optimize(lambda trial: trial.suggest_float(HOSTILE, 0, 1), n_trials=8)
+    page = report(tmp_path / "grid")
+    figures = {attributes["id"] for tag, attributes in page.tags if tag == "figure"}
+    for measure in ("f1", "speed", "stability"):
+        assert f"figure-response-weights-encoder-loss-weight-{measure}" in figures
+    assert {"figure-study-history", "figure-study-importances"} <= figures
+    assert pd.read_parquet(tmp_path / "grid/report/trials.parquet")["number"].tolist() == list(range(8))
+
+
+def test_a_damaged_study_does_not_take_the_page_with_it(note, tmp_path):
+    shutil.copytree(note, tmp_path / "note", ignore=shutil.ignore_patterns("report"))
+    sqlite3.connect(tmp_path / "note" / "study.db").executescript("create table t (x); insert into t values (1);")
+    text = told(tmp_path / "note")
+    assert "The search (Optuna)" in text
+    assert "study.db" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--baseline", "loss=huber"], "huber"),
+        (["--baseline", "nonsense"], "nonsense"),
+        (["--baseline", "loss='mse"], "No closing quotation"),
+        (["--claims", "none.yaml"], "none.yaml"),
+        (["--target", "dev_f1=62"], "a fraction such as 0.62"),
+        (["--target", "test_f1=0.6"], "nothing is chosen on the test split"),
+        (["--target", "dev_typo=0.6"], "no run has a dev value of 'typo'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(note, tmp_path, capsys, options, message):
+    assert main([str(note), "--out", str(tmp_path / "out"), *options]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("analysis.report: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_such_folder_a_file_and_a_folder_without_runs(note, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    for name in ("none", "file", "empty"):
+        assert main([str(tmp_path / name)]) == 2
+        assert name in capsys.readouterr().err
+    (tmp_path / "claims.yaml").write_text("claims: [{]")
+    assert main([str(note), "--claims", str(tmp_path / "claims.yaml")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_refusing_disk_is_exit_code_one(note, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([str(note), "--out", str(tmp_path / "file" / "report")]) == 1
+    assert "choose another folder by --out" in capsys.readouterr().err
+
+
+def test_a_report_needs_no_torch(note, tmp_path):
+    """A laptop opens what a cluster trained; the last line says so of a whole run, and of the study's reader."""
+    code = (
+        "import sys; from analysis.report import main; import analysis.study; "
+        f"code = main([{str(note)!r}, '--out', {str(tmp_path / 'out')!r}]); print(code, 'torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.splitlines()[-1] == "0 False"
+    assert result.stderr == ""

@@ -1,0 +1,102 @@
+"""A study is read from a copy; what cannot be read becomes a sentence on the page."""
+
+import builtins
+
+import optuna
+import pytest
+
+from analysis.study import read_study
+
+
+@pytest.fixture
+def database(tmp_path):
+    """Twenty trials of a study whose objective depends on `weight` alone; trial 3 is pruned, trial 4 fails."""
+    path = tmp_path / "study.db"
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    study = optuna.create_study(
+        study_name="weights", storage=f"sqlite:///{path}", direction="maximize", sampler=sampler
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        weight = trial.suggest_float("weight", 0.01, 1.0)
+        trial.suggest_categorical("loss", ["mse", "smoothl1"])
+        trial.report(0.1, 0)
+        if trial.number == 3:
+            raise optuna.TrialPruned
+        if trial.number == 4:
+            raise RuntimeError
+        return 0.5 - (weight - 0.5) ** 2
+
+    study.optimize(objective, n_trials=20, catch=(RuntimeError,))
+    return path
+
+
+def test_trials_and_importances(database):
+    before = database.read_bytes()
+    study = read_study(database)
+    assert (study.name, study.maximise, study.note) == ("weights", True, "")
+    assert study.trials["number"].tolist() == list(range(20))
+    assert study.trials["state"].value_counts().to_dict() == {"complete": 18, "pruned": 1, "fail": 1}
+    assert study.trials["value"][3] == 0.1  # the last report of the pruned one
+    assert study.trials["parameters"][0].startswith("loss=")
+    assert study.importances["weight"] > study.importances["loss"]
+    assert study.importances.sum() == pytest.approx(1)
+    assert database.read_bytes() == before
+    assert [path.name for path in database.parent.iterdir()] == ["study.db"]
+
+
+def test_a_study_that_is_being_written(database):
+    optuna.load_study(study_name="weights", storage=f"sqlite:///{database}").ask()
+    assert read_study(database).trials["state"].iloc[-1] == "running"
+
+
+def test_the_largest_of_several_studies(database):
+    optuna.create_study(study_name="another", storage=f"sqlite:///{database}")
+    study = read_study(database)
+    assert study.name == "weights"
+    assert study.note == "study.db holds 2 studies; shown is the largest."
+
+
+def test_a_study_without_trials_and_one_with_two_objectives(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    optuna.create_study(study_name="one", storage=storage)
+    study = read_study(tmp_path / "study.db")
+    assert len(study.trials) == len(study.importances) == 0
+    assert "Importances cannot be computed yet" in study.note
+    optuna.delete_study(study_name="one", storage=storage)
+    assert read_study(tmp_path / "study.db").note == "study.db holds no study yet."
+    optuna.create_study(study_name="two", storage=storage, directions=["maximize", "minimize"])
+    assert "several objectives" in read_study(tmp_path / "study.db").note
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database" * 100, b"SQLite format 3\0" + bytes(5000)])
+def test_what_is_no_study_becomes_a_sentence(tmp_path, content):
+    (tmp_path / "study.db").write_bytes(content)
+    study = read_study(tmp_path / "study.db")
+    assert len(study.trials) == 0
+    assert study.note.startswith("study.db")
+
+
+def test_a_missing_file(tmp_path):
+    assert "could not be read" in read_study(tmp_path / "study.db").note
+
+
+def test_without_optuna_the_page_says_so(database, monkeypatch):
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name.split(".")[0] == "optuna":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    study = read_study(database)
+    assert len(study.trials) == 0
+    assert "Optuna is not installed" in study.note
+
+
+def test_optunas_log_level_is_put_back(database):
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    read_study(database)
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO
