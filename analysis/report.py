@@ -47,6 +47,12 @@ def build(
         raise InputError(f"--baseline {baseline!r}: {error}; write it as on the command line of run.py") from None
     read = read_claims(claims)
     wanted = None if target is None else parse_target(target)
+    timed = sorted({metric.of for claim in read for metric in claim.metrics if metric.speaks_of == "speed"})
+    if wanted is not None and timed and wanted.metric not in timed:
+        raise InputError(
+            f"--target {target}: the claims speak of the time to a dev {', '.join(timed)}, not {wanted.metric}; give a target "
+            "of that, or a claims file (--claims) that speaks of this"
+        )
     columns = [*REPORT_COLUMNS, *(metric.of for claim in read for metric in claim.metrics)]
     if wanted is not None:
         columns.append(wanted.metric)

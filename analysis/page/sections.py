@@ -89,7 +89,7 @@ def _effects(findings: Findings, arms: list[str]) -> Section | None:
     if not drawn:
         return None
     text = (
-        "Small marks are pairs, the diamond is their mean with its 95 % interval. The yellow band is the claimed range; the "
+        "Small marks are pairs, the diamond is their mean with its 95 % interval. The shaded band is the claimed range; the "
         "grey bar around zero holds the effects that this many pairs could not have been expected to show (80 % power).",
     )
     return Section("effects", "Paired differences", text, tuple(drawn))

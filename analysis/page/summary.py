@@ -105,7 +105,9 @@ def groups(findings: Findings) -> tuple[Group, ...]:
 def unseen(findings: Findings) -> tuple[str, ...]:
     """What this many pairs could not have shown, and what cannot be concluded at all."""
     sweep, told = findings.sweep, []
-    if not sweep.others:
+    if sweep.baseline is None:
+        told.append("Without a run of a comparison that can be used, nothing can be concluded: no claim was judged.")
+    elif not sweep.others:
         told.append(
             "With one arm nothing can be concluded about a difference: no claim was judged. Add a second arm with the same "
             "seeds to this folder, for example python run.py -m loss=smoothl1 weights=basic seed=1,2,3,4,5,6 with the same "
@@ -223,6 +225,7 @@ def _value(arm: Arm, factor: str) -> str:
 def _left_out(sweep: Sweep) -> str:
     if sweep.left_out.empty:
         return ""
-    numbers = sweep.left_out["status"].value_counts().sort_index()
-    kinds = listing([f"{n} {status}" for status, n in numbers.items()])
+    search = sweep.left_out["role"] == "search"
+    status = sweep.left_out["status"].where(~search, "of a search").replace("completed", "completed but not comparable")
+    kinds = listing([f"{n} {kind}" for kind, n in status.value_counts().sort_index().items()], 8)
     return f"{count(len(sweep.left_out), 'run')} of {len(sweep.runs)} left out ({kinds}); named below."

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from joyful.results.schema import column_order
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
 #: (name, folder, whether it has .hydra/) of a run.
 Item = tuple[str, str, bool]
@@ -92,10 +93,7 @@ def read_batches(items: Sequence[Item], columns: Sequence[str] | None, helpers: 
 def read_batch(items: Sequence[Item], columns: Sequence[str] | None, pool: ThreadPoolExecutor) -> Batch:
     """The runs of one batch; damaged ones have a `damage` and no rows."""
     read = list(pool.map(lambda item: read_run_folder(item[0], Path(item[1]), item[2], columns), items))
-    tables = [(header, table) for header, table in read if table is not None]
-    names = column_order({name for _, table in tables for name in table}) if tables else []
-    present = {name for _, table in tables for name in table}
-    return Batch([header for header, _ in read], {n: _gather(n, tables) for n in names if n in present})
+    return Batch([header for header, _ in read], _columns([table for _, table in read if table is not None]))
 
 
 def serve() -> None:
@@ -160,14 +158,26 @@ def _ended() -> bytes:
     raise EOFError("the helper ended")
 
 
-def _gather(name: str, tables: Sequence[tuple[RunHeader, Mapping[str, Any]]]) -> np.ndarray:
-    """One column of some runs, one after another; null as NaN, split as its place in SPLITS."""
+def _columns(tables: Sequence[pa.Table]) -> dict[str, np.ndarray]:
+    """The columns of some runs, one run after another, in file order; null as NaN, split as its place in SPLITS."""
     import pyarrow as pa
 
-    chunks: list[Any] = []
-    for header, table in tables:
-        column = table.get(name)
-        chunks += column.chunks if column is not None else [pa.nulls(header.rows, pa.float64())]
+    present = {name for table in tables for name in table.column_names}
+    if tables and all(table.schema.equals(tables[0].schema) for table in tables[1:]):
+        whole = pa.concat_tables(tables)  # the runs of a sweep have one schema: no look at each of their columns
+        chunks = {name: whole.column(name).chunks for name in present}
+    else:
+        chunks = {name: [] for name in present}
+        for table in tables:
+            has = set(table.column_names)
+            for name in present:
+                chunks[name] += table.column(name).chunks if name in has else [pa.nulls(table.num_rows, pa.float64())]
+    return {name: _array(name, chunks[name]) for name in column_order(present) if name in present}
+
+
+def _array(name: str, chunks: Sequence[Any]) -> np.ndarray:
+    import pyarrow as pa
+
     if name == "split":
         return _split_codes(chunks)
     return pa.chunked_array(chunks, type=pa.int64() if name == "step" else pa.float64()).to_numpy()

@@ -49,8 +49,8 @@ class RunHeader:
 
 def read_run_folder(
     name: str, folder: Path, hydra: bool, columns: Sequence[str] | None
-) -> tuple[RunHeader, dict[str, pa.ChunkedArray] | None]:
-    """The header and the columns of a run (None: no history yet); hydra: whether it has .hydra/. Raises nothing."""
+) -> tuple[RunHeader, pa.Table | None]:
+    """The header and the history of a run (None: there is none yet); hydra: whether it has .hydra/. Raises nothing."""
     try:
         return _read(name, folder, hydra, columns)
     except InputError as error:
@@ -59,9 +59,7 @@ def read_run_folder(
         return RunHeader(name, damage=f"it cannot be read: {error.strerror or error}"), None
 
 
-def _read(
-    name: str, folder: Path, hydra: bool, columns: Sequence[str] | None
-) -> tuple[RunHeader, dict[str, pa.ChunkedArray] | None]:
+def _read(name: str, folder: Path, hydra: bool, columns: Sequence[str] | None) -> tuple[RunHeader, pa.Table | None]:
     info, data = _read_files(folder)
     info = info or {}
     choices, config = info.get("choices"), info.get("config")
@@ -89,7 +87,7 @@ def _read(
     except InputError as error:
         raise InputError(f"{HISTORY}: {error}") from None
     header.rows = table.num_rows
-    return header, dict(zip(table.column_names, table.columns, strict=True))
+    return header, table
 
 
 def _read_files(folder: Path) -> tuple[dict[str, Any] | None, bytes | None]:

@@ -17,6 +17,7 @@ from analysis.importers.__main__ import main as import_curves
 from analysis.page import markdown
 from analysis.report import build, main
 from analysis.testing import NOTE_ARMS, Truth, history, simulate_sweep, write_run
+from joyful.results import InputError
 
 pytestmark = pytest.mark.xdist_group("report")  # one report for all of these tests
 
@@ -241,6 +242,24 @@ def test_only_unfinished_runs(tmp_path):
     assert "left out (1 running)" in told(tmp_path / "new")
 
 
+def test_a_search_without_a_comparison(tmp_path):
+    columns = history(NOTE_ARMS[0], 3, 1, np.random.default_rng(1), np.random.default_rng(2))
+    for seed in (5000, 5001):
+        write_run(tmp_path / "search" / str(seed), columns, {"training.epochs": 3, "role": "search"}, seed=seed)
+    text = told(tmp_path / "search")
+    assert "2 runs of 2 left out (2 of a search)" in text
+    assert "Without a run of a comparison that can be used, nothing can be concluded" in text
+
+
+def test_a_target_that_no_run_has(note, tmp_path):
+    (tmp_path / "claims.yaml").write_text(
+        "claims:\n  - claim: speed\n    says: Faster.\n    metrics: [{measure: time_to_target, split: dev, of: typo}]\n"
+        "    range: [15, 25]\n    unit: percent\n    direction: increase\n"
+    )
+    with pytest.raises(InputError, match="no run has a dev value of 'typo'"):
+        build(note, claims=tmp_path / "claims.yaml", target="dev_typo=0.6")
+
+
 def test_markup_in_names_is_text(tmp_path):
     rows = [
         f'"{arm.replace(chr(34), chr(34) * 2)}",{seed},{epoch},{split},{0.3 + 0.05 * epoch + 0.001 * seed},{1 / (epoch + seed)}'
@@ -311,7 +330,7 @@ def test_a_damaged_study_does_not_take_the_page_with_it(note, tmp_path):
         (["--claims", "none.yaml"], "none.yaml"),
         (["--target", "dev_f1=62"], "a fraction such as 0.62"),
         (["--target", "test_f1=0.6"], "nothing is chosen on the test split"),
-        (["--target", "dev_typo=0.6"], "no run has a dev value of 'typo'"),
+        (["--target", "dev_nll=0.6"], "the claims speak of the time to a dev f1_weighted, not nll"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(note, tmp_path, capsys, options, message):
