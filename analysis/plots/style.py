@@ -180,7 +180,7 @@ def finish(axes: Axes, *, labels: bool = True) -> None:
     ticks = axes.yaxis.get_major_formatter().format_ticks(list(axes.yaxis.get_major_locator()())) if labels else []
     left = 0.34 + 0.076 * max(map(len, ticks), default=0) if labels else 0.06
     top = 0.1 + (0.06 + 0.185 * rows if rows else 0.0)
-    figure.subplots_adjust(left=left / width, right=1 - 0.1 / width, bottom=0.47 / height, top=1 - top / height)
+    figure.subplots_adjust(left=left / width, right=1 - 0.18 / width, bottom=0.47 / height, top=1 - top / height)
 
 
 def short(name: str, longest: int = LONGEST_LABEL) -> str:
