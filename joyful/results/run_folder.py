@@ -69,7 +69,8 @@ class RunFolder:
                 f"{folder} already holds a run; go on with it by resume={folder}, or choose another folder"
             )
         filled = dict(header)
-        filled.setdefault("git", git_state(Path(__file__).parent))
+        if "git" not in filled:  # (asking git takes a process)
+            filled["git"] = git_state(Path(__file__).parent)
         filled.setdefault("versions", versions())
         filled.setdefault("started", datetime.now(UTC).isoformat(timespec="seconds"))
         filled.setdefault("host", socket.gethostname())
