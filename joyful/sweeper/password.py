@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 
 from hydra.core.hydra_config import HydraConfig
@@ -17,20 +16,19 @@ VARIABLE = "PGPASSWORD"
 _STORAGE = "hydra.sweeper.storage"
 
 
-def hidden(config: DictConfig, url: URL) -> DictConfig:
-    """The configuration with the database's address as it may be written down: trials keep a copy, some launchers pickle it."""
+def hide(config: DictConfig, url: URL) -> None:
+    """Write the database's address into Hydra's composed configuration as it may be written down: trials keep a copy of it, and
+    some launchers pickle it. It is changed where it stands, since Hydra's loader holds it too, in its cache."""
     if url.password is None:
-        return config
-    result = copy.deepcopy(config)
-    hide_in(result, without_password(url))
-    overrides = [str(item) for item in result.hydra.overrides.hydra]
-    with read_write(result.hydra), open_dict(result.hydra):
-        result.hydra.overrides.hydra = [
-            f"{_STORAGE}='{without_password(url)}'" if item.lstrip("+").split("=")[0] == _STORAGE else item
-            for item in overrides
+        return
+    address = without_password(url)
+    hide_in(config, address)
+    overrides = [str(item) for item in config.hydra.overrides.hydra]
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.overrides.hydra = [
+            f"{_STORAGE}='{address}'" if item.lstrip("+").split("=")[0] == _STORAGE else item for item in overrides
         ]
-    HydraConfig.instance().set_config(result)  # launchers pickle this one too
-    return result
+    HydraConfig.instance().set_config(config)
 
 
 def hide_in(config: DictConfig, address: str | None) -> None:

@@ -92,9 +92,10 @@ def prepare(
         sampler_for = sampler_factory(build, seed, reseed=build.kind is not optuna.samplers.QMCSampler)
     address = password.address_for_workers(url, str(config.hydra.launcher._target_))
     saved = None if checked.storage is None else without_password(url)
+    password.hide(config, url)
     task = WorkerTask(
         HydraContext(hydra_context.config_loader, hydra_context.callbacks, hydra_context.execution_whitelist),
-        password.hidden(config, url), checked.model_copy(update={"storage": saved}), plan, address, name, study_id, "",
+        config, checked.model_copy(update={"storage": saved}), plan, address, name, study_id, "",
         sampler_for, pruner_,
     )  # fmt: skip
     with _alone(registry, checked.lease_seconds):
