@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from omegaconf import OmegaConf
 from joyful import results
 from joyful.records import InputError
 from joyful.results import RunFolder, arm_columns, load, tables
-from joyful.results.arms import differences, flatten
 from joyful.results.yaml_text import parse_yaml
 
 HEADER = {
@@ -266,60 +264,6 @@ def test_versions() -> None:
     assert results.versions()["numpy"] == np.__version__
 
 
-# The lock
-
-HOLD = """
-import sys, time
-from joyful.results import lock
-held = lock(sys.argv[1])
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
-    """Another process that holds the lock of tmp_path until it dies or its input is closed."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdin=-1, stdout=-1, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.communicate()
-
-
-def test_a_second_writer_learns_who_holds_the_run(tmp_path: Path, holder: subprocess.Popen) -> None:
-    with pytest.raises(InputError, match=rf"another process writes this run \(pid {holder.pid} on .* since 20"):
-        results.lock(tmp_path)
-    holder.kill()
-    holder.wait()
-    with results.lock(tmp_path), pytest.raises(InputError, match=f"pid {os.getpid()} on"):
-        results.lock(tmp_path)
-    results.lock(tmp_path).release()
-
-
-def test_a_forked_child_neither_holds_nor_releases_its_parents_lock(tmp_path: Path) -> None:
-    code = HOLD.replace(
-        'print("held"', "import os\nif os.fork() == 0:\n    held.release(); time.sleep(60)\nprint('held'"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdin=-1, stdout=-1, text=True, process_group=0)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=f"pid {process.pid} on"):
-            results.lock(tmp_path)
-        process.kill()
-        process.wait()
-        results.lock(tmp_path).release()  # although the child lives on
-    finally:
-        os.killpg(process.pid, 9)
-
-
-def test_lock_needs_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected the folder of a run, found none"):
-        results.lock(tmp_path / "none")
-
-
 # Loading
 
 
@@ -385,109 +329,6 @@ def test_columns_of_equal_names_are_both_shown(tmp_path: Path) -> None:
     assert list(frame["loss"].unique()) == ["a", "b"]
     assert frame["history.loss"].dropna().tolist() == [7.0, 7.0]
     assert arm_columns(frame) == ["config.epoch", "loss"]
-
-
-def weights(encoder: float, contrast: float) -> dict:
-    return {"weights": {"encoder_loss_weight": encoder, "cl_loss_weight": contrast}}
-
-
-ARM_CASES = {
-    "a group's choice says it all": (
-        [({"loss": "mse"}, {"loss": {"name": "mse", "beta": 1.0}}),
-         ({"loss": "l1"}, {"loss": {"name": "l1", "beta": 0.5}})],
-        {"loss": ["mse", "l1"]},
-        ["loss"],
-    ),
-    "an override within one choice": (
-        [({"weights": "basic"}, weights(0.03, 0.2)), ({"weights": "basic"}, weights(0.1, 0.2))],
-        {"weights.encoder_loss_weight": [0.03, 0.1]},
-        ["weights.encoder_loss_weight"],
-    ),
-    "choice and override": (
-        [
-            ({"weights": "basic"}, weights(0.03, 0.2)),
-            ({"weights": "basic"}, weights(0.1, 0.2)),
-            ({"weights": "baseline"}, weights(1.0, 0.5)),
-        ],
-        {"weights": ["basic", "basic", "baseline"], "weights.encoder_loss_weight": [0.03, 0.1, 1.0]},
-        ["weights", "weights.encoder_loss_weight"],
-    ),
-    "a setting without a group": (
-        [({}, {"modalities": "atv"}), ({}, {"modalities": "at"})],
-        {"modalities": ["atv", "at"]},
-        ["modalities"],
-    ),
-    "a group of one setting": (
-        [({"modalities": "atv"}, {"modalities": "atv"}), ({"modalities": "at"}, {"modalities": "at"})],
-        {"modalities": ["atv", "at"]},
-        ["modalities"],
-    ),
-    "the inner of nested groups": (
-        [({"model": "m", "model/context": "gru"}, {"model": {"context": {"n": 1}}}),
-         ({"model": "m", "model/context": "lstm"}, {"model": {"context": {"n": 2}}})],
-        {"model/context": ["gru", "lstm"]},
-        ["model/context"],
-    ),
-    "another group's choice does not explain": (
-        [({"loss": "a", "model": "m"}, {"model": {"n": 1}}), ({"loss": "b", "model": "m"}, {"model": {"n": 2}})],
-        {"loss": ["a", "b"], "model.n": [1, 2]},
-        ["loss", "model.n"],
-    ),
-    "places, names, seeds and speed": (
-        [({"hydra/launcher": str(i), "data": "d"},
-          {"seed": i, "role": str(i), "resume": str(i), "fork": str(i), "sweep_name": str(i), "device": str(i),
-           "data": {"root": str(i), "cache": str(i)}, "training": {"threads": i}}) for i in range(2)],
-        {},
-        [],
-    ),
-    "a fold is a column and no arm": (
-        [({"data": "mosi"}, {"data": {"fold": i}}) for i in range(2)],
-        {"data.fold": [0, 1]},
-        [],
-    ),
-    "an experiment is seen in what it sets": (
-        [({"experiment": "meld", "data": "meld"}, {"data": {"n": 1}, "training": {"epochs": 10}}),
-         ({"experiment": "mosi", "data": "mosi"}, {"data": {"n": 2}, "training": {"epochs": 20}})],
-        {"data": ["meld", "mosi"], "experiment": ["meld", "mosi"], "training.epochs": [10, 20]},
-        ["data", "training.epochs"],
-    ),
-    "equal numbers are equal, absent is null": (
-        [({"loss": "a"}, {"x": {"n": 1, "m": None, "l": [1, 2]}}), ({"loss": "a"}, {"x": {"n": 1.0, "l": [1, 2]}})],
-        {},
-        [],
-    ),
-    "one is not true": ([({}, {"n": 1}), ({}, {"n": True})], {"n": [1, True]}, ["n"]),
-    "NaN equals NaN": ([({}, {"n": math.nan}), ({}, {"n": float("nan")})], {}, []),
-    "a setting that some runs lack": ([({}, {}), ({}, {"n": 1}), ({}, {})], {"n": [None, 1, None]}, ["n"]),
-    "no runs": ([], {}, []),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", ARM_CASES)
-def test_which_settings_make_arms(case: str) -> None:
-    runs, columns, arms = ARM_CASES[case]
-    told = differences([choices for choices, _ in runs], [flatten(config) for _, config in runs])
-    assert told.columns == columns
-    assert list(told.arms) == arms
-
-
-LEAVES = st.none() | st.booleans() | st.sampled_from([0, 1, 2, 0.5, "a", "b"])
-
-
-@given(st.lists(st.tuples(st.sampled_from("xy"), st.fixed_dictionaries({"p": LEAVES, "q": LEAVES})), max_size=6))
-def test_runs_of_one_arm_have_equal_settings(runs: list) -> None:
-    """Runs that agree in all arm columns agree in all settings that can make an arm; and the order is no matter."""
-    choices = [{"g": choice} for choice, _ in runs]
-    settings = [flatten({"g": section}) for _, section in runs]
-    told = differences(choices, settings)
-    arms = [repr([told.columns[name][i] for name in told.arms]) for i in range(len(runs))]
-    for i in range(len(runs)):
-        for j in range(i):
-            if arms[i] == arms[j]:
-                assert repr(sorted(settings[i].items())) == repr(sorted(settings[j].items()))
-    backwards = differences(choices[::-1], settings[::-1])
-    assert {name: values[::-1] for name, values in backwards.columns.items()} == told.columns
-    assert backwards.arms == told.arms
 
 
 def test_settings_in_a_frame_have_their_types(tmp_path: Path) -> None:
