@@ -6,10 +6,12 @@ resolvers are known there.
 
 from __future__ import annotations
 
+import builtins
 from pathlib import Path
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
@@ -25,12 +27,29 @@ class JoyfulSearchPath(SearchPathPlugin):
 
 
 class SweepSource(FileConfigSource):
-    """Files whose settings are those of the whole configuration, without Hydra's line `# @package _global_` at their head: the
-    first line of a sweep's file is the command that runs it."""
+    """The folder sweeps/ and nothing beside it, although the path is that of the folder that holds it.
+
+    Its files' settings are those of the whole configuration, without Hydra's line `# @package _global_` at their head: the
+    first line of a sweep's file is the command that runs it.
+    """
 
     @staticmethod
     def scheme() -> str:
         return "joyful"
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether it is the root or lies in sweeps/: Hydra's help would list every folder beside it, .venv and all."""
+        return config_path.split("/")[0] in ("", "sweeps") and super().is_group(config_path)
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether it is a file in sweeps/."""
+        return config_path.split("/")[0] == "sweeps" and super().is_config(config_path)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> builtins.list[str]:
+        """What is in sweeps/, and at the root the group of that name."""
+        if config_path == "":
+            return ["sweeps"] if results_filter in (None, ObjectType.GROUP) else []
+        return super().list(config_path, results_filter) if self.is_group(config_path) else []
 
     def load_config(self, config_path: str) -> ConfigResult:
         """The file, with the package _global_."""

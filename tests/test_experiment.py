@@ -201,8 +201,9 @@ def test_threads_are_all_cores_alone_and_one_in_a_multirun():
 
 
 CHILD = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that Ctrl-C is ignored
 from joyful import experiment
 from joyful.testing.runs import tiny_request
 experiment.door(tiny_request(Path(sys.argv[1]), *sys.argv[2:]))
