@@ -22,6 +22,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from joyful.records import InputError
@@ -29,9 +30,9 @@ from joyful.results import ResultsError
 from joyful.sweeper import ending, gpus, identity
 from joyful.sweeper.database import first_line
 from joyful.sweeper.preparation import Sweep, prepare
-from joyful.sweeper.registry import Member
+from joyful.sweeper.registry import Member, Watch
 from joyful.sweeper.status import Snapshot, snapshot
-from joyful.sweeper.study import quiet
+from joyful.sweeper.study import FINISHED, quiet, states
 from joyful.sweeper.view import SweepView
 from joyful.sweeper.worker import BEAT
 
@@ -93,6 +94,7 @@ class Driver:
         self._access = sweep.task.access()
         self._signal: int | None = None  # the signal by which this driver was stopped
         self._round = 0  # launches so far
+        self._watch = Watch(sweep.task.settings.lease_seconds)  # of the view
 
     def run(self) -> int:
         """Launch workers until all trials are finished. Returns 0, or 1 where every trial failed or nothing gets done.
@@ -201,7 +203,7 @@ class Driver:
             return None
         names = gpus.visible()
         members = self._registry.members().values()
-        here = [m for m in members if m.role == "worker" and identity.is_local(m.identity) and not _is_gone(m)]
+        here = [m for m in members if m.role == "worker" and identity.is_local(m.identity) and not m.is_gone]
         first = len(here) % len(names) if names else 0
         return tuple(names[first:] + names[:first])
 
@@ -215,16 +217,18 @@ class Driver:
         names = [f"{self._me.id[:6]}-{self._round}-{i}" for i in range(n_jobs)]
         return [[*first, f"hydra.sweep.subdir=.workers/{name}", "hydra.output_subdir=null"] for name in names]
 
+    def _states(self) -> list[TrialState]:
+        return list(states(self._registry.engine, self._registry.study).values())
+
     def _finished(self) -> bool:
-        shot = self._snapshot()
-        return shot.complete + shot.pruned + shot.failed >= shot.n_trials
+        return all(state in FINISHED for state in self._states())
 
     def _progress(self) -> int:
-        shot, leases = self._snapshot(), self._registry.leases()
-        return 1000 * (shot.complete + shot.pruned + shot.failed) + sum(lease.epochs for lease in leases.values())
+        finished = sum(state in FINISHED for state in self._states())
+        return 1000 * finished + sum(lease.epochs for lease in self._registry.leases().values())
 
     def _snapshot(self) -> Snapshot:
-        return snapshot(self._access, self._registry, self._sweep.task.settings.lease_seconds)
+        return snapshot(self._access, self._registry, self._sweep.task.settings.lease_seconds, self._watch)
 
     # --- the dead
 
@@ -245,12 +249,12 @@ class Driver:
     def _workers(self, gone: bool) -> dict[str, Member]:
         """This driver's workers that have ended on this machine (gone), or the others."""
         mine = {n: m for n, m in self._registry.members().items() if m.role == "worker" and m.driver == self._me.id}
-        return {n: m for n, m in mine.items() if _is_gone(m) == gone}
+        return {n: m for n, m in mine.items() if m.is_gone == gone}
 
     def _bury_dead(self) -> None:
         """Strike off members of this machine that ended without a word, under whatever driver: their trials are free."""
         for name, member in self._registry.members().items():
-            if _is_gone(member):
+            if member.is_gone:
                 self._registry.leave(name)
 
     # --- watching
@@ -295,7 +299,3 @@ class Driver:
             if identity.is_local(member.identity):
                 identity.kill(member.identity)
                 self._registry.leave(member.id)
-
-
-def _is_gone(member: Member) -> bool:
-    return identity.is_local(member.identity) and identity.is_gone(member.identity)

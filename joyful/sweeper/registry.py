@@ -71,6 +71,11 @@ class Member:
     beats: int
     stop: bool
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether its process, of this machine, has ended; False for what cannot be seen from here."""
+        return identity.is_local(self.identity) and identity.is_gone(self.identity)
+
 
 @dataclass(frozen=True)
 class Lease:
@@ -92,7 +97,7 @@ class Registry:
     """The tables, for one study."""
 
     def __init__(self, engine: sqlalchemy.Engine, study: int) -> None:
-        self._engine, self.study = engine, study
+        self.engine, self.study = engine, study
         made(lambda: _metadata.create_all(engine, checkfirst=True), engine.dialect.name == "sqlite")
 
     # --- members
@@ -225,14 +230,14 @@ class Registry:
 
     def _write(self, statement: sqlalchemy.Insert | sqlalchemy.Update | sqlalchemy.Delete) -> bool:
         def write() -> bool:
-            with self._engine.begin() as connection:
+            with self.engine.begin() as connection:
                 return connection.execute(statement).rowcount > 0
 
         return retried(write)
 
     def _read(self, statement: sqlalchemy.Select) -> list[sqlalchemy.Row]:
         def read() -> list[sqlalchemy.Row]:
-            with self._engine.connect() as connection:
+            with self.engine.connect() as connection:
                 return list(connection.execute(statement))
 
         return retried(read)
@@ -265,6 +270,6 @@ class Watch:
         """Whether it has left, or its process has ended, or it was silent for too long."""
         if member is None:
             return True
-        if identity.is_local(member.identity) and identity.is_gone(member.identity):
+        if member.is_gone:
             return True
         return self.silence(member.id) > self._lease_seconds

@@ -15,7 +15,6 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from joyful.records import InputError
-from joyful.sweeper import identity
 from joyful.sweeper.database import open_engine, open_storage, retried, storage_url
 from joyful.sweeper.registry import Lease, Member, Registry, Watch
 from joyful.sweeper.study import OWN, REASON, StudyAccess
@@ -128,12 +127,7 @@ class OpenSweep:
 
     def live_workers(self) -> list[Member]:
         """Workers of this machine that are alive, and all of other machines."""
-        members = self.registry.members().values()
-        return [
-            m
-            for m in members
-            if m.role == "worker" and not (identity.is_local(m.identity) and identity.is_gone(m.identity))
-        ]
+        return [m for m in self.registry.members().values() if m.role == "worker" and not m.is_gone]
 
 
 def open_sweep(folder: Path, storage: str | None = None) -> OpenSweep:
