@@ -17,7 +17,7 @@ from joyful.config import ModelSettings
 from joyful.dialogue_graph import Structure, structure
 from joyful.fusion_methods import AutoFusion, FusionOutput
 from joyful.graph_layers import GraphTransformer, RelationalGraphConv, Speakers
-from joyful.losses.contrastive import info_nce
+from joyful.losses.contrastive_blocks import info_nce_of_views
 from joyful.randomness import Draws, dropout, key
 from joyful.records import Batch
 from joyful.sequence_context import RecurrentContext, TransformerContext
@@ -180,10 +180,7 @@ class GraphModel(nn.Module):
         masked2 = augmentation.mask_features(node_NH, c.feature_mask, views, "view2.features")
         view1_NH = self.graph_conv(masked1, speakers, rewired)
         view2_NH = self.graph_conv(masked2, speakers, extended)
-        anchor_NH = anchor_NH.float()
-        return info_nce(anchor_NH, view1_NH.float(), c.temperature) + info_nce(
-            anchor_NH, view2_NH.float(), c.temperature
-        )
+        return info_nce_of_views(anchor_NH.float(), [view1_NH.float(), view2_NH.float()], c.temperature)
 
 
 def initialise(model: nn.Module, seed: int) -> None:

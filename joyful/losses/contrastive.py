@@ -20,15 +20,7 @@ def info_nce(u_NH: Tensor, v_NH: Tensor, temperature: float = 0.2) -> Tensor:
     Autocast leaves it alone: eight bits of mantissa are too few for a similarity that is divided by the temperature.
     Raises ValueError where the views differ in shape or the temperature is not positive.
     """
-    if u_NH.shape != v_NH.shape or u_NH.ndim != 2:
-        raise ValueError(
-            f"info_nce: expected two views of one shape (N, H), got {tuple(u_NH.shape)} and {tuple(v_NH.shape)}; "
-            "pass the same utterances in both"
-        )
-    if not temperature > 0:
-        raise ValueError(
-            f"temperature: expected a number > 0, got {temperature!r}; set model.contrastive.temperature=0.2"
-        )
+    check_views(u_NH, v_NH, temperature)
     u_NH, v_NH = functional.normalize(u_NH, dim=-1), functional.normalize(v_NH, dim=-1)
     n = u_NH.shape[0]
     with torch.autocast(u_NH.device.type, enabled=False):
@@ -45,3 +37,16 @@ def info_nce(u_NH: Tensor, v_NH: Tensor, temperature: float = 0.2) -> Tensor:
     if n == 1:  # logsumexp over nothing but -inf has no finite gradient
         return (across_NN - across_NN).sum()
     return 0.5 * (one_direction(across_NN, within_u_NN) + one_direction(across_NN.T, within_v_NN)).mean()
+
+
+def check_views(u_NH: Tensor, v_NH: Tensor, temperature: float) -> None:
+    """Raise ValueError where two views differ in shape or the temperature is not positive."""
+    if u_NH.shape != v_NH.shape or u_NH.ndim != 2:
+        raise ValueError(
+            f"info_nce: expected two views of one shape (N, H), got {tuple(u_NH.shape)} and {tuple(v_NH.shape)}; "
+            "pass the same utterances in both"
+        )
+    if not temperature > 0:
+        raise ValueError(
+            f"temperature: expected a number > 0, got {temperature!r}; set model.contrastive.temperature=0.2"
+        )

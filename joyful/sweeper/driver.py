@@ -29,7 +29,7 @@ from joyful.records import InputError
 from joyful.results import ResultsError
 from joyful.sweeper import ending, gpus, identity
 from joyful.sweeper.database import first_line
-from joyful.sweeper.preparation import Sweep, prepare
+from joyful.sweeper.preparation import LOCAL_LAUNCHERS, Sweep, prepare
 from joyful.sweeper.registry import Member, Watch
 from joyful.sweeper.status import Snapshot, snapshot
 from joyful.sweeper.study import FINISHED, quiet, states
@@ -37,9 +37,6 @@ from joyful.sweeper.view import SweepView
 from joyful.sweeper.worker import BEAT
 
 log = logging.getLogger(__name__)
-
-#: Their workers are processes of this machine.
-LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
 
 #: Launches in a row in which nothing got done, after which the sweep ends (its trials stay resumable).
 MAXIMUM_IDLE_LAUNCHES = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,8 @@ from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from joyful.config import PLACES, check
+from joyful.config import PLACES, Settings, check
+from joyful.data.loading import load
 from joyful.records import InputError
 from joyful.results import write_json
 from joyful.sweeper import outcome, password
@@ -31,6 +32,9 @@ from joyful.sweeper.worker import WorkerTask
 #: Modules whose samplers and pruners a configuration may name.
 SAMPLERS = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
 PRUNERS = ("optuna.pruners.*",)
+
+#: Their workers are processes of this machine.
+LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
 
 #: Settings that may differ between two commands of one sweep: places, and on what the trials are trained.
 MAY_DIFFER = (*PLACES, "device", "training.threads")
@@ -66,7 +70,8 @@ def prepare(
     grid = build.kind is optuna.samplers.GridSampler
     plan = make_plan(checked, arguments, grid)
     compose = partial(_compose, hydra_context, config)
-    check_compositions(plan, compose, lambda job: _check_job(job, plan))
+    launcher = str(config.hydra.launcher._target_)
+    check_compositions(plan, compose, _job_check(plan, launcher.rpartition(".")[2] in LOCAL_LAUNCHERS))
     first = outcome.plain(compose(plan.first_overrides()))
     folder = Path(config.hydra.sweep.dir)
     try:
@@ -90,7 +95,7 @@ def prepare(
         sampler_for = sampler_factory(optuna.samplers.RandomSampler, seed, reseed=True)
     else:
         sampler_for = sampler_factory(build, seed, reseed=build.kind is not optuna.samplers.QMCSampler)
-    address = password.address_for_workers(url, str(config.hydra.launcher._target_))
+    address = password.address_for_workers(url, launcher)
     saved = None if checked.storage is None else without_password(url)
     password.hide(config, url)
     task = WorkerTask(
@@ -135,13 +140,28 @@ def _compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequenc
     return job
 
 
-def _check_job(job: DictConfig, plan: Plan) -> None:
-    settings = check(outcome.plain(job))
+def _job_check(plan: Plan, data_is_here: bool) -> Callable[[DictConfig], None]:
+    """What checks a composed trial. data_is_here: its data are read too, once for each choice of them; other machines may have
+    their data elsewhere."""
     gate = "weights.gate_reg_weight"
-    if gate in plan.varied() and settings.fusion.name == "auto":
-        raise InputError(
-            f"{gate} is searched, but fusion=auto has no gates; set fusion=hierarchical or leave {gate} out"
-        )
+    read: set[str] = set()
+
+    def check_job(job: DictConfig) -> None:
+        settings = check(outcome.plain(job))
+        if gate in plan.varied() and settings.fusion.name == "auto":
+            raise InputError(
+                f"{gate} is searched, but fusion=auto has no gates; set fusion=hierarchical or leave {gate} out"
+            )
+        data = _data_of(settings)
+        if data_is_here and data not in read:
+            load(settings.data, settings.modality_names)
+            read.add(data)
+
+    return check_job
+
+
+def _data_of(settings: Settings) -> str:
+    return f"{settings.data.model_dump_json()} {settings.modality_names}"
 
 
 def _without_places(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -134,6 +134,16 @@ def test_a_changed_space_is_refused_with_the_difference_and_a_typing_error_creat
     assert sweeps.states(folder) == before
 
 
+def test_data_that_cannot_be_read_is_one_clear_line_before_any_trial(tmp_path):
+    missing = tmp_path / "nowhere"
+    command = sweeps.command("nodata", OURS, listed("seed=1", f"data=meld data.root={missing} seed=2"))
+    result = sweeps.run(command, tmp_path)
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert str(missing) in result.stderr
+    assert not (tmp_path / "multirun/nodata/study.db").exists()
+
+
 def test_failures_duplicates_and_prunings_are_told_truthfully_and_end_nothing(tmp_path):
     """One NaN trial, one of a setting out of range that only the worker could meet, one configuration twice."""
     trials = listed(
