@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from joyful.dialogue_graph import AttentionBlocks
 from joyful.graph_layers import block_attention
 from joyful.randomness import Draws, dropout
+from joyful.recurrence import two_way_gru
 
 
 class TransformerLayer(nn.Module):
@@ -73,13 +74,21 @@ class RecurrentContext(nn.Module):
         self.project = nn.Linear(2 * hidden, hidden)
 
     def forward(self, x_ND: Tensor, lengths: tuple[int, ...], blocks: AttentionBlocks, draws: Draws | None) -> Tensor:
-        # Longest first, as the blocks come, and on the host: packing need not sort, which would wait for the device.
-        sizes = torch.tensor(sorted(lengths, reverse=True))
         for number, layer in enumerate(self.layers):
             x_ND = dropout(x_ND, self.drop, draws, f"context.{number}")
-            padded_BTD = blocks.gather(x_ND, blocks.queries)
-            packed = pack_padded_sequence(padded_BTD, sizes, batch_first=True, enforce_sorted=True)
-            output, _ = layer(packed)
-            unpacked, _ = pad_packed_sequence(output, batch_first=True, total_length=padded_BTD.shape[1])
-            x_ND = blocks.scatter(unpacked)
+            if isinstance(layer, nn.GRU) and not x_ND.is_cuda:
+                x_ND = two_way_gru(layer, x_ND, lengths)
+            else:
+                x_ND = _packed(layer, x_ND, lengths, blocks)
         return self.project(x_ND)
+
+
+def _packed(layer: nn.Module, x_ND: Tensor, lengths: tuple[int, ...], blocks: AttentionBlocks) -> Tensor:
+    """A recurrent layer of torch over each dialogue."""
+    # longest first, as the blocks come, and on the host: packing need not sort, which would wait for the device
+    sizes = torch.tensor(sorted(lengths, reverse=True))
+    padded_BTD = blocks.gather(x_ND, blocks.queries)
+    packed = pack_padded_sequence(padded_BTD, sizes, batch_first=True, enforce_sorted=True)
+    output, _ = layer(packed)
+    unpacked, _ = pad_packed_sequence(output, batch_first=True, total_length=padded_BTD.shape[1])
+    return blocks.scatter(unpacked)
