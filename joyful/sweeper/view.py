@@ -19,6 +19,10 @@ from joyful.sweeper.status import Snapshot
 #: Seconds between two plain lines while nothing ends.
 QUIET_SECONDS = 60.0
 
+#: Looking at the study may take this share of the time at most: a look that took more than so many seconds is followed by a
+#: pause, of so many seconds at most.
+SHARE, DEAR, LONGEST_PAUSE = 0.02, 0.02, 10.0
+
 
 class SweepView:
     """Shows a sweep on standard error while it runs. take: gives its present state."""
@@ -29,6 +33,7 @@ class SweepView:
         self._live: Live | None = None
         self._last: tuple[int, ...] = ()
         self._spoke = 0.0
+        self._due = 0.0
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -43,8 +48,14 @@ class SweepView:
             self._live.stop()
 
     def update(self) -> None:
-        """Show the present state; without a terminal only when a trial has ended, or once a minute."""
+        """Show the present state, unless the last look was too dear to be repeated so soon; without a terminal only when a trial
+        has ended, or once a minute."""
+        began = time.monotonic()
+        if began < self._due:
+            return
         shot = self._take()
+        took = time.monotonic() - began
+        self._due = began + min(took / SHARE, LONGEST_PAUSE) if took > DEAR else 0.0
         if self._live is not None:
             self._live.update(panel(shot, self._folder), refresh=True)
             return

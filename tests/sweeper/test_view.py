@@ -5,6 +5,7 @@ import datetime
 import io
 import itertools
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,21 @@ def test_the_time_left_falls_as_epochs_are_trained():
     left = [_seconds_left(trials, {0: lease(0, 1, 10), 1: lease(1, 1, n)}, 1) for n in range(0, 13, 3)]
     assert left == [20.0, 14.0, 8.0, 2.0, 0.0]
     assert all(a > b for a, b in itertools.pairwise(left))
+
+
+def test_a_dear_look_is_not_repeated_at_once():
+    """Looking may take 2 % of the time: after one of 30 ms nothing is asked for more than a second."""
+    looks = []
+
+    def take():
+        looks.append(time.monotonic())
+        time.sleep(0.03)
+        return BEGUN
+
+    with SweepView(take, FOLDER, console(terminal=False)) as view:
+        for _ in range(20):
+            view.update()
+        assert len(looks) == 1
+        time.sleep(1.6)
+        view.update()
+    assert len(looks) == 2
