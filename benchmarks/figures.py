@@ -35,7 +35,7 @@ class Figure:
 
     def line(self) -> str:
         """As it is printed."""
-        shown = f"{self.name:<58} {_number(self.value):>12} {self.unit:<12}"
+        shown = f"{self.name:<66} {_number(self.value):>12} {self.unit:<12}"
         return f"{shown} {_number(self.ratio):>9} of {self.to}"
 
 

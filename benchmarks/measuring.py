@@ -45,15 +45,31 @@ def in_a_process(module: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def peak_memory_gib() -> float:
-    """The most memory that this process had resident, GiB.
+    """The most memory that this process had resident, GiB, in its life or since `forget_peak_memory`.
 
     Taken from VmHWM: ru_maxrss survives exec, so a process that a large one started would report its parent's peak.
     """
+    found = _status("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 if found is None else found
+
+
+def forget_peak_memory() -> float:
+    """Begin the peak anew (Linux); returns the memory that is resident now, GiB.
+
+    Where the system does not allow it, the peak of the process's life stands and is returned.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return peak_memory_gib()
+    found = _status("VmRSS")
+    return peak_memory_gib() if found is None else found
+
+
+def _status(name: str) -> float | None:
+    """A number of /proc/self/status in GiB, None where there is none."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = []
-    for line in lines:
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        return None
+    return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith(f"{name}:")), None)

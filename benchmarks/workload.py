@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -104,8 +104,8 @@ def training_seconds(coach: Coach) -> float:
     return sum(record.seconds["train"] for record in coach.train_epoch(coach.epoch + 1))
 
 
-def dialogue_counts(size: str, train: int | None) -> Sequence[str]:
-    """Overrides for `train` training dialogues; one each in dev and test, which a step does not need."""
+def one_batch(size: str, train: int | None) -> list[str]:
+    """Overrides for an epoch of one step on `train` dialogues (None: as the size has it); dev and test are as small as can be."""
     if train is None:
         train = 32 if size == "reference" else 8
     return [f"data.synthetic.dialogues={{train: {train}, dev: 1, test: 1}}", f"training.batch_size={train}"]

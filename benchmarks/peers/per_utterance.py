@@ -246,12 +246,16 @@ class PerUtteranceTrainer:
             weighted_f1(np.concatenate(predicted), np.concatenate(labels)),
         )
 
-    def epoch(self, order: Iterable[Sequence[int]] | None = None) -> dict[str, Evaluation]:
-        """Train on every batch of `order` (of a shuffle, if None), then evaluate train, dev and test; by split."""
+    def train(self, order: Iterable[Sequence[int]] | None = None) -> None:
+        """A step on every batch of `order`, places of training dialogues; of a shuffle of all of them, if None."""
         dialogues = self.splits["train"]
         shuffled = torch.randperm(len(dialogues)).split(self.settings.training.batch_size)
         for chosen in [part.tolist() for part in shuffled] if order is None else order:
             self.step([dialogues[number] for number in chosen])
+
+    def epoch(self, order: Iterable[Sequence[int]] | None = None) -> dict[str, Evaluation]:
+        """Train, then evaluate train (again), dev and test; by split. order: of `train`."""
+        self.train(order)
         evaluations = {split: self.evaluate(split) for split in self.splits}
         self.scheduler.step(evaluations["dev"].loss)
         return evaluations
