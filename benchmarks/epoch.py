@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 
 from benchmarks.figures import Figure, figure, multiplies_bfloat16, parser, report
@@ -66,7 +67,7 @@ def per_utterance(size: str, threads: int) -> Callable[[], float]:
     def one_epoch() -> float:
         as_in_the_reference(threads)
         trained = seconds_of(trainer.train)
-        evaluated = {name: seconds_of(lambda name=name: trainer.evaluate(name)) for name in whole.splits}
+        evaluated = {name: seconds_of(partial(trainer.evaluate, name)) for name in whole.splits}
         return scale["train"] * trained + sum(scale[name] * seconds for name, seconds in evaluated.items())
 
     trainer.step(trainer.splits["train"][:1])

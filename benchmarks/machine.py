@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ class Peak:
         """Time each size (the best of two products, the first of which warms the caches); returns the seconds spent."""
         spent = 0.0
         for side, (a, b, out) in self._matrices.items():
-            seconds = [seconds_of(lambda a=a, b=b, out=out: torch.mm(a, b, out=out)) for _ in range(2)]
+            seconds = [seconds_of(partial(torch.mm, a, b, out=out)) for _ in range(2)]
             self._rounds[side].append(min(seconds))
             spent += sum(seconds)
         return spent

@@ -117,7 +117,8 @@ def figures(seconds: Mapping[str, float], rates: Mapping[str, float], gib: Mappi
             rate = figure(f"peak, {precision}", rates[precision] / 1e9, "GFLOP/s", rates["fp32"] / 1e9, "peak, fp32")
             shown += [rate, limit, share]
     if rates:
-        shown.append(figure("operations of a step", rates["step"] / 1e9, "GFLOP", rates["fp32"] / 1e9, "peak, fp32"))
+        second = "one second at the peak, fp32"
+        shown.append(figure("operations of a step", rates["step"] / 1e9, "GFLOP", rates["fp32"] / 1e9, second))
     allowed = f"the {ALLOWED_GIB:g} GiB allowed at full size"
     return shown + [figure(f"peak memory, {name}", value, "GiB", ALLOWED_GIB, allowed) for name, value in gib.items()]
 
