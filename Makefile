@@ -29,7 +29,7 @@ lint: .venv/all.done          ## ruff and mypy
 	touch $@
 
 .venv/all.done: .venv/core.done
-	$(PIP) --constraint constraints.txt --editable '.[text,sweep,analysis,notebooks,test,lint]'
+	$(PIP) --constraint constraints.txt --editable '.[text,sweep,analysis,notebooks,benchmarks,test,lint]'
 	touch $@
 
 clean:

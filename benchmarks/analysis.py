@@ -9,18 +9,19 @@ writing them. One line for each figure: name, value, unit, and its ratio to what
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from benchmarks.figures import Figure, against, figure, parser, report
+from benchmarks.measuring import in_a_process, peak_memory_gib
 
 #: What opening may take on two cores.
 ALLOWED_SECONDS, ALLOWED_GIB = 15.0, 2.0
@@ -67,51 +68,39 @@ def measure(folder: Path, what: str) -> dict[str, float]:
         rows = len(sweep.frame)
         assert sweep.left_out.empty
     wall, processor = time.perf_counter() - wall, _processor_seconds() - processor
-    own, helper = (
-        resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return {"seconds": wall, "processor_seconds": processor, "gib": own + helper, "rows": rows}
+    helper = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    return {"seconds": wall, "processor_seconds": processor, "gib": peak_memory_gib() + helper, "rows": rows}
 
 
-def figures(folder: Path, rows: int) -> list[dict[str, Any]]:
-    """The figures as records of name, value, unit, ratio, to. rows: that the sweep was generated with."""
-    measured = {}
-    for what in ("report", "alone", "bytes"):
-        command = [sys.executable, "-m", "benchmarks.analysis", "--measure", what, "--folder", os.fspath(folder)]
-        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        measured[what] = json.loads(answer)
-    report, alone, floor = measured["report"], measured["alone"], measured["bytes"]
-
-    def figure(name: str, value: float, unit: str, other: float, to: str) -> dict[str, Any]:
-        return {"name": name, "value": round(value, 3), "unit": unit, "ratio": round(value / other, 3), "to": to}
-
+def figures(folder: Path, rows: int) -> list[Figure]:
+    """The figures of opening `folder`. rows: that the sweep was generated with."""
+    measured = {
+        what: in_a_process("benchmarks.analysis", ["--measure", what, "--folder", os.fspath(folder.absolute())])
+        for what in ("report", "alone", "bytes")
+    }
+    opened, alone, floor = measured["report"], measured["alone"], measured["bytes"]
+    seconds = figure("open", opened["seconds"], "s", ALLOWED_SECONDS, f"the {ALLOWED_SECONDS:g} s allowed")
+    allowed = f"the {ALLOWED_GIB:g} GiB allowed (helpers included)"
+    memory = figure("open, peak memory", opened["gib"], "GiB", ALLOWED_GIB, allowed)
     return [
-        figure("open", report["seconds"], "s", ALLOWED_SECONDS, f"the {ALLOWED_SECONDS:g} s allowed"),
-        figure(
-            "open, peak memory",
-            report["gib"],
-            "GiB",
-            ALLOWED_GIB,
-            f"the {ALLOWED_GIB:g} GiB allowed (helpers included)",
-        ),
-        figure("open, processor time", report["processor_seconds"], "s", report["seconds"], "its wall time"),
-        figure("open without helpers", alone["seconds"], "s", report["seconds"], "open"),
-        figure("open without helpers, peak memory", alone["gib"], "GiB", report["gib"], "open"),
-        figure("read and digest the bytes alone", floor["seconds"], "s", report["seconds"], "open"),
-        figure("rows", report["rows"], "rows", rows, "runs x epochs x splits"),
+        seconds,
+        memory,
+        against("open, processor time", opened["processor_seconds"], seconds),
+        against("open without helpers", alone["seconds"], seconds),
+        against("open without helpers, peak memory", alone["gib"], memory),
+        against("read and digest the bytes alone", floor["seconds"], seconds),
+        figure("rows", opened["rows"], "rows", rows, "runs x epochs x splits"),
     ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Generate, measure, print; exit code 1 where opening took more than is allowed."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m benchmarks.analysis", description=__doc__, formatter_class=formatter)
-    parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--folder", type=Path, help="where the runs are generated, and kept")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
-    parser.add_argument("--measure", choices=("report", "alone", "bytes"), help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    line = parser("analysis", __doc__)
+    line.add_argument("--runs", type=int, default=10_000)
+    line.add_argument("--epochs", type=int, default=100)
+    line.add_argument("--folder", type=Path, help="where the runs are generated, and kept")
+    line.add_argument("--measure", choices=("report", "alone", "bytes"), help=SUPPRESS)
+    options = line.parse_args(arguments)
     if options.measure:
         print(json.dumps(measure(options.folder, options.measure)))
         return
@@ -119,18 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = options.folder or Path(temporary)
         if not (folder.is_dir() and any(folder.iterdir())):
             generate(folder, options.runs, options.epochs)
-        load = os.getloadavg()[0]
         shown = figures(folder, 3 * options.runs * options.epochs)
-    cores = len(os.sched_getaffinity(0))
-    print(f"{options.runs} runs of {options.epochs} epochs, {cores} cores, load before {load:.1f}")
-    for figure in shown:
-        print(
-            f"{figure['name']:<36} {figure['value']:>12,.3f} {figure['unit']:<5} {figure['ratio']:>12,.3f} of {figure['to']}"
-        )
-    if options.json:
-        about = {"runs": options.runs, "epochs": options.epochs, "cores": cores, "load": load}
-        options.json.write_text(json.dumps(about | {"figures": shown}, indent=2) + "\n")
-    if max(figure["ratio"] for figure in shown[:2]) > 1:
+    about = {"runs": options.runs, "epochs": options.epochs}
+    report(f"{options.runs} runs of {options.epochs} epochs", shown, about, options.json)
+    if max(one.ratio for one in shown[:2]) > 1:
         sys.exit(1)
 
 

@@ -13,11 +13,9 @@ configuration of the draw was ended early, and how much worse than it the best c
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -27,6 +25,7 @@ from hydra.utils import instantiate
 from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
+from benchmarks.figures import Figure, figure, parser, report
 from joyful.sweeper.status import open_sweep
 from joyful.sweeper.study import quiet
 
@@ -100,28 +99,34 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one line per figure."""
-    p = argparse.ArgumentParser(prog="python -m benchmarks.pruners", description=__doc__.split("\n")[0])
+    p = parser("pruners", __doc__)
     p.add_argument("folder", type=Path, help="a sweep without pruning")
     p.add_argument("--draws", type=int, default=100, help="random orders (default: %(default)s)")
     p.add_argument("--trials", type=int, default=27, help="configurations in each (default: %(default)s)")
     p.add_argument("--workers", type=int, default=2, help="default: %(default)s")
     p.add_argument("--seed", type=int, default=0, help="of the orders (default: %(default)s)")
-    p.add_argument("--json", type=Path, default=None, metavar="FILE", help="also write the figures there")
     given = p.parse_args(arguments)
     quiet()
     curves = recorded(given.folder)
     if len(curves) < given.trials:
         p.error(f"{given.folder}: expected at least {given.trials} complete trials, got {len(curves)}; lower --trials")
-    outcomes = []
+    figures = []
     for file in sorted(PRUNERS.glob("*.yaml")):
         pruner = instantiate(yaml.safe_load(file.read_text(encoding="utf-8")), _execution_whitelist_="optuna.pruners.*")
         outcome = measure(curves, file.stem, pruner, given.draws, given.trials, given.workers, given.seed)
-        outcomes.append(outcome)
-        print(f"{file.stem}.epochs  {100 * outcome.epochs_share:.1f}  %  of {given.trials} trials at full length")
-        print(f"{file.stem}.best_lost  {outcome.best_lost}  draws  of {outcome.draws}")
-        print(f"{file.stem}.regret  {outcome.regret_points:.2f}  points of dev F1  below the draw's best")
-    if given.json is not None:
-        given.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2) + "\n", encoding="utf-8")
+        figures += figures_of(outcome, given.trials)
+    about = {"curves": len(curves), "draws": given.draws, "trials": given.trials, "workers": given.workers}
+    report(f"{len(curves)} recorded curves, {given.draws} draws of {given.trials} trials", figures, about, given.json)
+
+
+def figures_of(outcome: Outcome, n_trials: int) -> list[Figure]:
+    """The outcome of one pruner as figures. n_trials: of a draw."""
+    of_draws, whole = f"{outcome.draws} draws", f"{n_trials} trials at full length"
+    return [
+        figure(f"{outcome.pruner}, epochs trained", n_trials * outcome.epochs_share, "full trials", n_trials, whole),
+        figure(f"{outcome.pruner}, best ended early", outcome.best_lost, "draws", outcome.draws, of_draws),
+        figure(f"{outcome.pruner}, dev F1 below the draw's best", outcome.regret_points, "points", 100, "100 points"),
+    ]
 
 
 if __name__ == "__main__":

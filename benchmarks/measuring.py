@@ -1,0 +1,75 @@
+"""How the benchmarks measure: in turn, by medians, and memory in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def in_turn(contenders: Mapping[str, Callable[[], float]], repeats: Mapping[str, int]) -> dict[str, list[float]]:
+    """Call each contender in turn, round after round, and return what each measured.
+
+    A contender is called repeats[name] times; where the numbers differ, those that are called less often are spread
+    evenly over the rounds. So whatever disturbs the machine disturbs all of them.
+    """
+    measured: dict[str, list[float]] = {name: [] for name in contenders}
+    rounds = max(repeats[name] for name in contenders)
+    for number in range(1, rounds + 1):
+        for name, contender in contenders.items():
+            if len(measured[name]) < number * repeats[name] // rounds:
+                measured[name].append(contender())
+    return measured
+
+
+def seconds_of(action: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    clock = time.perf_counter()
+    action()
+    return time.perf_counter() - clock
+
+
+def in_a_process(module: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """What `python -m MODULE ARGUMENTS` prints in its last line, as JSON. Raises CalledProcessError where it fails."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def peak_memory_gib() -> float:
+    """The most memory that this process had resident, GiB, in its life or since `forget_peak_memory`.
+
+    Taken from VmHWM: ru_maxrss survives exec, so a process that a large one started would report its parent's peak.
+    """
+    found = _status("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 if found is None else found
+
+
+def forget_peak_memory() -> float:
+    """Begin the peak anew (Linux); returns the memory that is resident now, GiB.
+
+    Where the system does not allow it, the peak of the process's life stands and is returned.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return peak_memory_gib()
+    found = _status("VmRSS")
+    return peak_memory_gib() if found is None else found
+
+
+def _status(name: str) -> float | None:
+    """A number of /proc/self/status in GiB, None where there is none."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith(f"{name}:")), None)

@@ -1,0 +1,1 @@
+"""What joyful is measured against: trainers of the same model, written otherwise."""

@@ -1,0 +1,178 @@
+"""Seconds of one training step: joyful against its peers and the machine's limit, in turn in one process.
+
+    python -m benchmarks.step [--threads 2] [--dialogues 32] [--repeats 5] [--peers per_utterance,geometric,limit]
+
+One batch of IEMOCAP-shaped dialogues at full widths (--size reference), random numbers and clipping included, evaluation
+not. joyful trains its defaults (the reconstruction loss of all utterances), the per-utterance trainer the reference's
+(that of the last dialogue, which is less work). All begin with the same weights; each is warmed up by one step. Peak
+memory is that of a process of its own which trains two steps: interpreter, torch and data included.
+
+The per-utterance trainer takes some 20 s a step at full size; --peer-repeats sets how often it is measured.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import SUPPRESS
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+from benchmarks.figures import Figure, against, figure, multiplies_bfloat16, parser, report
+from benchmarks.machine import NO_BFLOAT16, SIDES, Peak, operations_of_a_step
+from benchmarks.measuring import in_a_process, in_turn, peak_memory_gib, seconds_of
+from benchmarks.workload import (
+    SIZES,
+    as_in_a_run,
+    as_in_the_reference,
+    build_coach,
+    build_per_utterance,
+    dataset,
+    one_batch,
+    settings_of,
+    training_seconds,
+    utterances,
+)
+
+PEERS = ("per_utterance", "geometric", "limit")
+JOYFUL = {"fp32": "joyful, fp32", "bf16": "joyful, bf16"}
+PER_UTTERANCE, GEOMETRIC = "per-utterance trainer", "joyful with torch_geometric's layers, fp32"
+
+#: What full size is to reach on two threads: times the per-utterance trainer, share of the limit, GiB.
+WANTED_TIMES, WANTED_SHARE, ALLOWED_GIB = {"fp32": 10.0, "bf16": 16.0}, 0.65, 1.5
+
+
+def contender(name: str, size: str, train: int | None, threads: int) -> Callable[[], float]:
+    """A callable that trains one step and returns its seconds. name: of JOYFUL, PER_UTTERANCE or GEOMETRIC."""
+    settings = settings_of(
+        size, *one_batch(size, train), f"training.precision={name[-4:] if 'bf16' in name else 'fp32'}"
+    )
+    data = dataset(settings)
+    if name == PER_UTTERANCE:
+        trainer = build_per_utterance(settings, data)
+
+        def per_utterance() -> float:
+            as_in_the_reference(threads)
+            return seconds_of(lambda: trainer.step(trainer.splits["train"]))
+
+        return per_utterance
+    change = None
+    if name == GEOMETRIC:
+        from benchmarks.peers.geometric import geometric
+
+        change = geometric
+    coach = build_coach(settings, data, change)
+
+    def one_step() -> float:
+        as_in_a_run(threads)
+        return training_seconds(coach)
+
+    return one_step
+
+
+def measure(
+    size: str, train: int | None, threads: int, repeats: Mapping[str, int], peers: Sequence[str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds of a step by contender; and peak operations a second by precision, with those of a step.
+
+    repeats: by contender.
+    """
+    contenders = {name: contender(name, size, train, threads) for name in repeats}
+    for step in contenders.values():
+        step()
+    rates: dict[str, float] = {}
+    turns = dict(contenders)
+    counts = dict(repeats)
+    peaks = {}
+    if "limit" in peers:
+        precisions = [precision for precision, name in JOYFUL.items() if name in contenders]
+        peaks = {precision: Peak(precision, SIDES[size]) for precision in precisions}
+        turns |= {f"peak {precision}": peak.round for precision, peak in peaks.items()}
+        counts |= {f"peak {precision}": max(repeats.values()) for precision in peaks}
+    seconds = {name: median(found) for name, found in in_turn(turns, counts).items() if name in contenders}
+    if peaks:
+        settings = settings_of(size, *one_batch(size, train))
+        as_in_a_run(threads)
+        rates = {precision: peak.operations_per_second() for precision, peak in peaks.items()}
+        rates["step"] = float(operations_of_a_step(build_coach(settings, dataset(settings))))
+    return seconds, rates
+
+
+def figures(seconds: Mapping[str, float], rates: Mapping[str, float], gib: Mapping[str, float]) -> list[Figure]:
+    """The figures of a measurement. seconds, gib: by contender. rates: of `measure`."""
+    base = seconds.get(PER_UTTERANCE, seconds[JOYFUL["fp32"]])
+    to = PER_UTTERANCE if PER_UTTERANCE in seconds else JOYFUL["fp32"]
+    steps = {name: figure(f"step, {name}", value, "s", base, f"step, {to}") for name, value in seconds.items()}
+    shown = list(steps.values())
+    for precision, name in JOYFUL.items():
+        if name not in seconds:
+            continue
+        if PER_UTTERANCE in seconds:
+            wanted = WANTED_TIMES[precision]
+            times, goal = seconds[PER_UTTERANCE] / seconds[name], f"the {wanted:g} times wanted at full size"
+            shown.append(figure(f"per-utterance trainer / {name}", times, "times", wanted, goal))
+        if rates:
+            limit = against(f"limit, {precision}", rates["step"] / rates[precision], steps[name])
+            goal = f"the {WANTED_SHARE:g} wanted at full size"
+            share = figure(f"share of the limit, {name}", limit.ratio, "", WANTED_SHARE, goal)
+            rate = figure(f"peak, {precision}", rates[precision] / 1e9, "GFLOP/s", rates["fp32"] / 1e9, "peak, fp32")
+            shown += [rate, limit, share]
+    if rates:
+        second = "one second at the peak, fp32"
+        shown.append(figure("operations of a step", rates["step"] / 1e9, "GFLOP", rates["fp32"] / 1e9, second))
+    allowed = f"the {ALLOWED_GIB:g} GiB allowed at full size"
+    return shown + [figure(f"peak memory, {name}", value, "GiB", ALLOWED_GIB, allowed) for name, value in gib.items()]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    line = parser("step", __doc__)
+    line.add_argument("--threads", type=int, default=2)
+    line.add_argument("--dialogues", type=int, help="of the batch (default: 32, of size small 8)")
+    line.add_argument("--repeats", type=int, default=5, help="steps that are timed (default: %(default)s)")
+    line.add_argument("--peer-repeats", type=int, help="of the per-utterance trainer (default: as --repeats)")
+    line.add_argument("--size", choices=SIZES, default="reference", help="default: %(default)s")
+    line.add_argument("--peers", default=",".join(PEERS), help="default: %(default)s; an empty word for none")
+    line.add_argument("--memory", help=SUPPRESS)
+    given = line.parse_args(arguments)
+    peers = [name for name in given.peers.split(",") if name]
+    if set(peers) - set(PEERS):
+        line.error(f"--peers: expected some of {', '.join(PEERS)}, got {given.peers}")
+    if given.memory:
+        step = contender(given.memory, given.size, given.dialogues, given.threads)
+        step(), step()
+        print(json.dumps({"gib": peak_memory_gib()}))
+        return
+    repeats, notes = chosen(peers, given.repeats, given.peer_repeats or given.repeats)
+    seconds, rates = measure(given.size, given.dialogues, given.threads, repeats, peers)
+    common = [f"--threads={given.threads}", f"--size={given.size}"]
+    common += [f"--dialogues={given.dialogues}"] if given.dialogues else []
+    gib = {name: in_a_process("benchmarks.step", [*common, "--memory", name])["gib"] for name in repeats}
+    data = dataset(settings_of(given.size, *one_batch(given.size, given.dialogues)))
+    n_utterances, n_dialogues = utterances(data), len(data.splits["train"].lengths)
+    shown = figures(seconds, rates, gib)
+    about = {"size": given.size, "dialogues": n_dialogues, "utterances": n_utterances, "repeats": repeats}
+    title = f"one training step, size {given.size}, {n_dialogues} dialogues, {n_utterances} utterances"
+    report(title, shown, about, given.json, notes, given.threads)
+
+
+def chosen(peers: Sequence[str], repeats: int, peer_repeats: int) -> tuple[dict[str, int], list[str]]:
+    """How often each contender is measured, and what is left out and why."""
+    found, notes = {JOYFUL["fp32"]: repeats}, []
+    if multiplies_bfloat16():
+        found[JOYFUL["bf16"]] = repeats
+    else:
+        notes.append(NO_BFLOAT16)
+    if "geometric" in peers:
+        try:
+            import benchmarks.peers.geometric  # noqa: F401
+
+            found[GEOMETRIC] = repeats
+        except ImportError as error:
+            notes.append(f"torch_geometric's layers are left out: {error}; pip install 'joyful[benchmarks]' has them")
+    if "per_utterance" in peers:
+        found[PER_UTTERANCE] = peer_repeats
+    return found, notes
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Runs a benchmark as its command does, and holds what it printed against the JSON file that it wrote."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from benchmarks.figures import Figure
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_it_was():
+    """Benchmarks set threads and determinism of their process, which here is everybody's."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture
+def measured(tmp_path, capsys):
+    """measured(main, *arguments) -> (figures by name, the JSON), after checks that hold for every benchmark."""
+
+    def run(main, *arguments):
+        file = tmp_path / "figures.json"
+        main([*arguments, "--json", str(file)])
+        title, *lines = capsys.readouterr().out.splitlines()
+        told = json.loads(file.read_text())
+        figures = [Figure(**one) for one in told["figures"]]
+        assert lines == [one.line() for one in figures] + [f"note: {note}" for note in told["notes"]]
+        assert told["machine"]["processor"] in title
+        named = {one.name: one for one in figures}
+        assert len(named) == len(figures), "two figures of one name"
+        for one in figures:
+            assert one.unit == one.unit.strip()
+            assert math.isfinite(one.value)
+            assert one.value >= 0
+            assert one.to
+            if one.to in named:
+                other = named[one.to]
+                assert one.ratio == pytest.approx(one.value / other.value), one
+                assert one.unit == other.unit, one
+        return named, told
+
+    return run
