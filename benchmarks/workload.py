@@ -13,7 +13,7 @@ from joyful.coach import Coach
 from joyful.config import Settings, check
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
-from joyful.experiment import _prepare_torch, build_model
+from joyful.experiment import build_model, prepare_torch
 from joyful.graph_model import GraphModel, standardise
 from joyful.records import DialogueDataset, Dialogues
 from joyful.testing.runs import compose_plain
@@ -72,7 +72,7 @@ def utterances(data: DialogueDataset, split: str = "train") -> int:
 
 def as_in_a_run(threads: int) -> None:
     """Threads and torch's settings of a run of run.py."""
-    _prepare_torch(torch.device("cpu"), threads)
+    prepare_torch(torch.device("cpu"), threads)
 
 
 def as_in_the_reference(threads: int) -> None:

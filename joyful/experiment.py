@@ -119,7 +119,7 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
     folder = Path(settings.resume) if settings.resume else request.folder
     device = choose_device(settings.device)
     threads = choose_threads(settings.training.threads, request.multirun)
-    _prepare_torch(device, threads)
+    prepare_torch(device, threads)
     data = load(settings.data, settings.modality_names)
     header = _header(settings, config, request, device, threads)
     folder.mkdir(parents=True, exist_ok=True)
@@ -331,7 +331,7 @@ def describe_device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) + (f" (GPU {visible})" if visible else "")
 
 
-def _prepare_torch(device: torch.device, threads: int) -> None:
+def prepare_torch(device: torch.device, threads: int) -> None:
     """Threads, and algorithms that give the same bits each time."""
     torch.set_num_threads(threads)
     if device.type == "cuda":

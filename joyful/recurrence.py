@@ -41,15 +41,17 @@ def two_way_gru(layer: nn.GRU, x_ND: Tensor, lengths: tuple[int, ...]) -> Tensor
     Computes in the weights' precision, whatever autocast says: a rounding error would be carried through the dialogue. Gradients
     of first order only.
     """
-    order = _order(lengths)
+    order, parameters = _order(lengths), dict(layer.named_parameters())
+
+    def both_ways(name: str) -> list[Tensor]:
+        return [parameters[name], parameters[f"{name}_reverse"]]
+
     with torch.autocast(x_ND.device.type, enabled=False):
-        x_ND = x_ND.to(layer.weight_ih_l0.dtype)
-        weight = torch.cat([layer.weight_ih_l0, layer.weight_ih_l0_reverse])
-        bias = torch.cat([layer.bias_ih_l0, layer.bias_ih_l0_reverse])
+        x_ND = x_ND.to(parameters["weight_ih_l0"].dtype)
+        weight, bias = (torch.cat(both_ways(name)) for name in ("weight_ih_l0", "bias_ih_l0"))
         forwards, back = torch.addmm(bias, x_ND, weight.T).chunk(2, dim=1)
         inputs = torch.stack([forwards.index_select(0, order.of[0]), back.index_select(0, order.of[1])])
-        recurrent = torch.stack([layer.weight_hh_l0, layer.weight_hh_l0_reverse])
-        offset = torch.stack([layer.bias_hh_l0, layer.bias_hh_l0_reverse])
+        recurrent, offset = (torch.stack(both_ways(name)) for name in ("weight_hh_l0", "bias_hh_l0"))
         states: Tensor = _Recurrence.apply(inputs, recurrent, offset, order.sizes)
     return torch.cat([states[way].index_select(0, order.place[way]) for way in (0, 1)], dim=1)
 

@@ -1,0 +1,70 @@
+"""The benchmark of whole sweeps runs its three real commands at tiny size, and its figures are what the run folders say."""
+
+import json
+
+import pytest
+
+from benchmarks.epoch import RUNNING, SCALED
+from benchmarks.sweep import Measured, figures, full_size, main, search
+from joyful.testing.sweeps import TINY_SWEEP
+
+FOUND = {
+    "ours": Measured(wall=100.0, busy=190.0, trials=27, epochs=270.0, full_epochs=540.0),
+    "joblib": Measured(wall=60.0, busy=90.0, trials=6, epochs=120.0, full_epochs=120.0),
+    "basic": Measured(wall=40.0, busy=30.0, trials=2, epochs=40.0, full_epochs=40.0),
+}
+
+
+def test_stock_sweepers_are_scaled_by_batches_and_utilisation_is_busy_over_workers_times_wall():
+    by_name = {one.name: one for one in figures(FOUND, n_trials=27, n_workers=2)}
+    joblib = by_name["wall, stock joblib, 6 trials scaled to 27 by batches"]
+    assert joblib.value == pytest.approx(60 * 14 / 3)
+    assert by_name["wall, ours, 27 trials"].ratio == pytest.approx(100 / joblib.value)
+    assert by_name["wall, stock basic, 2 trials scaled to 27"].value == pytest.approx(540)
+    assert by_name["epochs trained, ours"].ratio == pytest.approx(0.5)
+    assert by_name["busy, ours"].ratio == pytest.approx(0.95)
+    assert by_name["busy, stock basic"].ratio == pytest.approx(0.75)
+
+
+def test_the_full_size_follows_from_measured_epochs_and_the_share_that_pruning_leaves():
+    epochs = [{"name": f"epoch, {RUNNING}", "value": 10.0}, {"name": f"epoch, {SCALED}", "value": 110.0}]
+    run, sweep = full_size(epochs, 0.4, 27)
+    assert run.value == pytest.approx(3300)
+    assert sweep.value == pytest.approx(27 * 30 * 0.4 * 10)
+    assert sweep.ratio == pytest.approx(sweep.value / run.value)
+    with pytest.raises(ValueError, match=r"make the file by python -m benchmarks\.epoch"):
+        full_size(epochs[:1], 0.4, 27)
+
+
+def test_the_search_is_that_of_the_sweep_file():
+    settings, space = search()
+    assert settings == ["fusion=hierarchical", "role=search", "seed=5000"]
+    assert [item.split("=")[0] for item in space] == [
+        "weights.encoder_loss_weight", "weights.cl_loss_weight", "weights.gate_reg_weight",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("sweep")
+def test_three_commands_end_to_end(tmp_path, capsys):
+    tiny = [item for item in TINY_SWEEP if "fusion=" not in item]
+    file = tmp_path / "sweep.json"
+    main([
+        "--trials", "3", "--peer-trials", "2", "--basic-trials", "1", "--folder", str(tmp_path), "--json", str(file),
+        "--", *tiny, "training.batch_size=2", "training.epochs=2",
+    ])  # fmt: skip
+    told = json.loads(file.read_text())
+    values = {one["name"]: one["value"] for one in told["figures"]}
+    assert values["epochs trained, ours"] == 6  # too short a run for the pruner to end anything
+    assert all(one["ratio"] > 0 for one in told["figures"])
+    busy = [one["ratio"] for one in told["figures"] if one["name"].startswith("busy")]
+    assert all(ratio < 1 for ratio in busy)
+    assert len(list(tmp_path.glob("multirun/*/*/run.json"))) == 6
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in values)
+
+
+def test_half_a_batch_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["--peer-trials", "3"])
+    assert "expected whole batches of 2, got 3" in capsys.readouterr().err
