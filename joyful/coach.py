@@ -151,7 +151,6 @@ class Coach:
         unimodal = objective.unimodal_weight(s.fusion, epoch)
         if unimodal:
             total = total + unimodal * objective.unimodal_loss(output, batch, self._criterion)
-        self._optimizer.zero_grad(set_to_none=True)
         total.backward()
         self._clip(norms)
         warmup = s.optimizer.warmup_steps
@@ -159,6 +158,7 @@ class Coach:
             for group in self._optimizer.param_groups:
                 group["lr"] = s.optimizer.learning_rate * (step + 1) / warmup
         self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)  # here, since the next forward pass needs their memory
         self.step += 1
         self._average.update(self.step)
         if running is not None:

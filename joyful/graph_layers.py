@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,8 +80,31 @@ class RelationalGraphConv(nn.Module):
         ones = torch.ones_like(slot, dtype=exact) if edges.kept is None else edges.kept.to(exact)
         count = torch.zeros(n * 2 * s, dtype=exact, device=x_NH.device).index_add_(0, slot, ones)
         share = ones / count.index_select(0, slot).clamp(min=1.0)
-        messages = transformed.index_select(0, message) * share.unsqueeze(1).to(transformed.dtype)
-        return torch.addmm(self.bias, x_NH, self.root).index_add(0, edges.target, messages)
+        own = torch.addmm(self.bias, x_NH, self.root)
+        result: Tensor = _Propagate.apply(own, transformed, message, edges.target, share)
+        return result
+
+
+class _Propagate(torch.autograd.Function):
+    """own (N, H) with share_e * table[source_e] added at each edge's target; table (M, H), share (E,).
+
+    No edge's message is kept for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, table: Tensor, source: Tensor, target: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(source, target, share)
+        ctx.rows = table.shape[0]
+        messages = table.index_select(0, source).mul_(share.unsqueeze(1))
+        return own.index_add(0, target, messages.to(own.dtype))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        source, target, share = ctx.saved_tensors
+        messages = gradient.index_select(0, target).mul_(share.unsqueeze(1))
+        table = gradient.new_zeros(ctx.rows, gradient.shape[1]).index_add_(0, source, messages)
+        return gradient, table, None, None, None
 
 
 class GraphTransformer(nn.Module):

@@ -18,7 +18,7 @@ from joyful.dialogue_graph import Structure, structure
 from joyful.fusion_methods import AutoFusion, FusionOutput
 from joyful.graph_layers import GraphTransformer, RelationalGraphConv, Speakers
 from joyful.losses.contrastive_blocks import info_nce_of_views
-from joyful.randomness import Draws, dropout, key
+from joyful.randomness import Draws, dropout, key, relu_dropout
 from joyful.records import Batch
 from joyful.sequence_context import RecurrentContext, TransformerContext
 
@@ -65,7 +65,7 @@ class UnimodalHead(nn.Module):
         self.linear1, self.linear2, self.drop = nn.Linear(width, hidden), nn.Linear(hidden, classes), drop
 
     def forward(self, x_ND: Tensor, draws: Draws | None, place: str) -> Tensor:
-        return self.linear2(dropout(self.linear1(x_ND).relu(), self.drop, draws, place))
+        return self.linear2(relu_dropout(self.linear1(x_ND), self.drop, draws, place))
 
 
 class Highway(nn.Module):
@@ -151,7 +151,7 @@ class GraphModel(nn.Module):
             hidden_NH = torch.cat([hidden_NH, *features.values()], dim=1)
         if self.highway is not None:
             hidden_NH = self.highway(hidden_NH)
-        hidden_NH = dropout(self.linear(hidden_NH).relu(), settings.dropout, draws, "classifier")
+        hidden_NH = relu_dropout(self.linear(hidden_NH), settings.dropout, draws, "classifier")
         contrastive = node_NH.new_zeros(())
         if views is not None:
             contrastive = self._contrast(node_NH, anchor_NH, speakers, graph, views)

@@ -66,13 +66,32 @@ class Draws:
         """Inverted dropout (Srivastava et al. 2014) of a tensor of any shape; drop in [0, 1)."""
         if drop == 0.0:
             return x
-        mask = self.keep(tuple(x.shape), drop, place, x.device).to(x.dtype)
-        return x * mask.mul_(65536.0 / (65536 - _dropped(drop)))
+        from joyful.masking import masked
+
+        return masked(x, self.keep(tuple(x.shape), drop, place, x.device), _scale(drop))
+
+    def relu_dropout(self, x: Tensor, drop: float, place: str) -> Tensor:
+        """Dropout of relu(x), by the same numbers; drop in [0, 1)."""
+        if drop == 0.0:
+            return x.relu()
+        from joyful.masking import masked_relu
+
+        return masked_relu(x, self.keep(tuple(x.shape), drop, place, x.device), _scale(drop))
 
 
 def dropout(x: Tensor, drop: float, draws: Draws | None, place: str) -> Tensor:
     """Dropout in training; with draws None (evaluation) x itself."""
     return x if draws is None else draws.dropout(x, drop, place)
+
+
+def relu_dropout(x: Tensor, drop: float, draws: Draws | None, place: str) -> Tensor:
+    """Dropout of relu(x) in training; with draws None (evaluation) relu(x)."""
+    return x.relu() if draws is None else draws.relu_dropout(x, drop, place)
+
+
+def _scale(drop: float) -> float:
+    """What is kept is scaled by so much."""
+    return 65536.0 / (65536 - _dropped(drop))
 
 
 def _dropped(drop: float) -> int:

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from joyful.dialogue_graph import AttentionBlocks
 from joyful.graph_layers import block_attention
-from joyful.randomness import Draws, dropout
+from joyful.randomness import Draws, dropout, relu_dropout
 from joyful.recurrence import two_way_gru
 
 
@@ -37,7 +37,7 @@ class TransformerLayer(nn.Module):
         q, k, v = self.qkv(x_ND).chunk(3, dim=1)
         attended = self.out(block_attention(q, k, v, blocks, self.heads))
         x_ND = self.norm1(x_ND + dropout(attended, self.drop, draws, f"{place}.attention"))
-        hidden = dropout(self.linear1(x_ND).relu(), self.drop, draws, f"{place}.hidden")
+        hidden = relu_dropout(self.linear1(x_ND), self.drop, draws, f"{place}.hidden")
         return self.norm2(x_ND + dropout(self.linear2(hidden), self.drop, draws, f"{place}.feedforward"))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from joyful.randomness import Draws, _mix, _signed, dropout, host_generator, key
+from joyful.randomness import Draws, _mix, _signed, dropout, host_generator, key, relu_dropout
 
 MASK = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15
@@ -159,6 +159,29 @@ def test_dropout_scales_exactly_what_it_keeps(dtype, drop):
     assert torch.equal(result, torch.where(kept, x * scale, torch.zeros_like(x)))
     (gradient,) = torch.autograd.grad(result.sum(), x)
     assert torch.equal(gradient, kept.to(dtype) * scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_dropout_of_a_relu_is_the_same_in_one_piece(dtype):
+    x = torch.randn(64, 33, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype).requires_grad_()
+    weight = torch.randn(64, 33).to(dtype)
+    plain, ours = DRAWS.dropout(x.relu(), 0.3, "x"), relu_dropout(x, 0.3, DRAWS, "x")
+    assert torch.equal(ours, plain)
+    for a, b in zip(*(torch.autograd.grad((y * weight).sum(), x) for y in (ours, plain)), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(relu_dropout(x, 0.3, None, "x"), x.relu())
+    assert torch.equal(relu_dropout(x, 0.0, DRAWS, "x"), x.relu())
+
+
+def test_dropout_keeps_a_byte_an_element_and_behind_a_relu_only_its_result():
+    kept = []
+    x = torch.randn(100, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        DRAWS.dropout(x, 0.3, "x")
+        assert [t.dtype for t in kept] == [torch.bool]
+        result = relu_dropout(x, 0.3, DRAWS, "x")
+    assert len(kept) == 2
+    assert kept[1].data_ptr() == result.data_ptr()
 
 
 def test_dropout_keeps_the_expectation():
