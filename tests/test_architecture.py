@@ -12,12 +12,13 @@ ROOT = Path(__file__).resolve().parents[1]
 #: From left to right; modules of one line may not know each other unless they belong to the same room.
 ROOMS = [
     ["records"],
-    ["config", "randomness", "results"],
+    ["config", "randomness", "masking", "results"],
     ["data"],
     ["losses", "loss_utils", "metrics"],
     ["intermodal"],
     ["fusion_methods", "fusion_methods_hierarchical"],
-    ["dialogue_graph", "graph_layers", "sequence_context", "augmentation", "graph_model", "objective", "evaluation"],
+    ["dialogue_graph", "graph_layers", "recurrence", "sequence_context", "augmentation"],
+    ["graph_model", "objective", "evaluation"],
     ["averaging", "checkpoint", "coach"],
     ["progress", "experiment", "hydra_request"],
     ["sweeper", "searchpath"],
