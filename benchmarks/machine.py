@@ -16,14 +16,15 @@ import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from benchmarks.figures import Figure, figure, multiplies_bfloat16, parser, report
 from benchmarks.measuring import in_turn, seconds_of
 from joyful.coach import Coach
+from joyful.optimizers import Optimizer
 
 #: Sides of the square matrices; small for tests.
 SIDES = {"reference": (1024, 1536, 2048, 3072), "small": (64, 128)}
@@ -62,19 +63,16 @@ def operations_of_a_step(coach: Coach) -> int:
     Compiled code runs uncompiled meanwhile, for the counter to see it. Raises RuntimeError where no step was seen.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
-    handle = register_optimizer_step_post_hook(_stop)
     try:
-        with torch.compiler.set_stance("force_eager"), counter:
+        with patch.object(Optimizer, "step", _stop), torch.compiler.set_stance("force_eager"), counter:
             coach.train_epoch(coach.epoch + 1)
     except _Stepped:
         return int(counter.get_total_flops())
-    finally:
-        handle.remove()
     raise RuntimeError("no optimizer step was seen; expected one in each epoch of a coach")
 
 
 class _Stepped(BaseException):  # (not an error, so that no handler on the way takes it for one)
-    """The first step is done; the evaluation that would follow is not to be counted (nor can it be: inference mode)."""
+    """The first step has its gradients; the evaluation that would follow is not to be counted (nor can it be: inference mode)."""
 
 
 def _stop(*_: Any) -> None:

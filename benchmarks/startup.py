@@ -69,13 +69,15 @@ FIRST_STEP = """\
 import os, runpy, sys, time
 import torch
 clock = time.perf_counter()
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from joyful.optimizers import Optimizer
+step = Optimizer.step
 
-def stop(*_):
+def stop(self):
+    step(self)
     print(time.perf_counter() - clock, flush=True)
     os._exit(0)
 
-register_optimizer_step_post_hook(stop)
+Optimizer.step = stop
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from joyful import checkpoint, objective
 from joyful.averaging import ParameterAverage
-from joyful.config import OptimizerSettings, Settings
+from joyful.config import Settings
 from joyful.data.batching import DeviceSplit, epoch_order
 from joyful.evaluation import Accumulator
 from joyful.graph_model import GraphModel, ModelOutput, parameter_groups
 from joyful.losses.classification import class_weights
 from joyful.losses.weighting import WEIGHTINGS
 from joyful.losses.weights import LossWeightConfig
+from joyful.optimizers import Plateau, build_optimizer
 from joyful.randomness import Draws
 from joyful.records import SPLITS, Batch, EpochRecord, InputError
 
@@ -72,12 +73,10 @@ class Coach:
         self._groups = parameter_groups(model)
         self._shared = model.fusion.shared_parameters()
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._optimizer = build_optimizer(settings.optimizer, list(trained.values()), device)
+        self._optimizer = build_optimizer(settings.optimizer, list(trained.values()))
         self._average = ParameterAverage(trained, t.moving_average)
         p = t.scheduler
-        self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self._optimizer, factor=p.factor, patience=p.patience, min_lr=p.minimum, threshold=0.0
-        )
+        self._plateau = Plateau(self._optimizer, p.factor, p.patience, p.minimum)
         self._probe = splits["train"].batches_in_order(t.probe_dialogues)[0]
         self._ordered: dict[str, list[Batch]] = {}
         self.step, self.epoch = 0, 0
@@ -155,10 +154,9 @@ class Coach:
         self._clip(norms)
         warmup = s.optimizer.warmup_steps
         if step < warmup:
-            for group in self._optimizer.param_groups:
-                group["lr"] = s.optimizer.learning_rate * (step + 1) / warmup
+            self._optimizer.lr = s.optimizer.learning_rate * (step + 1) / warmup
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)  # here, since the next forward pass needs their memory
+        self._optimizer.zero_grad()  # here, since the next forward pass needs their memory
         self.step += 1
         self._average.update(self.step)
         if running is not None:
@@ -185,7 +183,7 @@ class Coach:
         self, position: float, running: Accumulator | None, norms: dict[str, Tensor] | None
     ) -> list[dict[str, Any]]:
         """Rows of the splits; train rows at whole epochs only (norms given). Reads the device, updates the best."""
-        common = {"step": self.step, "epoch": position, "lr": self._optimizer.param_groups[0]["lr"]}
+        common: dict[str, Any] = {"step": self.step, "epoch": position, "lr": self._optimizer.lr}
         rows = []
         with self._average.applied(), torch.inference_mode():
             for split in SPLITS:
@@ -287,7 +285,7 @@ class Coach:
         if name == "best":
             state: dict[str, Any] = {"best": self.best}
         else:
-            tensors |= checkpoint.flatten_optimizer(self._optimizer)
+            tensors |= {f"optimizer.{key}": value for key, value in self._optimizer.state_dict().items()}
             tensors |= {f"average.{key}": value for key, value in self._average.state_dict().items()}
             tensors |= {f"weighting.{key}": value for key, value in self._weighting.state_dict().items()}
             state = {
@@ -296,8 +294,8 @@ class Coach:
                 "step": self.step,
                 "best": self.best,
                 "stale_epochs": self._stale_epochs,
-                "lr": self._optimizer.param_groups[0]["lr"],
-                "plateau": {k: self._plateau.state_dict()[k] for k in ("best", "num_bad_epochs", "last_epoch")},
+                "lr": self._optimizer.lr,
+                "plateau": self._plateau.state_dict(),
             }
         checkpoint.write(self.checkpoints, name, self.step, checkpoint.Checkpoint(tensors, state))
 
@@ -310,30 +308,18 @@ class Coach:
 
         try:
             self.model.load_state_dict(part("model."))
-            checkpoint.restore_optimizer(self._optimizer, tensors)
+            self._optimizer.load_state_dict(part("optimizer."))
             self._average.load_state_dict(part("average."))
             self._weighting.load_state_dict({k: v.to(self.device) for k, v in part("weighting.").items()})
             self.epoch, self.step = int(state["epoch"]), int(state["step"])
             self.best, self._stale_epochs = dict(state["best"]), int(state["stale_epochs"])
-            for group in self._optimizer.param_groups:
-                group["lr"] = float(state["lr"])
-            self._plateau.load_state_dict({**self._plateau.state_dict(), **state["plateau"]})
+            self._optimizer.lr = float(state["lr"])
+            self._plateau.load_state_dict(state["plateau"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"checkpoint: expected one of this model and optimizer, got another ({str(error).splitlines()[0]}); "
                 "resume with the configuration that wrote it"
             ) from None
-
-
-def build_optimizer(settings: OptimizerSettings, parameters: list[Any], device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer that `optimizer` names, in its fused form where there is one."""
-    lr, decay, momentum = settings.learning_rate, settings.weight_decay, settings.momentum
-    if settings.name == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=lr, weight_decay=decay, momentum=momentum)
-    if settings.name == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, weight_decay=decay, momentum=momentum, fused=True)
-    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=lr, weight_decay=decay, fused=True)
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ ROOMS = [
     ["fusion_methods", "fusion_methods_hierarchical"],
     ["dialogue_graph", "graph_layers", "recurrence", "sequence_context", "augmentation"],
     ["graph_model", "objective", "evaluation"],
-    ["averaging", "checkpoint", "coach"],
+    ["averaging", "checkpoint", "optimizers", "coach"],
     ["progress", "experiment", "hydra_request"],
     ["sweeper", "searchpath"],
 ]
