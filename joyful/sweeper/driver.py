@@ -29,7 +29,7 @@ from joyful.records import InputError
 from joyful.results import ResultsError
 from joyful.sweeper import ending, gpus, identity
 from joyful.sweeper.database import first_line
-from joyful.sweeper.preparation import LOCAL_LAUNCHERS, Sweep, prepare
+from joyful.sweeper.preparation import LOCAL_LAUNCHERS, Sweep, launcher_name, prepare
 from joyful.sweeper.registry import Member, Watch
 from joyful.sweeper.status import Snapshot, snapshot
 from joyful.sweeper.study import FINISHED, quiet, states
@@ -191,7 +191,7 @@ class Driver:
         )
 
     def _launcher_name(self) -> str:
-        return str(self._sweep.task.config.hydra.launcher._target_).rpartition(".")[2]
+        return launcher_name(self._sweep.task.config)
 
     def _gpus(self) -> tuple[str, ...] | None:
         """This machine's GPUs, in the order in which the next workers take them: those of other commands have taken the first.

@@ -70,8 +70,7 @@ def prepare(
     grid = build.kind is optuna.samplers.GridSampler
     plan = make_plan(checked, arguments, grid)
     compose = partial(_compose, hydra_context, config)
-    launcher = str(config.hydra.launcher._target_)
-    check_compositions(plan, compose, _job_check(plan, launcher.rpartition(".")[2] in LOCAL_LAUNCHERS))
+    check_compositions(plan, compose, _job_check(plan, launcher_name(config) in LOCAL_LAUNCHERS))
     first = outcome.plain(compose(plan.first_overrides()))
     folder = Path(config.hydra.sweep.dir)
     try:
@@ -95,7 +94,7 @@ def prepare(
         sampler_for = sampler_factory(optuna.samplers.RandomSampler, seed, reseed=True)
     else:
         sampler_for = sampler_factory(build, seed, reseed=build.kind is not optuna.samplers.QMCSampler)
-    address = password.address_for_workers(url, launcher)
+    address = password.address_for_workers(url, str(config.hydra.launcher._target_))
     saved = None if checked.storage is None else without_password(url)
     password.hide(config, url)
     task = WorkerTask(
@@ -107,6 +106,11 @@ def prepare(
         n_trials = enqueue(backend, study_id, plan)
     write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved})
     return Sweep(task, registry, folder, n_trials)
+
+
+def launcher_name(config: DictConfig) -> str:
+    """The class of the launcher that a configuration names, without its module."""
+    return str(config.hydra.launcher._target_).rpartition(".")[2]
 
 
 @dataclass(frozen=True)
