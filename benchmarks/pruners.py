@@ -48,8 +48,8 @@ class Outcome:
 
 def recorded(folder: Path) -> list[Curve]:
     """The curves of a sweep's complete trials. Raises InputError where there is no sweep."""
-    study = open_sweep(folder).access.open()
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    with open_sweep(folder) as sweep:
+        trials = sweep.access.open().get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [tuple(value for _, value in sorted(trial.intermediate_values.items())) for trial in trials]
 
 

@@ -39,17 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     quiet()
     try:
-        sweep = open_sweep(given.folder, given.storage)
-        if given.command == "status":
-            shot = snapshot(sweep.access, sweep.registry, lease_seconds=30.0)
-            if given.json:
-                print(json.dumps(shot.as_json()))
-            else:
-                show(shot, given.folder)
-            return 0
-        numbers = renew_failed(sweep.engine, sweep.study_id)
-        for number in numbers:
-            sweep.registry.forgive(number)
+        with open_sweep(given.folder, given.storage) as sweep:
+            if given.command == "status":
+                shot = snapshot(sweep.access, sweep.registry, lease_seconds=30.0)
+                if given.json:
+                    print(json.dumps(shot.as_json()))
+                else:
+                    show(shot, given.folder)
+                return 0
+            numbers = renew_failed(sweep.engine, sweep.study_id)
+            for number in numbers:
+                sweep.registry.forgive(number)
     except InputError as error:
         print(f"joyful: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -108,6 +108,12 @@ def open_storage(url: URL) -> RDBStorage:
         ) from None
 
 
+def close(storage: RDBStorage) -> None:
+    """End the storage's connections; used again, it would make new ones."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
 def made(create: Callable[[], T], sqlite: bool) -> T:
     """The result of `create`, which makes tables where they are missing: of two processes that do so at once one fails, and finds
     them when it looks again."""

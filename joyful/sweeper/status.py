@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from joyful.records import InputError
-from joyful.sweeper.database import open_engine, open_storage, retried, storage_url
+from joyful.sweeper.database import close, open_engine, open_storage, retried, storage_url
 from joyful.sweeper.registry import Lease, Member, Registry, Watch
 from joyful.sweeper.study import OWN, REASON, StudyAccess
 
@@ -118,7 +118,7 @@ def _seconds_left(trials: list[FrozenTrial], leases: Mapping[int, Lease], worker
 
 @dataclass(frozen=True)
 class OpenSweep:
-    """A sweep's study and tables, found by its folder."""
+    """A sweep's study and tables, found by its folder; with a `with`, its connections end with the block."""
 
     access: StudyAccess
     registry: Registry
@@ -128,6 +128,14 @@ class OpenSweep:
     def live_workers(self) -> list[Member]:
         """Workers of this machine that are alive, and all of other machines."""
         return [m for m in self.registry.members().values() if m.role == "worker" and not m.is_gone]
+
+    def __enter__(self) -> OpenSweep:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # (a server counts connections: whoever looks again and again must not leave them to the garbage collector)
+        self.engine.dispose()
+        close(self.access.backend)
 
 
 def open_sweep(folder: Path, storage: str | None = None) -> OpenSweep:
@@ -154,6 +162,7 @@ def open_sweep(folder: Path, storage: str | None = None) -> OpenSweep:
     try:
         study_id = backend.get_study_id_from_name(name)
     except KeyError:
+        close(backend)
         raise InputError(f"{url.render_as_string()}: it has no study {name}; start the sweep's command again") from None
     engine = open_engine(url)
     access = StudyAccess(

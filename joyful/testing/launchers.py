@@ -13,7 +13,6 @@ import pytest
 from joyful.experiment import train_run
 from joyful.results import HISTORY
 from joyful.sweeper.registry import Lease
-from joyful.sweeper.status import open_sweep
 from joyful.testing import sweeps
 from joyful.testing.runs import tiny_request
 
@@ -45,9 +44,7 @@ def held(folder: Path, epochs: int) -> Lease | None:
     alive = {worker.id for worker in sweeps.workers(folder)}
     if not alive:
         return None
-    return next(
-        (x for x in open_sweep(folder).registry.leases().values() if x.owner in alive and x.epochs >= epochs), None
-    )
+    return next((x for x in sweeps.leases(folder).values() if x.owner in alive and x.epochs >= epochs), None)
 
 
 def trainers(folder: Path) -> list[psutil.Process]:
@@ -91,7 +88,7 @@ class LauncherSuite:
         finally:
             sweeps.kill_group(driver)
         assert sweeps.states(folder) == COMPLETE
-        assert open_sweep(folder).registry.leases()[killed].term > 1  # more than one worker had it
+        assert sweeps.leases(folder)[killed].term > 1  # more than one worker had it
         assert sweeps.histories(folder) == alone(tmp_path / "alone")
 
     def look_at_workers(self, folder: Path) -> None:
@@ -109,7 +106,7 @@ class LauncherSuite:
         sweeps.until(lambda: ended(orphans))
 
         def goes_on() -> bool:
-            now = open_sweep(folder).registry.leases()[lease.number]
+            now = sweeps.leases(folder)[lease.number]
             return now.owner != lease.owner and now.epochs > lease.epochs
 
         sweeps.until(goes_on, 300)

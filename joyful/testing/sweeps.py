@@ -16,8 +16,8 @@ import psutil
 
 from joyful.results import HISTORY
 from joyful.sweeper import identity
-from joyful.sweeper.database import storage_url, text
-from joyful.sweeper.registry import Member
+from joyful.sweeper.database import close, open_storage, storage_url, text
+from joyful.sweeper.registry import Lease, Member
 from joyful.sweeper.status import open_sweep
 from joyful.testing.runs import TINY
 
@@ -53,10 +53,16 @@ def study(folder: Path, storage: str | None = None) -> optuna.Study:
 
 def states(folder: Path, storage: str | None = None) -> dict[int, str]:
     """Trial number -> name of its state; empty where there is no study yet."""
+    if storage is None and not (folder / "study.db").exists():
+        return {}
+    backend = open_storage(storage_url(storage, folder))
     try:
-        return {trial.number: trial.state.name for trial in study(folder, storage).get_trials(deepcopy=False)}
+        trials = backend.get_all_trials(backend.get_study_id_from_name(folder.name), deepcopy=False)
+        return {trial.number: trial.state.name for trial in trials}
     except KeyError:
         return {}
+    finally:
+        close(backend)
 
 
 def histories(folder: Path) -> dict[int, bytes]:
@@ -68,7 +74,14 @@ def workers(folder: Path) -> list[Member]:
     """The living workers of a sweep on this machine; none where there is no sweep yet."""
     if not (folder / "sweep.json").exists():
         return []
-    return [m for m in open_sweep(folder).live_workers() if identity.is_local(m.identity)]
+    with open_sweep(folder) as sweep:
+        return [m for m in sweep.live_workers() if identity.is_local(m.identity)]
+
+
+def leases(folder: Path) -> dict[int, Lease]:
+    """Trial number -> its lease, as it is now."""
+    with open_sweep(folder) as sweep:
+        return sweep.registry.leases()
 
 
 def trainers(worker: Member) -> list[int]:

@@ -33,5 +33,5 @@ def test_a_frozen_worker_loses_its_trial_and_does_not_wake_in_it(tmp_path):
     finally:
         sweeps.kill_group(first)
     assert sweeps.states(folder) == launchers.COMPLETE
-    assert sweeps.open_sweep(folder).registry.leases()[lease.number].term > 1
+    assert sweeps.leases(folder)[lease.number].term > 1
     assert sweeps.histories(folder) == launchers.alone(tmp_path / "alone")

@@ -1,14 +1,16 @@
 """One sweep by three commands on one PostgreSQL, which is restarted, while one of them is killed."""
 
+import gc
 import json
 import subprocess
 import sys
 
 import psutil
 import pytest
+import sqlalchemy
 
 from joyful.records import InputError
-from joyful.sweeper.database import open_storage, storage_url
+from joyful.sweeper.database import open_engine, open_storage, storage_url
 from joyful.sweeper.status import open_sweep
 from joyful.testing import sweeps
 from joyful.testing.launchers import EPOCHS, SEEDS, alone, held, sweep_command
@@ -48,7 +50,7 @@ def test_three_commands_a_killed_worker_and_a_restarted_database(server, command
         worker = next(w for w in sweeps.workers(folder) if w.id == lease.owner)
         psutil.Process(worker.identity.pid).kill()
         server.restart()
-        sweeps.until(lambda: open_sweep(folder).registry.leases()[lease.number].owner not in ("", lease.owner), 180)
+        sweeps.until(lambda: sweeps.leases(folder)[lease.number].owner not in ("", lease.owner), 180)
         server.restart()
         for driver in drivers:
             if driver.pid != worker.identity.pid:
@@ -56,10 +58,10 @@ def test_three_commands_a_killed_worker_and_a_restarted_database(server, command
     finally:
         for driver in drivers:
             sweeps.kill_group(driver)
-    storage = open_sweep(folder).access.backend
     assert sweeps.states(folder, server.url) == dict.fromkeys(range(len(SEEDS)), "COMPLETE")
     # each trial's epochs were reported once, whoever trained them
-    trials = storage.get_all_trials(open_sweep(folder).study_id)
+    with open_sweep(folder) as sweep:
+        trials = sweep.access.backend.get_all_trials(sweep.study_id)
     assert [sorted(t.intermediate_values) for t in trials] == [list(range(1, EPOCHS + 1))] * len(SEEDS)
     assert sweeps.histories(folder) == alone(tmp_path / "alone")
 
@@ -71,6 +73,32 @@ def test_three_commands_a_killed_worker_and_a_restarted_database(server, command
     status = [sys.executable, "-m", "joyful.sweeper", "status", str(folder), "--json"]
     shown = subprocess.run(status, capture_output=True, text=True, check=True, cwd=sweeps.RUN.parent)
     assert json.loads(shown.stdout)["complete"] == len(SEEDS)
+
+
+def test_looking_at_a_sweep_leaves_no_connection(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", server.password)
+    command = sweeps.command("looked", "hydra/sweeper=optuna_pruned", f"hydra.sweeper.storage={server.url}",
+                             "hydra.sweeper.trials=['seed=1']", epochs=1)  # fmt: skip
+    done = sweeps.run(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    engine = open_engine(storage_url(server.url, tmp_path))
+
+    def connections():
+        with engine.connect() as connection:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+            return connection.scalar(sqlalchemy.text(query))
+
+    before = connections()
+    gc.disable()  # (which would end them too, sooner or later)
+    try:
+        for _ in range(10):
+            assert sweeps.workers(tmp_path / "multirun/looked") == []
+            assert sweeps.states(tmp_path / "multirun/looked", server.url) == {0: "COMPLETE"}
+        # (the server strikes off a connection some time after its client has gone)
+        sweeps.until(lambda: connections() == before, 10)
+    finally:
+        gc.enable()
+        engine.dispose()
 
 
 def test_an_unreachable_database_is_said_in_one_line(tmp_path):
