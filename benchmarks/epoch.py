@@ -11,13 +11,15 @@ its figure says so. All in turn, medians; the first epoch of each is a warm-up, 
 from __future__ import annotations
 
 import math
+from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from statistics import median
 
 from benchmarks.figures import Figure, figure, multiplies_bfloat16, parser, report
 from benchmarks.machine import NO_BFLOAT16
-from benchmarks.measuring import in_turn, seconds_of
+from benchmarks.measuring import Served, in_turn, seconds_of, serve
 from benchmarks.workload import (
     SIZES,
     as_in_a_run,
@@ -47,17 +49,14 @@ def joyful(name: str, size: str, threads: int) -> Callable[[], float]:
     settings = settings_of(size, *OVERRIDES[name])
     coach = build_coach(settings, dataset(settings))
 
-    def one_epoch() -> float:
-        as_in_a_run(threads)
-        return seconds_of(lambda: coach.train_epoch(coach.epoch + 1))
-
-    one_epoch()
-    return one_epoch
+    as_in_a_run(threads)
+    return lambda: seconds_of(lambda: coach.train_epoch(coach.epoch + 1))
 
 
 def per_utterance(size: str, threads: int) -> Callable[[], float]:
     """A callable that trains and evaluates an epoch of a quarter of each split; returns the seconds of all, by utterances."""
     settings = settings_of(size)
+    as_in_the_reference(threads)
     whole = dataset(settings)
     part = with_dialogues(whole, {name: math.ceil(len(d.lengths) / 4) for name, d in whole.splits.items()})
     trainer = build_per_utterance(settings, part)
@@ -65,12 +64,10 @@ def per_utterance(size: str, threads: int) -> Callable[[], float]:
     scale = {name: utterances(whole, name) / utterances(part, name) for name in whole.splits}
 
     def one_epoch() -> float:
-        as_in_the_reference(threads)
         trained = seconds_of(trainer.train)
         evaluated = {name: seconds_of(partial(trainer.evaluate, name)) for name in whole.splits}
         return scale["train"] * trained + sum(scale[name] * seconds for name, seconds in evaluated.items())
 
-    trainer.step(trainer.splits["train"][:1])
     return one_epoch
 
 
@@ -89,13 +86,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     line.add_argument("--threads", type=int, default=2)
     line.add_argument("--repeats", type=int, default=3, help="epochs that are timed (default: %(default)s)")
     line.add_argument("--size", choices=SIZES, default="reference", help="default: %(default)s")
+    line.add_argument("--serve", help=SUPPRESS)
     given = line.parse_args(arguments)
+    if given.serve:
+        serve(
+            per_utterance(given.size, given.threads)
+            if given.serve == SCALED
+            else joyful(given.serve, given.size, given.threads)
+        )
+        return
     names, notes = [RUNNING, FULL], [NO_BFLOAT16]
     if multiplies_bfloat16():
         names, notes = [*names, BF16], []
-    contenders = {name: joyful(name, given.size, given.threads) for name in names}
-    contenders[SCALED] = per_utterance(given.size, given.threads)
-    measured = in_turn(contenders, dict.fromkeys(contenders, given.repeats))
+    names.append(SCALED)
+    common = [f"--threads={given.threads}", f"--size={given.size}"]
+    with ExitStack() as stack:
+        contenders = {
+            name: stack.enter_context(Served("benchmarks.epoch", [*common, "--serve", name])) for name in names
+        }
+        for name, served in contenders.items():
+            if name != SCALED:  # the peer has nothing to warm up, and an epoch of it is long
+                served()
+        measured = in_turn(contenders, dict.fromkeys(contenders, given.repeats))
     data = dataset(settings_of(given.size))
     counts = {name: utterances(data, name) for name in data.splits}
     about = {"size": given.size, "utterances": counts, "repeats": given.repeats, "seconds": measured}

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: in turn, by medians, and memory in a process of its own."""
+"""How the benchmarks measure: in turn, by medians, each contender in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,55 @@ def seconds_of(action: Callable[[], object]) -> float:
     clock = time.perf_counter()
     action()
     return time.perf_counter() - clock
+
+
+class Served:
+    """A contender that lives in `python -m MODULE ARGUMENTS`, which serves it: so none has another's heap, threads or settings.
+
+    Called, it makes that process measure once, and returns the seconds. As a context, it ends the process with the block.
+    Raises CalledProcessError where the process fails.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str]) -> None:
+        command = [sys.executable, "-m", module, *arguments]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=ROOT
+        )
+
+    def __call__(self) -> float:
+        return self._ask("measure")
+
+    def peak_memory_gib(self) -> float:
+        """The most memory that the process has had resident, GiB."""
+        return self._ask("memory")
+
+    def _ask(self, what: str) -> float:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):  # (the answer will be missing, which says the same)
+            self._process.stdin.write(f"{what}\n")
+        for line in self._process.stdout:
+            if line.startswith(_ANSWER):
+                return float(line.removeprefix(_ANSWER))
+        raise subprocess.CalledProcessError(self._process.wait(), self._process.args)
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def serve(contender: Callable[[], float]) -> None:
+    """Answer a Served on standard input and output, until it ends."""
+    for line in sys.stdin:
+        answer = contender() if line.strip() == "measure" else peak_memory_gib()
+        print(f"{_ANSWER}{answer}", flush=True)
+
+
+#: Before each answer, since a contender may print too.
+_ANSWER = "measured: "
 
 
 def in_a_process(module: str, arguments: Sequence[str]) -> dict[str, Any]:

@@ -1,25 +1,25 @@
-"""Seconds of one training step: joyful against its peers and the machine's limit, in turn in one process.
+"""Seconds of one training step: joyful against its peers and the machine's limit, in turn, each in a process of its own.
 
     python -m benchmarks.step [--threads 2] [--dialogues 32] [--repeats 5] [--peers per_utterance,geometric,limit]
 
 One batch of IEMOCAP-shaped dialogues at full widths (--size reference), random numbers and clipping included, evaluation
 not. joyful trains its defaults (the reconstruction loss of all utterances), the per-utterance trainer the reference's
 (that of the last dialogue, which is less work). All begin with the same weights; each is warmed up by one step. Peak
-memory is that of a process of its own which trains two steps: interpreter, torch and data included.
+memory is the most that such a process had resident: interpreter, torch and data included.
 
 The per-utterance trainer takes some 20 s a step at full size; --peer-repeats sets how often it is measured.
 """
 
 from __future__ import annotations
 
-import json
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from statistics import median
 
 from benchmarks.figures import Figure, against, figure, multiplies_bfloat16, parser, report
 from benchmarks.machine import NO_BFLOAT16, SIDES, Peak, operations_of_a_step
-from benchmarks.measuring import in_a_process, in_turn, peak_memory_gib, seconds_of
+from benchmarks.measuring import Served, in_turn, seconds_of, serve
 from benchmarks.workload import (
     SIZES,
     as_in_a_run,
@@ -48,50 +48,57 @@ def contender(name: str, size: str, train: int | None, threads: int) -> Callable
     )
     data = dataset(settings)
     if name == PER_UTTERANCE:
+        as_in_the_reference(threads)
         trainer = build_per_utterance(settings, data)
-
-        def per_utterance() -> float:
-            as_in_the_reference(threads)
-            return seconds_of(lambda: trainer.step(trainer.splits["train"]))
-
-        return per_utterance
+        return lambda: seconds_of(lambda: trainer.step(trainer.splits["train"]))
     change = None
     if name == GEOMETRIC:
         from benchmarks.peers.geometric import geometric
 
         change = geometric
+    as_in_a_run(threads)
     coach = build_coach(settings, data, change)
-
-    def one_step() -> float:
-        as_in_a_run(threads)
-        return training_seconds(coach)
-
-    return one_step
+    return lambda: training_seconds(coach)
 
 
 def measure(
     size: str, train: int | None, threads: int, repeats: Mapping[str, int], peers: Sequence[str]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Median seconds of a step by contender; and peak operations a second by precision, with those of a step.
-
-    repeats: by contender.
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Median seconds of a step and peak memory in GiB, by contender; and peak operations a second, by precision, with those
+    of a step. repeats: by contender.
     """
-    contenders = {name: contender(name, size, train, threads) for name in repeats}
-    for step in contenders.values():
-        step()
+    common = [f"--threads={threads}", f"--size={size}", *([f"--dialogues={train}"] if train else [])]
+    with ExitStack() as stack:
+        contenders = {
+            name: stack.enter_context(Served("benchmarks.step", [*common, "--serve", name])) for name in repeats
+        }
+        for step in contenders.values():
+            step()
+        seconds, rates = _in_turn(contenders, size, train, threads, repeats, peers)
+        return seconds, {name: served.peak_memory_gib() for name, served in contenders.items()}, rates
+
+
+def _in_turn(
+    contenders: Mapping[str, Callable[[], float]],
+    size: str,
+    train: int | None,
+    threads: int,
+    repeats: Mapping[str, int],
+    peers: Sequence[str],
+) -> tuple[dict[str, float], dict[str, float]]:
     rates: dict[str, float] = {}
     turns = dict(contenders)
     counts = dict(repeats)
     peaks = {}
     if "limit" in peers:
         precisions = [precision for precision, name in JOYFUL.items() if name in contenders]
+        as_in_a_run(threads)
         peaks = {precision: Peak(precision, SIDES[size]) for precision in precisions}
         turns |= {f"peak {precision}": peak.round for precision, peak in peaks.items()}
         counts |= {f"peak {precision}": max(repeats.values()) for precision in peaks}
     seconds = {name: median(found) for name, found in in_turn(turns, counts).items() if name in contenders}
     if peaks:
         settings = settings_of(size, *one_batch(size, train))
-        as_in_a_run(threads)
         rates = {precision: peak.operations_per_second() for precision, peak in peaks.items()}
         rates["step"] = float(operations_of_a_step(build_coach(settings, dataset(settings))))
     return seconds, rates
@@ -132,21 +139,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     line.add_argument("--peer-repeats", type=int, help="of the per-utterance trainer (default: as --repeats)")
     line.add_argument("--size", choices=SIZES, default="reference", help="default: %(default)s")
     line.add_argument("--peers", default=",".join(PEERS), help="default: %(default)s; an empty word for none")
-    line.add_argument("--memory", help=SUPPRESS)
+    line.add_argument("--serve", help=SUPPRESS)
     given = line.parse_args(arguments)
     peers = [name for name in given.peers.split(",") if name]
     if set(peers) - set(PEERS):
         line.error(f"--peers: expected some of {', '.join(PEERS)}, got {given.peers}")
-    if given.memory:
-        step = contender(given.memory, given.size, given.dialogues, given.threads)
-        step(), step()
-        print(json.dumps({"gib": peak_memory_gib()}))
+    if given.serve:
+        serve(contender(given.serve, given.size, given.dialogues, given.threads))
         return
     repeats, notes = chosen(peers, given.repeats, given.peer_repeats or given.repeats)
-    seconds, rates = measure(given.size, given.dialogues, given.threads, repeats, peers)
-    common = [f"--threads={given.threads}", f"--size={given.size}"]
-    common += [f"--dialogues={given.dialogues}"] if given.dialogues else []
-    gib = {name: in_a_process("benchmarks.step", [*common, "--memory", name])["gib"] for name in repeats}
+    seconds, gib, rates = measure(given.size, given.dialogues, given.threads, repeats, peers)
     data = dataset(settings_of(given.size, *one_batch(given.size, given.dialogues)))
     n_utterances, n_dialogues = utterances(data), len(data.splits["train"].lengths)
     shown = figures(seconds, rates, gib)

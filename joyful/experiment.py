@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from joyful import checkpoint, results
+from joyful import checkpoint, heap, results
 from joyful.coach import Coach, TrainingFailedError
 from joyful.config import PLACES, Settings, check, config_hash, differences
 from joyful.data.batching import DeviceSplit
@@ -332,8 +332,9 @@ def describe_device(device: torch.device) -> str:
 
 
 def prepare_torch(device: torch.device, threads: int) -> None:
-    """Threads, and algorithms that give the same bits each time."""
+    """Threads, algorithms that give the same bits each time, and a heap that keeps what steps free."""
     torch.set_num_threads(threads)
+    heap.keep_freed_memory()
     if device.type == "cuda":
         os.environ.setdefault(
             "CUBLAS_WORKSPACE_CONFIG", ":4096:8"

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: From left to right; modules of one line may not know each other unless they belong to the same room.
 ROOMS = [
     ["records"],
-    ["config", "randomness", "masking", "results"],
+    ["config", "randomness", "masking", "heap", "results"],
     ["data"],
     ["losses", "loss_utils", "metrics"],
     ["intermodal"],

@@ -1,12 +1,21 @@
 """Contenders take turns, and a process reports its own memory."""
 
+import mmap
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from benchmarks.measuring import ROOT, forget_peak_memory, in_a_process, in_turn, peak_memory_gib, seconds_of
+from benchmarks.measuring import (
+    ROOT,
+    Served,
+    forget_peak_memory,
+    in_a_process,
+    in_turn,
+    peak_memory_gib,
+    seconds_of,
+)
 
 PEAK = "from benchmarks.measuring import peak_memory_gib; print(peak_memory_gib())"
 
@@ -36,10 +45,10 @@ def test_a_child_does_not_report_its_parents_peak():
 
 
 def test_the_peak_can_begin_anew():
-    ballast = np.ones(60_000_000)
-    assert ballast.sum() > 0
+    ballast = mmap.mmap(-1, 480_000_000)  # (of the heap it might not be given back)
+    np.frombuffer(ballast, np.float64)[:] = 1.0
     high = peak_memory_gib()
-    del ballast
+    ballast.close()
     now = forget_peak_memory()
     if now == high:
         pytest.skip("this system does not let a process forget its peak")
@@ -50,3 +59,22 @@ def test_the_peak_can_begin_anew():
 def test_a_failing_process_is_an_error():
     with pytest.raises(subprocess.CalledProcessError):
         in_a_process("benchmarks.nothing_of_this_name", [])
+
+
+def test_a_served_contender_measures_in_a_process_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "contender_of_the_test.py").write_text(
+        "import sys, numpy\n"
+        "from benchmarks.measuring import serve\n"
+        "calls, ballast = [], numpy.ones(30_000_000)\n"
+        "def measure():\n"
+        "    print('it prints too')\n"
+        "    if len(calls) == 2: sys.exit(3)\n"
+        "    return calls.append(0) or len(calls) / 4\n"
+        "serve(measure)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Served("contender_of_the_test", []) as served:
+        assert [served(), served()] == [0.25, 0.5]
+        assert 0.22 < served.peak_memory_gib() < 0.5
+        with pytest.raises(subprocess.CalledProcessError):
+            served()
