@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from joyful.dialogue_attention import dialogue_attention
 from joyful.dialogue_graph import AttentionBlocks
 from joyful.graph_layers import block_attention
 from joyful.randomness import Draws, dropout, relu_dropout
@@ -33,9 +34,16 @@ class TransformerLayer(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x_ND: Tensor, blocks: AttentionBlocks, draws: Draws | None, place: str) -> Tensor:
-        q, k, v = self.qkv(x_ND).chunk(3, dim=1)
-        attended = self.out(block_attention(q, k, v, blocks, self.heads))
+    def forward(
+        self, x_ND: Tensor, lengths: tuple[int, ...], blocks: AttentionBlocks, draws: Draws | None, place: str
+    ) -> Tensor:
+        qkv_N3D = self.qkv(x_ND)
+        if qkv_N3D.is_cuda:  # one launch for all dialogues; on the processor padding costs more than a loop
+            q, k, v = qkv_N3D.chunk(3, dim=1)
+            mixed_ND = block_attention(q, k, v, blocks, self.heads)
+        else:
+            mixed_ND = dialogue_attention(qkv_N3D, lengths, self.heads)
+        attended = self.out(mixed_ND)
         x_ND = self.norm1(x_ND + dropout(attended, self.drop, draws, f"{place}.attention"))
         hidden = relu_dropout(self.linear1(x_ND), self.drop, draws, f"{place}.hidden")
         return self.norm2(x_ND + dropout(self.linear2(hidden), self.drop, draws, f"{place}.feedforward"))
@@ -57,7 +65,7 @@ class TransformerContext(nn.Module):
 
     def forward(self, x_ND: Tensor, lengths: tuple[int, ...], blocks: AttentionBlocks, draws: Draws | None) -> Tensor:
         for number, layer in enumerate(self.layers):
-            x_ND = layer(x_ND, blocks, draws, f"context.{number}")
+            x_ND = layer(x_ND, lengths, blocks, draws, f"context.{number}")
         return self.project(x_ND)
 
 

@@ -17,7 +17,7 @@ ROOMS = [
     ["losses", "loss_utils", "metrics"],
     ["intermodal"],
     ["fusion_methods", "fusion_methods_hierarchical"],
-    ["dialogue_graph", "graph_layers", "recurrence", "sequence_context", "augmentation"],
+    ["dialogue_graph", "dialogue_attention", "graph_layers", "recurrence", "sequence_context", "augmentation"],
     ["graph_model", "objective", "evaluation"],
     ["averaging", "checkpoint", "optimizers", "coach"],
     ["progress", "experiment", "hydra_request"],

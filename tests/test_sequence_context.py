@@ -44,7 +44,7 @@ def test_transformer_layer_against_torch(heads):
     expected = by_dialogue(lambda part: theirs(part[None])[0], x)
     named = dict(theirs.named_parameters())
     assert_same_with_gradients(
-        ours(x, BLOCKS, None, "layer"),
+        ours(x, LENGTHS, BLOCKS, None, "layer"),
         expected,
         [x, *ours.parameters()],
         [x, *(named[names.get(name, name)] for name, _ in ours.named_parameters())],
@@ -57,7 +57,7 @@ def test_transformer_context_is_its_layers_and_a_projection():
     x = torch.randn(N, 8)
     expected = x
     for layer in context.layers:
-        expected = layer(expected, BLOCKS, None, "")
+        expected = layer(expected, LENGTHS, BLOCKS, None, "")
     assert torch.equal(context(x, LENGTHS, BLOCKS, None), context.project(expected))
 
 
