@@ -298,6 +298,7 @@ def _restore(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Bring the coach to its last checkpoint; returns the rows of history and timing up to there."""
     folder = run.path
+    checkpoint.tidy(folder / "checkpoint")
     saved = checkpoint.read(folder / "checkpoint", "last")
     history_of = run
     if saved is None and source is not None:

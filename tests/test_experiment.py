@@ -229,30 +229,5 @@ def test_a_signal_leaves_an_interrupted_run_that_goes_on(tmp_path, number, code)
     assert history(tmp_path / "run") == history(tmp_path / "whole")
 
 
-def test_kills_at_random_moments_lose_nothing(tmp_path):
-    train(tmp_path / "whole", "training.epochs=40")
-    command = [sys.executable, "-c", CHILD, str(tmp_path / "run"), "training.epochs=40"]
-    kills = 0
-    for delay in (0.0, 0.05, 0.11, 0.23, 0.31):
-        child = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "run" / "run.json").exists() and child.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        marker = (tmp_path / "run" / "history.parquet").stat().st_mtime_ns
-        while child.poll() is None and (tmp_path / "run" / "history.parquet").stat().st_mtime_ns == marker:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.002)
-        time.sleep(delay)
-        if child.poll() is None:
-            child.kill()
-            kills += 1
-        child.wait()
-        assert results.load(tmp_path / "run").attrs["damaged"] == {}
-    assert kills >= 3
-    train(tmp_path / "run", "training.epochs=40")
-    assert history(tmp_path / "run") == history(tmp_path / "whole")
-
-
 def test_tiny_overrides_are_the_ones_that_tests_rely_on():
     assert "training.threads=1" in TINY  # bytes are compared: the number of threads must not be left to the machine
