@@ -296,3 +296,5 @@ class Driver:
             if identity.is_local(member.identity):
                 identity.kill(member.identity)
                 self._registry.leave(member.id)
+        for name in self._workers(gone=True):  # whoever did not come to leave
+            self._registry.leave(name)

@@ -12,6 +12,7 @@ import logging
 import os
 import shlex
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -51,6 +52,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two signs of life, and between two looks of an idle worker.
 BEAT = 1.0
+
+#: Seconds that a worker which was told to end waits at most for the others to be done; the driver waits longer.
+LAST_SECONDS = 5.0
 
 #: Deaths in a row, without a whole epoch in between, after which a trial is given up.
 MAXIMUM_DEATHS = 3
@@ -137,9 +141,20 @@ class _Worker:
             self._registry.leave(self._me.id)
         if self._stop.is_set() and os.getpid() != self._driver_pid:
             # a launcher's process would wait for more work from a driver that has ended
+            self._let_others_end()
             logging.shutdown()
             os._exit(143)
         return self._counts
+
+    def _let_others_end(self) -> None:
+        """Wait until this driver's other workers have left, too: where one of its processes ends, joblib's pool kills the rest, in
+        the middle of what they write."""
+        deadline = time.monotonic() + LAST_SECONDS
+        while time.monotonic() < deadline:
+            members = self._registry.members().values()
+            if not any(m.role == "worker" and m.driver == self._task.driver and not m.is_gone for m in members):
+                break
+            time.sleep(0.05)
 
     def _pulse(self) -> None:
         """Shows life, and ends the training when the driver has ended or says stop."""
@@ -222,26 +237,24 @@ class _Worker:
                 self._tell_as(trial, lease, other)
             return  # (otherwise it waits: `_claim` passes over it until the other is finished)
         while True:
-            try:
-                returned = run_job(
-                    hydra_context=self._task.hydra_context,
-                    task_function=partial(self._converse, trial, lease),
-                    config=config,
-                    job_dir_key="hydra.sweep.dir",
-                    job_subdir_key="hydra.sweep.subdir",
-                )
-                end = returned.return_value
-            except TrainerDiedError as error:
-                if self._stop.is_set():
-                    raise Stopped from None
-                lease = self._registry.count_death(lease)
-                log.warning("trial %d: %s (%d in a row)", lease.number, error, lease.deaths)
-                if lease.deaths >= MAXIMUM_DEATHS:
-                    self._give_up(trial, lease, str(error))
-                    return
-                continue
-            self._finish(trial, lease, config, end)
-            return
+            returned = run_job(
+                hydra_context=self._task.hydra_context,
+                task_function=partial(self._converse, trial, lease),
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+            end = returned.return_value
+            if end["end"] != "died":
+                self._finish(trial, lease, config, end)
+                return
+            if self._stop.is_set():
+                raise Stopped
+            lease = self._registry.count_death(lease)
+            log.warning("trial %d: %s (%d in a row)", lease.number, end["reason"], lease.deaths)
+            if lease.deaths >= MAXIMUM_DEATHS:
+                self._give_up(trial, lease, end["reason"])
+                return
 
     def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
         config = self._task.hydra_context.config_loader.load_sweep_config(self._task.config, list(overrides))
@@ -263,7 +276,14 @@ class _Worker:
         return other
 
     def _converse(self, trial: TrialAccess, lease: Lease, config: DictConfig) -> dict[str, Any]:
-        """Have the trainer train the running job, and answer its questions. Returns the message that ends it."""
+        """Have the trainer train the running job, and answer its questions. Returns the message that ends it, or that it died: what
+        is raised here, Hydra would announce as an error of the job."""
+        try:
+            return self._conversation(trial, lease, config)
+        except TrainerDiedError as error:
+            return {"end": "died", "reason": str(error)}
+
+    def _conversation(self, trial: TrialAccess, lease: Lease, config: DictConfig) -> dict[str, Any]:
         request = asdict(hydra_request.from_hydra(config))
         request |= {"folder": str(request["folder"]), "overridden": list(request["overridden"])}
         self._trainer.send({"run": request | {"take_over_after": TAKE_OVER_AFTER}})

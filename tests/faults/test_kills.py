@@ -15,18 +15,12 @@ import pytest
 from joyful import results
 from joyful.checkpoint import read
 from joyful.testing.faults import count, seed
-from joyful.testing.trainers import Trainer, Trainers
+from joyful.testing.trainers import Trainer
 
 EPOCHS = 9
 
 #: Seconds that a run of so many epochs takes about, between which kills at any moment fall.
 LENGTH = 0.8
-
-
-@pytest.fixture(scope="module")
-def trainers(tmp_path_factory):
-    with Trainers(tmp_path_factory.mktemp("logs")) as server:
-        yield server
 
 
 def history(folder: Path) -> bytes:
