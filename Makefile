@@ -4,8 +4,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 ARGS ?=
+MINUTES ?= 30
 
-.PHONY: run test setup lint clean
+.PHONY: run test soak setup lint clean
 
 run: .venv/core.done          ## a small paired sweep on the embedded data, and its report
 	$(BIN)/python run.py -m +sweeps=first_look $(ARGS)
@@ -13,6 +14,9 @@ run: .venv/core.done          ## a small paired sweep on the embedded data, and 
 
 test: .venv/all.done          ## all tests (ARGS="-k name" for some)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+soak: .venv/all.done          ## faults injected at their full counts, with new seeds for at least MINUTES
+	HF_HUB_OFFLINE=1 $(BIN)/python -m joyful.testing.soak --minutes $(MINUTES) $(ARGS)
 
 setup: .venv/all.done         ## everything: text encoder, launchers, test and benchmark dependencies
 

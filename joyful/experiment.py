@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from joyful import checkpoint, heap, results
+from joyful import checkpoint, disk, heap, results
 from joyful.coach import Coach, TrainingFailedError
 from joyful.config import PLACES, Settings, check, config_hash, differences
 from joyful.data.batching import DeviceSplit
@@ -122,6 +122,9 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
     prepare_torch(device, threads)
     data = load(settings.data, settings.modality_names)
     header = _header(settings, config, request, device, threads)
+    need = disk.run_need(settings, data.dimensions, len(data.labels), data.n_speakers)
+    missing = max(0, need.kept - disk.size(folder)) + need.passing
+    disk.check_room(folder, missing, "the run", f"hydra.{'sweep' if request.multirun else 'run'}.dir=FOLDER")
     folder.mkdir(parents=True, exist_ok=True)
     with results.lock(folder, request.take_over_after), _signals():
         run, finished = _open_or_create(folder, header)
@@ -298,6 +301,7 @@ def _restore(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Bring the coach to its last checkpoint; returns the rows of history and timing up to there."""
     folder = run.path
+    checkpoint.tidy(folder / "checkpoint")
     saved = checkpoint.read(folder / "checkpoint", "last")
     history_of = run
     if saved is None and source is not None:
