@@ -14,6 +14,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Outcome:
     kind: str
     message: str
     mebibytes: float
+    seconds: float
 
 
 def read_each(reader: str, paths: Sequence[Path]) -> list[Outcome]:
@@ -134,14 +136,15 @@ def _memory(kind: str) -> float:
 
 
 def _read(read: Callable[[Path], Any], path: Path) -> dict[str, object]:
-    before, kind, message = _memory("VmRSS"), "read", ""
+    before, began, kind, message = _memory("VmRSS"), time.monotonic(), "read", ""
     try:
         read(path)
     except Exception as error:
         kind, message = type(error).__name__, str(error)
         if kind != "InputError":
             traceback.print_exc()
-    return {"kind": kind, "message": message, "mebibytes": _memory("VmHWM") - before}
+    seconds = time.monotonic() - began
+    return {"kind": kind, "message": message[:5000], "mebibytes": _memory("VmHWM") - before, "seconds": seconds}
 
 
 def main(reader: str, paths: Sequence[str]) -> None:
@@ -152,14 +155,14 @@ def main(reader: str, paths: Sequence[str]) -> None:
         child = os.fork()
         if child == 0:
             signal.alarm(PATIENCE)
-            os.write(into, json.dumps(_read(read, Path(path))).encode()[:60_000])
+            os.write(into, json.dumps(_read(read, Path(path))).encode())
             os._exit(0)
         os.close(into)
         with os.fdopen(out, "rb") as stream:
             answer = stream.read()
         _, status = os.waitpid(child, 0)
         how = f"ended by {signal.Signals(os.WTERMSIG(status)).name}" if os.WIFSIGNALED(status) else "ended"
-        print(answer.decode() or json.dumps({"kind": how, "message": "", "mebibytes": 0.0}), flush=True)
+        print(answer.decode() or json.dumps({"kind": how, "message": "", "mebibytes": 0.0, "seconds": 0.0}), flush=True)
 
 
 if __name__ == "__main__":
