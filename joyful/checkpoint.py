@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from joyful.records import InputError
+from joyful.records import InputError, one_line
 from joyful.results import write_file, write_json
 from joyful.results.files import open_plain, read_bounded
 
@@ -79,7 +79,7 @@ def read(folder: Path, name: str) -> Checkpoint | None:
         return Checkpoint(load_file(folder / tensors), state)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise InputError(
-            f"checkpoint {path}: expected a checkpoint written by joyful, got a damaged one ({str(error)[:200]}); "
+            f"checkpoint {path}: expected a checkpoint written by joyful, got a damaged one ({one_line(error)}); "
             "remove its files to begin from the start, or restore them"
         ) from None
 

@@ -176,9 +176,10 @@ def _read_header(source: Path, line: int, names: Sequence[str], arguments: argpa
             "run",
             "status",
         ):
+            renaming = short(f"{name}=NAME")
             raise InputError(
                 f"{place}: metric {short(name)}: expected a name of lower-case letters, digits and _ (other than run, "
-                f'status); rename it (--rename "{name[:60]}=NAME") or read only others (--metrics)'
+                f"status); rename it (--rename {renaming}) or read only others (--metrics)"
             )
     if "arm" in places:
         settings = {"arm": places["arm"], **settings}

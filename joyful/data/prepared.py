@@ -30,7 +30,7 @@ import numpy as np
 
 from joyful.config import DataSettings
 from joyful.data.tables import Encode, find_files
-from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
+from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError, one_line
 from joyful.results.parquet_pages import decoded_bytes
 
 FORMAT_VERSION = 1
@@ -151,7 +151,7 @@ def _whole(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(f"{folder} is not a whole prepared dataset ({reason}); {_AGAIN}") from None
 
 
