@@ -6,8 +6,10 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from joyful.run_guard import targets
 
-@hydra.main(config_path=str(Path(__file__).resolve().parent / "conf"), config_name="config")
+
+@hydra.main(str(Path(__file__).resolve().parent / "conf"), "config", execution_whitelist=targets())
 def main(config: DictConfig) -> float:
     """Train what the composed configuration says; returns the best dev weighted F1, to be maximised."""
     from joyful import experiment, hydra_request  # torch is imported here, so that --help and --cfg answer at once

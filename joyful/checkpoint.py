@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from joyful.records import InputError
+from joyful.records import InputError, one_line
 from joyful.results import remove_leftovers, write_file, write_json
+from joyful.results.files import open_plain, read_bounded
+
+#: Bytes of a checkpoint's JSON, and of the header of its tensors, that are read at most; ours have a hundredth of it.
+MAXIMUM_STATE = MAXIMUM_HEADER = 2**22
+
+#: Names of tensor files: nothing that leads out of the folder.
+_TENSORS = re.compile(r"[a-z]+-\d{1,12}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -77,23 +86,32 @@ def tidy(folder: Path) -> None:
 def read(folder: Path, name: str) -> Checkpoint | None:
     """The checkpoint of that name, None where there is none. Raises InputError where it is damaged."""
     path = folder / f"{name}.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bounded(path, MAXIMUM_STATE))
         tensors, digest, state = document["tensors"], document["sha256"], document["state"]
-        if Path(tensors).name != tensors or not isinstance(state, dict):
+        if not _TENSORS.fullmatch(tensors) or not isinstance(state, dict):
             raise ValueError("it names a file outside its folder, or holds no state")
+        _check_header(folder / tensors)
         if _sha256(folder / tensors) != digest:
             raise ValueError(f"{tensors} is not the file that was written (its SHA-256 differs)")
         return Checkpoint(load_file(folder / tensors), state)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise InputError(
-            f"checkpoint {path}: expected a checkpoint written by joyful, got a damaged one ({error}); "
+            f"checkpoint {path}: expected a checkpoint written by joyful, got a damaged one ({one_line(error)}); "
             "remove its files to begin from the start, or restore them"
         ) from None
 
 
+def _check_header(path: Path) -> None:
+    """Raises ValueError for a header that would take much more memory than the tensors that it names."""
+    with open_plain(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAXIMUM_HEADER:
+        raise ValueError(f"{path.name} announces a header of {length} bytes; at most {MAXIMUM_HEADER} are read")
+
+
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -313,11 +313,14 @@ class Coach:
             self._weighting.load_state_dict({k: v.to(self.device) for k, v in part("weighting.").items()})
             self.epoch, self.step = int(state["epoch"]), int(state["step"])
             self.best, self._stale_epochs = dict(state["best"]), int(state["stale_epochs"])
+            if not all(isinstance(value, (int, float)) for value in self.best.values()):
+                raise ValueError("its best scores are no numbers")
             self._optimizer.lr = float(state["lr"])
             self._plateau.load_state_dict(state["plateau"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise InputError(
-                f"checkpoint: expected one of this model and optimizer, got another ({str(error).splitlines()[0]}); "
+                f"checkpoint: expected one of this model and optimizer, got another ({first}); "
                 "resume with the configuration that wrote it"
             ) from None
 

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,7 +136,14 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
         except (PrunedError, InputError, results.ResultsError):
             raise
         except Exception as error:
-            run.set_status("failed", describe_failure(error))
+            reason = describe_failure(error)
+            if is_out_of_memory(error):
+                traceback.clear_frames(
+                    error.__traceback__
+                )  # what the failed step still holds: writing needs memory too
+                run.set_status("failed", reason)
+                raise TrainingFailedError(reason) from None
+            run.set_status("failed", reason)
             raise
         except (Interrupted, KeyboardInterrupt) as signal_:
             run.set_status(
@@ -144,11 +152,18 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
             raise
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory, on the host or on the device."""
+    # torch raises a plain RuntimeError on the host
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
 def describe_failure(error: BaseException) -> str:
     """Why a run failed, in one line; for want of memory, what would need less."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return (
-            "out of memory; lower training.batch_size or the sizes of the model, or run fewer workers on this machine"
+            "out of memory; lower training.batch_size, take model=small or training.precision=bf16, or run fewer workers on this "
+            "machine (hydra.sweeper.n_jobs)"
         )
     words = " ".join(str(error).split())[:500]
     return words if isinstance(error, TrainingFailedError) else f"{type(error).__name__}: {words}"
@@ -368,20 +383,31 @@ def _signals() -> Iterator[None]:
 
 def door(request: Request) -> float:
     """train_run for a person at the shell: bad input ends with one line and code 2, a failed run with 1, a signal with 130
-    or 143."""
+    or 143. In a multirun a failed run is one line and NaN, and the next one is trained: joyful.run_guard sums up."""
     try:
         return train_run(request)
     except InputError as error:
         _leave(str(error), 2)
     except TrainingFailedError as error:
-        _leave(f"{error}", 1)
+        return _failed(request, str(error))
     except results.ResultsError as error:
         _leave(str(error), 1)
     except KeyboardInterrupt:
         _leave("interrupted by Ctrl-C; nothing that was completed is lost", 130)
     except Interrupted as error:
         _leave(f"interrupted by {error}; nothing that was completed is lost", error.code)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return _failed(request, describe_failure(error))
     return math.nan  # not reached: _leave raises
+
+
+def _failed(request: Request, message: str) -> float:
+    if not request.multirun:
+        _leave(message, 1)
+    print(f"joyful: {request.folder}: {' '.join(message.split())}", file=sys.stderr)
+    return math.nan
 
 
 def _leave(message: str, code: int) -> None:

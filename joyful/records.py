@@ -37,6 +37,12 @@ class InputError(ValueError):
     """
 
 
+def one_line(text: object, limit: int = 200) -> str:
+    """What a library says of a file, for a message: on one line, cut, and without a character that a terminal would obey."""
+    line = " ".join(str(text).split())[:limit]
+    return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked for: the composed configuration (resolved, plain), Hydra's group choices, the names that were overridden on

@@ -7,6 +7,7 @@ resolvers are known there.
 from __future__ import annotations
 
 import builtins
+import re
 from pathlib import Path
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -59,13 +60,16 @@ class SweepSource(FileConfigSource):
 
 
 def _sweep_folder(sweep_name: str | None, dated: str) -> str:
-    """A named sweep has a folder of its own, so that the same command goes on with it; others keep Hydra's dated one."""
-    return f"multirun/{sweep_name}" if sweep_name else dated
+    """A named sweep has a folder of its own, so that the same command goes on with it; others keep Hydra's dated one, and so does
+    a name that is none (joyful.config refuses it, and until then nothing may be written elsewhere)."""
+    return f"multirun/{sweep_name}" if sweep_name and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", sweep_name) else dated
 
 
 def _run_folder(resume: str | None, dated: str) -> str:
     """A resumed run's log and overrides go beside those of the run, which stay as they are."""
-    return f"{resume}/.resumed/{dated.removeprefix('outputs/').replace('/', '_')}" if resume else dated
+    if not resume or not Path(resume, "run.json").exists():
+        return dated
+    return f"{resume}/.resumed/{dated.removeprefix('outputs/').replace('/', '_')}"
 
 
 OmegaConf.register_resolver("joyful_sweep_folder", _sweep_folder, replace=True)

@@ -20,7 +20,7 @@ ROOMS = [
     ["dialogue_graph", "dialogue_attention", "graph_layers", "recurrence", "sequence_context", "augmentation"],
     ["graph_model", "objective", "evaluation"],
     ["averaging", "checkpoint", "optimizers", "coach"],
-    ["progress", "experiment", "hydra_request"],
+    ["progress", "experiment", "hydra_request", "run_guard"],
     ["sweeper", "searchpath"],
 ]
 PLACE = {name: number for number, room in enumerate(ROOMS) for name in room}
@@ -84,7 +84,7 @@ def test_analysis_reads_the_results_format_alone():
             {"torch", "hydra", "matplotlib", "lifelines"},
         ),
         ("analysis.report, analysis.study, analysis.importers.__main__", {"torch", "hydra", "optuna", "lifelines"}),
-        ("joyful.searchpath", {"torch", "pandas", "pydantic"}),
+        ("joyful.searchpath, joyful.run_guard", {"torch", "pandas", "pydantic"}),
         ("joyful.loss_utils", {"hydra", "pandas", "pyarrow", "optuna", "sentence_transformers"}),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -401,6 +401,7 @@ PLAIN = st.recursive(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["loss", "model", "x"]), PLAIN, max_size=3))
 def test_yaml_is_read_as_omegaconf_reads_it(config: dict) -> None:
     text = OmegaConf.to_yaml(OmegaConf.create(config))

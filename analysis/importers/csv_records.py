@@ -14,7 +14,7 @@ from joyful.results import InputError
 
 NOT_MEASURED = frozenset({"", "na", "n/a", "null", "none"})
 
-MAXIMUM_BYTES = 2**30
+MAXIMUM_BYTES = 2**28
 MAXIMUM_RECORD = 2**20  # characters
 _SHOWN = 60
 

@@ -50,6 +50,9 @@ FRACTIONS = frozenset({"accuracy", "f1_weighted", "f1_macro"})
 KEYS = ("arm", "seed", "step", "epoch", "split", "role", "seconds")
 
 MAXIMUM_COLUMNS = 1_000
+MAXIMUM_SETTINGS = 30
+#: Values of a table, and of one run, whose rows are Python objects while they are written.
+MAXIMUM_VALUES, MAXIMUM_RUN_VALUES = 20_000_000, 3_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,8 +111,12 @@ def read(source: Path, arguments: argparse.Namespace) -> list[ImportedRun]:
         raise InputError(f"--percent: no metric {', '.join(unknown)}; there are {', '.join(header.metrics)[:500]}")
     scales = [0.01 if name in percent else 1.0 for name in header.metrics]
     runs: dict[tuple[Any, ...], _Curves] = {}
+    values = 0
     try:
         for line, fields in rows:
+            values += header.width
+            if values > MAXIMUM_VALUES:
+                raise InputError(f"more than {MAXIMUM_VALUES} values; import the table in parts")
             if len(fields) != header.width:
                 raise InputError(
                     f"expected {header.width} columns as in the header, got {len(fields)}; text that holds the "
@@ -140,6 +147,8 @@ def _read_header(source: Path, line: int, names: Sequence[str], arguments: argpa
         raise InputError(f"{place}: the header names {some(twice)} more than once; keep one, or rename by --rename")
     places = {name: index for index, name in enumerate(renamed)}
     settings = {name: index for name, index in places.items() if _is_setting(name)}
+    if len(settings) > MAXIMUM_SETTINGS:
+        raise InputError(f"{place}: {len(settings)} settings (names with a dot); at most {MAXIMUM_SETTINGS} are read")
     missing = [name for name in ("seed", "epoch", "split") if name not in places]
     if "arm" not in places and not settings:
         missing.insert(0, "arm")
@@ -167,9 +176,10 @@ def _read_header(source: Path, line: int, names: Sequence[str], arguments: argpa
             "run",
             "status",
         ):
+            renaming = short(f"{name}=NAME")
             raise InputError(
                 f"{place}: metric {short(name)}: expected a name of lower-case letters, digits and _ (other than run, "
-                f'status); rename it (--rename "{name[:60]}=NAME") or read only others (--metrics)'
+                f"status); rename it (--rename {renaming}) or read only others (--metrics)"
             )
     if "arm" in places:
         settings = {"arm": places["arm"], **settings}
@@ -241,6 +251,11 @@ def _shift(source: Path, runs: dict[tuple[Any, ...], _Curves], epochs_from: int 
 
 
 def _imported(source: Path, run: _Curves, header: _Header, shift: int) -> ImportedRun:
+    if len(run.steps) * header.width > MAXIMUM_RUN_VALUES:
+        raise InputError(
+            f"{source}, row {run.line}: this run has {len(run.steps)} rows of {header.width} values; at most "
+            f"{MAXIMUM_RUN_VALUES} values of one run are read: is the column named seed really the seed?"
+        )
     if "step" not in header.places:
         numbers = {epoch: number for number, epoch in enumerate(sorted(set(run.epochs)), start=1)}
         run.steps = array("q", [numbers[epoch] for epoch in run.epochs])

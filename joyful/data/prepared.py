@@ -30,7 +30,8 @@ import numpy as np
 
 from joyful.config import DataSettings
 from joyful.data.tables import Encode, find_files
-from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
+from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError, one_line
+from joyful.results.parquet_pages import decoded_bytes
 
 FORMAT_VERSION = 1
 ARRAYS, UTTERANCES, META = "features.safetensors", "utterances.parquet", "meta.json"
@@ -41,6 +42,7 @@ CACHED = False
 _DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
 _MAX_HEADER_BYTES = 2**20
 _MAX_META_BYTES = 2**24
+_MAX_TEXT_BYTES = 2**28  # of the table of utterances, in the file and decoded; the largest corpus has 10 MB
 _AGAIN = "make it again with `python -m joyful.data.prepare`"
 
 
@@ -149,7 +151,7 @@ def _whole(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(f"{folder} is not a whole prepared dataset ({reason}); {_AGAIN}") from None
 
 
@@ -240,14 +242,29 @@ def _read_texts(path: Path, n: int) -> tuple[list[str], list[str]]:
     import pyarrow as pa
     from pyarrow import parquet
 
+    names = ["dialogue", "sentence"]
     try:
-        with parquet.ParquetFile(path) as file:
+        data = path.read_bytes() if path.stat().st_size <= _MAX_TEXT_BYTES else b""
+        size = decoded_bytes(data)
+        if size > _MAX_TEXT_BYTES:
+            raise ValueError(f"{path.name} announces {size} bytes; at most {_MAX_TEXT_BYTES} are read")
+        # through its dictionary: a text that is repeated a million times stays one text in memory
+        with parquet.ParquetFile(pa.BufferReader(data), read_dictionary=names) as file:
             if file.metadata.num_rows != n:
                 raise ValueError(f"{path.name} has {file.metadata.num_rows} rows, not {n}")
-            table = file.read(columns=["dialogue", "sentence"], use_threads=False)
-        dialogue, sentence = table.column("dialogue"), table.column("sentence")
-        if dialogue.type != pa.string() or sentence.type != pa.string() or dialogue.null_count:
+            table = file.read(columns=names, use_threads=False)
+        kinds = {table.column(name).type for name in names}
+        if kinds != {pa.dictionary(pa.int32(), pa.string())} or table.column("dialogue").null_count:
             raise ValueError(f"{path.name}: dialogue and sentence must be text")
-        return dialogue.to_pylist(), sentence.to_pylist()
-    except pa.ArrowException as error:
-        raise ValueError(f"{path.name}: {error}") from None
+        return _texts(table.column("dialogue")), _texts(table.column("sentence"))
+    except (pa.ArrowException, MemoryError) as error:
+        raise ValueError(f"{path.name}: {str(error)[:200]}") from None
+
+
+def _texts(column: Any) -> list[Any]:
+    """The texts (None for null) of a dictionary-coded column, equal ones shared."""
+    texts: list[Any] = []
+    for chunk in column.chunks:
+        values = chunk.dictionary.to_pylist()
+        texts += [None if place is None else values[place] for place in chunk.indices.to_pylist()]
+    return texts

@@ -42,6 +42,10 @@ _FOREIGN = {
     b"BZh": "compressed with bzip2: unpack it with bunzip2",
     b"\xfd7zXZ": "compressed with xz: unpack it with unxz",
     b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it with unzstd",
+    **dict.fromkeys(
+        (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), "compressed with zlib: unpack it with zlib-flate"
+    ),
+    b"\x04\x22\x4d\x18": "compressed with lz4: unpack it with unlz4",
     b"PK\x03\x04": "a zip archive: unpack it with unzip",
     b"version https://git-lfs": "a Git LFS pointer: run git lfs pull in the repository that it came from",
     b"<": "a web page or XML: the download failed, get the file anew",

@@ -23,8 +23,9 @@ from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, Input
 
 Encode = Callable[[Sequence[str]], np.ndarray]
 
-# Far above the corpora (1.3 MB, 700 characters a record), far below what would trouble a small machine.
-MAX_FILE_BYTES = 256 * 2**20
+# Far above the corpora (1.3 MB, 10,000 rows, 700 characters a record), far below what would trouble a small machine.
+MAX_FILE_BYTES = 64 * 2**20
+MAX_RECORDS = 200_000
 MAX_RECORD_CHARACTERS = 2**20
 
 
@@ -166,6 +167,7 @@ def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             lines = _Lines(path, stream)
             reader = csv.reader(lines, strict=True)
+            count = 0
             while True:
                 lines.begin_record()
                 try:
@@ -175,6 +177,9 @@ def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
                 except csv.Error as error:
                     raise problem(path, lines.first, f"not a CSV record ({error}); is a quotation mark open?") from None
                 if fields:
+                    count += 1
+                    if count > MAX_RECORDS:
+                        raise problem(path, lines.first, f"more than {MAX_RECORDS} rows; is this the right file?")
                     yield lines.first, fields
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -108,24 +109,36 @@ def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
     file (without its name, which the caller knows), FileNotFoundError where there is none, another OSError when the
     disk refuses.
     """
+    descriptor, size = _open_plain(path)
+    try:
+        if size > limit:
+            raise InputError(f"it has {size} bytes; at most {limit} are read")
+        data = os.read(descriptor, size + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) != size:
+        raise InputError("its length changed while it was read")
+    return data
+
+
+def open_plain(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """A plain file, opened for reading. Raises as `read_bounded`."""
+    return os.fdopen(_open_plain(path)[0], "rb")
+
+
+def _open_plain(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """The descriptor of a plain file, and its size."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise InputError("it is a symbolic link; put the file itself there") from None
         raise
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError("it is not a plain file")
-        if status.st_size > limit:
-            raise InputError(f"it has {status.st_size} bytes; at most {limit} are read")
-        data = os.read(descriptor, status.st_size + 1)
-    finally:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-    if len(data) != status.st_size:
-        raise InputError("its length changed while it was read")
-    return data
+        raise InputError("it is not a plain file")
+    return descriptor, status.st_size
 
 
 def remove_leftovers(folder: Path) -> list[str]:

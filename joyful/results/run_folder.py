@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from joyful.records import InputError
+from joyful.records import InputError, one_line
 from joyful.results import tables
 from joyful.results.files import plain, read_bounded, remove_leftovers, write_bytes, write_json
 from joyful.results.provenance import git_state, versions
@@ -190,7 +190,7 @@ def parse_run(data: bytes) -> dict[str, Any]:
     try:
         info = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"it is not JSON ({str(error)[:200]})") from None
+        raise InputError(f"it is not JSON ({one_line(error)})") from None
     if not isinstance(info, dict):
         raise InputError(f"expected a mapping of names to values, got {type(info).__name__}")
     if info.get("schema") != SCHEMA or isinstance(info["schema"], bool):

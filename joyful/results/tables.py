@@ -11,16 +11,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from joyful.records import SPLITS, InputError
+from joyful.records import SPLITS, InputError, one_line
+from joyful.results.parquet_pages import decoded_bytes
 from joyful.results.schema import HISTORY_COLUMNS, RESERVED_COLUMNS, TIMING_COLUMNS, column_order, is_column_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Bounds on a Parquet file of unknown origin, held against its footer before anything is decoded.
-MAXIMUM_ROWS = 10_000_000
+#: Bounds on a Parquet file of unknown origin, held against its footer and its pages' heads before anything is decoded.
+MAXIMUM_ROWS = 1_000_000
 MAXIMUM_COLUMNS = 10_000
-MAXIMUM_BYTES = 2**30
+MAXIMUM_BYTES = 2**26
+#: Values of a table that becomes a list of rows, a Python object each: a history that is gone on with, or times.
+MAXIMUM_VALUES = 4_000_000
 
 KEY_COLUMNS = ("step", "epoch", "split")
 
@@ -92,8 +95,9 @@ def history_rows(data: bytes) -> list[dict[str, Any]]:
 
     Raises InputError where the bytes are not such a file.
     """
-    rows = decode(data, trusted=True).to_pylist()
-    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+    table = decode(data, trusted=True)
+    _check_values(table.num_rows * table.num_columns)
+    return [{name: value for name, value in row.items() if value is not None} for row in table.to_pylist()]
 
 
 def timing_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -118,7 +122,8 @@ def timing_rows(data: bytes) -> list[dict[str, Any]]:
         file = _open(data, text="phase", verify=True)
         names = file.schema_arrow.names
         if names != list(TIMING_COLUMNS):
-            raise InputError(f"expected the columns {', '.join(TIMING_COLUMNS)}, got {', '.join(names[:10])}")
+            raise InputError(f"expected the columns {', '.join(TIMING_COLUMNS)}, got {', '.join(names[:10])[:200]}")
+        _check_values(file.metadata.num_rows * len(names))
         return file.read(use_threads=False).to_pylist()
 
 
@@ -149,13 +154,19 @@ def _damage_as_input_error() -> Iterator[None]:
         raise
     except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"it cannot be read as a Parquet file of this format ({first[:200]})") from None
+        raise InputError(f"it cannot be read as a Parquet file of this format ({one_line(first)})") from None
+
+
+def _check_values(count: int) -> None:
+    if count > MAXIMUM_VALUES:
+        raise InputError(f"it holds {count} values; at most {MAXIMUM_VALUES} are read as rows")
 
 
 def _open(data: bytes, text: str, verify: bool) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    size = decoded_bytes(data)
     options = {"page_checksum_verification": verify, "pre_buffer": False}
     try:
         # text is decoded through its dictionary: a long text repeated ten million times stays one text in memory
@@ -164,11 +175,10 @@ def _open(data: bytes, text: str, verify: bool) -> Any:
         file = pq.ParquetFile(pa.BufferReader(data), **options)
     footer = file.metadata
     rows, width = footer.num_rows, footer.num_columns
-    size = sum(footer.row_group(index).total_byte_size for index in range(footer.num_row_groups))
     size = max(size, 8 * rows * width)  # a footer may announce little for columns that repeat one value
     if not (0 <= rows <= MAXIMUM_ROWS and 0 <= width <= MAXIMUM_COLUMNS and 0 <= size <= MAXIMUM_BYTES):
         raise InputError(
-            f"its footer announces {rows} rows, {width} columns and {size} bytes; at most {MAXIMUM_ROWS} rows, "
+            f"it announces {rows} rows, {width} columns and {size} bytes; at most {MAXIMUM_ROWS} rows, "
             f"{MAXIMUM_COLUMNS} columns and {MAXIMUM_BYTES} bytes are read"
         )
     return file

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from joyful.records import InputError
+from joyful.records import InputError, one_line
 
 if TYPE_CHECKING:
     import yaml
@@ -44,7 +44,7 @@ def parse_yaml(data: bytes) -> Any:
     try:
         return _build(yaml.parse(data.decode("utf-8"), Loader=loader))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"it is not YAML that can be read ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"it is not YAML that can be read ({one_line(error)})") from None
 
 
 def _build(events: Any) -> Any:

@@ -11,6 +11,7 @@ import gzip
 import lzma
 import pickle
 import struct
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,6 +108,42 @@ def _running(canary: Path) -> dict[str, HostilePickle]:
             _file(_call(_global("builtins", "list"), _call(_global("builtins", "map"), system, _tuple(shell)))),
             "builtins",
         ),
+        "frame_that_ends_early": (_file(b"\x95" + struct.pack("<Q", 3), _call(system, shell)), "posix.system"),
+        "frames_one_in_another": (
+            _file(b"\x95" + struct.pack("<Q", 12), b"\x95" + struct.pack("<Q", 2), _call(system, shell)),
+            "posix.system",
+        ),
+        "memo_written_twice": (
+            _file(_text("data"), b"q\x000", system, b"q\x000h\x00", _tuple(shell), b"R"),
+            "posix.system",
+        ),
+        "memo_in_text": (_file(system, b"p007\n0g7\n", _tuple(shell), b"R"), "posix.system"),
+        "memo_under_a_name": (
+            _file(_text("posix"), b"\x940", _text("system"), b"\x940h\x00h\x01\x93", _tuple(shell), b"R"),
+            "posix.system",
+        ),
+        "state_of_a_sample": (
+            _file(_call(_global("Sample", "Sample")), b"}", _text("vid"), _call(system, shell), b"sb"),
+            "posix.system",
+        ),
+        "element_of_an_array": (_file(_array("O8", (1,), b"](" + _call(system, shell) + b"e")), "posix.system"),
+        "argument_of_a_sample": (
+            _file(_global("Sample", "Sample"), _tuple(_call(system, shell)), b"\x81"),
+            "posix.system",
+        ),
+        "default_of_getattr": (
+            _file(_call(_global("builtins", "getattr"), _int(1), _text("x"), _call(system, shell))),
+            "builtins.getattr",
+        ),
+        "added_extension": (
+            _file(
+                _call(_global("copyreg", "add_extension"), _text("posix"), _text("system"), _int(213)),
+                b"0\x82\xd5",
+                _tuple(shell),
+                b"R",
+            ),
+            "copyreg.add_extension",
+        ),
         "methodcaller": (
             _file(_call(_call(_global("operator", "methodcaller"), _text("touch")), _path(canary))),
             "operator.methodcaller",
@@ -156,6 +193,11 @@ def _machinery() -> dict[str, HostilePickle]:
     files = {
         "persistent_id": (b"Pevil\n.", "persistent id"),
         "binary_persistent_id": (_file(_text("evil"), b"Q"), "persistent id"),
+        "persistent_tuple": (
+            _file(_tuple(_text("storage"), _global("torch", "FloatStorage"), _text("0")), b"Q"),
+            "torch",
+        ),
+        "extension_0": (_file(b"\x82\x00"), "extension"),
         "extension_1": (_file(b"\x82\x01"), "extension"),
         "extension_2": (_file(b"\x83\x01\x00"), "extension"),
         "extension_4": (_file(b"\x84\x01\x00\x00\x00"), "extension"),
@@ -266,6 +308,10 @@ def _bombs() -> dict[str, HostilePickle]:
         "bytearray_8": (_file(b"\x96" + struct.pack("<Q", 2**40)), "not a whole pickle"),
         "long_4": (_file(b"\x8b\xff\xff\xff\x7f"), "not a whole pickle"),
         "frame": (_file(b"\x95" + struct.pack("<Q", 2**62), b"N"), "a frame ends"),
+        "frame_of_all": (_file(b"\x95" + struct.pack("<Q", 2**64 - 1), b"N"), "a frame ends"),
+        "frame_by_a_byte": (_file(b"\x95" + struct.pack("<Q", 3), b"N"), "a frame ends"),
+        "memo_long": (_file(b"Nr\xff\xff\xff\xff"), "memo entry"),
+        "memo_negative": (_file(b"Np-1\n"), "memo entry"),
         "wide_integer": (_file(b"\x8b" + _sized(b"\x7f" * 100_000)), "integer of"),
         "long_integer": (b"L" + b"9" * 100_000 + b"L\n.", "not a whole pickle"),
         "laughs": (_file(b"]\x940", *map(_doubled_list, range(60)), b"h\x3c"), "nests containers"),
@@ -313,6 +359,8 @@ def _foreign() -> dict[str, HostilePickle]:
         "zip": (b"PK\x03\x04" + bytes(30), "unzip"),
         "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git lfs pull"),
         "page": (b"<!DOCTYPE html><html></html>", "download failed"),
+        "lz4": (b"\x04\x22\x4d\x18" + bytes(20), "unlz4"),
+        **{f"zlib_{level}": (zlib.compress(plain, level), "zlib") for level in (1, 6, 9)},
     }
     return {f"foreign_{name}": HostilePickle(*file) for name, file in files.items()}
 

@@ -1,0 +1,109 @@
+"""What Hydra calls before it writes anything, and after a multirun: bad settings are refused, and failed runs are named.
+
+conf/config.yaml has it as hydra.callbacks.guard. Light: torch is not imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+#: Our own sweeper checks every trial, and ends with a summary of its own.
+_OURS = "OptunaPrunedSweeper"
+
+#: Failed runs that the summary of a multirun names.
+_NAMED = 20
+
+
+#: What a configuration may have called by `_target_`: an overlay from somebody else's folder may name anything.
+_TARGETS = (
+    "joyful.run_guard.RunGuard", "joyful.sweeper.plugin.OptunaPrunedSweeper", "hydra._internal.core_plugins.*",
+    "hydra_plugins.*", "optuna.samplers.*", "optuna.pruners.*",
+)  # fmt: skip
+
+#: Environment variables that decide which code a process runs: no configuration may set them (hydra.job.env_set).
+_CODE = re.compile(r"PYTHON\w*|LD_\w*|DYLD_\w*|PATH|BASH_ENV|ENV|IFS")
+
+
+def targets() -> list[str]:
+    """What may be called by `_target_`, and what JOYFUL_TARGETS adds (names with commas between, such as mymodule.*)."""
+    return [*_TARGETS, *filter(None, os.environ.get("JOYFUL_TARGETS", "").split(","))]
+
+
+class RunGuard(Callback):
+    """Ends the program with one line and code 2 for settings that are wrong, 1 where every run of a multirun failed."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse bad settings, and a run to go on with that is none, before Hydra makes a folder."""
+        _refuse_bad(config)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """As on_run_start, for the settings that all runs share."""
+        _refuse_bad(config)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Name the runs that failed; end with 1 where all did."""
+        error = sys.exc_info()[1]
+        if str(config.hydra.sweeper._target_).endswith(_OURS) or not isinstance(error, Exception | None):
+            return
+        statuses, failed = _outcomes(Path(config.hydra.sweep.dir))
+        if not failed:
+            return
+        for name, reason in list(failed.items())[:_NAMED]:
+            _say(f"run {name} failed: {reason}")
+        _say(
+            f"{len(failed)} of {len(statuses)} runs failed; the same command trains them again ({config.hydra.sweep.dir})"
+        )
+        if len(failed) == len(statuses):
+            sys.exit(1)
+
+
+def _refuse_bad(config: DictConfig) -> None:
+    from joyful.config import check
+    from joyful.records import InputError
+
+    try:
+        forbidden = [str(name) for name in config.hydra.job.env_set if _CODE.fullmatch(str(name))]
+        if forbidden:
+            raise InputError(
+                f"hydra.job.env_set: expected variables that choose no code, got {', '.join(forbidden)}; set them in the shell"
+            )
+        settings = check(_plain(config))
+        for name in ("resume", "fork"):
+            folder = getattr(settings, name)
+            if folder and not (Path(folder) / "run.json").exists():
+                raise InputError(f"{name}={folder}: expected the folder of a run (with run.json), found none")
+    except OmegaConfBaseException:
+        return  # a value that only a trial of a sweep sets: whoever resolves it says so
+    except InputError as error:
+        _say(str(error))
+        sys.exit(2)
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    values = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _outcomes(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Status of every run in a multirun's folder, and why some failed."""
+    from joyful.results import read_runs
+
+    if not folder.is_dir():
+        return {}, {}
+    runs = read_runs(folder, [])
+    statuses = {header.name: header.status for header in runs.headers}
+    return statuses, {header.name: header.reason or "?" for header in runs.headers if header.status == "failed"}
+
+
+def _say(message: str) -> None:
+    print(f"joyful: {' '.join(message.split())}", file=sys.stderr)

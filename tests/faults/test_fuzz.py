@@ -1,0 +1,295 @@
+"""Mutated files through every public reader: what leaves is the documented InputError in one line, or a run named as damaged.
+
+The cases are drawn by Hypothesis from the seed of the fault tests: an honest file, with bytes flipped, replaced, inserted, deleted,
+cut off, or copied from elsewhere in it and from another honest file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import HealthCheck
+
+from analysis.claims_file import BASIC_OPTIMIZATION, read_claims
+from analysis.importers import csv_table
+from joyful import checkpoint
+from joyful.data import emorynlp, meld, mosi, prepared, restricted_pickle
+from joyful.data.loading import find_source
+from joyful.data.validation import validate
+from joyful.experiment import train_run
+from joyful.records import InputError
+from joyful.results import RunFolder, read_runs, tables
+from joyful.testing import small_files
+from joyful.testing.cogmen_pickles import dump
+from joyful.testing.datasets import data_settings, fake_encode
+from joyful.testing.faults import Tally, count, seed
+from joyful.testing.runs import tiny_coach, tiny_request, tiny_settings
+
+#: Readers, and their parts of the cases: at least 2,000 in all, in a soak 20,000.
+SHARES = {
+    "pickle": 500, "random bytes as a pickle": 200, "COGMEN's pickle": 100, "MELD": 200, "EmoryNLP": 200, "MOSI": 100,
+    "curves": 150, "checkpoint": 150, "foreign history": 150, "vouched history": 150, "times": 50, "run.json": 150,
+    "Hydra's YAML": 150, "prepared": 150, "claims": 100,
+}  # fmt: skip
+
+ATOMS = (b"\0", b"\xff", b"\xff\xff\xff\xff\xff\xff\xff\x7f", b'"', b"'", b",", b"\n", b"\r", b"\r\n", b"[", b"{", b"}", b"]", b":",
+         b"nan", b"inf", b"1e999", b"-1", b"null", b"true", b"9" * 30, b"0.5", b"\xed\xa0\x80", b"\xe2\x80\xa8", b"&a ", b"*a",
+         b"!!python/name:os.system", b"${oc.env:HOME}", b"<<: ", b"\\ud800", b"\x80\x04", b"PAR1", b".", b" ", b"%")  # fmt: skip
+
+PLACES = st.integers(0, 2**20)
+CHANGES = st.lists(
+    st.one_of(
+        st.tuples(st.just("flip"), PLACES, st.integers(0, 7)),
+        st.tuples(
+            st.sampled_from(["set", "insert"]), PLACES, st.binary(min_size=1, max_size=8) | st.sampled_from(ATOMS)
+        ),
+        st.tuples(st.just("delete"), PLACES, st.integers(1, 40)),
+        st.tuples(st.just("cut"), PLACES, st.just(0)),
+        st.tuples(st.just("copy"), PLACES, PLACES),
+        st.tuples(st.just("splice"), PLACES, PLACES),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def mutated(data: bytes, changes: list[tuple[str, int, Any]], other: bytes) -> bytes:
+    """`data` changed in these ways, one after another."""
+    for kind, place, what in changes:
+        at = place % (len(data) + 1)
+        if kind == "flip" and data:
+            at = place % len(data)
+            data = data[:at] + bytes([data[at] ^ (1 << what)]) + data[at + 1 :]
+        elif kind in ("set", "insert"):
+            data = data[:at] + what + data[at + (len(what) if kind == "set" else 0) :]
+        elif kind == "delete":
+            data = data[:at] + data[at + what :]
+        elif kind == "cut":
+            data = data[:at]
+        elif kind in ("copy", "splice"):
+            source = data if kind == "copy" else other
+            start = what % (len(source) + 1)
+            data = data[:at] + source[start : start + 20] + data[at:]
+    return data
+
+
+class Reader:
+    """files: honest ones to start from. read: puts the mutated one in its place, and reads it through the public door."""
+
+    def __init__(self, files: list[bytes], read: Callable[[bytes], object]) -> None:
+        self.files, self.read = files, read
+
+
+def source(name: str, folder: Path, file: str, write: Callable[[Path], None]) -> Reader:
+    write(folder)
+    settings = data_settings(name, root=str(folder))
+
+    def read(data: bytes) -> None:
+        (folder / file).write_bytes(data)
+        validate(find_source(settings).read(settings, fake_encode))
+
+    return Reader([(folder / file).read_bytes()], read)
+
+
+def pickles() -> list[bytes]:
+    samples = {"train": [{"vid": "a", "label": [1, 2], "audio": [np.arange(3, dtype="f4")] * 2, "speaker": ["M", "F"]}]}
+    import pickle
+
+    plain = [np.arange(6).reshape(2, 3).T, np.array(["ab", None], object), np.float32(1), 2**40, b"x"]
+    return [dump(samples, p) for p in range(6)] + [pickle.dumps(plain, p) for p in range(6)]
+
+
+def iemocap(folder: Path) -> None:
+    (folder / "iemocap").mkdir(parents=True)
+    (folder / "iemocap" / "data_iemocap.pkl").write_bytes(small_files.iemocap_pickle())
+
+
+def curves(folder: Path) -> Reader:
+    parser = argparse.ArgumentParser()
+    csv_table.add_arguments(parser)
+    folder.mkdir()
+
+    def read(data: bytes) -> None:
+        (folder / "curves.csv").write_bytes(data)
+        for run in csv_table.read(folder / "curves.csv", parser.parse_args([])):
+            tables.history_bytes(run.rows())
+
+    return Reader([small_files.curves_table()], read)
+
+
+def saved(folder: Path) -> Reader:
+    """The JSON and the tensors of a checkpoint, by turns, and what is made of them."""
+    train_run(tiny_request(folder, "training.epochs=1"))
+    place, coach = folder / "checkpoint", tiny_coach(tiny_settings("training.epochs=1"))
+    document = (place / "last.json").read_bytes()
+    name = json.loads(document)["tensors"]
+    tensors = (place / name).read_bytes()
+
+    def read(data: bytes) -> None:
+        of_json = data[:1] in (b"{", b"[", b"") or b"sha256" in data
+        (place / name).write_bytes(tensors if of_json else data)
+        changed = json.loads(document) | {"sha256": hashlib.sha256(data).hexdigest()}
+        (place / "last.json").write_bytes(data if of_json else json.dumps(changed).encode())
+        found = checkpoint.read(place, "last")
+        if found is not None:
+            coach.restore(found)
+
+    return Reader([document, tensors], read)
+
+
+def rows() -> list[dict[str, Any]]:
+    return [
+        {"step": step, "epoch": float(step), "split": split, "nll": 1 / step, "own": step / 7}
+        for step in range(1, 4)
+        for split in ("train", "dev", "test")
+    ]
+
+
+HEADER = {
+    "objective_name": "dev f1_weighted", "seed": 1, "role": "comparison", "epochs": 3, "config_hash": "0123456789abcdef",
+    "git": {"commit": None, "dirty": None}, "device": "cpu", "threads": 1, "choices": {"loss": "mse"},
+    "config": {"seed": 1, "weights": {"encoder_loss_weight": 0.03}, "list": [1, "a"]},
+}  # fmt: skip
+
+
+def of_runs(folder: Path, file: str) -> Reader:
+    """A folder of two runs, of which one is mutated: the other must come back whole."""
+    good = RunFolder.create(folder / "good", HEADER)
+    good.write_history(rows())
+    good.set_status("completed")
+    shutil.copytree(folder / "good", folder / "bad")
+    if file != "run.json":
+        (folder / "bad" / "run.json").unlink()
+        (folder / "bad" / ".hydra").mkdir()
+    place = folder / "bad" / file
+    honest = {"run.json": (folder / "good" / "run.json").read_bytes(), "history.parquet": tables.history_bytes(rows())}
+    yaml = b"hydra:\n  runtime:\n    choices:\n      loss: mse\n      x: null\nseed: 1\nlist: [1, 2.5, 'a']\ntext: >\n  a\n  b\n"
+    files = [honest.get(file, yaml)]
+    if file == "history.parquet":
+        import io
+
+        import pandas as pd
+
+        sink = io.BytesIO()
+        pd.DataFrame(rows()).to_parquet(sink, compression="zstd")
+        files.append(sink.getvalue())
+
+    def read(data: bytes) -> None:
+        place.write_bytes(data)
+        runs = read_runs(folder)
+        assert "good" in [header.name for header in runs.headers]
+        assert {header.name for header in (*runs.headers, *runs.damaged)} <= {"good", "bad"}
+        for header in runs.damaged:
+            raise InputError(header.damage)
+
+    return Reader(files, read)
+
+
+def vouched(folder: Path, file: str) -> Reader:
+    """A run to go on with, whose run.json vouches for whatever stands in its history."""
+    run = RunFolder.create(folder, HEADER)
+    run.write_history(rows())
+    run.write_timing([{"epoch": 1.0, "phase": "train", "seconds": 1.5}])
+    run.set_status("interrupted")
+
+    def read(data: bytes) -> None:
+        (folder / file).write_bytes(data)
+        history = (folder / "history.parquet").read_bytes()
+        info = json.loads((folder / "run.json").read_bytes())
+        info["history_sha256"] = [hashlib.sha256(history).hexdigest()]
+        (folder / "run.json").write_text(json.dumps(info))
+        opened = RunFolder.open(folder)
+        tables.history_bytes(opened.history_rows())
+        tables.timing_bytes(opened.timing_rows())
+
+    return Reader([(folder / file).read_bytes()], read)
+
+
+def prepared_folder(folder: Path) -> Reader:
+    small_files.write_prepared(folder)
+    honest = {name: (folder / name).read_bytes() for name in prepared.FILES}
+
+    def read(data: bytes) -> None:
+        name = prepared.META if data[:1] == b"{" else prepared.UTTERANCES if b"PAR1" in data[:20] else prepared.ARRAYS
+        for other, content in honest.items():
+            (folder / other).write_bytes(content)
+        if name == prepared.META:
+            (folder / name).write_bytes(data)
+        else:
+            small_files.rewrite_prepared(folder, name, data)
+        validate(prepared.open_folder(folder)[0])
+
+    return Reader(list(honest.values()), read)
+
+
+def claims(folder: Path) -> Reader:
+    folder.mkdir()
+
+    def read(data: bytes) -> None:
+        (folder / "claims.yaml").write_bytes(data)
+        read_claims(folder / "claims.yaml")
+
+    return Reader([BASIC_OPTIMIZATION.read_bytes()], read)
+
+
+READERS: dict[str, Callable[[Path], Reader]] = {
+    "pickle": lambda _: Reader(pickles(), lambda data: restricted_pickle.loads(data, "data.pkl")),
+    "random bytes as a pickle": lambda _: Reader([b""], lambda data: restricted_pickle.loads(data, "data.pkl")),
+    "COGMEN's pickle": lambda folder: source("iemocap", folder, "iemocap/data_iemocap.pkl", iemocap),
+    "MELD": lambda folder: source("meld", folder, meld.FILES[1], small_files.write_meld),
+    "EmoryNLP": lambda folder: source("emorynlp", folder, emorynlp.FILES[0], small_files.write_emorynlp),
+    "MOSI": lambda folder: source("mosi", folder, mosi.FILES[2], small_files.write_mosi),
+    "curves": curves,
+    "checkpoint": saved,
+    "foreign history": lambda folder: of_runs(folder, "history.parquet"),
+    "vouched history": lambda folder: vouched(folder, "history.parquet"),
+    "times": lambda folder: vouched(folder, "timing.parquet"),
+    "run.json": lambda folder: of_runs(folder, "run.json"),
+    "Hydra's YAML": lambda folder: of_runs(folder, ".hydra/config.yaml"),
+    "prepared": prepared_folder,
+    "claims": claims,
+}
+
+
+def test_the_cases_are_as_many_as_are_promised() -> None:
+    assert set(SHARES) == set(READERS)
+    assert sum(SHARES.values()) >= 2000
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_fuzzed_files_leave_as_documented(name: str, tmp_path: Path, tally: Tally) -> None:
+    reader = READERS[name](tmp_path / "place")
+    files = st.sampled_from(reader.files)
+    ran = refused = 0
+
+    @hypothesis.seed(seed())
+    @hypothesis.settings(
+        max_examples=count(SHARES[name], 10 * SHARES[name]), deadline=None, database=None, derandomize=False,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @hypothesis.given(data=files, other=files, changes=CHANGES, noise=st.binary(max_size=200))
+    def fuzz(data: bytes, other: bytes, changes: list[tuple[str, int, Any]], noise: bytes) -> None:
+        nonlocal ran, refused
+        ran += 1
+        case = mutated(data, changes, other) if data else noise
+        try:
+            reader.read(case)
+        except InputError as error:
+            refused += 1
+            assert " ".join(str(error).split()).isprintable(), error  # noqa: PT017
+            assert len(str(error)) < 2000, error  # noqa: PT017
+
+    fuzz()
+    tally(f"fuzzed file: {name}", ran)
+    assert ran >= SHARES[name]
+    assert refused > ran / 5  # (else nothing was damaged)

@@ -1,0 +1,55 @@
+"""Checkpoints, Parquet files and tables that lie, multiply memory or lead out: each is refused in one line, in bounded memory.
+
+Every file is read in a process of its own (joyful.testing.bounded), whose peak of resident memory the kernel counts: at most
+BOUND_MIB beyond what the program takes anyway, whatever the file says of itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from joyful.testing.bounded import BOUND_MIB, read_each
+from joyful.testing.faults import Tally
+from joyful.testing.hostile_files import READ, Case, hostile_checkpoints, hostile_runs
+from joyful.testing.hostile_tables import hostile_curves, hostile_emorynlp, hostile_meld, hostile_prepared
+
+CORPORA: dict[str, tuple[str, Callable[[Path], dict[str, Case]]]] = {
+    "safetensors header or checkpoint that lies": ("checkpoint", hostile_checkpoints),
+    "Parquet bomb as a history": ("runs", hostile_runs),
+    "Parquet bomb or lying header as data": ("prepared", hostile_prepared),
+    "CSV bomb as MELD": ("meld", hostile_meld),
+    "CSV bomb as EmoryNLP": ("emorynlp", hostile_emorynlp),
+    "CSV bomb as curves": ("importer", hostile_curves),
+}
+
+
+def listing(root: Path) -> set[str]:
+    return {os.path.join(folder, name) for folder, folders, files in os.walk(root) for name in (*folders, *files)}
+
+
+@pytest.mark.parametrize("fault", CORPORA)
+def test_hostile_files_are_refused_in_one_line_and_bounded_memory(fault: str, tmp_path: Path, tally: Tally) -> None:
+    reader, make = CORPORA[fault]
+    cases = make(tmp_path / "corpus")
+    before = listing(tmp_path)
+    outcomes = dict(zip(cases, read_each(reader, [path for path, _ in cases.values()]), strict=True))
+    print(
+        *(f"{outcome.seconds:6.2f} s {outcome.mebibytes:5.0f} MiB {name}" for name, outcome in outcomes.items()),
+        sep="\n",
+    )
+    wrong = {}
+    for name, (_, words) in cases.items():
+        outcome = outcomes[name]
+        line = outcome.message.isprintable() and len(outcome.message) < 700
+        kind = "read" if name.startswith(READ) else "InputError"
+        if outcome.kind != kind or words not in outcome.message or not line or outcome.mebibytes > BOUND_MIB:
+            wrong[name] = outcome
+    tally(fault, len(cases), wrong=len(wrong))
+    for name, outcome in wrong.items():
+        print(f"{name}: expected {cases[name][1]!r} from {outcome}")
+    assert not wrong
+    assert listing(tmp_path) == before  # no canary, and nothing half imported

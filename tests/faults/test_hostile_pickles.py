@@ -1,0 +1,102 @@
+"""Pickles that want to run something, to forge arrays, or to fill the memory: each is refused in one line, and nothing runs."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from joyful.data.restricted_pickle import MEMORY_BASE, MEMORY_PER_BYTE, loads
+from joyful.records import InputError
+from joyful.testing.bounded import BOUND_MIB, read_each
+from joyful.testing.cogmen_pickles import sample_class
+from joyful.testing.faults import Tally
+from joyful.testing.hostile_pickles import HostilePickle, hostile_pickles
+
+NAMES = list(hostile_pickles(Path("canary")))
+
+#: These give a class what it does not take, after that was computed.
+COMPLAINING = ("run_partial", "run_argument_of_a_sample")
+
+
+@pytest.fixture(scope="module")
+def canary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("canary") / "was_here"
+
+
+@pytest.fixture(scope="module")
+def corpus(canary: Path) -> dict[str, HostilePickle]:
+    return hostile_pickles(canary)
+
+
+def imported() -> set[str]:
+    """Modules that are loaded, less Python's own codecs, which decoding text may load."""
+    return {name for name in sys.modules if not name.startswith("encodings")}
+
+
+def test_the_corpus_is_large_and_of_every_kind() -> None:
+    assert len(NAMES) >= 170
+    for kind in ("run_stack_global", "run_nested", "run_memo_in_text", "run_state_of_a_sample", "opcode_persistent_tuple",
+                 "opcode_extension_0", "bomb_frame_of_all", "foreign_gzip", "foreign_zlib_6"):  # fmt: skip
+        assert kind in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hostile_pickle_is_refused_and_nothing_runs(
+    name: str, corpus: dict[str, HostilePickle], canary: Path, tally: Tally
+) -> None:
+    modules = imported()
+    with pytest.raises(InputError) as caught:
+        loads(corpus[name].data, "data.pkl")
+    assert type(caught.value) is InputError
+    message = str(caught.value)
+    assert message.startswith("data.pkl: ")
+    assert corpus[name].expected in message
+    assert message.isprintable()  # one line, and nothing that a terminal would obey
+    assert len(message) < 500
+    assert not canary.exists()
+    assert imported() == modules
+    tally("hostile pickle", 1)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("run_")])
+def test_the_canary_is_real(name: str, corpus: dict[str, HostilePickle], canary: Path) -> None:
+    """Python's own unpickler does run these, so that their refusal means something."""
+    assert corpus[name].runs
+    with sample_class():
+        try:
+            pickle.loads(corpus[name].data)
+        except TypeError as error:
+            assert name in COMPLAINING, error  # noqa: PT017
+    assert canary.exists()
+    canary.unlink()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("bomb_")])
+def test_memory_is_bounded_by_the_size_of_the_file(name: str, corpus: dict[str, HostilePickle]) -> None:
+    data = corpus[name].data
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError):
+            loads(data, "data.pkl")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * MEMORY_BASE + (MEMORY_PER_BYTE + 4) * len(data)
+
+
+def test_the_whole_corpus_on_disk_in_processes_of_its_own(
+    corpus: dict[str, HostilePickle], canary: Path, tmp_path: Path
+) -> None:
+    """Resident memory, as the kernel counts it, and no process that hangs or crashes."""
+    paths = [tmp_path / f"{name}.pkl" for name in corpus]
+    for path, hostile in zip(paths, corpus.values(), strict=True):
+        path.write_bytes(hostile.data)
+    outcomes = read_each("pickle", paths)
+    assert {outcome.kind for outcome in outcomes} == {"InputError"}
+    assert max(outcome.mebibytes for outcome in outcomes) < BOUND_MIB / 4
+    assert not canary.exists()
+    assert sorted(tmp_path.iterdir()) == sorted(paths)

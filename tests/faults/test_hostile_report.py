@@ -1,0 +1,98 @@
+"""Names that are HTML, shown in a real report in a real browser: as the text that they are."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from analysis.report import main
+from analysis.testing import Truth, simulate_sweep
+from joyful.testing.faults import Tally
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)"),
+    pytest.mark.xdist_group("browser"),
+]
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install '.[test]')")
+
+#: Each would set window.ran, or leave an element, where it came through as HTML. In a run's name they can have no slash.
+PAYLOADS = (
+    "<script>window.ran=1</script>",
+    "<img src=x onerror=window.ran=1>",
+    '"><svg onload=window.ran=1>',
+    "'><iframe srcdoc='<script>parent.ran=1</script>'>",
+    "</title></style></script><script>window.ran=1</script>",
+    "<a href=javascript:window.ran=1>x</a>",
+    "{{ 7*7 }}{% raw %}<b class=injected>",
+    "&lt;script&gt;window.ran=1&lt;/script&gt;",
+    "<![CDATA[<script>window.ran=1</script>]]>",
+    "[x](javascript:window.ran=1) ![x](http://127.0.0.1:9/x) `<b class=injected>`",
+)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose name, arms, choices, runs, reasons and settings are HTML."""
+    folder = tmp_path_factory.mktemp("hostile") / "<b class=injected>sweep<script>window.ran=1<script>"
+    arms = [Truth({"loss": "mse", "modalities": "atv", "note": "x"})]
+    arms += [Truth({"loss": "mse", "modalities": text, "note": text}) for text in PAYLOADS]
+    simulate_sweep(folder, arms, range(1, 7), epochs=4, evaluations_per_epoch=1)
+    for number, text in enumerate(PAYLOADS):
+        name = text.replace("/", "\N{FRACTION SLASH}")[:200]
+        damaged, failed = folder / f"damaged {name}", folder / f"failed {name}"
+        shutil.copytree(folder / "4", damaged)
+        (damaged / "history.parquet").write_bytes(text.encode())
+        shutil.copytree(folder / "5", failed)
+        info = json.loads((failed / "run.json").read_text())
+        info |= {"status": "failed", "reason": text, "seed": 500 + number, "host": text, "device": text}
+        (failed / "run.json").write_text(json.dumps(info))
+    assert main([str(folder), "--baseline", "modalities=atv note=x"]) == 0
+    return folder
+
+
+def test_html_in_names_is_shown_as_text(sweep: Path, tally: Tally) -> None:
+    address = (sweep / "report" / "index.html").as_uri()
+    complaints: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on(
+            "request",
+            lambda request: complaints.append(request.url) if request.url not in (address, "data:,") else None,
+        )
+        page.goto(address)
+        page.evaluate("document.querySelectorAll('details').forEach(element => element.open = true)")
+        ran = page.evaluate("window.ran")
+        injected = page.evaluate(
+            """() => [...document.querySelectorAll(
+                'script, iframe, img, object, embed, form, base, .injected, [onerror], [onload], a[href^="javascript"]'
+            )].map(element => element.outerHTML.slice(0, 200))"""
+        )
+        text = page.evaluate("document.body.textContent")
+        browser.close()
+    assert complaints == []
+    assert ran is None
+    assert injected == []
+    shown = [payload for payload in PAYLOADS if payload in text]
+    assert shown == list(PAYLOADS)
+    tally("HTML in names of runs, arms and settings", 5 * len(PAYLOADS))
+
+
+def test_the_markdown_has_no_html_of_theirs(sweep: Path) -> None:
+    """A viewer of Markdown passes HTML on: what came from a name must not be there as such."""
+    text = (sweep / "report" / "report.md").read_text()
+    assert "script" in text
+    for start in ("<script", "<img", "<svg", "<iframe", "<a ", "<b ", "</title"):
+        assert start not in text
+    links = re.findall(r"(?<!\\)\]\((.{,40})", text)
+    assert links
+    assert all(link.startswith("index.html") for link in links), links

@@ -1,0 +1,197 @@
+"""Every setting of the schema, with a wrong type and values out of its range: refused by its name and its range, before anything.
+
+The settings are those that the schema has (joyful.config.Settings is walked), so a new one is tested as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from pydantic import BaseModel
+
+from joyful.config import Settings, check, validate
+from joyful.hydra_request import InputError
+from joyful.sweeper.settings import SweepSettings
+from joyful.testing.faults import Tally
+from joyful.testing.runs import compose_plain, sweep_defaults
+
+ROOT = Path(__file__).resolve().parents[2]
+
+Field = tuple[str, Any, dict[str, float]]
+
+
+def bounds_of(metadata: Any) -> dict[str, float]:
+    """ge, gt, le, lt of a field."""
+    found: dict[str, float] = {}
+    for item in metadata:
+        for part in getattr(item, "metadata", [item]):
+            found |= {n: getattr(part, n) for n in ("ge", "gt", "le", "lt") if getattr(part, n, None) is not None}
+    return found
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[Field]:
+    """(dotted name, type, bounds) of every setting, sections walked through."""
+    for name, field in model.model_fields.items():
+        inner = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type)]
+        section = next((a for a in inner if issubclass(a, BaseModel)), None)
+        if section is not None:
+            yield f"{prefix}{name}", BaseModel, {}
+            yield from fields(section, f"{prefix}{name}.")
+        else:
+            bounds = bounds_of(field.metadata)
+            for branch in get_args(field.annotation):
+                bounds |= bounds_of(getattr(branch, "__metadata__", ()))
+            yield f"{prefix}{name}", field.annotation, bounds
+
+
+def kinds_of(annotation: Any) -> set[Any]:
+    """The plain types that a setting may be: int, float, bool, str, dict, list, NoneType, and Literal for one of a list."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return {Literal}
+    if origin in (dict, list):
+        return {origin}
+    if isinstance(annotation, type):
+        return {annotation}
+    parts = get_args(annotation)
+    if hasattr(annotation, "__metadata__"):
+        parts = parts[:1]
+    return set().union(*(kinds_of(part) for part in parts))
+
+
+#: An override's text -> the types for which it is right, if it is in range.
+VALUES: dict[str, set[Any]] = {
+    "text": {str}, "''": {str}, "'1'": {str}, "'true'": {str}, "true": {bool}, "1": {int, float}, "0.5": {float}, "1.5": {float},
+    "nan": set(), "inf": set(), "-inf": set(), "1e400": set(), "null": {NoneType}, "[]": {list}, "[1,2]": set(), "{}": {dict},
+    "{smell: 1}": {dict},
+}  # fmt: skip
+
+
+def wrong_values(annotation: Any, bounds: dict[str, float]) -> list[str]:
+    """Texts of values that the setting must not take."""
+    kinds = kinds_of(annotation)
+    values = [text for text, right in VALUES.items() if not kinds & right]
+    if Literal in kinds:
+        values += ["text", "''"]
+    whole = int in kinds
+    for name, bound in bounds.items():
+        step = 1 if whole else max(abs(bound), 1.0) * 1e-6
+        beyond = {"ge": bound - step, "gt": bound, "le": bound + step, "lt": bound}[name]
+        values += [
+            str(int(beyond)) if whole else repr(float(beyond)),
+            str(int(bound) - 10**9 if name in ("ge", "gt") else int(bound) + 10**9),
+        ]
+    return list(dict.fromkeys(values))
+
+
+SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+
+def signs(bounds: dict[str, float]) -> list[str]:
+    return [f"{SIGNS[name]} {bound}" for name, bound in bounds.items()]
+
+
+def parsed(text: str) -> Any:
+    """The value as Hydra's grammar reads it on the command line."""
+    value = OverridesParser.create().parse_override(f"x={text}").value()
+    return {str(k): v for k, v in value.items()} if isinstance(value, dict) else getattr(value, "text", value)
+
+
+def put(config: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    head, _, rest = name.partition(".")
+    return {**config, head: put(config[head], rest, value) if rest else value}
+
+
+def refused(model: type[BaseModel], config: dict[str, Any], name: str, bounds: dict[str, float], text: str) -> str:
+    """What is wrong with the refusal, empty where it is as documented."""
+    prefix = "" if model is Settings else "hydra.sweeper."
+    try:
+        validate(model, config, prefix)
+    except InputError as error:
+        message = str(error)
+        if not (message.isprintable() and f"{prefix}{name}" in message and "expected" in message):
+            return f"{name}={text}: {message}"
+        number = text.lstrip("-").replace(".", "").isdigit() or text in ("nan", "inf", "-inf")
+        if bounds and number and not all(sign in message for sign in signs(bounds)):
+            return f"{name}={text}: no range in: {message}"
+        return ""
+    return f"{name}={text}: was taken"
+
+
+@pytest.mark.parametrize("model", [Settings, SweepSettings])
+def test_wrong_types_and_values_are_refused_with_the_range(model: type[BaseModel], tally: Tally) -> None:
+    base = compose_plain()[0] if model is Settings else sweep_defaults()
+    wrong, cases = [], 0
+    for name, annotation, bounds in fields(model):
+        values = ["text", "1", "true", "[]"] if annotation is BaseModel else wrong_values(annotation, bounds)
+        assert len(values) >= 4, name
+        for text in values:
+            cases += 1
+            wrong.append(refused(model, put(base, name, parsed(text)), name, bounds, text))
+    wrong = [line for line in wrong if line]
+    tally("wrong type or value out of range", cases, wrong=len(wrong))
+    print(*wrong, sep="\n")
+    assert cases > 100
+    assert not wrong
+
+
+def test_mappings_are_checked_inside(tally: Tally) -> None:
+    config, _ = compose_plain()
+    cases = 0
+    for name, good in (("loss.modal_weights", 1.0), ("data.synthetic.dialogues", 3), ("data.synthetic.dimensions", 3)):
+        keys = ("train", "dev", "test") if "dialogues" in name else ("audio", "text", "visual")
+        for value in ("x", True, None, -1, math.nan, math.inf, 10**9, [1], {}):
+            cases += 1
+            line = refused(
+                Settings, put(config, name, {**dict.fromkeys(keys, good), keys[1]: value}), name, {}, str(value)
+            )
+            assert not line, line
+    tally("wrong type or value out of range", cases)
+
+
+#: (modalities is a group as well, and a list cannot be merged into a mapping: there Hydra itself answers)
+LEAVES = [
+    n for n, annotation, _ in fields(Settings) if n != "modalities" and not kinds_of(annotation) & {BaseModel, dict}
+]
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_by_override_through_hydra(name: str, tally: Tally) -> None:
+    """One wrong value of each setting composed by Hydra itself."""
+    config, _ = compose_plain([f"{name}=[1,[2]]"])
+    with pytest.raises(InputError) as caught:
+        check(config)
+    assert name in str(caught.value)
+    tally("wrong type or value out of range", 1)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("run.py", ("training.epochs=0",), "training.epochs: expected >= 1 and <= 100000, got 0"),
+        ("run.py", ("training.batch_size=many",), "training.batch_size: expected an integer"),
+        ("run.py", ("weights.cl_loss_weight=nan",), "weights.cl_loss_weight: expected a finite number >= 0.0 and <= 1000000.0"),
+        ("run.py", ("-m", "model.dropout=1.0", "seed=1,2"), "model.dropout: expected >= 0.0 and < 1.0"),
+        ("run.py", ("-m", "hydra/sweeper=optuna_pruned", "hydra.sweeper.n_jobs=0", "seed=range(1,3)"), "hydra.sweeper.n_jobs: exp"),
+        ("train.py", ("--dataset=synthetic", "--epochs=0"), "training.epochs: expected >= 1"),
+        ("train.py", ("--dataset=synthetic", "--drop_rate=nan"), "model.dropout: expected a finite number"),
+        ("train.py", ("--dataset=synthetic", "seed=-1"), "seed: expected >= 0"),
+    ],
+)  # fmt: skip
+def test_the_commands_write_nothing(
+    script: str, arguments: tuple[str, ...], words: str, tmp_path: Path, tally: Tally
+) -> None:
+    command = [sys.executable, str(ROOT / script), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert words in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    tally("wrong type or value out of range", 1)
