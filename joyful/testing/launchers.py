@@ -17,7 +17,7 @@ from joyful.testing import sweeps
 from joyful.testing.runs import tiny_request
 
 #: Long enough to be met in the middle of a trial.
-EPOCHS = 15
+EPOCHS = 40
 SEEDS = (1, 2, 3)
 COMPLETE = dict.fromkeys(range(len(SEEDS)), "COMPLETE")
 
