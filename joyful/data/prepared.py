@@ -253,6 +253,8 @@ def _read_texts(path: Path, n: int) -> tuple[list[str], list[str]]:
             if file.metadata.num_rows != n:
                 raise ValueError(f"{path.name} has {file.metadata.num_rows} rows, not {n}")
             table = file.read(columns=names, use_threads=False)
+        # Parquet's reader takes places beyond the end of a dictionary as they come
+        table.validate(full=True)
         kinds = {table.column(name).type for name in names}
         if kinds != {pa.dictionary(pa.int32(), pa.string())} or table.column("dialogue").null_count:
             raise ValueError(f"{path.name}: dialogue and sentence must be text")

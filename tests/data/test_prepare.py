@@ -163,6 +163,10 @@ def damage(folder, name, change):
     return copy
 
 
+def byte(place, value):
+    return lambda content: content[:place] + bytes([value]) + content[place + 1 :]
+
+
 def meta(**changes):
     return lambda content: json.dumps({**json.loads(content), **changes}).encode()
 
@@ -203,9 +207,22 @@ def test_any_changed_byte_gives_a_dataset_or_an_input_error(folder, data):
     name = data.draw(st.sampled_from(prepared.FILES))
     size = len((folder / name).read_bytes())
     place, value = data.draw(st.integers(0, size - 1)), data.draw(st.integers(0, 255))
-    damaged = damage(folder, name, lambda content: content[:place] + bytes([value]) + content[place + 1 :])
+    damaged = damage(folder, name, byte(place, value))
     with contextlib.suppress(InputError):
         validate(prepared.open_folder(damaged)[0])
+
+
+@pytest.mark.parametrize("value", [3, 255])
+def test_texts_with_any_byte_changed_give_a_dataset_or_an_input_error(folder, value):
+    """Every place, one after the other: the place of a text in its dictionary may lie beyond the dictionary's end."""
+    refused = 0
+    for place in range(len((folder / prepared.UTTERANCES).read_bytes())):
+        damaged = damage(folder, prepared.UTTERANCES, byte(place, value))
+        try:
+            validate(prepared.open_folder(damaged)[0])
+        except InputError:
+            refused += 1
+    assert refused
 
 
 def test_verify_finds_a_changed_byte_that_the_quick_look_passes(folder):
