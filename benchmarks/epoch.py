@@ -13,13 +13,12 @@ from __future__ import annotations
 import math
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from statistics import median
 
 from benchmarks.figures import Figure, figure, multiplies_bfloat16, parser, report
 from benchmarks.machine import NO_BFLOAT16
-from benchmarks.measuring import Served, in_turn, seconds_of, serve
+from benchmarks.measuring import in_turn, seconds_of, serve, serving
 from benchmarks.workload import (
     SIZES,
     as_in_a_run,
@@ -47,9 +46,8 @@ WANTED_TIMES = 11.0
 def joyful(name: str, size: str, threads: int) -> Callable[[], float]:
     """A callable that trains and evaluates one more epoch and returns its seconds."""
     settings = settings_of(size, *OVERRIDES[name])
-    coach = build_coach(settings, dataset(settings))
-
     as_in_a_run(threads)
+    coach = build_coach(settings, dataset(settings))
     return lambda: seconds_of(lambda: coach.train_epoch(coach.epoch + 1))
 
 
@@ -100,10 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         names, notes = [*names, BF16], []
     names.append(SCALED)
     common = [f"--threads={given.threads}", f"--size={given.size}"]
-    with ExitStack() as stack:
-        contenders = {
-            name: stack.enter_context(Served("benchmarks.epoch", [*common, "--serve", name])) for name in names
-        }
+    with serving("benchmarks.epoch", common, names) as contenders:
         for name, served in contenders.items():
             if name != SCALED:  # the peer has nothing to warm up, and an epoch of it is long
                 served()

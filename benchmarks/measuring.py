@@ -7,8 +7,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,13 @@ class Served:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+@contextmanager
+def serving(module: str, arguments: Sequence[str], names: Iterable[str]) -> Iterator[dict[str, Served]]:
+    """Contenders of a benchmark by name, each served by `python -m MODULE ARGUMENTS --serve NAME` until the block ends."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(Served(module, [*arguments, "--serve", name])) for name in names}
 
 
 def serve(contender: Callable[[], float]) -> None:

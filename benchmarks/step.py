@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from statistics import median
 
 from benchmarks.figures import Figure, against, figure, multiplies_bfloat16, parser, report
 from benchmarks.machine import NO_BFLOAT16, SIDES, Peak, operations_of_a_step
-from benchmarks.measuring import Served, in_turn, seconds_of, serve
+from benchmarks.measuring import in_turn, seconds_of, serve, serving
 from benchmarks.workload import (
     SIZES,
     as_in_a_run,
@@ -68,10 +67,7 @@ def measure(
     of a step. repeats: by contender.
     """
     common = [f"--threads={threads}", f"--size={size}", *([f"--dialogues={train}"] if train else [])]
-    with ExitStack() as stack:
-        contenders = {
-            name: stack.enter_context(Served("benchmarks.step", [*common, "--serve", name])) for name in repeats
-        }
+    with serving("benchmarks.step", common, repeats) as contenders:
         for step in contenders.values():
             step()
         seconds, rates = _in_turn(contenders, size, train, threads, repeats, peers)

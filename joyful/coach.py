@@ -27,7 +27,7 @@ from joyful.losses.weighting import WEIGHTINGS
 from joyful.losses.weights import LossWeightConfig
 from joyful.optimizers import Plateau, build_optimizer
 from joyful.randomness import Draws
-from joyful.records import SPLITS, Batch, EpochRecord, InputError
+from joyful.records import SPLITS, Batch, EpochRecord, InputError, first_line_of
 
 
 class TrainingFailedError(RuntimeError):
@@ -318,9 +318,8 @@ class Coach:
             self._optimizer.lr = float(state["lr"])
             self._plateau.load_state_dict(state["plateau"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise InputError(
-                f"checkpoint: expected one of this model and optimizer, got another ({first}); "
+                f"checkpoint: expected one of this model and optimizer, got another ({first_line_of(error)}); "
                 "resume with the configuration that wrote it"
             ) from None
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from joyful.records import MODALITIES, InputError
+from joyful.records import MODALITIES, NAME_PATTERN, InputError
 
 #: Settings that say where things lie, not what is trained: a resumed run, or sweep, may give them anew.
 PLACES = ("data.root", "data.cache", "resume", "fork", "sweep_name")
@@ -44,7 +44,7 @@ class SyntheticSettings(_Section):
 
 class DataSettings(_Section):
     source: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="module of joyful.data that reads the files")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="the dataset's name in messages and files")
+    name: str = Field(pattern=NAME_PATTERN, description="the dataset's name in messages and files")
     root: str | None = Field(description="folder that holds the dataset's files")
     fold: Annotated[int, Field(ge=0, le=4)] | None = Field(description="cross-validation fold (MOSI)")
     emotion: str | None = Field(description="label set (MOSEI): multilabel, 7class, or one emotion's name")
@@ -177,7 +177,7 @@ class Settings(_Section):
     seed: Seed = Field(description="of everything random in training")
     device: Literal["auto", "cuda", "cpu"]
     role: Literal["comparison", "calibration", "search"]
-    sweep_name: str | None = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    sweep_name: str | None = Field(pattern=NAME_PATTERN)
     resume: str | None = Field(description="folder of a run to go on with")
     fork: str | None = Field(description="folder of a run to start from under this configuration")
     modalities: ModalityLetters

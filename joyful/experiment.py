@@ -10,7 +10,6 @@ import hashlib
 import math
 import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -31,7 +30,7 @@ from joyful.fusion_methods_hierarchical import AutoFusion_Hierarchical
 from joyful.graph_model import GraphModel, initialise, standardise
 from joyful.objective import reconstruction_criterion
 from joyful.progress import TrainingProgress, closing_table
-from joyful.records import DialogueDataset, EpochRecord, InputError, Request
+from joyful.records import DialogueDataset, EpochRecord, InputError, Request, tell
 
 OBJECTIVE = "best dev f1_weighted"
 
@@ -136,14 +135,12 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
         except (PrunedError, InputError, results.ResultsError):
             raise
         except Exception as error:
-            reason = describe_failure(error)
-            if is_out_of_memory(error):
-                traceback.clear_frames(
-                    error.__traceback__
-                )  # what the failed step still holds: writing needs memory too
-                run.set_status("failed", reason)
-                raise TrainingFailedError(reason) from None
+            reason, no_memory = describe_failure(error), is_out_of_memory(error)
+            if no_memory:  # what the failed step still holds: writing needs memory too
+                traceback.clear_frames(error.__traceback__)
             run.set_status("failed", reason)
+            if no_memory:
+                raise TrainingFailedError(reason) from None
             raise
         except (Interrupted, KeyboardInterrupt) as signal_:
             run.set_status(
@@ -406,10 +403,10 @@ def door(request: Request) -> float:
 def _failed(request: Request, message: str) -> float:
     if not request.multirun:
         _leave(message, 1)
-    print(f"joyful: {request.folder}: {' '.join(message.split())}", file=sys.stderr)
+    tell(f"{request.folder}: {message}")
     return math.nan
 
 
 def _leave(message: str, code: int) -> None:
-    print(f"joyful: {' '.join(message.split())}", file=sys.stderr)
+    tell(message)
     raise SystemExit(code)

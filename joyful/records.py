@@ -10,6 +10,7 @@ This module imports neither torch nor pandas, so that readers of results and com
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ COMPONENTS: tuple[str, ...] = ("classification", "contrastive", "encoder", "gate
 
 SPLITS: tuple[str, ...] = ("train", "dev", "test")
 
+#: Names that become folders or files: nothing that leads elsewhere.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
 
 class InputError(ValueError):
     """Bad settings or bad data: the reader can mend it. Ends the program with exit code 2 and this one message.
@@ -41,6 +45,16 @@ def one_line(text: object, limit: int = 200) -> str:
     """What a library says of a file, for a message: on one line, cut, and without a character that a terminal would obey."""
     line = " ".join(str(text).split())[:limit]
     return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+def first_line_of(error: BaseException) -> str:
+    """The first line of what an error says, or its class where it says nothing, as `one_line`."""
+    return one_line((str(error).splitlines() or [type(error).__name__])[0])
+
+
+def tell(message: object) -> None:
+    """Say to a person at the shell, in one line on standard error, what went wrong."""
+    print(f"joyful: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+
+from joyful.hydra_request import plain
+from joyful.records import InputError, tell
 
 #: Our own sweeper checks every trial, and ends with a summary of its own.
 _OURS = "OptunaPrunedSweeper"
@@ -57,8 +60,8 @@ class RunGuard(Callback):
         if not failed:
             return
         for name, reason in list(failed.items())[:_NAMED]:
-            _say(f"run {name} failed: {reason}")
-        _say(
+            tell(f"run {name} failed: {reason}")
+        tell(
             f"{len(failed)} of {len(statuses)} runs failed; the same command trains them again ({config.hydra.sweep.dir})"
         )
         if len(failed) == len(statuses):
@@ -67,7 +70,6 @@ class RunGuard(Callback):
 
 def _refuse_bad(config: DictConfig) -> None:
     from joyful.config import check
-    from joyful.records import InputError
 
     try:
         forbidden = [str(name) for name in config.hydra.job.env_set if _CODE.fullmatch(str(name))]
@@ -75,7 +77,7 @@ def _refuse_bad(config: DictConfig) -> None:
             raise InputError(
                 f"hydra.job.env_set: expected variables that choose no code, got {', '.join(forbidden)}; set them in the shell"
             )
-        settings = check(_plain(config))
+        settings = check(plain(config))
         for name in ("resume", "fork"):
             folder = getattr(settings, name)
             if folder and not (Path(folder) / "run.json").exists():
@@ -83,15 +85,8 @@ def _refuse_bad(config: DictConfig) -> None:
     except OmegaConfBaseException:
         return  # a value that only a trial of a sweep sets: whoever resolves it says so
     except InputError as error:
-        _say(str(error))
+        tell(str(error))
         sys.exit(2)
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    values = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
 
 
 def _outcomes(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -103,7 +98,3 @@ def _outcomes(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     runs = read_runs(folder, [])
     statuses = {header.name: header.status for header in runs.headers}
     return statuses, {header.name: header.reason or "?" for header in runs.headers if header.status == "failed"}
-
-
-def _say(message: str) -> None:
-    print(f"joyful: {' '.join(message.split())}", file=sys.stderr)

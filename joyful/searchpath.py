@@ -17,6 +17,8 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
+from joyful.records import NAME_PATTERN
+
 
 class JoyfulSearchPath(SearchPathPlugin):
     """Appends the folder that holds conf/ and sweeps/, so that `+sweeps=NAME` works from any working directory."""
@@ -62,7 +64,7 @@ class SweepSource(FileConfigSource):
 def _sweep_folder(sweep_name: str | None, dated: str) -> str:
     """A named sweep has a folder of its own, so that the same command goes on with it; others keep Hydra's dated one, and so does
     a name that is none (joyful.config refuses it, and until then nothing may be written elsewhere)."""
-    return f"multirun/{sweep_name}" if sweep_name and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", sweep_name) else dated
+    return f"multirun/{sweep_name}" if sweep_name and re.fullmatch(NAME_PATTERN, sweep_name) else dated
 
 
 def _run_folder(resume: str | None, dated: str) -> str:

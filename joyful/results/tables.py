@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from joyful.records import SPLITS, InputError, one_line
+from joyful.records import SPLITS, InputError, first_line_of
 from joyful.results.parquet_pages import decoded_bytes
 from joyful.results.schema import HISTORY_COLUMNS, RESERVED_COLUMNS, TIMING_COLUMNS, column_order, is_column_name
 
@@ -153,8 +153,7 @@ def _damage_as_input_error() -> Iterator[None]:
     except InputError:
         raise
     except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"it cannot be read as a Parquet file of this format ({one_line(first)})") from None
+        raise InputError(f"it cannot be read as a Parquet file of this format ({first_line_of(error)})") from None
 
 
 def _check_values(count: int) -> None:

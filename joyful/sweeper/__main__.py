@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from joyful.records import InputError
+from joyful.records import InputError, tell
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for number in numbers:
                 sweep.registry.forgive(number)
     except InputError as error:
-        print(f"joyful: {' '.join(str(error).split())}", file=sys.stderr)
+        tell(error)
         return 2
     listed = ", ".join(map(str, numbers))
     print(

@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -159,25 +159,29 @@ def retried(action: Callable[[], T], patience: float = PATIENCE) -> T:
 
 def _is_full(error: BaseException) -> bool:
     """Whether a disk has no room: SQLite's, with whatever it could not write there, or PostgreSQL's."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         origin = getattr(cause, "orig", None)
         code = getattr(origin, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL or getattr(origin, "sqlstate", None) == "53100":
             return True
-        cause = cause.__cause__
     return False
 
 
 def _is_passing(error: BaseException) -> bool:
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)):
             return True
         if isinstance(cause, DBAPIError) and cause.connection_invalidated:
             return True
-        cause = cause.__cause__
     return False
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def _use_write_ahead_log(url: URL) -> None:

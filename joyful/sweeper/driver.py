@@ -10,7 +10,6 @@ import dataclasses
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from joyful.records import InputError
+from joyful.records import InputError, tell
 from joyful.results import ResultsError
 from joyful.sweeper import ending, gpus, identity
 from joyful.sweeper.database import first_line
@@ -81,7 +80,7 @@ def door(
 
 
 def _say(message: str, code: int) -> int:
-    print(f"joyful: {' '.join(message.split())}", file=sys.stderr)
+    tell(message)
     return code
 
 

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 from joyful import results
 from joyful.records import InputError
 from joyful.sweeper.settings import SweepSettings
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """A job's configuration without Hydra's own part, resolved. Raises OmegaConf's errors."""
-    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    values = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
 
 
 def objectives(settings: SweepSettings, folder: Path, best_dev_f1: float) -> list[float]:

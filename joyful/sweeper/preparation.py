@@ -20,9 +20,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from joyful import disk
 from joyful.config import PLACES, Settings, check
 from joyful.data.loading import load
+from joyful.hydra_request import plain
 from joyful.records import InputError
 from joyful.results import write_json
-from joyful.sweeper import outcome, password
+from joyful.sweeper import password
 from joyful.sweeper.database import open_engine, open_storage, storage_url, without_password
 from joyful.sweeper.plan import Plan, check_compositions, make_plan
 from joyful.sweeper.registry import Registry, Watch
@@ -76,7 +77,7 @@ def prepare(
     compose = partial(_compose, hydra_context, config)
     job_check = _JobCheck(plan, launcher_name(config) in LOCAL_LAUNCHERS)
     check_compositions(plan, compose, job_check)
-    first = outcome.plain(compose(plan.first_overrides()))
+    first = plain(compose(plan.first_overrides()))
     folder = Path(config.hydra.sweep.dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +169,7 @@ class _JobCheck:
         self._epochs = 0
 
     def __call__(self, job: DictConfig) -> None:
-        settings, gate = check(outcome.plain(job)), self._gate
+        settings, gate = check(plain(job)), self._gate
         if gate in self._varied and settings.fusion.name == "auto":
             raise InputError(
                 f"{gate} is searched, but fusion=auto has no gates; set fusion=hierarchical or leave {gate} out"

@@ -233,7 +233,7 @@ class _Worker:
         overrides = self._task.plan.overrides(lease.number, trial.ask(self._task.plan.space))
         try:
             config = self._compose(overrides, lease.number)
-            settings = check(outcome.plain(config))
+            settings = check(hydra_request.plain(config))
         except Exception as error:
             self._tell(trial, lease, TrialState.FAIL, reason=" ".join(str(error).split())[:500])
             return

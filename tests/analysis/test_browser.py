@@ -1,20 +1,17 @@
 """The page in a real browser: nothing goes wrong, everything is seen, nothing scrolls sideways, light and dark and on paper."""
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from analysis.report import main
 from analysis.testing import NOTE_ARMS, Truth, simulate_sweep
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from joyful.testing.browser import listen, needs_chromium, open_browser
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)"),
+    needs_chromium,
     pytest.mark.xdist_group("browser"),  # one browser, and the pages once
 ]
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install '.[test]')")
 
 SIZES = {"phone": (390, 844), "tablet": (820, 1180), "desk": (1280, 900)}
 LONG = "weighted-mean-absolute-percentage-error-with-a-very-long-name-that-nobody-broke-anywhere " * 2
@@ -37,10 +34,8 @@ def pages(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with open_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -54,13 +49,7 @@ def look(browser, pages):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
-        page.on(
-            "request",
-            lambda request: request.url in (pages[name], "data:,") or complaints.append(f"asked for {request.url}"),
-        )
+        listen(page, pages[name], complaints)
         page.emulate_media(media=media, color_scheme=scheme)
         page.goto(pages[name])
         return page

@@ -11,15 +11,13 @@ import pytest
 
 from analysis.report import main
 from analysis.testing import Truth, simulate_sweep
+from joyful.testing.browser import listen, needs_chromium, open_browser
 from joyful.testing.faults import Tally
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)"),
+    needs_chromium,
     pytest.mark.xdist_group("browser"),
 ]
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install '.[test]')")
 
 #: Each would set window.ran, or leave an element, where it came through as HTML. In a run's name they can have no slash.
 PAYLOADS = (
@@ -59,16 +57,9 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_html_in_names_is_shown_as_text(sweep: Path, tally: Tally) -> None:
     address = (sweep / "report" / "index.html").as_uri()
     complaints: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with open_browser() as browser:
         page = browser.new_page()
-        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on(
-            "request",
-            lambda request: complaints.append(request.url) if request.url not in (address, "data:,") else None,
-        )
+        listen(page, address, complaints)
         page.goto(address)
         page.evaluate("document.querySelectorAll('details').forEach(element => element.open = true)")
         ran = page.evaluate("window.ran")
@@ -78,7 +69,6 @@ def test_html_in_names_is_shown_as_text(sweep: Path, tally: Tally) -> None:
             )].map(element => element.outerHTML.slice(0, 200))"""
         )
         text = page.evaluate("document.body.textContent")
-        browser.close()
     assert complaints == []
     assert ran is None
     assert injected == []

@@ -1,7 +1,6 @@
 """A finished sweep in optuna-dashboard, looked at with a real browser."""
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,15 +11,11 @@ from pathlib import Path
 import pytest
 
 from joyful.testing import sweeps
+from joyful.testing.browser import needs_chromium, open_browser
 
 pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed: pip install 'joyful[sweep]'")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install 'joyful[test]'"
-)
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
+pytestmark = needs_chromium
 
 
 def answers(url):
@@ -63,22 +58,18 @@ def test_the_dashboard_shows_what_the_terminal_says(dashboard, tmp_path):
     shown = json.loads(subprocess.run(status, capture_output=True, text=True, check=True, cwd=sweeps.RUN.parent).stdout)
     assert (shown["complete"], shown["n_trials"]) == (3, 3)
 
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        try:
-            page = browser.new_page(viewport={"width": 1400, "height": 1000})
-            page.set_default_timeout(60_000)
-            errors = []
-            page.on("pageerror", lambda error: errors.append(error))
-            page.goto(url)
-            page.get_by_text("looked_at").first.click()
-            page.get_by_text(f"Best Trial (number={shown['best_trial']})").wait_for()
-            best = page.inner_text("body")
-            page.goto(f"{page.url.rstrip('/')}/trials")
-            page.get_by_text("3 Trials").wait_for()
-            listed = page.inner_text("body")
-        finally:
-            browser.close()
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(60_000)
+        errors = []
+        page.on("pageerror", lambda error: errors.append(error))
+        page.goto(url)
+        page.get_by_text("looked_at").first.click()
+        page.get_by_text(f"Best Trial (number={shown['best_trial']})").wait_for()
+        best = page.inner_text("body")
+        page.goto(f"{page.url.rstrip('/')}/trials")
+        page.get_by_text("3 Trials").wait_for()
+        listed = page.inner_text("body")
     assert errors == []
     assert f"{shown['best_value']}\n" in best
     assert f"Params = [seed: {shown['best_params']['seed']}]" in best
