@@ -23,7 +23,7 @@ import torch
 
 from joyful import checkpoint, results
 from joyful.coach import Coach, TrainingFailedError
-from joyful.config import PLACES, Settings, check, config_hash, differences
+from joyful.config import LESS_MEMORY, PLACES, Settings, check, config_hash, differences
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
 from joyful.fusion_methods import AutoFusion, FusionSizes
@@ -158,10 +158,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def describe_failure(error: BaseException) -> str:
     """Why a run failed, in one line; for want of memory, what would need less."""
     if is_out_of_memory(error):
-        return (
-            "out of memory; lower training.batch_size, take model=small or training.precision=bf16, or run fewer workers on this "
-            "machine (hydra.sweeper.n_jobs)"
-        )
+        return f"out of memory; {LESS_MEMORY}"
     words = " ".join(str(error).split())[:500]
     return words if isinstance(error, TrainingFailedError) else f"{type(error).__name__}: {words}"
 
