@@ -1,5 +1,6 @@
 """Train one run, or many: `python run.py --help`."""
 
+import sys
 from pathlib import Path
 
 import hydra
@@ -17,4 +18,8 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # while it still loads: experiment and the sweeper have answers of their own
+        print("joyful: interrupted by Ctrl-C before anything began; nothing is lost", file=sys.stderr)
+        sys.exit(130)

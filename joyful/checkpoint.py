@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from joyful.records import InputError, one_line
-from joyful.results import write_file, write_json
+from joyful.results import remove_leftovers, write_file, write_json
 from joyful.results.files import open_plain, read_bounded
 
 #: Bytes of a checkpoint's JSON, and of the header of its tensors, that are read at most; ours have a hundredth of it.
@@ -47,12 +47,14 @@ def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
 
     def save(temporary: Path) -> None:
         nonlocal digest
+        mode = temporary.stat().st_mode
         try:
             save_file(
                 values, temporary
             )  # straight from the tensors' memory: a checkpoint costs no second copy of the model
         except SafetensorError as error:
             raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, str(error)) from error
+        temporary.chmod(mode)  # (safetensors puts a file of its own there, which nobody else may read)
         digest = _sha256(temporary)
 
     write_file(folder / tensors, save, sum(value.nbytes for value in values.values()))
@@ -61,6 +63,24 @@ def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
     for old in folder.glob(f"{name}-*.safetensors"):
         if old.name != tensors:
             old.unlink(missing_ok=True)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what writers left that were killed: half-written files, and tensors that no JSON names. For its writer."""
+    if not folder.is_dir():
+        return
+    remove_leftovers(folder)
+    for path in folder.glob(".tmp??????"):  # safetensors' own, beside which ours lies
+        path.unlink(missing_ok=True)
+    for path in folder.glob("*-*.safetensors"):
+        try:
+            named = json.loads(read_bounded(folder / f"{path.name.rpartition('-')[0]}.json", MAXIMUM_STATE))["tensors"]
+        except FileNotFoundError:
+            named = None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue  # a damaged one is for `read` to name
+        if named != path.name:
+            path.unlink(missing_ok=True)
 
 
 def read(folder: Path, name: str) -> Checkpoint | None:

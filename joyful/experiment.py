@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from joyful import checkpoint, results
+from joyful import checkpoint, disk, results
 from joyful.coach import Coach, TrainingFailedError
 from joyful.config import LESS_MEMORY, PLACES, Settings, check, config_hash, differences
 from joyful.data.batching import DeviceSplit
@@ -123,9 +123,14 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
     prepare_torch(device, threads)
     data = load(settings.data, settings.modality_names)
     header = _header(settings, config, request, device, threads)
-    folder.mkdir(parents=True, exist_ok=True)
+    need = disk.run_need(settings, data.dimensions, len(data.labels), data.n_speakers)
+    missing = max(0, need.kept - disk.size(folder)) + need.passing
+    disk.check_room(folder, missing, "the run", f"hydra.{'sweep' if request.multirun else 'run'}.dir=FOLDER")
+    with _own_to_read(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with results.lock(folder, request.take_over_after), _signals():
-        run, finished = _open_or_create(folder, header)
+        with _own_to_read(folder):
+            run, finished = _open_or_create(folder, header)
         if finished:
             return float(run.info["objective"])
         try:
@@ -147,6 +152,19 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
                 "interrupted", f"stopped by {signal_ if str(signal_) else 'Ctrl-C'}; resume={folder} goes on"
             )
             raise
+
+
+@contextmanager
+def _own_to_read(folder: Path) -> Iterator[None]:
+    """Inside, what the disk refuses of the run's folder is bad input: nothing was trained yet."""
+    try:
+        yield
+    except (InputError, results.ResultsError):
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or folder} cannot be used ({error.strerror}); check its permissions, or choose another folder"
+        ) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -179,7 +197,8 @@ def _train(
     coach.stamp = {"config_hash": config_hash(settings), "data": data_digest(data)}
     before_write = observer.before_write if observer is not None else _nothing
     coach.before_write = before_write
-    history, timing = _restore(run, coach, source)
+    with _own_to_read(run.path):
+        history, timing = _restore(run, coach, source)
     before_write()
     run.set_status("running")
     with TrainingProgress(settings.training.epochs, coach.epoch) as progress:
@@ -235,8 +254,12 @@ def _merged(request: Request) -> tuple[dict[str, Any], Path | None]:
     what = "resume" if config.get("resume") else "fork"
     try:
         saved = results.read_run(Path(folder))["config"]
-    except OSError:
+    except FileNotFoundError:
         raise InputError(f"{what}={folder}: expected the folder of a run (with run.json), found none") from None
+    except OSError as error:
+        raise InputError(
+            f"{what}={folder}: its run.json cannot be read ({error.strerror}); check its permissions"
+        ) from None
     old, new = dict(saved), {**saved, what: folder}
     for name in request.overridden:
         if name not in ("resume", "fork"):
@@ -310,6 +333,7 @@ def _restore(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Bring the coach to its last checkpoint; returns the rows of history and timing up to there."""
     folder = run.path
+    checkpoint.tidy(folder / "checkpoint")
     saved = checkpoint.read(folder / "checkpoint", "last")
     history_of = run
     if saved is None and source is not None:

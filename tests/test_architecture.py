@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: From left to right; modules of one line may not know each other unless they belong to the same room.
 ROOMS = [
     ["records"],
-    ["config", "randomness", "masking", "results"],
+    ["config", "randomness", "masking", "results", "disk"],
     ["data"],
     ["losses", "loss_utils", "metrics"],
     ["intermodal"],
@@ -77,7 +77,7 @@ def test_analysis_reads_the_results_format_alone():
     ("module", "unwanted"),
     [
         ("joyful.records", {"torch", "pandas", "numpy"}),
-        ("joyful.config", {"torch", "pandas", "hydra"}),
+        ("joyful.config, joyful.disk", {"torch", "pandas", "hydra"}),
         ("joyful.results", {"torch", "hydra", "optuna"}),
         (
             "analysis.claims, analysis.response, analysis.felt, analysis.simulation",

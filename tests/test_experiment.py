@@ -3,10 +3,6 @@
 import hashlib
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,60 +194,6 @@ def test_threads_are_all_cores_alone_and_one_in_a_multirun():
     assert experiment.choose_threads("auto", multirun=True) == 1
     assert experiment.choose_threads("auto", multirun=False) == len(os.sched_getaffinity(0))
     assert experiment.choose_threads(3, multirun=True) == 3
-
-
-CHILD = """
-import signal, sys
-from pathlib import Path
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that Ctrl-C is ignored
-from joyful import experiment
-from joyful.testing.runs import tiny_request
-experiment.door(tiny_request(Path(sys.argv[1]), *sys.argv[2:]))
-"""
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_leaves_an_interrupted_run_that_goes_on(tmp_path, number, code):
-    train(tmp_path / "whole", "training.epochs=40")
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path / "run"), "training.epochs=40"], stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "checkpoint" / "last.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    child.send_signal(number)
-    _, error = child.communicate(timeout=60)
-    assert child.returncode == code, error
-    assert "interrupted" in error
-    assert "Traceback" not in error
-    assert results.read_run(tmp_path / "run")["status"] == "interrupted"
-    train(tmp_path / "x", f"resume={tmp_path / 'run'}", "training.epochs=40")
-    assert history(tmp_path / "run") == history(tmp_path / "whole")
-
-
-def test_kills_at_random_moments_lose_nothing(tmp_path):
-    train(tmp_path / "whole", "training.epochs=40")
-    command = [sys.executable, "-c", CHILD, str(tmp_path / "run"), "training.epochs=40"]
-    kills = 0
-    for delay in (0.0, 0.05, 0.11, 0.23, 0.31):
-        child = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "run" / "run.json").exists() and child.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        marker = (tmp_path / "run" / "history.parquet").stat().st_mtime_ns
-        while child.poll() is None and (tmp_path / "run" / "history.parquet").stat().st_mtime_ns == marker:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.002)
-        time.sleep(delay)
-        if child.poll() is None:
-            child.kill()
-            kills += 1
-        child.wait()
-        assert results.load(tmp_path / "run").attrs["damaged"] == {}
-    assert kills >= 3
-    train(tmp_path / "run", "training.epochs=40")
-    assert history(tmp_path / "run") == history(tmp_path / "whole")
 
 
 def test_tiny_overrides_are_the_ones_that_tests_rely_on():

@@ -5,7 +5,7 @@ writes it, under its `lock`, through `RunFolder`; any process reads all runs bel
 """
 
 from joyful.records import InputError
-from joyful.results.files import write_bytes, write_file, write_json
+from joyful.results.files import remove_leftovers, write_bytes, write_file, write_json
 from joyful.results.lock import RunLock, lock
 from joyful.results.one_run import RunHeader
 from joyful.results.provenance import git_state, versions
@@ -47,6 +47,7 @@ __all__ = [
     "read_run",
     "read_runs",
     "read_timing",
+    "remove_leftovers",
     "versions",
     "write_bytes",
     "write_file",

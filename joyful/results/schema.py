@@ -81,6 +81,9 @@ _EXTRA_COLUMN = re.compile(r"[a-z][a-z0-9_]{0,199}\Z")
 class ResultsError(OSError):
     """The disk refused a write or a lock (full, read-only, gone). What was there before stands whole."""
 
+    def __str__(self) -> str:
+        return str(self.strerror) if self.strerror is not None else super().__str__()  # without Python's "[Errno 28]"
+
 
 class ResultsWarning(UserWarning):
     """A damaged run was left out of what `load` returned."""

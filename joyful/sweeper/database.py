@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,7 @@ from sqlalchemy.exc import (
 )
 
 from joyful.records import InputError
+from joyful.results import ResultsError
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,12 @@ PATIENCE = 120.0
 
 #: Seconds that SQLite waits for another writer.
 BUSY_SECONDS = 30
+
+#: What is said where a study finds no room.
+FULL = (
+    "the sweep's study cannot be written: its disk is full. What stood there before is whole; free some space, then give the "
+    "same command again: it goes on"
+)
 
 #: File systems of other machines, where SQLite's write-ahead log does not work.
 _NETWORK = ("nfs", "cifs", "smb", "9p", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs", "afs")
@@ -131,18 +140,33 @@ def made(create: Callable[[], T], sqlite: bool) -> T:
 def retried(action: Callable[[], T], patience: float = PATIENCE) -> T:
     """The result of `action`, which may be repeated: a database that is busy or restarts is asked again, for `patience` seconds.
 
-    Raises what the action raised last. Only failures of the connection are repeated, not errors in what was asked.
+    Raises what the action raised last. Only failures of the connection are repeated, not errors in what was asked; a full disk
+    is a ResultsError at once.
     """
     deadline, pause = time.monotonic() + patience, 0.05
     while True:
         try:
             return action()
         except (DBAPIError, StorageInternalError) as error:
+            if _is_full(error):
+                raise ResultsError(errno.ENOSPC, FULL) from error
             if not _is_passing(error) or time.monotonic() + pause > deadline:
                 raise
             log.debug("the database does not answer (%s); asked again in %.2f s", first_line(error), pause)
         time.sleep(pause)
         pause = min(2 * pause, 2.0)
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a disk has no room: SQLite's, with whatever it could not write there, or PostgreSQL's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        origin = getattr(cause, "orig", None)
+        code = getattr(origin, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL or getattr(origin, "sqlstate", None) == "53100":
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def _is_passing(error: BaseException) -> bool:
@@ -157,8 +181,6 @@ def _is_passing(error: BaseException) -> bool:
 
 
 def _use_write_ahead_log(url: URL) -> None:
-    import sqlite3
-
     path = Path(str(url.database)).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     mounts = [part for part in psutil.disk_partitions(all=True) if path.is_relative_to(part.mountpoint)]

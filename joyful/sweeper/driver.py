@@ -68,8 +68,10 @@ def door(
     try:
         quiet()
         return Driver(prepare(hydra_context, config, sampler, pruner, settings, arguments)).run()
-    except (InputError, ResultsError) as error:
+    except InputError as error:
         return _say(str(error), 2)
+    except ResultsError as error:
+        return _say(f"the sweep cannot go on: {error}", 1)
     except (SQLAlchemyError, StorageInternalError) as error:
         return _say(f"the sweep's database does not answer ({error}); the same command goes on once it does", 1)
     except SignalReceived as error:
@@ -126,16 +128,19 @@ class Driver:
         idle = 0
         reason = "the workers ended without a word"
         while not self._finished():
-            before = self._progress()
+            before, problems = self._progress(), []
             try:
-                for returned in self._launcher().launch(self._jobs(), initial_job_idx=0):
-                    returned.return_value  # noqa: B018 - a job that failed raises here what it raised there
+                jobs = self._launcher().launch(self._jobs(), initial_job_idx=0)
+                # a job that failed raises here what it raised there
+                problems = [p for job in jobs if (p := (job.return_value or {}).get("problem"))]
             except Exception as error:
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
                 if self._signal is None:
                     log.warning("workers ended early (%s); started again", reason)
             if self._signal is not None:  # Ray swallows what a signal's handler raises
                 raise SignalReceived(self._signal)
+            if problems and not self._finished():
+                return f"the sweep cannot go on: {problems[0]}"
             self._count_deaths()
             idle = 0 if self._progress() > before else idle + 1
             if idle >= MAXIMUM_IDLE_LAUNCHES and not self._finished():
@@ -257,12 +262,16 @@ class Driver:
     # --- watching
 
     def _pulse(self, done: threading.Event, view: SweepView) -> None:
+        failed = False
         while not done.wait(BEAT):
             try:
                 self._registry.beat(self._me.id)
                 view.update()
+                failed = False
             except Exception as error:  # the database is away for longer than it is waited for
-                log.warning("no sign of life could be given: %s", first_line(error))
+                if not failed:
+                    log.warning("no sign of life could be given: %s", first_line(error))
+                failed = True
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -296,3 +305,5 @@ class Driver:
             if identity.is_local(member.identity):
                 identity.kill(member.identity)
                 self._registry.leave(member.id)
+        for name in self._workers(gone=True):  # whoever did not come to leave
+            self._registry.leave(name)

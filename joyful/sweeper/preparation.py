@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from joyful import disk
 from joyful.config import PLACES, Settings, check
 from joyful.data.loading import load
 from joyful.records import InputError
@@ -26,8 +28,10 @@ from joyful.sweeper.plan import Plan, check_compositions, make_plan
 from joyful.sweeper.registry import Registry, Watch
 from joyful.sweeper.settings import check_settings
 from joyful.sweeper.status import SWEEP_FILE
-from joyful.sweeper.study import enqueue, open_or_create, sampler_factory
+from joyful.sweeper.study import FINISHED, enqueue, open_or_create, sampler_factory, states
 from joyful.sweeper.worker import WorkerTask
+
+log = logging.getLogger(__name__)
 
 #: Modules whose samplers and pruners a configuration may name.
 SAMPLERS = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
@@ -70,7 +74,8 @@ def prepare(
     grid = build.kind is optuna.samplers.GridSampler
     plan = make_plan(checked, arguments, grid)
     compose = partial(_compose, hydra_context, config)
-    check_compositions(plan, compose, _job_check(plan, launcher_name(config) in LOCAL_LAUNCHERS))
+    job_check = _JobCheck(plan, launcher_name(config) in LOCAL_LAUNCHERS)
+    check_compositions(plan, compose, job_check)
     first = outcome.plain(compose(plan.first_overrides()))
     folder = Path(config.hydra.sweep.dir)
     try:
@@ -80,6 +85,10 @@ def prepare(
     if not os.access(folder, os.W_OK):
         raise InputError(f"hydra.sweep.dir={folder} cannot be written; choose another folder")
     url = storage_url(checked.storage, folder)
+    sqlite = url.get_backend_name() == "sqlite"
+    begins = sqlite and not Path(str(url.database)).exists()
+    if begins:
+        job_check.check_room(folder, plan.n_trials, checked.n_jobs, sqlite)
     backend = open_storage(url)
     name = checked.study_name or folder.name
     description = plan.describe() | {
@@ -89,6 +98,9 @@ def prepare(
     }
     study_id = open_or_create(backend, name, checked.directions, description)
     registry = Registry(open_engine(url), study_id)
+    finished = sum(state in FINISHED for state in states(registry.engine, study_id).values())
+    if not begins and finished < plan.n_trials:
+        job_check.check_room(folder, plan.n_trials - finished, checked.n_jobs, sqlite)
     seed = build.seed if build.seed is not None else int(first["seed"])
     if grid:  # its points are the trials' fixed parameters
         sampler_for = sampler_factory(optuna.samplers.RandomSampler, seed, reseed=True)
@@ -144,24 +156,44 @@ def _compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequenc
     return job
 
 
-def _job_check(plan: Plan, data_is_here: bool) -> Callable[[DictConfig], None]:
-    """What checks a composed trial. data_is_here: its data are read too, once for each choice of them; other machines may have
-    their data elsewhere."""
-    gate = "weights.gate_reg_weight"
-    read: set[str] = set()
+class _JobCheck:
+    """Checks a composed trial. data_is_here: its data are read too, once for each choice of them, and what it will need of the disk
+    is noted; other machines may have their data elsewhere."""
 
-    def check_job(job: DictConfig) -> None:
-        settings = check(outcome.plain(job))
-        if gate in plan.varied() and settings.fusion.name == "auto":
+    def __init__(self, plan: Plan, data_is_here: bool) -> None:
+        self._gate = "weights.gate_reg_weight"
+        self._varied, self._data_is_here = plan.varied(), data_is_here
+        self._read: dict[str, tuple[dict[str, int], int, int]] = {}
+        self._needs: list[disk.Need] = []
+        self._epochs = 0
+
+    def __call__(self, job: DictConfig) -> None:
+        settings, gate = check(outcome.plain(job)), self._gate
+        if gate in self._varied and settings.fusion.name == "auto":
             raise InputError(
                 f"{gate} is searched, but fusion=auto has no gates; set fusion=hierarchical or leave {gate} out"
             )
-        data = _data_of(settings)
-        if data_is_here and data not in read:
-            load(settings.data, settings.modality_names)
-            read.add(data)
+        if not self._data_is_here:
+            return
+        key = _data_of(settings)
+        if key not in self._read:
+            data = load(settings.data, settings.modality_names)
+            self._read[key] = data.dimensions, len(data.labels), data.n_speakers
+        self._needs.append(disk.run_need(settings, *self._read[key]))
+        self._epochs = max(self._epochs, settings.training.epochs)
 
-    return check_job
+    def check_room(self, folder: Path, trials: int, workers: int, sqlite: bool) -> None:
+        """Say how much disk so many trials will need. Raises NoRoomError where less is free. The largest of the checked trials
+        stands for all of a search; of a list, all were checked."""
+        if not self._needs:
+            return
+        largest = max(need.kept for need in self._needs)
+        kept = sum(sorted((need.kept for need in self._needs), reverse=True)[:trials])
+        kept += largest * max(0, trials - len(self._needs))
+        passing = max(need.passing for need in self._needs) * min(workers, trials)
+        study = disk.study_need(trials, self._epochs) if sqlite else 0
+        what = f"the sweep ({trials} {'trial' if trials == 1 else 'trials'} to train)"
+        log.info("%s", disk.check_room(folder, kept + passing + study, what, "hydra.sweep.dir=FOLDER"))
 
 
 def _data_of(settings: Settings) -> str:

@@ -65,6 +65,7 @@ class StudyAccess:
 def quiet() -> None:
     """Optuna's log and warnings of experimental features off, and the launchers' lists of overrides: the sweep has its own view."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.raiseExceptions = False  # (a log that finds no room is no reason for a traceback)
     for name in ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

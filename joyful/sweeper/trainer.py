@@ -83,6 +83,7 @@ def train(channel: Channel, request: dict[str, Any]) -> dict[str, Any]:
     """Train one run; the message that ends it."""
     from joyful import experiment, results
     from joyful.coach import TrainingFailedError
+    from joyful.disk import NoRoomError
     from joyful.records import InputError, Request
 
     wanted = Request(**{**request, "folder": Path(request["folder"]), "overridden": tuple(request["overridden"])})
@@ -90,7 +91,9 @@ def train(channel: Channel, request: dict[str, Any]) -> dict[str, Any]:
         objective = experiment.train_run(wanted, RemoteObserver(channel))
     except experiment.PrunedError as error:
         return {"end": "pruned", "reason": str(error)}
-    except (InputError, TrainingFailedError, results.ResultsError) as error:
+    except (results.ResultsError, NoRoomError) as error:  # no fault of the trial's
+        return {"end": "disk", "reason": _one_line(str(error))}
+    except (InputError, TrainingFailedError) as error:
         return {"end": "failed", "reason": _one_line(str(error))}
     except (KeyboardInterrupt, experiment.Interrupted):
         return {"end": "interrupted"}

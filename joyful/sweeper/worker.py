@@ -12,6 +12,7 @@ import logging
 import os
 import shlex
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from sqlalchemy.engine import make_url
 
 from joyful import hydra_request
 from joyful.config import LESS_MEMORY, check, config_hash
+from joyful.results import ResultsError
 from joyful.sweeper import gpus, identity, outcome, password
 from joyful.sweeper.database import first_line, open_engine, open_storage
 from joyful.sweeper.plan import Plan
@@ -51,6 +53,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two signs of life, and between two looks of an idle worker.
 BEAT = 1.0
+
+#: Seconds that a worker which was told to end waits at most for the others to be done; the driver waits longer.
+LAST_SECONDS = 5.0
 
 #: Deaths in a row, without a whole epoch in between, after which a trial is given up.
 MAXIMUM_DEATHS = 3
@@ -87,8 +92,9 @@ class WorkerTask:
         """The study, by a connection of the calling process."""
         return StudyAccess(open_storage(make_url(self.url)), self.study_name, self.sampler_for, self.pruner)
 
-    def __call__(self, job: DictConfig) -> dict[str, int]:
-        """Work until all trials are finished; returns how many of them this worker ended, by state."""
+    def __call__(self, job: DictConfig) -> dict[str, Any]:
+        """Work until all trials are finished; returns how many of them this worker ended, by state, and under "problem" why it
+        ended before its time, if it did: what is raised would end the other workers in the middle of their work."""
         from hydra.core.hydra_config import HydraConfig
 
         runtime = HydraConfig.get()
@@ -110,9 +116,9 @@ class _Worker:
         self._trainer = TrainingProcess(folder / "trainer.log", environment)
         self._stop = threading.Event()
         self._done = threading.Event()
-        self._counts = {"complete": 0, "pruned": 0, "failed": 0}
+        self._counts: dict[str, Any] = {"complete": 0, "pruned": 0, "failed": 0}
 
-    def work(self) -> dict[str, int]:
+    def work(self) -> dict[str, Any]:
         self._me = self._registry.join("worker", self._task.driver)
         driver = self._registry.member(self._task.driver)
         here = driver is not None and identity.is_local(driver.identity)
@@ -130,28 +136,45 @@ class _Worker:
                     self._stop.wait(BEAT)
         except Stopped:
             pass
+        except OSError as error:
+            self._counts["problem"] = " ".join(str(error).split())
         finally:
             self._done.set()
             pulse.join()
             self._trainer.close()
-            self._registry.leave(self._me.id)
+            with contextlib.suppress(ResultsError):  # a study without room: whoever looks finds this process gone
+                self._registry.leave(self._me.id)
         if self._stop.is_set() and os.getpid() != self._driver_pid:
             # a launcher's process would wait for more work from a driver that has ended
+            self._let_others_end()
             logging.shutdown()
             os._exit(143)
         return self._counts
 
+    def _let_others_end(self) -> None:
+        """Wait until this driver's other workers have left, too: where one of its processes ends, joblib's pool kills the rest, in
+        the middle of what they write."""
+        deadline = time.monotonic() + LAST_SECONDS
+        while time.monotonic() < deadline:
+            members = self._registry.members().values()
+            if not any(m.role == "worker" and m.driver == self._task.driver and not m.is_gone for m in members):
+                break
+            time.sleep(0.05)
+
     def _pulse(self) -> None:
         """Shows life, and ends the training when the driver has ended or says stop."""
-        watch, silent = Watch(max(6.0, min(8.0, self._task.settings.lease_seconds))), False
+        watch, silent, failed = Watch(max(6.0, min(8.0, self._task.settings.lease_seconds))), False, False
         while not self._done.wait(BEAT):
             try:
                 self._registry.beat(self._me.id)
                 driver = self._registry.member(self._task.driver)
                 watch.look({driver.id: driver} if driver is not None else {})
                 silent = watch.is_dead(driver) or (driver is not None and driver.stop)
+                failed = False
             except Exception as error:  # the database is away for longer than it is waited for: the work goes on
-                log.warning("no sign of life could be given: %s", first_line(error))
+                if not failed:
+                    log.warning("no sign of life could be given: %s", first_line(error))
+                failed = True
             if silent:
                 break
         else:
@@ -203,7 +226,8 @@ class _Worker:
             log.warning("%s; this worker leaves it", error)
             self._trainer.close(grace=0.0)
         finally:
-            self._registry.release(lease.number, self._me.id)
+            with contextlib.suppress(ResultsError):
+                self._registry.release(lease.number, self._me.id)
 
     def _train(self, trial: TrialAccess, lease: Lease) -> None:
         overrides = self._task.plan.overrides(lease.number, trial.ask(self._task.plan.space))
@@ -222,26 +246,24 @@ class _Worker:
                 self._tell_as(trial, lease, other)
             return  # (otherwise it waits: `_claim` passes over it until the other is finished)
         while True:
-            try:
-                returned = run_job(
-                    hydra_context=self._task.hydra_context,
-                    task_function=partial(self._converse, trial, lease),
-                    config=config,
-                    job_dir_key="hydra.sweep.dir",
-                    job_subdir_key="hydra.sweep.subdir",
-                )
-                end = returned.return_value
-            except TrainerDiedError as error:
-                if self._stop.is_set():
-                    raise Stopped from None
-                lease = self._registry.count_death(lease)
-                log.warning("trial %d: %s (%d in a row)", lease.number, error, lease.deaths)
-                if lease.deaths >= MAXIMUM_DEATHS:
-                    self._give_up(trial, lease, str(error))
-                    return
-                continue
-            self._finish(trial, lease, config, end)
-            return
+            returned = run_job(
+                hydra_context=self._task.hydra_context,
+                task_function=partial(self._converse, trial, lease),
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+            end = returned.return_value
+            if end["end"] != "died":
+                self._finish(trial, lease, config, end)
+                return
+            if self._stop.is_set():
+                raise Stopped
+            lease = self._registry.count_death(lease)
+            log.warning("trial %d: %s (%d in a row)", lease.number, end["reason"], lease.deaths)
+            if lease.deaths >= MAXIMUM_DEATHS:
+                self._give_up(trial, lease, end["reason"])
+                return
 
     def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
         config = self._task.hydra_context.config_loader.load_sweep_config(self._task.config, list(overrides))
@@ -263,7 +285,16 @@ class _Worker:
         return other
 
     def _converse(self, trial: TrialAccess, lease: Lease, config: DictConfig) -> dict[str, Any]:
-        """Have the trainer train the running job, and answer its questions. Returns the message that ends it."""
+        """Have the trainer train the running job, and answer its questions. Returns the message that ends it, or that it died, or
+        that the study has no room: what is raised here, Hydra would announce as an error of the job."""
+        try:
+            return self._conversation(trial, lease, config)
+        except TrainerDiedError as error:
+            return {"end": "died", "reason": str(error)}
+        except ResultsError as error:
+            return {"end": "disk", "reason": str(error)}
+
+    def _conversation(self, trial: TrialAccess, lease: Lease, config: DictConfig) -> dict[str, Any]:
         request = asdict(hydra_request.from_hydra(config))
         request |= {"folder": str(request["folder"]), "overridden": list(request["overridden"])}
         self._trainer.send({"run": request | {"take_over_after": TAKE_OVER_AFTER}})
@@ -290,6 +321,8 @@ class _Worker:
         status = end["end"]
         if status in ("interrupted", "taken over"):
             raise Stopped
+        if status == "disk":
+            raise ResultsError(end["reason"])
         if status == "pruned":
             self._tell(trial, lease, TrialState.PRUNED, reason=end["reason"])
         elif status == "completed":

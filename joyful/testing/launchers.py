@@ -78,6 +78,7 @@ class LauncherSuite:
             self._stop(driver, folder, lambda: driver.send_signal(signal.SIGTERM))
             assert driver.wait() == 143, log.read_text()[-3000:]
             assert "joyful: interrupted by SIGTERM; the same command goes on" in log.read_text()
+            assert {lease.owner for lease in sweeps.leases(folder).values()} == {""}  # no trial is held
 
             driver = sweeps.start(sweep, tmp_path)
             sweeps.until(lambda: "COMPLETE" in sweeps.states(folder).values(), 240)

@@ -1,0 +1,162 @@
+"""A disk that becomes full while a run or a sweep writes, and one that is known to be too small before anything is trained."""
+
+import random
+import re
+import time
+
+import pytest
+
+from joyful import disk, results
+from joyful.checkpoint import read
+from joyful.data.loading import load
+from joyful.records import InputError
+from joyful.testing import launchers, sweeps
+from joyful.testing.faults import count, seed
+from joyful.testing.runs import tiny_coach, tiny_request, tiny_settings
+
+LONG = ("training.epochs=12", "optimizer.learning_rate=0.01")
+
+#: Free bytes that let one more file be written, or two, and not the third.
+ROOM = (0, 4096, 12288, 40960, 90112, 150_000)
+
+
+def unfinished_files(folder):
+    return [path.name for path in folder.rglob("*") if ".tmp" in path.name]
+
+
+@pytest.mark.timeout(1200)
+def test_a_run_on_a_disk_that_fills_up_goes_on_when_there_is_room(tmp_path, trainers, small_disk, tally):
+    place, chance = small_disk(4 * 2**20), random.Random(seed())
+    trainers.run(tmp_path / "whole", *LONG)
+    wrong, lost, refused, attempts, runs, wanted = [], [], [], 0, 0, count(quick=6, full=60)
+    folder = place.path / "run-0"
+    while len(refused) < wanted and attempts < 3 * wanted:
+        attempts += 1
+        trainer = trainers.start(folder, *LONG, door=True)
+        trainer.until_epoch(1)
+        time.sleep(chance.uniform(0, 0.2))
+        complete = (trainer.epochs or [1])[-1] - 1
+        place.fill(ROOM[attempts % len(ROOM)])
+        code, said = trainer.wait(), trainer.said
+        place.free()
+        if code == 0:  # there was room enough for the rest of it, or nothing was left to write
+            runs, folder = runs + 1, place.path / f"run-{runs + 1}"
+            continue
+        name = re.match(
+            r"joyful: (\S+) \(\d+ bytes\) cannot be written in .*No space left on device.*free some space", said
+        )
+        refused.append(re.sub(r"\d+", "N", name[1]) if name else "")
+        if said.count("\n") != 1 or not name:
+            wrong.append(f"code {code}: {said}")
+        if unfinished_files(folder):
+            wrong.append(f"left {unfinished_files(folder)}")
+        saved = read(folder / "checkpoint", "last")
+        if results.load(folder).attrs["damaged"] or (saved.state["epoch"] if saved else 0) < complete:
+            lost.append(f"{complete} epochs were complete: {results.load(folder).attrs['damaged']}")
+    trainers.run(folder, *LONG)
+    if (folder / "history.parquet").read_bytes() != (tmp_path / "whole/history.parquet").read_bytes():
+        wrong.append("another history")
+    tally("disk full in a run", len(refused), len(lost), len(wrong))
+    assert (lost, wrong) == ([], [])
+    assert len(refused) == wanted
+    assert "last-N.safetensors" in refused
+    assert set(refused) & {"run.json", "history.parquet"}
+
+
+@pytest.mark.xdist_group("sweep")
+@pytest.mark.timeout(3600)
+def test_a_sweep_on_a_disk_that_fills_up_goes_on_when_there_is_room(tmp_path, small_disk, tally):
+    """History, checkpoint and study are written there: whichever is refused, the sweep ends with one line, and no trial fails."""
+    place, wrong = small_disk(16 * 2**20), []
+    folder = place.path / "multirun/launched"
+    command, wanted = [*launchers.sweep_command(), "hydra/launcher=joblib"], count(quick=1, full=6)
+    for i in range(wanted):
+        driver = sweeps.start(command, place.path, tmp_path / f"{i}.log")
+        try:
+            sweeps.until(lambda: launchers.held(folder, epochs=1) or driver.poll() is not None, 120)  # noqa: B023
+            place.fill(ROOM[i % len(ROOM)])
+            code = driver.wait(120)
+        finally:
+            sweeps.kill_group(driver)
+        log = (tmp_path / f"{i}.log").read_text()
+        told = [line for line in log.splitlines() if line.startswith("joyful: ")]
+        if code != 1 or len(told) != 1 or "Traceback" in log or not re.search("cannot go on.*free some space", log):
+            wrong.append(f"code {code}: {log[-2000:]}")
+        place.free()
+        if not {"RUNNING", "WAITING", "COMPLETE"} >= set(sweeps.states(folder).values()) or unfinished_files(folder):
+            wrong.append(f"{sweeps.states(folder)}, left {unfinished_files(folder)}")
+        if set(sweeps.states(folder).values()) == {"COMPLETE"}:
+            break
+    done = sweeps.run(command, place.path)
+    lost = [n for n, state in sweeps.states(folder).items() if state != "COMPLETE"]
+    wrong += [] if sweeps.histories(folder) == launchers.alone(tmp_path / "alone") else ["other histories"]
+    tally("disk full in a sweep", i + 1, len(lost), len(wrong))
+    assert (lost, wrong) == ([], [])
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_disk_that_is_too_small_is_refused_before_training(tmp_path, small_disk, tally):
+    place = small_disk(2**18)
+    folder = place.path / "run"
+    with pytest.raises(
+        InputError, match=r"the run needs about \d+ kB of disk in .*run, 262 kB are free; free some space"
+    ):
+        launchers.train_run(tiny_request(folder, "training.epochs=60"))
+    assert not folder.exists()
+    command = sweeps.command("small", "hydra/sweeper=optuna_pruned", "hydra.sweeper.trials=['seed=1','seed=2']")
+    done = sweeps.run(command, place.path)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"joyful: the sweep \(2 trials to train\) needs about \d MB of disk in \S+, \d+ kB are free; free some space, or "
+        r"choose another folder by hydra\.sweep\.dir=FOLDER\n", done.stderr,
+    )  # fmt: skip
+    assert not list(place.path.rglob("study.db"))
+    tally("a disk that is too small", 2)
+    done = sweeps.run(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"the sweep \(2 trials to train\) needs about \d MB of disk in multirun/small, \d+ .B are free", done.stdout
+    )
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("fusion=auto", "model.context=gru", "model.context_layers=2", "model.use_highway=true"),
+        ("fusion.use_ulgm=true", "model.context=lstm", "model.skip=false", "model.concat_gin_gout=false"),
+        (
+            "model.modal_attention=true",
+            "model.classifier_skip=true",
+            "model.skip_projection=false",
+            "model.context_heads=1",
+        ),
+        ("model.speaker_embedding=3", "model.context_heads=1", "modalities=at", "model.standardise=false"),
+        ("model=reference", "optimizer=sgd"),
+        ("model=small", "training.moving_average=0", "optimizer=rmsprop"),
+    ],
+)
+def test_parameters_are_counted_without_the_model(overrides):
+    coach = tiny_coach(tiny_settings(*overrides))
+    data = coach.splits["train"]
+    widths = {name: x.shape[1] for name, x in data.features.items()}
+    trained = sum(p.numel() for p in coach.model.parameters() if p.requires_grad)
+    assert (
+        disk.parameters(coach.settings, widths, coach.model.classifier.out_features, coach.model.n_speakers) == trained
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "most"),
+    [
+        (("training.epochs=2",), 2.0),
+        (("training.epochs=60", "training.evaluations_per_epoch=2"), 2.0),
+        (("training.epochs=1", "model.fusion_hidden_size=1500", "model.hidden_size=150"), 1.5),
+    ],
+)
+def test_the_estimate_is_not_below_what_a_run_leaves(tmp_path, trainers, overrides, most):
+    trainers.run(tmp_path / "run", *overrides)
+    settings = tiny_settings(*overrides)
+    data = load(settings.data, settings.modality_names)
+    need = disk.run_need(settings, data.dimensions, len(data.labels), data.n_speakers)
+    assert disk.size(tmp_path / "run") <= need.kept <= most * disk.size(tmp_path / "run")

@@ -1,0 +1,118 @@
+"""SIGKILL at random moments of a training run, half of them while a file is being written: nothing completed is lost.
+
+The same for sweeps: tests/sweeper/test_kills.py.
+"""
+
+import math
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from joyful import results
+from joyful.checkpoint import read
+from joyful.testing.faults import count, seed
+from joyful.testing.trainers import Trainer
+
+EPOCHS = 9
+
+#: Seconds that a run of so many epochs takes about, between which kills at any moment fall.
+LENGTH = 0.8
+
+
+def history(folder: Path) -> bytes:
+    return (folder / "history.parquet").read_bytes()
+
+
+def epochs_written(folder: Path) -> float:
+    """Whole epochs in the history; a damaged folder is an error."""
+    if not (folder / "run.json").exists():
+        return 0.0
+    frame = results.load(folder)
+    assert frame.attrs["damaged"] == {}
+    return float(frame["epoch"].max() // 1) if len(frame) else 0.0
+
+
+def epochs_saved(folder: Path) -> float:
+    """The epoch of the last checkpoint; a damaged one is an error."""
+    saved = read(folder / "checkpoint", "last")
+    read(folder / "checkpoint", "best")
+    return float(saved.state["epoch"]) if saved is not None else 0.0
+
+
+def half_written(folder: Path) -> list[str]:
+    """Files of the run that have not got their names yet."""
+    places = [folder, folder / "checkpoint"]
+    return [
+        entry.name for place in places if place.is_dir() for entry in os.scandir(place) if entry.name[-4:] == ".tmp"
+    ]
+
+
+def kill_in_a_write(trainer: Trainer, folder: Path, chance: random.Random) -> None:
+    """Kill it when a new half-written file appears, after a few have been let pass."""
+    passed, seen = chance.randrange(20), set(half_written(folder))
+    while trainer.running:
+        new = set(half_written(folder)) - seen
+        if new:
+            seen |= new
+            passed -= 1
+            if passed < 0:
+                break
+    time.sleep(chance.choice((0.0, chance.uniform(0.0, 0.002))))
+
+
+@pytest.mark.timeout(3600)
+def test_kills_at_random_moments_lose_nothing(tmp_path, trainers, tally):
+    kills = count(quick=15, full=200)
+    chance, rounds = random.Random(seed()), 0
+    done, caught = {"written": 0, "random": 0}, 0
+    lost, wrong = [], []
+    while sum(done.values()) < kills:
+        rounds += 1
+        settings = (
+            f"training.epochs={EPOCHS}",
+            f"seed={chance.randrange(10**6)}",
+            f"training.evaluations_per_epoch={chance.choice((1, 2))}",
+            "optimizer.learning_rate=0.01",  # so that the best epoch changes often, and with it the best checkpoint
+        )
+        whole, folder = tmp_path / f"whole-{rounds}", tmp_path / f"run-{rounds}"
+        trainers.run(whole, *settings)
+        complete = 0.0  # epochs of which a process has told, or a checkpoint, that all is written
+        while sum(done.values()) < kills:
+            trainer = trainers.start(folder, *settings)
+            kind = chance.choice(("written", "random"))
+            if kind == "written":
+                kill_in_a_write(trainer, folder, chance)
+            else:
+                time.sleep(chance.uniform(0.0, LENGTH))
+            if trainer.running:
+                os.kill(trainer.pid, signal.SIGKILL)
+            if trainer.wait() != -signal.SIGKILL:  # it was done before it could be killed
+                assert trainer.wait() == 0, trainer.said
+                break
+            done[kind] += 1
+            caught += bool(half_written(folder))
+            if trainer.epochs and trainer.epochs[0] <= complete:
+                lost.append(f"run {rounds}: epoch {trainer.epochs[0]:g} was trained again")
+            complete = max([complete, *(math.ceil(epoch) - 1.0 for epoch in trainer.epochs)])
+            written, saved = epochs_written(folder), epochs_saved(folder)
+            if min(written, saved) < complete:
+                lost.append(f"run {rounds}: {written:g} epochs written, {saved:g} saved, {complete:g} were complete")
+            complete = max(complete, saved)
+        trainers.run(folder, *settings)
+        if history(folder) != history(whole) or results.read_run(folder)["status"] != "completed":
+            wrong.append(f"run {rounds}: another history")
+        left = sorted(entry.name for entry in [*folder.iterdir(), *(folder / "checkpoint").iterdir()])
+        if len(left) != len([*whole.iterdir(), *(whole / "checkpoint").iterdir()]):
+            wrong.append(f"run {rounds}: left {left}")
+    assert {path.stat().st_mode for path in (folder / "checkpoint").iterdir()} == {(folder / "run.json").stat().st_mode}
+    tally("SIGKILL while a file of a run is written", done["written"], len(lost), len(wrong))
+    tally("SIGKILL at a random moment of a run", done["random"])
+    print(f"{done} kills of {rounds} runs, {caught} left a half-written file")
+    assert lost == []
+    assert wrong == []
+    assert sum(done.values()) >= kills
+    assert caught >= kills / 5  # the kills do fall into writes

@@ -1,0 +1,119 @@
+"""SIGTERM and Ctrl-C: a run or a sweep ends at once, says so in one line, and the same command goes on to the same bytes."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from joyful import results
+from joyful.testing import launchers, sweeps
+from joyful.testing.faults import count, seed
+from joyful.testing.runs import TINY
+
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+LONG = ("training.epochs=20",)
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+@pytest.mark.timeout(1200)
+def test_a_signalled_run_is_interrupted_and_goes_on(tmp_path, trainers, tally, number):
+    chance, wrong, lost = random.Random(seed() + number), [], []
+    whole, folder, times = tmp_path / "whole", tmp_path / "run", 0
+    trainers.run(whole, *LONG)
+    expected = (whole / "history.parquet").read_bytes()
+    wanted = count(quick=3, full=40)
+    while times < wanted:
+        trainer = trainers.start(folder, *LONG, door=True)
+        trainer.until_epoch(1)
+        complete = 0.0
+        time.sleep(chance.uniform(0.0, 0.4))
+        if trainer.running:
+            os.kill(trainer.pid, number)
+        code = trainer.wait()
+        if code == 0:  # it was done before
+            folder.rename(tmp_path / f"done-{times}-{time.monotonic_ns()}")
+            continue
+        times += 1
+        complete = trainer.epochs[-1] - 1
+        info = results.read_run(folder)
+        if (code, info["status"]) != (CODES[number], "interrupted") or "resume=" not in info["reason"]:
+            wrong.append(f"code {code}, status {info['status']}: {info['reason']}")
+        if trainer.said.count("\n") != 1 or not trainer.said.startswith("joyful: interrupted by"):
+            wrong.append(trainer.said)
+        frame = results.load(folder)
+        if frame.attrs["damaged"] or (complete and frame["epoch"].max() < complete):
+            lost.append(f"epochs up to {complete:g} were complete: {frame.attrs}")
+    trainers.run(folder, *LONG)
+    wrong += [] if (folder / "history.parquet").read_bytes() == expected else ["another history"]
+    tally(f"{'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'} to a run", times, len(lost), len(wrong))
+    assert (lost, wrong) == ([], [])
+
+
+def test_ctrl_c_at_any_moment_of_the_command_is_one_line(tmp_path, tally):
+    """While it still imports, too."""
+    chance, wrong = random.Random(seed()), []
+    moments = [1.0, *(chance.uniform(0.5, 5.0) for _ in range(count(quick=1, full=20)))]
+    for i, moment in enumerate(moments):
+        command = [sys.executable, str(sweeps.RUN), *TINY, "training.epochs=500", f"hydra.run.dir=run-{i}"]
+        script = "import signal, sys, runpy; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        script += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+        child = subprocess.Popen(
+            [command[0], "-c", script, *command[1:]], cwd=tmp_path, stdout=-1, stderr=-1, text=True
+        )
+        time.sleep(moment)
+        child.send_signal(signal.SIGINT)
+        _, error = child.communicate(timeout=60)
+        if child.returncode != 130 or "Traceback" in error or "joyful: interrupted by Ctrl-C" not in error:
+            wrong.append((moment, child.returncode, error))
+    tally("Ctrl-C while the program starts", len(moments), 0, len(wrong))
+    assert wrong == []
+
+
+@pytest.mark.xdist_group("sweep")
+@pytest.mark.timeout(3600)
+def test_a_signalled_sweep_holds_no_trial_and_goes_on(tmp_path, tally):
+    """Ctrl-C, which a terminal sends to the whole group, and SIGTERM to the driver alone."""
+    numbers = ([signal.SIGINT, signal.SIGTERM] * 5)[: count(quick=1, full=10)]  # (SIGTERM: every launcher's suite, too)
+    command, folder = [*launchers.sweep_command(), "hydra/launcher=joblib"], tmp_path / "multirun/launched"
+    wrong, lost, epochs = [], [], 0
+    for i, number in enumerate(numbers):
+        log = tmp_path / f"sweep-{i}.log"
+        driver = sweeps.start(command, tmp_path, log)
+        try:
+            sweeps.until(lambda: launchers.held(folder, epochs=1) or driver.poll() is not None, 120)  # noqa: B023
+            if number == signal.SIGINT:
+                os.killpg(driver.pid, number)
+            else:
+                driver.send_signal(number)
+            code = driver.wait(launchers.STOP_SECONDS + 5)
+        finally:
+            sweeps.kill_group(driver)
+        owners = {lease.owner for lease in sweeps.leases(folder).values()}
+        if code == 0:
+            folder.rename(folder.with_name(f"done-{i}"))
+            continue
+        name = number.name
+        if code != CODES[number] or owners != {""} or sweeps.workers(folder):
+            wrong.append(f"{name}: code {code}, owners {owners}: {log.read_text()[-2000:]}")
+        if (
+            "Traceback" in log.read_text()
+            or f"joyful: interrupted by {name}; the same command goes on" not in log.read_text()
+        ):
+            wrong.append(log.read_text()[-2000:])
+        statuses = {results.read_run(path.parent)["status"] for path in folder.glob("[0-9]*/run.json")}
+        if not statuses <= {"interrupted", "completed"}:
+            wrong.append(f"{name}: {statuses}")
+        trained = sum(lease.epochs for lease in sweeps.leases(folder).values())
+        lost += [] if trained >= epochs else [f"{epochs} epochs, then {trained}"]
+        epochs = trained
+    done = sweeps.run(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    if sweeps.histories(folder) != launchers.alone(tmp_path / "alone"):
+        wrong.append("other histories")
+    tally("Ctrl-C or SIGTERM to a sweep", len(numbers), len(lost), len(wrong))
+    assert (lost, wrong) == ([], [])
+    assert sweeps.states(folder) == launchers.COMPLETE
