@@ -74,7 +74,7 @@ def tidy(folder: Path) -> None:
         path.unlink(missing_ok=True)
     for path in folder.glob("*-*.safetensors"):
         try:
-            named = json.loads((folder / f"{path.name.rpartition('-')[0]}.json").read_bytes())["tensors"]
+            named = json.loads(read_bounded(folder / f"{path.name.rpartition('-')[0]}.json", MAXIMUM_STATE))["tensors"]
         except FileNotFoundError:
             named = None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):

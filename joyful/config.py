@@ -19,6 +19,12 @@ from joyful.records import MODALITIES, NAME_PATTERN, InputError
 #: Settings that say where things lie, not what is trained: a resumed run, or sweep, may give them anew.
 PLACES = ("data.root", "data.cache", "resume", "fork", "sweep_name")
 
+#: What to do where memory ran out, for messages.
+LESS_MEMORY = (
+    "lower training.batch_size, take model=small or training.precision=bf16, or run fewer workers on this machine "
+    "(hydra.sweeper.n_jobs)"
+)
+
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Weight = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]

@@ -22,7 +22,7 @@ import torch
 
 from joyful import checkpoint, disk, heap, results
 from joyful.coach import Coach, TrainingFailedError
-from joyful.config import PLACES, Settings, check, config_hash, differences
+from joyful.config import LESS_MEMORY, PLACES, Settings, check, config_hash, differences
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
 from joyful.fusion_methods import AutoFusion, FusionSizes
@@ -125,9 +125,11 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
     need = disk.run_need(settings, data.dimensions, len(data.labels), data.n_speakers)
     missing = max(0, need.kept - disk.size(folder)) + need.passing
     disk.check_room(folder, missing, "the run", f"hydra.{'sweep' if request.multirun else 'run'}.dir=FOLDER")
-    folder.mkdir(parents=True, exist_ok=True)
+    with _own_to_read(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with results.lock(folder, request.take_over_after), _signals():
-        run, finished = _open_or_create(folder, header)
+        with _own_to_read(folder):
+            run, finished = _open_or_create(folder, header)
         if finished:
             return float(run.info["objective"])
         try:
@@ -149,6 +151,19 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
             raise
 
 
+@contextmanager
+def _own_to_read(folder: Path) -> Iterator[None]:
+    """Inside, what the disk refuses of the run's folder is bad input: nothing was trained yet."""
+    try:
+        yield
+    except (InputError, results.ResultsError):
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or folder} cannot be used ({error.strerror}); check its permissions, or choose another folder"
+        ) from None
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether there was no memory, on the host or on the device."""
     # torch raises a plain RuntimeError on the host
@@ -158,10 +173,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def describe_failure(error: BaseException) -> str:
     """Why a run failed, in one line; for want of memory, what would need less."""
     if is_out_of_memory(error):
-        return (
-            "out of memory; lower training.batch_size, take model=small or training.precision=bf16, or run fewer workers on this "
-            "machine (hydra.sweeper.n_jobs)"
-        )
+        return f"out of memory; {LESS_MEMORY}"
     words = " ".join(str(error).split())[:500]
     return words if isinstance(error, TrainingFailedError) else f"{type(error).__name__}: {words}"
 
@@ -182,7 +194,8 @@ def _train(
     coach.stamp = {"config_hash": config_hash(settings), "data": data_digest(data)}
     before_write = observer.before_write if observer is not None else _nothing
     coach.before_write = before_write
-    history, timing = _restore(run, coach, source)
+    with _own_to_read(run.path):
+        history, timing = _restore(run, coach, source)
     before_write()
     run.set_status("running")
     with TrainingProgress(settings.training.epochs, coach.epoch) as progress:
@@ -238,8 +251,12 @@ def _merged(request: Request) -> tuple[dict[str, Any], Path | None]:
     what = "resume" if config.get("resume") else "fork"
     try:
         saved = results.read_run(Path(folder))["config"]
-    except OSError:
+    except FileNotFoundError:
         raise InputError(f"{what}={folder}: expected the folder of a run (with run.json), found none") from None
+    except OSError as error:
+        raise InputError(
+            f"{what}={folder}: its run.json cannot be read ({error.strerror}); check its permissions"
+        ) from None
     old, new = dict(saved), {**saved, what: folder}
     for name in request.overridden:
         if name not in ("resume", "fork"):

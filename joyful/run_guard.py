@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from joyful.hydra_request import plain
@@ -45,11 +45,11 @@ class RunGuard(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse bad settings, and a run to go on with that is none, before Hydra makes a folder."""
-        _refuse_bad(config)
+        _refuse_bad(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """As on_run_start, for the settings that all runs share."""
-        _refuse_bad(config)
+        _refuse_bad(config, "hydra.sweep.dir")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Name the runs that failed; end with 1 where all did."""
@@ -68,7 +68,8 @@ class RunGuard(Callback):
             sys.exit(1)
 
 
-def _refuse_bad(config: DictConfig) -> None:
+def _refuse_bad(config: DictConfig, place: str) -> None:
+    """place: the setting that says where it is written to."""
     from joyful.config import check
 
     try:
@@ -82,11 +83,31 @@ def _refuse_bad(config: DictConfig) -> None:
             folder = getattr(settings, name)
             if folder and not (Path(folder) / "run.json").exists():
                 raise InputError(f"{name}={folder}: expected the folder of a run (with run.json), found none")
+        unwritable = _unwritable(Path(str(OmegaConf.select(config, place))))
+        if unwritable:
+            raise InputError(f"{unwritable}; choose a folder that you may write by {place}=FOLDER")
     except OmegaConfBaseException:
         return  # a value that only a trial of a sweep sets: whoever resolves it says so
     except InputError as error:
         tell(str(error))
         sys.exit(2)
+
+
+def _unwritable(folder: Path) -> str:
+    """Why nothing can be written into a folder that may have to be made, empty where it can."""
+    for parent in (folder, *folder.absolute().parents):
+        try:
+            if not parent.is_dir():
+                if os.path.lexists(parent):
+                    return f"{folder} cannot be written: {parent} is no folder"
+                continue
+        except OSError as error:
+            return f"{folder} cannot be written ({error.strerror})"
+        if os.access(parent, os.W_OK | os.X_OK):
+            return ""
+        read_only = os.statvfs(parent).f_flag & os.ST_RDONLY
+        return f"{folder} cannot be written: {parent} is {'on a read-only disk' if read_only else 'not yours to write'}"
+    return ""
 
 
 def _outcomes(folder: Path) -> tuple[dict[str, str], dict[str, str]]:

@@ -109,7 +109,11 @@ def source_files(settings: DataSettings) -> list[Path]:
     if settings.root is None:
         raise InputError(f"data={settings.name} needs FOLDER/{name}, a pickle that COGMEN or JOYFUL wrote; {remedy}")
     path = Path(settings.root).expanduser() / name
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions, or {remedy}") from None
+    if not there:
         raise InputError(
             f"data={settings.name} needs {path}, a pickle that COGMEN or JOYFUL wrote, and there is none; "
             f"put it there, {remedy}"

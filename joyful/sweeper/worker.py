@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from joyful import hydra_request
-from joyful.config import check, config_hash
+from joyful.config import LESS_MEMORY, check, config_hash
 from joyful.results import ResultsError
 from joyful.sweeper import gpus, identity, outcome, password
 from joyful.sweeper.database import first_line, open_engine, open_storage
@@ -334,8 +334,7 @@ class _Worker:
 
     def _give_up(self, trial: TrialAccess, lease: Lease, why: str) -> None:
         reason = (
-            f"{why}, {lease.deaths} times without completing an epoch in between; lower training.batch_size or the sizes of "
-            "the model if memory ran out"
+            f"{why}, {lease.deaths} times without completing an epoch in between; where memory ran out, {LESS_MEMORY}"
         )
         folder = Path(self._task.config.hydra.sweep.dir) / str(lease.number)
         outcome.mark_failed(folder, reason)

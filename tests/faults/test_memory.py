@@ -1,0 +1,152 @@
+"""Out of memory, really: by a limit on the address space, by a cgroup whose kernel kills, and by CUDA's exception.
+
+The run fails with a reason that says what to lower, and the sweep goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from joyful import results
+from joyful.coach import Coach, TrainingFailedError
+from joyful.experiment import train_run
+from joyful.testing import sweeps
+from joyful.testing.faults import Tally, soaking
+from joyful.testing.runs import tiny_request
+
+pytestmark = pytest.mark.xdist_group("sweep")
+
+#: KiB of address space: enough for the program, not for a recurrence of 40,000 units (19 GB in one matrix).
+LIMIT, TOO_LARGE = 8_000_000, "model.hidden_size=40000"
+
+ADVICE = ("training.batch_size", "model=small", "training.precision=bf16", "hydra.sweeper.n_jobs")
+
+
+def limited(command: list[str]) -> list[str]:
+    """The command in a shell whose processes may have LIMIT of memory."""
+    return ["bash", "-c", f"ulimit -v {LIMIT}; exec {shlex.join(command)}"]
+
+
+def assert_says_what_to_lower(reason: str) -> None:
+    assert reason.startswith("out of memory; lower "), reason
+    assert [name for name in ADVICE if name not in reason] == []
+
+
+def single(*overrides: str) -> list[str]:
+    return [item for item in sweeps.command("x", *overrides, "hydra.run.dir=run") if item not in ("-m", "sweep_name=x")]
+
+
+def test_a_run_fails_with_what_to_lower(tmp_path: Path, tally: Tally) -> None:
+    """torch: DefaultCPUAllocator: can't allocate memory."""
+    done = sweeps.run(limited(single(TOO_LARGE)), tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert_says_what_to_lower(done.stderr.removeprefix("joyful: "))
+    info = results.read_run(tmp_path / "run")
+    assert info["status"] == "failed"
+    assert_says_what_to_lower(info["reason"])
+    tally("out of memory by a limit", 1)
+
+
+def test_data_that_do_not_fit_are_one_line(tmp_path: Path, tally: Tally) -> None:
+    """NumPy: MemoryError, before there is a run."""
+    sizes = "data.synthetic.dimensions={audio: 5, text: 1000000, visual: 7}"
+    done = sweeps.run(limited(single(sizes, "data.synthetic.dialogues={train: 900, dev: 3, test: 3}")), tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert_says_what_to_lower(done.stderr.removeprefix("joyful: "))
+    tally("out of memory by a limit", 1)
+
+
+def test_a_stock_multirun_goes_on(tmp_path: Path, tally: Tally) -> None:
+    done = sweeps.run(limited(sweeps.command("grid", "model.hidden_size=40000,8")), tmp_path)
+    folder = tmp_path / "multirun/grid"
+    assert done.returncode == 0, done.stderr
+    assert [results.read_run(folder / str(n))["status"] for n in range(2)] == ["failed", "completed"]
+    assert_says_what_to_lower(results.read_run(folder / "0")["reason"])
+    assert "joyful: 1 of 2 runs failed" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    tally("out of memory by a limit", 1)
+
+
+def test_our_sweep_goes_on(tmp_path: Path, tally: Tally) -> None:
+    trials = f"hydra.sweeper.trials=['{TOO_LARGE}','seed=1']"
+    chosen = ("hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", trials)
+    done = sweeps.run(limited(sweeps.command("ours", *chosen)), tmp_path)
+    folder = tmp_path / "multirun/ours"
+    assert done.returncode == 0, done.stderr
+    assert sweeps.states(folder) == {0: "FAIL", 1: "COMPLETE"}
+    reason = sweeps.study(folder).trials[0].user_attrs["reason"]
+    assert_says_what_to_lower(reason)
+    assert results.read_run(folder / "0")["reason"] == reason
+    assert "Traceback" not in done.stderr + done.stdout
+    tally("out of memory by a limit", 1)
+
+
+def test_cuda_by_its_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
+    """Raised where CUDA raises it, in a training step of the second epoch: what came before it stands."""
+    step = Coach._train_step
+
+    def out_of_memory(self: Coach, *arguments: object) -> None:
+        if self.epoch == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        step(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Coach, "_train_step", out_of_memory)
+    with pytest.raises(TrainingFailedError) as caught:
+        train_run(tiny_request(tmp_path / "run"))
+    assert_says_what_to_lower(str(caught.value))
+    info = results.read_run(tmp_path / "run")
+    assert (info["status"], info["reason"]) == ("failed", str(caught.value))
+    assert results.RunFolder.open(tmp_path / "run").history_rows()[-1]["epoch"] == 1.0
+    monkeypatch.undo()
+    train_run(tiny_request(tmp_path / "run"))  # the same command again, with memory, goes on
+    assert results.read_run(tmp_path / "run")["status"] == "completed"
+    tally("out of memory by CUDA's exception", 1)
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A cgroup of 1 GiB; the test is skipped where none can be had."""
+    for root, limit in (
+        (Path("/sys/fs/cgroup"), "memory.max"),
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+    ):
+        folder = root / f"joyful-{os.getpid()}"
+        if not (root / "cgroup.procs").exists():
+            continue
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        try:
+            if (folder / limit).exists():
+                (folder / limit).write_text(str(2**30))
+                yield folder
+                return
+        finally:
+            folder.rmdir()
+    pytest.skip("needs a cgroup with a memory controller, made by root: /sys/fs/cgroup cannot be written here")
+
+
+@pytest.mark.skipif(not soaking(), reason="17 s, in the soak; tests/sweeper/test_deaths.py kills by hand")
+def test_a_training_that_the_kernel_kills_is_given_up_and_the_next_is_trained(
+    cgroup: Path, tmp_path: Path, tally: Tally
+) -> None:
+    trials = "hydra.sweeper.trials=['model.hidden_size=8000','seed=1']"
+    command = sweeps.command("killed", "hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", trials)
+    inside = ["bash", "-c", f"echo $$ > {cgroup}/cgroup.procs; exec {shlex.join(command)}"]
+    done = subprocess.run(inside, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    folder = tmp_path / "multirun/killed"
+    assert done.returncode == 0, done.stderr
+    assert sweeps.states(folder) == {0: "FAIL", 1: "COMPLETE"}
+    reason = sweeps.study(folder).trials[0].user_attrs["reason"]
+    assert re.search("killed .by the kernel for want of memory.* 3 times without completing an epoch", reason)
+    assert [name for name in ADVICE if name not in reason] == []
+    tally("out of memory by a cgroup", 3)
