@@ -2,6 +2,7 @@
 
 A checkpoint NAME ("last" or "best") is NAME.json, which names its tensor file NAME-<step>.safetensors. The tensor file is put in
 place first and the JSON after it, both whole or not at all, so a kill at any moment leaves the old checkpoint or the new one.
+The last one but one is kept as "previous" while a run is not complete, for the case that the last is damaged later.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from joyful.records import InputError
-from joyful.results import remove_leftovers, write_file, write_json
+from joyful.results import plain, remove_leftovers, write_file, write_json
+
+LAST, PREVIOUS, BEST = "last", "previous", "best"
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,10 @@ class Checkpoint:
 
 
 def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint in place and remove the tensor files of older ones by that name. Raises OSError where the disk refuses."""
+    """Put a checkpoint in place and remove older ones by that name, of "last" all but one. Raises OSError if the disk refuses."""
     folder.mkdir(exist_ok=True)
+    if name == LAST and (folder / f"{LAST}.json").exists():
+        drop_previous(folder)  # (before the new tensors need its room)
     values = {key: value.detach().contiguous().cpu() for key, value in checkpoint.tensors.items()}
     tensors = f"{name}-{step}.safetensors"
     digest = ""
@@ -49,11 +55,46 @@ def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
         digest = _sha256(temporary)
 
     write_file(folder / tensors, save, sum(value.nbytes for value in values.values()))
-    document = {"tensors": tensors, "sha256": digest, "state": checkpoint.state}
+    state = plain(checkpoint.state)
+    document = {"tensors": tensors, "sha256": digest, "state": state, "state_sha256": _state_digest(state)}
+    if name == LAST and (folder / f"{LAST}.json").exists():
+        os.replace(folder / f"{LAST}.json", folder / f"{PREVIOUS}.json")
     write_json(folder / f"{name}.json", document)
+    kept = named_tensors(folder)
     for old in folder.glob(f"{name}-*.safetensors"):
-        if old.name != tensors:
+        if old.name not in kept:
             old.unlink(missing_ok=True)
+
+
+def drop_previous(folder: Path) -> None:
+    """Remove the last checkpoint but one."""
+    (folder / f"{PREVIOUS}.json").unlink(missing_ok=True)
+    kept = named_tensors(folder)
+    for old in folder.glob(f"{LAST}-*.safetensors"):
+        if old.name not in kept:
+            old.unlink(missing_ok=True)
+
+
+def previous_is_last(folder: Path) -> None:
+    """Put the last checkpoint but one in the place of the last, which is missing."""
+    os.replace(folder / f"{PREVIOUS}.json", folder / f"{LAST}.json")
+
+
+def tensors_of(name: str) -> str:
+    """How the tensor files of a checkpoint of that name begin."""
+    return LAST if name == PREVIOUS else name
+
+
+def named_tensors(folder: Path, without: str = "") -> set[str]:
+    """The tensor files that the checkpoints of a folder name, but for the one of the name `without`. Damaged ones name none."""
+    found = set()
+    for path in folder.glob("*.json"):
+        try:
+            name = json.loads(path.read_bytes())["tensors"] if path.stem != without else ""
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+        found.add(str(name))
+    return found
 
 
 def tidy(folder: Path) -> None:
@@ -63,15 +104,20 @@ def tidy(folder: Path) -> None:
     remove_leftovers(folder)
     for path in folder.glob(".tmp??????"):  # safetensors' own, beside which ours lies
         path.unlink(missing_ok=True)
+    kept = named_tensors(folder)
     for path in folder.glob("*-*.safetensors"):
-        try:
-            named = json.loads((folder / f"{path.name.rpartition('-')[0]}.json").read_bytes())["tensors"]
-        except FileNotFoundError:
-            named = None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            continue  # a damaged one is for `read` to name
-        if named != path.name:
+        if path.name not in kept and _is_whole(folder / f"{path.name.rpartition('-')[0]}.json"):
             path.unlink(missing_ok=True)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a checkpoint's JSON can be read, or is not there: beside a damaged one no tensors are removed."""
+    try:
+        return "tensors" in json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def read(folder: Path, name: str) -> Checkpoint | None:
@@ -84,6 +130,8 @@ def read(folder: Path, name: str) -> Checkpoint | None:
         tensors, digest, state = document["tensors"], document["sha256"], document["state"]
         if Path(tensors).name != tensors or not isinstance(state, dict):
             raise ValueError("it names a file outside its folder, or holds no state")
+        if document.get("state_sha256", _state_digest(state)) != _state_digest(state):
+            raise ValueError("its state is not what was written (its SHA-256 differs)")
         if _sha256(folder / tensors) != digest:
             raise ValueError(f"{tensors} is not the file that was written (its SHA-256 differs)")
         return Checkpoint(load_file(folder / tensors), state)
@@ -92,6 +140,10 @@ def read(folder: Path, name: str) -> Checkpoint | None:
             f"checkpoint {path}: expected a checkpoint written by joyful, got a damaged one ({error}); "
             "remove its files to begin from the start, or restore them"
         ) from None
+
+
+def _state_digest(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

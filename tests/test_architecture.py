@@ -20,7 +20,7 @@ ROOMS = [
     ["dialogue_graph", "graph_layers", "recurrence", "sequence_context", "augmentation"],
     ["graph_model", "objective", "evaluation"],
     ["averaging", "checkpoint", "optimizers", "coach"],
-    ["progress", "experiment", "hydra_request"],
+    ["progress", "restoring", "experiment", "hydra_request"],
     ["sweeper", "searchpath"],
 ]
 PLACE = {name: number for number, room in enumerate(ROOMS) for name in room}

@@ -10,6 +10,7 @@ import re
 import secrets
 import socket
 import stat
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -146,6 +147,21 @@ def remove_leftovers(folder: Path) -> list[str]:
         except OSError:
             continue  # another opener was quicker, or the folder is read-only: a leftover does no harm
     return removed
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Give a damaged file another name, and say so in a line; nothing where there is no such file. Raises ResultsError where the
+    disk refuses."""
+    if not os.path.lexists(path):
+        return
+    number, name = 1, f"{path.name}.damaged"
+    while os.path.lexists(path.with_name(name)):
+        number, name = number + 1, f"{path.name}.damaged-{number + 1}"
+    try:
+        path.rename(path.with_name(name))
+    except OSError as error:
+        raise ResultsError(error.errno, f"{path} cannot be set aside as {name}: {error.strerror}") from None
+    print(f"joyful: {path.name} is set aside as {name}: {' '.join(why.split())}", file=sys.stderr)
 
 
 def _sync_file(path: Path) -> None:

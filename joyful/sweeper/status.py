@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from joyful.records import InputError
 from joyful.sweeper.database import close, open_engine, open_storage, retried, storage_url
+from joyful.sweeper.recovery import damage
 from joyful.sweeper.registry import Lease, Member, Registry, Watch
 from joyful.sweeper.study import OWN, REASON, StudyAccess
 
@@ -158,6 +159,11 @@ def open_sweep(folder: Path, storage: str | None = None) -> OpenSweep:
     url = storage_url(storage or saved_storage, folder)
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
         raise InputError(f"{url.database}: expected the sweep's study, found none; start the sweep's command again")
+    if url.get_backend_name() == "sqlite" and (why := damage(Path(str(url.database)))):
+        raise InputError(
+            f"{url.database}: damaged ({why}); start the sweep's command again: it sets the file aside and makes the study anew "
+            "from the folders of its runs"
+        )
     backend = open_storage(url)
     try:
         study_id = backend.get_study_id_from_name(name)
