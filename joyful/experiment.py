@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from joyful import checkpoint, disk, heap, results
+from joyful import checkpoint, disk, heap, restoring, results
 from joyful.coach import Coach, TrainingFailedError
 from joyful.config import LESS_MEMORY, PLACES, Settings, check, config_hash, differences
 from joyful.data.batching import DeviceSplit
@@ -129,7 +129,7 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
         folder.mkdir(parents=True, exist_ok=True)
     with results.lock(folder, request.take_over_after), _signals():
         with _own_to_read(folder):
-            run, finished = _open_or_create(folder, header)
+            run, finished = restoring.open_or_create(folder, header)
         if finished:
             return float(run.info["objective"])
         try:
@@ -194,9 +194,11 @@ def _train(
     coach.stamp = {"config_hash": config_hash(settings), "data": data_digest(data)}
     before_write = observer.before_write if observer is not None else _nothing
     coach.before_write = before_write
-    with _own_to_read(run.path):
-        history, timing = _restore(run, coach, source)
     before_write()
+    with _own_to_read(run.path):
+        history, timing = restoring.restore(run, coach)
+        if source is not None and not history:
+            history, timing = restoring.restore_from(source, coach)
     run.set_status("running")
     with TrainingProgress(settings.training.epochs, coach.epoch) as progress:
         for record in coach.train():
@@ -213,12 +215,14 @@ def _train(
             if not go_on:
                 reason = f"pruned at epoch {record.epoch:g} of {settings.training.epochs}"
                 run.set_status("pruned", reason, objective=coach.best["f1_weighted"])
+                checkpoint.drop_previous(run.path / "checkpoint")
                 raise PrunedError(reason)
     objective = coach.best["f1_weighted"]
     before_write()
     timing += _checkpoint_rows(coach)
     run.write_timing(timing)
     run.set_status("completed", objective=objective)
+    checkpoint.drop_previous(run.path / "checkpoint")
     if observer is None:
         closing_table(
             f"joyful {data.name}, seed {settings.seed}",
@@ -301,59 +305,6 @@ def _header(
         "choices": request.choices,
         "config": {**config, "resume": None},
     }
-
-
-def _open_or_create(folder: Path, header: dict[str, Any]) -> tuple[results.RunFolder, bool]:
-    """The run's folder, and whether the run is complete already. Raises InputError where it holds another run."""
-    if not (folder / results.RUN).exists():
-        return results.RunFolder.create(folder, header), False
-    run = results.RunFolder.open(folder)
-    if run.info.get("config_hash") != header["config_hash"]:
-        lines = differences(run.info.get("config") or {}, header["config"])
-        lines = [line for line in lines if not line.startswith(PLACES)]
-        raise InputError(
-            f"{folder} already holds a run of another configuration ({'; '.join(lines) or 'other defaults'}); choose another "
-            f"folder, or start a new run from it by fork={folder}"
-        )
-    if run.info["status"] == "completed":
-        return run, True
-    if run.info["threads"] != header["threads"]:
-        raise InputError(
-            f"{folder}: the run was trained with {run.info['threads']} threads, its numbers depend on that; set "
-            f"training.threads={run.info['threads']}"
-        )
-    return run, False
-
-
-def _restore(
-    run: results.RunFolder, coach: Coach, source: Path | None
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Bring the coach to its last checkpoint; returns the rows of history and timing up to there."""
-    folder = run.path
-    checkpoint.tidy(folder / "checkpoint")
-    saved = checkpoint.read(folder / "checkpoint", "last")
-    history_of = run
-    if saved is None and source is not None:
-        saved, history_of = checkpoint.read(source / "checkpoint", "last"), results.RunFolder.open(source)
-        if saved is None:
-            raise InputError(
-                f"fork={source}: expected a run with a checkpoint, found none; train it for an epoch first"
-            )
-    if saved is None:
-        return [], []
-    if source is None and saved.state.get("config_hash") != coach.stamp["config_hash"]:
-        raise InputError(
-            f"{folder}: its checkpoint belongs to another configuration; resume with the one that wrote it"
-        )
-    if saved.state.get("data") != coach.stamp["data"]:
-        raise InputError(
-            f"{history_of.path}: the data are not those that the run was trained on (digest {saved.state.get('data')}, now "
-            f"{coach.stamp['data']}); give the same data, or begin a new run"
-        )
-    coach.restore(saved)
-    history = [row for row in history_of.history_rows() if row["epoch"] <= coach.epoch]
-    timing = [row for row in history_of.timing_rows() if row["epoch"] <= coach.epoch]
-    return history, timing
 
 
 def describe_device(device: torch.device) -> str:

@@ -83,6 +83,11 @@ def _refuse_bad(config: DictConfig, place: str) -> None:
             folder = getattr(settings, name)
             if folder and not (Path(folder) / "run.json").exists():
                 raise InputError(f"{name}={folder}: expected the folder of a run (with run.json), found none")
+        unwritable = settings.resume and _unwritable(Path(settings.resume))
+        if unwritable:
+            raise InputError(
+                f"resume: {unwritable}; check its permissions, or begin a new run from it by fork={settings.resume}"
+            )
         unwritable = _unwritable(Path(str(OmegaConf.select(config, place))))
         if unwritable:
             raise InputError(f"{unwritable}; choose a folder that you may write by {place}=FOLDER")

@@ -20,7 +20,7 @@ ROOMS = [
     ["dialogue_graph", "dialogue_attention", "graph_layers", "recurrence", "sequence_context", "augmentation"],
     ["graph_model", "objective", "evaluation"],
     ["averaging", "checkpoint", "optimizers", "coach"],
-    ["progress", "experiment", "hydra_request", "run_guard"],
+    ["progress", "restoring", "experiment", "hydra_request", "run_guard"],
     ["sweeper", "searchpath"],
 ]
 PLACE = {name: number for number, room in enumerate(ROOMS) for name in room}

@@ -92,7 +92,7 @@ def test_the_same_command_on_the_same_folder_goes_on(tmp_path, monkeypatch):
     assert history(tmp_path / "broken") == history(tmp_path / "whole")
 
 
-def test_resuming_with_another_setting_is_refused_with_the_difference(tmp_path):
+def test_resuming_with_another_setting_is_refused_with_the_difference(tmp_path, tally):
     train(tmp_path / "run")
     before = history(tmp_path / "run")
     with pytest.raises(InputError, match=r"training\.epochs: 3 -> 5.*fork="):
@@ -102,9 +102,10 @@ def test_resuming_with_another_setting_is_refused_with_the_difference(tmp_path):
     with pytest.raises(InputError, match=r"another configuration.*seed: 24 -> 25"):
         train(tmp_path / "run", "seed=25")
     assert history(tmp_path / "run") == before
+    tally("resume with a changed configuration", 3)
 
 
-def test_a_fork_continues_into_a_new_folder(tmp_path):
+def test_a_fork_continues_into_a_new_folder(tmp_path, tally):
     train(tmp_path / "run")
     longer = tmp_path / "longer"
     train(longer, f"fork={tmp_path / 'run'}", "training.epochs=5", "weights.encoder_loss_weight=0.5")
@@ -114,6 +115,7 @@ def test_a_fork_continues_into_a_new_folder(tmp_path):
     assert rows[:9] == whole[:9]
     assert rows[9]["weight_encoder"] == 0.5 != whole[9]["weight_encoder"]
     assert results.read_run(tmp_path / "run")["epochs"] == 3
+    tally("fork with a changed configuration", 1)
 
 
 def test_a_fork_that_changes_the_model_is_refused(tmp_path):
@@ -122,7 +124,7 @@ def test_a_fork_that_changes_the_model_is_refused(tmp_path):
         train(tmp_path / "new", f"fork={tmp_path / 'run'}", "model.hidden_size=16")
 
 
-def test_other_data_are_refused_on_resume(tmp_path, monkeypatch):
+def test_other_data_are_refused_on_resume(tmp_path, monkeypatch, tally):
     with monkeypatch.context() as patch:
         stop_after(patch, 2.0, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
@@ -130,6 +132,7 @@ def test_other_data_are_refused_on_resume(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "data_digest", lambda data: "other")
     with pytest.raises(InputError, match="the data are not those that the run was trained on"):
         train(tmp_path / "x", f"resume={tmp_path / 'run'}")
+    tally("resume with other data", 1)
 
 
 def test_resume_of_nothing_is_one_clear_line(tmp_path):

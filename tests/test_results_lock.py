@@ -10,6 +10,7 @@ import pytest
 
 from joyful import results
 from joyful.records import InputError
+from joyful.testing.faults import Tally
 
 HOLD = """
 import sys, time
@@ -31,7 +32,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
     process.communicate()
 
 
-def test_a_second_writer_learns_who_holds_the_run(tmp_path: Path, holder: subprocess.Popen) -> None:
+def test_a_second_writer_learns_who_holds_the_run(tmp_path: Path, holder: subprocess.Popen, tally: Tally) -> None:
     with pytest.raises(InputError, match=rf"another process writes this run \(pid {holder.pid} on .* since 20"):
         results.lock(tmp_path)
     holder.kill()
@@ -39,6 +40,8 @@ def test_a_second_writer_learns_who_holds_the_run(tmp_path: Path, holder: subpro
     with results.lock(tmp_path), pytest.raises(InputError, match=f"pid {os.getpid()} on"):
         results.lock(tmp_path)
     results.lock(tmp_path).release()
+    tally("a second process on a run's folder", 2)
+    tally("a dead process's lock of a run's folder", 1)
 
 
 def test_a_forked_child_neither_holds_nor_releases_its_parents_lock(tmp_path: Path) -> None:

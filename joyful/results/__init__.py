@@ -5,7 +5,7 @@ writes it, under its `lock`, through `RunFolder`; any process reads all runs bel
 """
 
 from joyful.records import InputError
-from joyful.results.files import remove_leftovers, write_bytes, write_file, write_json
+from joyful.results.files import plain, remove_leftovers, set_aside, write_bytes, write_file, write_json
 from joyful.results.lock import RunLock, lock
 from joyful.results.one_run import RunHeader
 from joyful.results.provenance import git_state, versions
@@ -44,10 +44,12 @@ __all__ = [
     "git_state",
     "load",
     "lock",
+    "plain",
     "read_run",
     "read_runs",
     "read_timing",
     "remove_leftovers",
+    "set_aside",
     "versions",
     "write_bytes",
     "write_file",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from joyful.records import InputError
+from joyful.records import InputError, tell
 from joyful.results.schema import ResultsError
 
 # .NAME.HOST-PID-TOKEN.tmp: hidden, so that no reader takes it for a result; host and pid, so that a dead writer's is
@@ -159,6 +159,21 @@ def remove_leftovers(folder: Path) -> list[str]:
         except OSError:
             continue  # another opener was quicker, or the folder is read-only: a leftover does no harm
     return removed
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Give a damaged file another name, and say so in a line; nothing where there is no such file. Raises ResultsError where the
+    disk refuses."""
+    if not os.path.lexists(path):
+        return
+    number, name = 1, f"{path.name}.damaged"
+    while os.path.lexists(path.with_name(name)):
+        number, name = number + 1, f"{path.name}.damaged-{number + 1}"
+    try:
+        path.rename(path.with_name(name))
+    except OSError as error:
+        raise ResultsError(error.errno, f"{path} cannot be set aside as {name}: {error.strerror}") from None
+    tell(f"{path.name} is set aside as {name}: {' '.join(why.split())}")
 
 
 def _sync_file(path: Path) -> None:

@@ -26,6 +26,13 @@ def epochs_to_target(folder: Path, target: float) -> float:
     return min(reached) if reached else float(run.info["epochs"])
 
 
+def best_by_epoch(folder: Path) -> dict[int, float]:
+    """Whole epoch -> the best dev weighted F1 up to its end."""
+    rows = [row for row in results.RunFolder.open(folder).history_rows() if row["split"] == "dev"]
+    whole = [int(row["epoch"]) for row in rows if float(row["epoch"]).is_integer()]
+    return {epoch: max(row["f1_weighted"] for row in rows if row["epoch"] <= epoch) for epoch in whole}
+
+
 def mark_failed(folder: Path, reason: str) -> None:
     """Write into a run's folder that it failed, where there is a run that says otherwise; nothing where it cannot be."""
     try:

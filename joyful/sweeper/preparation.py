@@ -23,7 +23,7 @@ from joyful.data.loading import load
 from joyful.hydra_request import plain
 from joyful.records import InputError
 from joyful.results import write_json
-from joyful.sweeper import password
+from joyful.sweeper import password, recovery
 from joyful.sweeper.database import open_engine, open_storage, storage_url, without_password
 from joyful.sweeper.plan import Plan, check_compositions, make_plan
 from joyful.sweeper.registry import Registry, Watch
@@ -87,6 +87,7 @@ def prepare(
         raise InputError(f"hydra.sweep.dir={folder} cannot be written; choose another folder")
     url = storage_url(checked.storage, folder)
     sqlite = url.get_backend_name() == "sqlite"
+    recovery.set_damaged_aside(url)
     begins = sqlite and not Path(str(url.database)).exists()
     if begins:
         job_check.check_room(folder, plan.n_trials, checked.n_jobs, sqlite)
@@ -116,7 +117,8 @@ def prepare(
         sampler_for, pruner_,
     )  # fmt: skip
     with _alone(registry, checked.lease_seconds):
-        n_trials = enqueue(backend, study_id, plan)
+        known = {} if states(registry.engine, study_id) else recovery.params_of_runs(folder, plan.space, plan.n_trials)
+        n_trials = enqueue(backend, study_id, plan, known)
     write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved})
     return Sweep(task, registry, folder, n_trials)
 

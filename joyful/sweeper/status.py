@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from joyful.records import InputError
 from joyful.sweeper.database import close, open_engine, open_storage, retried, storage_url
+from joyful.sweeper.recovery import damage
 from joyful.sweeper.registry import Lease, Member, Registry, Watch
 from joyful.sweeper.study import OWN, REASON, StudyAccess
 
@@ -110,7 +112,14 @@ def _seconds_left(trials: list[FrozenTrial], leases: Mapping[int, Lease], worker
     epochs = sum(leases[t.number].epochs for t in measured)
     if not epochs:
         return None
-    pace = sum(t.duration.total_seconds() for t in measured if t.duration is not None) / epochs
+    # Optuna has times of day alone: the middle one of the paces is right although the clock was set under some trial
+    pace = statistics.median(
+        t.duration.total_seconds() / leases[t.number].epochs
+        for t in measured
+        if t.duration is not None and leases[t.number].epochs
+    )
+    if pace <= 0:
+        return None
     length = epochs / len(measured)
     unfinished = [leases[t.number].epochs if t.number in leases else 0 for t in trials if not t.state.is_finished()]
     return pace * sum(max(0.0, length - done) for done in unfinished) / workers
@@ -158,6 +167,11 @@ def open_sweep(folder: Path, storage: str | None = None) -> OpenSweep:
     url = storage_url(storage or saved_storage, folder)
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
         raise InputError(f"{url.database}: expected the sweep's study, found none; start the sweep's command again")
+    if url.get_backend_name() == "sqlite" and (why := damage(Path(str(url.database)))):
+        raise InputError(
+            f"{url.database}: damaged ({why}); start the sweep's command again: it sets the file aside and makes the study anew "
+            "from the folders of its runs"
+        )
     backend = open_storage(url)
     try:
         study_id = backend.get_study_id_from_name(name)

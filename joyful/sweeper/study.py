@@ -114,12 +114,17 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [*lines[:8], f"and {len(lines) - 8} more"] if len(lines) > 8 else lines
 
 
-def enqueue(backend: RDBStorage, study_id: int, plan: Plan) -> int:
-    """Create the trials that are missing to the plan's number; returns how many there are. One caller at a time."""
+def enqueue(
+    backend: RDBStorage, study_id: int, plan: Plan, known: Mapping[int, Mapping[str, Any]] | None = None
+) -> int:
+    """Create the trials that are missing to the plan's number; returns how many there are. One caller at a time.
+
+    known: parameters that trials of a search shall have, by number.
+    """
     storage = get_storage(backend)
     count = retried(lambda: storage.get_n_trials(study_id))
     for number in range(count, plan.n_trials):
-        fixed = dict(plan.grid[number]) if plan.grid is not None else {}
+        fixed = dict(plan.grid[number]) if plan.grid is not None else dict((known or {}).get(number, {}))
         template = optuna.trial.create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": fixed})
         retried(lambda template=template: storage.create_new_trial(study_id, template))  # type: ignore[misc]
     return max(count, plan.n_trials)
@@ -177,6 +182,13 @@ class TrialAccess:
         if epoch not in self.frozen().intermediate_values and math.isfinite(value):
             retried(lambda: self._storage.set_trial_intermediate_value(self._id, epoch, value))
         return not retried(lambda: self.study.pruner.prune(self.study, self.frozen()))
+
+    def report_all(self, best: Mapping[int, float]) -> None:
+        """Tell what was not told yet of epoch -> best value, as of a run that was trained before its study was made."""
+        told = self.frozen().intermediate_values
+        for epoch, value in best.items():
+            if epoch not in told and math.isfinite(value):
+                retried(lambda e=epoch, v=value: self._storage.set_trial_intermediate_value(self._id, e, v))  # type: ignore[misc]
 
     def tell(self, state: TrialState, values: list[float] | None = None) -> None:
         """End the trial; one that has ended already stays as it is."""

@@ -328,6 +328,8 @@ class _Worker:
         elif status == "completed":
             folder = Path(config.hydra.runtime.output_dir)
             values = outcome.objectives(self._task.settings, folder, float(end["objective"]))
+            if not trial.frozen().intermediate_values:  # trained before the study was made
+                trial.report_all(outcome.best_by_epoch(folder))
             self._tell(trial, lease, TrialState.COMPLETE, values)
         else:
             self._tell(trial, lease, TrialState.FAIL, reason=end["reason"])

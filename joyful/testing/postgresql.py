@@ -62,6 +62,15 @@ class Server:
         """Break off all connections, and come back on the same port."""
         self._control("restart")
 
+    def pause(self) -> None:
+        """Break off all connections and take no others, until `resume`."""
+        self._control("stop")
+
+    def resume(self) -> None:
+        """Come back on the same port; nothing where it runs."""
+        if not (self._folder / "data/postmaster.pid").exists():
+            self._control("start")
+
     def stop(self) -> None:
         """End the server and remove its folder."""
         if (self._folder / "data/postmaster.pid").exists():

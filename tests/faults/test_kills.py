@@ -37,8 +37,8 @@ def epochs_written(folder: Path) -> float:
 
 
 def epochs_saved(folder: Path) -> float:
-    """The epoch of the last checkpoint; a damaged one is an error."""
-    saved = read(folder / "checkpoint", "last")
+    """The epoch of the last checkpoint, which may still have the name of the one before it; a damaged one is an error."""
+    saved = read(folder / "checkpoint", "last") or read(folder / "checkpoint", "previous")
     read(folder / "checkpoint", "best")
     return float(saved.state["epoch"]) if saved is not None else 0.0
 

@@ -4,15 +4,17 @@ import gc
 import json
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
 import sqlalchemy
 
 from joyful.records import InputError
-from joyful.sweeper.database import open_engine, open_storage, storage_url
+from joyful.sweeper.database import PATIENCE, open_engine, open_storage, storage_url
 from joyful.sweeper.status import open_sweep
 from joyful.testing import sweeps
+from joyful.testing.faults import count, soaking
 from joyful.testing.launchers import EPOCHS, SEEDS, alone, held, sweep_command
 from joyful.testing.postgresql import Server, programs
 
@@ -39,7 +41,7 @@ def commands(server):
     return [command, command, [*command, "hydra/launcher=submitit_local", "hydra.sweeper.n_jobs=1"]]
 
 
-def test_three_commands_a_killed_worker_and_a_restarted_database(server, commands, tmp_path, monkeypatch):
+def test_three_commands_a_killed_worker_and_a_restarted_database(server, commands, tmp_path, monkeypatch, tally):
     folder, log = tmp_path / "multirun/launched", tmp_path / "sweep.log"
     monkeypatch.setenv("PGPASSWORD", server.password)  # for looking on: sweep.json has no password
     drivers = []
@@ -64,6 +66,7 @@ def test_three_commands_a_killed_worker_and_a_restarted_database(server, command
         trials = sweep.access.backend.get_all_trials(sweep.study_id)
     assert [sorted(t.intermediate_values) for t in trials] == [list(range(1, EPOCHS + 1))] * len(SEEDS)
     assert sweeps.histories(folder) == alone(tmp_path / "alone")
+    tally("the database restarted under a sweep", 2)
 
     written = [path for path in [log, *folder.rglob("*")] if path.is_file()]
     assert any(path.suffix == ".pkl" for path in written)
@@ -73,6 +76,52 @@ def test_three_commands_a_killed_worker_and_a_restarted_database(server, command
     status = [sys.executable, "-m", "joyful.sweeper", "status", str(folder), "--json"]
     shown = subprocess.run(status, capture_output=True, text=True, check=True, cwd=sweeps.RUN.parent)
     assert json.loads(shown.stdout)["complete"] == len(SEEDS)
+
+
+@pytest.mark.timeout(1200)
+def test_a_database_that_is_away_for_a_while_costs_time_and_nothing_else(server, tmp_path, monkeypatch, tally):
+    monkeypatch.setenv("PGPASSWORD", server.password)
+    folder, log = tmp_path / "multirun/launched", tmp_path / "sweep.log"
+    command = [*sweep_command(), f"hydra.sweeper.storage={server.url}", "hydra.sweeper.study_name=away"]
+    driver = sweeps.start(command, tmp_path)
+    try:
+        sweeps.until(lambda: held(folder, epochs=2), 180)
+        server.pause()
+        time.sleep(count(quick=6, full=60))  # (longer than a lease, and than any member's silence)
+        assert driver.poll() is None, log.read_text()[-3000:]
+        server.resume()
+        assert driver.wait(240) == 0, log.read_text()[-3000:]
+    finally:
+        sweeps.kill_group(driver)
+        server.resume()
+    assert "Traceback" not in log.read_text()
+    assert {lease.term for lease in sweeps.leases(folder).values()} == {1}  # nobody was taken for dead
+    assert sweeps.histories(folder) == alone(tmp_path / "alone")
+    tally("the database away for a while under a sweep", 1)
+
+
+@pytest.mark.skipif(not soaking(), reason="waits as long as the program does: in make soak")
+@pytest.mark.timeout(1200)
+def test_a_database_that_never_comes_back_is_one_line_and_the_command_goes_on_later(
+    server, tmp_path, monkeypatch, tally
+):
+    monkeypatch.setenv("PGPASSWORD", server.password)
+    folder, log = tmp_path / "multirun/launched", tmp_path / "sweep.log"
+    command = [*sweep_command(), f"hydra.sweeper.storage={server.url}", "hydra.sweeper.study_name=gone"]
+    driver = sweeps.start(command, tmp_path)
+    try:
+        sweeps.until(lambda: held(folder, epochs=2), 180)
+        server.pause()
+        assert driver.wait(4 * PATIENCE) == 1, log.read_text()[-3000:]
+    finally:
+        sweeps.kill_group(driver)
+        server.resume()
+    assert "Traceback" not in log.read_text()
+    assert "the sweep's database does not answer" in log.read_text()
+    done = sweeps.run(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sweeps.histories(folder) == alone(tmp_path / "alone")
+    tally("the database gone for good under a sweep", 1)
 
 
 def test_looking_at_a_sweep_leaves_no_connection(server, tmp_path, monkeypatch):

@@ -119,7 +119,7 @@ def test_the_best_settings_are_a_configuration_that_runs(searched):
     assert read_run(place / "best-run")["objective"] == best.value
 
 
-def test_a_changed_space_is_refused_with_the_difference_and_a_typing_error_creates_no_trial(searched):
+def test_a_changed_space_is_refused_with_the_difference_and_a_typing_error_creates_no_trial(searched, tally):
     folder, command, _ = searched
     place, before = folder.parents[1], sweeps.states(folder)
     wider = sweeps.run([item.replace("interval(0.01,0.1)", "interval(0.01,0.2)") for item in command], place)
@@ -133,6 +133,7 @@ def test_a_changed_space_is_refused_with_the_difference_and_a_typing_error_creat
     assert len(wrong.stderr.strip().splitlines()) == 1
     assert "weights.encoder_weight" in wrong.stderr
     assert sweeps.states(folder) == before
+    tally("a sweep's command with a changed search space or base", 3)
 
 
 def test_data_that_cannot_be_read_is_one_clear_line_before_any_trial(tmp_path):

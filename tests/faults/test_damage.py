@@ -1,0 +1,183 @@
+"""Truncated, bit-flipped, empty and foreign files of a run or a sweep: named, set aside, and all goes on without them."""
+
+import itertools
+import random
+import shutil
+import sqlite3
+
+import pytest
+
+from joyful import results
+from joyful.testing import sweeps
+from joyful.testing.faults import count, seed
+
+SETTINGS = ("training.epochs=6", "optimizer.learning_rate=0.01")
+
+
+def truncated(data, foreign, chance):
+    return data[: chance.randrange(1, len(data))]
+
+
+def flipped(data, foreign, chance):
+    changed = bytearray(data)
+    changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    return bytes(changed)
+
+
+def empty(data, foreign, chance):
+    return b""
+
+
+def of_another(data, foreign, chance):
+    return foreign
+
+
+KINDS = (truncated, flipped, empty, of_another)
+
+FILES = (
+    "run.json", "history.parquet", "timing.parquet",
+    "checkpoint/last.json", "checkpoint/last-*.safetensors", "checkpoint/best.json", "checkpoint/best-*.safetensors",
+)  # fmt: skip
+
+
+def find(folder, pattern):
+    """The file; of the last checkpoint's tensors the newest."""
+    return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, trainers):
+    """A whole run, one of the same that was killed in its fifth epoch, and such a one with another seed."""
+    place = tmp_path_factory.mktemp("runs")
+    trainers.run(place / "whole", *SETTINGS)
+    for name, more in (("killed", ()), ("foreign", ("seed=7",))):
+        trainer = trainers.start(place / name, *SETTINGS, *more)
+        trainer.until_epoch(5)
+        trainer.kill()
+    return place
+
+
+@pytest.mark.timeout(3600)
+def test_a_run_goes_on_whatever_became_of_its_files(tmp_path, runs, trainers, tally):
+    chance, found, lost, unnoticed = random.Random(seed()), [], [], 0
+    cases = [case for case in itertools.product(FILES, KINDS) if case != ("timing.parquet", of_another)]  # only times
+    cases *= count(quick=1, full=6)
+    chance.shuffle(cases)
+    cases = sorted(cases[: count(quick=16, full=162)], key=lambda case: case[0])
+    whole = (runs / "whole/history.parquet").read_bytes()
+    for i, (pattern, damage) in enumerate(cases):
+        folder = tmp_path / str(i)
+        shutil.copytree(runs / "killed", folder)
+        path = find(folder, pattern)
+        bad = damage(path.read_bytes(), find(runs / "foreign", pattern).read_bytes(), chance)
+        path.write_bytes(bad)
+        case = f"{pattern} {damage.__name__}"
+        trainer = trainers.start(folder, *SETTINGS, door=True)
+        code, said = trainer.wait(), trainer.said
+        aside = [p.read_bytes() for p in path.parent.glob(f"{path.name}.damaged*")]
+        if pattern == "run.json" and code == 2 and "another configuration" in said:
+            continue  # a whole run.json of another run, or one whose hash was changed: refused with the difference
+        if code != 0 or (folder / "history.parquet").read_bytes() != whole:
+            found.append(f"{case}: code {code}: {said}")
+        elif aside != [bad] or path.name not in said or "set aside" not in said:
+            # what was changed may be of no weight (a time, a space): then all is as it was
+            unnoticed += 1
+            if damage is not flipped or pattern not in ("run.json", "timing.parquet", "checkpoint/best.json"):
+                found.append(f"{case}: not named: {said}")
+        if "last" in pattern and trainer.epochs[0] != 4:
+            lost.append(f"{case}: began with epoch {trainer.epochs[0]}, not with the one after the previous checkpoint")
+        shutil.rmtree(folder)
+    tally("a damaged file of a run", len(cases), len(lost), len(found))
+    print(f"{unnoticed} flipped bits of no weight")
+    assert found == []
+    assert lost == []
+
+
+def test_without_any_whole_checkpoint_a_run_begins_anew_and_nothing_is_deleted(tmp_path, runs, trainers, tally):
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "killed", folder)
+    for path in (folder / "checkpoint").iterdir():
+        path.write_bytes(path.read_bytes()[:-1] if path.suffix == ".safetensors" else b"{")
+    before = len(list((folder / "checkpoint").iterdir()))
+    trainer = trainers.run(folder, *SETTINGS)
+    assert trainer.epochs[0] == 1
+    assert trainer.said.count("set aside") == before == len(list((folder / "checkpoint").glob("*.damaged")))
+    assert (folder / "history.parquet").read_bytes() == (runs / "whole/history.parquet").read_bytes()
+    tally("every checkpoint of a run damaged", 1)
+
+
+def test_a_fork_uses_the_previous_checkpoint_and_leaves_the_source_alone(tmp_path, runs, trainers):
+    source = tmp_path / "source"
+    shutil.copytree(runs / "killed", source)
+    find(source, "checkpoint/last-*.safetensors").write_bytes(b"")
+    names = sorted(path.name for path in source.rglob("*"))
+    trainer = trainers.run(tmp_path / "fork", f"fork={source}", *SETTINGS)
+    assert trainer.epochs[0] == 4
+    assert sorted(path.name for path in source.rglob("*")) == names
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A finished sweep that searched, by two workers and a sampler that learns, and the folder of another one's study."""
+    place = tmp_path_factory.mktemp("swept")
+    search = ("weights.encoder_loss_weight=interval(0.01,0.1)", "loss=choice(mse,smoothl1)", "hydra.sweeper.n_trials=5")
+    command = sweeps.command("found", "hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", *search, epochs=2)
+    done = sweeps.run(command, place)
+    assert done.returncode == 0, done.stderr
+    return place, command
+
+
+@pytest.mark.xdist_group("sweep")
+@pytest.mark.timeout(3600)
+def test_a_damaged_study_is_made_anew_from_the_runs_and_nothing_is_trained_again(swept, tmp_path, tally):
+    place, command = swept
+    folder, chance = place / "multirun/found", random.Random(seed())
+    study = sweeps.study(folder)
+    expected = [(t.params, t.values, t.intermediate_values, t.state) for t in study.trials]
+    data, histories = (folder / "study.db").read_bytes(), sweeps.histories(folder)
+    other = tmp_path / "other.db"
+    connection = sqlite3.connect(other)
+    connection.execute("CREATE TABLE customers (name TEXT)")
+    connection.commit()
+    connection.close()
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("[0-9]*/history.parquet")}
+    wrong, lost = [], []
+    damages = {
+        "foreign": other.read_bytes(),
+        "truncated": data[: len(data) // 2 + 100],
+        "empty": b"",
+        "no database": b"\0" + data[1:],
+        "overwritten": data[:8192] + chance.randbytes(20_000) + data[28192:],
+    }
+    for name in list(damages)[: count(quick=2, full=5)]:
+        for path in folder.glob("study.db-*"):
+            path.unlink()
+        (folder / "study.db").write_bytes(damages[name])
+        again = sweeps.run(command, place)
+        if again.returncode != 0 or (
+            name != "empty" and "study.db is set aside as study.db.damaged" not in again.stderr
+        ):
+            wrong.append(f"{name}: code {again.returncode}: {again.stderr[-1500:]}")
+            continue
+        trials = [(t.params, t.values, t.intermediate_values, t.state) for t in sweeps.study(folder).trials]
+        lost += [
+            f"{name}: trial {i}: {now} in place of {then}"
+            for i, (now, then) in enumerate(zip(trials, expected, strict=True))
+            if now != then
+        ]
+        if sweeps.histories(folder) != histories or {p: p.stat().st_mtime_ns for p in times} != times:
+            wrong.append(f"{name}: something was trained again")
+    aside = {path.read_bytes() for path in folder.glob("study.db.damaged*")}
+    assert damages["foreign"] in aside
+    tally("a damaged study", count(quick=2, full=5), len(lost), len(wrong))
+    assert (lost, wrong) == ([], [])
+
+
+def test_looking_at_a_damaged_study_says_what_to_do(swept, tmp_path):
+    folder = tmp_path / "found"
+    shutil.copytree(swept[0] / "multirun/found", folder)
+    for path in folder.glob("study.db-*"):
+        path.unlink()
+    (folder / "study.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(results.InputError, match=r"study\.db.*damaged.*sweep's command again"):
+        sweeps.open_sweep(folder)
