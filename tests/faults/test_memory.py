@@ -24,8 +24,11 @@ from joyful.testing.runs import tiny_request
 
 pytestmark = pytest.mark.xdist_group("sweep")
 
-#: KiB of address space: enough for the program, not for a recurrence of 40,000 units (19 GB in one matrix).
-LIMIT, TOO_LARGE = 8_000_000, "model.hidden_size=40000"
+#: KiB of address space: enough for the program, not for the contrast of all 60,000 utterances in one step (14 GB a matrix).
+LIMIT, TOO_LARGE, SMALL = 8_000_000, "training.batch_size=600", "training.batch_size=20"
+
+#: Many utterances of few numbers: what is too large is the step, not the model, which would need as much disk.
+MANY = ("data.synthetic.dialogues={train: 600, dev: 3, test: 3}", "data.synthetic.utterances=100", "training.epochs=1")
 
 ADVICE = ("training.batch_size", "model=small", "training.precision=bf16", "hydra.sweeper.n_jobs")
 
@@ -46,7 +49,7 @@ def single(*overrides: str) -> list[str]:
 
 def test_a_run_fails_with_what_to_lower(tmp_path: Path, tally: Tally) -> None:
     """torch: DefaultCPUAllocator: can't allocate memory."""
-    done = sweeps.run(limited(single(TOO_LARGE)), tmp_path)
+    done = sweeps.run(limited(single(*MANY, TOO_LARGE)), tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert_says_what_to_lower(done.stderr.removeprefix("joyful: "))
     info = results.read_run(tmp_path / "run")
@@ -65,7 +68,7 @@ def test_data_that_do_not_fit_are_one_line(tmp_path: Path, tally: Tally) -> None
 
 
 def test_a_stock_multirun_goes_on(tmp_path: Path, tally: Tally) -> None:
-    done = sweeps.run(limited(sweeps.command("grid", "model.hidden_size=40000,8")), tmp_path)
+    done = sweeps.run(limited(sweeps.command("grid", *MANY, "training.batch_size=600,20")), tmp_path)
     folder = tmp_path / "multirun/grid"
     assert done.returncode == 0, done.stderr
     assert [results.read_run(folder / str(n))["status"] for n in range(2)] == ["failed", "completed"]
@@ -76,9 +79,9 @@ def test_a_stock_multirun_goes_on(tmp_path: Path, tally: Tally) -> None:
 
 
 def test_our_sweep_goes_on(tmp_path: Path, tally: Tally) -> None:
-    trials = f"hydra.sweeper.trials=['{TOO_LARGE}','seed=1']"
+    trials = f"hydra.sweeper.trials=['{TOO_LARGE}','{SMALL}']"
     chosen = ("hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", trials)
-    done = sweeps.run(limited(sweeps.command("ours", *chosen)), tmp_path)
+    done = sweeps.run(limited(sweeps.command("ours", *MANY, *chosen)), tmp_path)
     folder = tmp_path / "multirun/ours"
     assert done.returncode == 0, done.stderr
     assert sweeps.states(folder) == {0: "FAIL", 1: "COMPLETE"}
@@ -139,8 +142,8 @@ def cgroup() -> Iterator[Path]:
 def test_a_training_that_the_kernel_kills_is_given_up_and_the_next_is_trained(
     cgroup: Path, tmp_path: Path, tally: Tally
 ) -> None:
-    trials = "hydra.sweeper.trials=['model.hidden_size=8000','seed=1']"
-    command = sweeps.command("killed", "hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", trials)
+    trials = f"hydra.sweeper.trials=['{TOO_LARGE}','{SMALL}']"
+    command = sweeps.command("killed", *MANY, "hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", trials)
     inside = ["bash", "-c", f"echo $$ > {cgroup}/cgroup.procs; exec {shlex.join(command)}"]
     done = subprocess.run(inside, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     folder = tmp_path / "multirun/killed"
