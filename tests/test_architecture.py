@@ -1,6 +1,7 @@
 """The arrow of imports: a room knows only the rooms on its left, so each can be read, tested and replaced alone."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,17 @@ def test_imports_go_one_way(path):
                 other = room_of(name)
                 assert other != "testing", f"{path.name} imports the suites of tests"
                 assert PLACE[other] <= PLACE[own], f"{own} imports {other}, which stands to its right"
+
+
+def test_the_picture_of_the_arrow_is_that_of_the_rooms():
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    picture = re.search(r"\n((?:    .*->.*\n)+)", text)[1]
+    assert [[name.strip() for name in room.split(",")] for room in picture.split("->")] == ROOMS
+
+
+def test_every_module_has_a_room_and_every_room_a_module():
+    found = {path.relative_to(ROOT / "joyful").with_suffix("").parts[0] for path in modules()}
+    assert found - {"testing"} == set(PLACE)
 
 
 def test_analysis_reads_the_results_format_alone():

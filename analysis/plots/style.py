@@ -241,6 +241,14 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
     return head + re.sub(r"\s*\n\s*", "\n", body).strip()
 
 
+def standalone(plot: Plot) -> str:
+    """The figure as an SVG file that needs no page round it: the light colours, on white, in a common font."""
+    variables = "".join(f"--{name}:{light};" for name, (light, _) in PALETTE.items())
+    style = f"<style>svg{{{variables}font-family:'DejaVu Sans',Verdana,Arial,sans-serif;background:#ffffff}}</style>"
+    head, body = plot.svg().split("</desc>", 1)
+    return f'{head}</desc>\n{style}\n<rect width="100%" height="100%" fill="#ffffff"/>\n{body}\n'
+
+
 def _own_names_and_colours(tag: str, name: str) -> str:
     tag = re.sub(r'\bid="', f'id="{name}-', tag)
     tag = tag.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
