@@ -6,7 +6,7 @@ TORCH := torch==2.13.0
 ARGS ?=
 MINUTES ?= 30
 
-.PHONY: run test soak setup lint clean
+.PHONY: run test soak study-report setup lint clean
 
 run: .venv/core.done          ## a small paired sweep on the embedded data, and its report
 	$(BIN)/python run.py -m +sweeps=first_look $(ARGS)
@@ -17,6 +17,9 @@ test: .venv/all.done          ## all tests (ARGS="-k name" for some)
 
 soak: .venv/all.done          ## faults injected at their full counts, with new seeds for at least MINUTES
 	HF_HUB_OFFLINE=1 $(BIN)/python -m joyful.testing.soak --minutes $(MINUTES) $(ARGS)
+
+study-report: .venv/core.done ## every table and figure of docs/CONVERGENCE_ANALYSIS.md from analysis/study/, without training
+	$(BIN)/python -m analysis.study_report $(ARGS)
 
 setup: .venv/all.done         ## everything: text encoder, launchers, test and benchmark dependencies
 

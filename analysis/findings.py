@@ -11,7 +11,7 @@ import pandas as pd
 from analysis import convergence, curves, felt, response, stability
 from analysis.claims import Claim, Verdict, beside_table, judge, verdict_table
 from analysis.convergence import Target
-from analysis.study import Study, read_study
+from analysis.optuna_study import Study, read_study
 from analysis.sweep import Sweep
 from joyful.results import InputError
 

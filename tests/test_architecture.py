@@ -95,7 +95,10 @@ def test_analysis_reads_the_results_format_alone():
             "analysis.claims, analysis.response, analysis.felt, analysis.simulation",
             {"torch", "hydra", "matplotlib", "lifelines"},
         ),
-        ("analysis.report, analysis.study, analysis.importers.__main__", {"torch", "hydra", "optuna", "lifelines"}),
+        (
+            "analysis.report, analysis.optuna_study, analysis.importers.__main__",
+            {"torch", "hydra", "optuna", "lifelines"},
+        ),
         ("joyful.searchpath, joyful.run_guard", {"torch", "pandas", "pydantic"}),
         ("joyful.loss_utils", {"hydra", "pandas", "pyarrow", "optuna", "sentence_transformers"}),
     ],

@@ -1,5 +1,6 @@
 """Kills, full disks, flipped bits and hostile files: a run is whole, or it is named as damaged and not read."""
 
+import contextlib
 import json
 import os
 import random
@@ -18,7 +19,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from joyful.records import InputError
-from joyful.results import ResultsError, ResultsWarning, RunFolder, files, load, tables, write_bytes
+from joyful.results import (
+    ResultsError,
+    ResultsWarning,
+    RunFolder,
+    files,
+    load,
+    lock,
+    remove_leftovers,
+    tables,
+    write_bytes,
+)
 
 HEADER = {
     "objective_name": "dev f1_weighted", "seed": 1, "role": "comparison", "epochs": 3, "config_hash": "0123456789abcde",
@@ -167,23 +178,42 @@ def test_a_kill_while_a_run_is_created_leaves_no_run(tmp_path: Path, monkeypatch
 
 
 def test_leftovers_of_dead_writers_are_cleared(tmp_path: Path) -> None:
+    """However old they are: a clock that jumps makes the file of a writer that lives look a year old, or unborn."""
     make_run(tmp_path / "run")
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    host = files._host()
+    here, year = files._machine(), 365 * 86400
     names = {
-        f".run.json.{host}-{process.pid}-01234567.tmp": False,  # dead
-        f".run.json.{host}-{os.getpid()}-01234567.tmp": True,  # alive
+        f".run.json.{here}-{process.pid}-01234567.tmp": False,  # dead
+        f".run.json.{here}-{os.getpid()}-01234567.tmp": True,  # alive
+        f".run.json.{here}0-{process.pid}-01234567.tmp": True,  # nobody knows: another container, or before a restart
         ".run.json.elsewhere-1-01234567.tmp": True,  # nobody knows
-        ".run.json.elsewhere-1-89abcdef.tmp": False,  # an hour old
         ".other.tmp": True,  # not ours
     }
     for name in names:
         (tmp_path / "run" / name).write_bytes(b"{")
-    old = time.time() - 3700
-    os.utime(tmp_path / "run" / ".run.json.elsewhere-1-89abcdef.tmp", (old, old))
-    RunFolder.open(tmp_path / "run")
-    assert {name: (tmp_path / "run" / name).exists() for name in names} == names
+    for age in (year, -year):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(tmp_path / "run" / name, (time.time() - age, time.time() - age))
+        RunFolder.open(tmp_path / "run")
+        assert {name: (tmp_path / "run" / name).exists() for name in names} == names
+    with lock(tmp_path / "run"):  # whoever wrote there has ended, or lost the run
+        RunFolder.open(tmp_path / "run")
+    left = [name for name in names if (tmp_path / "run" / name).exists()]
+    assert left == [f".run.json.{here}-{os.getpid()}-01234567.tmp", ".other.tmp"]
+
+
+def test_the_lock_of_a_run_is_that_of_its_checkpoints_and_of_no_other(tmp_path: Path) -> None:
+    (tmp_path / "run/checkpoint").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    leftover = ".last.json.elsewhere-1-01234567.tmp"
+    for place in ("run/checkpoint", "other"):
+        (tmp_path / place / leftover).touch()
+    with lock(tmp_path / "run"):
+        assert remove_leftovers(tmp_path / "run/checkpoint") == [leftover]
+        assert remove_leftovers(tmp_path / "other") == []
+    assert remove_leftovers(tmp_path / "other") == []
 
 
 # Disks that refuse

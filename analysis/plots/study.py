@@ -15,7 +15,7 @@ _STATES = {
 
 
 def history(trials: pd.DataFrame, objective: str, maximise: bool = True) -> Plot:
-    """Objective of every trial in order (per cent), and the best so far. trials: `analysis.study.read_study`."""
+    """Objective of every trial in order (per cent), and the best so far. trials: `analysis.optuna_study.read_study`."""
     with drawing():
         figure, axes = panel()
         for state, (colour, marker) in _STATES.items():

@@ -9,22 +9,19 @@ import math
 import os
 import re
 import secrets
-import socket
 import stat
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from joyful.records import InputError, tell
+from joyful.results.lock import holds
+from joyful.results.machine import machine
 from joyful.results.schema import ResultsError
 
-# .NAME.HOST-PID-TOKEN.tmp: hidden, so that no reader takes it for a result; host and pid, so that a dead writer's is
+# .NAME.MACHINE-PID-TOKEN.tmp: hidden, so that no reader takes it for a result; machine and pid, so that a dead writer's is
 # known
-_TEMPORARY = re.compile(r"\..+\.(?P<host>[^.]*)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp\Z")
-
-# A write takes seconds: a temporary file of another machine that is older than this has lost its writer.
-_STALE_SECONDS = 3600.0
+_TEMPORARY = re.compile(r"\..+\.(?P<machine>[^.]*)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp\Z")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
@@ -47,7 +44,7 @@ def write_file(path: str | os.PathLike[str], write: Callable[[Path], None], size
     size: about how many bytes it will be, for messages. Only OSError may leave `write` when the disk refuses.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
         try:
@@ -144,16 +141,17 @@ def _open_plain(path: str | os.PathLike[str]) -> tuple[int, int]:
 def remove_leftovers(folder: Path) -> list[str]:
     """Remove the temporary files of writers that are dead; return their names.
 
-    Dead: this machine has no process of that number, or the file is an hour old (a write takes seconds).
+    Dead: a process of this machine that has ended; any of another machine, once this process holds the lock of the run. No
+    age of a file says so: a clock may jump.
     """
-    removed = []
+    removed, own, held = [], _machine(), holds(folder)
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         match = _TEMPORARY.match(entry.name)
         if match is None or not entry.is_file(follow_symlinks=False):
             continue
         try:
-            dead = match["host"] == _host() and not _alive(int(match["pid"]))
-            if dead or time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS:
+            dead = not _alive(int(match["pid"])) if match["machine"] == own else held
+            if dead:
                 os.unlink(entry.path)
                 removed.append(entry.name)
         except OSError:
@@ -196,8 +194,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())[:40]
+def _machine() -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", machine())
 
 
 def _alive(pid: int) -> bool:

@@ -48,6 +48,12 @@ class RunLock:
 _held: set[RunLock] = set()
 
 
+def holds(folder: str | os.PathLike[str]) -> bool:
+    """Whether this process holds the lock of the run whose folder it is, or which it lies in."""
+    place = Path(folder).absolute()
+    return any(held.path in (place, place.parent) for held in _held)
+
+
 def lock(path: str | os.PathLike[str], take_over_after: float | None = None) -> RunLock:
     """Take the lock of the run folder `path` and hold it until `release` or the process's death.
 
@@ -91,7 +97,7 @@ def _lock_at_once(path: str | os.PathLike[str]) -> RunLock:
             ) from None
         message = f"{folder} cannot be locked ({error.strerror}); put the runs on a filesystem with locks"
         raise ResultsError(error.errno, message) from error
-    held = RunLock(folder, descriptor)
+    held = RunLock(folder.absolute(), descriptor)
     holder_info = {
         "pid": os.getpid(),
         "host": socket.gethostname(),

@@ -8,30 +8,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from joyful.results.machine import machine
+
 
 @dataclass(frozen=True)
 class Identity:
-    """machine: one kernel and one namespace of process numbers. born: the process's start, see `_birth`."""
+    """machine: see `joyful.results.machine`. born: the process's start, see `_birth`."""
 
     machine: str
     pid: int
     born: float
-
-
-def machine() -> str:
-    """A name that two processes share when they can see each other's process numbers, and no others do."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{socket.gethostname()[:40]}-{boot[:8]}-{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return f"{socket.gethostname()[:40]}-{uuid.getnode():x}"
 
 
 def own() -> Identity:

@@ -159,8 +159,12 @@ def _listed(settings: SweepSettings) -> list[tuple[str, ...]] | None:
     arms = [tuple(_split(arm, "arms")) for arm in settings.arms]
     if len(arms) < 2 or len(set(arms)) < len(arms):
         raise InputError(f"hydra.sweeper.arms: expected two or more different arms, got {settings.arms}")
-    calibration = [(*arms[0], f"seed={seed}", "role=calibration") for seed in CALIBRATION_SEEDS]
-    pairs = [(*arm, f"seed={seed}") for seed in range(1, settings.pairs + 1) for arm in arms]
+    folds = [()] if settings.folds is None else [(f"data.fold={fold}",) for fold in settings.folds]
+    calibration = [
+        (*arms[0], f"seed={seed}", *fold, "role=calibration") for seed in CALIBRATION_SEEDS for fold in folds
+    ]
+    seeds = range(settings.first_seed, settings.first_seed + settings.pairs)
+    pairs = [(*arm, f"seed={seed}", *fold) for seed in seeds for arm in arms for fold in folds]
     return (calibration if settings.calibration else []) + pairs
 
 

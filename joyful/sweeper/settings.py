@@ -31,7 +31,11 @@ class SweepSettings(BaseModel):
     )
     trials: list[str] | None = Field(description="override strings of the trials, run in that order and exactly those")
     arms: list[str] | None = Field(description="override strings of the arms, the first the baseline")
-    pairs: Annotated[int, Field(ge=1, le=1000)] = Field(description="seeds of each arm, from 1 (with arms)")
+    pairs: Annotated[int, Field(ge=1, le=1000)] = Field(description="seeds of each arm (with arms)")
+    first_seed: Annotated[int, Field(ge=0, le=1_000_000)] = Field(description="the first of these seeds (with arms)")
+    folds: list[Annotated[int, Field(ge=0, le=99)]] | None = Field(
+        description="values of data.fold that each seed of each arm is trained on (with arms); null: data.fold as it is"
+    )
     calibration: bool = Field(description="run the baseline arm on seeds 9000 to 9002 first (with arms)")
     objectives: list[Literal["dev_f1", "epochs_to_target"]] = Field(
         min_length=1, max_length=2, description="what is searched for: dev_f1 up, epochs_to_target down"
@@ -73,6 +77,14 @@ def check_settings(values: Mapping[str, Any], pruner: str) -> SweepSettings:
         raise InputError(
             f"hydra/sweeper/pruner: expected none for the objective epochs_to_target, got {pruner}: it has no value before "
             "the target is reached; set hydra/sweeper/pruner=none"
+        )
+    if settings.folds is not None and (not settings.folds or len(set(settings.folds)) < len(settings.folds)):
+        raise InputError(f"hydra.sweeper.folds: expected one or more different folds, got {settings.folds}")
+    taken = set(range(settings.first_seed, settings.first_seed + settings.pairs)) & set(CALIBRATION_SEEDS)
+    if settings.arms and settings.calibration and taken:
+        raise InputError(
+            f"hydra.sweeper.first_seed: expected seeds of pairs other than those of the calibration, got {sorted(taken)} in both; "
+            "set another first_seed, or hydra.sweeper.calibration=false"
         )
     given = [name for name in ("trials", "arms", "params") if getattr(settings, name)]
     if len(given) > 1:

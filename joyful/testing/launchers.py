@@ -25,17 +25,17 @@ COMPLETE = dict.fromkeys(range(len(SEEDS)), "COMPLETE")
 STOP_SECONDS = 10.0
 
 
-def sweep_command() -> list[str]:
-    """A sweep of the suite's trials, under the basic launcher."""
+def sweep_command(epochs: int = EPOCHS) -> list[str]:
+    """A sweep of the suite's trials, under the basic launcher. epochs: of each trial."""
     trials = ",".join(f"'seed={seed}'" for seed in SEEDS)
     chosen = ("hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", f"hydra.sweeper.trials=[{trials}]")
-    return sweeps.command("launched", *chosen, epochs=EPOCHS)
+    return sweeps.command("launched", *chosen, epochs=epochs)
 
 
-def alone(folder: Path) -> dict[int, bytes]:
-    """The histories of the suite's trials, each trained alone, without a sweep, in the calling process."""
+def alone(folder: Path, epochs: int = EPOCHS) -> dict[int, bytes]:
+    """The histories of the suite's trials, each trained alone, without a sweep, in the calling process. epochs: of each trial."""
     for number, seed in enumerate(SEEDS):
-        train_run(tiny_request(folder / str(number), f"training.epochs={EPOCHS}", f"seed={seed}"))
+        train_run(tiny_request(folder / str(number), f"training.epochs={epochs}", f"seed={seed}"))
     return {number: (folder / str(number) / HISTORY).read_bytes() for number in range(len(SEEDS))}
 
 

@@ -363,7 +363,7 @@ def test_a_refusing_disk_is_exit_code_one(note, tmp_path, capsys):
 def test_a_report_needs_no_torch(note, tmp_path):
     """A laptop opens what a cluster trained; the last line says so of a whole run, and of the study's reader."""
     code = (
-        "import sys; from analysis.report import main; import analysis.study; "
+        "import sys; from analysis.report import main; import analysis.optuna_study; "
         f"code = main([{str(note)!r}, '--out', {str(tmp_path / 'out')!r}]); print(code, 'torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

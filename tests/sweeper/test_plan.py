@@ -77,6 +77,21 @@ def test_arms_and_pairs_share_seeds_and_begin_with_the_calibration_of_the_baseli
     assert plan(arms=["a=1", "a=2"], pairs=2, calibration=False).n_trials == 4
 
 
+def test_folds_are_trained_for_each_seed_and_seeds_begin_where_asked():
+    made = plan(arms=["a=1", "a=2"], pairs=2, first_seed=8000, folds=[0, 3])
+    assert [" ".join(trial) for trial in made.trials[4:]] == [
+        "a=1 seed=9002 data.fold=0 role=calibration",
+        "a=1 seed=9002 data.fold=3 role=calibration",
+        *(f"a={arm} seed={seed} data.fold={fold}" for seed in (8000, 8001) for arm in (1, 2) for fold in (0, 3)),
+    ]
+
+
+@pytest.mark.parametrize("given", [{"folds": [1, 1]}, {"folds": []}, {"first_seed": 8995}, {"first_seed": -1}])
+def test_folds_that_are_doubled_and_seeds_of_the_calibration_are_refused(given):
+    with pytest.raises(InputError, match=r"hydra\.sweeper\.(folds|first_seed)"):
+        plan(arms=["a=1", "a=2"], **given)
+
+
 def test_more_pairs_extend_the_list():
     few, many = (plan(arms=["a=1", "a=2"], pairs=pairs).trials for pairs in (2, 5))
     assert many[: len(few)] == few

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from joyful.results import read_run
-from joyful.testing import sweeps
+from joyful.testing import small_files, sweeps
 from joyful.testing.runs import TINY
 
 ROOT = sweeps.RUN.parent
@@ -18,6 +18,10 @@ FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 #: A full batch of dialogues, one epoch: only that it runs is asked here.
 QUICK = [item for item in TINY if not item.startswith(("training.batch_size", "training.epochs"))]
+
+
+#: Small files in the format of each corpus.
+DATA = {"meld": small_files.write_meld, "emorynlp": small_files.write_emorynlp, "mosi": small_files.write_mosi}
 
 
 def objectives(folder):
@@ -56,7 +60,7 @@ def test_stock_multirun_trains_the_grid(tmp_path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_ready_made_sweep_runs_by_its_first_line_from_anywhere(path, tmp_path):
+def test_a_ready_made_sweep_runs_by_its_first_line_from_anywhere(path, tmp_path, monkeypatch):
     head = path.read_text().splitlines()[0]
     assert head == f"# python run.py -m +sweeps={path.stem}"
     python, script, *arguments = shlex.split(head.removeprefix("# "))
@@ -68,17 +72,20 @@ def test_a_ready_made_sweep_runs_by_its_first_line_from_anywhere(path, tmp_path)
         "training.evaluations_per_epoch=1",
         "training.batch_size=7",
     ]
-    arms = settings["hydra"]["sweeper"].get("arms")
+    for data, write in DATA.items():
+        write(tmp_path / "data" / data)
+    monkeypatch.setenv("JOYFUL_DATA", str(tmp_path / "data"))
+    arms, folds = (settings["hydra"]["sweeper"].get(name) for name in ("arms", "folds"))
     short = ["hydra.sweeper.pairs=1", "hydra.sweeper.calibration=false"] if arms else ["hydra.sweeper.n_trials=2"]
     command = [sys.executable, str(sweeps.RUN), *arguments, *QUICK, *one_worker, *short]
     done = sweeps.run(command, tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "multirun" / path.stem  # the file's name is the sweep's
-    n_trials = len(arms) if arms else 2
+    n_trials = len(arms) * len(folds or [0]) if arms else 2
     assert sweeps.states(folder) == dict.fromkeys(range(n_trials), "COMPLETE")
     runs = [read_run(folder / str(number)) for number in range(n_trials)]
     if arms:
-        assert {run["seed"] for run in runs} == {1}
+        assert {run["seed"] for run in runs} == {settings["hydra"]["sweeper"].get("first_seed", 1)}
         assert len({run["config_hash"] for run in runs}) == n_trials
     else:
         assert {run["role"] for run in runs} == {"search"}
