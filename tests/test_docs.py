@@ -14,7 +14,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,60 +25,14 @@ from joyful.data.vector_store import VectorStore
 from joyful.experiment import Interrupted, train_run
 from joyful.testing import small_files
 from joyful.testing.datasets import fake_encode
+from joyful.testing.documents import FOLDERS, Command, heading_anchors, named_files, read
 from joyful.testing.nursery import Nursery
 from joyful.testing.runs import TINY, tiny_request
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").glob("*.md"))]
-PROGRAMS = ("python", ".venv/bin/python", "make", "papermill", "optuna-dashboard", "cp", "pip")
-FOLDERS = ("analysis", "benchmarks", "conf", "docs", "joyful", "sweeps", "tests")
 
 # --- what the pages hold
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command of a page; words: as the shell splits them, $JOYFUL_DATA not yet replaced."""
-
-    where: str
-    words: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.words)
-
-
-@dataclass
-class Page:
-    commands: list[Command] = field(default_factory=list)
-    pythons: list[str] = field(default_factory=list)
-
-
-def read(path: Path) -> Page:
-    """The commands and Python blocks of a page."""
-    page, fence, block = Page(), None, []
-    lines = iter(enumerate(path.read_text().splitlines(), start=1))
-    for number, line in lines:
-        if match := re.match(r"\s*```(\w*)", line):
-            if fence == "python":
-                page.pythons.append("\n".join(block))
-            fence, block = (match[1] or "text", []) if fence is None else (None, [])
-            continue
-        block.append(line)
-        shell = fence in ("bash", "sh", "shell")
-        if fence == "console":
-            shell, line = line.startswith("$ "), line.removeprefix("$ ")
-        begins = line.strip().split(" ")[0] in PROGRAMS
-        if not (shell or (fence is None and line.startswith("    ") and begins)) or not line.strip():
-            continue
-        while line.endswith("\\"):
-            line = line[:-1] + next(lines)[1]
-        if words := shlex.split(line, comments=True):
-            words[0] = words[0].removeprefix(".venv/bin/")
-            page.commands.append(Command(f"{path.name}:{number}", tuple(words)))
-    assert fence is None, f"{path.name}: a fence is not closed"
-    return page
-
 
 CONTENTS = {path.name: read(path) for path in PAGES}
 COMMANDS = list({c.words: c for page in CONTENTS.values() for c in page.commands}.values())
@@ -340,11 +294,6 @@ FILES = {
 }
 
 
-def heading_anchors(path: Path) -> set[str]:
-    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_every_link_leads_somewhere(path):
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
@@ -355,16 +304,6 @@ def test_every_link_leads_somewhere(path):
         assert found.exists(), f"{path.name}: {target}"
         assert found.is_relative_to(ROOT), f"{path.name}: {target}"
         assert not anchor or anchor in heading_anchors(found), f"{path.name}: {target}"
-
-
-def named_files(text: str) -> Iterator[str]:
-    """What is named as a file of the repository: `a/b.py`, `docs/X.md`, `tests/faults/`; not what stands for any (NAME, FOLDER)."""
-    for token in re.findall(r"`([\w./*-]+)`", text):
-        of_ours = token.split("/")[0] in FOLDERS and "/" in token
-        if (of_ours or re.search(r"\.(py|md|cff|ipynb|toml)$", token)) and not re.search(
-            r"\b[A-Z]{3,}\b(?!\.(md|cff))|NAME", token
-        ):
-            yield token
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

@@ -1,0 +1,75 @@
+"""What a Markdown page holds that can be checked: commands, Python blocks, anchors, names of files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: What a line of an indented block begins with, if it is a command.
+PROGRAMS = ("python", ".venv/bin/python", "make", "papermill", "optuna-dashboard", "cp", "pip")
+
+#: The folders of the repository that pages name files of.
+FOLDERS = ("analysis", "benchmarks", "conf", "docs", "joyful", "sweeps", "tests")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a page; words: as the shell splits them, $JOYFUL_DATA not yet replaced."""
+
+    where: str
+    words: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+@dataclass
+class Page:
+    commands: list[Command] = field(default_factory=list)
+    pythons: list[str] = field(default_factory=list)
+
+
+def read(path: Path) -> Page:
+    """The commands and Python blocks of a page."""
+    page, fence = Page(), None
+    block: list[str] = []
+    lines = iter(enumerate(path.read_text().splitlines(), start=1))
+    for number, line in lines:
+        if match := re.match(r"\s*```(\w*)", line):
+            if fence == "python":
+                page.pythons.append("\n".join(block))
+            fence, block = (match[1] or "text", []) if fence is None else (None, [])
+            continue
+        block.append(line)
+        shell = fence in ("bash", "sh", "shell")
+        if fence == "console":
+            shell, line = line.startswith("$ "), line.removeprefix("$ ")
+        begins = line.strip().split(" ")[0] in PROGRAMS
+        if not (shell or (fence is None and line.startswith("    ") and begins)) or not line.strip():
+            continue
+        while line.endswith("\\"):
+            line = line[:-1] + next(lines)[1]
+        if words := shlex.split(line, comments=True):
+            words[0] = words[0].removeprefix(".venv/bin/")
+            page.commands.append(Command(f"{path.name}:{number}", tuple(words)))
+    assert fence is None, f"{path.name}: a fence is not closed"
+    return page
+
+
+def heading_anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def named_files(text: str) -> Iterator[str]:
+    """What is named as a file of the repository: `a/b.py`, `docs/X.md`, `tests/faults/`; not what stands for any (NAME, FOLDER)."""
+    for token in re.findall(r"`([\w./*-]+)`", text):
+        of_ours = token.split("/")[0] in FOLDERS and "/" in token
+        if (of_ours or re.search(r"\.(py|md|cff|ipynb|toml)$", token)) and not re.search(
+            r"\b[A-Z]{3,}\b(?!\.(md|cff))|NAME", token
+        ):
+            yield token
