@@ -323,7 +323,8 @@ def prepare_torch(device: torch.device, threads: int) -> None:
         os.environ.setdefault(
             "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
         )  # cuBLAS repeats its bits only with a fixed workspace
-    torch.use_deterministic_algorithms(True)
+    # use_deterministic_algorithms(True) is the same, and loads the compiler, whose own setting it is too: 1.5 s in every process
+    torch.set_deterministic_debug_mode("error")
     # only a debugging aid, and it costs time
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

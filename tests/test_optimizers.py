@@ -134,7 +134,8 @@ def test_the_plateau_is_torchs_own(minimum):
 def test_training_does_not_load_the_compiler(tmp_path):
     """torch._dynamo takes seconds to import, in every process that trains."""
     code = (
-        "import sys; from joyful.testing.runs import tiny_coach, tiny_settings; coach = tiny_coach(tiny_settings());"
-        "coach.train_epoch(1); sys.exit('torch._dynamo' in sys.modules)"
+        "import sys, torch; from pathlib import Path; from joyful.experiment import train_run\n"
+        "from joyful.testing.runs import tiny_request; train_run(tiny_request(Path('run'), 'training.epochs=1'))\n"
+        "assert torch.are_deterministic_algorithms_enabled(); sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
