@@ -6,15 +6,16 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from joyful.run_guard import targets
+from joyful.run_guard import refusing, targets
 
 
+@refusing
 @hydra.main(str(Path(__file__).resolve().parent / "conf"), "config", execution_whitelist=targets())
 def main(config: DictConfig) -> float:
     """Train what the composed configuration says; returns the best dev weighted F1, to be maximised."""
     from joyful import experiment, hydra_request  # torch is imported here, so that --help and --cfg answer at once
 
-    return experiment.door(hydra_request.from_hydra(config))
+    return experiment.door(lambda: hydra_request.from_hydra(config))
 
 
 if __name__ == "__main__":

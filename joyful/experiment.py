@@ -12,7 +12,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -347,10 +347,14 @@ def _signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def door(request: Request) -> float:
-    """train_run for a person at the shell: bad input ends with one line and code 2, a failed run with 1, a signal with 130
-    or 143. In a multirun a failed run is one line and NaN, and the next one is trained: joyful.run_guard sums up."""
+def door(ask: Callable[[], Request]) -> float:
+    """train_run of what `ask` returns, for a person at the shell.
+
+    Bad input ends with one line and code 2, a failed run with 1, a signal with 130 or 143. In a multirun a failed run is one
+    line and NaN, and the next one is trained: joyful.run_guard sums up.
+    """
     try:
+        request = ask()
         return train_run(request)
     except InputError as error:
         _leave(str(error), 2)

@@ -1,6 +1,7 @@
-"""What Hydra calls before it writes anything, and after a multirun: bad settings are refused, and failed runs are named.
+"""What stands around Hydra: bad settings are refused before it writes anything, what it refuses itself is one line, and the
+failed runs of a multirun are named.
 
-conf/config.yaml has it as hydra.callbacks.guard. Light: torch is not imported here.
+conf/config.yaml has RunGuard as hydra.callbacks.guard, run.py has `refusing`. Light: torch is not imported here.
 """
 
 from __future__ import annotations
@@ -8,14 +9,20 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.plugin import Plugin
+from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from joyful.hydra_request import plain
+from joyful.hydra_request import plain, refusal
 from joyful.records import InputError, tell
 
 #: Our own sweeper checks every trial, and ends with a summary of its own.
@@ -40,15 +47,57 @@ def targets() -> list[str]:
     return [*_TARGETS, *filter(None, os.environ.get("JOYFUL_TARGETS", "").split(","))]
 
 
+#: Hydra raises what went wrong where this is 1; elsewhere it prints a report and ends with code 1.
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def refusing(program: Callable[[], Any]) -> Callable[[], Any]:
+    """A program of hydra.main that ends with one line and code 2 where Hydra cannot compose what is asked for: no such file or
+    group, YAML or overrides that cannot be read, a `_target_` that may not be called. With HYDRA_FULL_ERROR=1, a traceback."""
+
+    def run() -> Any:
+        if os.environ.get(_FULL_ERROR) == "1":
+            return program()
+        RunGuard.composed = False
+        os.environ[_FULL_ERROR] = "1"
+        try:
+            return program()
+        except Exception as error:
+            # after that only errors that Hydra itself makes are about the configuration: a trial of a sweep is composed late
+            if RunGuard.composed and not isinstance(error, (HydraException, OmegaConfBaseException)):
+                os.environ.pop(_FULL_ERROR)
+                return _reported_by_hydra(error)
+            tell(f"{refusal(error)} (HYDRA_FULL_ERROR=1 shows where)")
+            sys.exit(2)
+        finally:
+            os.environ.pop(_FULL_ERROR, None)
+
+    return run
+
+
+def _reported_by_hydra(error: Exception) -> Any:
+    from hydra._internal.utils import run_and_report
+
+    def again() -> None:
+        raise error
+
+    return run_and_report(again)
+
+
 class RunGuard(Callback):
     """Ends the program with one line and code 2 for settings that are wrong, 1 where every run of a multirun failed."""
 
+    #: Whether Hydra has composed what the command asks for, in this process.
+    composed = False
+
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse bad settings, and a run to go on with that is none, before Hydra makes a folder."""
+        RunGuard.composed = True
         _refuse_bad(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """As on_run_start, for the settings that all runs share."""
+        RunGuard.composed = True
         _refuse_bad(config, "hydra.sweep.dir")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
@@ -72,7 +121,14 @@ def _refuse_bad(config: DictConfig, place: str) -> None:
     """place: the setting that says where it is written to."""
     from joyful.config import check
 
+    folder = None
     try:
+        folder = OmegaConf.select(config, place)
+        if folder is None:
+            raise InputError(f"{place}: expected a folder, got none")
+        if place == "hydra.sweep.dir":
+            _refuse_unknown(config.hydra.sweeper, Sweeper)
+            _refuse_unknown(config.hydra.launcher, Launcher)
         forbidden = [str(name) for name in config.hydra.job.env_set if _CODE.fullmatch(str(name))]
         if forbidden:
             raise InputError(
@@ -80,22 +136,34 @@ def _refuse_bad(config: DictConfig, place: str) -> None:
             )
         settings = check(plain(config))
         for name in ("resume", "fork"):
-            folder = getattr(settings, name)
-            if folder and not (Path(folder) / "run.json").exists():
-                raise InputError(f"{name}={folder}: expected the folder of a run (with run.json), found none")
+            other = getattr(settings, name)
+            if other and not (Path(other) / "run.json").exists():
+                raise InputError(f"{name}={other}: expected the folder of a run (with run.json), found none")
         unwritable = settings.resume and _unwritable(Path(settings.resume))
         if unwritable:
             raise InputError(
                 f"resume: {unwritable}; check its permissions, or begin a new run from it by fork={settings.resume}"
             )
-        unwritable = _unwritable(Path(str(OmegaConf.select(config, place))))
+        unwritable = _unwritable(Path(str(folder)))
         if unwritable:
             raise InputError(f"{unwritable}; choose a folder that you may write by {place}=FOLDER")
-    except OmegaConfBaseException:
-        return  # a value that only a trial of a sweep sets: whoever resolves it says so
+    except OmegaConfBaseException as error:
+        if folder is not None and place == "hydra.sweep.dir":
+            return  # a value that only a trial of a sweep sets, perhaps: whoever resolves it says so
+        tell(refusal(error))
+        sys.exit(2)
     except InputError as error:
         tell(str(error))
         sys.exit(2)
+
+
+def _refuse_unknown(settings: DictConfig, kind: type[Plugin]) -> None:
+    """Raises InputError for a sweeper or a launcher that Hydra has not found among its plugins."""
+    known = sorted(f"{plugin.__module__}.{plugin.__qualname__}" for plugin in Plugins.instance().discover(kind))
+    if settings.get("_target_") not in known:
+        raise InputError(
+            f"hydra.{kind.__name__.lower()}._target_: expected one of {', '.join(known)}, got {settings.get('_target_')!r}"
+        )
 
 
 def _unwritable(folder: Path) -> str:

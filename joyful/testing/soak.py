@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Where faults are injected.
 PLACES = (
     "tests/faults",
+    "tests/test_experiment.py",
     "tests/test_results_lock.py",
     "tests/sweeper/test_frozen.py",
     "tests/sweeper/test_kills.py",

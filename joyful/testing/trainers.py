@@ -140,7 +140,7 @@ def _train(folder: str, overrides: Sequence[str], door: bool, descriptor: int) -
     request, train_run = tiny_request(Path(folder), *overrides), experiment.train_run
     if door:
         experiment.train_run = lambda request: train_run(request, Teller())  # type: ignore[misc, assignment]
-        experiment.door(request)
+        experiment.door(lambda: request)
     else:
         train_run(request, Teller())
 

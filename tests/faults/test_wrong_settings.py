@@ -53,12 +53,15 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[Field]:
 
 
 def kinds_of(annotation: Any) -> set[Any]:
-    """The plain types that a setting may be: int, float, bool, str, dict, list, NoneType, and Literal for one of a list."""
+    """The plain types that a setting may be: int, float, bool, str, dict, list and (list, type of its values), NoneType, and
+    Literal for one of a list."""
     origin = get_origin(annotation)
     if origin is Literal:
         return {Literal}
-    if origin in (dict, list):
-        return {origin}
+    if origin is dict:
+        return {dict}
+    if origin is list:
+        return {list, *((list, kind) for kind in kinds_of(get_args(annotation)[0]))}
     if isinstance(annotation, type):
         return {annotation}
     parts = get_args(annotation)
@@ -70,8 +73,8 @@ def kinds_of(annotation: Any) -> set[Any]:
 #: An override's text -> the types for which it is right, if it is in range.
 VALUES: dict[str, set[Any]] = {
     "text": {str}, "''": {str}, "'1'": {str}, "'true'": {str}, "true": {bool}, "1": {int, float}, "0.5": {float}, "1.5": {float},
-    "nan": set(), "inf": set(), "-inf": set(), "1e400": set(), "null": {NoneType}, "[]": {list}, "[1,2]": set(), "{}": {dict},
-    "{smell: 1}": {dict},
+    "nan": set(), "inf": set(), "-inf": set(), "1e400": set(), "null": {NoneType}, "[]": {list}, "[1,2]": {(list, int)},
+    "{}": {dict}, "{smell: 1}": {dict},
 }  # fmt: skip
 
 

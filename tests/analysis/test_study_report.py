@@ -1,0 +1,97 @@
+"""The study's tables from archives: they say what the reports say, and the document in the repository is what is made."""
+
+import re
+
+import pytest
+
+from analysis import study_report
+from analysis.archive import pack
+from analysis.report import build
+from analysis.testing import NOTE_ARMS, Truth, simulate_sweep
+from joyful.results import InputError
+
+NONE = Truth({"loss": "mse", "weights.encoder_loss_weight": 0.0}, tau=4.4, ratio=0.0)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """Two archives, as the study's sweeps would leave them, and a document with places."""
+    root = tmp_path_factory.mktemp("study")
+    (root / "archives").mkdir()
+    for name, arms in (("meld", (*NOTE_ARMS, NONE)), ("mosi", NOTE_ARMS)):
+        folds = (0, 1) if name == "mosi" else ()
+        simulate_sweep(root / name, arms, range(1, 9), epochs=12, folds=folds)
+        pack(root / name, root / "archives" / f"{name}.parquet")
+    places = ("verdicts", "scores", "felt", "sizes", "meld", "mosi")
+    (root / "A.md").write_text("\n".join(f"<!-- study: {n} -->old<!-- end of study: {n} -->\nkept {n}" for n in places))
+    return root
+
+
+@pytest.fixture
+def study(simulated, tmp_path, monkeypatch):
+    (tmp_path / "A.md").write_text((simulated / "A.md").read_text())
+    monkeypatch.setattr(study_report, "ARCHIVES", simulated / "archives")
+    monkeypatch.setattr(study_report, "DOCUMENT", tmp_path / "A.md")
+    monkeypatch.setattr(study_report, "IMAGES", tmp_path / "images")
+    return simulated, tmp_path
+
+
+def rows(document, name):
+    block = re.search(rf"<!-- study: {name} -->(.*?)<!-- end of study: {name} -->", document, re.DOTALL)[1]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines() if line.startswith("|")
+    ]
+
+
+def test_the_tables_say_what_the_reports_say(study):
+    simulated, place = study
+    assert study_report.main(["--check"]) == 1
+    assert study_report.main(["--out", str(place / "pages")]) == 0
+    document = (place / "A.md").read_text()
+    assert "old" not in document
+    assert "kept mosi" in document
+    head, _, *lines = rows(document, "verdicts")
+    assert head == ["claim: measure", "claimed", "MELD", "MOSI"]
+    cells = {line[0]: line[1:] for line in lines}
+    for column, name in enumerate(("meld", "mosi"), start=1):
+        for verdict in build(simulated / name, study_report.CLAIMS)[0].verdicts:
+            if verdict.arm == "smoothl1 0.03" and verdict.claim.name in ("convergence_speed", "f1"):
+                shown = next(v for k, v in cells.items() if k.startswith(verdict.claim.name.replace("_", " ")))
+                assert f"**{verdict.verdict}**" in shown[column]
+                assert (
+                    f"{verdict.estimate:+.{2 if verdict.claim.unit == 'points' else 1}f}".replace("-", "−")
+                    in shown[column]
+                )
+    assert cells["convergence speed: epochs to the target"][0] == "+15 to 25 %"
+    assert cells["training loss: final train NLL"][0] == "−10 to 20 %"
+    assert cells["training loss: final train total loss"][1:] == ["**not testable**"] * 2
+    arms = rows(document, "meld")
+    assert [line[0] for line in arms[2:]] == ["mse 0.05", "smoothl1 0.03", "mse 0"]
+    assert {line[0] for line in rows(document, "felt")[2:]} == {"MELD", "MOSI"}
+    assert all("pairs" in cell for line in rows(document, "sizes")[2:4] for cell in line[1:])
+    for image in re.findall(r"\(images/(.*?)\)", document):
+        assert (place / "images" / image).read_bytes().startswith(b"\x89PNG")
+    assert (place / "pages/meld/index.html").is_file()
+    assert study_report.main(["--check"]) == 0
+    assert study_report.main([]) == 0  # a second time changes nothing
+    assert (place / "A.md").read_text() == document
+
+
+def test_a_document_without_a_place_is_named_and_stays_as_it_is(study, capsys):
+    text = study_report.DOCUMENT.read_text().replace("<!-- study: felt -->", "")
+    study_report.DOCUMENT.write_text(text)
+    assert study_report.main([]) == 2
+    assert "expected one pair of <!-- study: felt -->" in capsys.readouterr().err
+    assert study_report.DOCUMENT.read_text() == text
+
+
+def test_without_archives_it_says_how_they_are_made(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_report, "ARCHIVES", tmp_path)
+    with pytest.raises(InputError, match=r"analysis\.archive pack"):
+        study_report.read(tmp_path)
+
+
+@pytest.mark.skipif(not list(study_report.ARCHIVES.glob("*.parquet")), reason="the study has no archive yet")
+def test_the_document_in_the_repository_is_what_its_archives_give():
+    assert study_report.main(["--check"]) == 0
+    assert sum(path.stat().st_size for path in study_report.ARCHIVES.iterdir()) < 5_000_000

@@ -1,0 +1,119 @@
+"""Commands that Hydra cannot compose: one line and code 2 before anything is written, in single runs and in multiruns."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from joyful import run_guard
+from joyful.hydra_request import refusal
+from joyful.testing.faults import Tally
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Files of an overlay, by their names in experiment/.
+OVERLAY = {
+    "tag": b'weights: !!python/object/apply:os.system ["id"]\n',
+    "target": b"# @package _global_\nhydra: {callbacks: {x: {_target_: os.system}}}\n",
+    "nowhere": b"# @package _global_\nhydra: {sweeper: {_target_: nowhere.Nothing}}\n",
+    "broken": b"weights: [\n",
+    "bytes": b"weights: \x80\n",
+    "defaults": b"defaults: 3\n",
+    "list": b"- 1\n",
+}
+
+MISTAKES = [
+    (("loss=nothing",), "Could not find 'loss/nothing' Available options in 'loss': mse, smoothl1, weighted_mse"),
+    (("hydra/launcher=nothing",), "Could not find 'hydra/launcher/nothing'"),
+    (("los=mse",), "Could not override 'los'"),
+    (("~los",), "'los' does not exist"),
+    (("weights.cl_loss_weight=[",), "weights.cl_loss_weight=["),
+    (("seed",), "missing EQUAL"),
+    (("seed=???",), "Missing mandatory value: seed"),
+    (("seed=${nowhere.x}",), "Interpolation key 'nowhere.x' not found (seed)"),
+    (("hydra.run.dir=${nowhere}", "hydra.sweep.dir=${nowhere}"), "Interpolation key 'nowhere' not found (hydra."),
+    (("hydra.run.dir=???", "hydra.sweep.dir=???"), ".dir: expected a folder, got none"),
+    (("--config-name=nothing",), "Cannot find primary config 'nothing'"),
+    (("--config-dir=nothing",), "nothing' not found"),
+    (("experiment=tag",), "could not determine a constructor for the tag"),
+    (("experiment=target",), "'os.system'"),
+    (("experiment=broken",), "broken.yaml"),
+    (("experiment=bytes",), "'utf-8' codec can't decode byte 0x80"),
+    (("experiment=defaults",), "'experiment/defaults'"),
+    (("experiment=list",), "experiment"),
+]
+
+#: In a multirun a trial may set what is missing: these are refused with the first trial.
+LATE = ("seed=???", "seed=${nowhere.x}")
+
+
+def call(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "run.py"), *arguments]
+    surroundings = {**os.environ, **environment}
+    return subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> str:
+    (tmp_path / "overlay/experiment").mkdir(parents=True)
+    for name, data in OVERLAY.items():
+        (tmp_path / "overlay/experiment" / f"{name}.yaml").write_bytes(data)
+    return f"--config-dir={tmp_path / 'overlay'}"
+
+
+@pytest.mark.parametrize("mode", [(), ("-m",)], ids=["run", "multirun"])
+def test_what_hydra_refuses_is_one_line(mode: tuple[str, ...], overlay: str, tmp_path: Path, tally: Tally) -> None:
+    wrong, mistakes = [], [*MISTAKES, (("experiment=nowhere",), "got 'nowhere.Nothing'")] if mode else MISTAKES
+    for number, (arguments, words) in enumerate(mistakes):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        done = call(folder, *mode, *(() if "--config-dir" in arguments[0] else (overlay,)), *arguments)
+        written = [path.name for path in folder.iterdir() if not (mode and arguments[0] in LATE)]
+        line = done.stderr.startswith("joyful: ") and done.stderr.count("\n") == 1
+        if done.returncode != 2 or not line or words not in done.stderr or written:
+            wrong.append(f"{arguments}: code {done.returncode}, written {written}: {done.stderr[-2000:]}")
+    tally("a command that cannot be composed", len(mistakes), 0, len(wrong))
+    assert wrong == []
+
+
+def test_hydra_shows_its_traceback_where_it_is_asked_to(tmp_path: Path) -> None:
+    done = call(tmp_path, "loss=nothing", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "MissingConfigException" in done.stderr
+
+
+def test_what_is_no_mistake_of_the_command_is_reported_as_ever(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def fails() -> None:
+        run_guard.RunGuard.composed = True
+        raise ZeroDivisionError("in the training")
+
+    with pytest.raises(SystemExit) as caught:
+        run_guard.refusing(fails)()
+    assert caught.value.code == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "ZeroDivisionError: in the training" in said
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ZeroDivisionError):
+        run_guard.refusing(fails)()
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+def test_a_refusal_is_said_without_what_belongs_to_the_program() -> None:
+    text = "Could not find 'a/b'\n\nAvailable options in 'a':\n\t_own\n\tc\n\td\nConfig search path:\n\tprovider=x, path=y\n"
+    assert refusal(HydraException(text)) == "configuration: Could not find 'a/b' Available options in 'a': c, d"
+    with pytest.raises(Exception, match="nowhere") as caught:
+        _ = OmegaConf.create({"a": {"b": "${nowhere}"}}).a.b
+    assert refusal(caught.value) == "configuration: Interpolation key 'nowhere' not found (a.b)"
+    assert refusal(ValueError("\x1b[2Jx\ny")) == "configuration: ValueError: \\x1b[2Jx y"
