@@ -35,7 +35,7 @@ PAGES = [ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").glob
 # --- what the pages hold
 
 CONTENTS = {path.name: read(path) for path in PAGES}
-COMMANDS = list({c.words: c for page in CONTENTS.values() for c in page.commands}.values())
+COMMANDS = list({(c.settings, c.words): c for page in CONTENTS.values() for c in page.commands}.values())
 
 # --- how they are run
 
@@ -132,6 +132,7 @@ HOW: list[tuple[str, Callable[[tuple[str, ...]], How]]] = [
     (r"python -m benchmarks\.\w+", helped("it measures for minutes; tests/benchmarks/ runs each, small")),
     (r"python -m analysis\.simulation", helped("minutes; tests/analysis/test_simulation.py runs it")),
     (r"python -m analysis\.(archive|study_report)", helped("it needs the study's runs; tests/analysis/ runs it")),
+    (r"python -m pytest ", lambda words: How((*words, "--collect-only", "-q"), "the suite runs itself")),
     (r"make ", dry),
     (r"papermill ", as_it_stands),
     (r"optuna-dashboard ", looked_at("tests/sweeper/test_dashboard.py", ("--help",))),
@@ -162,13 +163,15 @@ def test_an_unknown_command_fails(text):
 
 def test_commands_are_found_in_every_kind_of_block(tmp_path):
     (tmp_path / "page.md").write_text(
-        "    make run  # why\n\n```bash\nfirst 'a b' \\\n    c  # d\n\n# only words\n```\n```console\n$ second\nits output\n```\n"
+        "    make run  # why\n    A=1 make\n\n"
+        "```bash\nfirst 'a b' \\\n    c  # d\n\n# only words\n```\n```console\n$ second\nits output\n```\n"
         "    x = y\n```python\nthird = 1\n```\n```\n$ fourth\n```\n"
     )
     page = read(tmp_path / "page.md")
-    assert [c.words for c in page.commands] == [("make", "run"), ("first", "a b", "c"), ("second",)]
+    assert [c.words for c in page.commands] == [("make", "run"), ("make",), ("first", "a b", "c"), ("second",)]
     assert page.pythons == ["third = 1"]
-    assert page.commands[1].where == "page.md:4"
+    assert page.commands[1].settings == ("A=1",)
+    assert page.commands[2].where == "page.md:5"
 
 
 # --- a place to run them in
@@ -178,7 +181,7 @@ class Place:
     """A folder that looks like a checkout to a reader of the documents, with small data; each command is run in it once."""
 
     def __init__(self, folder: Path, nursery: Nursery) -> None:
-        self.folder, self.nursery, self.done = folder, nursery, set[tuple[str, ...]]()
+        self.folder, self.nursery, self.done = folder, nursery, set[tuple[tuple[str, ...], ...]]()
         for name in ("run.py", "train.py", "Makefile", "pyproject.toml", "constraints.txt", *FOLDERS):
             if name != "docs":  # (commands write there)
                 (folder / name).symlink_to(ROOT / name)
@@ -223,18 +226,19 @@ class Place:
 
     def run(self, command: Command) -> Iterator[str]:
         """Run a command, if it is not done yet; yields what went wrong."""
-        if command.words in self.done:
+        if (command.settings, command.words) in self.done:
             return
-        self.done.add(command.words)
+        self.done.add((command.settings, command.words))
+        environment = {**self.environment, **dict(setting.split("=", 1) for setting in command.settings)}
         chosen = how(command)
         words = [word.replace("$JOYFUL_DATA", self.environment["JOYFUL_DATA"]) for word in chosen.words]
         if words[0] == "python":
-            done = self.nursery.run(words[1:], self.folder, self.environment)
+            done = self.nursery.run(words[1:], self.folder, environment)
         else:
             beside = Path(sys.executable).with_name(words[0])
             words[0] = str(beside) if beside.exists() else words[0]
             done = subprocess.run(
-                words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120, check=False
+                words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120, check=False
             )
         if done.returncode != 0:
             ran = f"  run as {shlex.join(words)}\n  exit code {done.returncode}\n{done.stderr[-2000:]}"
@@ -310,7 +314,9 @@ def test_every_link_leads_somewhere(path):
 def test_every_file_that_is_named_exists(path):
     made_by_commands = {"report.md", "out.ipynb", "mine.yaml"}
     for token in named_files(path.read_text()):
-        pattern = re.compile(r"(.*/)?" + re.escape(token.rstrip("/")).replace(r"\*", r"[^/]*") + r"(\.yaml)?")
+        pattern = re.compile(
+            r"(.*/)?" + re.escape(token.removeprefix("../").rstrip("/")).replace(r"\*", r"[^/]*") + r"(\.yaml)?"
+        )
         assert token in made_by_commands or any(map(pattern.fullmatch, FILES)), f"{path.name}: {token}"
 
 
@@ -332,7 +338,8 @@ def test_inline_commands_name_programs_that_exist(path):
     text = path.read_text()
     for module in re.findall(r"python -m ([a-z_.]+)", text):
         file = module.rstrip(".").replace(".", "/")
-        assert f"{file}.py" in FILES or f"{file}/__main__.py" in FILES, f"{path.name}: python -m {module}"
+        found = {f"{file}.py", f"{file}/__main__.py"} & FILES
+        assert found or module == "pytest", f"{path.name}: python -m {module}"
     for target in re.findall(r"`make ([a-z-]+)", text):
         assert target in targets, f"{path.name}: make {target}"
 

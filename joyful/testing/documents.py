@@ -17,10 +17,11 @@ FOLDERS = ("analysis", "benchmarks", "conf", "docs", "joyful", "sweeps", "tests"
 
 @dataclass(frozen=True)
 class Command:
-    """A command of a page; words: as the shell splits them, $JOYFUL_DATA not yet replaced."""
+    """A command of a page; words: as the shell splits them, $JOYFUL_DATA not yet replaced. settings: NAME=VALUE before it."""
 
     where: str
     words: tuple[str, ...]
+    settings: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -48,14 +49,18 @@ def read(path: Path) -> Page:
         shell = fence in ("bash", "sh", "shell")
         if fence == "console":
             shell, line = line.startswith("$ "), line.removeprefix("$ ")
-        begins = line.strip().split(" ")[0] in PROGRAMS
+        begins = re.sub(r"^([A-Z_]+=\S* )*", "", line.strip()).split(" ")[0] in PROGRAMS
         if not (shell or (fence is None and line.startswith("    ") and begins)) or not line.strip():
             continue
         while line.endswith("\\"):
             line = line[:-1] + next(lines)[1]
-        if words := shlex.split(line, comments=True):
+        words = shlex.split(line, comments=True)
+        settings = []
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            settings.append(words.pop(0))
+        if words:
             words[0] = words[0].removeprefix(".venv/bin/")
-            page.commands.append(Command(f"{path.name}:{number}", tuple(words)))
+            page.commands.append(Command(f"{path.name}:{number}", tuple(words), tuple(settings)))
     assert fence is None, f"{path.name}: a fence is not closed"
     return page
 
