@@ -137,6 +137,7 @@ HOW: list[tuple[str, Callable[[tuple[str, ...]], How]]] = [
     (r"papermill ", as_it_stands),
     (r"optuna-dashboard ", looked_at("tests/sweeper/test_dashboard.py", ("--help",))),
     (r"cp ", as_it_stands),
+    (r"export JOYFUL_(DATA|CACHE)=", lambda words: How(("true",), "a folder of the test stands for the reader's")),
 ]
 
 
