@@ -395,6 +395,7 @@ def test_histories_of_other_writers(tmp_path: Path) -> None:
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False)
     | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])).filter(lambda text: "${" not in text)
+    | st.text("0123456789_.:+-eExXbnNoOyYuUlLfFaA\u0663", max_size=6)
     | st.sampled_from(["1e-4", "yes", "null", "0x1f", "2020-01-01", "~", "*a", "!!python/name:os.system", "{a: 1}"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abcd"), inner, max_size=3),
     max_leaves=8,
@@ -417,6 +418,13 @@ def test_yaml_is_read_as_omegaconf_reads_it(config: dict) -> None:
         ("a: !!python/object/apply:os.system ['exit 1']", {"a": ["exit 1"]}),
         ("a: .inf\nb: 0.5\nc: -3\nd: on", {"a": math.inf, "b": 0.5, "c": -3, "d": True}),
         ("1: a\nnull: b", {"1": "a", "null": "b"}),
+        (
+            "[nO, oN, nULL, No, ON, NULL, ~, '']",
+            ["nO", "oN", "nULL", False, True, None, None, ""],
+        ),  # not every spelling
+        ("[1\u0663, \u0663.5, 1\u0663e2]", ["1\u0663", "\u0663.5", "1\u0663e2"]),  # digits of other scripts are none
+        ("[0x1f, 010, 0b11, 1_000, 1:30, 1_0e2, 1__0e2, .5e3]", [31, 8, 3, 1000, 90, 1000.0, "1__0e2", ".5e3"]),
+        ("[2020-01-01, 1.5e3, -.inf, .iNf]", ["2020-01-01", 1500.0, -math.inf, ".iNf"]),
     ],
 )
 def test_yaml_values(text: str, expected: object) -> None:

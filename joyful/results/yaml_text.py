@@ -16,21 +16,8 @@ if TYPE_CHECKING:
 
 MAXIMUM_DEPTH = 100
 
-# YAML 1.1 as PyYAML reads it takes 1e-4 for text; Hydra and OmegaConf take it for a number, by this pattern
-_FLOAT = re.compile(r"[-+]?(\d[\d_]*\.[\d_]*|\.[\d_]+|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?\Z")
-_INTEGER = re.compile(r"[-+]?(0|[1-9][\d_]*)\Z")
-_WORDS = {
-    "": None,
-    "~": None,
-    "null": None,
-    "true": True,
-    "yes": True,
-    "on": True,
-    "false": False,
-    "no": False,
-    "off": False,
-}
-_NOT_FINITE = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
+# YAML 1.1 as PyYAML reads it takes 1e-4 for text, and a number needs a dot and a signed exponent; OmegaConf takes these for numbers
+_FLOAT = re.compile(r"[-+]?[0-9]+(_[0-9]+)*(\.[0-9_]*)?[eE][-+]?[0-9]+\Z")
 
 
 def parse_yaml(data: bytes) -> Any:
@@ -88,13 +75,17 @@ def _key(value: Any) -> str:
 
 
 def _scalar(event: yaml.ScalarEvent) -> Any:
+    import yaml
+
     text = event.value
     if event.style or event.tag:  # quoted text; and what a tag means is not looked at
         return text
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    if _INTEGER.match(text):
-        return int(text.replace("_", ""))
-    if _FLOAT.match(text):
-        return float(text.replace("_", ""))
-    return _NOT_FINITE.get(text.lower(), text)
+    patterns = yaml.resolver.Resolver.yaml_implicit_resolvers.get(text[:1], ())
+    tag = next((tag for tag, pattern in patterns if pattern.match(text)), "float" if _FLOAT.match(text) else "text")
+    kind = tag.rpartition(":")[2]
+    if kind == "null":
+        return None
+    if kind in ("bool", "int", "float"):
+        build = getattr(yaml.constructor.SafeConstructor(), f"construct_yaml_{kind}")
+        return build(yaml.ScalarNode(tag, text))
+    return text  # (times too, as for OmegaConf)

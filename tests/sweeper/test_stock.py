@@ -1,6 +1,5 @@
 """Hydra's own sweepers go on working with the program as it is, and every file in sweeps/ runs by its first line's command."""
 
-import re
 import shlex
 import subprocess
 import sys
@@ -96,7 +95,6 @@ def test_a_ready_made_sweep_runs_by_its_first_line_from_anywhere(path, tmp_path,
 def test_a_misspelt_sweep_lists_what_there_is(tmp_path):
     command = [sys.executable, str(sweeps.RUN), "-m", "+sweeps=wieghts"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1  # Hydra's own text and code
-    for path in FILES:
-        assert re.search(rf"^\s*{path.stem}$", done.stderr, re.M), done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"'sweeps': {', '.join(sorted(path.stem for path in FILES))} (" in done.stderr
     assert not (tmp_path / "multirun").exists()
