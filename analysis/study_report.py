@@ -24,6 +24,7 @@ from analysis.claims import Verdict
 from analysis.findings import Findings
 from analysis.page.markdown import escape
 from analysis.plots import Plot, forest, learning_curves
+from analysis.sweep import Arm
 from analysis.words import NONE, interval, metric, number, percent, quantity, small
 from joyful.results import InputError, ResultsError, write_bytes
 
@@ -135,7 +136,7 @@ def arms_table(findings: Findings) -> str:
     chosen = [MEASURES[index] for index in (0, 1, 2, 3, -1)]
     rows = []
     for arm in findings.sweep.arms:
-        ratio = small(felt["ratio"].get(arm.name)) if arm.name in felt.index else NONE
+        ratio = small(felt["ratio"].get(arm.name)) if arm.name in felt.index else _unfelt(arm)
         if arm.is_baseline:
             rows.append([escape(arm.name), ratio, *["baseline"] * 6])
             continue
@@ -202,7 +203,7 @@ def felt_table(studies: Studies) -> str:
             share = curves[(curves["metric"] == "share_encoder") & (curves["arm"] == arm.name)]
             last = share.sort_values("epoch")["mean"].iloc[-1] if len(share) else float("nan")
             ratio = (
-                NONE
+                _unfelt(arm)
                 if place is None
                 else f"{small(place['ratio'])} ({small(place['ratio_low'])} to {small(place['ratio_high'])})"
             )
@@ -268,7 +269,8 @@ def _cell(verdict: Verdict | None) -> str:
         return NONE
     if pd.isna(verdict.estimate):
         return f"**{verdict.verdict}**"
-    return f"**{verdict.verdict}**<br>{_effect(verdict)}"
+    detail = f", {verdict.detail}" if verdict.detail in ("real but smaller", "reversed", "more than claimed") else ""
+    return f"**{verdict.verdict}**{detail}<br>{_effect(verdict)}"
 
 
 def _effect(verdict: Verdict | None) -> str:
@@ -286,6 +288,11 @@ def _test(verdict: Verdict | None) -> str:
         if "test" in beside.name and not pd.isna(beside.estimate):
             return f"{number(beside.estimate, 2, signed=True)} ({interval(beside.low, beside.high, 'points', 2)})"
     return NONE
+
+
+def _unfelt(arm: Arm) -> str:
+    """The gradient ratio of an arm without one: exactly 0 where the reconstruction has no weight."""
+    return "0" if arm.config.get("weights.encoder_loss_weight") == 0 else NONE
 
 
 def _claimed(verdict: Verdict) -> str:
