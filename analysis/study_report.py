@@ -3,7 +3,8 @@
     python -m analysis.study_report [--out FOLDER] [--check]
 
 Each archive is unpacked and reported as any sweep is (`analysis.report`); what stands between a pair of comments
-`<!-- study: NAME -->` and `<!-- end of study: NAME -->` in the document is written anew, the figures beside it in docs/images/.
+`<!-- study: NAME -->` and `<!-- end of study: NAME -->` in the document is written anew, the figures beside it in docs/images/,
+and the verdicts in README.md and README.zh.md.
 --check writes nothing and says what would change.
 """
 
@@ -14,7 +15,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -33,6 +34,9 @@ ARCHIVES = ROOT / "analysis/study"
 CLAIMS = ARCHIVES / "claims.yaml"
 DOCUMENT = ROOT / "docs/CONVERGENCE_ANALYSIS.md"
 IMAGES = ROOT / "docs/images"
+
+#: Documents that show the verdicts alone.
+FRONT = (ROOT / "README.md", ROOT / "README.zh.md")
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,39 @@ def read(folder: Path) -> Studies:
         file = ARCHIVES / f"{part.name}.parquet"
         if file.is_file():
             archive.unpack(file, folder / part.name)
-            found[part] = report.build(folder / part.name, CLAIMS)[0]
+            found[part] = named(report.build(folder / part.name, CLAIMS)[0])
     if not found:
         raise InputError(
             f"{ARCHIVES}: expected archives of the study's sweeps, found none; python -m analysis.archive pack writes them"
         )
     return found
+
+
+def named(findings: Findings) -> Findings:
+    """The same findings, with the names that the plan gives its arms: a report names every setting that differs, which is long."""
+    names = {arm.name: plan_name(arm) for arm in findings.sweep.arms}
+
+    def of_plan(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(arm=table["arm"].map(lambda name: names.get(name, name))) if "arm" in table else table
+
+    arms = tuple(replace(arm, name=names[arm.name]) for arm in findings.sweep.arms)
+    sweep = replace(findings.sweep, arms=arms, frame=of_plan(findings.sweep.frame), runs=of_plan(findings.sweep.runs))
+    verdicts = [replace(v, arm=names[v.arm], baseline=names[v.baseline]) for v in findings.verdicts]
+    tables = {name: of_plan(table) for name, table in findings.tables.items()}
+    return replace(findings, sweep=sweep, verdicts=verdicts, tables=tables)
+
+
+def plan_name(arm: Arm) -> str:
+    """An arm as docs/STUDY.md calls it: the loss with its encoder weight, or what else it is."""
+    weight = arm.config.get("weights.encoder_loss_weight")
+    if arm.config.get("weighting.name") == "adaptive":
+        return "full plan"
+    if weight == 0:
+        return "no reconstruction"
+    loss = {"mse": "MSE", "smoothl1": "SmoothL1"}.get(
+        str(arm.config.get("loss.name")), str(arm.config.get("loss.name"))
+    )
+    return f"{loss} {weight:g}"
 
 
 def note_arm(findings: Findings) -> str:
@@ -253,12 +284,13 @@ def blocks(studies: Studies) -> dict[str, str]:
     return made
 
 
-def put(document: str, made: dict[str, str]) -> str:
+def put(path: Path, made: dict[str, str]) -> str:
     """The document with each block in its place. Raises InputError for a block that has no place."""
+    document = path.read_text()
     for name, text in made.items():
         start, end = f"<!-- study: {name} -->", f"<!-- end of study: {name} -->"
         if document.count(start) != 1 or document.count(end) != 1:
-            raise InputError(f"{DOCUMENT.name}: expected one pair of {start} and {end} for what the study makes")
+            raise InputError(f"{path.name}: expected one pair of {start} and {end} for what the study makes")
         pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
         document = pattern.sub(lambda _, s=start, t=text, e=end: f"{s}\n{t}\n{e}", document)  # type: ignore[misc]
     return document
@@ -321,16 +353,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as temporary:
             studies = read(Path(temporary))
-            before = DOCUMENT.read_text()
-            after = put(before, blocks(studies))
+            made = blocks(studies)
+            verdicts = {"verdicts": made["verdicts"]}
+            texts = {DOCUMENT: put(DOCUMENT, made), **{path: put(path, verdicts) for path in FRONT}}
+            other = [path.name for path, text in texts.items() if path.read_text() != text]
             if parsed.check:
                 print(
-                    "as it is made"
-                    if before == after
-                    else f"{DOCUMENT.name} is not what the archives give; make study-report"
+                    f"{', '.join(other)}: not what the archives give; make study-report" if other else "as it is made"
                 )
-                return 0 if before == after else 1
-            write_bytes(DOCUMENT, after.encode())
+                return 1 if other else 0
+            for path, text in texts.items():
+                write_bytes(path, text.encode())
             for part, findings in studies.items():
                 for plot in plots_of(part, findings):
                     IMAGES.mkdir(exist_ok=True)

@@ -31,7 +31,9 @@ def simulated(tmp_path_factory):
 def study(simulated, tmp_path, monkeypatch):
     (tmp_path / "A.md").write_text((simulated / "A.md").read_text())
     monkeypatch.setattr(study_report, "ARCHIVES", simulated / "archives")
+    (tmp_path / "B.md").write_text("before <!-- study: verdicts --><!-- end of study: verdicts --> after")
     monkeypatch.setattr(study_report, "DOCUMENT", tmp_path / "A.md")
+    monkeypatch.setattr(study_report, "FRONT", (tmp_path / "B.md",))
     monkeypatch.setattr(study_report, "IMAGES", tmp_path / "images")
     return simulated, tmp_path
 
@@ -66,13 +68,19 @@ def test_the_tables_say_what_the_reports_say(study):
     assert cells["training loss: final train NLL"][0] == "−10 to 20 %"
     assert cells["training loss: final train total loss"][1:] == ["**not testable**"] * 2
     arms = rows(document, "meld")
-    assert [line[0] for line in arms[2:]] == ["mse 0.05", "smoothl1 0.03", "mse 0"]
+    assert [line[0] for line in arms[2:]] == ["MSE 0.05", "SmoothL1 0.03", "no reconstruction"]
     assert {line[0] for line in rows(document, "felt")[2:]} == {"MELD", "MOSI"}
     assert all("pairs" in cell for line in rows(document, "sizes")[2:4] for cell in line[1:])
     for image in re.findall(r"\(images/(.*?)\)", document):
         assert (place / "images" / image).read_bytes().startswith(b"\x89PNG")
     assert (place / "pages/meld/index.html").is_file()
+    front = (place / "B.md").read_text()
+    assert rows(front, "verdicts") == rows(document, "verdicts")
+    assert front.startswith("before ")
+    assert front.endswith(" after")
     assert study_report.main(["--check"]) == 0
+    study_report.FRONT[0].write_text(front.replace("**not testable**", "**supported**"))
+    assert study_report.main(["--check"]) == 1
     assert study_report.main([]) == 0  # a second time changes nothing
     assert (place / "A.md").read_text() == document
 
