@@ -64,7 +64,7 @@ def pack(sweep: Path, file: Path) -> int:
     count = 0
     for name in names:
         folder = sweep / name
-        run = results.RunFolder.open(folder)
+        run = results.RunFolder.open(folder, reading=True)
         header = json.dumps(_header(run.info), sort_keys=True)
         seconds = _seconds(run.timing_rows())
         for row in run.history_rows():

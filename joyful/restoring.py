@@ -87,7 +87,7 @@ def restore(run: results.RunFolder, coach: Coach) -> tuple[Rows, Rows]:
 
 def restore_from(source: Path, coach: Coach) -> tuple[Rows, Rows]:
     """As `restore`, from another run's folder, in which nothing is changed. Raises InputError without a whole checkpoint there."""
-    run, damage = results.RunFolder.open(source), ""
+    run, damage = results.RunFolder.open(source, reading=True), ""
     for name in (checkpoint.LAST, checkpoint.PREVIOUS):
         try:
             saved = checkpoint.read(source / "checkpoint", name)

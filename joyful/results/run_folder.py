@@ -83,9 +83,10 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
+    def open(cls, path: str | os.PathLike[str], *, reading: bool = False) -> Self:
         """Go on with a run: verify its history against run.json and clear away what dead writers left.
 
+        reading: nothing in the folder is changed; it may be another's.
         Raises InputError where there is no run or it is damaged, OSError when the disk refuses.
         """
         folder = Path(path)
@@ -96,7 +97,8 @@ class RunFolder:
         except FileNotFoundError as error:
             name = Path(error.filename or RUN).name
             raise InputError(f"{folder}: expected the folder of a run, but it has no {name}") from None
-        remove_leftovers(folder)
+        if not reading:
+            remove_leftovers(folder)
         return cls(folder, info, _sha256(data))
 
     def write_history(self, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -40,6 +40,13 @@ def is_gone(identity: Identity) -> bool:
     return _birth(identity.pid) != identity.born
 
 
+def is_stopped(identity: Identity) -> bool:
+    """Whether a process of this machine stands still (SIGSTOP, Ctrl-Z); False where that cannot be seen."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{identity.pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    return False
+
+
 def _birth(pid: int) -> float | None:
     """When the process was started, None for one that has ended. On Linux in clock ticks since the machine's start: unlike a time
     of day it stays the same when somebody sets the clock."""

@@ -20,7 +20,7 @@ def objectives(settings: SweepSettings, folder: Path, best_dev_f1: float) -> lis
 
 def epochs_to_target(folder: Path, target: float) -> float:
     """Passes over the training split until dev weighted F1 first is at least `target`; the run's budget where it never is."""
-    run = results.RunFolder.open(folder)
+    run = results.RunFolder.open(folder, reading=True)
     rows = [row for row in run.history_rows() if row["split"] == "dev"]
     reached = [float(row["epoch"]) for row in rows if row["f1_weighted"] >= target]
     return min(reached) if reached else float(run.info["epochs"])
@@ -28,7 +28,7 @@ def epochs_to_target(folder: Path, target: float) -> float:
 
 def best_by_epoch(folder: Path) -> dict[int, float]:
     """Whole epoch -> the best dev weighted F1 up to its end."""
-    rows = [row for row in results.RunFolder.open(folder).history_rows() if row["split"] == "dev"]
+    rows = [row for row in results.RunFolder.open(folder, reading=True).history_rows() if row["split"] == "dev"]
     whole = [int(row["epoch"]) for row in rows if float(row["epoch"]).is_integer()]
     return {epoch: max(row["f1_weighted"] for row in rows if row["epoch"] <= epoch) for epoch in whole}
 

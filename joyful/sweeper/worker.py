@@ -54,6 +54,9 @@ log = logging.getLogger(__name__)
 #: Seconds between two signs of life, and between two looks of an idle worker.
 BEAT = 1.0
 
+#: Seconds without a sign of life after which a driver of this machine is given up although its process runs.
+LATE_SECONDS = 60.0
+
 #: Seconds that a worker which was told to end waits at most for the others to be done; the driver waits longer.
 LAST_SECONDS = 5.0
 
@@ -164,12 +167,20 @@ class _Worker:
     def _pulse(self) -> None:
         """Shows life, and ends the training when the driver has ended or says stop."""
         watch, silent, failed = Watch(max(6.0, min(8.0, self._task.settings.lease_seconds))), False, False
+        busy = Watch(LATE_SECONDS)
         while not self._done.wait(BEAT):
             try:
                 self._registry.beat(self._me.id)
                 driver = self._registry.member(self._task.driver)
-                watch.look({driver.id: driver} if driver is not None else {})
-                silent = watch.is_dead(driver) or (driver is not None and driver.stop)
+                for watching in (watch, busy):
+                    watching.look({driver.id: driver} if driver is not None else {})
+                # a driver that can be seen to run is late, on a machine that has too much to do
+                runs = (
+                    driver is not None
+                    and identity.is_local(driver.identity)
+                    and not identity.is_stopped(driver.identity)
+                )
+                silent = (busy if runs else watch).is_dead(driver) or (driver is not None and driver.stop)
                 failed = False
             except Exception as error:  # the database is away for longer than it is waited for: the work goes on
                 if not failed:

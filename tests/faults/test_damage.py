@@ -4,10 +4,13 @@ import itertools
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
 from joyful import results
+from joyful.results.machine import machine
 from joyful.testing import sweeps
 from joyful.testing.faults import count, seed
 
@@ -110,6 +113,9 @@ def test_a_fork_uses_the_previous_checkpoint_and_leaves_the_source_alone(tmp_pat
     source = tmp_path / "source"
     shutil.copytree(runs / "killed", source)
     find(source, "checkpoint/last-*.safetensors").write_bytes(b"")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (source / f".run.json.{machine()}-{dead.pid}-01234567.tmp").touch()  # what its killed writer left
     names = sorted(path.name for path in source.rglob("*"))
     trainer = trainers.run(tmp_path / "fork", f"fork={source}", *SETTINGS)
     assert trainer.epochs[0] == 4

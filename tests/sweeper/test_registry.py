@@ -1,6 +1,8 @@
 """Leases: one holder at a time, the dead told from the living without comparing clocks."""
 
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -168,3 +170,19 @@ def test_a_pause_of_the_observer_or_of_the_database_kills_nobody(table, monkeypa
     clock[0] += 3600  # nobody could write or read
     watch.look(table.members())
     assert not watch.is_dead(member)
+
+
+def test_a_process_that_stands_still_is_seen_to():
+    with subprocess.Popen(["sleep", "60"]) as process:
+        other = dataclasses.replace(identity.own(), pid=process.pid)
+        try:
+            assert not identity.is_stopped(other)
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+            assert identity.is_stopped(other)
+            process.send_signal(signal.SIGCONT)
+            os.waitid(os.P_PID, process.pid, os.WCONTINUED)
+            assert not identity.is_stopped(other)
+        finally:
+            process.kill()
+    assert not identity.is_stopped(other)
