@@ -140,9 +140,11 @@ class Coach:
         s, step = self.settings, self.step
         self.model.train()
         draws = Draws(s.seed, epoch, step)
-        contrast = self.loss_weight_config.cl_loss_weight > 0 or running is not None
+        trained = self.loss_weight_config.cl_loss_weight > 0
+        views = draws if trained or running is not None else None
         with self._autocast():
-            output = self.model(batch, draws, draws if contrast else None)
+            # the weighting may want the gradient of a loss that has no weight
+            output = self.model(batch, draws, views, trained or self._weighting.needs_gradient_norms)
         parts = objective.components(output, batch, self._criterion, s.loss.encoder_reduction)
         if self._weighting.needs_gradient_norms and step % s.weighting.every == 0:
             self._weighting.observe({name: _norm(self._gradients(part)) for name, part in parts.items()})

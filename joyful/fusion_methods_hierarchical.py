@@ -29,7 +29,7 @@ class UtteranceGate(nn.Module):
                 nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, modalities), nn.Softmax(dim=-1)
             )
             self.modal_attention = head.requires_grad_(False)
-        self.gate_net = nn.Sequential(nn.Linear(width, sizes.latent), nn.Hardtanh(0.0, 1.0))
+        self.gate_net = nn.Sequential(nn.Linear(width, sizes.latent), _hardtanh())
         self.fuse_in = encoder(width, sizes)
 
     def forward(self, x_ND: Tensor) -> Tensor:
@@ -42,20 +42,33 @@ class DialogueGate(nn.Module):
     def __init__(self, width: int, sizes: FusionSizes) -> None:
         super().__init__()
         for name in self.gates:
-            setattr(self, name, nn.Sequential(nn.Linear(2 * sizes.latent, sizes.latent), nn.Hardtanh(0.0, 1.0)))
+            setattr(self, name, nn.Sequential(nn.Linear(2 * sizes.latent, sizes.latent), _hardtanh()))
         self.fuse_out = decoder(width, sizes)
 
     gates = ("temporal_gate", "forget_gate", "input_gate")
 
     def forward(self, latent_NL: Tensor, state_L: Tensor) -> tuple[Tensor, Tensor]:
-        joined = torch.cat([latent_NL, state_L.to(latent_NL.dtype).expand_as(latent_NL)], dim=1)
-        temporal, forget, entry = (getattr(self, name)(joined) for name in self.gates)
-        gate_reg = sum(
-            ((gate.to(torch.promote_types(gate.dtype, torch.float32)) - 0.5) ** 2).mean()
-            for gate in (temporal, forget, entry)
-        )
-        assert isinstance(gate_reg, Tensor)
+        temporal, forget, entry = (self._gate(name, latent_NL, state_L) for name in self.gates)
+        gate_reg = torch.stack([_from_half(gate) for gate in (temporal, forget, entry)]).sum()
         return self.fuse_out(temporal * (forget * state_L + entry * latent_NL)), gate_reg
+
+    def _gate(self, name: str, latent_NL: Tensor, state_L: Tensor) -> Tensor:
+        """The gate of [c, s]: s is one for all utterances, so its part of the product is a vector, computed once."""
+        linear, hardtanh = getattr(self, name)
+        weight_c, weight_s = linear.weight.split(latent_NL.shape[1], dim=1)
+        bias_L = nn.functional.linear(state_L, weight_s, linear.bias)
+        gate_NL: Tensor = hardtanh(nn.functional.linear(latent_NL, weight_c, bias_L))
+        return gate_NL
+
+
+def _hardtanh() -> nn.Hardtanh:
+    return nn.Hardtanh(0.0, 1.0, inplace=True)  # what comes out tells the backward pass as much as what went in
+
+
+def _from_half(gate: Tensor) -> Tensor:
+    """mean((gate - 1/2)^2) in at least float32; keeps no difference for the backward pass."""
+    gate = gate.to(torch.promote_types(gate.dtype, torch.float32))
+    return nn.functional.mse_loss(gate, gate.new_full((), 0.5).expand_as(gate))
 
 
 class AutoFusion_Hierarchical(AutoFusion):

@@ -19,6 +19,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from joyful.dialogue_graph import AttentionBlocks, Edges
 
+#: Elements of a part of the edges' messages on the processor.
+PART = 1 << 18
+
 
 @dataclass(frozen=True)
 class Speakers:
@@ -95,16 +98,26 @@ class _Propagate(torch.autograd.Function):
     def forward(ctx: Any, own: Tensor, table: Tensor, source: Tensor, target: Tensor, share: Tensor) -> Tensor:
         ctx.save_for_backward(source, target, share)
         ctx.rows = table.shape[0]
-        messages = table.index_select(0, source).mul_(share.unsqueeze(1))
-        return own.index_add(0, target, messages.to(own.dtype))
+        out = own.clone()
+        _pass_on(table, source, target, share, out)
+        return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         source, target, share = ctx.saved_tensors
-        messages = gradient.index_select(0, target).mul_(share.unsqueeze(1))
-        table = gradient.new_zeros(ctx.rows, gradient.shape[1]).index_add_(0, source, messages)
+        table = gradient.new_zeros(ctx.rows, gradient.shape[1])
+        _pass_on(gradient, target, source, share, table)
         return gradient, table, None, None, None
+
+
+def _pass_on(table_MH: Tensor, source_E: Tensor, target_E: Tensor, share_E: Tensor, out_NH: Tensor) -> None:
+    """Add share_e * table[source_e] to out[target_e]; on the processor in parts of the edges that stay in its cache."""
+    part = PART // table_MH.shape[1] if table_MH.device.type == "cpu" else len(source_E)
+    edges = zip(*(x.split(max(1, part)) for x in (source_E, target_E, share_E)), strict=True)
+    for source, target, share in edges:
+        messages = table_MH.index_select(0, source).mul_(share.unsqueeze(1))
+        out_NH.index_add_(0, target, messages.to(out_NH.dtype))
 
 
 class GraphTransformer(nn.Module):

@@ -18,7 +18,7 @@ from joyful.dialogue_graph import Structure, structure
 from joyful.fusion_methods import AutoFusion, FusionOutput
 from joyful.graph_layers import GraphTransformer, RelationalGraphConv, Speakers
 from joyful.losses.contrastive_blocks import info_nce_of_views
-from joyful.randomness import Draws, dropout, key, relu_dropout
+from joyful.randomness import Draws, dropout, key, relu_dropout_
 from joyful.records import Batch
 from joyful.sequence_context import RecurrentContext, TransformerContext
 
@@ -65,7 +65,7 @@ class UnimodalHead(nn.Module):
         self.linear1, self.linear2, self.drop = nn.Linear(width, hidden), nn.Linear(hidden, classes), drop
 
     def forward(self, x_ND: Tensor, draws: Draws | None, place: str) -> Tensor:
-        return self.linear2(relu_dropout(self.linear1(x_ND), self.drop, draws, place))
+        return self.linear2(relu_dropout_(self.linear1(x_ND), self.drop, draws, place))
 
 
 class Highway(nn.Module):
@@ -81,7 +81,8 @@ class Highway(nn.Module):
 
 
 class GraphModel(nn.Module):
-    """forward(batch, draws, views): draws None for evaluation; views None where the contrastive loss is not wanted.
+    """forward(batch, draws, views, train_contrast): draws None for evaluation; views None where the contrastive loss is
+    not wanted, train_contrast False where its value alone is.
 
     fusion: built by the caller for the widths of the data. n_unimodal: units of the ULGM heads, 0 for none.
     A row of logits depends on its own dialogue alone; only training-mode batch normalisation and the contrastive loss
@@ -123,7 +124,9 @@ class GraphModel(nn.Module):
             {m: UnimodalHead(d, n_unimodal, classes, drop) for m, d in fusion.dimensions.items()} if n_unimodal else {}
         )
 
-    def forward(self, batch: Batch, draws: Draws | None = None, views: Draws | None = None) -> ModelOutput:
+    def forward(
+        self, batch: Batch, draws: Draws | None = None, views: Draws | None = None, train_contrast: bool = True
+    ) -> ModelOutput:
         settings = self.settings
         graph = structure(batch, settings.wp, settings.wf)
         speakers = Speakers(batch.speakers, batch.speaker_order, batch.speaker_rank, batch.speaker_sizes)
@@ -138,12 +141,15 @@ class GraphModel(nn.Module):
             parts.append(self.skip(torch.cat(list(features.values()), dim=1)))
         if self.speaker is not None:
             parts.append(self.speaker(batch.speakers))
-        node_NH = self.context(
-            torch.cat([part.to(fusion.fused.dtype) for part in parts], dim=1), batch.lengths, graph.dialogues, draws
-        )
+        joined_ND = torch.cat([p.to(fusion.fused.dtype) for p in parts], dim=1) if len(parts) > 1 else fusion.fused
+        node_NH = self.context(joined_ND, batch.lengths, graph.dialogues, draws)
         node_NH = dropout(node_NH, settings.node_dropout, draws, "node")
 
         anchor_NH = self.graph_conv(node_NH, speakers, graph.edges)
+        contrastive = node_NH.new_zeros(())
+        if views is not None:  # before the rest, which then has the memory that only the views' losses need
+            with torch.set_grad_enabled(torch.is_grad_enabled() and train_contrast):
+                contrastive = self._contrast(node_NH, anchor_NH, speakers, graph, views)
         hidden_NH = nn.functional.leaky_relu(self._normalise(self.graph_transformer(anchor_NH, graph.window)))
         if settings.concat_gin_gout:
             hidden_NH = torch.cat([node_NH, hidden_NH], dim=1)
@@ -151,10 +157,7 @@ class GraphModel(nn.Module):
             hidden_NH = torch.cat([hidden_NH, *features.values()], dim=1)
         if self.highway is not None:
             hidden_NH = self.highway(hidden_NH)
-        hidden_NH = relu_dropout(self.linear(hidden_NH), settings.dropout, draws, "classifier")
-        contrastive = node_NH.new_zeros(())
-        if views is not None:
-            contrastive = self._contrast(node_NH, anchor_NH, speakers, graph, views)
+        hidden_NH = relu_dropout_(self.linear(hidden_NH), settings.dropout, draws, "classifier")
         unimodal = {m: head(features[m], draws, f"unimodal.{m}") for m, head in self.unimodal.items()}
         return ModelOutput(self.classifier(hidden_NH).float(), contrastive, fusion, unimodal)
 

@@ -25,24 +25,23 @@ class Optimizer:
     """Changes `parameters` by their gradients; those without one are left alone, their state too.
 
     lr: the learning rate, may be set between steps. weight_decay: added to the gradient as weight_decay * parameter (AdamW: taken
-    off the parameter as lr * weight_decay * parameter).
+    off the parameter as lr * weight_decay * parameter). names: of the tensors of a parameter's state.
     """
 
-    names: tuple[str, ...]  # of a parameter's state
-
-    def __init__(self, parameters: Sequence[Tensor], lr: float, weight_decay: float) -> None:
-        self.parameters, self.lr, self.weight_decay = list(parameters), lr, weight_decay
-        self._state: list[State] = [{} for _ in self.parameters]
+    def __init__(self, parameters: Sequence[Tensor], lr: float, weight_decay: float, names: tuple[str, ...]) -> None:
+        self.parameters, self.lr, self.weight_decay, self.names = list(parameters), lr, weight_decay, names
+        # all from the beginning: taken in the first step, their memory would stand among what that step frees
+        self._state = [self._zeros(parameter) for parameter in self.parameters]
+        self._begun: set[int] = set()  # places of the parameters that have had a gradient
 
     @torch.no_grad()
     def step(self) -> None:
         """One step by the gradients that there are. Never waits for the device."""
         parameters, gradients, states = [], [], []
-        for parameter, state in zip(self.parameters, self._state, strict=True):
+        for place, (parameter, state) in enumerate(zip(self.parameters, self._state, strict=True)):
             if parameter.grad is None:
                 continue
-            if not state:
-                state.update(self._begin(parameter))
+            self._begun.add(place)
             parameters.append(parameter)
             gradients.append(parameter.grad)
             states.append(state)
@@ -55,8 +54,8 @@ class Optimizer:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state as "<number of the parameter>.<name>"."""
-        return {f"{i}.{name}": value for i, state in enumerate(self._state) for name, value in state.items()}
+        """The state as "<number of the parameter>.<name>", of the parameters that have had a gradient."""
+        return {f"{i}.{name}": value for i in sorted(self._begun) for name, value in self._state[i].items()}
 
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
         """Take up what `state_dict` gave. Raises ValueError where it is that of another optimizer or other parameters."""
@@ -71,13 +70,16 @@ class Optimizer:
             shape = () if name == "step" else tuple(parameter.shape)
             if tuple(value.shape) != shape:
                 raise ValueError(f"optimizer.{key}: expected shape {shape}, got {tuple(value.shape)}")
-            states[int(number)][name] = value.to(parameter.device, parameter.dtype if shape else value.dtype).clone()
+            states[int(number)][name] = value
         for place, state in enumerate(states):
             if state and set(state) != set(self.names):
                 raise ValueError(f"optimizer.{place}: expected {', '.join(self.names)}, got {', '.join(state)}")
-        self._state = states
+        self._begun = {place for place, state in enumerate(states) if state}
+        for own, state in zip(self._state, states, strict=True):
+            for name, tensor in own.items():
+                tensor.copy_(state[name]) if state else tensor.zero_()
 
-    def _begin(self, parameter: Tensor) -> State:
+    def _zeros(self, parameter: Tensor) -> State:
         count = torch.zeros((), dtype=torch.float32, device=parameter.device)
         return {name: count if name == "step" else torch.zeros_like(parameter) for name in self.names}
 
@@ -88,8 +90,10 @@ class Optimizer:
 class Adam(Optimizer):
     """m, v: moving averages (0.9, 0.999) of g and g^2, corrected for their start; p -= lr m / (sqrt(v) + 1e-8)."""
 
-    names = ("step", "exp_avg", "exp_avg_sq")
     _kernel: ClassVar[Any] = staticmethod(torch._fused_adam_)
+
+    def __init__(self, parameters: Sequence[Tensor], lr: float, weight_decay: float) -> None:
+        super().__init__(parameters, lr, weight_decay, ("step", "exp_avg", "exp_avg_sq"))
 
     def _update(self, parameters: list[Tensor], gradients: list[Tensor], state: Mapping[str, list[Tensor]]) -> None:
         torch._foreach_add_(state["step"], 1)
@@ -109,9 +113,8 @@ class SGD(Optimizer):
     """b = momentum b + g; p -= lr b."""
 
     def __init__(self, parameters: Sequence[Tensor], lr: float, weight_decay: float, momentum: float) -> None:
-        super().__init__(parameters, lr, weight_decay)
+        super().__init__(parameters, lr, weight_decay, ("momentum_buffer",) if momentum else ())
         self.momentum = momentum
-        self.names = ("momentum_buffer",) if momentum else ()
 
     def _update(self, parameters: list[Tensor], gradients: list[Tensor], state: Mapping[str, list[Tensor]]) -> None:
         torch._fused_sgd_(
@@ -124,9 +127,9 @@ class RMSprop(Optimizer):
     """v: moving average (0.99) of g^2; b = momentum b + g / (sqrt(v) + 1e-8); p -= lr b."""
 
     def __init__(self, parameters: Sequence[Tensor], lr: float, weight_decay: float, momentum: float) -> None:
-        super().__init__(parameters, lr, weight_decay)
+        names = ("square_avg", "momentum_buffer") if momentum else ("square_avg",)
+        super().__init__(parameters, lr, weight_decay, names)
         self.momentum = momentum
-        self.names = ("square_avg", "momentum_buffer") if momentum else ("square_avg",)
 
     def _update(self, parameters: list[Tensor], gradients: list[Tensor], state: Mapping[str, list[Tensor]]) -> None:
         averages = state["square_avg"]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _GAMMA, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _LANES = 4  # 16-bit numbers in one 64-bit word
+_WORDS = 1 << 17  # mixed at a time: 1 MiB
 
 
 def key(seed: int, purpose: str, epoch: int = 0, step: int = 0, place: str = "") -> int:
@@ -51,7 +52,9 @@ class Draws:
         count = math.prod(shape)
         words = torch.arange(-(-count // _LANES), dtype=torch.int64, device=device)  # type: ignore[call-overload]
         words.mul_(_signed(_GAMMA)).add_(_signed(key(self.seed, purpose, self.epoch, self.step, place)))
-        _mix(words)
+        # on the processor in parts: what mixing needs beside the words is small then
+        for part in words.split(_WORDS) if words.device.type == "cpu" else (words,):
+            _mix(part)
         return words.view(torch.int16)[:count].view(shape)
 
     def uniform(self, shape: tuple[int, ...], place: str, device: object, purpose: str) -> Tensor:
@@ -70,13 +73,13 @@ class Draws:
 
         return masked(x, self.keep(tuple(x.shape), drop, place, x.device), _scale(drop))
 
-    def relu_dropout(self, x: Tensor, drop: float, place: str) -> Tensor:
-        """Dropout of relu(x), by the same numbers; drop in [0, 1)."""
+    def relu_dropout_(self, x: Tensor, drop: float, place: str) -> Tensor:
+        """Dropout of relu(x) in the place of x, by the same numbers; drop in [0, 1)."""
         if drop == 0.0:
-            return x.relu()
-        from joyful.masking import masked_relu
+            return x.relu_()
+        from joyful.masking import masked_relu_
 
-        return masked_relu(x, self.keep(tuple(x.shape), drop, place, x.device), _scale(drop))
+        return masked_relu_(x, self.keep(tuple(x.shape), drop, place, x.device), _scale(drop))
 
 
 def dropout(x: Tensor, drop: float, draws: Draws | None, place: str) -> Tensor:
@@ -84,9 +87,9 @@ def dropout(x: Tensor, drop: float, draws: Draws | None, place: str) -> Tensor:
     return x if draws is None else draws.dropout(x, drop, place)
 
 
-def relu_dropout(x: Tensor, drop: float, draws: Draws | None, place: str) -> Tensor:
-    """Dropout of relu(x) in training; with draws None (evaluation) relu(x)."""
-    return x.relu() if draws is None else draws.relu_dropout(x, drop, place)
+def relu_dropout_(x: Tensor, drop: float, draws: Draws | None, place: str) -> Tensor:
+    """Dropout of relu(x) in the place of x in training; with draws None (evaluation) relu(x), there too."""
+    return x.relu_() if draws is None else draws.relu_dropout_(x, drop, place)
 
 
 def _scale(drop: float) -> float:

@@ -13,7 +13,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from joyful.dialogue_attention import dialogue_attention
 from joyful.dialogue_graph import AttentionBlocks
 from joyful.graph_layers import block_attention
-from joyful.randomness import Draws, dropout, relu_dropout
+from joyful.lean_layer_norm import lean_layer_norm
+from joyful.randomness import Draws, dropout, relu_dropout_
 from joyful.recurrence import two_way_gru
 
 
@@ -44,9 +45,15 @@ class TransformerLayer(nn.Module):
         else:
             mixed_ND = dialogue_attention(qkv_N3D, lengths, self.heads)
         attended = self.out(mixed_ND)
-        x_ND = self.norm1(x_ND + dropout(attended, self.drop, draws, f"{place}.attention"))
-        hidden = relu_dropout(self.linear1(x_ND), self.drop, draws, f"{place}.hidden")
-        return self.norm2(x_ND + dropout(self.linear2(hidden), self.drop, draws, f"{place}.feedforward"))
+        x_ND = lean_layer_norm(_add(dropout(attended, self.drop, draws, f"{place}.attention"), x_ND), self.norm1)
+        hidden = relu_dropout_(self.linear1(x_ND), self.drop, draws, f"{place}.hidden")
+        fed = dropout(self.linear2(hidden), self.drop, draws, f"{place}.feedforward")
+        return lean_layer_norm(_add(fed, x_ND), self.norm2)
+
+
+def _add(branch: Tensor, x: Tensor) -> Tensor:
+    """branch + x, in the place of the branch where it has the type of the sum: no backward pass reads a branch."""
+    return branch.add_(x) if torch.promote_types(branch.dtype, x.dtype) == branch.dtype else branch + x
 
 
 class TransformerContext(nn.Module):

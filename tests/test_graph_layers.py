@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch_geometric.nn import RGCNConv, TransformerConv
 
+from joyful import graph_layers
 from joyful.dialogue_graph import Edges, attention_blocks, window_edges
 from joyful.graph_layers import GraphTransformer, RelationalGraphConv, relation
 from joyful.testing.models import random_batch, speakers_of
@@ -105,6 +106,21 @@ def test_edges_that_are_not_kept_do_not_exist():
     torch.testing.assert_close(masked[4], x[4] @ conv.root + conv.bias)
     for one, other in zip(gradients(masked, [x, conv.weight]), gradients(left, [x, conv.weight]), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("part", [1, 5, 23])
+def test_the_parts_in_which_messages_are_passed_change_nothing(part, monkeypatch):
+    speakers = speakers_of(random_batch((6, 5), 2))
+    edges = window_edges((6, 5), 2, 2, CPU)
+    conv, x = random_conv(2), torch.randn(11, 6, requires_grad=True)
+
+    def found():
+        output = conv(x, speakers, edges)
+        return [output, *gradients(output, [x, *conv.parameters()])]
+
+    whole = found()
+    monkeypatch.setattr(graph_layers, "PART", part)
+    assert all(torch.equal(a, b) for a, b in zip(found(), whole, strict=True))
 
 
 def test_more_neighbours_than_bfloat16_can_count():

@@ -200,6 +200,10 @@ def test_views_change_nothing_but_the_contrastive_loss():
     assert float(without.contrastive) == 0.0
     assert not without.contrastive.requires_grad
     assert float(with_views.contrastive.detach()) > 0.0
+    untrained = model(batch, DRAWS, DRAWS, train_contrast=False)
+    assert torch.equal(untrained.contrastive, with_views.contrastive)
+    assert not untrained.contrastive.requires_grad
+    assert untrained.logits.requires_grad
 
 
 def test_contrastive_loss_without_augmentation():

@@ -99,6 +99,28 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_is_changed(saved, mess
     assert all(torch.equal(value, before[key]) for key, value in optimizer.state_dict().items())
 
 
+def test_a_state_that_is_taken_up_replaces_all_of_the_one_before():
+    tensors, others = parameters(), parameters()
+    optimizer, other = Adam(tensors, 0.1, 0.0), Adam(others, 0.1, 0.0)
+    for step in range(5):
+        give_gradients(tensors, step)
+        optimizer.step()
+    give_gradients(others, 1)
+    other.step()
+    saved = {key: value.clone() for key, value in other.state_dict().items()}
+    assert {key.split(".")[0] for key in saved} == {"0", "1", "3"}  # none of a parameter that had no gradient
+    optimizer.load_state_dict(saved)
+    assert optimizer.state_dict().keys() == saved.keys()
+    with torch.no_grad():
+        for a, b in zip(tensors, others, strict=True):
+            a.copy_(b)
+    for one, its in ((optimizer, tensors), (other, others)):
+        give_gradients(its, 4)
+        one.step()
+    assert all(torch.equal(a, b) for a, b in zip(tensors, others, strict=True))
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in optimizer.state_dict().items())
+
+
 def test_gradients_are_let_go_and_a_step_without_any_changes_nothing():
     tensors = parameters()
     optimizer = SGD(tensors, 0.1, 0.0, 0.9)

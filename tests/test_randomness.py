@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from joyful.randomness import Draws, _mix, _signed, dropout, host_generator, key, relu_dropout
+from joyful import masking, randomness
+from joyful.randomness import Draws, _mix, _signed, dropout, host_generator, key, relu_dropout_
 
 MASK = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15
@@ -165,12 +166,31 @@ def test_dropout_scales_exactly_what_it_keeps(dtype, drop):
 def test_dropout_of_a_relu_is_the_same_in_one_piece(dtype):
     x = torch.randn(64, 33, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype).requires_grad_()
     weight = torch.randn(64, 33).to(dtype)
-    plain, ours = DRAWS.dropout(x.relu(), 0.3, "x"), relu_dropout(x, 0.3, DRAWS, "x")
+    before = x.clone()  # no leaf, so it may be overwritten
+    plain, ours = DRAWS.dropout(x.relu(), 0.3, "x"), relu_dropout_(before, 0.3, DRAWS, "x")
     assert torch.equal(ours, plain)
+    assert ours.data_ptr() == before.data_ptr()
     for a, b in zip(*(torch.autograd.grad((y * weight).sum(), x) for y in (ours, plain)), strict=True):
         assert torch.equal(a, b)
-    assert torch.equal(relu_dropout(x, 0.3, None, "x"), x.relu())
-    assert torch.equal(relu_dropout(x, 0.0, DRAWS, "x"), x.relu())
+    assert torch.equal(relu_dropout_(x.clone(), 0.3, None, "x"), x.relu())
+    assert torch.equal(relu_dropout_(x.clone(), 0.0, DRAWS, "x"), x.relu())
+
+
+@pytest.mark.parametrize("part", [1, 7, 100])
+def test_the_parts_in_which_it_is_computed_change_nothing(part, monkeypatch):
+    def drawn():
+        x = torch.linspace(-1, 1, 96).view(12, 4, 2).requires_grad_()
+        found = [
+            DRAWS.bits16((5, 9), "x", "cpu"),
+            DRAWS.dropout(x, 0.3, "x"),
+            relu_dropout_(x.clone(), 0.3, DRAWS, "x"),
+        ]
+        return [*found, *torch.autograd.grad((found[1] + found[2]).square().sum(), x)]
+
+    whole = drawn()
+    monkeypatch.setattr(randomness, "_WORDS", part)
+    monkeypatch.setattr(masking, "PART", part)
+    assert all(torch.equal(a, b) for a, b in zip(drawn(), whole, strict=True))
 
 
 def test_dropout_keeps_a_byte_an_element_and_behind_a_relu_only_its_result():
@@ -179,7 +199,7 @@ def test_dropout_keeps_a_byte_an_element_and_behind_a_relu_only_its_result():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         DRAWS.dropout(x, 0.3, "x")
         assert [t.dtype for t in kept] == [torch.bool]
-        result = relu_dropout(x, 0.3, DRAWS, "x")
+        result = relu_dropout_(x.clone(), 0.3, DRAWS, "x")
     assert len(kept) == 2
     assert kept[1].data_ptr() == result.data_ptr()
 

@@ -110,7 +110,7 @@ def test_dropout_is_a_function_of_the_draws(kind):
 
 def test_layers_draw_masks_of_their_own(monkeypatch):
     places = []
-    for name in ("dropout", "relu_dropout"):
+    for name in ("dropout", "relu_dropout_"):
         monkeypatch.setattr(Draws, name, lambda self, x, drop, place: places.append(place) or x)
     TransformerContext(8, 3, layers=2, heads=2, feedforward=10, drop=0.5)(
         torch.randn(N, 8), LENGTHS, BLOCKS, Draws(1, 1, 1)

@@ -52,11 +52,13 @@ class GeometricTransformer(nn.Module):
 class GeometricModel(GraphModel):
     """GraphModel whose graph layers are torch_geometric's; made by `geometric`."""
 
-    def forward(self, batch: Batch, draws: Draws | None = None, views: Draws | None = None) -> ModelOutput:
+    def forward(
+        self, batch: Batch, draws: Draws | None = None, views: Draws | None = None, train_contrast: bool = True
+    ) -> ModelOutput:
         layer: object = self.graph_transformer
         assert isinstance(layer, GeometricTransformer)
         layer.edges = structure(batch, self.settings.wp, self.settings.wf).edges
-        return super().forward(batch, draws, views)
+        return super().forward(batch, draws, views, train_contrast)
 
 
 def geometric(model: GraphModel) -> GeometricModel:

@@ -5,8 +5,9 @@ With e(a, b)_ij = exp((s(a_i, b_j) - 1) / tau), which is at most 1, each view v 
     r_i = sum_j e(u, v)_ij + sum_{j != i} e(u, u)_ij        c_i = sum_j e(u, v)_ji + sum_{j != i} e(v, v)_ij
 
 and L = mean over i of (ln r_i + ln c_i) / 2 + (1 - s(u_i, v_i)) / tau. No maximum need be looked for, e(u, u) serves all views, and
-the gradient with respect to s(u_i, v_j), e_ij (1 / r_i + 1 / c_j) / (2 N tau), is made of what is there. The N x N matrices are
-worked through in blocks of rows that stay in the processor's cache.
+the gradient with respect to s(u_i, v_j), e_ij (1 / r_i + 1 / c_j) / (2 N tau), is made of what is there: it is taken together with
+the value, so that no N x N matrix outlives the forward pass. The matrices are worked through in blocks of rows that stay in the
+processor's cache.
 
 Shape letters: N utterances, H hidden.
 """
@@ -52,46 +53,38 @@ class _InfoNCE(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, temperature: float, anchor: Tensor, *views: Tensor) -> Tensor:
-        keep = any(ctx.needs_input_grad)
+        wanted = any(ctx.needs_input_grad)
+        scale = 1 / (anchor.shape[0] * temperature)
         loss = anchor.new_zeros(())
-        within_anchor, anchor_sums, _ = _similarities(anchor, anchor, temperature, keep, itself=True)
-        kept, denominators = [within_anchor], []
+        within_anchor, anchor_sums, _ = _similarities(anchor, anchor, temperature, wanted, itself=True)
+        grad_anchor, weight_anchor = torch.zeros_like(anchor), torch.zeros_like(anchor_sums)
+        gradients = [grad_anchor]
         for view in views:
-            across, rows, columns = _similarities(anchor, view, temperature, keep)
-            within_view, view_sums, _ = _similarities(view, view, temperature, keep, itself=True)
+            across, rows, columns = _similarities(anchor, view, temperature, wanted)
+            within_view, view_sums, _ = _similarities(view, view, temperature, wanted, itself=True)
             rows, columns = rows + anchor_sums, columns + view_sums
             positive = (anchor * view).sum(dim=1)
             loss += (0.5 * (rows.log() + columns.log()) + (1 - positive) / temperature).mean()
-            kept += [across, within_view]
-            denominators += [rows, columns]
-        ctx.temperature = temperature
-        if keep:
-            ctx.save_for_backward(anchor, *views, *denominators, *kept)
+            if not wanted:
+                continue
+            row_weight, column_weight = 0.5 * scale / rows, 0.5 * scale / columns
+            weight_anchor += row_weight
+            grad_view = torch.zeros_like(view)
+            _add_products(across, row_weight, column_weight, view, grad_anchor, anchor, grad_view)
+            del across  # before the next view's takes its place
+            _add_products(within_view, column_weight, column_weight, view, grad_view)
+            del within_view
+            grad_anchor.sub_(view, alpha=scale)
+            gradients.append(grad_view.sub_(anchor, alpha=scale))
+        if wanted:
+            _add_products(within_anchor, weight_anchor, weight_anchor, anchor, grad_anchor)
+            ctx.save_for_backward(*gradients)
         return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        n_views = len(ctx.needs_input_grad) - 2
-        anchor, *saved = ctx.saved_tensors
-        views, saved = saved[:n_views], saved[n_views:]
-        denominators, (within_anchor, *kept) = saved[: 2 * n_views], saved[2 * n_views :]
-        scale = gradient / (anchor.shape[0] * ctx.temperature)
-        grad_anchor = torch.zeros_like(anchor)
-        grad_views = []
-        weight_anchor = torch.zeros_like(denominators[0])
-        pairs = zip(denominators[::2], denominators[1::2], strict=True)
-        matrices = zip(kept[::2], kept[1::2], strict=True)
-        for view, (rows, columns), (across, within_view) in zip(views, pairs, matrices, strict=True):
-            row_weight, column_weight = 0.5 * scale / rows, 0.5 * scale / columns
-            weight_anchor += row_weight
-            grad_view = torch.zeros_like(view)
-            _add_products(across, row_weight, column_weight, view, grad_anchor, anchor, grad_view)
-            _add_products(within_view, column_weight, column_weight, view, grad_view)
-            grad_anchor.sub_(scale * view)
-            grad_views.append(grad_view.sub_(scale * anchor))
-        _add_products(within_anchor, weight_anchor, weight_anchor, anchor, grad_anchor)
-        return None, grad_anchor, *grad_views
+        return None, *(gradient * part for part in ctx.saved_tensors)
 
 
 def _similarities(
