@@ -3,6 +3,11 @@
 import sys
 from pathlib import Path
 
+from joyful import heap
+
+if __name__ == "__main__":
+    heap.start_over()  # before anything is loaded
+
 import hydra
 from omegaconf import DictConfig
 

@@ -7,6 +7,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from joyful import heap
+
+if __name__ == "__main__":
+    heap.start_over()  # before anything is loaded
+
 from joyful.records import MODALITIES
 
 #: --dataset NAME -> data=NAME, where the two differ: `meld` has always meant the pickle here.

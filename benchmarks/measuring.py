@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from joyful import heap
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,14 +44,15 @@ class Served:
     """A contender that lives in `python -m MODULE ARGUMENTS`, which serves it: so none has another's heap, threads or settings.
 
     Called, it makes that process measure once, and returns the seconds. As a context, it ends the process with the block.
-    Raises CalledProcessError where the process fails.
+    The C library's heap is as run.py has it (joyful.heap). Raises CalledProcessError where the process fails.
     """
 
     def __init__(self, module: str, arguments: Sequence[str]) -> None:
         command = [sys.executable, "-m", module, *arguments]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=ROOT
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=ROOT,
+            env=heap.environment(os.environ),
+        )  # fmt: skip
 
     def __call__(self) -> float:
         return self._ask("measure")
