@@ -131,7 +131,10 @@ HOW: list[tuple[str, Callable[[tuple[str, ...]], How]]] = [
     (r"python -m (analysis\.(report|importers|plots\.loss_shapes)|joyful\.(sweeper|data\.prepare))( |$)", as_it_stands),
     (r"python -m benchmarks\.\w+", helped("it measures for minutes; tests/benchmarks/ runs each, small")),
     (r"python -m analysis\.simulation", helped("minutes; tests/analysis/test_simulation.py runs it")),
-    (r"python -m analysis\.(archive|study_report)", helped("it needs the study's runs; tests/analysis/ runs it")),
+    (
+        r"python -m analysis\.(archive|choosing|study_report)",
+        helped("it needs the study's runs; tests/analysis/ runs it"),
+    ),
     (r"python -m pytest ", lambda words: How((*words, "--collect-only", "-q"), "the suite runs itself")),
     (r"make ", dry),
     (r"papermill ", as_it_stands),

@@ -45,9 +45,9 @@ def test_a_second_writer_learns_who_holds_the_run(tmp_path: Path, holder: subpro
 
 
 def test_a_forked_child_neither_holds_nor_releases_its_parents_lock(tmp_path: Path) -> None:
-    code = HOLD.replace(
-        'print("held"', "import os\nif os.fork() == 0:\n    held.release(); time.sleep(60)\nprint('held'"
-    )
+    child = "held.release(); os.write(w, b'!'); time.sleep(60)"
+    forks = f"import os\nr, w = os.pipe()\nif os.fork() == 0:\n    {child}\nos.read(r, 1)  # the child is under way\n"
+    code = HOLD.replace('print("held"', forks + 'print("held"')
     process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdin=-1, stdout=-1, text=True, process_group=0)
     try:
         assert process.stdout is not None

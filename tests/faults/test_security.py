@@ -115,6 +115,8 @@ def faults_of(path: Path) -> list[str]:
             found += faults_of_call(node)
     if place == "joyful/data/emorynlp.py":  # a list of names, of 1,000 characters at most: literals alone
         found = [fault for fault in found if fault != "literal_eval"]
+    if place == "joyful/heap.py":  # this program once more, by the interpreter and the arguments that it has
+        found = [fault for fault in found if fault != "it calls os.execve"]
     return [f"{place}: {fault}" for fault in found]
 
 
