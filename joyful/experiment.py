@@ -28,6 +28,7 @@ from joyful.data.loading import load
 from joyful.fusion_methods import AutoFusion, FusionSizes
 from joyful.fusion_methods_hierarchical import AutoFusion_Hierarchical
 from joyful.graph_model import GraphModel, initialise, standardise
+from joyful.interruption import Signalled, insist_on_signals
 from joyful.objective import reconstruction_criterion
 from joyful.progress import TrainingProgress, closing_table
 from joyful.records import DialogueDataset, EpochRecord, InputError, Request, tell
@@ -35,12 +36,8 @@ from joyful.records import DialogueDataset, EpochRecord, InputError, Request, te
 OBJECTIVE = "best dev f1_weighted"
 
 
-class Interrupted(BaseException):  # (not an error: like KeyboardInterrupt, no `except Exception` may swallow it)
-    """The process was told to end by a signal; `code` is the exit code by convention (128 + signal)."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.code = 128 + number
+class Interrupted(Signalled):
+    """A run was told to end by a signal."""
 
 
 class PrunedError(Exception):
@@ -336,6 +333,7 @@ def _signals() -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         raise Interrupted(number)
 
+    insist_on_signals()
     try:
         before = signal.signal(signal.SIGTERM, stop)
     except ValueError:

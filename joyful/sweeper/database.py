@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -140,21 +141,47 @@ def made(create: Callable[[], T], sqlite: bool) -> T:
 def retried(action: Callable[[], T], patience: float = PATIENCE) -> T:
     """The result of `action`, which may be repeated: a database that is busy or restarts is asked again, for `patience` seconds.
 
-    Raises what the action raised last. Only failures of the connection are repeated, not errors in what was asked; a full disk
-    is a ResultsError at once.
+    All actions of a process share their patience: where one has waited in vain, the next does not wait as long once more, unless
+    the database answered in the meantime. Raises what the action raised last. Only failures of the connection are repeated, not
+    errors in what was asked; a full disk is a ResultsError at once.
     """
-    deadline, pause = time.monotonic() + patience, 0.05
+    began, pause = time.monotonic(), 0.05
     while True:
         try:
-            return action()
+            result = action()
         except (DBAPIError, StorageInternalError) as error:
             if _is_full(error):
                 raise ResultsError(errno.ENOSPC, FULL) from error
-            if not _is_passing(error) or time.monotonic() + pause > deadline:
+            if not _is_passing(error) or time.monotonic() + pause > min(began, _silence.since(patience)) + patience:
                 raise
             log.debug("the database does not answer (%s); asked again in %.2f s", first_line(error), pause)
+        else:
+            _silence.end()
+            return result
         time.sleep(pause)
         pause = min(2 * pause, 2.0)
+
+
+class _Silence:
+    """Since when the database of this process's sweep has not answered."""
+
+    def __init__(self) -> None:
+        self._first = self._last = -math.inf
+
+    def since(self, patience: float) -> float:
+        """Its beginning, this moment being one without an answer. One before a pause of `patience` was another's."""
+        now = time.monotonic()
+        if now - self._last > patience:
+            self._first = now
+        self._last = now
+        return self._first
+
+    def end(self) -> None:
+        """There was an answer."""
+        self._last = -math.inf
+
+
+_silence = _Silence()
 
 
 def _is_full(error: BaseException) -> bool:

@@ -24,6 +24,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from joyful.interruption import Signalled, insist_on_signals
 from joyful.records import InputError, tell
 from joyful.results import ResultsError
 from joyful.sweeper import ending, gpus, identity
@@ -47,12 +48,8 @@ COLLATERAL_SECONDS = 3.0
 STOP_SECONDS = 7.0
 
 
-class SignalReceived(BaseException):  # (like KeyboardInterrupt: no `except Exception` may swallow it)
-    """A signal reached the driver, and its workers were told to end; `code` is the exit code by convention."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.code = 128 + number
+class SignalReceived(Signalled):
+    """A signal reached the driver, and its workers were told to end."""
 
 
 def door(
@@ -285,6 +282,7 @@ class Driver:
                 stopping.join(STOP_SECONDS + 1.0)
             raise SignalReceived(number)
 
+        insist_on_signals()
         before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         try:
             yield

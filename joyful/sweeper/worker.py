@@ -28,6 +28,7 @@ from sqlalchemy.engine import make_url
 
 from joyful import hydra_request
 from joyful.config import LESS_MEMORY, check, config_hash
+from joyful.interruption import insist_on_signals
 from joyful.results import ResultsError
 from joyful.sweeper import gpus, identity, outcome, password
 from joyful.sweeper.database import first_line, open_engine, open_storage
@@ -101,6 +102,7 @@ class WorkerTask:
         from hydra.core.hydra_config import HydraConfig
 
         runtime = HydraConfig.get()
+        insist_on_signals()  # a terminal's Ctrl-C reaches workers, too
         # relative paths, of the sweep and of the data, are the driver's: a cluster's processes begin elsewhere
         with contextlib.chdir(self.config.hydra.runtime.cwd):
             return _Worker(self, Path(runtime.runtime.output_dir), int(runtime.job.num)).work()

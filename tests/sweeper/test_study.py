@@ -1,3 +1,5 @@
+import time
+
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -226,3 +228,23 @@ def test_a_database_that_is_busy_is_asked_again_and_an_error_in_the_question_is_
     with pytest.raises(IntegrityError):
         retried(wrong)
     assert len(tries) == 4
+
+
+def test_what_has_waited_in_vain_for_the_database_lets_the_next_not_wait_again():
+    from sqlalchemy.exc import OperationalError
+
+    def silent():
+        raise OperationalError("", {}, Exception("connection refused"))
+
+    def seconds(patience):
+        began = time.monotonic()
+        with pytest.raises(OperationalError):
+            retried(silent, patience)
+        return time.monotonic() - began
+
+    assert retried(lambda: "answer") == "answer"
+    assert seconds(1.0) > 0.4
+    assert seconds(1.0) < 0.3
+    assert retried(lambda: "answer") == "answer"
+    assert seconds(1.0) > 0.4  # it has answered in the meantime: a new silence
+    retried(lambda: "answer")
