@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import optuna
 import psutil
+import pyarrow.parquet as pq
 
 from joyful.results import HISTORY
 from joyful.sweeper import identity
@@ -68,6 +70,28 @@ def states(folder: Path, storage: str | None = None) -> dict[int, str]:
 def histories(folder: Path) -> dict[int, bytes]:
     """Trial number -> the bytes of its history."""
     return {int(p.parent.name): p.read_bytes() for p in folder.glob(f"[0-9]*/{HISTORY}")}
+
+
+def unlike(found: dict[int, bytes], expected: dict[int, bytes]) -> list[str]:
+    """What is other in the histories that were found: a line for each trial, with the first value that differs."""
+    told = [f"trial {number}: none was expected" for number in found.keys() - expected.keys()]
+    for number, data in expected.items():
+        if number not in found:
+            told.append(f"trial {number}: it has none")
+        elif found[number] != data:
+            told.append(f"trial {number}: {_first_difference(found[number], data)}")
+    return told
+
+
+def _first_difference(found: bytes, expected: bytes) -> str:
+    left, right = (pq.read_table(io.BytesIO(data)).to_pylist() for data in (found, expected))
+    rows = f"{len(left)} rows, {len(right)} expected"
+    for ours, theirs in zip(left, right, strict=False):
+        differing = [key for key in ours.keys() | theirs.keys() if repr(ours.get(key)) != repr(theirs.get(key))]
+        if differing:
+            values = ", ".join(f"{key} {ours.get(key)!r} for {theirs.get(key)!r}" for key in sorted(differing)[:4])
+            return f"{rows}; {theirs.get('split')} at epoch {theirs.get('epoch')}, {len(differing)} columns: {values}"
+    return f"{rows}; the same values in other bytes"
 
 
 def workers(folder: Path) -> list[Member]:

@@ -91,7 +91,7 @@ def test_a_sweep_on_a_disk_that_fills_up_goes_on_when_there_is_room(tmp_path, sm
             break
     done = sweeps.run(command, place.path)
     lost = [n for n, state in sweeps.states(folder).items() if state != "COMPLETE"]
-    wrong += [] if sweeps.histories(folder) == launchers.alone(tmp_path / "alone", epochs) else ["other histories"]
+    wrong += sweeps.unlike(sweeps.histories(folder), launchers.alone(tmp_path / "alone", epochs))
     tally("disk full in a sweep", i + 1, len(lost), len(wrong))
     assert (lost, wrong) == ([], [])
     assert done.returncode == 0, done.stderr

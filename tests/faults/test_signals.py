@@ -112,8 +112,7 @@ def test_a_signalled_sweep_holds_no_trial_and_goes_on(tmp_path, tally):
         epochs = trained
     done = sweeps.run(command, tmp_path)
     assert done.returncode == 0, done.stderr
-    if sweeps.histories(folder) != launchers.alone(tmp_path / "alone"):
-        wrong.append("other histories")
+    wrong += sweeps.unlike(sweeps.histories(folder), launchers.alone(tmp_path / "alone"))
     tally("Ctrl-C or SIGTERM to a sweep", len(numbers), len(lost), len(wrong))
     assert (lost, wrong) == ([], [])
     assert sweeps.states(folder) == launchers.COMPLETE
