@@ -6,9 +6,10 @@ loaded only when a sentence has no vector yet: a warm start costs neither torch 
 
 A vector must not depend on which other sentences were encoded with it, or two machines with different histories of
 one cache would train on different numbers. So every batch has the same shape: 32 sentences of one token length,
-filled up with repetitions. Arithmetic of one shape gives each row the same bytes whatever the other rows hold (a test
-pins it, for one and two threads); plain sorted batches differ in the last digits (3e-7). A whole corpus costs the
-same either way (MELD: 420 batches instead of 380), a few sentences cost a whole batch for each length.
+filled up with repetitions, and is encoded by one thread. Arithmetic of one shape gives each row the same bytes whatever
+the other rows hold (a test pins it, under one and two threads); plain sorted batches differ in the last digits (3e-7), and
+so do two threads on Intel's processors with AVX-512. A whole corpus costs 420 batches instead of 380 (MELD), a few
+sentences a whole batch for each length.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import importlib
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,10 @@ class SentenceEncoder:
             for start in range(0, len(group), BATCH):
                 batch = group[start : start + BATCH]
                 filled = batch + [batch[0]] * (BATCH - len(batch))
-                vectors = self._model.encode(filled, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
+                with _one_thread():
+                    vectors = self._model.encode(
+                        filled, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True
+                    )
                 vectors = np.asarray(vectors, dtype=np.float32)[: len(batch)]
                 if not np.isfinite(vectors).all():
                     raise InputError(f"data.text_encoder={self.name} gives vectors that are not finite; choose another")
@@ -138,3 +143,16 @@ class SentenceEncoder:
         if folder.is_dir():
             return str(folder.resolve()), True
         return self.name, False  # the library itself respects HF_HUB_OFFLINE
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Inside, torch computes with one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
