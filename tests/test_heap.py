@@ -43,7 +43,7 @@ def test_freed_memory_is_used_again():
     assert faults("keep") < 1_000
 
 
-#: Bytes that the heap counts as in use after 200 small pieces, every other of 1,000, were freed, less those before.
+#: Bytes that the heap counts as free again after five small pieces of 1,000 were freed, none beside another.
 SLIVERS = """
 import ctypes
 from joyful.heap import keep_freed_memory

@@ -5,6 +5,7 @@ import random
 import signal
 import time
 
+import pyarrow.parquet as pq
 import pytest
 
 from joyful.testing import sweeps
@@ -88,4 +89,6 @@ def unfinished(folder):
 
 def other(folder, expected):
     """What is other than in the undisturbed histories, or that nobody asked for."""
-    return sweeps.unlike(sweeps.histories(folder), expected)
+    found = sweeps.histories(folder)
+    assert {n: len(pq.read_table(folder / str(n) / "history.parquet")) for n in found}  # they can be read
+    return sweeps.unlike(found, expected)
