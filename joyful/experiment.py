@@ -211,15 +211,15 @@ def _train(
             progress.show(record)
             if not go_on:
                 reason = f"pruned at epoch {record.epoch:g} of {settings.training.epochs}"
-                run.set_status("pruned", reason, objective=coach.best["f1_weighted"])
                 checkpoint.drop_previous(run.path / "checkpoint")
+                run.set_status("pruned", reason, objective=coach.best["f1_weighted"])
                 raise PrunedError(reason)
     objective = coach.best["f1_weighted"]
     before_write()
     timing += _checkpoint_rows(coach)
     run.write_timing(timing)
+    checkpoint.drop_previous(run.path / "checkpoint")  # (first: a run that has its last status is not written to again)
     run.set_status("completed", objective=objective)
-    checkpoint.drop_previous(run.path / "checkpoint")
     if observer is None:
         closing_table(
             f"joyful {data.name}, seed {settings.seed}",

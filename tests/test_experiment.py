@@ -68,6 +68,19 @@ def test_a_complete_run_is_not_trained_again(tmp_path, monkeypatch):
     assert train(tmp_path / "run") == objective
 
 
+def test_a_run_has_its_last_status_when_all_else_is_done(tmp_path, monkeypatch):
+    """Killed a moment later it would be complete, and nothing would ever clear what it left."""
+    original, seen = results.RunFolder.set_status, {}
+
+    def note(run, status, *values, **named):
+        seen[status] = sorted(path.name for path in (run.path / "checkpoint").glob("*.json"))
+        original(run, status, *values, **named)
+
+    monkeypatch.setattr(results.RunFolder, "set_status", note)
+    train(tmp_path / "run")
+    assert seen["completed"] == ["best.json", "last.json"]
+
+
 @pytest.mark.parametrize("epoch", [1.0, 2.0, 3.0])
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, epoch):
     objective = train(tmp_path / "whole")
