@@ -35,7 +35,7 @@ def victim(folder, driver, chance):
     worker = chance.choice(workers)
     leases = sweeps.leases(folder).values()
     if any(lease.deaths >= MAXIMUM_DEATHS - 1 and lease.epochs <= lease.epochs_at_death for lease in leases):
-        return driver.pid  # one death more without an epoch in between, and the trial is rightly given up (test_deaths.py)
+        return driver.pid  # a third death without an epoch in between would rightly end the trial (test_deaths.py)
     trainers = sweeps.trainers(worker)
     return chance.choice([worker.identity.pid, *trainers])
 
