@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.arms import differing_settings
+from analysis.convergence import first_reached
 from joyful.results import InputError, ResultsError, read_runs
 
 
@@ -33,13 +34,12 @@ def trials(folder: Path, target: float) -> tuple[pd.DataFrame, tuple[str, ...]]:
         raise InputError(f"{folder}: expected the folder of a search with complete trials, found none")
     complete.sort(key=lambda header: (len(header.name), header.name))  # trials are numbered
     settings = tuple(differing_settings([header.settings for header in complete]))
-    dev = loaded.frame[loaded.frame["split"] == "dev"]
-    rows = {
-        header.name: _row(dev[dev["run"] == header.name], target)
-        | {name: header.settings.get(name) for name in settings}
-        for header in complete
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run"), settings
+    dev = loaded.frame[loaded.frame["split"] == "dev"].pivot(index="run", columns="epoch", values="f1_weighted")
+    dev = dev.reindex([header.name for header in complete])
+    found = pd.DataFrame({"f1": dev.max(axis=1), "epochs": first_reached(dev, target)})
+    for name in settings:
+        found[name] = pd.Series({header.name: header.settings.get(name) for header in complete}, dtype=object)
+    return found.rename_axis("run"), settings
 
 
 def choose(found: pd.DataFrame, within: float) -> str:
@@ -51,13 +51,6 @@ def choose(found: pd.DataFrame, within: float) -> str:
 def overrides(found: pd.DataFrame, name: str, settings: Sequence[str]) -> list[str]:
     """A trial's settings as words of a command line."""
     return [f"{setting}={_text(found.at[name, setting])}" for setting in settings]
-
-
-def _row(dev: pd.DataFrame, target: float) -> dict[str, object]:
-    curve = dev.sort_values("epoch")
-    there = curve["f1_weighted"].to_numpy() >= target
-    epochs = float(curve["epoch"].to_numpy()[np.argmax(there)]) if there.any() else float("inf")
-    return {"f1": float(curve["f1_weighted"].max()), "epochs": epochs}
 
 
 def _text(value: object) -> str:

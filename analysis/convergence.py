@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.curves import best_so_far, curves, final
+from analysis.curves import curves, final
 from analysis.statistics import proportion
 from analysis.sweep import WHOLE, Sweep, remembered
 from joyful.results import InputError, read_timing
@@ -85,6 +85,14 @@ def choose_target(sweep: Sweep, target: str | Target | None = None, metric: str 
     return None
 
 
+def first_reached(curves: pd.DataFrame, value: float, *, higher_is_better: bool = True) -> pd.Series:
+    """Of every curve (a row; columns are epochs) the epoch of its first value at `value` or beyond, inf where there is none."""
+    there = curves >= value if higher_is_better else curves <= value
+    if not there.shape[1]:
+        return pd.Series(np.inf, index=curves.index)
+    return there.idxmax(axis=1).astype(float).where(there.any(axis=1), np.inf)
+
+
 @remembered
 def times_to_target(sweep: Sweep, target: Target) -> pd.DataFrame:
     """When each comparison run reaches the target: index (arm, seed).
@@ -95,16 +103,10 @@ def times_to_target(sweep: Sweep, target: Target) -> pd.DataFrame:
     A curve without a value gives NaN, not reached.
     """
     dev = curves(sweep, target.metric)
-    best = best_so_far(dev, higher_is_better=target.higher_is_better)
-    there = (best >= target.value) if target.higher_is_better else (best <= target.value)
-    epochs = there.columns.to_numpy(dtype=float)
-    reached = there.any(axis=1).to_numpy(dtype=bool)
-    times = np.full(len(dev), sweep.budget)
-    if len(dev):
-        times[reached] = epochs[np.argmax(there.to_numpy(), axis=1)[reached]]
-        times = np.minimum(times, sweep.budget)
-        times[dev.isna().all(axis=1)] = np.nan
-    result = pd.DataFrame({"epochs": times, "reached": reached}, index=dev.index)
+    times = first_reached(dev, target.value, higher_is_better=target.higher_is_better)
+    reached = np.isfinite(times)
+    times = times.clip(upper=sweep.budget).mask(dev.isna().all(axis=1))
+    result = pd.DataFrame({"epochs": times, "reached": reached})
     return result.assign(seconds=_wall_seconds(sweep, result["epochs"]))
 
 
