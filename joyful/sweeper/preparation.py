@@ -218,9 +218,9 @@ def _alone(registry: Registry, lease_seconds: float) -> Iterator[None]:
     me, watch = registry.join("driver"), Watch(lease_seconds)
     try:
         while True:
-            members = registry.members()
+            leases, members = registry.leases_and_members()
             watch.look(members)
-            before = registry.leases().get(-1)
+            before = leases.get(-1)
             free = before is None or not before.owner or watch.is_dead(members.get(before.owner))
             if free and registry.claim(-1, me.id, before) is not None:
                 break

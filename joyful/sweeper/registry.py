@@ -151,6 +151,12 @@ class Registry:
         rows = self._read(select(_leases).where(_leases.c.study == self.study))
         return {r.number: Lease(r.number, r.owner, r.term, r.epochs, r.deaths, r.epochs_at_death) for r in rows}
 
+    def leases_and_members(self) -> tuple[dict[int, Lease], dict[str, Member]]:
+        """Both, so that an owner who is not among the members has left: nobody claims before joining, so the leases are read first.
+        The other way round, one who joins and claims in between would be taken for dead."""
+        leases = self.leases()
+        return leases, self.members()
+
     def claim(self, number: int, owner: str, before: Lease | None, died: bool = False) -> Lease | None:
         """Take trial `number` if its lease still is `before` (None: never claimed); None where somebody was quicker.
 

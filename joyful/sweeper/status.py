@@ -62,7 +62,7 @@ def snapshot(access: StudyAccess, registry: Registry, lease_seconds: float, watc
     """The sweep now. watch: an observer's memory, for members of other machines; without it they count as alive."""
     study = access.open()
     trials = retried(lambda: study.get_trials(deepcopy=False))
-    members, leases = registry.members(), registry.leases()
+    leases, members = registry.leases_and_members()
     watch = watch or Watch(lease_seconds)
     watch.look(members)
     live = {name for name, member in members.items() if not watch.is_dead(member)}

@@ -203,7 +203,7 @@ class _Worker:
 
     def _claim(self) -> tuple[Lease | None, bool]:
         """The lease of the next trial, None where none is free; and whether any trial is unfinished."""
-        members, leases = self._registry.members(), self._registry.leases()
+        leases, members = self._registry.leases_and_members()
         self._watch.look(members)
         all_states = states(self._engine, self._task.study_id)
         unfinished = [number for number, state in all_states.items() if state not in FINISHED]

@@ -102,6 +102,23 @@ def test_deaths_are_counted_in_a_row_and_anew_after_a_whole_epoch(table):
     assert (table.leases()[0].deaths, table.leases()[0].owner) == (0, "")
 
 
+def test_whoever_joins_and_claims_while_another_looks_is_not_taken_for_dead(table, monkeypatch):
+    original, new = table._read, []
+
+    def read_and_then(statement):
+        found = original(statement)
+        if not new:
+            new.append(join(table).id)
+            table.claim(0, new[0], None)
+        return found
+
+    monkeypatch.setattr(table, "_read", read_and_then)
+    leases, members = table.leases_and_members()
+    assert new
+    assert all(lease.owner in members for lease in leases.values())
+    assert table.leases()[0].owner in members
+
+
 def test_stop_reaches_the_workers_of_one_driver(table):
     driver = join(table, "driver")
     mine, other = join(table, driver=driver.id), join(table, driver="other")
