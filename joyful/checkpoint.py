@@ -23,6 +23,7 @@ from torch import Tensor
 from joyful.records import InputError, one_line
 from joyful.results import plain, remove_leftovers, write_file, write_json
 from joyful.results.files import open_plain, read_bounded
+from joyful.results.lock import require
 
 #: Bytes of a checkpoint's JSON, and of the header of its tensors, that are read at most; ours have a hundredth of it.
 MAXIMUM_STATE = MAXIMUM_HEADER = 2**22
@@ -66,8 +67,10 @@ def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
     state = plain(checkpoint.state)
     document = {"tensors": tensors, "sha256": digest, "state": state, "state_sha256": _state_digest(state)}
     if name == LAST and (folder / f"{LAST}.json").exists():
+        require(folder)
         os.replace(folder / f"{LAST}.json", folder / f"{PREVIOUS}.json")
     write_json(folder / f"{name}.json", document)
+    require(folder)
     kept = named_tensors(folder)
     for old in folder.glob(f"{name}-*.safetensors"):
         if old.name not in kept:
@@ -76,6 +79,7 @@ def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
 
 def drop_previous(folder: Path) -> None:
     """Remove the last checkpoint but one."""
+    require(folder)
     (folder / f"{PREVIOUS}.json").unlink(missing_ok=True)
     kept = named_tensors(folder)
     for old in folder.glob(f"{LAST}-*.safetensors"):

@@ -358,7 +358,7 @@ def door(ask: Callable[[], Request]) -> float:
         _leave(str(error), 2)
     except TrainingFailedError as error:
         return _failed(request, str(error))
-    except results.ResultsError as error:
+    except (results.ResultsError, results.LockLostError) as error:
         _leave(str(error), 1)
     except KeyboardInterrupt:
         _leave("interrupted by Ctrl-C; nothing that was completed is lost", 130)

@@ -37,14 +37,22 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 class InputError(ValueError):
     """Bad settings or bad data: the reader can mend it. Ends the program with exit code 2 and this one message.
 
-    The message says what was expected, what came, and what to set.
+    The message says what was expected, what came, and what to set. What came may be hostile: no character of the message is one
+    that a terminal would obey.
     """
+
+    def __init__(self, message: object) -> None:
+        super().__init__("\n".join(visible(line) for line in str(message).split("\n")))
+
+
+def visible(text: str) -> str:
+    """The text with every character that cannot be printed (control characters, lone surrogates) written as an escape."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def one_line(text: object, limit: int = 200) -> str:
     """What a library says of a file, for a message: on one line, cut, and without a character that a terminal would obey."""
-    line = " ".join(str(text).split())[:limit]
-    return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return visible(" ".join(str(text).split())[:limit])
 
 
 def first_line_of(error: BaseException) -> str:
@@ -54,7 +62,7 @@ def first_line_of(error: BaseException) -> str:
 
 def tell(message: object) -> None:
     """Say to a person at the shell, in one line on standard error, what went wrong."""
-    print(f"joyful: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"joyful: {visible(' '.join(str(message).split()))}", file=sys.stderr)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from joyful import results
+from joyful import checkpoint, results
 from joyful.records import InputError
+from joyful.results import files
+from joyful.results.lock import require
 from joyful.testing.faults import Tally
 
 HOLD = """
@@ -81,3 +84,69 @@ def test_a_lock_is_taken_over_from_a_holder_that_stays(tmp_path: Path, holder: s
         holder.wait()
         with pytest.raises(InputError, match=f"pid {os.getpid()} on"):
             results.lock(tmp_path)
+
+
+def take_over(folder: Path) -> None:
+    """Another process takes the run's lock from this one, and ends."""
+    code = "import sys; from joyful.results import lock; lock(sys.argv[1], take_over_after=0)"
+    subprocess.run([sys.executable, "-c", code, folder], check=True)
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("place", ["", "checkpoint"])
+@pytest.mark.parametrize("moment", ["before", "while it writes", "after its last look"])
+def test_who_has_lost_its_lock_puts_nothing_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, moment: str, tally: Tally
+) -> None:
+    """Frozen at any moment of a write, while another takes the run over, and woken."""
+    target = tmp_path / place / "file"
+    target.parent.mkdir(exist_ok=True)
+    with results.lock(tmp_path):
+        results.write_bytes(target, b"before")
+        before = written(tmp_path)
+        if moment == "before":
+            take_over(tmp_path)
+        if moment == "after its last look":
+            looked: list[Path] = []
+
+            def look_and_freeze(folder: Path) -> None:
+                require(folder)
+                if not looked:
+                    looked.append(folder)
+                    take_over(tmp_path)
+
+            monkeypatch.setattr(files, "require", look_and_freeze)
+
+        def write(temporary: Path) -> None:
+            if moment == "while it writes":
+                take_over(tmp_path)
+            temporary.write_bytes(b"after")
+
+        with pytest.raises(results.LockLostError, match="another process has taken this run over"):
+            results.write_file(target, write, 5)
+        assert written(tmp_path) == before
+        with pytest.raises(results.LockLostError):
+            results.set_aside(target, "no more")
+        assert written(tmp_path) == before
+    results.write_bytes(target, b"another's")  # (who holds no lock is not asked: it is not the run's writer)
+    tally("a writer whose lock another has taken", 1)
+
+
+def test_a_checkpoint_of_another_is_not_touched(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    saved = checkpoint.Checkpoint({"w": torch.ones(2)}, {"epoch": 1})
+    with results.lock(tmp_path):
+        for step in (1, 2):
+            checkpoint.write(folder, checkpoint.LAST, step, saved)
+        before = written(tmp_path)
+        assert len(before) == 4
+        take_over(tmp_path)
+        with pytest.raises(results.LockLostError):
+            checkpoint.drop_previous(folder)
+        for name in (checkpoint.LAST, checkpoint.BEST):
+            with pytest.raises(results.LockLostError):
+                checkpoint.write(folder, name, 3, saved)
+        assert written(tmp_path) == before

@@ -6,7 +6,7 @@ writes it, under its `lock`, through `RunFolder`; any process reads all runs bel
 
 from joyful.records import InputError
 from joyful.results.files import plain, remove_leftovers, set_aside, write_bytes, write_file, write_json
-from joyful.results.lock import RunLock, lock
+from joyful.results.lock import LockLostError, RunLock, lock
 from joyful.results.one_run import RunHeader
 from joyful.results.provenance import git_state, versions
 from joyful.results.reading import Runs, arm_columns, load, read_runs
@@ -34,6 +34,7 @@ __all__ = [
     "TIMING",
     "TIMING_COLUMNS",
     "InputError",
+    "LockLostError",
     "ResultsError",
     "ResultsWarning",
     "RunFolder",

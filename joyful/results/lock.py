@@ -18,6 +18,10 @@ from joyful.results.schema import ResultsError
 LOCK = ".lock"
 
 
+class LockLostError(BaseException):  # (no `except Exception` of a run may go on after it)
+    """Another process has taken this process's run folder over: nothing more may be written there."""
+
+
 class RunLock:
     """A held lock of a run folder; `release` it, or use it as a context manager. The kernel releases it at death."""
 
@@ -34,6 +38,15 @@ class RunLock:
                 os.ftruncate(descriptor, 0)  # the file stays: removing it would race with a process that just opened it
             finally:
                 os.close(descriptor)
+
+    @property
+    def is_taken_over(self) -> bool:
+        """Whether another holder's lock stands in the place of this one."""
+        try:
+            there = os.stat(self.path / LOCK, follow_symlinks=False)
+        except OSError:
+            return False  # it is being put there, or was removed by hand
+        return self._descriptor is not None and not os.path.samestat(there, os.fstat(self._descriptor))
 
     def __enter__(self) -> Self:
         return self
@@ -54,11 +67,24 @@ def holds(folder: str | os.PathLike[str]) -> bool:
     return any(held.path in (place, place.parent) for held in _held)
 
 
+def require(folder: str | os.PathLike[str]) -> None:
+    """Before a change in a run's folder: raises LockLostError where this process held its lock and another has taken it over.
+
+    Together with `_fence` nothing slips through for files that get their names at last: a process that is frozen after this
+    look finds its temporary file gone, and one that wakes before it is told here.
+    """
+    place = Path(folder).absolute()
+    mine = [held for held in _held if held.path in (place, place.parent)]
+    if mine and all(held.is_taken_over for held in mine):
+        raise LockLostError(f"{folder}: another process has taken this run over; nothing more is written by this one")
+
+
 def lock(path: str | os.PathLike[str], take_over_after: float | None = None) -> RunLock:
     """Take the lock of the run folder `path` and hold it until `release` or the process's death.
 
     take_over_after: None does not wait for another holder; a number of seconds waits so long and then puts a lock of its own in
-    place of the other's. That is for a caller who knows that the holder has lost its right to the folder and will not write.
+    place of the other's. That is for a caller who knows that the holder has lost its right to the folder; whatever that one
+    still tries to write, frozen and woken, gets no name there.
     The folder must exist. A second taker, in another process or in this one, gets an InputError that says who holds it.
     Raises ResultsError where the filesystem has no locks.
     """
@@ -73,7 +99,16 @@ def lock(path: str | os.PathLike[str], take_over_after: float | None = None) -> 
                 break
         time.sleep(0.1)
     (Path(path) / LOCK).unlink(missing_ok=True)  # the other holds a file that has no name any more
-    return _lock_at_once(path)
+    held = _lock_at_once(path)
+    _fence(Path(path))
+    return held
+
+
+def _fence(folder: Path) -> None:
+    """Remove all files that are being written in the folder and in its own: their writers have lost it."""
+    for place in (folder, *(entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink())):
+        for path in place.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 def _lock_at_once(path: str | os.PathLike[str]) -> RunLock:

@@ -97,7 +97,7 @@ def train(channel: Channel, request: dict[str, Any]) -> dict[str, Any]:
         return {"end": "failed", "reason": _one_line(str(error))}
     except (KeyboardInterrupt, experiment.Interrupted):
         return {"end": "interrupted"}
-    except TakenOverError:
+    except (TakenOverError, results.LockLostError):
         return {"end": "taken over"}
     except Exception as error:
         traceback.print_exc()

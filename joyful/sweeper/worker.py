@@ -332,8 +332,10 @@ class _Worker:
 
     def _finish(self, trial: TrialAccess, lease: Lease, config: DictConfig, end: Mapping[str, Any]) -> None:
         status = end["end"]
-        if status in ("interrupted", "taken over"):
+        if status == "interrupted":
             raise Stopped
+        if status == "taken over":  # (its trainer was frozen and has found another's lock)
+            raise LeaseLostError(f"trial {lease.number} was taken over by another worker")
         if status == "disk":
             raise ResultsError(end["reason"])
         if status == "pruned":

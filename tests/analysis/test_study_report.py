@@ -1,10 +1,11 @@
 """The study's tables from archives: they say what the reports say, and the document in the repository is what is made."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
-from analysis import study_report
+from analysis import study_report, study_tables
 from analysis.archive import pack
 from analysis.report import build
 from analysis.testing import NOTE_ARMS, Truth, simulate_sweep
@@ -83,6 +84,56 @@ def test_the_tables_say_what_the_reports_say(study):
     assert study_report.main(["--check"]) == 1
     assert study_report.main([]) == 0  # a second time changes nothing
     assert (place / "A.md").read_text() == document
+
+
+@pytest.fixture
+def confirmed(study):
+    """The archive of a confirmation beside them: a candidate as good as the plan asks, weights that give nothing."""
+    place = study[1]
+    base = {"loss": "mse", "weights.encoder_loss_weight": 0.05, "training.moving_average": 0.0}
+    better = Truth(base | {"training.moving_average": 0.98}, tau=2.0, ceiling=0.63, jitter=0.001)
+    alone = Truth(base | {"weights.encoder_loss_weight": 0.2}, jitter=0.01)
+    average = Truth(base | {"training.moving_average": 0.9}, jitter=0.002)
+    archives = place / "archives"
+    archives.mkdir()
+    simulate_sweep(place / "confirm", (Truth(base, jitter=0.01), alone, better, average), range(101, 109), epochs=24)
+    pack(place / "confirm", archives / "confirm_meld.parquet")
+    with study_report.DOCUMENT.open("a") as document:
+        for name in ("confirmation", "confirm_meld"):
+            document.write(f"\n<!-- study: {name} -->old<!-- end of study: {name} -->")
+    return archives
+
+
+def test_a_confirmation_says_which_settings_work(confirmed, monkeypatch):
+    monkeypatch.setattr(study_report, "ARCHIVES", confirmed)
+    assert study_report.main([]) == 0
+    document = study_report.DOCUMENT.read_text()
+    lines = rows(document, "confirmation")[2:]
+    assert [line[:2] for line in lines] == [
+        ["MELD", "weights alone"],
+        ["MELD", "candidate"],
+        ["MELD", "averaging alone"],
+    ]
+    assert [line[-1] for line in lines] == ["no", "**yes**", "no"]
+    scores = rows(document, "scores")[2:]
+    assert [line[1] for line in scores] == ["tuned baseline", "weights alone", "candidate", "averaging alone"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "works"),
+    [
+        ({}, True),
+        ({"speed": (14.9, 5.0, 26.0)}, False),  # less than asked
+        ({"spread": (31.0, -0.1, 50.0)}, False),  # it may be nothing
+        ({"f1": (-0.1, -0.3, 0.1)}, True),  # not lower, as far as can be seen
+        ({"f1": (-0.5, -0.9, -0.1)}, False),
+    ],
+)
+def test_what_counts_as_a_setting_that_works(changes, works):
+    values = {"speed": (15.0, 1.0, 30.0), "spread": (30.0, 1.0, 50.0), "f1": (0.0, -0.1, 0.1)} | changes
+    verdicts = [SimpleNamespace(estimate=e, low=low, high=high) for e, low, high in values.values()]
+    assert study_tables.works_by_plan(*verdicts) is works
+    assert not study_tables.works_by_plan(None, *verdicts[1:])
 
 
 def test_a_document_without_a_place_is_named_and_stays_as_it_is(study, capsys):
