@@ -23,6 +23,14 @@ from typing import Any, Self
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def half_written(folder: Path) -> list[str]:
+    """Files of a run that have not got their names yet."""
+    places = [folder, folder / "checkpoint"]
+    return [
+        entry.name for place in places if place.is_dir() for entry in os.scandir(place) if entry.name[-4:] == ".tmp"
+    ]
+
+
 class Trainer:
     """A process that trains a run. epochs: what it told after each evaluation, before it was written; when it tells of epoch e,
     everything of epoch e - 1 has been written, its checkpoint too."""
@@ -50,6 +58,17 @@ class Trainer:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no epoch {epoch:g} in {seconds:g} s: {self.said}")
             time.sleep(0.002)
+
+    def until_a_write(self, folder: Path, passing: int) -> None:
+        """Wait until a new half-written file is in the run's folder, after so many were let pass, or it has ended."""
+        seen = set(half_written(folder))
+        while self.running:
+            new = set(half_written(folder)) - seen
+            if new:
+                seen |= new
+                passing -= 1
+                if passing < 0:
+                    break
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""

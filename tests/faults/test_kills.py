@@ -15,7 +15,7 @@ import pytest
 from joyful import results
 from joyful.checkpoint import read
 from joyful.testing.faults import count, seed
-from joyful.testing.trainers import Trainer
+from joyful.testing.trainers import half_written
 
 EPOCHS = 9
 
@@ -43,27 +43,6 @@ def epochs_saved(folder: Path) -> float:
     return float(saved.state["epoch"]) if saved is not None else 0.0
 
 
-def half_written(folder: Path) -> list[str]:
-    """Files of the run that have not got their names yet."""
-    places = [folder, folder / "checkpoint"]
-    return [
-        entry.name for place in places if place.is_dir() for entry in os.scandir(place) if entry.name[-4:] == ".tmp"
-    ]
-
-
-def kill_in_a_write(trainer: Trainer, folder: Path, chance: random.Random) -> None:
-    """Kill it when a new half-written file appears, after a few have been let pass."""
-    passed, seen = chance.randrange(20), set(half_written(folder))
-    while trainer.running:
-        new = set(half_written(folder)) - seen
-        if new:
-            seen |= new
-            passed -= 1
-            if passed < 0:
-                break
-    time.sleep(chance.choice((0.0, chance.uniform(0.0, 0.002))))
-
-
 @pytest.mark.timeout(3600)
 def test_kills_at_random_moments_lose_nothing(tmp_path, trainers, tally):
     kills = count(quick=15, full=200)
@@ -85,7 +64,8 @@ def test_kills_at_random_moments_lose_nothing(tmp_path, trainers, tally):
             trainer = trainers.start(folder, *settings)
             kind = chance.choice(("written", "random"))
             if kind == "written":
-                kill_in_a_write(trainer, folder, chance)
+                trainer.until_a_write(folder, passing=chance.randrange(20))
+                time.sleep(chance.choice((0.0, chance.uniform(0.0, 0.002))))
             else:
                 time.sleep(chance.uniform(0.0, LENGTH))
             if trainer.running:
