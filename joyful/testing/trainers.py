@@ -103,13 +103,14 @@ class Trainers:
         self._trainer: Trainer | None = None
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def start(self, folder: Path, *overrides: str, door: bool = False) -> Trainer:
-        """Train a tiny run into `folder`, or go on with it. door: as a person at the shell has it, with exit codes."""
+    def start(self, folder: Path, *overrides: str, door: bool = False, sync_seconds: float = 0.0) -> Trainer:
+        """Train a tiny run into `folder`, or go on with it. door: as a person at the shell has it, with exit codes.
+        sync_seconds: of a disk that takes so much longer for each fsync."""
         assert self._trainer is None or not self._trainer.running, "one run at a time"
         self._count += 1
         log = self._logs / f"trainer-{self._count}.log"
         self._trainer = Trainer(0, log)
-        request = {"folder": str(folder), "overrides": overrides, "door": door, "log": str(log)}
+        request = {"folder": str(folder), "overrides": overrides, "door": door, "log": str(log), "sync": sync_seconds}
         assert self._server.stdin is not None
         print(json.dumps(request), file=self._server.stdin, flush=True)
         self._trainer.pid = self._started.get(timeout=120)
@@ -164,6 +165,18 @@ def _train(folder: str, overrides: Sequence[str], door: bool, descriptor: int) -
         train_run(request, Teller())
 
 
+def _slow_down(seconds: float) -> None:
+    """Have the disk take longer."""
+    sync = os.fsync
+
+    def wait_and_sync(descriptor: Any) -> None:
+        time.sleep(seconds)
+        sync(descriptor)
+
+    if seconds:
+        os.fsync = wait_and_sync  # type: ignore[assignment]
+
+
 def _load() -> None:
     """Load what a run needs, without beginning one: a fork must not find threads of torch's."""
     import torch
@@ -195,6 +208,7 @@ def main() -> None:
                 log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
                 os.dup2(log, 2)
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                _slow_down(request["sync"])
                 _tell(descriptor, started=os.getpid())
                 _train(request["folder"], request["overrides"], request["door"], descriptor)
                 code = 0
