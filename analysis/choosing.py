@@ -49,8 +49,9 @@ def choose(found: pd.DataFrame, within: float) -> str:
 
 
 def overrides(found: pd.DataFrame, name: str, settings: Sequence[str]) -> list[str]:
-    """A trial's settings as words of a command line."""
-    return [f"{setting}={_text(found.at[name, setting])}" for setting in settings]
+    """A trial's settings as words of a command line; a group (loss.name) by its choice (loss=smoothl1), which comes first."""
+    ordered = sorted(settings, key=lambda setting: not setting.endswith(".name"))
+    return [f"{setting.removesuffix('.name')}={_text(found.at[name, setting])}" for setting in ordered]
 
 
 def _text(value: object) -> str:

@@ -40,6 +40,8 @@ def test_the_first_at_the_target_of_those_that_are_good_enough(search):
     assert choose(found, within=0.02) == "1"
     assert choose(found, within=0.2) == "1"  # of two as quick, the better one
     assert overrides(found, "1", settings) == ["weights.encoder_loss_weight=0.002"]
+    named = found.assign(**{"loss.beta": 0.123456, "loss.name": "smoothl1"})
+    assert overrides(named, "1", ["loss.beta", "loss.name"]) == ["loss=smoothl1", "loss.beta=0.1235"]
 
 
 def test_where_none_reaches_the_target_the_best_is_taken(search):
