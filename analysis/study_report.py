@@ -70,9 +70,9 @@ def named(findings: Findings, part: Part) -> Findings:
     """
     names = {arm.name: plan_name(arm) for arm in findings.sweep.arms}
     if part.arms:
-        if len(names) > len(part.arms):
+        if len(names) != len(part.arms):
             raise InputError(f"{part.name}: expected the arms {', '.join(part.arms)}, found {', '.join(names)}")
-        names = dict(zip(names, part.arms, strict=False))
+        names = dict(zip(names, part.arms, strict=True))
 
     def of_plan(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(arm=table["arm"].map(lambda name: names.get(name, name))) if "arm" in table else table

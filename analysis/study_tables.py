@@ -15,7 +15,7 @@ from analysis.words import NONE, interval, metric, number, percent, quantity, sm
 from joyful.results import InputError
 
 #: The arms of a confirmation, in the order of its sweep.
-CONFIRMED = ("tuned baseline", "weights alone", "candidate", "averaging alone")
+CONFIRMED = ("tuned baseline", "weights alone", "candidate", "candidate averaged", "averaging alone")
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def confirmation_table(studies: Studies) -> str:
     for part, findings in studies.items():
         if part.arms != CONFIRMED:
             continue
-        for arm in part.arms[1:]:
+        for arm in [arm.name for arm in findings.sweep.others]:
             known = verdicts_of(findings, arm)
             speed, spread, f1 = (known.get(MEASURES[index]) for index in (0, 1, -1))
             effects = [_effect(verdict) for verdict in (speed, spread, f1)]
