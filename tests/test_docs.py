@@ -189,8 +189,10 @@ class Place:
         for name in ("run.py", "train.py", "Makefile", "pyproject.toml", "constraints.txt", *FOLDERS):
             if name != "docs":  # (commands write there)
                 (folder / name).symlink_to(ROOT / name)
+        # (of `make test ARGS=...` its arguments are not those of a command in a page)
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))}
         self.environment = {
-            **os.environ, "PYTHONPATH": str(ROOT), "JOYFUL_DATA": str(folder / "corpora"), "HF_HUB_OFFLINE": "1",
+            **outside, "PYTHONPATH": str(ROOT), "JOYFUL_DATA": str(folder / "corpora"), "HF_HUB_OFFLINE": "1",
             "JOYFUL_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         self._write_data()

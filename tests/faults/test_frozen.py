@@ -44,7 +44,7 @@ def freeze(pid: int) -> bool:
 
 @pytest.mark.timeout(1800)
 def test_a_run_that_is_frozen_at_any_moment_and_taken_over_wakes_and_changes_nothing(tmp_path, trainers, tally):
-    freezes, chance = count(quick=6, full=80), random.Random(seed())
+    freezes, chance = count(quick=4, full=80), random.Random(seed())
     trainers.run(tmp_path / "whole", *SETTINGS)
     whole = (tmp_path / "whole/history.parquet").read_bytes()
     done = caught = rounds = 0

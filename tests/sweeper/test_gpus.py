@@ -9,6 +9,7 @@ import pytest
 
 from joyful.sweeper import gpus
 from joyful.sweeper.training_process import TrainingProcess
+from joyful.testing import sweeps
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,9 @@ def test_the_training_process_sees_its_gpu_alone(tmp_path, monkeypatch):
     process = TrainingProcess(tmp_path / "log", gpus.environment(1))
     try:
         process.send({})
+        sweeps.until(
+            lambda: psutil.Process(process.pid).environ()
+        )  # a process that has only just been started shows none yet
         environment = psutil.Process(process.pid).environ()
         assert environment["CUDA_VISIBLE_DEVICES"] == "1"
         assert environment.keys() >= os.environ.keys()
