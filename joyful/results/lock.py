@@ -63,8 +63,12 @@ _held: set[RunLock] = set()
 
 def holds(folder: str | os.PathLike[str]) -> bool:
     """Whether this process holds the lock of the run whose folder it is, or which it lies in."""
+    return bool(_held_of(folder))
+
+
+def _held_of(folder: str | os.PathLike[str]) -> list[RunLock]:
     place = Path(folder).absolute()
-    return any(held.path in (place, place.parent) for held in _held)
+    return [held for held in _held if held.path in (place, place.parent)]
 
 
 def require(folder: str | os.PathLike[str]) -> None:
@@ -73,8 +77,7 @@ def require(folder: str | os.PathLike[str]) -> None:
     Together with `_fence` nothing slips through for files that get their names at last: a process that is frozen after this
     look finds its temporary file gone, and one that wakes before it is told here.
     """
-    place = Path(folder).absolute()
-    mine = [held for held in _held if held.path in (place, place.parent)]
+    mine = _held_of(folder)
     if mine and all(held.is_taken_over for held in mine):
         raise LockLostError(f"{folder}: another process has taken this run over; nothing more is written by this one")
 
