@@ -23,7 +23,7 @@ from torch import Tensor
 from joyful.records import InputError, one_line
 from joyful.results import plain, remove_leftovers, write_file, write_json
 from joyful.results.files import open_plain, read_bounded
-from joyful.results.lock import require
+from joyful.results.lock import require_lock
 
 #: Bytes of a checkpoint's JSON, and of the header of its tensors, that are read at most; ours have a hundredth of it.
 MAXIMUM_STATE = MAXIMUM_HEADER = 2**22
@@ -67,28 +67,31 @@ def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
     state = plain(checkpoint.state)
     document = {"tensors": tensors, "sha256": digest, "state": state, "state_sha256": _state_digest(state)}
     if name == LAST and (folder / f"{LAST}.json").exists():
-        require(folder)
+        require_lock(folder)
         os.replace(folder / f"{LAST}.json", folder / f"{PREVIOUS}.json")
     write_json(folder / f"{name}.json", document)
-    require(folder)
+    _remove_unnamed(folder, name)
+
+
+def drop_previous(folder: Path) -> None:
+    """Remove the last checkpoint but one."""
+    require_lock(folder)
+    (folder / f"{PREVIOUS}.json").unlink(missing_ok=True)
+    _remove_unnamed(folder, LAST)
+
+
+def _remove_unnamed(folder: Path, name: str) -> None:
+    """Remove the tensor files of the checkpoint `name` that no JSON names any more."""
+    require_lock(folder)
     kept = named_tensors(folder)
     for old in folder.glob(f"{name}-*.safetensors"):
         if old.name not in kept:
             old.unlink(missing_ok=True)
 
 
-def drop_previous(folder: Path) -> None:
-    """Remove the last checkpoint but one."""
-    require(folder)
-    (folder / f"{PREVIOUS}.json").unlink(missing_ok=True)
-    kept = named_tensors(folder)
-    for old in folder.glob(f"{LAST}-*.safetensors"):
-        if old.name not in kept:
-            old.unlink(missing_ok=True)
-
-
 def previous_is_last(folder: Path) -> None:
     """Put the last checkpoint but one in the place of the last, which is missing."""
+    require_lock(folder)
     os.replace(folder / f"{PREVIOUS}.json", folder / f"{LAST}.json")
 
 

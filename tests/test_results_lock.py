@@ -12,7 +12,7 @@ import torch
 from joyful import checkpoint, results
 from joyful.records import InputError
 from joyful.results import files
-from joyful.results.lock import require
+from joyful.results.lock import require_lock
 from joyful.testing.faults import Tally
 
 HOLD = """
@@ -113,12 +113,12 @@ def test_who_has_lost_its_lock_puts_nothing_in_place(
             looked: list[Path] = []
 
             def look_and_freeze(folder: Path) -> None:
-                require(folder)
+                require_lock(folder)
                 if not looked:
                     looked.append(folder)
                     take_over(tmp_path)
 
-            monkeypatch.setattr(files, "require", look_and_freeze)
+            monkeypatch.setattr(files, "require_lock", look_and_freeze)
 
         def write(temporary: Path) -> None:
             if moment == "while it writes":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from joyful.records import InputError, tell
-from joyful.results.lock import holds, require
+from joyful.results.lock import holds, require_lock
 from joyful.results.machine import machine
 from joyful.results.schema import ResultsError
 
@@ -51,14 +51,14 @@ def write_file(path: str | os.PathLike[str], write: Callable[[Path], None], size
         try:
             write(temporary)
             _sync_file(temporary)
-            require(path.parent)
+            require_lock(path.parent)
             os.replace(temporary, path)
         except BaseException:  # an interrupt too must leave no half file behind
             temporary.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
     except OSError as error:
-        require(path.parent)  # (whoever has taken the folder over has removed the temporary file)
+        require_lock(path.parent)  # (whoever has taken the folder over has removed the temporary file)
         raise ResultsError(error.errno, _explain(path, size, error)) from error
 
 
@@ -167,7 +167,7 @@ def set_aside(path: Path, why: str) -> None:
     disk refuses."""
     if not os.path.lexists(path):
         return
-    require(path.parent)
+    require_lock(path.parent)
     number, name = 1, f"{path.name}.damaged"
     while os.path.lexists(path.with_name(name)):
         number, name = number + 1, f"{path.name}.damaged-{number + 1}"

@@ -71,7 +71,7 @@ def _held_of(folder: str | os.PathLike[str]) -> list[RunLock]:
     return [held for held in _held if held.path in (place, place.parent)]
 
 
-def require(folder: str | os.PathLike[str]) -> None:
+def require_lock(folder: str | os.PathLike[str]) -> None:
     """Before a change in a run's folder: raises LockLostError where this process held its lock and another has taken it over.
 
     Together with `_fence` nothing slips through for files that get their names at last: a process that is frozen after this

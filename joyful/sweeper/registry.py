@@ -92,6 +92,9 @@ class Lease:
 class LeaseLostError(Exception):
     """The trial is another worker's now: write nothing more for it."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__(f"trial {number} was taken over by another worker")
+
 
 class Registry:
     """The tables, for one study."""
@@ -190,13 +193,13 @@ class Registry:
             values["epochs"] = epochs
         mine = (row.study == self.study, row.number == lease.number, row.owner == lease.owner, row.term == lease.term)
         if not self._write(update(_leases).where(*mine).values(**values)):
-            raise LeaseLostError(f"trial {lease.number} was taken over by another worker")
+            raise LeaseLostError(lease.number)
 
     def count_death(self, lease: Lease) -> Lease:
         """The trainer of a trial died while its worker lives on, and keeps it. Returns the lease with the death counted."""
         again = self.claim(lease.number, lease.owner, self.leases()[lease.number], died=True)
         if again is None:
-            raise LeaseLostError(f"trial {lease.number} was taken over by another worker")
+            raise LeaseLostError(lease.number)
         return again
 
     def release(self, number: int, owner: str) -> None:

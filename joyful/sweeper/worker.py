@@ -335,7 +335,7 @@ class _Worker:
         if status == "interrupted":
             raise Stopped
         if status == "taken over":  # (its trainer was frozen and has found another's lock)
-            raise LeaseLostError(f"trial {lease.number} was taken over by another worker")
+            raise LeaseLostError(lease.number)
         if status == "disk":
             raise ResultsError(end["reason"])
         if status == "pruned":

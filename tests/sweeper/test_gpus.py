@@ -41,9 +41,8 @@ def test_the_training_process_sees_its_gpu_alone(tmp_path, monkeypatch):
     process = TrainingProcess(tmp_path / "log", gpus.environment(1))
     try:
         process.send({})
-        sweeps.until(
-            lambda: psutil.Process(process.pid).environ()
-        )  # a process that has only just been started shows none yet
+        # (a process that has only just been started shows none yet)
+        sweeps.until(lambda: psutil.Process(process.pid).environ())
         environment = psutil.Process(process.pid).environ()
         assert environment["CUDA_VISIBLE_DEVICES"] == "1"
         assert environment.keys() >= os.environ.keys()
