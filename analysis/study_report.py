@@ -24,7 +24,6 @@ from analysis import archive, report
 from analysis.findings import Findings
 from analysis.plots import Plot, forest, learning_curves
 from analysis.study_tables import (
-    CONFIRMED,
     PARTS,
     Part,
     Studies,
@@ -110,7 +109,7 @@ def blocks(studies: Studies) -> dict[str, str]:
         "felt": felt_table(studies),
         "sizes": sizes_table(studies),
     }
-    if any(part.arms == CONFIRMED for part in studies):
+    if any(part.confirms for part in studies):
         made["confirmation"] = confirmation_table(studies)
     for part, findings in studies.items():
         lines = [arms_table(findings)] if len(findings.sweep.arms) > 2 else []

@@ -14,19 +14,34 @@ from analysis.sweep import Arm
 from analysis.words import NONE, interval, metric, number, percent, quantity, small
 from joyful.results import InputError
 
-#: The arms of a confirmation, in the order of its sweep.
-CONFIRMED = ("tuned baseline", "weights alone", "candidate", "candidate averaged", "averaging alone")
+#: The arms of the confirmations, in the order of their sweeps: what steadies was asked from the second one on.
+CONFIRMED = (
+    "tuned baseline",
+    "weights alone",
+    "weights alone averaged",
+    "candidate",
+    "candidate averaged",
+    "averaging alone",
+)
+CONFIRMED_FIRST = ("tuned baseline", "weights alone", "candidate", "candidate averaged", "averaging alone")
+CONFIRMED_SECOND = ("tuned baseline", "weights alone averaged", "candidate averaged, lower rate")
 
 
 @dataclass(frozen=True)
 class Part:
     """One archive of the study. name: of its file. title: as the tables name it. note: whether it has the note's two arms.
-    arms: their names in the sweep's order, for arms that their loss and weight do not name."""
+    arms: their names in the sweep's order, for arms that their loss and weight do not name. confirms: whether it compares
+    tuned settings with the tuned baseline, its first arm, on fresh seeds."""
 
     name: str
     title: str
     note: bool = True
     arms: tuple[str, ...] = ()
+    confirms: bool = False
+
+
+def _confirmation(name: str, title: str, arms: tuple[str, ...] = CONFIRMED) -> Part:
+    return Part(f"confirm_{name}", title, note=False, arms=arms, confirms=True)
 
 
 #: In the order of the tables; an archive that is not there yet is left out.
@@ -39,10 +54,11 @@ PARTS = (
     Part("synthetic_legacy", "Synthetic, legacy_sum"),
     Part("meld_legacy", "MELD, legacy_sum"),
     Part("synthetic_force", "Synthetic, equal force", note=False),
-    *(
-        Part(f"confirm_{name}", f"{title}, confirmation", note=False, arms=CONFIRMED)
-        for name, title in (("synthetic", "Synthetic"), ("meld", "MELD"), ("emorynlp", "EmoryNLP"), ("mosi", "MOSI"))
-    ),
+    _confirmation("synthetic", "Synthetic, confirmation", CONFIRMED_FIRST),
+    _confirmation("synthetic_second", "Synthetic, second confirmation", CONFIRMED_SECOND),
+    _confirmation("meld", "MELD, confirmation"),
+    _confirmation("emorynlp", "EmoryNLP, confirmation"),
+    _confirmation("mosi", "MOSI, confirmation"),
 )
 
 #: Claims in the order of the tables, with the metric that decides each (a claim of several metrics has a line for each).
@@ -138,16 +154,20 @@ def confirmation_table(studies: Studies) -> str:
     """The tuned settings against the tuned baseline on fresh seeds, and whether a setting works by the plan's rule."""
     rows = []
     for part, findings in studies.items():
-        if part.arms != CONFIRMED:
+        if not part.confirms:
             continue
+        runs = findings.sweep.runs
+        seeds = runs.loc[runs["used"] & (runs["role"] == "comparison"), "seed"]
+        compared = f"{seeds.min()} to {seeds.max()}"
         for arm in [arm.name for arm in findings.sweep.others]:
             known = verdicts_of(findings, arm)
             speed, spread, f1 = (known.get(MEASURES[index]) for index in (0, 1, -1))
             effects = [_effect(verdict) for verdict in (speed, spread, f1)]
             works = "**yes**" if works_by_plan(speed, spread, f1) else "no"
-            rows.append([part.title.partition(",")[0], arm, *effects, _test(f1), works])
+            rows.append([part.title.partition(",")[0], compared, arm, *effects, _test(f1), works])
     columns = [
         "data",
+        "seeds",
         "setting",
         "faster to the target",
         "steadier dev F1",

@@ -88,7 +88,7 @@ def test_the_tables_say_what_the_reports_say(study):
 
 @pytest.fixture
 def confirmed(study):
-    """The archive of a confirmation beside them: one setting is as good as the plan asks, others quick or steady alone."""
+    """The archive of a confirmation beside them: two settings are as good as the plan asks, others quick or steady alone."""
     place = study[1]
     base = {"loss": "mse", "weights.encoder_loss_weight": 0.05, "training.moving_average": 0.0}
     quick = Truth(base | {"weights.encoder_loss_weight": 0.3}, tau=2.0, ceiling=0.63, jitter=0.01)
@@ -99,12 +99,17 @@ def confirmed(study):
         jitter=0.001,
     )
     alone = Truth(base | {"weights.encoder_loss_weight": 0.2}, jitter=0.01)
+    steadied = Truth(
+        base | {"weights.encoder_loss_weight": 0.2, "training.moving_average": 0.98},
+        tau=3.0,
+        ceiling=0.63,
+        jitter=0.001,
+    )
     average = Truth(base | {"training.moving_average": 0.9}, jitter=0.002)
+    others = (alone, steadied, quick, better, average)
     archives = place / "archives"
     archives.mkdir()
-    simulate_sweep(
-        place / "confirm", (Truth(base, jitter=0.01), alone, quick, better, average), range(101, 109), epochs=24
-    )
+    simulate_sweep(place / "confirm", (Truth(base, jitter=0.01), *others), range(101, 109), epochs=24)
     pack(place / "confirm", archives / "confirm_meld.parquet")
     with study_report.DOCUMENT.open("a") as document:
         for name in ("confirmation", "confirm_meld"):
@@ -117,9 +122,9 @@ def test_a_confirmation_says_which_settings_work(confirmed, monkeypatch):
     assert study_report.main([]) == 0
     document = study_report.DOCUMENT.read_text()
     lines = rows(document, "confirmation")[2:]
-    assert [line[0] for line in lines] == ["MELD"] * 4
-    assert [line[1] for line in lines] == list(study_tables.CONFIRMED[1:])
-    assert [line[-1] for line in lines] == ["no", "no", "**yes**", "no"]
+    assert [line[:2] for line in lines] == [["MELD", "101 to 108"]] * 5
+    assert [line[2] for line in lines] == list(study_tables.CONFIRMED[1:])
+    assert [line[-1] for line in lines] == ["no", "**yes**", "no", "**yes**", "no"]
     assert [line[1] for line in rows(document, "scores")[2:]] == list(study_tables.CONFIRMED)
 
 
