@@ -1,5 +1,6 @@
 """Every yaml of conf/ composes and passes the schema, alone and as an overlay; the help knows every choice."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,38 @@ def test_reference_model_options_beyond_the_reference_are_off():
     assert not settings.model.standardise
     assert settings.training.moving_average == 0.0
     assert Path(CONF, "model", "reference.yaml").is_file()
+
+
+TUNED = [choice for group, choice in CHOICES if group == "weights" and choice.startswith("tuned_")]
+ROOT = CONF.parent
+
+
+def works_on(title: str) -> dict[str, list[str]]:
+    """Setting -> the cells with its gains, of the settings that work on a dataset by the study's table of confirmations."""
+    document = (ROOT / "docs/CONVERGENCE_ANALYSIS.md").read_text()
+    table = document.partition("<!-- study: confirmation -->")[2].partition("<!-- end of study: confirmation -->")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
+    return {line[2]: line[3:-1] for line in lines if line[0].lower() == title and line[-1] == "**yes**"}
+
+
+@pytest.mark.parametrize("choice", TUNED)
+def test_tuned_weights_are_what_was_confirmed(choice):
+    """What is shipped is, setting for setting, what an arm of a confirmation trained, and says what the study measured of it."""
+    data = choice.removeprefix("tuned_")
+    sweeps = [yaml.safe_load(path.read_text()) for path in (ROOT / "sweeps").glob(f"study_confirm_{data}*.yaml")]
+    arms = [arm for sweep in sweeps for arm in sweep["hydra"]["sweeper"]["arms"]]
+    shipped = compose_plain([f"data={data}", f"weights={choice}"])[0]
+    assert shipped in [compose_plain([f"data={data}", *arm.split()])[0] for arm in arms]
+
+    text = (CONF / "weights" / f"{choice}.yaml").read_text()
+    comment = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+    working = works_on(data)
+    setting = max((name for name in working if re.search(rf"\b{re.escape(name)}\b", comment)), key=len, default=None)
+    assert setting is not None, f"no setting that works on {data} is named: {sorted(working)}"
+    assert all(cell in comment for cell in working[setting])
+
+
+def test_there_are_tuned_weights_where_a_setting_works():
+    document = (ROOT / "docs/CONVERGENCE_ANALYSIS.md").read_text()
+    works = {line.split("|")[1].strip().lower() for line in document.splitlines() if line.endswith("| **yes** |")}
+    assert {choice.removeprefix("tuned_") for choice in TUNED} == works
