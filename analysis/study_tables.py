@@ -14,7 +14,7 @@ from analysis.sweep import Arm
 from analysis.words import NONE, interval, metric, number, percent, quantity, small
 from joyful.results import InputError
 
-#: The arms of the confirmations, in the order of their sweeps: what steadies was asked from the second one on.
+#: The arms of a confirmation, in the order of its sweep; on the embedded data there were two, one after the other (docs/STUDY.md).
 CONFIRMED = (
     "tuned baseline",
     "weights alone",

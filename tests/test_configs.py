@@ -1,11 +1,11 @@
 """Every yaml of conf/ composes and passes the schema, alone and as an overlay; the help knows every choice."""
 
-import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from analysis.study_tables import PARTS
 from joyful.config import check
 from joyful.testing.runs import CONF, compose_plain
 
@@ -73,32 +73,31 @@ TUNED = [choice for group, choice in CHOICES if group == "weights" and choice.st
 ROOT = CONF.parent
 
 
-def works_on(title: str) -> dict[str, list[str]]:
-    """Setting -> the cells with its gains, of the settings that work on a dataset by the study's table of confirmations."""
+def settings_that_work() -> dict[tuple[str, str], list[str]]:
+    """(dataset, setting) -> the cells with its gains, for what works by the study's table of confirmations."""
     document = (ROOT / "docs/CONVERGENCE_ANALYSIS.md").read_text()
     table = document.partition("<!-- study: confirmation -->")[2].partition("<!-- end of study: confirmation -->")[0]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
-    return {line[2]: line[3:-1] for line in lines if line[0].lower() == title and line[-1] == "**yes**"}
+    return {(line[0].lower(), line[2]): line[3:-1] for line in lines if line[-1] == "**yes**"}
 
 
 @pytest.mark.parametrize("choice", TUNED)
 def test_tuned_weights_are_what_was_confirmed(choice):
-    """What is shipped is, setting for setting, what an arm of a confirmation trained, and says what the study measured of it."""
+    """What is shipped is, setting for setting, an arm that works by its confirmation, and says its name and gains."""
     data = choice.removeprefix("tuned_")
-    sweeps = [yaml.safe_load(path.read_text()) for path in (ROOT / "sweeps").glob(f"study_confirm_{data}*.yaml")]
-    arms = [arm for sweep in sweeps for arm in sweep["hydra"]["sweeper"]["arms"]]
     shipped = compose_plain([f"data={data}", f"weights={choice}"])[0]
-    assert shipped in [compose_plain([f"data={data}", *arm.split()])[0] for arm in arms]
-
+    same = []
+    for part in PARTS:
+        path = ROOT / f"sweeps/study_{part.name}.yaml"
+        if part.confirms and part.title.lower().startswith(f"{data},") and path.is_file():
+            arms = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["arms"]
+            named = zip(part.arms, arms, strict=True)
+            same += [name for name, arm in named if compose_plain([f"data={data}", *arm.split()])[0] == shipped]
+    (setting,) = same
     text = (CONF / "weights" / f"{choice}.yaml").read_text()
     comment = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
-    working = works_on(data)
-    setting = max((name for name in working if re.search(rf"\b{re.escape(name)}\b", comment)), key=len, default=None)
-    assert setting is not None, f"no setting that works on {data} is named: {sorted(working)}"
-    assert all(cell in comment for cell in working[setting])
+    assert all(words in comment for words in (setting, *settings_that_work()[data, setting]))
 
 
 def test_there_are_tuned_weights_where_a_setting_works():
-    document = (ROOT / "docs/CONVERGENCE_ANALYSIS.md").read_text()
-    works = {line.split("|")[1].strip().lower() for line in document.splitlines() if line.endswith("| **yes** |")}
-    assert {choice.removeprefix("tuned_") for choice in TUNED} == works
+    assert {choice.removeprefix("tuned_") for choice in TUNED} == {data for data, _ in settings_that_work()}
