@@ -1,6 +1,6 @@
 """A sweep as one small Parquet file that can be kept in a repository, and the run folders made from it again.
 
-    python -m analysis.archive pack SWEEP_FOLDER FILE.parquet
+    python -m analysis.archive pack SWEEP_FOLDER FILE.parquet [--columns f1_weighted,nll]
     python -m analysis.archive unpack FILE.parquet FOLDER
 
 What is kept is what a report needs: settings, seeds, roles, how each run ended, and the curves (numbers as float32: seven digits).
@@ -47,10 +47,11 @@ HEADER = (
 MAXIMUM_BYTES, MAXIMUM_RUNS = 2**26, 20_000
 
 
-def pack(sweep: Path, file: Path) -> int:
+def pack(sweep: Path, file: Path, only: Sequence[str] | None = None) -> int:
     """Write the complete runs of a sweep into one file, in the order of their names; returns how many there are.
 
-    The same runs give the same bytes. Raises InputError where there is no complete run, ResultsError where the disk refuses.
+    only: the columns of the history that are kept, None: all that a report shows. The same runs give the same bytes.
+    Raises InputError where there is no complete run or a column is in none of them, ResultsError where the disk refuses.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -60,7 +61,8 @@ def pack(sweep: Path, file: Path) -> int:
     if not names:
         raise InputError(f"{sweep}: expected the folder of a sweep with complete runs, found none")
     names.sort(key=lambda name: (len(name), name))  # trials are numbered
-    columns: dict[str, list[Any]] = {"run": [], "header": [], "seconds": []}
+    columns: dict[str, list[Any]] = {}
+    there: set[str] = set()
     count = 0
     for name in names:
         folder = sweep / name
@@ -69,24 +71,29 @@ def pack(sweep: Path, file: Path) -> int:
         seconds = _seconds(run.timing_rows())
         for row in run.history_rows():
             wanted = KEPT.get(row["split"], row)
-            kept = {key: row[key] for key in row if key in (*KEYS, *wanted)}
-            dev = row["split"] == "dev"
-            kept |= {"run": name, "header": header, "seconds": seconds.get(row["epoch"]) if dev else None}
+            numbers = {key: row[key] for key in row if key in wanted and key not in KEYS}
+            numbers["seconds"] = seconds.get(row["epoch"]) if row["split"] == "dev" else None
+            there |= numbers.keys()
+            kept = {"run": name, "header": header, **{key: row[key] for key in KEYS}}
+            kept |= {key: number for key, number in numbers.items() if only is None or key in only}
             for key in kept.keys() - columns.keys():
                 columns[key] = [None] * count
             for key, values in columns.items():
                 values.append(kept.get(key))
             count += 1
+    unknown = sorted(set(only or ()) - there)
+    if unknown:
+        raise InputError(f"columns: expected some of {', '.join(sorted(there))}; got {', '.join(unknown)}")
     texts = ("run", "header", "split")
     types = {"step": pa.int32(), "epoch": pa.float64(), **dict.fromkeys(texts, pa.string())}
     order = [*texts, "step", "epoch", *sorted(columns.keys() - {*texts, "step", "epoch"})]
     table = pa.table({key: pa.array(columns[key], types.get(key, pa.float32())) for key in order})
     table = table.replace_schema_metadata({"joyful_archive": str(FORMAT)})
     sink = pa.BufferOutputStream()
-    numbers = [key for key in order if key not in types]
+    floats = [key for key in order if key not in types]
     pq.write_table(
         table, sink, compression="zstd", compression_level=19, use_dictionary=[*texts, "step", "epoch"],
-        use_byte_stream_split=numbers, write_statistics=False, row_group_size=max(1, count),
+        use_byte_stream_split=floats, write_statistics=False, row_group_size=max(1, count),
     )  # fmt: skip
     results.write_bytes(file, sink.getvalue().to_pybytes())
     return len(names)
@@ -191,13 +198,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     packing = commands.add_parser("pack", help="the complete runs of SWEEP_FOLDER into FILE")
     packing.add_argument("sweep", metavar="SWEEP_FOLDER", type=Path)
     packing.add_argument("file", metavar="FILE", type=Path)
+    packing.add_argument(
+        "--columns",
+        metavar="NAME,NAME",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        help="of the history, for a smaller file (default: all that a report shows)",
+    )
     unpacking = commands.add_parser("unpack", help="run folders of FILE below the new FOLDER")
     unpacking.add_argument("file", metavar="FILE", type=Path)
     unpacking.add_argument("folder", metavar="FOLDER", type=Path)
     parsed = parser.parse_args(arguments)
     try:
         if parsed.command == "pack":
-            count = pack(parsed.sweep, parsed.file)
+            count = pack(parsed.sweep, parsed.file, parsed.columns)
             print(f"{count} runs in {parsed.file} ({parsed.file.stat().st_size / 1e3:,.0f} kB)")
         else:
             count = unpack(parsed.file, parsed.folder)

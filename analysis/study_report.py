@@ -23,6 +23,7 @@ import pandas as pd
 from analysis import archive, report
 from analysis.findings import Findings
 from analysis.plots import Plot, forest, learning_curves
+from analysis.study_searches import searches_table
 from analysis.study_tables import (
     PARTS,
     Part,
@@ -147,6 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as temporary:
             studies = read(Path(temporary))
             made = blocks(studies)
+            searches = searches_table(ARCHIVES, Path(temporary))
+            made |= {"searches": searches} if searches else {}
             verdicts = {"verdicts": made["verdicts"]}
             texts = {DOCUMENT: put(DOCUMENT, made), **{path: put(path, verdicts) for path in FRONT}}
             other = [path.name for path, text in texts.items() if path.read_text() != text]

@@ -77,6 +77,29 @@ def test_the_same_sweep_gives_the_same_bytes_and_few_of_them(sweep, unpacked, tm
     assert unpacked[0].stat().st_size < size / 4
 
 
+def test_a_smaller_file_holds_the_columns_that_were_asked_for(sweep, unpacked, tmp_path, capsys):
+    file, folder = tmp_path / "few.parquet", tmp_path / "few"
+    assert main(["pack", str(sweep), str(file), "--columns", "f1_weighted, nll"]) == 0
+    assert main(["unpack", str(file), str(folder)]) == 0
+    assert file.stat().st_size < unpacked[0].stat().st_size / 2
+    few, all_ = (pd.DataFrame(RunFolder.open(path / "17").history_rows()) for path in (folder, unpacked[1]))
+    assert list(few.columns) == ["step", "epoch", "split", "f1_weighted", "nll"]
+    pd.testing.assert_frame_equal(few, all_[few.columns])
+    before, after = (build(path)[0].verdict_table for path in (unpacked[1], folder))
+    shown = ["claim", "metric", "verdict", "estimate"]
+    kept = before[before["metric"].str.contains("f1_weighted|nll")]
+    pd.testing.assert_frame_equal(
+        kept[shown].reset_index(drop=True), after[after["metric"].isin(kept["metric"])][shown].reset_index(drop=True)
+    )
+    assert len(kept) >= 4
+
+    capsys.readouterr()
+    assert main(["pack", str(sweep), str(tmp_path / "none.parquet"), "--columns", "f1_weighted,f2"]) == 2
+    assert "columns: expected some of accuracy, " in (told := capsys.readouterr().err)
+    assert told.rstrip().endswith("; got f2")
+    assert not (tmp_path / "none.parquet").exists()
+
+
 def test_runs_that_are_not_complete_stay_out(sweep, tmp_path, capsys):
     assert main(["pack", str(tmp_path), str(tmp_path / "x.parquet")]) == 2
     assert "expected the folder of a sweep with complete runs, found none" in capsys.readouterr().err
