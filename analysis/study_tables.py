@@ -14,8 +14,8 @@ from analysis.sweep import Arm
 from analysis.words import NONE, interval, metric, number, percent, quantity, small
 from joyful.results import InputError
 
-#: The arms of a confirmation, in the order of its sweep; on the embedded data there were two, one after the other, and EmoryNLP's
-#: candidate has a moving average of its own (docs/STUDY.md).
+#: The arms of a confirmation, in the order of its sweep; on the embedded data there were two, one after the other; the candidates
+#: of MELD and EmoryNLP have a moving average of their own (docs/STUDY.md).
 CONFIRMED = (
     "tuned baseline",
     "weights alone",
@@ -24,7 +24,7 @@ CONFIRMED = (
     "candidate averaged",
     "averaging alone",
 )
-CONFIRMED_EMORYNLP = (
+CONFIRMED_AVERAGED = (
     "tuned baseline",
     "weights alone",
     "weights alone averaged",
@@ -65,8 +65,8 @@ PARTS = (
     Part("synthetic_force", "Synthetic, equal force", note=False),
     _confirmation("synthetic", "Synthetic, confirmation", CONFIRMED_FIRST),
     _confirmation("synthetic_second", "Synthetic, second confirmation", CONFIRMED_SECOND),
-    _confirmation("meld", "MELD, confirmation"),
-    _confirmation("emorynlp", "EmoryNLP, confirmation", CONFIRMED_EMORYNLP),
+    _confirmation("meld", "MELD, confirmation", CONFIRMED_AVERAGED),
+    _confirmation("emorynlp", "EmoryNLP, confirmation", CONFIRMED_AVERAGED),
     _confirmation("mosi", "MOSI, confirmation"),
 )
 
