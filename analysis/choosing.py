@@ -80,12 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"analysis.choosing: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     chosen = choose(found, parsed.within)
+    lines = []
     for name in found.sort_values(["f1", "epochs"], ascending=[False, True], kind="stable").index.map(str):
         f1, epochs = (float(found[column][name]) for column in ("f1", "epochs"))
         reached = "not reached" if epochs == float("inf") else f"{epochs:g} epochs"
         sign = "*" if name == chosen else " "
-        print(f"{sign} {name}: {100 * f1:.2f} %, {reached}: {' '.join(overrides(found, name, settings))}")
-    print(" ".join(overrides(found, chosen, settings)))
+        lines.append(f"{sign} {name}: {100 * f1:.2f} %, {reached}: {' '.join(overrides(found, name, settings))}")
+    # at once: a reader that has seen enough (head) closes the pipe before the second line
+    print("\n".join([*lines, " ".join(overrides(found, chosen, settings))]))
     return 0
 
 
