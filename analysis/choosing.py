@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,8 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reached = "not reached" if epochs == float("inf") else f"{epochs:g} epochs"
         sign = "*" if name == chosen else " "
         lines.append(f"{sign} {name}: {100 * f1:.2f} %, {reached}: {' '.join(overrides(found, name, settings))}")
-    # at once: a reader that has seen enough (head) closes the pipe before the second line
-    print("\n".join([*lines, " ".join(overrides(found, chosen, settings))]))
+    try:
+        print("\n".join([*lines, " ".join(overrides(found, chosen, settings))]), flush=True)
+    except BrokenPipeError:  # the reader has seen enough (head): what is left goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -1,10 +1,17 @@
 """Which trial of a search is taken."""
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from analysis.choosing import choose, main, overrides, trials
 from analysis.testing import write_run
 from joyful.results import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 #: run -> (encoder weight, status, dev weighted F1 at epochs 1, 2 and 3)
 TRIALS = {
@@ -55,6 +62,18 @@ def test_the_command_shows_every_trial_and_the_words_of_the_chosen(search, capsy
     assert lines[1] == "* 1: 69.00 %, 1 epochs: weights.encoder_loss_weight=0.002"
     assert lines[3] == "  10: 40.00 %, not reached: weights.encoder_loss_weight=0.004"
     assert lines[-1] == "weights.encoder_loss_weight=0.002"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(search):
+    for number in range(400):  # more lines than the pipe and its reader take in
+        shutil.copytree(search / "0", search / f"2{number:03}")
+    command = [sys.executable, "-m", "analysis.choosing", str(search), "--target", "0.6", "--within", "0.02"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=ROOT, text=True, pipesize=4096) as process:
+        assert process.stdout.readline().startswith("  0: 70.00 %")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 0
 
 
 def test_bad_input_is_one_line(search, tmp_path, capsys):
