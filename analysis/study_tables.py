@@ -15,7 +15,7 @@ from analysis.words import NONE, interval, metric, number, percent, quantity, sm
 from joyful.results import InputError
 
 #: The arms of a confirmation, in the order of its sweep; on the embedded data there were two, one after the other; the candidates
-#: of MELD and EmoryNLP have a moving average of their own (docs/STUDY.md).
+#: of MELD and EmoryNLP have a moving average of their own, and the weights of the embedded data are carried over (docs/STUDY.md).
 CONFIRMED = (
     "tuned baseline",
     "weights alone",
@@ -30,7 +30,7 @@ CONFIRMED_AVERAGED = (
     "weights alone averaged",
     "candidate",
     "averaging alone",
-    "synthetic's weights averaged",
+    "carried over, averaged",
 )
 CONFIRMED_FIRST = ("tuned baseline", "weights alone", "candidate", "candidate averaged", "averaging alone")
 CONFIRMED_SECOND = ("tuned baseline", "weights alone averaged", "candidate averaged, lower rate")

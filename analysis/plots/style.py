@@ -171,7 +171,7 @@ def finish(axes: Axes, *, labels: bool = True) -> None:
     rows = 0
     if handles:
         longest = max(map(len, names))
-        columns = 3 if longest <= 17 else 2 if longest <= 29 else 1
+        columns = 3 if longest <= 17 else 2 if longest <= 26 else 1
         rows = -(-len(handles) // columns)
         axes.legend(
             handles, names, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2,
