@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis import archive, choosing
-from analysis.study_tables import markdown_table
+from analysis.page.markdown import table
 from analysis.words import number, percent
 
 
@@ -52,4 +52,4 @@ def searches_table(archives: Path, folder: Path) -> str:
                 ]
             )  # fmt: skip
     columns = ["data", "search", "trial", "settings", "best dev F1", "target", "epochs to it"]
-    return markdown_table(columns, rows) if rows else ""
+    return table(columns, rows) if rows else ""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from analysis.claims import Verdict
 from analysis.findings import Findings
-from analysis.page.markdown import escape
+from analysis.page.markdown import escape, table
 from analysis.sweep import Arm
 from analysis.words import NONE, interval, metric, number, percent, quantity, small
 from joyful.results import InputError
@@ -130,7 +129,7 @@ def verdict_table(studies: Studies) -> str:
             if verdict is not None:
                 claimed = _claimed(verdict)
         rows.append([f"{claim.replace('_', ' ')}: {measure}", claimed, *cells])
-    return markdown_table(["claim: measure", "claimed", *(part.title for part in parts)], rows)
+    return table(["claim: measure", "claimed", *(part.title for part in parts)], rows)
 
 
 def arms_table(findings: Findings) -> str:
@@ -156,7 +155,7 @@ def arms_table(findings: Findings) -> str:
         known = verdicts_of(findings, arm.name)
         effects = [_effect(known.get(key)) for key in chosen]
         rows.append([escape(arm.name), ratio, *effects, _test(known.get(MEASURES[-1]))])
-    return markdown_table(columns, rows)
+    return table(columns, rows)
 
 
 def confirmation_table(studies: Studies) -> str:
@@ -184,7 +183,7 @@ def confirmation_table(studies: Studies) -> str:
         "test F1, points",
         "works",
     ]
-    return markdown_table(columns, rows)
+    return table(columns, rows)
 
 
 def works_by_plan(speed: Verdict | None, spread: Verdict | None, f1: Verdict | None) -> bool:
@@ -209,7 +208,7 @@ def sizes_table(studies: Studies) -> str:
             needed = NONE if verdict.pairs_needed is None else f"{verdict.pairs_needed:,}".replace(",", " ")
             cells.append(f"{quantity(verdict.minimum_detectable, verdict.claim.unit)}; {needed} pairs")
         rows.append([f"{claim.replace('_', ' ')}: {measure}", *cells])
-    return markdown_table(["claim: measure", *(part.title for part in parts)], rows)
+    return table(["claim: measure", *(part.title for part in parts)], rows)
 
 
 def scores_table(studies: Studies) -> str:
@@ -239,7 +238,7 @@ def scores_table(studies: Studies) -> str:
         "test F1 there",
         "spread, points",
     ]
-    return markdown_table(columns, rows)
+    return table(columns, rows)
 
 
 def felt_table(studies: Studies) -> str:
@@ -266,7 +265,7 @@ def felt_table(studies: Studies) -> str:
         "cosine",
         "share of the total loss at the end",
     ]
-    return markdown_table(columns, rows)
+    return table(columns, rows)
 
 
 def _cell(verdict: Verdict | None) -> str:
@@ -304,8 +303,3 @@ def _claimed(verdict: Verdict) -> str:
     claim = verdict.claim
     sign = "−" if claim.direction == "decrease" else "+"
     return f"{sign}{claim.lower:g} to {quantity(claim.upper, claim.unit, 0)}"
-
-
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

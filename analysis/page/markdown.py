@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from analysis.page.html import MARKS
 from analysis.page.parts import Page, Point, Table
@@ -24,6 +24,12 @@ def escape(text: str) -> str:
     text = re.sub(r"(?i)\b(https?|ftp):", r"\1&#58;", text)  # GitHub would make a link of it
     text = re.sub(r"(?i)\bwww\.", "www&#46;", text)
     return re.sub(r"^(\d+)(?=[.)]\s)|^(?=[-=+#])", lambda match: f"{match[0]}\\", text)  # lists, rules and headings
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[int] = ()) -> str:
+    """A table of cells that are Markdown already. numeric: places of columns that stand to the right."""
+    rule = ["---:" if index in numeric else "---" for index in range(len(columns))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (columns, rule, *rows))
 
 
 def _blocks(page: Page) -> Iterator[str]:
@@ -47,12 +53,12 @@ def _blocks(page: Page) -> Iterator[str]:
     for section in page.sections:
         yield f"## {escape(section.title)}"
         yield from map(escape, section.text)
-        for table in section.tables:
-            yield from _table(table)
+        for shown in section.tables:
+            yield from _table(shown)
         if section.plots:
             yield "\n".join(f"- *{escape(plot.title)}*: {escape(plot.finding)}" for plot in section.plots)
-        for table in section.folded:
-            yield from _table(table)
+        for shown in section.folded:
+            yield from _table(shown)
 
 
 def _point(point: Point) -> str:
@@ -65,10 +71,8 @@ def _cell(cell: str) -> str:
     return f"{escape(main)}<br>{escape(small)}" if small else escape(main)
 
 
-def _table(table: Table) -> Iterator[str]:
-    yield f"**{escape(table.caption)}**"
-    rule = ["---:" if index in table.numeric else "---" for index in range(len(table.columns))]
-    rows = [[escape(column) for column in table.columns], rule, *(list(map(_cell, row)) for row in table.rows)]
-    yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    if table.note:
-        yield escape(table.note)
+def _table(shown: Table) -> Iterator[str]:
+    yield f"**{escape(shown.caption)}**"
+    yield table(list(map(escape, shown.columns)), [list(map(_cell, row)) for row in shown.rows], shown.numeric)
+    if shown.note:
+        yield escape(shown.note)
