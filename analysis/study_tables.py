@@ -34,6 +34,16 @@ CONFIRMED_AVERAGED = (
 CONFIRMED_FIRST = ("tuned baseline", "weights alone", "candidate", "candidate averaged", "averaging alone")
 CONFIRMED_SECOND = ("tuned baseline", "weights alone averaged", "candidate averaged, lower rate")
 
+#: MELD's tuned baseline and candidate with and without the warm-up that only the baseline's search chose.
+WARMUP = (
+    "tuned baseline, no warm-up",
+    "tuned baseline",
+    "no warm-up, averaged",
+    "candidate",
+    "candidate with warm-up",
+    "candidate without unimodal heads",
+)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -62,6 +72,7 @@ PARTS = (
     Part("synthetic_legacy", "Synthetic, legacy_sum"),
     Part("meld_legacy", "MELD, legacy_sum"),
     Part("synthetic_force", "Synthetic, equal force", note=False),
+    Part("meld_warmup", "MELD, warm-up", note=False, arms=WARMUP),
     _confirmation("synthetic", "Synthetic, confirmation", CONFIRMED_FIRST),
     _confirmation("synthetic_second", "Synthetic, second confirmation", CONFIRMED_SECOND),
     _confirmation("meld", "MELD, confirmation", CONFIRMED_AVERAGED),
