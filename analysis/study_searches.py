@@ -13,7 +13,7 @@ from analysis.words import number, percent
 @dataclass(frozen=True)
 class Search:
     """The searches of a dataset. name: of their archives. title: as the tables name it. target: dev weighted F1 to be reached,
-    that of the main comparison; within: dev weighted F1 that may be given up for speed, both 0 to 1."""
+    that of the main comparison (on MOSI of its fold 0); within: dev weighted F1 that may be given up for speed, both 0 to 1."""
 
     name: str
     title: str
@@ -26,6 +26,7 @@ SEARCHES = (
     Search("synthetic", "Synthetic", 0.7425, 0.012),
     Search("meld", "MELD", 0.4861, 0.0073),
     Search("emorynlp", "EmoryNLP", 0.3383, 0.0067),
+    Search("mosi", "MOSI, fold 0", 0.6044, 0.0281),
 )
 
 #: The last word of an archive's name -> what was searched.

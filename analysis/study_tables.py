@@ -13,17 +13,9 @@ from analysis.sweep import Arm
 from analysis.words import NONE, interval, metric, number, percent, quantity, small
 from joyful.results import InputError
 
-#: The arms of a confirmation, in the order of its sweep; on the embedded data there were two, one after the other; the candidates
-#: of MELD and EmoryNLP have a moving average of their own, and the weights of the embedded data are carried over (docs/STUDY.md).
+#: The arms of a confirmation, in the order of its sweep: the candidates of MELD, EmoryNLP and MOSI have a moving average of their own,
+#: and the weights of the embedded data are carried over. On the embedded data there were two, one after the other (docs/STUDY.md).
 CONFIRMED = (
-    "tuned baseline",
-    "weights alone",
-    "weights alone averaged",
-    "candidate",
-    "candidate averaged",
-    "averaging alone",
-)
-CONFIRMED_AVERAGED = (
     "tuned baseline",
     "weights alone",
     "weights alone averaged",
@@ -75,8 +67,8 @@ PARTS = (
     Part("meld_warmup", "MELD, warm-up", note=False, arms=WARMUP),
     _confirmation("synthetic", "Synthetic, confirmation", CONFIRMED_FIRST),
     _confirmation("synthetic_second", "Synthetic, second confirmation", CONFIRMED_SECOND),
-    _confirmation("meld", "MELD, confirmation", CONFIRMED_AVERAGED),
-    _confirmation("emorynlp", "EmoryNLP, confirmation", CONFIRMED_AVERAGED),
+    _confirmation("meld", "MELD, confirmation"),
+    _confirmation("emorynlp", "EmoryNLP, confirmation"),
     _confirmation("mosi", "MOSI, confirmation"),
 )
 
