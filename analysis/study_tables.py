@@ -13,8 +13,9 @@ from analysis.sweep import Arm
 from analysis.words import NONE, interval, metric, number, percent, quantity, small
 from joyful.results import InputError
 
-#: The arms of a confirmation, in the order of its sweep: the candidates of MELD, EmoryNLP and MOSI have a moving average of their own,
-#: and the weights of the embedded data are carried over. On the embedded data there were two, one after the other (docs/STUDY.md).
+#: The arms of a confirmation, in the order of its sweep: the candidates of MELD, EmoryNLP and MOSI have a moving average of their
+#: own, and the weights of the embedded data are carried over. On the embedded data there were two, one after the other
+#: (docs/STUDY.md).
 CONFIRMED = (
     "tuned baseline",
     "weights alone",

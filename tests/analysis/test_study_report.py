@@ -123,9 +123,9 @@ def test_a_confirmation_says_which_settings_work(confirmed, monkeypatch):
     document = study_report.DOCUMENT.read_text()
     lines = rows(document, "confirmation")[2:]
     assert [line[:2] for line in lines] == [["MELD", "101 to 108"]] * 5
-    assert [line[2] for line in lines] == list(study_tables.CONFIRMED_AVERAGED[1:])
+    assert [line[2] for line in lines] == list(study_tables.CONFIRMED[1:])
     assert [line[-1] for line in lines] == ["no", "**yes**", "no", "**yes**", "no"]
-    assert [line[1] for line in rows(document, "scores")[2:]] == list(study_tables.CONFIRMED_AVERAGED)
+    assert [line[1] for line in rows(document, "scores")[2:]] == list(study_tables.CONFIRMED)
 
 
 @pytest.mark.parametrize(
