@@ -90,9 +90,12 @@ def test_tuned_weights_are_what_was_confirmed(choice):
     for part in PARTS:
         path = ROOT / f"sweeps/study_{part.name}.yaml"
         if part.confirms and part.title.lower().startswith(f"{data},") and path.is_file():
-            arms = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["arms"]
-            named = zip(part.arms, arms, strict=True)
-            same += [name for name, arm in named if compose_plain([f"data={data}", *arm.split()])[0] == shipped]
+            sweep = yaml.safe_load(path.read_text())
+            shared = [f"data={data}"]  # what the sweep gives to all of its arms
+            if "batch_size" in sweep["training"]:
+                shared.append(f"training.batch_size={sweep['training']['batch_size']}")
+            named = zip(part.arms, sweep["hydra"]["sweeper"]["arms"], strict=True)
+            same += [name for name, arm in named if compose_plain([*shared, *arm.split()])[0] == shipped]
     (setting,) = same
     text = (CONF / "weights" / f"{choice}.yaml").read_text()
     comment = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
