@@ -91,9 +91,9 @@ def test_tuned_weights_are_what_was_confirmed(choice):
         path = ROOT / f"sweeps/study_{part.name}.yaml"
         if part.confirms and part.title.lower().startswith(f"{data},") and path.is_file():
             sweep = yaml.safe_load(path.read_text())
-            shared = [f"data={data}"]  # what the sweep gives to all of its arms
-            if "batch_size" in sweep["training"]:
-                shared.append(f"training.batch_size={sweep['training']['batch_size']}")
+            # what the sweep gives to all of its arms, but for how often they are looked at
+            given = {k: v for k, v in sweep["training"].items() if k != "evaluations_per_epoch"}
+            shared = [f"data={data}", *(f"training.{k}={v}" for k, v in given.items())]
             named = zip(part.arms, sweep["hydra"]["sweeper"]["arms"], strict=True)
             same += [name for name, arm in named if compose_plain([*shared, *arm.split()])[0] == shipped]
     (setting,) = same
