@@ -4,7 +4,7 @@
 
 Each archive is unpacked and reported as any sweep is (`analysis.report`); what stands between a pair of comments
 `<!-- study: NAME -->` and `<!-- end of study: NAME -->` in the document is written anew, the figures beside it in docs/images/,
-and the verdicts in README.md and README.zh.md.
+the verdicts in README.md and README.zh.md, and the comparison of float32 with bfloat16 in docs/PERFORMANCE.md.
 --check writes nothing and says what would change.
 """
 
@@ -43,6 +43,9 @@ ARCHIVES = ROOT / "analysis/study"
 CLAIMS = ARCHIVES / "claims.yaml"
 DOCUMENT = ROOT / "docs/CONVERGENCE_ANALYSIS.md"
 IMAGES = ROOT / "docs/images"
+
+#: Where a part stands that is about speed.
+PERFORMANCE = ROOT / "docs/PERFORMANCE.md"
 
 #: Documents that show the verdicts alone.
 FRONT = (ROOT / "README.md", ROOT / "README.zh.md")
@@ -103,7 +106,8 @@ def plots_of(part: Part, findings: Findings) -> list[Plot]:
 
 
 def blocks(studies: Studies) -> dict[str, str]:
-    """Name -> Markdown of each part of the document that is made by this program."""
+    """Name -> Markdown of each part of the study's document that is made by this program."""
+    studies = {part: findings for part, findings in studies.items() if not part.performance}
     made: dict[str, str] = {
         "verdicts": verdict_table(studies),
         "scores": scores_table(studies),
@@ -112,12 +116,14 @@ def blocks(studies: Studies) -> dict[str, str]:
     }
     if any(part.confirms for part in studies):
         made["confirmation"] = confirmation_table(studies)
-    for part, findings in studies.items():
-        lines = [arms_table(findings)] if len(findings.sweep.arms) > 2 else []
-        for plot in plots_of(part, findings):
-            lines.append(f"![{plot.title}: {plot.finding}](images/{plot.name}.png)")
-        made[part.name] = "\n\n".join(lines)
-    return made
+    return made | {part.name: block(part, findings) for part, findings in studies.items()}
+
+
+def block(part: Part, findings: Findings) -> str:
+    """A part's own Markdown: its arms, where the table of the note's verdicts does not have them all, and its figures."""
+    lines = [arms_table(findings)] if len(findings.sweep.arms) > 2 or not part.note else []
+    lines += [f"![{plot.title}: {plot.finding}](images/{plot.name}.png)" for plot in plots_of(part, findings)]
+    return "\n\n".join(lines)
 
 
 def put(path: Path, made: dict[str, str]) -> str:
@@ -151,7 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             searches = searches_table(ARCHIVES, Path(temporary))
             made |= {"searches": searches} if searches else {}
             verdicts = {"verdicts": made["verdicts"]}
-            texts = {DOCUMENT: put(DOCUMENT, made), **{path: put(path, verdicts) for path in FRONT}}
+            speed = {part.name: block(part, findings) for part, findings in studies.items() if part.performance}
+            texts = {DOCUMENT: put(DOCUMENT, made), PERFORMANCE: put(PERFORMANCE, speed)}
+            texts |= {path: put(path, verdicts) for path in FRONT}
             other = [path.name for path, text in texts.items() if path.read_text() != text]
             if parsed.check:
                 print(

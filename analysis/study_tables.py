@@ -42,13 +42,15 @@ WARMUP = (
 class Part:
     """One archive of the study. name: of its file. title: as the tables name it. note: whether it has the note's two arms.
     arms: their names in the sweep's order, for arms that their loss and weight do not name. confirms: whether it compares
-    tuned settings with the tuned baseline, its first arm, on fresh seeds."""
+    tuned settings with the tuned baseline, its first arm, on fresh seeds. performance: whether it is about how fast joyful is,
+    not about the study's question: it has a block in docs/PERFORMANCE.md and no line in the study's tables."""
 
     name: str
     title: str
     note: bool = True
     arms: tuple[str, ...] = ()
     confirms: bool = False
+    performance: bool = False
 
 
 def _confirmation(name: str, title: str, arms: tuple[str, ...] = CONFIRMED) -> Part:
@@ -71,6 +73,7 @@ PARTS = (
     _confirmation("meld", "MELD, confirmation"),
     _confirmation("emorynlp", "EmoryNLP, confirmation"),
     _confirmation("mosi", "MOSI, confirmation"),
+    Part("precision", "Synthetic, bfloat16", note=False, arms=("float32", "bfloat16"), performance=True),
 )
 
 #: Claims in the order of the tables, with the metric that decides each (a claim of several metrics has a line for each).

@@ -1,6 +1,7 @@
 """The study's tables from archives: they say what the reports say, and the document in the repository is what is made."""
 
 import re
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -35,6 +36,8 @@ def study(simulated, tmp_path, monkeypatch):
     (tmp_path / "B.md").write_text("before <!-- study: verdicts --><!-- end of study: verdicts --> after")
     monkeypatch.setattr(study_report, "DOCUMENT", tmp_path / "A.md")
     monkeypatch.setattr(study_report, "FRONT", (tmp_path / "B.md",))
+    (tmp_path / "C.md").write_text("fast\n<!-- study: precision --><!-- end of study: precision -->")
+    monkeypatch.setattr(study_report, "PERFORMANCE", tmp_path / "C.md")
     monkeypatch.setattr(study_report, "IMAGES", tmp_path / "images")
     return simulated, tmp_path
 
@@ -126,6 +129,23 @@ def test_a_confirmation_says_which_settings_work(confirmed, monkeypatch):
     assert [line[2] for line in lines] == list(study_tables.CONFIRMED[1:])
     assert [line[-1] for line in lines] == ["no", "**yes**", "no", "**yes**", "no"]
     assert [line[1] for line in rows(document, "scores")[2:]] == list(study_tables.CONFIRMED)
+
+
+def test_what_is_about_speed_stands_in_its_own_document_alone(study, monkeypatch):
+    simulated, place = study
+    archives = place / "archives"
+    shutil.copytree(simulated / "archives", archives)
+    base = {"loss": "mse", "weights.encoder_loss_weight": 0.05}
+    arms = [Truth(base | {"training.precision": name}) for name in ("fp32", "bf16")]
+    simulate_sweep(place / "precision", arms, range(1, 7), epochs=12)
+    pack(place / "precision", archives / "precision.parquet")
+    monkeypatch.setattr(study_report, "ARCHIVES", archives)
+    assert study_report.main([]) == 0
+    text = (place / "C.md").read_text()
+    assert [line[0] for line in rows(text, "precision")[2:]] == ["float32", "bfloat16"]
+    assert "study-precision-curves.png" in text
+    assert text.startswith("fast")
+    assert {line[0] for line in rows((place / "A.md").read_text(), "felt")[2:]} == {"MELD", "MOSI"}
 
 
 @pytest.mark.parametrize(
