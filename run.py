@@ -3,9 +3,10 @@
 import sys
 from pathlib import Path
 
-from joyful import heap
+from joyful import heap, interruption
 
 if __name__ == "__main__":
+    interruption.leave_at_ctrl_c()
     heap.start_over()  # before anything is loaded
 
 import hydra
@@ -26,6 +27,6 @@ def main(config: DictConfig) -> float:
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:  # while it still loads: experiment and the sweeper have answers of their own
-        print("joyful: interrupted by Ctrl-C before anything began; nothing is lost", file=sys.stderr)
+    except KeyboardInterrupt:  # between two runs of a multirun: experiment and the sweeper have answers of their own
+        print("joyful: interrupted by Ctrl-C; nothing that was completed is lost", file=sys.stderr)
         sys.exit(130)

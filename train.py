@@ -7,9 +7,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from joyful import heap
+from joyful import heap, interruption
 
 if __name__ == "__main__":
+    interruption.leave_at_ctrl_c()
     heap.start_over()  # before anything is loaded
 
 from joyful.records import MODALITIES

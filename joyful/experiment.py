@@ -28,7 +28,7 @@ from joyful.data.loading import load
 from joyful.fusion_methods import AutoFusion, FusionSizes
 from joyful.fusion_methods_hierarchical import AutoFusion_Hierarchical
 from joyful.graph_model import GraphModel, initialise, standardise
-from joyful.interruption import Signalled, insist_on_signals
+from joyful.interruption import Signalled, insist_on_signals, raise_at_ctrl_c
 from joyful.objective import reconstruction_criterion
 from joyful.progress import TrainingProgress, closing_table
 from joyful.records import DialogueDataset, EpochRecord, InputError, Request, tell
@@ -352,6 +352,7 @@ def door(ask: Callable[[], Request]) -> float:
     line and NaN, and the next one is trained: joyful.run_guard sums up.
     """
     try:
+        raise_at_ctrl_c()
         request = ask()
         return train_run(request)
     except InputError as error:

@@ -1,7 +1,10 @@
-"""Signals as exceptions that are not lost.
+"""Signals as exceptions that are not lost, and Ctrl-C as an end at once while a program still loads.
 
 What a signal's handler raises may come while Python runs a callback of its own (of a weak reference, a `__del__`). Such exceptions
 are only printed ("Exception ignored in ..."): the signal would be lost, and the reader left with a traceback.
+
+It may also come while an extension module is loaded: torch's own calls Python from C++ that no exception may leave, and the process
+aborts with a core ("terminate called after throwing ..."). Nothing has begun then, so nothing needs to be raised.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from types import FrameType
 from typing import Any
 
 #: Seconds after which a signal that was lost comes again: by then the callback has ended.
@@ -22,6 +26,29 @@ class Signalled(BaseException):  # (not an error: like KeyboardInterrupt, no `ex
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number, self.code = int(number), 128 + number
+
+
+def leave_at_ctrl_c() -> None:
+    """From now on, until `raise_at_ctrl_c`, Ctrl-C ends this process in one line with code 130, and raises nothing.
+
+    For the first lines of a program, in its main thread. Where somebody else answers Ctrl-C, or it is ignored (as a shell's job in
+    the background does), that stays.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def raise_at_ctrl_c() -> None:
+    """Undo `leave_at_ctrl_c`: what is to be used is loaded, and Ctrl-C raises KeyboardInterrupt again."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(
+        2, b"joyful: interrupted by Ctrl-C before anything began; nothing is lost\n"
+    )  # (nothing of Python's may hold it up)
+    os._exit(128 + number)
 
 
 def insist_on_signals() -> None:

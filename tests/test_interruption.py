@@ -1,10 +1,13 @@
-"""A signal that comes while Python can only ignore what its handler raises."""
+"""A signal that comes while Python can only ignore what its handler raises, and Ctrl-C while a program loads."""
 
+import random
 import signal
 import subprocess
 import sys
 
 import pytest
+
+from joyful.testing.faults import count, seed
 
 PROGRAM = """
 import os, signal, sys, time, weakref
@@ -61,3 +64,90 @@ def test_without_it_the_signal_would_be_lost():
     told, errors = answer(signal.SIGTERM, "lose")
     assert told == "slept on"
     assert "Exception ignored in" in errors
+
+
+#: Ctrl-C while an extension calls Python: `callback` is such a call, and what it raises cannot reach the program.
+LOADING = """
+import ctypes, os, signal, sys
+from joyful.interruption import leave_at_ctrl_c, raise_at_ctrl_c
+
+def press(pid=os.getpid()):
+    os.kill(pid, signal.SIGINT)
+    for _ in range(1000): pass
+
+ignored = sys.argv[1] == "ignored"
+if ignored:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+leave_at_ctrl_c()
+if sys.argv[1] == "loaded":
+    raise_at_ctrl_c()
+callback = ctypes.CFUNCTYPE(None)(press)
+try:
+    press() if sys.argv[1] == "loaded" else callback()
+    print("went on")
+except KeyboardInterrupt:
+    print("Ctrl-C")
+raise_at_ctrl_c()
+assert signal.getsignal(signal.SIGINT) is (signal.SIG_IGN if ignored else signal.default_int_handler)
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "code", "said", "error"),
+    [
+        ("loading", 130, "", "joyful: interrupted by Ctrl-C before anything began; nothing is lost\n"),
+        ("loaded", 0, "Ctrl-C\n", ""),
+        ("ignored", 0, "went on\n", ""),  # a shell's job in the background ignores Ctrl-C
+    ],
+)
+def test_while_a_program_loads_ctrl_c_ends_it_in_one_line(when, code, said, error):
+    done = subprocess.run([sys.executable, "-c", LOADING, when], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (code, said, error)
+
+
+#: Ctrl-C at one Python call among those that torch's extension makes while it is loaded.
+TORCH = """
+import os, signal, sys
+from joyful import interruption
+
+if sys.argv[2] == "leave":
+    interruption.leave_at_ctrl_c()
+inside, calls, wanted = [], 0, float(sys.argv[1])
+
+def profile(frame, event, called):
+    global calls
+    if event == "c_call":
+        inside.append((getattr(called, "__module__", None) or "").startswith("torch._C"))
+    elif event in ("c_return", "c_exception", "return") and inside:
+        inside.pop()
+    elif event == "call":
+        calls += any(inside)
+        if calls > wanted:
+            sys.setprofile(None)
+            os.kill(os.getpid(), signal.SIGINT)
+            return
+        inside.append(False)
+
+sys.setprofile(profile)
+import torch
+sys.setprofile(None)
+print(calls)
+"""
+
+
+def load_torch(call, how):
+    arguments = [sys.executable, "-c", TORCH, str(call), how]
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+
+
+def test_so_it_does_at_every_call_of_python_by_torchs_extension(tally):
+    calls = int(load_torch("inf", "leave").stdout)
+    assert calls > 100
+    chance, wrong = random.Random(seed()), []
+    moments = [chance.randrange(calls) for _ in range(count(quick=3, full=100))]
+    for moment in moments:
+        done = load_torch(moment, "leave")
+        if (done.returncode, done.stdout) != (130, "") or done.stderr.count("\n") != 1:
+            wrong.append((moment, done.returncode, done.stderr))
+    tally("Ctrl-C while torch is loaded", len(moments), 0, len(wrong))
+    assert wrong == []

@@ -24,7 +24,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from joyful.interruption import Signalled, insist_on_signals
+from joyful.interruption import Signalled, insist_on_signals, raise_at_ctrl_c
 from joyful.records import InputError, tell
 from joyful.results import ResultsError
 from joyful.sweeper import ending, gpus, identity
@@ -62,6 +62,7 @@ def door(
 ) -> int:
     """Run a sweep for a person at the shell; returns the exit code, after one clear line where it is not 0."""
     try:
+        raise_at_ctrl_c()
         quiet()
         return Driver(prepare(hydra_context, config, sampler, pruner, settings, arguments)).run()
     except InputError as error:

@@ -57,10 +57,12 @@ def test_ctrl_c_at_any_moment_of_the_command_is_one_line(tmp_path, tally):
     """While it still imports, too."""
     chance, wrong = random.Random(seed()), []
     moments = [1.0, *(chance.uniform(0.5, 5.0) for _ in range(count(quick=1, full=20)))]
+    programs = [[str(sweeps.RUN)], [str(sweeps.RUN.with_name("train.py")), "--dataset=synthetic"]]
     for i, moment in enumerate(moments):
-        command = [sys.executable, str(sweeps.RUN), *TINY, "training.epochs=500", f"hydra.run.dir=run-{i}"]
+        command = [sys.executable, *programs[i % 2], *TINY, "training.epochs=500", f"hydra.run.dir=run-{i}"]
         script = "import signal, sys, runpy; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        script += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+        script += "sys.argv = sys.argv[1:]; sys.path[0] = sys.argv[0].rpartition('/')[0]\n"
+        script += "runpy.run_path(sys.argv[0], run_name='__main__')"
         child = subprocess.Popen(
             [command[0], "-c", script, *command[1:]], cwd=tmp_path, stdout=-1, stderr=-1, text=True
         )
