@@ -2,6 +2,8 @@
 
     python -m benchmarks.epoch [--threads 2] [--repeats 3] [--json FILE]
 
+The per-utterance trainer trains the reference's loss, joyful its own by default; both are measured with the other's, too.
+
 joyful averages its training batches for the train rows (training.train_metrics=running); "full" evaluates the training
 split again, as the per-utterance trainer does, and is shown beside it. The per-utterance trainer is measured on a
 quarter of the dialogues of each split, and its seconds are scaled by the number of utterances, since its cost is theirs:
@@ -20,6 +22,9 @@ from benchmarks.figures import Figure, figure, multiplies_bfloat16, parser, repo
 from benchmarks.machine import NO_BFLOAT16
 from benchmarks.measuring import in_turn, seconds_of, serve, serving
 from benchmarks.workload import (
+    JOYFULS_LOSS,
+    OF_REFERENCES_LOSS,
+    REFERENCES_LOSS,
     SIZES,
     as_in_a_run,
     as_in_the_reference,
@@ -35,6 +40,7 @@ RUNNING, FULL, BF16 = "joyful, fp32", "joyful, fp32, train evaluated again", "jo
 SCALED = "per-utterance trainer, scaled from a quarter of the dialogues"
 OVERRIDES = {
     RUNNING: (),
+    RUNNING + REFERENCES_LOSS: OF_REFERENCES_LOSS,
     FULL: ("training.train_metrics=full",),
     BF16: ("training.precision=bf16",),
 }
@@ -51,13 +57,13 @@ def joyful(name: str, size: str, threads: int) -> Callable[[], float]:
     return lambda: seconds_of(lambda: coach.train_epoch(coach.epoch + 1))
 
 
-def per_utterance(size: str, threads: int) -> Callable[[], float]:
+def per_utterance(name: str, size: str, threads: int) -> Callable[[], float]:
     """A callable that trains and evaluates an epoch of a quarter of each split; returns the seconds of all, by utterances."""
     settings = settings_of(size)
     as_in_the_reference(threads)
     whole = dataset(settings)
     part = with_dialogues(whole, {name: math.ceil(len(d.lengths) / 4) for name, d in whole.splits.items()})
-    trainer = build_per_utterance(settings, part)
+    trainer = build_per_utterance(settings, part, joyfuls_loss=name.endswith(JOYFULS_LOSS))
     # train counts twice, once for each use; a step costs more than an evaluation, but both by the utterance
     scale = {name: utterances(whole, name) / utterances(part, name) for name in whole.splits}
 
@@ -74,8 +80,9 @@ def figures(seconds: Mapping[str, float]) -> list[Figure]:
     base = seconds[SCALED]
     shown = [figure(f"epoch, {name}", value, "s", base, f"epoch, {SCALED}") for name, value in seconds.items()]
     goal = f"the {WANTED_TIMES:g} times wanted at full size"
-    ours = [name for name in seconds if name != SCALED]
-    return shown + [figure(f"per-utterance / {n}", base / seconds[n], "times", WANTED_TIMES, goal) for n in ours]
+    pairs = {f"per-utterance / {name}": base / value for name, value in seconds.items() if name in OVERRIDES}
+    pairs[f"per-utterance{JOYFULS_LOSS} / {RUNNING}"] = seconds[SCALED + JOYFULS_LOSS] / seconds[RUNNING]
+    return shown + [figure(name, times, "times", WANTED_TIMES, goal) for name, times in pairs.items()]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -88,19 +95,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = line.parse_args(arguments)
     if given.serve:
         serve(
-            per_utterance(given.size, given.threads)
-            if given.serve == SCALED
+            per_utterance(given.serve, given.size, given.threads)
+            if given.serve.startswith(SCALED)
             else joyful(given.serve, given.size, given.threads)
         )
         return
-    names, notes = [RUNNING, FULL], [NO_BFLOAT16]
+    names, notes = [name for name in OVERRIDES if name != BF16], [NO_BFLOAT16]
     if multiplies_bfloat16():
         names, notes = [*names, BF16], []
-    names.append(SCALED)
+    names += [SCALED, SCALED + JOYFULS_LOSS]
     common = [f"--threads={given.threads}", f"--size={given.size}"]
     with serving("benchmarks.epoch", common, names) as contenders:
         for name, served in contenders.items():
-            if name != SCALED:  # the peer has nothing to warm up, and an epoch of it is long
+            if name in OVERRIDES:  # the peer has nothing to warm up, and an epoch of it is long
                 served()
         measured = in_turn(contenders, dict.fromkeys(contenders, given.repeats))
     data = dataset(settings_of(given.size))

@@ -1,11 +1,12 @@
 """Seconds of one training step: joyful against its peers and the machine's limit, in turn, each in a process of its own.
 
-    python -m benchmarks.step [--threads 2] [--dialogues 32] [--repeats 5] [--peers per_utterance,geometric,limit]
+    python -m benchmarks.step [--threads 2] [--dialogues 32] [--repeats 5] [--peers per_utterance,same_loss,geometric,limit]
 
 One batch of IEMOCAP-shaped dialogues at full widths (--size reference), random numbers and clipping included, evaluation
 not. joyful trains its defaults (the reconstruction loss of all utterances), the per-utterance trainer the reference's
-(that of the last dialogue, which is less work). All begin with the same weights; each is warmed up by one step. Peak
-memory is the most that such a process had resident: interpreter, torch and data included.
+(that of the last dialogue, which is less work); same_loss adds both comparisons with one loss on both sides. All begin
+with the same weights; each is warmed up by one step. Peak memory is the most that such a process had resident:
+interpreter, torch and data included.
 
 The per-utterance trainer takes some 20 s a step at full size; --peer-repeats sets how often it is measured.
 """
@@ -20,6 +21,9 @@ from benchmarks.figures import Figure, against, figure, multiplies_bfloat16, par
 from benchmarks.machine import NO_BFLOAT16, SIDES, Peak, operations_of_a_step
 from benchmarks.measuring import in_turn, seconds_of, serve, serving
 from benchmarks.workload import (
+    JOYFULS_LOSS,
+    OF_REFERENCES_LOSS,
+    REFERENCES_LOSS,
     SIZES,
     as_in_a_run,
     as_in_the_reference,
@@ -32,7 +36,7 @@ from benchmarks.workload import (
     utterances,
 )
 
-PEERS = ("per_utterance", "geometric", "limit")
+PEERS = ("per_utterance", "same_loss", "geometric", "limit")
 JOYFUL = {"fp32": "joyful, fp32", "bf16": "joyful, bf16"}
 PER_UTTERANCE, GEOMETRIC = "per-utterance trainer", "joyful with torch_geometric's layers, fp32"
 
@@ -41,14 +45,15 @@ WANTED_TIMES, WANTED_SHARE, ALLOWED_GIB = {"fp32": 10.0, "bf16": 16.0}, 0.65, 1.
 
 
 def contender(name: str, size: str, train: int | None, threads: int) -> Callable[[], float]:
-    """A callable that trains one step and returns its seconds. name: of JOYFUL, PER_UTTERANCE or GEOMETRIC."""
-    settings = settings_of(
-        size, *one_batch(size, train), f"training.precision={name[-4:] if 'bf16' in name else 'fp32'}"
-    )
+    """A callable that trains one step and returns its seconds. name: of JOYFUL, PER_UTTERANCE (with or without whose loss) or
+    GEOMETRIC."""
+    loss = OF_REFERENCES_LOSS if name.endswith(REFERENCES_LOSS) else ()
+    precision = "bf16" if JOYFUL["bf16"] in name else "fp32"
+    settings = settings_of(size, *one_batch(size, train), f"training.precision={precision}", *loss)
     data = dataset(settings)
-    if name == PER_UTTERANCE:
+    if name.startswith(PER_UTTERANCE):
         as_in_the_reference(threads)
-        trainer = build_per_utterance(settings, data)
+        trainer = build_per_utterance(settings, data, joyfuls_loss=name.endswith(JOYFULS_LOSS))
         return lambda: seconds_of(lambda: trainer.step(trainer.splits["train"]))
     change = None
     if name == GEOMETRIC:
@@ -109,10 +114,14 @@ def figures(seconds: Mapping[str, float], rates: Mapping[str, float], gib: Mappi
     for precision, name in JOYFUL.items():
         if name not in seconds:
             continue
-        if PER_UTTERANCE in seconds:
-            wanted = WANTED_TIMES[precision]
-            times, goal = seconds[PER_UTTERANCE] / seconds[name], f"the {wanted:g} times wanted at full size"
-            shown.append(figure(f"per-utterance trainer / {name}", times, "times", wanted, goal))
+        wanted = WANTED_TIMES[precision]
+        goal = f"the {wanted:g} times wanted at full size"
+        pairs = ((PER_UTTERANCE, name), (PER_UTTERANCE, name + REFERENCES_LOSS), (PER_UTTERANCE + JOYFULS_LOSS, name))
+        shown += [
+            figure(f"{peer} / {ours}", seconds[peer] / seconds[ours], "times", wanted, goal)
+            for peer, ours in pairs
+            if peer in seconds and ours in seconds
+        ]
         if rates:
             limit = against(f"limit, {precision}", rates["step"] / rates[precision], steps[name])
             goal = f"the {WANTED_SHARE:g} wanted at full size"
@@ -168,6 +177,9 @@ def chosen(peers: Sequence[str], repeats: int, peer_repeats: int) -> tuple[dict[
         except ImportError as error:
             notes.append(f"torch_geometric's layers are left out: {error}; pip install 'joyful[benchmarks]' has them")
     if "per_utterance" in peers:
+        if "same_loss" in peers:
+            found |= {name + REFERENCES_LOSS: repeats for name in JOYFUL.values() if name in found}
+            found[PER_UTTERANCE + JOYFULS_LOSS] = peer_repeats
         found[PER_UTTERANCE] = peer_repeats
     return found, notes
 

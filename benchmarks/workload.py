@@ -18,6 +18,13 @@ from joyful.graph_model import GraphModel, standardise
 from joyful.records import DialogueDataset, Dialogues
 from joyful.testing.runs import compose_plain
 
+#: Whose loss is trained, as the names of contenders end. The reference trains the reconstruction of a batch's last dialogue alone,
+#: joyful by default that of all, which is more work: the same loss on both sides is a comparison of its own.
+REFERENCES_LOSS, JOYFULS_LOSS = ", the reference's loss", ", joyful's loss"
+
+#: Overrides for a run with the reference's loss.
+OF_REFERENCES_LOSS = ("loss.encoder_reduction=legacy_sum",)
+
 #: "reference": full widths, 120 + 12 + 31 dialogues of about 48 utterances. "small": the same model and code in a
 #: second, for a look at a benchmark and for its tests; its ratios say nothing about the full size.
 SIZES: dict[str, tuple[str, ...]] = {
@@ -92,11 +99,12 @@ def build_coach(
     return Coach(settings, model if change is None else change(model), splits, len(data.labels), device)
 
 
-def build_per_utterance(settings: Settings, data: DialogueDataset) -> PerUtteranceTrainer:
-    """The per-utterance trainer of this data, with the reference's loss; initial weights as joyful's."""
+def build_per_utterance(settings: Settings, data: DialogueDataset, joyfuls_loss: bool = False) -> PerUtteranceTrainer:
+    """The per-utterance trainer of this data; initial weights as joyful's. joyfuls_loss: in place of the reference's (its own)."""
     model = PerUtteranceModel(settings, data.dimensions, len(data.labels), data.n_speakers)
     model.load_joyful(build_model(settings, data).state_dict())
-    return PerUtteranceTrainer(settings, model, data.splits)
+    loss = ("mean", "apart") if joyfuls_loss else ("legacy_sum", "inside")
+    return PerUtteranceTrainer(settings, model, data.splits, *loss)
 
 
 def training_seconds(coach: Coach) -> float:

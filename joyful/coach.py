@@ -142,9 +142,10 @@ class Coach:
         draws = Draws(s.seed, epoch, step)
         trained = self.loss_weight_config.cl_loss_weight > 0
         views = draws if trained or running is not None else None
+        reconstructed = objective.trained_reconstructions(batch.lengths, s.loss.encoder_reduction)
         with self._autocast():
             # the weighting may want the gradient of a loss that has no weight
-            output = self.model(batch, draws, views, trained or self._weighting.needs_gradient_norms)
+            output = self.model(batch, draws, views, trained or self._weighting.needs_gradient_norms, reconstructed)
         parts = objective.components(output, batch, self._criterion, s.loss.encoder_reduction)
         if self._weighting.needs_gradient_norms and step % s.weighting.every == 0:
             self._weighting.observe({name: _norm(self._gradients(part)) for name, part in parts.items()})

@@ -59,7 +59,7 @@ class FusionOutput(NamedTuple):
 
 class AutoFusion(nn.Module):
     """The fusion of the paper. forward(audio, text, visual): (N, D_m) each, or (D_m,) for one utterance; None where
-    left out.
+    left out. trained: only the reconstruction losses of so many utterances, the last ones, have gradients (None: all).
 
     input_features: {"audio": D_a, "text": D_t, "visual": D_v} or a part of it; the number 1380 means 100, 768 and 512.
     use_smooth_l1: SmoothL1 in place of MSE; `criterion` overrides it. sizes: units of the layers. intermodal: form of the
@@ -104,17 +104,40 @@ class AutoFusion(nn.Module):
     decoders: tuple[str, ...] = ("fuse_outGlobal", "fuse_outInter")
 
     def forward(
-        self, audio: Tensor | None = None, text: Tensor | None = None, visual: Tensor | None = None
+        self,
+        audio: Tensor | None = None,
+        text: Tensor | None = None,
+        visual: Tensor | None = None,
+        *,
+        trained: int | None = None,
     ) -> FusionOutput:
         features = self._check_features({"audio": audio, "text": text, "visual": visual})
         single = features[0].ndim == 1
         batch = [feature.unsqueeze(0) for feature in features] if single else features
         concatenated_ND = torch.cat(batch, dim=1)
-        latent_NL, reconstructed_ND, gate_reg = self._global(concatenated_ND)
+        latent_NL, gated_NL, gate_reg = self._encode_global(concatenated_ND)
         inter_N3J = self._inter(batch)
         inter_latent_NL = self.fuse_inInter(inter_N3J)
-        inter_reconstructed = self.fuse_outInter(inter_latent_NL)
+        losses, errors = self._partly(trained, gated_NL, concatenated_ND, inter_latent_NL, inter_N3J)
+        fused = torch.cat([latent_NL, inter_latent_NL], dim=1)
+        return FusionOutput(fused[0] if single else fused, losses, gate_reg, errors)
 
+    def _partly(self, trained: int | None, *rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """_reconstruct of all rows, with gradients of the last `trained` alone: a decoder's backward pass is twice its forward."""
+        untrained = 0 if trained is None else len(rows[0]) - trained
+        if untrained <= 0:
+            return self._reconstruct(*rows)
+        with torch.no_grad():
+            losses, errors = self._reconstruct(*(part[:untrained] for part in rows))
+        last_losses, last_errors = self._reconstruct(*(part[untrained:] for part in rows))
+        return torch.cat([losses, last_losses]), {k: torch.cat([v, last_errors[k]]) for k, v in errors.items()}
+
+    def _reconstruct(
+        self, gated_NL: Tensor, concatenated_ND: Tensor, inter_latent_NL: Tensor, inter_N3J: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses (N,) and errors of the decoders of both branches, as FusionOutput has them."""
+        reconstructed_ND = self._decode_global(gated_NL)
+        inter_reconstructed = self.fuse_outInter(inter_latent_NL)
         widths = list(self.dimensions.values())
         losses = self._losses(reconstructed_ND, concatenated_ND, widths)
         losses = losses + self._losses(inter_reconstructed, inter_N3J, [self.sizes.inter] * len(widths))
@@ -127,17 +150,21 @@ class AutoFusion(nn.Module):
                 "recon_mse_global": mse,
                 "recon_mae_global": mae,
             }
-        fused = torch.cat([latent_NL, inter_latent_NL], dim=1)
-        return FusionOutput(fused[0] if single else fused, losses, gate_reg, errors)
+        return losses, errors
 
     def _build_global(self) -> None:
         self.fuse_inGlobal = encoder(self.input_features, self.sizes)
         self.fuse_outGlobal = decoder(self.input_features, self.sizes)
 
-    def _global(self, concatenated_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Latent vectors (N, L), reconstruction (N, D) and the gate regulariser (scalar)."""
+    def _encode_global(self, concatenated_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latent vectors (N, L), what the decoder reads (N, L), and the gate regulariser (scalar)."""
         latent_NL = self.fuse_inGlobal(concatenated_ND)
-        return latent_NL, self.fuse_outGlobal(latent_NL), concatenated_ND.new_zeros(())
+        return latent_NL, latent_NL, concatenated_ND.new_zeros(())
+
+    def _decode_global(self, gated_NL: Tensor) -> Tensor:
+        """The reconstruction, (N, D)."""
+        reconstructed_ND: Tensor = self.fuse_outGlobal(gated_NL)
+        return reconstructed_ND
 
     def _inter(self, features: Sequence[Tensor]) -> Tensor:
         """The inter-modal softmax of every modality, (N, M J): rows of all modalities in one call, since b is one for

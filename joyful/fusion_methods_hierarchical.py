@@ -37,7 +37,8 @@ class UtteranceGate(nn.Module):
 
 
 class DialogueGate(nn.Module):
-    """Gated decoder, (N, L) and the state (L,) -> (N, D) and the gate regulariser (scalar)."""
+    """Gated decoder: the latent vectors (N, L) and the state (L,) -> what `fuse_out` reads (N, L), and the gate regulariser
+    (scalar)."""
 
     def __init__(self, width: int, sizes: FusionSizes) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class DialogueGate(nn.Module):
     def forward(self, latent_NL: Tensor, state_L: Tensor) -> tuple[Tensor, Tensor]:
         temporal, forget, entry = (self._gate(name, latent_NL, state_L) for name in self.gates)
         gate_reg = torch.stack([_from_half(gate) for gate in (temporal, forget, entry)]).sum()
-        return self.fuse_out(temporal * (forget * state_L + entry * latent_NL)), gate_reg
+        return temporal * (forget * state_L + entry * latent_NL), gate_reg
 
     def _gate(self, name: str, latent_NL: Tensor, state_L: Tensor) -> Tensor:
         """The gate of [c, s]: s is one for all utterances, so its part of the product is a vector, computed once."""
@@ -101,7 +102,11 @@ class AutoFusion_Hierarchical(AutoFusion):
         """The state starts near zero: N(0, 0.01)."""
         nn.init.normal_(self.global_emotion_state, std=0.01)
 
-    def _global(self, concatenated_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _encode_global(self, concatenated_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         latent_NL = self.utterance_gate(concatenated_ND)
-        reconstructed_ND, gate_reg = self.dialogue_gate(latent_NL, self.global_emotion_state)
-        return latent_NL, reconstructed_ND, gate_reg
+        gated_NL, gate_reg = self.dialogue_gate(latent_NL, self.global_emotion_state)
+        return latent_NL, gated_NL, gate_reg
+
+    def _decode_global(self, gated_NL: Tensor) -> Tensor:
+        reconstructed_ND: Tensor = self.dialogue_gate.fuse_out(gated_NL)
+        return reconstructed_ND

@@ -81,8 +81,9 @@ class Highway(nn.Module):
 
 
 class GraphModel(nn.Module):
-    """forward(batch, draws, views, train_contrast): draws None for evaluation; views None where the contrastive loss is
-    not wanted, train_contrast False where its value alone is.
+    """forward(batch, draws, views, train_contrast, train_reconstruction): draws None for evaluation; views None where the
+    contrastive loss is not wanted, train_contrast False where its value alone is; train_reconstruction: of how many utterances,
+    the last of the batch, the reconstruction loss is to have gradients (None: all).
 
     fusion: built by the caller for the widths of the data. n_unimodal: units of the ULGM heads, 0 for none.
     A row of logits depends on its own dialogue alone; only training-mode batch normalisation and the contrastive loss
@@ -125,7 +126,12 @@ class GraphModel(nn.Module):
         )
 
     def forward(
-        self, batch: Batch, draws: Draws | None = None, views: Draws | None = None, train_contrast: bool = True
+        self,
+        batch: Batch,
+        draws: Draws | None = None,
+        views: Draws | None = None,
+        train_contrast: bool = True,
+        train_reconstruction: int | None = None,
     ) -> ModelOutput:
         settings = self.settings
         graph = structure(batch, settings.wp, settings.wf)
@@ -135,7 +141,7 @@ class GraphModel(nn.Module):
         if settings.standardise:
             features = {m: self.standardise[m](x) for m, x in features.items()}
         features = {m: dropout(x, settings.input_dropout, draws, f"input.{m}") for m, x in features.items()}
-        fusion: FusionOutput = self.fusion(**features)
+        fusion: FusionOutput = self.fusion(**features, trained=train_reconstruction)
         parts = [fusion.fused]
         if self.skip is not None:
             parts.append(self.skip(torch.cat(list(features.values()), dim=1)))

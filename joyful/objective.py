@@ -53,6 +53,11 @@ def reduce_encoder_losses(losses_N: Tensor, lengths: tuple[int, ...], how: str) 
     return last.sum() if how == "legacy_sum" else last.mean()
 
 
+def trained_reconstructions(lengths: tuple[int, ...], how: str) -> int | None:
+    """How many utterances, the last of the batch, `reduce_encoder_losses` reads; None: all."""
+    return None if how == "mean" else lengths[-1]
+
+
 def components(
     output: ModelOutput, batch: Batch, criterion: NLLLoss | FocalLoss, encoder_reduction: str
 ) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from joyful.fusion_methods import AutoFusion, FusionOutput, FusionSizes, modality_dimensions
+from joyful.fusion_methods_hierarchical import AutoFusion_Hierarchical
 from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss
 from joyful.testing.host_reads import NoHostReads
 
@@ -268,3 +269,32 @@ def test_one_b_for_all_modalities():
     assert len(seen) == 1
     assert torch.equal(seen[0][0], torch.ones(6))
     assert isinstance(fusion.projectB, nn.Sequential)
+
+
+@pytest.mark.parametrize("cls", [AutoFusion, AutoFusion_Hierarchical])
+@pytest.mark.parametrize("trained", [1, 3, 6, 9])
+def test_reconstruction_trained_of_the_last_utterances_alone(cls, trained):
+    """Against the same loss with gradients kept for all utterances: values, and every gradient."""
+    fusion = build(cls).double()
+    given = {name: x.double().requires_grad_() for name, x in features(n=6).items()}
+    leaves = [*(p for p in fusion.parameters() if p.requires_grad), *given.values()]
+
+    def run(**how):
+        output = fusion(**given, **how)
+        loss = output.encoder_losses[-trained:].sum() + output.fused.square().mean() + output.gate_reg_loss
+        return output, torch.autograd.grad(loss, leaves)
+
+    (part, gradients), (whole, expected) = run(trained=trained), run()
+    for one, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+    for name in ("fused", "encoder_losses", "gate_reg_loss"):
+        torch.testing.assert_close(getattr(part, name), getattr(whole, name), rtol=0, atol=1e-12)
+    assert part.errors.keys() == whole.errors.keys()
+    for name, error in part.errors.items():
+        torch.testing.assert_close(error, whole.errors[name], rtol=0, atol=1e-12)
+    if trained < 6:
+        decoders = [
+            p for name, p in fusion.named_parameters() if name.startswith(("fuse_outGlobal", "dialogue_gate.fuse_out"))
+        ]
+        found = torch.autograd.grad(fusion(**given, trained=trained).encoder_losses[:-trained].sum(), decoders)
+        assert all(not gradient.any() for gradient in found)

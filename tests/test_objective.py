@@ -11,6 +11,7 @@ from joyful.objective import (
     components,
     reconstruction_criterion,
     reduce_encoder_losses,
+    trained_reconstructions,
     unimodal_loss,
     unimodal_weight,
 )
@@ -76,6 +77,14 @@ def test_encoder_reductions_by_hand():
         ValueError, match=r"mean, legacy_sum or legacy_mean, got 'sum'; set loss\.encoder_reduction=mean"
     ):
         reduce_encoder_losses(losses, LENGTHS, "sum")
+
+
+@pytest.mark.parametrize("how", ["mean", "legacy_sum", "legacy_mean"])
+def test_what_is_read_is_what_has_gradients(how):
+    losses = torch.arange(1.0, 7.0, requires_grad=True)
+    reduce_encoder_losses(losses, LENGTHS, how).backward()
+    read = losses.grad.nonzero().flatten().tolist()
+    assert read == list(range(6))[-(trained_reconstructions(LENGTHS, how) or 6) :]
 
 
 @pytest.mark.parametrize(("reduction", "encoder"), [("mean", 3.5), ("legacy_sum", 15.0)])

@@ -53,12 +53,17 @@ class GeometricModel(GraphModel):
     """GraphModel whose graph layers are torch_geometric's; made by `geometric`."""
 
     def forward(
-        self, batch: Batch, draws: Draws | None = None, views: Draws | None = None, train_contrast: bool = True
+        self,
+        batch: Batch,
+        draws: Draws | None = None,
+        views: Draws | None = None,
+        train_contrast: bool = True,
+        train_reconstruction: int | None = None,
     ) -> ModelOutput:
         layer: object = self.graph_transformer
         assert isinstance(layer, GeometricTransformer)
         layer.edges = structure(batch, self.settings.wp, self.settings.wf).edges
-        return super().forward(batch, draws, views, train_contrast)
+        return super().forward(batch, draws, views, train_contrast, train_reconstruction)
 
 
 def geometric(model: GraphModel) -> GeometricModel:

@@ -5,7 +5,15 @@ import math
 import pytest
 
 from benchmarks import epoch
-from benchmarks.workload import build_per_utterance, dataset, settings_of, utterances, with_dialogues
+from benchmarks.workload import (
+    JOYFULS_LOSS,
+    REFERENCES_LOSS,
+    build_per_utterance,
+    dataset,
+    settings_of,
+    utterances,
+    with_dialogues,
+)
 
 
 def test_every_contender_is_measured(measured):
@@ -14,6 +22,10 @@ def test_every_contender_is_measured(measured):
     assert 0 < ours.value < 60
     assert named[f"per-utterance / {epoch.RUNNING}"].value == pytest.approx(peer.value / ours.value)
     assert named[f"per-utterance / {epoch.RUNNING}"].ratio == pytest.approx(peer.value / ours.value / 11)
+    same = named[f"per-utterance{JOYFULS_LOSS} / {epoch.RUNNING}"].value
+    assert same == pytest.approx(named[f"epoch, {epoch.SCALED}{JOYFULS_LOSS}"].value / ours.value)
+    theirs = named[f"per-utterance / {epoch.RUNNING}{REFERENCES_LOSS}"].value
+    assert theirs == pytest.approx(peer.value / named[f"epoch, {epoch.RUNNING}{REFERENCES_LOSS}"].value)
     assert "quarter" in peer.name
     assert all(len(found) == 2 for found in told["seconds"].values())
     data = dataset(settings_of("small"))
@@ -23,7 +35,7 @@ def test_every_contender_is_measured(measured):
 def test_a_quarter_is_scaled_by_utterances(monkeypatch):
     whole = dataset(settings_of("small"))
     quarter = with_dialogues(whole, {name: math.ceil(len(d.lengths) / 4) for name, d in whole.splits.items()})
-    one_epoch = epoch.per_utterance("small", threads=1)
+    one_epoch = epoch.per_utterance(epoch.SCALED, "small", threads=1)
     monkeypatch.setattr(epoch, "seconds_of", lambda action: 1.0)
     scale = {name: utterances(whole, name) / utterances(quarter, name) for name in whole.splits}
     assert one_epoch() == pytest.approx(2 * scale["train"] + scale["dev"] + scale["test"])
