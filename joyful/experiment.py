@@ -30,6 +30,7 @@ from joyful.fusion_methods_hierarchical import AutoFusion_Hierarchical
 from joyful.graph_model import GraphModel, initialise, standardise
 from joyful.interruption import Signalled, insist_on_signals, raise_at_ctrl_c
 from joyful.objective import reconstruction_criterion
+from joyful.precision import bfloat16_gain
 from joyful.progress import TrainingProgress, closing_table
 from joyful.records import DialogueDataset, EpochRecord, InputError, Request, tell
 
@@ -129,6 +130,8 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
             run, finished = restoring.open_or_create(folder, header)
         if finished:
             return float(run.info["objective"])
+        if observer is None:
+            _say_where_bfloat16_is_slower(settings, device)
         try:
             return _train(run, settings, data, device, source, observer)
         except (PrunedError, InputError, results.ResultsError):
@@ -146,6 +149,17 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
                 "interrupted", f"stopped by {signal_ if str(signal_) else 'Ctrl-C'}; resume={folder} goes on"
             )
             raise
+
+
+def _say_where_bfloat16_is_slower(settings: Settings, device: torch.device) -> None:
+    if settings.training.precision != "bf16" or device.type != "cpu":
+        return
+    gain = bfloat16_gain()
+    if gain < 1:
+        tell(
+            f"training.precision=bf16 makes this run slower: bfloat16's matrix products have {gain:.2g} times the speed of "
+            "float32's on this processor; set training.precision=fp32"
+        )
 
 
 @contextmanager

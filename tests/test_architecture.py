@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: From left to right; modules of one line may not know each other unless they belong to the same room.
 ROOMS = [
     ["records"],
-    ["config", "randomness", "masking", "heap", "interruption", "results", "disk"],
+    ["config", "randomness", "masking", "heap", "interruption", "precision", "results", "disk"],
     ["data"],
     ["losses", "loss_utils", "metrics"],
     ["intermodal"],

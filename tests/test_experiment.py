@@ -214,3 +214,15 @@ def test_threads_are_all_cores_alone_and_one_in_a_multirun():
 
 def test_tiny_overrides_are_the_ones_that_tests_rely_on():
     assert "training.threads=1" in TINY  # bytes are compared: the number of threads must not be left to the machine
+
+
+def test_where_bfloat16_is_slower_it_is_said(tmp_path, monkeypatch, capsys):
+    said = {}
+    for name, gain, precision in (("slow", 0.49, "bf16"), ("fast", 2.0, "bf16"), ("float32", 0.49, "fp32")):
+        monkeypatch.setattr(experiment, "bfloat16_gain", lambda gain=gain: gain)
+        train(tmp_path / name, f"training.precision={precision}", "training.epochs=1")
+        said[name] = capsys.readouterr().err
+    assert "training.precision=bf16 makes this run slower" in said["slow"]
+    assert "0.49 times" in said["slow"]
+    assert "set training.precision=fp32" in said["slow"]
+    assert not any("slower" in said[name] for name in ("fast", "float32"))
