@@ -88,7 +88,7 @@ def named(findings: Findings, part: Part) -> Findings:
 
 
 def plots_of(part: Part, findings: Findings) -> list[Plot]:
-    """The figures of a part: dev F1 over training, and the five claims for the note's arm."""
+    """The figures of a part: dev F1 over training and, where the note's claims are the question, its arms beside two of them."""
     band = findings.band("f1_weighted", "dev")
     arms = [arm.name for arm in findings.sweep.arms]
     target = findings.target.value if findings.target is not None else None
@@ -98,7 +98,7 @@ def plots_of(part: Part, findings: Findings) -> list[Plot]:
             band, arms, name=f"{name}-curves", quantity="dev weighted F1", scale=100, unit="%", target=target
         )
     ]
-    for claim in ("convergence_speed", "convergence_stability"):
+    for claim in () if part.performance else ("convergence_speed", "convergence_stability"):
         chosen = [v for v in findings.verdicts if v.claim.name == claim]
         if chosen:
             plots.append(forest(chosen, f"{name}-{claim.replace('_', '-')}", arms))

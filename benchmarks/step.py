@@ -1,12 +1,13 @@
 """Seconds of one training step: joyful against its peers and the machine's limit, in turn, each in a process of its own.
 
-    python -m benchmarks.step [--threads 2] [--dialogues 32] [--repeats 5] [--peers per_utterance,same_loss,geometric,limit]
+    python -m benchmarks.step [--threads 2] [--dialogues 32] [--repeats 5] [--loss own]
+        [--peers per_utterance,geometric,limit]
 
 One batch of IEMOCAP-shaped dialogues at full widths (--size reference), random numbers and clipping included, evaluation
 not. joyful trains its defaults (the reconstruction loss of all utterances), the per-utterance trainer the reference's
-(that of the last dialogue, which is less work); same_loss adds both comparisons with one loss on both sides. All begin
-with the same weights; each is warmed up by one step. Peak memory is the most that such a process had resident:
-interpreter, torch and data included.
+(that of the last dialogue, which is less work); --loss reference or joyful has all train one. All begin with the same
+weights; each is warmed up by one step. Peak memory is the most that such a process had resident: interpreter, torch and
+data included.
 
 The per-utterance trainer takes some 20 s a step at full size; --peer-repeats sets how often it is measured.
 """
@@ -21,22 +22,21 @@ from benchmarks.figures import Figure, against, figure, multiplies_bfloat16, par
 from benchmarks.machine import NO_BFLOAT16, SIDES, Peak, operations_of_a_step
 from benchmarks.measuring import in_turn, seconds_of, serve, serving
 from benchmarks.workload import (
-    JOYFULS_LOSS,
-    OF_REFERENCES_LOSS,
-    REFERENCES_LOSS,
+    LOSSES,
     SIZES,
     as_in_a_run,
     as_in_the_reference,
     build_coach,
     build_per_utterance,
     dataset,
+    of_loss,
     one_batch,
     settings_of,
     training_seconds,
     utterances,
 )
 
-PEERS = ("per_utterance", "same_loss", "geometric", "limit")
+PEERS = ("per_utterance", "geometric", "limit")
 JOYFUL = {"fp32": "joyful, fp32", "bf16": "joyful, bf16"}
 PER_UTTERANCE, GEOMETRIC = "per-utterance trainer", "joyful with torch_geometric's layers, fp32"
 
@@ -44,16 +44,14 @@ PER_UTTERANCE, GEOMETRIC = "per-utterance trainer", "joyful with torch_geometric
 WANTED_TIMES, WANTED_SHARE, ALLOWED_GIB = {"fp32": 10.0, "bf16": 16.0}, 0.65, 1.5
 
 
-def contender(name: str, size: str, train: int | None, threads: int) -> Callable[[], float]:
-    """A callable that trains one step and returns its seconds. name: of JOYFUL, PER_UTTERANCE (with or without whose loss) or
-    GEOMETRIC."""
-    loss = OF_REFERENCES_LOSS if name.endswith(REFERENCES_LOSS) else ()
-    precision = "bf16" if JOYFUL["bf16"] in name else "fp32"
-    settings = settings_of(size, *one_batch(size, train), f"training.precision={precision}", *loss)
+def contender(name: str, size: str, train: int | None, threads: int, loss: str = "own") -> Callable[[], float]:
+    """A callable that trains one step and returns its seconds. name: of JOYFUL, PER_UTTERANCE or GEOMETRIC. loss: of LOSSES."""
+    precision = f"training.precision={name[-4:] if 'bf16' in name else 'fp32'}"
+    settings = settings_of(size, *one_batch(size, train), precision, *of_loss(loss))
     data = dataset(settings)
-    if name.startswith(PER_UTTERANCE):
+    if name == PER_UTTERANCE:
         as_in_the_reference(threads)
-        trainer = build_per_utterance(settings, data, joyfuls_loss=name.endswith(JOYFULS_LOSS))
+        trainer = build_per_utterance(settings, data, loss)
         return lambda: seconds_of(lambda: trainer.step(trainer.splits["train"]))
     change = None
     if name == GEOMETRIC:
@@ -66,16 +64,16 @@ def contender(name: str, size: str, train: int | None, threads: int) -> Callable
 
 
 def measure(
-    size: str, train: int | None, threads: int, repeats: Mapping[str, int], peers: Sequence[str]
+    size: str, train: int | None, threads: int, repeats: Mapping[str, int], peers: Sequence[str], loss: str
 ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
     """Median seconds of a step and peak memory in GiB, by contender; and peak operations a second, by precision, with those
     of a step. repeats: by contender.
     """
-    common = [f"--threads={threads}", f"--size={size}", *([f"--dialogues={train}"] if train else [])]
+    common = [f"--threads={threads}", f"--size={size}", f"--loss={loss}", *([f"--dialogues={train}"] if train else [])]
     with serving("benchmarks.step", common, repeats) as contenders:
         for step in contenders.values():
             step()
-        seconds, rates = _in_turn(contenders, size, train, threads, repeats, peers)
+        seconds, rates = _in_turn(contenders, size, train, threads, repeats, peers, loss)
         return seconds, {name: served.peak_memory_gib() for name, served in contenders.items()}, rates
 
 
@@ -86,6 +84,7 @@ def _in_turn(
     threads: int,
     repeats: Mapping[str, int],
     peers: Sequence[str],
+    loss: str,
 ) -> tuple[dict[str, float], dict[str, float]]:
     rates: dict[str, float] = {}
     turns = dict(contenders)
@@ -99,7 +98,7 @@ def _in_turn(
         counts |= {f"peak {precision}": max(repeats.values()) for precision in peaks}
     seconds = {name: median(found) for name, found in in_turn(turns, counts).items() if name in contenders}
     if peaks:
-        settings = settings_of(size, *one_batch(size, train))
+        settings = settings_of(size, *one_batch(size, train), *of_loss(loss))
         rates = {precision: peak.operations_per_second() for precision, peak in peaks.items()}
         rates["step"] = float(operations_of_a_step(build_coach(settings, dataset(settings))))
     return seconds, rates
@@ -114,14 +113,10 @@ def figures(seconds: Mapping[str, float], rates: Mapping[str, float], gib: Mappi
     for precision, name in JOYFUL.items():
         if name not in seconds:
             continue
-        wanted = WANTED_TIMES[precision]
-        goal = f"the {wanted:g} times wanted at full size"
-        pairs = ((PER_UTTERANCE, name), (PER_UTTERANCE, name + REFERENCES_LOSS), (PER_UTTERANCE + JOYFULS_LOSS, name))
-        shown += [
-            figure(f"{peer} / {ours}", seconds[peer] / seconds[ours], "times", wanted, goal)
-            for peer, ours in pairs
-            if peer in seconds and ours in seconds
-        ]
+        if PER_UTTERANCE in seconds:
+            wanted = WANTED_TIMES[precision]
+            times, goal = seconds[PER_UTTERANCE] / seconds[name], f"the {wanted:g} times wanted at full size"
+            shown.append(figure(f"per-utterance trainer / {name}", times, "times", wanted, goal))
         if rates:
             limit = against(f"limit, {precision}", rates["step"] / rates[precision], steps[name])
             goal = f"the {WANTED_SHARE:g} wanted at full size"
@@ -143,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     line.add_argument("--repeats", type=int, default=5, help="steps that are timed (default: %(default)s)")
     line.add_argument("--peer-repeats", type=int, help="of the per-utterance trainer (default: as --repeats)")
     line.add_argument("--size", choices=SIZES, default="reference", help="default: %(default)s")
+    line.add_argument("--loss", choices=LOSSES, default="own", help="that is trained (default: %(default)s, see above)")
     line.add_argument("--peers", default=",".join(PEERS), help="default: %(default)s; an empty word for none")
     line.add_argument("--serve", help=SUPPRESS)
     given = line.parse_args(arguments)
@@ -150,15 +146,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if set(peers) - set(PEERS):
         line.error(f"--peers: expected some of {', '.join(PEERS)}, got {given.peers}")
     if given.serve:
-        serve(contender(given.serve, given.size, given.dialogues, given.threads))
+        serve(contender(given.serve, given.size, given.dialogues, given.threads, given.loss))
         return
     repeats, notes = chosen(peers, given.repeats, given.peer_repeats or given.repeats)
-    seconds, gib, rates = measure(given.size, given.dialogues, given.threads, repeats, peers)
+    seconds, gib, rates = measure(given.size, given.dialogues, given.threads, repeats, peers, given.loss)
     data = dataset(settings_of(given.size, *one_batch(given.size, given.dialogues)))
     n_utterances, n_dialogues = utterances(data), len(data.splits["train"].lengths)
     shown = figures(seconds, rates, gib)
-    about = {"size": given.size, "dialogues": n_dialogues, "utterances": n_utterances, "repeats": repeats}
-    title = f"one training step, size {given.size}, {n_dialogues} dialogues, {n_utterances} utterances"
+    about = {
+        "size": given.size,
+        "dialogues": n_dialogues,
+        "utterances": n_utterances,
+        "loss": given.loss,
+        "repeats": repeats,
+    }
+    title = (
+        f"one training step, size {given.size}, loss {given.loss}, {n_dialogues} dialogues, {n_utterances} utterances"
+    )
     report(title, shown, about, given.json, notes, given.threads)
 
 
@@ -177,9 +181,6 @@ def chosen(peers: Sequence[str], repeats: int, peer_repeats: int) -> tuple[dict[
         except ImportError as error:
             notes.append(f"torch_geometric's layers are left out: {error}; pip install 'joyful[benchmarks]' has them")
     if "per_utterance" in peers:
-        if "same_loss" in peers:
-            found |= {name + REFERENCES_LOSS: repeats for name in JOYFUL.values() if name in found}
-            found[PER_UTTERANCE + JOYFULS_LOSS] = peer_repeats
         found[PER_UTTERANCE] = peer_repeats
     return found, notes
 

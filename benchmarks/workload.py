@@ -18,12 +18,9 @@ from joyful.graph_model import GraphModel, standardise
 from joyful.records import DialogueDataset, Dialogues
 from joyful.testing.runs import compose_plain
 
-#: Whose loss is trained, as the names of contenders end. The reference trains the reconstruction of a batch's last dialogue alone,
-#: joyful by default that of all, which is more work: the same loss on both sides is a comparison of its own.
-REFERENCES_LOSS, JOYFULS_LOSS = ", the reference's loss", ", joyful's loss"
-
-#: Overrides for a run with the reference's loss.
-OF_REFERENCES_LOSS = ("loss.encoder_reduction=legacy_sum",)
+#: Whose loss is trained. "own": the per-utterance trainer the reference's, with the reconstruction of a batch's last dialogue alone,
+#: joyful its default, with that of all utterances, which is more work. "reference", "joyful": that one on both sides.
+LOSSES = ("own", "reference", "joyful")
 
 #: "reference": full widths, 120 + 12 + 31 dialogues of about 48 utterances. "small": the same model and code in a
 #: second, for a look at a benchmark and for its tests; its ratios say nothing about the full size.
@@ -49,6 +46,11 @@ def settings_of(size: str, *overrides: str) -> Settings:
     """The settings of a run of this size under further overrides; train rows from the running batches."""
     given = ("model=reference", "device=cpu", "training.train_metrics=running", *SIZES[size], *overrides)
     return check(compose_plain(given)[0])
+
+
+def of_loss(loss: str) -> tuple[str, ...]:
+    """Overrides of joyful's run for one of LOSSES."""
+    return ("loss.encoder_reduction=legacy_sum",) if loss == "reference" else ()
 
 
 def dataset(settings: Settings) -> DialogueDataset:
@@ -99,12 +101,11 @@ def build_coach(
     return Coach(settings, model if change is None else change(model), splits, len(data.labels), device)
 
 
-def build_per_utterance(settings: Settings, data: DialogueDataset, joyfuls_loss: bool = False) -> PerUtteranceTrainer:
-    """The per-utterance trainer of this data; initial weights as joyful's. joyfuls_loss: in place of the reference's (its own)."""
+def build_per_utterance(settings: Settings, data: DialogueDataset, loss: str = "own") -> PerUtteranceTrainer:
+    """The per-utterance trainer of this data; initial weights as joyful's. loss: of LOSSES."""
     model = PerUtteranceModel(settings, data.dimensions, len(data.labels), data.n_speakers)
     model.load_joyful(build_model(settings, data).state_dict())
-    loss = ("mean", "apart") if joyfuls_loss else ("legacy_sum", "inside")
-    return PerUtteranceTrainer(settings, model, data.splits, *loss)
+    return PerUtteranceTrainer(settings, model, data.splits, *(("mean", "apart") if loss == "joyful" else ()))
 
 
 def training_seconds(coach: Coach) -> float:

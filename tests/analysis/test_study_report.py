@@ -144,6 +144,7 @@ def test_what_is_about_speed_stands_in_its_own_document_alone(study, monkeypatch
     text = (place / "C.md").read_text()
     assert [line[0] for line in rows(text, "precision")[2:]] == ["float32", "bfloat16"]
     assert "study-precision-curves.png" in text
+    assert "claimed" not in text  # the note says nothing of bfloat16
     assert text.startswith("fast")
     assert {line[0] for line in rows((place / "A.md").read_text(), "felt")[2:]} == {"MELD", "MOSI"}
 

@@ -5,28 +5,17 @@ import math
 import pytest
 
 from benchmarks import epoch
-from benchmarks.workload import (
-    JOYFULS_LOSS,
-    REFERENCES_LOSS,
-    build_per_utterance,
-    dataset,
-    settings_of,
-    utterances,
-    with_dialogues,
-)
+from benchmarks.workload import build_per_utterance, dataset, settings_of, utterances, with_dialogues
 
 
 def test_every_contender_is_measured(measured):
-    named, told = measured(epoch.main, "--size", "small", "--threads", "1", "--repeats", "2")
+    named, told = measured(epoch.main, "--size", "small", "--threads", "1", "--repeats", "2", "--loss", "reference")
     ours, peer = named[f"epoch, {epoch.RUNNING}"], named[f"epoch, {epoch.SCALED}"]
     assert 0 < ours.value < 60
     assert named[f"per-utterance / {epoch.RUNNING}"].value == pytest.approx(peer.value / ours.value)
     assert named[f"per-utterance / {epoch.RUNNING}"].ratio == pytest.approx(peer.value / ours.value / 11)
-    same = named[f"per-utterance{JOYFULS_LOSS} / {epoch.RUNNING}"].value
-    assert same == pytest.approx(named[f"epoch, {epoch.SCALED}{JOYFULS_LOSS}"].value / ours.value)
-    theirs = named[f"per-utterance / {epoch.RUNNING}{REFERENCES_LOSS}"].value
-    assert theirs == pytest.approx(peer.value / named[f"epoch, {epoch.RUNNING}{REFERENCES_LOSS}"].value)
     assert "quarter" in peer.name
+    assert told["loss"] == "reference"
     assert all(len(found) == 2 for found in told["seconds"].values())
     data = dataset(settings_of("small"))
     assert told["utterances"] == {name: utterances(data, name) for name in ("train", "dev", "test")}
@@ -35,11 +24,25 @@ def test_every_contender_is_measured(measured):
 def test_a_quarter_is_scaled_by_utterances(monkeypatch):
     whole = dataset(settings_of("small"))
     quarter = with_dialogues(whole, {name: math.ceil(len(d.lengths) / 4) for name, d in whole.splits.items()})
-    one_epoch = epoch.per_utterance(epoch.SCALED, "small", threads=1)
+    one_epoch = epoch.per_utterance("small", threads=1)
     monkeypatch.setattr(epoch, "seconds_of", lambda action: 1.0)
     scale = {name: utterances(whole, name) / utterances(quarter, name) for name in whole.splits}
     assert one_epoch() == pytest.approx(2 * scale["train"] + scale["dev"] + scale["test"])
     assert scale["train"] == pytest.approx(4, rel=0.5)  # two dialogues of eight
+
+
+@pytest.mark.parametrize(("loss", "ours", "theirs"), [("own", "mean", "legacy_sum"), ("joyful", "mean", "mean")])
+def test_whose_loss_is_trained(monkeypatch, loss, ours, theirs):
+    built = {}
+    for name in ("build_coach", "build_per_utterance"):
+        original = getattr(epoch, name)
+        monkeypatch.setattr(epoch, name, lambda *given, f=original, n=name: built.setdefault(n, f(*given)))
+    for name in ("as_in_a_run", "as_in_the_reference"):  # (settings of the whole process)
+        monkeypatch.setattr(epoch, name, lambda threads: None)
+    epoch.joyful(epoch.RUNNING, "small", 1, loss)
+    epoch.per_utterance("small", 1, loss)
+    assert built["build_coach"].settings.loss.encoder_reduction == ours
+    assert built["build_per_utterance"].encoder_reduction == theirs
 
 
 def test_the_trainer_of_a_quarter_sees_the_same_dialogues():

@@ -18,14 +18,6 @@ def test_every_contender_is_measured(measured):
     assert 0 < ours.value < 60
     assert peer.ratio == 1
     assert named["per-utterance trainer / joyful, fp32"].value == pytest.approx(peer.value / ours.value)
-    theirs, same = (
-        named["step, joyful, fp32, the reference's loss"],
-        named["step, per-utterance trainer, joyful's loss"],
-    )
-    assert named["per-utterance trainer / joyful, fp32, the reference's loss"].value == pytest.approx(
-        peer.value / theirs.value
-    )
-    assert named["per-utterance trainer, joyful's loss / joyful, fp32"].value == pytest.approx(same.value / ours.value)
     limit, share = named["limit, fp32"], named["share of the limit, joyful, fp32"]
     assert limit.to == ours.name
     assert share.value == pytest.approx(limit.value / ours.value)
@@ -38,6 +30,7 @@ def test_every_contender_is_measured(measured):
         assert 0.05 < named[f"peak memory, {name}"].value < 3
     assert (step.JOYFUL["bf16"] in contenders) == multiplies_bfloat16()
     assert told["dialogues"] == 3
+    assert told["loss"] == "own"
     assert told["repeats"][step.PER_UTTERANCE] == 1
 
 
@@ -51,7 +44,7 @@ def test_without_peers_joyful_is_its_own_measure(measured):
 def test_an_unknown_peer_is_refused(capsys):
     with pytest.raises(SystemExit):
         step.main(["--peers", "limit,nobody"])
-    assert "--peers: expected some of per_utterance, same_loss, geometric, limit" in capsys.readouterr().err
+    assert "--peers: expected some of per_utterance, geometric, limit" in capsys.readouterr().err
 
 
 def test_without_torch_geometric_its_peer_is_left_out_with_the_reason(monkeypatch):
@@ -62,30 +55,27 @@ def test_without_torch_geometric_its_peer_is_left_out_with_the_reason(monkeypatc
     assert any("torch_geometric" in note and "joyful[benchmarks]" in note for note in notes)
 
 
-def test_whose_loss_a_contender_trains(monkeypatch):
-    """The names say it, and the trainers do it: so the comparisons with one loss have one on both sides."""
-    monkeypatch.setattr(step, "multiplies_bfloat16", lambda: True)
-    repeats, _ = step.chosen(("per_utterance", "same_loss"), 5, 6)
-    both = {f"joyful, {precision}, the reference's loss" for precision in ("fp32", "bf16")}
-    assert (
-        set(repeats)
-        == {"joyful, fp32", "joyful, bf16", "per-utterance trainer", "per-utterance trainer, joyful's loss"} | both
-    )
+@pytest.mark.parametrize(
+    ("loss", "ours", "theirs"),
+    [
+        ("own", "mean", ("legacy_sum", "inside")),
+        ("reference", "legacy_sum", ("legacy_sum", "inside")),
+        ("joyful", "mean", ("mean", "apart")),
+    ],
+)
+def test_whose_loss_the_contenders_train(monkeypatch, loss, ours, theirs):
+    """The words are checked by what the trainers were built with: a comparison with one loss has it on both sides."""
     built = {}
-    monkeypatch.setattr(step, "build_coach", lambda settings, *_: built.update(ours=settings))
-    monkeypatch.setattr(
-        step, "build_per_utterance", lambda *given, **how: built.update(joyfuls_loss=how["joyfuls_loss"])
-    )
-    monkeypatch.setattr(step, "as_in_a_run", lambda threads: None)
-    monkeypatch.setattr(step, "as_in_the_reference", lambda threads: None)
-    for name in repeats:
-        step.contender(name, "small", None, 1)
-        if "joyfuls_loss" in built:
-            assert built.pop("joyfuls_loss") == name.endswith("joyful's loss")
-            continue
-        settings = built.pop("ours")
-        wanted = "legacy_sum" if name.endswith("the reference's loss") else "mean"
-        assert (settings.training.precision, settings.loss.encoder_reduction) == (name[8:12], wanted)
+    for name in ("build_coach", "build_per_utterance"):
+        original = getattr(step, name)
+        monkeypatch.setattr(step, name, lambda *given, f=original, n=name: built.setdefault(n, f(*given)))
+    for name in ("as_in_a_run", "as_in_the_reference"):  # (settings of the whole process)
+        monkeypatch.setattr(step, name, lambda threads: None)
+    for name in (step.JOYFUL["fp32"], step.PER_UTTERANCE):
+        step.contender(name, "small", None, 1, loss)
+    assert built["build_coach"].settings.loss.encoder_reduction == ours
+    peer = built["build_per_utterance"]
+    assert (peer.encoder_reduction, peer.gate_reg) == theirs
 
 
 def test_processors_with_bfloat16_measure_it_too(monkeypatch):
