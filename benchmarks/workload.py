@@ -18,8 +18,8 @@ from joyful.graph_model import GraphModel, standardise
 from joyful.records import DialogueDataset, Dialogues
 from joyful.testing.runs import compose_plain
 
-#: Whose loss is trained. "own": the per-utterance trainer the reference's, with the reconstruction of a batch's last dialogue alone,
-#: joyful its default, with that of all utterances, which is more work. "reference", "joyful": that one on both sides.
+#: Whose loss is trained. "own": the per-utterance trainer the reference's, with the reconstruction of a batch's last dialogue
+#: alone, joyful its default, with that of all utterances, which is more work. "reference", "joyful": that one on both sides.
 LOSSES = ("own", "reference", "joyful")
 
 #: "reference": full widths, 120 + 12 + 31 dialogues of about 48 utterances. "small": the same model and code in a

@@ -128,7 +128,7 @@ class AutoFusion(nn.Module):
         if untrained <= 0:
             return self._reconstruct(*rows)
         with torch.no_grad():
-            losses, errors = self._reconstruct(*(part[:untrained] for part in rows))
+            losses, errors = self._reconstruct(*(part[:untrained].detach() for part in rows))
         last_losses, last_errors = self._reconstruct(*(part[untrained:] for part in rows))
         return torch.cat([losses, last_losses]), {k: torch.cat([v, last_errors[k]]) for k, v in errors.items()}
 

@@ -8,7 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import machine
 from benchmarks.machine import Peak, operations_of_a_step
-from benchmarks.workload import build_coach, dataset, one_batch, settings_of
+from benchmarks.workload import build_coach, dataset, of_loss, one_batch, settings_of
+from joyful.data.batching import epoch_order
 
 
 def test_the_peak_is_the_operations_of_the_best_size():
@@ -46,6 +47,22 @@ def test_a_step_counts_every_matrix_that_trains():
     assert coach.epoch == 0  # used up in its first epoch
     twice = settings_of("small", *one_batch("small", 4), "data.synthetic.utterances=12")
     assert operations_of_a_step(build_coach(twice, dataset(twice))) > 1.6 * counted
+
+
+def test_decoders_of_untrained_reconstructions_have_no_backward_pass():
+    """With the reference's loss: two products fewer for each of their weights and each utterance before the last dialogue."""
+    coaches = {}
+    for loss in ("own", "reference"):
+        settings = settings_of("small", *one_batch("small", None), *of_loss(loss))
+        coaches[loss] = build_coach(settings, dataset(settings))
+    decoders = ("dialogue_gate.fuse_out", "fuse_outInter")
+    parameters = coaches["own"].model.fusion.named_parameters()
+    weights = sum(p.numel() for name, p in parameters if p.ndim == 2 and name.startswith(decoders))
+    train = coaches["own"].splits["train"].lengths
+    (order,) = epoch_order(len(train), len(train), settings.seed, 1)
+    untrained = int(np.sum(train)) - int(train[order[-1]])
+    own, reference = (operations_of_a_step(coaches[loss]) for loss in ("own", "reference"))
+    assert own - reference == 2 * 2 * weights * untrained
 
 
 def test_the_command(measured):
