@@ -9,7 +9,8 @@ on fewer trials and scaled by the number of batches, since an unpruned trial cos
 
 Utilisation is the seconds that trials spent training, evaluating and writing (timing.parquet) over workers x wall seconds.
 --epoch-json: figures of `python -m benchmarks.epoch --json FILE` of the same machine. From them, and from the share of the epochs
-that pruning left here, follows the time of the sweep at full size beside ONE run of the per-utterance trainer, 30 epochs each.
+that pruning left here, follows the time of the sweep at full size beside ONE run of the per-utterance trainer, as many epochs each.
+What pruning leaves depends on how long a trial would be, so with it all three commands train 30 epochs.
 Overrides after -- go to all three commands, training.epochs=3 say.
 """
 
@@ -35,7 +36,7 @@ from benchmarks.figures import Figure, against, figure, parser, report
 from benchmarks.measuring import ROOT
 from joyful.results import TIMING, read_run
 
-#: The sweep at full size, as the per-utterance trainer's run beside it.
+#: Of a trial, where the sweep is to be set beside a run of the per-utterance trainer.
 FULL_EPOCHS = 30
 
 #: Names of the figures of `benchmarks.epoch`.
@@ -105,8 +106,8 @@ def figures(found: Mapping[str, Measured], n_trials: int, n_workers: int) -> lis
     return told
 
 
-def full_size(epoch_figures: Sequence[Mapping[str, Any]], share: float, n_trials: int) -> list[Figure]:
-    """The sweep at full size, extrapolated, beside one run of the per-utterance trainer. share: of epochs that pruning leaves.
+def full_size(epoch_figures: Sequence[Mapping[str, Any]], ours: Measured) -> list[Figure]:
+    """Our sweep at full size, extrapolated, beside one run of the per-utterance trainer, as long as a trial would be unpruned.
 
     Raises ValueError where the epochs of the two are not among the figures.
     """
@@ -117,10 +118,10 @@ def full_size(epoch_figures: Sequence[Mapping[str, Any]], share: float, n_trials
             f"--epoch-json: expected figures {OUR_EPOCH} and {PEER_EPOCH}, found no {' and no '.join(sorted(missing))}; "
             "make the file by python -m benchmarks.epoch --json FILE"
         )
-    peer = FULL_EPOCHS * seconds[PEER_EPOCH]
-    sweep = n_trials * FULL_EPOCHS * share * seconds[OUR_EPOCH]
-    one = figure(f"one run of the per-utterance trainer, {FULL_EPOCHS} epochs, extrapolated", peer, "s", 1, "1 s")
-    name = f"a sweep, {n_trials} trials x {FULL_EPOCHS} epochs x {share:.3f} that pruning leaves, extrapolated"
+    length, share = ours.full_epochs / ours.trials, ours.epochs / ours.full_epochs
+    peer, sweep = length * seconds[PEER_EPOCH], ours.epochs * seconds[OUR_EPOCH]
+    one = figure(f"one run of the per-utterance trainer, {length:g} epochs, extrapolated", peer, "s", 1, "1 s")
+    name = f"a sweep, {ours.trials} trials x {length:g} epochs x {share:.3f} that pruning leaves, extrapolated"
     return [one, against(name, sweep, one)]
 
 
@@ -139,14 +140,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.peer_trials % given.workers:
         p.error(f"--peer-trials: expected whole batches of {given.workers}, got {given.peer_trials}")
     epochs = json.loads(given.epoch_json.read_text(encoding="utf-8"))["figures"] if given.epoch_json else None
+    overrides = [*([f"training.epochs={FULL_EPOCHS}"] if epochs is not None else []), *given.overrides]
     settings, space = search()
-    stock = [*settings, "hydra/sweeper=optuna", *space, *given.overrides]
+    stock = [*settings, "hydra/sweeper=optuna", *space, *overrides]
     ours = ["+sweeps=weights", f"hydra.sweeper.n_trials={given.trials}", f"hydra.sweeper.n_jobs={given.workers}"]
     ours += [f"hydra.launcher.n_jobs={given.workers}"]
     ours += [f"hydra/sweeper/pruner={given.pruner}"] if given.pruner else []
     n_jobs = f"hydra.sweeper.n_jobs={given.workers}"
     commands = {
-        "ours": [*ours, *given.overrides],
+        "ours": [*ours, *overrides],
         "joblib": [
             *stock, "hydra/launcher=joblib", f"hydra.launcher.n_jobs={given.workers}", n_jobs,
             f"hydra.sweeper.n_trials={given.peer_trials}",
@@ -156,12 +158,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="joyful-sweep-")))
         folder.mkdir(parents=True, exist_ok=True)
-        found = {name: run(folder, name, overrides) for name, overrides in commands.items()}
+        found = {name: run(folder, name, words) for name, words in commands.items()}
     told = figures(found, given.trials, given.workers)
     if epochs is not None:
-        share = found["ours"].epochs / found["ours"].full_epochs
-        told += full_size(epochs, share, given.trials)
-    about = {"trials": given.trials, "workers": given.workers, "pruner": given.pruner, "overrides": given.overrides}
+        told += full_size(epochs, found["ours"])
+    about = {"trials": given.trials, "workers": given.workers, "pruner": given.pruner, "overrides": overrides}
     report("a sweep over the three loss weights", told, about, given.json)
 
 

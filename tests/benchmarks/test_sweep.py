@@ -28,12 +28,14 @@ def test_stock_sweepers_are_scaled_by_batches_and_utilisation_is_busy_over_worke
 
 def test_the_full_size_follows_from_measured_epochs_and_the_share_that_pruning_leaves():
     epochs = [{"name": f"epoch, {RUNNING}", "value": 10.0}, {"name": f"epoch, {SCALED}", "value": 110.0}]
-    run, sweep = full_size(epochs, 0.4, 27)
-    assert run.value == pytest.approx(3300)
-    assert sweep.value == pytest.approx(27 * 30 * 0.4 * 10)
+    run, sweep = full_size(epochs, FOUND["ours"])
+    assert run.value == pytest.approx(20 * 110)  # 540 epochs of 27 trials
+    assert "20 epochs" in run.name
+    assert sweep.value == pytest.approx(270 * 10)
+    assert "0.500 that pruning leaves" in sweep.name
     assert sweep.ratio == pytest.approx(sweep.value / run.value)
     with pytest.raises(ValueError, match=r"make the file by python -m benchmarks\.epoch"):
-        full_size(epochs[:1], 0.4, 27)
+        full_size(epochs[:1], FOUND["ours"])
 
 
 def test_the_search_is_that_of_the_sweep_file():
@@ -48,14 +50,18 @@ def test_the_search_is_that_of_the_sweep_file():
 @pytest.mark.xdist_group("sweep")
 def test_three_commands_end_to_end(tmp_path, capsys):
     tiny = [item for item in TINY_SWEEP if "fusion=" not in item]
-    file = tmp_path / "sweep.json"
+    file, epochs = tmp_path / "sweep.json", tmp_path / "epoch.json"
+    figures = [{"name": f"epoch, {RUNNING}", "value": 1.0}, {"name": f"epoch, {SCALED}", "value": 10.0}]
+    epochs.write_text(json.dumps({"figures": figures}))
     main([
         "--trials", "3", "--peer-trials", "2", "--basic-trials", "1", "--folder", str(tmp_path), "--json", str(file),
-        "--", *tiny, "training.batch_size=2", "training.epochs=2",
+        "--epoch-json", str(epochs), "--", *tiny, "training.batch_size=2", "training.epochs=2",
     ])  # fmt: skip
     told = json.loads(file.read_text())
     values = {one["name"]: one["value"] for one in told["figures"]}
     assert values["epochs trained, ours"] == 6  # too short a run for the pruner to end anything
+    assert told["overrides"][0] == "training.epochs=30"  # the length that is asked for, where nothing else is
+    assert values["one run of the per-utterance trainer, 2 epochs, extrapolated"] == 20
     assert all(one["ratio"] > 0 for one in told["figures"])
     busy = [one["ratio"] for one in told["figures"] if one["name"].startswith("busy")]
     assert all(ratio < 1 for ratio in busy)
