@@ -45,9 +45,8 @@ def raise_at_ctrl_c() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    os.write(
-        2, b"joyful: interrupted by Ctrl-C before anything began; nothing is lost\n"
-    )  # (nothing of Python's may hold it up)
+    # written to the descriptor: nothing of Python's may hold it up
+    os.write(2, b"joyful: interrupted by Ctrl-C before anything began; nothing is lost\n")
     os._exit(128 + number)
 
 

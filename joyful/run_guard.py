@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from joyful.hydra_request import plain, refusal
+from joyful.interruption import raise_at_ctrl_c
 from joyful.records import InputError, tell
 
 #: Our own sweeper checks every trial, and ends with a summary of its own.
@@ -98,12 +99,16 @@ class RunGuard(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """As on_run_start, for the settings that all runs share."""
         RunGuard.composed = True
+        if not _is_ours(
+            config
+        ):  # another launcher's processes end by what Ctrl-C raises here; our sweeper sees to it itself
+            raise_at_ctrl_c()
         _refuse_bad(config, "hydra.sweep.dir")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Name the runs that failed; end with 1 where all did."""
         error = sys.exc_info()[1]
-        if str(config.hydra.sweeper._target_).endswith(_OURS) or not isinstance(error, Exception | None):
+        if _is_ours(config) or not isinstance(error, Exception | None):
             return
         statuses, failed = _outcomes(Path(config.hydra.sweep.dir))
         if not failed:
@@ -115,6 +120,10 @@ class RunGuard(Callback):
         )
         if len(failed) == len(statuses):
             sys.exit(1)
+
+
+def _is_ours(config: DictConfig) -> bool:
+    return str(config.hydra.sweeper._target_).endswith(_OURS)
 
 
 def _refuse_bad(config: DictConfig, place: str) -> None:

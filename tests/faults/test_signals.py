@@ -53,19 +53,22 @@ def test_a_signalled_run_is_interrupted_and_goes_on(tmp_path, trainers, tally, n
     assert (lost, wrong) == ([], [])
 
 
+def interruptible(folder, program, *arguments):
+    """A program of ours as a person at a terminal starts it: Ctrl-C answered by default, a process group of its own."""
+    script = "import signal, sys, runpy; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    script += "sys.argv = sys.argv[1:]; sys.path[0] = sys.argv[0].rpartition('/')[0]\n"
+    script += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", script, str(sweeps.RUN.with_name(program)), *arguments]
+    return subprocess.Popen(command, cwd=folder, stdout=-1, stderr=-1, text=True, start_new_session=True)
+
+
 def test_ctrl_c_at_any_moment_of_the_command_is_one_line(tmp_path, tally):
     """While it still imports, too."""
     chance, wrong = random.Random(seed()), []
     moments = [1.0, *(chance.uniform(0.5, 5.0) for _ in range(count(quick=1, full=20)))]
-    programs = [[str(sweeps.RUN)], [str(sweeps.RUN.with_name("train.py")), "--dataset=synthetic"]]
+    programs = [("run.py",), ("train.py", "--dataset=synthetic")]
     for i, moment in enumerate(moments):
-        command = [sys.executable, *programs[i % 2], *TINY, "training.epochs=500", f"hydra.run.dir=run-{i}"]
-        script = "import signal, sys, runpy; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        script += "sys.argv = sys.argv[1:]; sys.path[0] = sys.argv[0].rpartition('/')[0]\n"
-        script += "runpy.run_path(sys.argv[0], run_name='__main__')"
-        child = subprocess.Popen(
-            [command[0], "-c", script, *command[1:]], cwd=tmp_path, stdout=-1, stderr=-1, text=True
-        )
+        child = interruptible(tmp_path, *programs[i % 2], *TINY, "training.epochs=500", f"hydra.run.dir=run-{i}")
         time.sleep(moment)
         child.send_signal(signal.SIGINT)
         _, error = child.communicate(timeout=60)
@@ -73,6 +76,26 @@ def test_ctrl_c_at_any_moment_of_the_command_is_one_line(tmp_path, tally):
             wrong.append((moment, child.returncode, error))
     tally("Ctrl-C while the program starts", len(moments), 0, len(wrong))
     assert wrong == []
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_ctrl_c_ends_a_multirun_of_hydras_own(tmp_path, launcher, tally):
+    """Its driver may never train itself; its processes end with it, and its runs can be gone on with."""
+    jobs = ("hydra.launcher.n_jobs=2",) if launcher == "joblib" else ()
+    many = (f"hydra/launcher={launcher}", *jobs, *TINY, "training.epochs=2000", "seed=1,2,3", "hydra.sweep.dir=many")
+    child = interruptible(tmp_path, "run.py", "-m", *many)
+    try:
+        sweeps.until(lambda: any(tmp_path.glob("many/*/history.parquet")) or child.poll() is not None, 120)
+        os.killpg(child.pid, signal.SIGINT)
+        _, error = child.communicate(timeout=60)
+    finally:
+        sweeps.kill_group(child)
+    lines = set(error.strip().splitlines())
+    wrong = (child.returncode, lines) != (130, {"joyful: interrupted by Ctrl-C; nothing that was completed is lost"})
+    statuses = {results.read_run(path.parent)["status"] for path in tmp_path.glob("many/*/run.json")}
+    tally("Ctrl-C to a multirun of Hydra's own", 1, 0, int(wrong))
+    assert not wrong, error
+    assert statuses <= {"running", "interrupted"}  # (joblib kills a process that does not end at once)
 
 
 @pytest.mark.xdist_group("sweep")
