@@ -17,6 +17,7 @@ def stop(number, frame):
     raise Signalled(number)
 
 signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # (a shell's job in the background ignores Ctrl-C, and so do its tests)
 if sys.argv[2] == "insist":
     insist_on_signals()
     insist_on_signals()
@@ -76,8 +77,7 @@ def press(pid=os.getpid()):
     for _ in range(1000): pass
 
 ignored = sys.argv[1] == "ignored"
-if ignored:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
 leave_at_ctrl_c()
 if sys.argv[1] == "loaded":
     raise_at_ctrl_c()
@@ -110,6 +110,7 @@ TORCH = """
 import os, signal, sys
 from joyful import interruption
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.argv[2] == "leave":
     interruption.leave_at_ctrl_c()
 inside, calls, wanted = [], 0, float(sys.argv[1])
