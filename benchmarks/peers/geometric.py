@@ -5,6 +5,8 @@ Both of its layers take an edge list; joyful's take the structure that the host 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import RGCNConv, TransformerConv
@@ -12,7 +14,6 @@ from torch_geometric.nn import RGCNConv, TransformerConv
 from joyful.dialogue_graph import AttentionBlocks, Edges, structure
 from joyful.graph_layers import GraphTransformer, RelationalGraphConv, Speakers, relation
 from joyful.graph_model import GraphModel, ModelOutput
-from joyful.randomness import Draws
 from joyful.records import Batch
 
 
@@ -52,18 +53,11 @@ class GeometricTransformer(nn.Module):
 class GeometricModel(GraphModel):
     """GraphModel whose graph layers are torch_geometric's; made by `geometric`."""
 
-    def forward(
-        self,
-        batch: Batch,
-        draws: Draws | None = None,
-        views: Draws | None = None,
-        train_contrast: bool = True,
-        train_reconstruction: int | None = None,
-    ) -> ModelOutput:
+    def forward(self, batch: Batch, *rest: Any, **named: Any) -> ModelOutput:
         layer: object = self.graph_transformer
         assert isinstance(layer, GeometricTransformer)
         layer.edges = structure(batch, self.settings.wp, self.settings.wf).edges
-        return super().forward(batch, draws, views, train_contrast, train_reconstruction)
+        return super().forward(batch, *rest, **named)
 
 
 def geometric(model: GraphModel) -> GeometricModel:

@@ -31,20 +31,6 @@ def test_a_quarter_is_scaled_by_utterances(monkeypatch):
     assert scale["train"] == pytest.approx(4, rel=0.5)  # two dialogues of eight
 
 
-@pytest.mark.parametrize(("loss", "ours", "theirs"), [("own", "mean", "legacy_sum"), ("joyful", "mean", "mean")])
-def test_whose_loss_is_trained(monkeypatch, loss, ours, theirs):
-    built = {}
-    for name in ("build_coach", "build_per_utterance"):
-        original = getattr(epoch, name)
-        monkeypatch.setattr(epoch, name, lambda *given, f=original, n=name: built.setdefault(n, f(*given)))
-    for name in ("as_in_a_run", "as_in_the_reference"):  # (settings of the whole process)
-        monkeypatch.setattr(epoch, name, lambda threads: None)
-    epoch.joyful(epoch.RUNNING, "small", 1, loss)
-    epoch.per_utterance("small", 1, loss)
-    assert built["build_coach"].settings.loss.encoder_reduction == ours
-    assert built["build_per_utterance"].encoder_reduction == theirs
-
-
 def test_the_trainer_of_a_quarter_sees_the_same_dialogues():
     settings = settings_of("small")
     whole = dataset(settings)

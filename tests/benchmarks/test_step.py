@@ -55,29 +55,6 @@ def test_without_torch_geometric_its_peer_is_left_out_with_the_reason(monkeypatc
     assert any("torch_geometric" in note and "joyful[benchmarks]" in note for note in notes)
 
 
-@pytest.mark.parametrize(
-    ("loss", "ours", "theirs"),
-    [
-        ("own", "mean", ("legacy_sum", "inside")),
-        ("reference", "legacy_sum", ("legacy_sum", "inside")),
-        ("joyful", "mean", ("mean", "apart")),
-    ],
-)
-def test_whose_loss_the_contenders_train(monkeypatch, loss, ours, theirs):
-    """The words are checked by what the trainers were built with: a comparison with one loss has it on both sides."""
-    built = {}
-    for name in ("build_coach", "build_per_utterance"):
-        original = getattr(step, name)
-        monkeypatch.setattr(step, name, lambda *given, f=original, n=name: built.setdefault(n, f(*given)))
-    for name in ("as_in_a_run", "as_in_the_reference"):  # (settings of the whole process)
-        monkeypatch.setattr(step, name, lambda threads: None)
-    for name in (step.JOYFUL["fp32"], step.PER_UTTERANCE):
-        step.contender(name, "small", None, 1, loss)
-    assert built["build_coach"].settings.loss.encoder_reduction == ours
-    peer = built["build_per_utterance"]
-    assert (peer.encoder_reduction, peer.gate_reg) == theirs
-
-
 def test_processors_with_bfloat16_measure_it_too(monkeypatch):
     monkeypatch.setattr(step, "multiplies_bfloat16", lambda: True)
     repeats, notes = step.chosen(("per_utterance",), 5, 6)
