@@ -99,9 +99,8 @@ class RunGuard(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """As on_run_start, for the settings that all runs share."""
         RunGuard.composed = True
-        if not _is_ours(
-            config
-        ):  # another launcher's processes end by what Ctrl-C raises here; our sweeper sees to it itself
+        # another launcher's processes end by what Ctrl-C raises here; our sweeper sees to it itself
+        if not _is_ours(config):
             raise_at_ctrl_c()
         _refuse_bad(config, "hydra.sweep.dir")
 

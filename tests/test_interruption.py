@@ -111,8 +111,7 @@ import os, signal, sys
 from joyful import interruption
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-if sys.argv[2] == "leave":
-    interruption.leave_at_ctrl_c()
+interruption.leave_at_ctrl_c()
 inside, calls, wanted = [], 0, float(sys.argv[1])
 
 def profile(frame, event, called):
@@ -136,18 +135,17 @@ print(calls)
 """
 
 
-def load_torch(call, how):
-    arguments = [sys.executable, "-c", TORCH, str(call), how]
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+def load_torch(call):
+    return subprocess.run([sys.executable, "-c", TORCH, str(call)], capture_output=True, text=True, timeout=120)
 
 
 def test_so_it_does_at_every_call_of_python_by_torchs_extension(tally):
-    calls = int(load_torch("inf", "leave").stdout)
+    calls = int(load_torch("inf").stdout)
     assert calls > 100
     chance, wrong = random.Random(seed()), []
     moments = [chance.randrange(calls) for _ in range(count(quick=3, full=100))]
     for moment in moments:
-        done = load_torch(moment, "leave")
+        done = load_torch(moment)
         if (done.returncode, done.stdout) != (130, "") or done.stderr.count("\n") != 1:
             wrong.append((moment, done.returncode, done.stderr))
     tally("Ctrl-C while torch is loaded", len(moments), 0, len(wrong))
