@@ -47,7 +47,7 @@ if sys.argv[2] == "insist":
 
 def answer(number, how):
     arguments = [sys.executable, "-c", PROGRAM, str(int(number)), how]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip(), done.stderr
 
@@ -101,7 +101,7 @@ assert signal.getsignal(signal.SIGINT) is (signal.SIG_IGN if ignored else signal
     ],
 )
 def test_while_a_program_loads_ctrl_c_ends_it_in_one_line(when, code, said, error):
-    done = subprocess.run([sys.executable, "-c", LOADING, when], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", LOADING, when], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (code, said, error)
 
 

@@ -54,13 +54,13 @@ class SweepView:
         if began < self._due:
             return
         shot = self._take()
-        took = time.monotonic() - began
-        self._due = began + min(took / SHARE, LONGEST_PAUSE) if took > DEAR else 0.0
+        now = time.monotonic()
+        took = now - began
+        self._due = now + min(took / SHARE - took, LONGEST_PAUSE) if took > DEAR else now
         if self._live is not None:
             self._live.update(panel(shot, self._folder), refresh=True)
             return
         counts = (shot.complete, shot.pruned, shot.failed)
-        now = time.monotonic()
         if counts != self._last or now - self._spoke > QUIET_SECONDS:
             self._last, self._spoke = counts, now
             self._console.print(Text(line(shot)), soft_wrap=True)

@@ -1,4 +1,4 @@
-import time
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -7,6 +7,7 @@ from optuna.pruners import MedianPruner, NopPruner
 from optuna.trial import TrialState
 
 from joyful.records import InputError
+from joyful.sweeper import database
 from joyful.sweeper.database import open_engine, open_storage, retried, storage_url
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.study import (
@@ -230,21 +231,29 @@ def test_a_database_that_is_busy_is_asked_again_and_an_error_in_the_question_is_
     assert len(tries) == 4
 
 
-def test_what_has_waited_in_vain_for_the_database_lets_the_next_not_wait_again():
+def test_what_has_waited_in_vain_for_the_database_lets_the_next_not_wait_again(monkeypatch):
     from sqlalchemy.exc import OperationalError
+
+    clock, pauses = [1000.0], []
+
+    def sleep(seconds):
+        clock[0] += seconds
+        pauses.append(seconds)
+
+    monkeypatch.setattr(database, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
 
     def silent():
         raise OperationalError("", {}, Exception("connection refused"))
 
-    def seconds(patience):
-        began = time.monotonic()
+    def waited():
+        pauses.clear()
         with pytest.raises(OperationalError):
-            retried(silent, patience)
-        return time.monotonic() - began
+            retried(silent, patience=1.0)
+        return sum(pauses)
 
     assert retried(lambda: "answer") == "answer"
-    assert seconds(1.0) > 0.4
-    assert seconds(1.0) < 0.3
+    assert 0.4 < waited() <= 1.0
+    assert waited() < 0.3
     assert retried(lambda: "answer") == "answer"
-    assert seconds(1.0) > 0.4  # it has answered in the meantime: a new silence
+    assert 0.4 < waited() <= 1.0  # it has answered in the meantime: a new silence
     retried(lambda: "answer")

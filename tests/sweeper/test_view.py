@@ -5,13 +5,14 @@ import datetime
 import io
 import itertools
 import re
-import time
+import types
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
+from joyful.sweeper import view
 from joyful.sweeper.registry import Lease
 from joyful.sweeper.status import Snapshot, _seconds_left
 from joyful.sweeper.view import SweepView, duration, line, show
@@ -38,6 +39,14 @@ def shown(console):
     return console.file.getvalue()
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """The view's own clock, which stands still but for the test: a busy machine makes no look dear."""
+    clock = types.SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(view, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
 def test_one_line_says_all():
     assert line(BEGUN) == "sweep weights: 0 of 27 trials done (0 complete, 0 pruned, 0 failed), 2 running"
     assert line(LATER) == (
@@ -57,16 +66,16 @@ def test_durations_as_people_say_them(seconds, words):
 def test_without_a_terminal_a_line_when_a_trial_has_ended_and_none_otherwise():
     output = console(terminal=False)
     shots = iter([BEGUN, dataclasses.replace(BEGUN, running=1), LATER, LATER])
-    with SweepView(lambda: next(shots), FOLDER, output) as view:
+    with SweepView(lambda: next(shots), FOLDER, output) as shows:
         for _ in range(4):
-            view.update()
+            shows.update()
     assert shown(output).splitlines() == [line(BEGUN), line(LATER)]  # long as they are, each stays one line
 
 
 def test_a_terminal_has_a_panel_that_leaves_nothing_behind():
     output = console(terminal=True)
-    with SweepView(lambda: LATER, FOLDER, output) as view:
-        view.update()
+    with SweepView(lambda: LATER, FOLDER, output) as shows:
+        shows.update()
         panel = shown(output)
     assert "sweep weights  multirun/weights" in panel
     assert "━" in panel
@@ -135,19 +144,49 @@ def test_the_time_left_falls_as_epochs_are_trained():
     assert all(a > b for a, b in itertools.pairwise(left))
 
 
-def test_a_dear_look_is_not_repeated_at_once():
-    """Looking may take 2 % of the time: after one of 30 ms nothing is asked for more than a second."""
+@pytest.mark.parametrize(
+    ("seconds", "pause"),
+    [
+        (0.03, 0.03 * 49),  # looking may take 2 % of the time
+        (60.0, view.LONGEST_PAUSE),
+    ],
+)
+def test_a_dear_look_is_not_repeated_at_once(clock, seconds, pause):
     looks = []
 
     def take():
-        looks.append(time.monotonic())
-        time.sleep(0.03)
+        looks.append(1)
+        clock.now += seconds
         return BEGUN
 
-    with SweepView(take, FOLDER, console(terminal=False)) as view:
-        for _ in range(20):
-            view.update()
+    with SweepView(take, FOLDER, console(terminal=False)) as shows:
+        shows.update()
+        clock.now += pause - 0.01
+        shows.update()
         assert len(looks) == 1
-        time.sleep(1.6)
-        view.update()
-    assert len(looks) == 2
+        clock.now += 0.02
+        shows.update()
+        assert len(looks) == 2
+
+
+def test_a_cheap_look_is_repeated_at_once(clock):
+    looks = []
+
+    def take():
+        looks.append(1)
+        clock.now += view.DEAR / 2
+        return BEGUN
+
+    with SweepView(take, FOLDER, console(terminal=False)) as shows:
+        for _ in range(5):
+            shows.update()
+    assert len(looks) == 5
+
+
+def test_without_a_terminal_a_line_a_minute_while_nothing_ends(clock):
+    output = console(terminal=False)
+    with SweepView(lambda: LATER, FOLDER, output) as shows:
+        for _ in range(13):
+            shows.update()
+            clock.now += 10.0
+    assert shown(output).splitlines() == [line(LATER)] * 2
