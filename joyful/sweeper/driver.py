@@ -28,13 +28,12 @@ from joyful.interruption import Signalled, insist_on_signals, raise_at_ctrl_c
 from joyful.records import InputError, tell
 from joyful.results import ResultsError
 from joyful.sweeper import ending, gpus, identity
-from joyful.sweeper.database import first_line
 from joyful.sweeper.preparation import LOCAL_LAUNCHERS, Sweep, launcher_name, prepare
+from joyful.sweeper.pulse import keep_alive
 from joyful.sweeper.registry import Member, Watch
 from joyful.sweeper.status import Snapshot, snapshot
 from joyful.sweeper.study import FINISHED, quiet, states
 from joyful.sweeper.view import SweepView
-from joyful.sweeper.worker import BEAT
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +103,8 @@ class Driver:
         self._bury_dead()
         done = threading.Event()
         with SweepView(self._snapshot, self._sweep.folder) as view:
-            pulse = threading.Thread(target=self._pulse, args=(done, view), daemon=True)
+            alive = (self._registry, self._me.id, done, view.update)
+            pulse = threading.Thread(target=keep_alive, args=alive, daemon=True)
             pulse.start()
             try:
                 self._connect_to_ray()
@@ -257,18 +257,6 @@ class Driver:
                 self._registry.leave(name)
 
     # --- watching
-
-    def _pulse(self, done: threading.Event, view: SweepView) -> None:
-        failed = False
-        while not done.wait(BEAT):
-            try:
-                self._registry.beat(self._me.id)
-                view.update()
-                failed = False
-            except Exception as error:  # the database is away for longer than it is waited for
-                if not failed:
-                    log.warning("no sign of life could be given: %s", first_line(error))
-                failed = True
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

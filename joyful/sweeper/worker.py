@@ -31,8 +31,9 @@ from joyful.config import LESS_MEMORY, check, config_hash
 from joyful.interruption import insist_on_signals
 from joyful.results import ResultsError
 from joyful.sweeper import gpus, identity, outcome, password
-from joyful.sweeper.database import first_line, open_engine, open_storage
+from joyful.sweeper.database import open_engine, open_storage
 from joyful.sweeper.plan import Plan
+from joyful.sweeper.pulse import BEAT, keep_alive
 from joyful.sweeper.registry import Lease, LeaseLostError, Registry, Watch
 from joyful.sweeper.settings import SweepSettings
 from joyful.sweeper.study import (
@@ -51,9 +52,6 @@ from joyful.sweeper.study import (
 from joyful.sweeper.training_process import TrainerDiedError, TrainingProcess
 
 log = logging.getLogger(__name__)
-
-#: Seconds between two signs of life, and between two looks of an idle worker.
-BEAT = 1.0
 
 #: Seconds without a sign of life after which a driver of this machine is given up although its process runs.
 LATE_SECONDS = 60.0
@@ -168,29 +166,8 @@ class _Worker:
 
     def _pulse(self) -> None:
         """Shows life, and ends the training when the driver has ended or says stop."""
-        watch, silent, failed = Watch(max(6.0, min(8.0, self._task.settings.lease_seconds))), False, False
-        busy = Watch(LATE_SECONDS)
-        while not self._done.wait(BEAT):
-            try:
-                self._registry.beat(self._me.id)
-                driver = self._registry.member(self._task.driver)
-                for watching in (watch, busy):
-                    watching.look({driver.id: driver} if driver is not None else {})
-                # a driver that can be seen to run is late, on a machine that has too much to do
-                runs = (
-                    driver is not None
-                    and identity.is_local(driver.identity)
-                    and not identity.is_stopped(driver.identity)
-                )
-                silent = (busy if runs else watch).is_dead(driver) or (driver is not None and driver.stop)
-                failed = False
-            except Exception as error:  # the database is away for longer than it is waited for: the work goes on
-                if not failed:
-                    log.warning("no sign of life could be given: %s", first_line(error))
-                failed = True
-            if silent:
-                break
-        else:
+        silence = Watch(max(6.0, min(8.0, self._task.settings.lease_seconds))), Watch(LATE_SECONDS)
+        if not keep_alive(self._registry, self._me.id, self._done, partial(self._is_alone, *silence)):
             return
         self._stop.set()
         self._trainer.ask_to_end()
@@ -198,6 +175,15 @@ class _Worker:
             self._trainer.kill()
         if not self._done.wait(3.0):
             os._exit(143)  # the main thread hangs in something that is not ours
+
+    def _is_alone(self, usual: Watch, late: Watch) -> bool:
+        """Whether the driver has said stop, or shows no life: for as long as is `usual`, or, while it can be seen to run on this
+        machine (which has too much to do), until it is `late`."""
+        driver = self._registry.member(self._task.driver)
+        for watch in (usual, late):
+            watch.look({driver.id: driver} if driver is not None else {})
+        runs = driver is not None and identity.is_local(driver.identity) and not identity.is_stopped(driver.identity)
+        return (late if runs else usual).is_dead(driver) or (driver is not None and driver.stop)
 
     # --- claiming
 
