@@ -28,7 +28,7 @@ from joyful.data.loading import load
 from joyful.fusion_methods import AutoFusion, FusionSizes
 from joyful.fusion_methods_hierarchical import AutoFusion_Hierarchical
 from joyful.graph_model import GraphModel, initialise, standardise
-from joyful.interruption import Signalled, insist_on_signals, raise_at_ctrl_c
+from joyful.interruption import RaisingSignals, Signalled, raise_at_ctrl_c
 from joyful.objective import reconstruction_criterion
 from joyful.precision import bfloat16_gain
 from joyful.progress import TrainingProgress, closing_table
@@ -110,8 +110,14 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
 
     A folder that already holds this very run is gone on with, or, if complete, only asked for its objective.
     Raises InputError for bad settings and data, before anything is trained; TrainingFailedError where a loss is not finite (the
-    run's status is failed then); Interrupted on SIGTERM and SIGINT (status interrupted); PrunedError where the observer says so.
+    run's status is failed then); Interrupted on SIGTERM, KeyboardInterrupt on SIGINT (status interrupted); PrunedError where the
+    observer says so.
     """
+    with RaisingSignals(_interruption, signal.SIGTERM, signal.SIGINT) as signals, signals.kept(PrunedError):
+        return _train_run(request, observer, signals)
+
+
+def _train_run(request: Request, observer: Observer | None, signals: RaisingSignals) -> float:
     config, source = _merged(request)
     settings = check(config)
     folder = Path(settings.resume) if settings.resume else request.folder
@@ -125,7 +131,7 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
     disk.check_room(folder, missing, "the run", f"hydra.{'sweep' if request.multirun else 'run'}.dir=FOLDER")
     with _own_to_read(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with results.lock(folder, request.take_over_after), _signals():
+    with results.lock(folder, request.take_over_after):
         with _own_to_read(folder):
             run, finished = restoring.open_or_create(folder, header)
         if finished:
@@ -133,7 +139,8 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
         if observer is None:
             _say_where_bfloat16_is_slower(settings, device)
         try:
-            return _train(run, settings, data, device, source, observer)
+            with signals.kept(PrunedError):
+                return _train(run, settings, data, device, source, observer)
         except (PrunedError, InputError, results.ResultsError):
             raise
         except Exception as error:
@@ -340,23 +347,8 @@ def prepare_torch(device: torch.device, threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Inside, SIGTERM raises Interrupted, as Ctrl-C raises KeyboardInterrupt. Only the main thread can set it."""
-
-    def stop(number: int, frame: object) -> None:
-        raise Interrupted(number)
-
-    insist_on_signals()
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _interruption(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else Interrupted(number)
 
 
 def door(ask: Callable[[], Request]) -> float:

@@ -5,6 +5,10 @@ are only printed ("Exception ignored in ..."): the signal would be lost, and the
 
 It may also come while an extension module is loaded: torch's own calls Python from C++ that no exception may leave, and the process
 aborts with a core ("terminate called after throwing ..."). Nothing has begun then, so nothing needs to be raised.
+
+And it may come while other people's code can only fail for it: OmegaConf, interrupted while it makes a node, fails with an
+AttributeError as it tidies up, and Hydra reports a configuration that cannot be composed. What fails after a signal has failed
+because of it (`RaisingSignals.kept`).
 """
 
 from __future__ import annotations
@@ -13,8 +17,10 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 #: Seconds after which a signal that was lost comes again: by then the callback has ended.
 AGAIN_SECONDS = 0.02
@@ -41,13 +47,71 @@ def leave_at_ctrl_c() -> None:
 def raise_at_ctrl_c() -> None:
     """Undo `leave_at_ctrl_c`: what is to be used is loaded, and Ctrl-C raises KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is _leave:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _press)
+
+
+def was_pressed() -> bool:
+    """Whether Ctrl-C came since `raise_at_ctrl_c`: an error after it is its doing."""
+    return _pressed
+
+
+_pressed = False
+
+
+def _press(number: int, frame: FrameType | None) -> None:
+    global _pressed
+    _pressed = True
+    raise KeyboardInterrupt
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
     # written to the descriptor: nothing of Python's may hold it up
     os.write(2, b"joyful: interrupted by Ctrl-C before anything began; nothing is lost\n")
     os._exit(128 + number)
+
+
+class RaisingSignals:
+    """Signals that raise in the main thread what `answer` returns for their numbers, while the context lasts.
+
+    One that was ignored when it begins (Ctrl-C by a shell's job in the background, a hang-up under nohup) stays ignored. In another
+    than the main thread, where nobody can answer signals, it changes nothing.
+    """
+
+    def __init__(self, answer: Callable[[int], BaseException], *numbers: int) -> None:
+        self._answer, self._numbers = answer, numbers
+        self._before: dict[int, Any] = {}
+        #: What the last signal has raised, None where none came.
+        self.raised: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            insist_on_signals()
+            for number in self._numbers:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._raise)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # (None: one that was not set by Python)
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self.raised = self._answer(number)
+        raise self.raised
+
+    @contextmanager
+    def kept(self, *others: type[Exception]) -> Iterator[None]:
+        """Inside, an error that comes after a signal becomes what the signal has raised. Those of `others` stay what they are."""
+        try:
+            yield
+        except others:
+            raise
+        except Exception:
+            if self.raised is None:
+                raise
+            raise self.raised from None
 
 
 def insist_on_signals() -> None:

@@ -1,12 +1,16 @@
 """A signal that comes while Python can only ignore what its handler raises, and Ctrl-C while a program loads."""
 
+import contextlib
+import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from joyful.interruption import RaisingSignals, Signalled
 from joyful.testing.faults import count, seed
 
 PROGRAM = """
@@ -70,7 +74,7 @@ def test_without_it_the_signal_would_be_lost():
 #: Ctrl-C while an extension calls Python: `callback` is such a call, and what it raises cannot reach the program.
 LOADING = """
 import ctypes, os, signal, sys
-from joyful.interruption import leave_at_ctrl_c, raise_at_ctrl_c
+from joyful.interruption import leave_at_ctrl_c, raise_at_ctrl_c, was_pressed
 
 def press(pid=os.getpid()):
     os.kill(pid, signal.SIGINT)
@@ -88,7 +92,8 @@ try:
 except KeyboardInterrupt:
     print("Ctrl-C")
 raise_at_ctrl_c()
-assert signal.getsignal(signal.SIGINT) is (signal.SIG_IGN if ignored else signal.default_int_handler)
+assert (signal.getsignal(signal.SIGINT) is signal.SIG_IGN) == ignored
+assert was_pressed() == (sys.argv[1] == "loaded")
 """
 
 
@@ -150,3 +155,60 @@ def test_so_it_does_at_every_call_of_python_by_torchs_extension(tally):
             wrong.append((moment, done.returncode, done.stderr))
     tally("Ctrl-C while torch is loaded", len(moments), 0, len(wrong))
     assert wrong == []
+
+
+def interrupted(then=None):
+    """Gets a signal, and fails as it tidies up, as OmegaConf does where it is interrupted while it makes a node."""
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        for _ in range(1000):
+            pass
+    finally:
+        raise then or AttributeError("'NoneType' object has no attribute '_invalidate_flags_cache'")
+
+
+def test_an_error_after_a_signal_is_the_signals():
+    with pytest.raises(AttributeError), RaisingSignals(Signalled, signal.SIGUSR1):
+        interrupted()
+    with (
+        pytest.raises(Signalled, match="SIGUSR1"),
+        RaisingSignals(Signalled, signal.SIGUSR1) as signals,
+        signals.kept(),
+    ):
+        interrupted()
+
+
+def test_but_for_errors_that_are_none_of_its_doing():
+    others = pytest.raises(ValueError, match="its own")
+    with others, RaisingSignals(Signalled, signal.SIGUSR1) as signals, signals.kept(ValueError):
+        interrupted(ValueError("its own"))
+
+
+def test_an_error_without_a_signal_stays_what_it_is():
+    with pytest.raises(ZeroDivisionError), RaisingSignals(Signalled, signal.SIGUSR1) as signals, signals.kept():
+        1 / 0  # noqa: B018
+
+
+@pytest.mark.parametrize("before", [signal.SIG_IGN, signal.SIG_DFL])
+def test_what_is_ignored_stays_ignored_and_the_handler_before_comes_back(before):
+    original = signal.signal(signal.SIGUSR1, before)
+    try:
+        with RaisingSignals(Signalled, signal.SIGUSR1) as signals, contextlib.suppress(Signalled):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert (signals.raised is None) == (before is signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGUSR1) is before
+    finally:
+        signal.signal(signal.SIGUSR1, original)
+
+
+def test_in_another_thread_signals_are_nobodys():
+    found = []
+
+    def look():
+        with RaisingSignals(Signalled, signal.SIGUSR1):
+            found.append(signal.getsignal(signal.SIGUSR1))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [signal.SIG_DFL]

@@ -12,8 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra._internal.callbacks import Callbacks
@@ -24,7 +23,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from joyful.interruption import Signalled, insist_on_signals, raise_at_ctrl_c
+from joyful.interruption import RaisingSignals, Signalled, raise_at_ctrl_c
 from joyful.records import InputError, tell
 from joyful.results import ResultsError
 from joyful.sweeper import ending, gpus, identity
@@ -63,7 +62,9 @@ def door(
     try:
         raise_at_ctrl_c()
         quiet()
-        return Driver(prepare(hydra_context, config, sampler, pruner, settings, arguments)).run()
+        with RaisingSignals(lambda _: KeyboardInterrupt(), signal.SIGINT) as signals, signals.kept():
+            sweep = prepare(hydra_context, config, sampler, pruner, settings, arguments)
+        return Driver(sweep).run()
     except InputError as error:
         return _say(str(error), 2)
     except ResultsError as error:
@@ -108,7 +109,8 @@ class Driver:
             pulse.start()
             try:
                 self._connect_to_ray()
-                with self._signals():
+                numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+                with RaisingSignals(self._stop_for, *numbers) as signals, signals.kept():
                     gave_up = self._launch_until_finished()
             finally:
                 done.set()
@@ -256,28 +258,17 @@ class Driver:
             if member.is_gone:
                 self._registry.leave(name)
 
-    # --- watching
+    # --- the end
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Inside, SIGTERM, SIGINT and SIGHUP tell the workers to end, wait for them, and raise SignalReceived."""
-
-        def stop(number: int, frame: object) -> None:
-            if self._signal is None:
-                self._signal = number
-                # in a thread: what the signal interrupted may hold a lock that the database's driver needs
-                stopping = threading.Thread(target=self._stop_workers, daemon=True)
-                stopping.start()
-                stopping.join(STOP_SECONDS + 1.0)
-            raise SignalReceived(number)
-
-        insist_on_signals()
-        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _stop_for(self, number: int) -> SignalReceived:
+        """A signal's answer: the workers were told to end, and have ended."""
+        if self._signal is None:
+            self._signal = number
+            # in a thread: what the signal interrupted may hold a lock that the database's driver needs
+            stopping = threading.Thread(target=self._stop_workers, daemon=True)
+            stopping.start()
+            stopping.join(STOP_SECONDS + 1.0)
+        return SignalReceived(number)
 
     def _stop_workers(self) -> None:
         """Have this driver's workers end, and kill those of this machine that do not in time."""

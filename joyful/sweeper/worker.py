@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import shlex
+import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,6 @@ from sqlalchemy.engine import make_url
 
 from joyful import hydra_request
 from joyful.config import LESS_MEMORY, check, config_hash
-from joyful.interruption import insist_on_signals
 from joyful.results import ResultsError
 from joyful.sweeper import gpus, identity, outcome, password
 from joyful.sweeper.database import open_engine, open_storage
@@ -100,7 +101,6 @@ class WorkerTask:
         from hydra.core.hydra_config import HydraConfig
 
         runtime = HydraConfig.get()
-        insist_on_signals()  # a terminal's Ctrl-C reaches workers, too
         # relative paths, of the sweep and of the data, are the driver's: a cluster's processes begin elsewhere
         with contextlib.chdir(self.config.hydra.runtime.cwd):
             return _Worker(self, Path(runtime.runtime.output_dir), int(runtime.job.num)).work()
@@ -117,6 +117,8 @@ class _Worker:
         self._watch = Watch(task.settings.lease_seconds)
         environment = gpus.environment(index, None if task.gpus is None else list(task.gpus))
         self._trainer = TrainingProcess(folder / "trainer.log", environment)
+        #: Rung by True: end now. A queue, because a signal's handler may not touch an event's lock.
+        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._done = threading.Event()
         self._counts: dict[str, Any] = {"complete": 0, "pruned": 0, "failed": 0}
@@ -128,21 +130,17 @@ class _Worker:
         self._driver_pid = driver.identity.pid if driver is not None and here else None
         pulse = threading.Thread(target=self._pulse, daemon=True)
         pulse.start()
+        threading.Thread(target=self._await_bell, daemon=True).start()
         try:
-            while not self._stop.is_set():
-                claimed, unfinished = self._claim()
-                if claimed is not None:
-                    self._run(claimed)
-                elif not unfinished:
-                    break
-                else:
-                    self._stop.wait(BEAT)
+            with self._ctrl_c():
+                self._work_on()
         except Stopped:
             pass
         except OSError as error:
             self._counts["problem"] = " ".join(str(error).split())
         finally:
             self._done.set()
+            self._bell.put(False)
             pulse.join()
             self._trainer.close()
             with contextlib.suppress(ResultsError):  # a study without room: whoever looks finds this process gone
@@ -154,6 +152,16 @@ class _Worker:
             os._exit(143)
         return self._counts
 
+    def _work_on(self) -> None:
+        while not self._stop.is_set():
+            claimed, unfinished = self._claim()
+            if claimed is not None:
+                self._run(claimed)
+            elif not unfinished:
+                break
+            else:
+                self._stop.wait(BEAT)
+
     def _let_others_end(self) -> None:
         """Wait until this driver's other workers have left, too: where one of its processes ends, joblib's pool kills the rest, in
         the middle of what they write."""
@@ -164,10 +172,36 @@ class _Worker:
                 break
             time.sleep(0.05)
 
+    # --- being told to end
+
     def _pulse(self) -> None:
-        """Shows life, and ends the training when the driver has ended or says stop."""
+        """Shows life, until the work is done, or the driver has ended or says stop."""
         silence = Watch(max(6.0, min(8.0, self._task.settings.lease_seconds))), Watch(LATE_SECONDS)
-        if not keep_alive(self._registry, self._me.id, self._done, partial(self._is_alone, *silence)):
+        if keep_alive(self._registry, self._me.id, self._done, partial(self._is_alone, *silence)):
+            self._bell.put(True)
+
+    @contextlib.contextmanager
+    def _ctrl_c(self) -> Iterator[None]:
+        """Inside, a terminal's Ctrl-C, which reaches workers too, lets this one end as when its driver says so: raised, it could
+        turn into an error of whatever it interrupts, and the trial would be taken for a failed one. A driver that is its own
+        worker answers it itself, and where it is ignored it stays so."""
+        ours = threading.current_thread() is threading.main_thread()
+        if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        signal.signal(signal.SIGINT, lambda number, frame: self._bell.put(True))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _is_told_to_stop(self) -> bool:
+        driver = self._registry.member(self._task.driver)
+        return driver is None or driver.stop
+
+    def _await_bell(self) -> None:
+        """Ends the training when the bell says so."""
+        if not self._bell.get():
             return
         self._stop.set()
         self._trainer.ask_to_end()
@@ -234,7 +268,10 @@ class _Worker:
             config = self._compose(overrides, lease.number)
             settings = check(hydra_request.plain(config))
         except Exception as error:
-            self._tell(trial, lease, TrialState.FAIL, reason=" ".join(str(error).split())[:500])
+            if self._is_told_to_stop():  # a driver that is its own worker was interrupted in it
+                raise Stopped from error
+            reason = " ".join(str(error).split())[:500] or type(error).__name__
+            self._tell(trial, lease, TrialState.FAIL, reason=reason)
             return
         digest = config_hash(settings)
         own = overrides[len(self._task.plan.fixed) :]
@@ -297,6 +334,8 @@ class _Worker:
         request = asdict(hydra_request.from_hydra(config))
         request |= {"folder": str(request["folder"]), "overridden": list(request["overridden"])}
         self._trainer.send({"run": request | {"take_over_after": TAKE_OVER_AFTER}})
+        if self._stop.is_set():  # (when the bell rang there may have been no process to ask)
+            self._trainer.ask_to_end()
         while True:
             message = self._trainer.receive()
             if "end" in message:

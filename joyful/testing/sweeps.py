@@ -36,11 +36,16 @@ def command(name: str, *overrides: str, batch_size: int = 2, epochs: int = 3) ->
 
 
 def start(arguments: Sequence[str], folder: Path, log: Path | None = None) -> subprocess.Popen[str]:
-    """Begin a sweep in `folder`, in a process group of its own."""
+    """Begin a sweep in `folder`, in a process group of its own, as a person at a terminal does."""
     output = (log or folder / "sweep.log").open("a")
     return subprocess.Popen(
-        arguments, cwd=folder, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+        arguments, cwd=folder, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        preexec_fn=_answer_ctrl_c,
+    )  # fmt: skip
+
+
+def _answer_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # (a shell's job in the background ignores it, and so do its tests)
 
 
 def run(arguments: Sequence[str], folder: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:

@@ -108,6 +108,87 @@ def test_ctrl_c_ends_a_multirun_of_hydras_own(tmp_path, launcher, tally):
     assert statuses <= {"running", "interrupted"}  # (joblib kills a process that does not end at once)
 
 
+#: Ctrl-C to the whole group while PRESS_IN composes its first trial, at the call of Python that PRESS_AT says; "making" is where
+#: OmegaConf is known to turn it into an AttributeError, and Hydra that into a configuration that cannot be composed.
+PRESS = """
+import os, signal, sys
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+compose, at, file = ConfigLoaderImpl.load_sweep_config, os.environ["PRESS_AT"], os.environ["PRESS_IN"]
+
+def press(self, *arguments, **settings):
+    if not sys._getframe(1).f_code.co_filename.endswith(file):
+        return compose(self, *arguments, **settings)
+    calls, making = 0, False
+
+    def profile(frame, event, called):
+        nonlocal calls, making
+        calls += 1
+        if frame.f_code.co_name == "__setattr__" and frame.f_locals.get("key") == "config_sources":
+            making = True
+        node = frame.f_code.co_qualname == "ValueNode.__init__"
+        if (making and node) if at == "making" else calls > int(at):
+            sys.setprofile(None)
+            open("pressed", "a").write(".")
+            os.killpg(0, signal.SIGINT)
+            for _ in range(1000): pass
+
+    sys.setprofile(profile)
+    try:
+        return compose(self, *arguments, **settings)
+    finally:
+        sys.setprofile(None)
+
+ConfigLoaderImpl.load_sweep_config = press
+"""
+
+
+def press(folder, environment, file, moment):
+    """Have the programs that are started with this environment press Ctrl-C as they compose."""
+    (folder / "site").mkdir(exist_ok=True)
+    (folder / "site/sitecustomize.py").write_text(PRESS)
+    path = os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH", "")]))
+    for name, value in {"PYTHONPATH": path, "PRESS_IN": file, "PRESS_AT": moment}.items():
+        environment.setenv(name, value)
+
+
+def test_ctrl_c_while_hydras_own_launcher_composes_is_one_line(tmp_path, monkeypatch):
+    press(tmp_path, monkeypatch, "basic_launcher.py", "making")
+    child = interruptible(tmp_path, "run.py", "-m", *TINY, "seed=1,2", "hydra.sweep.dir=many")
+    _, error = child.communicate(timeout=120)
+    assert (tmp_path / "pressed").exists()
+    assert (child.returncode, error) == (130, "joyful: interrupted by Ctrl-C; nothing that was completed is lost\n")
+
+
+@pytest.mark.xdist_group("sweep")
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tally, monkeypatch):
+    """Whatever the signal makes of the composition: the trial was not at fault."""
+    chance, wrong = random.Random(seed()), []
+    command, folder = [*launchers.sweep_command(), f"hydra/launcher={launcher}"], tmp_path / "multirun/launched"
+    moments = ["making", *(str(chance.randrange(800_000)) for _ in range(count(quick=0, full=20)))]
+    for i, moment in enumerate(moments):
+        log = tmp_path / f"sweep-{i}.log"
+        with monkeypatch.context() as environment:
+            press(tmp_path, environment, "sweeper/worker.py", moment)
+            driver = sweeps.start(command, tmp_path, log)
+        try:
+            code = driver.wait(240)
+        finally:
+            sweeps.kill_group(driver)
+        states = sweeps.states(folder)
+        if code != CODES[signal.SIGINT] or "FAIL" in states.values() or "Traceback" in log.read_text():
+            wrong.append(f"at {moment}: code {code}, {states}: {log.read_text()[-2000:]}")
+        if len((tmp_path / "pressed").read_text()) <= i:
+            wrong.append(f"at {moment}: nothing was pressed")
+    done = sweeps.run(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    wrong += sweeps.unlike(sweeps.histories(folder), launchers.alone(tmp_path / "alone"))
+    tally("Ctrl-C while a trial is composed", len(moments), 0, len(wrong))
+    assert wrong == []
+
+
 @pytest.mark.xdist_group("sweep")
 @pytest.mark.timeout(3600)
 def test_a_signalled_sweep_holds_no_trial_and_goes_on(tmp_path, tally):
