@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import shlex
-import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +30,7 @@ from joyful import hydra_request
 from joyful.config import LESS_MEMORY, check, config_hash
 from joyful.results import ResultsError
 from joyful.sweeper import gpus, identity, outcome, password
+from joyful.sweeper.bell import Bell
 from joyful.sweeper.database import open_engine, open_storage
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.pulse import BEAT, keep_alive
@@ -117,10 +116,7 @@ class _Worker:
         self._watch = Watch(task.settings.lease_seconds)
         environment = gpus.environment(index, None if task.gpus is None else list(task.gpus))
         self._trainer = TrainingProcess(folder / "trainer.log", environment)
-        #: Rung by True: end now. A queue, because a signal's handler may not touch an event's lock.
-        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._stop = threading.Event()
-        self._done = threading.Event()
+        self._bell = Bell(self._trainer)
         self._counts: dict[str, Any] = {"complete": 0, "pruned": 0, "failed": 0}
 
     def work(self) -> dict[str, Any]:
@@ -128,24 +124,18 @@ class _Worker:
         driver = self._registry.member(self._task.driver)
         here = driver is not None and identity.is_local(driver.identity)
         self._driver_pid = driver.identity.pid if driver is not None and here else None
-        pulse = threading.Thread(target=self._pulse, daemon=True)
-        pulse.start()
-        threading.Thread(target=self._await_bell, daemon=True).start()
         try:
-            with self._ctrl_c():
+            with self._bell.hung() as done, self._pulse(done):
                 self._work_on()
         except Stopped:
             pass
         except OSError as error:
             self._counts["problem"] = " ".join(str(error).split())
         finally:
-            self._done.set()
-            self._bell.put(False)
-            pulse.join()
             self._trainer.close()
             with contextlib.suppress(ResultsError):  # a study without room: whoever looks finds this process gone
                 self._registry.leave(self._me.id)
-        if self._stop.is_set() and os.getpid() != self._driver_pid:
+        if self._bell.rung.is_set() and os.getpid() != self._driver_pid:
             # a launcher's process would wait for more work from a driver that has ended
             self._let_others_end()
             logging.shutdown()
@@ -153,14 +143,14 @@ class _Worker:
         return self._counts
 
     def _work_on(self) -> None:
-        while not self._stop.is_set():
+        while not self._bell.rung.is_set():
             claimed, unfinished = self._claim()
             if claimed is not None:
                 self._run(claimed)
             elif not unfinished:
                 break
             else:
-                self._stop.wait(BEAT)
+                self._bell.rung.wait(BEAT)
 
     def _let_others_end(self) -> None:
         """Wait until this driver's other workers have left, too: where one of its processes ends, joblib's pool kills the rest, in
@@ -174,41 +164,26 @@ class _Worker:
 
     # --- being told to end
 
-    def _pulse(self) -> None:
-        """Shows life, until the work is done, or the driver has ended or says stop."""
-        silence = Watch(max(6.0, min(8.0, self._task.settings.lease_seconds))), Watch(LATE_SECONDS)
-        if keep_alive(self._registry, self._me.id, self._done, partial(self._is_alone, *silence)):
-            self._bell.put(True)
-
     @contextlib.contextmanager
-    def _ctrl_c(self) -> Iterator[None]:
-        """Inside, a terminal's Ctrl-C, which reaches workers too, lets this one end as when its driver says so: raised, it could
-        turn into an error of whatever it interrupts, and the trial would be taken for a failed one. A driver that is its own
-        worker answers it itself, and where it is ignored it stays so."""
-        ours = threading.current_thread() is threading.main_thread()
-        if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            yield
-            return
-        signal.signal(signal.SIGINT, lambda number, frame: self._bell.put(True))
+    def _pulse(self, done: threading.Event) -> Iterator[None]:
+        """Shows life inside, until it is done, and rings the bell when the driver has ended or says stop."""
+        silence = Watch(max(6.0, min(8.0, self._task.settings.lease_seconds))), Watch(LATE_SECONDS)
+
+        def beat() -> None:
+            if keep_alive(self._registry, self._me.id, done, partial(self._is_alone, *silence)):
+                self._bell.ring()
+
+        pulse = threading.Thread(target=beat, daemon=True)
+        pulse.start()
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            done.set()
+            pulse.join()
 
     def _is_told_to_stop(self) -> bool:
         driver = self._registry.member(self._task.driver)
         return driver is None or driver.stop
-
-    def _await_bell(self) -> None:
-        """Ends the training when the bell says so."""
-        if not self._bell.get():
-            return
-        self._stop.set()
-        self._trainer.ask_to_end()
-        if not self._done.wait(4.0):
-            self._trainer.kill()
-        if not self._done.wait(3.0):
-            os._exit(143)  # the main thread hangs in something that is not ours
 
     def _is_alone(self, usual: Watch, late: Watch) -> bool:
         """Whether the driver has said stop, or shows no life: for as long as is `usual`, or, while it can be seen to run on this
@@ -293,7 +268,7 @@ class _Worker:
             if end["end"] != "died":
                 self._finish(trial, lease, config, end)
                 return
-            if self._stop.is_set():
+            if self._bell.rung.is_set():
                 raise Stopped
             lease = self._registry.count_death(lease)
             log.warning("trial %d: %s (%d in a row)", lease.number, end["reason"], lease.deaths)
@@ -334,7 +309,7 @@ class _Worker:
         request = asdict(hydra_request.from_hydra(config))
         request |= {"folder": str(request["folder"]), "overridden": list(request["overridden"])}
         self._trainer.send({"run": request | {"take_over_after": TAKE_OVER_AFTER}})
-        if self._stop.is_set():  # (when the bell rang there may have been no process to ask)
+        if self._bell.rung.is_set():  # (when the bell rang there may have been no process to ask)
             self._trainer.ask_to_end()
         while True:
             message = self._trainer.receive()

@@ -60,7 +60,8 @@ def main() -> int:
     print(rendered(table))
     spoiled = any(row["lost"] or row["wrong"] for row in table.values())
     outcome = f"failed with the seeds {failed}" if failed else "faults were lost or wrong" if spoiled else "all passed"
-    print(f"soak: seed {first}, {rounds} rounds in {(time.monotonic() - began) / 60:.1f} minutes: {outcome}")
+    rounds_done = f"{rounds} round{'' if rounds == 1 else 's'}"
+    print(f"soak: seed {first}, {rounds_done} in {(time.monotonic() - began) / 60:.1f} minutes: {outcome}")
     return 1 if failed or spoiled else 0
 
 
