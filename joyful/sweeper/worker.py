@@ -182,6 +182,7 @@ class _Worker:
             pulse.join()
 
     def _is_told_to_stop(self) -> bool:
+        """Whether the driver was stopped, asked of the study: the bell may not have rung yet."""
         driver = self._registry.member(self._task.driver)
         return driver is None or driver.stop
 
