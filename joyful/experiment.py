@@ -139,7 +139,7 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
         if observer is None:
             _say_where_bfloat16_is_slower(settings, device)
         try:
-            with signals.kept(PrunedError):
+            with signals.kept(PrunedError):  # (here, too: the status is to say so)
                 return _train(run, settings, data, device, source, observer)
         except (PrunedError, InputError, results.ResultsError):
             raise
