@@ -12,6 +12,7 @@ if __name__ == "__main__":
 import hydra
 from omegaconf import DictConfig
 
+from joyful.records import tell
 from joyful.run_guard import refusing, targets
 
 
@@ -28,5 +29,5 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:  # between two runs of a multirun: experiment and the sweeper have answers of their own
-        print("joyful: interrupted by Ctrl-C; nothing that was completed is lost", file=sys.stderr)
+        tell("interrupted by Ctrl-C; nothing that was completed is lost")
         sys.exit(130)

@@ -45,23 +45,9 @@ def leave_at_ctrl_c() -> None:
 
 
 def raise_at_ctrl_c() -> None:
-    """Undo `leave_at_ctrl_c`: what is to be used is loaded, and Ctrl-C raises KeyboardInterrupt again."""
+    """Undo `leave_at_ctrl_c`: what is to be used is loaded, and Ctrl-C raises KeyboardInterrupt again, as CTRL_C."""
     if signal.getsignal(signal.SIGINT) is _leave:
-        signal.signal(signal.SIGINT, _press)
-
-
-def was_pressed() -> bool:
-    """Whether Ctrl-C came since `raise_at_ctrl_c`: an error after it is its doing."""
-    return _pressed
-
-
-_pressed = False
-
-
-def _press(number: int, frame: FrameType | None) -> None:
-    global _pressed
-    _pressed = True
-    raise KeyboardInterrupt
+        CTRL_C.begin()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -84,12 +70,16 @@ class RaisingSignals:
         self.raised: BaseException | None = None
 
     def __enter__(self) -> Self:
+        self.begin()
+        return self
+
+    def begin(self) -> None:
+        """Answer them from now on, to the end of the context, or of the program where there is none."""
         if threading.current_thread() is threading.main_thread():
             insist_on_signals()
             for number in self._numbers:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._raise)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -112,6 +102,10 @@ class RaisingSignals:
             if self.raised is None:
                 raise
             raise self.raised from None
+
+
+#: Ctrl-C between `raise_at_ctrl_c` and whatever answers it otherwise (a run, a sweep's driver).
+CTRL_C = RaisingSignals(lambda number: KeyboardInterrupt(), signal.SIGINT)
 
 
 def insist_on_signals() -> None:

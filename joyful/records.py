@@ -62,7 +62,8 @@ def first_line_of(error: BaseException) -> str:
 
 def tell(message: object) -> None:
     """Say to a person at the shell, in one line on standard error, what went wrong."""
-    print(f"joyful: {visible(' '.join(str(message).split()))}", file=sys.stderr)
+    # the line's end with it, in one write: processes that share the terminal speak at once
+    sys.stderr.write(f"joyful: {visible(' '.join(str(message).split()))}\n")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from joyful.hydra_request import plain, refusal
-from joyful.interruption import raise_at_ctrl_c, was_pressed
+from joyful.interruption import CTRL_C, raise_at_ctrl_c
 from joyful.records import InputError, tell
 
 #: Our own sweeper checks every trial, and ends with a summary of its own.
@@ -62,10 +62,9 @@ def refusing(program: Callable[[], Any]) -> Callable[[], Any]:
         RunGuard.composed = False
         os.environ[_FULL_ERROR] = "1"
         try:
-            return program()
+            with CTRL_C.kept():
+                return program()
         except Exception as error:
-            if was_pressed():
-                raise KeyboardInterrupt from None
             # after that only errors that Hydra itself makes are about the configuration: a trial of a sweep is composed late
             if RunGuard.composed and not isinstance(error, (HydraException, OmegaConfBaseException)):
                 os.environ.pop(_FULL_ERROR)

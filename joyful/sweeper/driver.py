@@ -23,7 +23,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from joyful.interruption import RaisingSignals, Signalled, raise_at_ctrl_c
+from joyful.interruption import CTRL_C, RaisingSignals, Signalled, raise_at_ctrl_c
 from joyful.records import InputError, tell
 from joyful.results import ResultsError
 from joyful.sweeper import ending, gpus, identity
@@ -62,7 +62,7 @@ def door(
     try:
         raise_at_ctrl_c()
         quiet()
-        with RaisingSignals(lambda _: KeyboardInterrupt(), signal.SIGINT) as signals, signals.kept():
+        with CTRL_C.kept():
             sweep = prepare(hydra_context, config, sampler, pruner, settings, arguments)
         return Driver(sweep).run()
     except InputError as error:

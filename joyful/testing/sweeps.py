@@ -40,12 +40,14 @@ def start(arguments: Sequence[str], folder: Path, log: Path | None = None) -> su
     output = (log or folder / "sweep.log").open("a")
     return subprocess.Popen(
         arguments, cwd=folder, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        preexec_fn=_answer_ctrl_c,
+        preexec_fn=answer_ctrl_c,
     )  # fmt: skip
 
 
-def _answer_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # (a shell's job in the background ignores it, and so do its tests)
+def answer_ctrl_c() -> None:
+    """For a process about to be started: Ctrl-C is answered by default (a shell's job in the background ignores it, and so would
+    what its tests start)."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(arguments: Sequence[str], folder: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:

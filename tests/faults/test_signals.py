@@ -56,11 +56,10 @@ def test_a_signalled_run_is_interrupted_and_goes_on(tmp_path, trainers, tally, n
 
 def interruptible(folder, program, *arguments):
     """A program of ours as a person at a terminal starts it: Ctrl-C answered by default, a process group of its own."""
-    script = "import signal, sys, runpy; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    script += "sys.argv = sys.argv[1:]; sys.path[0] = sys.argv[0].rpartition('/')[0]\n"
-    script += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-c", script, str(sweeps.RUN.with_name(program)), *arguments]
-    return subprocess.Popen(command, cwd=folder, stdout=-1, stderr=-1, text=True, start_new_session=True)
+    command = [sys.executable, str(sweeps.RUN.with_name(program)), *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=-1, stderr=-1, text=True, start_new_session=True, preexec_fn=sweeps.answer_ctrl_c
+    )
 
 
 def worked(process):

@@ -13,6 +13,7 @@ from sqlalchemy import update
 from joyful.sweeper import identity, registry
 from joyful.sweeper.database import open_engine, open_storage, storage_url
 from joyful.sweeper.registry import LeaseLostError, Registry, Watch
+from joyful.testing.still_clock import StillClock
 
 ELSEWHERE = identity.Identity("another-machine", 1, 1.0)
 
@@ -157,13 +158,13 @@ def test_a_number_that_was_given_to_another_process_is_not_the_same_process():
 
 
 def test_another_machine_is_dead_after_enough_silence_that_was_watched(table, monkeypatch):
-    clock = [1000.0]
-    monkeypatch.setattr(registry.time, "monotonic", lambda: clock[0])
+    clock = StillClock()
+    monkeypatch.setattr(registry, "time", clock)
     member, watch = join(table, where=ELSEWHERE), Watch(10)
 
     def seconds(n, beating):
         for _ in range(n):
-            clock[0] += 1
+            clock.now += 1
             if beating:
                 table.beat(member.id)
             watch.look(table.members())
@@ -180,11 +181,11 @@ def test_another_machine_is_dead_after_enough_silence_that_was_watched(table, mo
 
 
 def test_a_pause_of_the_observer_or_of_the_database_kills_nobody(table, monkeypatch):
-    clock = [1000.0]
-    monkeypatch.setattr(registry.time, "monotonic", lambda: clock[0])
+    clock = StillClock()
+    monkeypatch.setattr(registry, "time", clock)
     member, watch = join(table, where=ELSEWHERE), Watch(10)
     watch.look(table.members())
-    clock[0] += 3600  # nobody could write or read
+    clock.now += 3600  # nobody could write or read
     watch.look(table.members())
     assert not watch.is_dead(member)
 

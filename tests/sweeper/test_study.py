@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -21,6 +19,7 @@ from joyful.sweeper.study import (
     sampler_factory,
     states,
 )
+from joyful.testing.still_clock import StillClock
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(("a", "b"))}
 SAMPLERS = {
@@ -234,22 +233,17 @@ def test_a_database_that_is_busy_is_asked_again_and_an_error_in_the_question_is_
 def test_what_has_waited_in_vain_for_the_database_lets_the_next_not_wait_again(monkeypatch):
     from sqlalchemy.exc import OperationalError
 
-    clock, pauses = [1000.0], []
-
-    def sleep(seconds):
-        clock[0] += seconds
-        pauses.append(seconds)
-
-    monkeypatch.setattr(database, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    clock = StillClock()
+    monkeypatch.setattr(database, "time", clock)
 
     def silent():
         raise OperationalError("", {}, Exception("connection refused"))
 
     def waited():
-        pauses.clear()
+        clock.slept.clear()
         with pytest.raises(OperationalError):
             retried(silent, patience=1.0)
-        return sum(pauses)
+        return sum(clock.slept)
 
     assert retried(lambda: "answer") == "answer"
     assert 0.4 < waited() <= 1.0

@@ -5,7 +5,6 @@ import datetime
 import io
 import itertools
 import re
-import types
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from joyful.sweeper import view
 from joyful.sweeper.registry import Lease
 from joyful.sweeper.status import Snapshot, _seconds_left
 from joyful.sweeper.view import SweepView, duration, line, show
+from joyful.testing.still_clock import StillClock
 
 FOLDER = Path("multirun/weights")
 BEGUN = Snapshot(
@@ -41,9 +41,9 @@ def shown(console):
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    """The view's own clock, which stands still but for the test: a busy machine makes no look dear."""
-    clock = types.SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(view, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    """The view's: a busy machine makes no look dear."""
+    clock = StillClock()
+    monkeypatch.setattr(view, "time", clock)
     return clock
 
 
