@@ -21,15 +21,18 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import archive, report
+from analysis.claims import read_claims
 from analysis.findings import Findings
 from analysis.plots import Plot, forest, learning_curves
 from analysis.study_searches import searches_table
 from analysis.study_tables import (
+    FAIR_COMPARISONS,
     PARTS,
     Part,
     Studies,
     arms_table,
     confirmation_table,
+    fair_table,
     felt_table,
     plan_name,
     scores_table,
@@ -116,6 +119,8 @@ def blocks(studies: Studies) -> dict[str, str]:
     }
     if any(part.confirms for part in studies):
         made["confirmation"] = confirmation_table(studies)
+    if any(part.name in FAIR_COMPARISONS for part in studies):
+        made["fair"] = fair_table(studies, read_claims(CLAIMS))
     return made | {part.name: block(part, findings) for part, findings in studies.items()}
 
 
