@@ -1,0 +1,76 @@
+"""A sweep that version 0.1 began and that was killed half-way can be read, finished and reported.
+
+The archive holds the sweep's folder: three complete trials, one killed in its 42nd epoch of 60, two that wait, and study.db. It was
+written by commit b9c9074 with `command("version_0_1", *SEARCH, epochs=60)`, its process group killed. Paths of the machine were
+replaced by /home/user.
+"""
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from joyful.testing.sweeps import command, histories, run, states
+
+ARCHIVE = Path(__file__).resolve().parents[1] / "fixtures/version_0_1.tar.xz"
+
+#: The overrides of the command that began it.
+SEARCH = (
+    "hydra/sweeper=optuna_pruned",
+    "hydra/sweeper/pruner=median",
+    "hydra.sweeper.n_trials=6",
+    "hydra.sweeper.n_jobs=1",
+    "hydra/sweeper/sampler=tpe",
+    "hydra.sweeper.sampler.seed=1",
+    "seed=5",
+    "loss=choice(mse,smoothl1)",
+    "weights.encoder_loss_weight=tag(log,interval(0.001,1))",
+)
+
+#: Epochs that the killed trial had recorded.
+RECORDED = 42
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path / "multirun", filter="data")
+    return tmp_path / "multirun" / "version_0_1"
+
+
+def rows_of(folder):
+    return pq.read_table(folder / "history.parquet").to_pylist()
+
+
+def test_status_of_an_old_sweep(sweep):
+    done = subprocess.run(
+        [sys.executable, "-m", "joyful.sweeper", "status", str(sweep), "--json"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert states(sweep) == {0: "COMPLETE", 1: "COMPLETE", 2: "COMPLETE", 3: "RUNNING", 4: "WAITING", 5: "WAITING"}
+    shown = json.loads(done.stdout)
+    assert {name: shown[name] for name in ("n_trials", "complete", "running", "waiting", "best_trial")} == {
+        "n_trials": 6, "complete": 3, "running": 0, "waiting": 3, "best_trial": 0,
+    }  # fmt: skip
+
+
+def test_an_old_sweep_is_finished_by_the_same_command(sweep):
+    before, begun = histories(sweep), rows_of(sweep / "3")
+    done = run(command("version_0_1", *SEARCH, epochs=60), sweep.parents[1])
+    assert done.returncode == 0, done.stderr
+    assert set(states(sweep).values()) <= {"COMPLETE", "PRUNED"}
+    assert states(sweep).keys() == {0, 1, 2, 3, 4, 5}
+    after = histories(sweep)
+    assert all(after[number] == before[number] for number in (0, 1, 2))
+    # the killed trial was resumed: what it had recorded stands, to the last digit
+    resumed = rows_of(sweep / "3")
+    recorded = [row for row in begun if row["epoch"] < RECORDED]
+    assert resumed[: len(recorded)] == recorded
+    assert len(resumed) >= len(begun)
+    report = subprocess.run([sys.executable, "-m", "analysis.report", str(sweep)], capture_output=True, text=True)
+    assert report.returncode == 0, report.stderr
+    assert (sweep / "report" / "index.html").is_file()
