@@ -10,16 +10,16 @@ MINUTES ?= 30
 
 run: .venv/core.done          ## a small paired sweep on the embedded data, and its report
 	$(BIN)/python run.py -m +sweeps=first_look $(ARGS)
-	$(BIN)/python -m analysis.report multirun/first_look
+	$(BIN)/python -m joyful.analysis.report multirun/first_look
 
 test: .venv/all.done          ## all tests (ARGS="-k name" for some)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 soak: .venv/all.done          ## faults injected at their full counts, with new seeds for at least MINUTES
-	HF_HUB_OFFLINE=1 $(BIN)/python -m joyful.testing.soak --minutes $(MINUTES) $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.support.soak --minutes $(MINUTES) $(ARGS)
 
 study-report: .venv/core.done ## every table and figure of docs/CONVERGENCE_ANALYSIS.md from analysis/study/, without training
-	$(BIN)/python -m analysis.study_report $(ARGS)
+	$(BIN)/python -m study.report $(ARGS)
 
 setup: .venv/all.done         ## everything: text encoder, launchers, test and benchmark dependencies
 

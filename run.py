@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from joyful import heap, interruption
+from joyful.runtime import heap, signals as interruption
 
 if __name__ == "__main__":
     interruption.leave_at_ctrl_c()
@@ -13,14 +13,15 @@ import hydra
 from omegaconf import DictConfig
 
 from joyful.records import tell
-from joyful.run_guard import refusing, targets
+from joyful.runtime.run_guard import refusing, targets
 
 
 @refusing
 @hydra.main(str(Path(__file__).resolve().parent / "conf"), "config", execution_whitelist=targets())
 def main(config: DictConfig) -> float:
     """Train what the composed configuration says; returns the best dev weighted F1, to be maximised."""
-    from joyful import experiment, hydra_request  # torch is imported here, so that --help and --cfg answer at once
+    from joyful.training import experiment  # torch is imported here, so that --help and --cfg answer at once
+    from joyful.runtime import hydra_request
 
     return experiment.door(lambda: hydra_request.from_hydra(config))
 

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from joyful import heap, interruption
+from joyful.runtime import heap, signals as interruption
 
 if __name__ == "__main__":
     interruption.leave_at_ctrl_c()

@@ -26,7 +26,7 @@ from benchmarks.measuring import in_a_process, peak_memory_gib
 #: What opening may take on two cores.
 ALLOWED_SECONDS, ALLOWED_GIB = 15.0, 2.0
 
-#: Settings beside those of analysis.testing, so that a run.json is as long as a real one's (about 90).
+#: Settings beside those of tests.support.analysis, so that a run.json is as long as a real one's (about 90).
 FURTHER_SETTINGS = 55
 
 
@@ -34,7 +34,7 @@ def generate(folder: Path, runs: int, epochs: int) -> None:
     """A grid of two losses and four weights, seeds shared; each run with a history of its own."""
     import numpy as np
 
-    from analysis.testing import Truth, history, write_run
+    from tests.support.analysis import Truth, history, write_run
 
     grid = [
         Truth({"loss": loss, "weights.encoder_loss_weight": weight})
@@ -55,7 +55,7 @@ def measure(folder: Path, what: str) -> dict[str, float]:
     what: "report" (as a report opens it), "alone" (the same without helpers), "bytes" (every file read and digested,
     nothing understood: the floor).
     """
-    from analysis.sweep import read_sweep
+    from joyful.analysis.sweep import read_sweep
     from joyful.results import batches
 
     if what == "alone":

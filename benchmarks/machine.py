@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from benchmarks.figures import Figure, figure, multiplies_bfloat16, parser, report
 from benchmarks.measuring import in_turn, seconds_of
-from joyful.coach import Coach
-from joyful.optimizers import Optimizer
+from joyful.training.coach import Coach
+from joyful.training.optimizers import Optimizer
 
 #: Sides of the square matrices; small for tests.
 SIDES = {"reference": (1024, 1536, 2048, 3072), "small": (64, 128)}

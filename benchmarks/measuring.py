@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from joyful import heap
+from joyful.runtime import heap
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,7 +44,7 @@ class Served:
     """A contender that lives in `python -m MODULE ARGUMENTS`, which serves it: so none has another's heap, threads or settings.
 
     Called, it makes that process measure once, and returns the seconds. As a context, it ends the process with the block.
-    The C library's heap is as run.py has it (joyful.heap). Raises CalledProcessError where the process fails.
+    The C library's heap is as run.py has it (joyful.runtime.heap). Raises CalledProcessError where the process fails.
     """
 
     def __init__(self, module: str, arguments: Sequence[str]) -> None:

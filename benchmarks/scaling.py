@@ -34,7 +34,7 @@ from benchmarks.workload import (
     utterances,
     with_dialogues,
 )
-from joyful.coach import Coach
+from joyful.training.coach import Coach
 from joyful.config import Settings
 from joyful.records import DialogueDataset, Dialogues
 

@@ -69,7 +69,7 @@ FIRST_STEP = """\
 import os, runpy, sys, time
 import torch
 clock = time.perf_counter()
-from joyful.optimizers import Optimizer
+from joyful.training.optimizers import Optimizer
 step = Optimizer.step
 
 def stop(self):

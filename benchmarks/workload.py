@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from benchmarks.peers.per_utterance import PerUtteranceModel, PerUtteranceTrainer
-from joyful.coach import Coach
+from joyful.training.coach import Coach
 from joyful.config import Settings, check
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
-from joyful.experiment import build_model, prepare_torch
-from joyful.graph_model import GraphModel, standardise
+from joyful.training.experiment import build_model, prepare_torch
+from joyful.model.graph_model import GraphModel, standardise
 from joyful.records import DialogueDataset, Dialogues
-from joyful.testing.runs import compose_plain
+from tests.support.runs import compose_plain
 
 #: Whose loss is trained. "own": the per-utterance trainer the reference's, with the reconstruction of a batch's last dialogue
 #: alone, joyful its default, with that of all utterances, which is more work. "reference", "joyful": that one on both sides.

@@ -69,7 +69,7 @@ class Draws:
         """Inverted dropout (Srivastava et al. 2014) of a tensor of any shape; drop in [0, 1)."""
         if drop == 0.0:
             return x
-        from joyful.masking import masked
+        from joyful.model.kernels.dropout import masked
 
         return masked(x, self.keep(tuple(x.shape), drop, place, x.device), _scale(drop))
 
@@ -77,7 +77,7 @@ class Draws:
         """Dropout of relu(x) in the place of x, by the same numbers; drop in [0, 1)."""
         if drop == 0.0:
             return x.relu_()
-        from joyful.masking import masked_relu_
+        from joyful.model.kernels.dropout import masked_relu_
 
         return masked_relu_(x, self.keep(tuple(x.shape), drop, place, x.device), _scale(drop))
 

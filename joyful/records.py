@@ -126,7 +126,7 @@ class Batch:
     speakers: (N,) int64.                             lengths: B host integers, sum N.
     speaker_order: (N,) places sorted by speaker.     speaker_rank: (N,) the inverse permutation.
     speaker_sizes: S host integers, utterances of each speaker slot, sum N.
-    structures: what joyful.dialogue_graph derived from the lengths, kept as long as the batch is: evaluation batches come again.
+    structures: what joyful.model.dialogue_graph derived from the lengths, kept as long as the batch is: evaluation batches come again.
     """
 
     features: dict[str, Tensor]

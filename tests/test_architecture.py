@@ -97,17 +97,17 @@ def test_analysis_reads_the_results_format_alone():
     ("module", "unwanted"),
     [
         ("joyful.records", {"torch", "pandas", "numpy"}),
-        ("joyful.config, joyful.disk", {"torch", "pandas", "hydra"}),
+        ("joyful.config, joyful.runtime.disk", {"torch", "pandas", "hydra"}),
         ("joyful.results", {"torch", "hydra", "optuna"}),
         (
-            "analysis.claims, analysis.response, analysis.felt, analysis.simulation",
+            "joyful.analysis.claims, joyful.analysis.response, joyful.analysis.gradient_ratio, joyful.analysis.simulation",
             {"torch", "hydra", "matplotlib", "lifelines"},
         ),
         (
-            "analysis.report, analysis.optuna_study, analysis.importers.__main__",
+            "joyful.analysis.report, joyful.analysis.optuna_study, joyful.analysis.importers.__main__",
             {"torch", "hydra", "optuna", "lifelines"},
         ),
-        ("joyful.searchpath, joyful.run_guard", {"torch", "pandas", "pydantic"}),
+        ("joyful.runtime.config_source, joyful.runtime.run_guard", {"torch", "pandas", "pydantic"}),
         ("joyful.loss_utils", {"hydra", "pandas", "pyarrow", "optuna", "sentence_transformers"}),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 
 from joyful.config import Settings, check, config_hash, differences
 from joyful.records import InputError
-from joyful.testing.runs import compose_plain
+from tests.support.runs import compose_plain
 
 
 def changed(name: str, value: object) -> dict:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from analysis.study_tables import PARTS
+from study.tables import PARTS
 from joyful.config import check
-from joyful.testing.runs import CONF, compose_plain
+from tests.support.runs import CONF, compose_plain
 
 CHOICES = sorted(
     (path.parent.name, path.stem)

@@ -22,12 +22,12 @@ import yaml
 
 from joyful.data.text_encoder import SentenceEncoder
 from joyful.data.vector_store import VectorStore
-from joyful.experiment import Interrupted, train_run
-from joyful.testing import small_files
-from joyful.testing.datasets import fake_encode
-from joyful.testing.documents import FOLDERS, Command, heading_anchors, named_files, read
-from joyful.testing.nursery import Nursery
-from joyful.testing.runs import TINY, tiny_request
+from joyful.training.experiment import Interrupted, train_run
+from tests.support import small_files
+from tests.support.datasets import fake_encode
+from tests.support.documents import FOLDERS, Command, heading_anchors, named_files, read
+from tests.support.fork_server import Nursery
+from tests.support.runs import TINY, tiny_request
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -67,9 +67,9 @@ def test_import_stays_light():
         "pyarrow",
         "optuna",
         "pydantic",
-        "joyful.coach",
+        "joyful.training.coach",
         "joyful.config",
-        "joyful.experiment",
+        "joyful.training.experiment",
     }
     code = f"import sys, joyful.loss_utils; print(*sorted({unwanted!r} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from joyful import masking, randomness
+from joyful.model.kernels import dropout as masking
+
+from joyful import randomness
 from joyful.randomness import Draws, _mix, _signed, dropout, host_generator, key, relu_dropout_
 
 MASK = (1 << 64) - 1

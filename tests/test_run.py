@@ -11,7 +11,7 @@ import pytest
 
 import train
 from joyful import results
-from joyful.testing.runs import TINY, compose_plain
+from tests.support.runs import TINY, compose_plain
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import RGCNConv, TransformerConv
 
-from joyful.dialogue_graph import AttentionBlocks, Edges, structure
-from joyful.graph_layers import GraphTransformer, RelationalGraphConv, Speakers, relation
-from joyful.graph_model import GraphModel, ModelOutput
+from joyful.model.dialogue_graph import AttentionBlocks, Edges, structure
+from joyful.model.graph_layers import GraphTransformer, RelationalGraphConv, Speakers, relation
+from joyful.model.graph_model import GraphModel, ModelOutput
 from joyful.records import Batch
 
 

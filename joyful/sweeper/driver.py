@@ -23,12 +23,12 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from joyful.interruption import CTRL_C, RaisingSignals, Signalled, raise_at_ctrl_c
+from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_at_ctrl_c
 from joyful.records import InputError, tell
 from joyful.results import ResultsError
 from joyful.sweeper import ending, gpus, identity
 from joyful.sweeper.preparation import LOCAL_LAUNCHERS, Sweep, launcher_name, prepare
-from joyful.sweeper.pulse import keep_alive
+from joyful.sweeper.heartbeat import keep_alive
 from joyful.sweeper.registry import Member, Watch
 from joyful.sweeper.status import Snapshot, snapshot
 from joyful.sweeper.study import FINISHED, quiet, states

@@ -50,7 +50,7 @@ def conclude(sweep: Sweep, access: StudyAccess) -> int:
     if best is not None and not sweep.task.plan.trials:
         _write_overlay(study, best, sweep, console)
         _write_importances(study, folder, console)
-    console.print(Text(f"report: python -m analysis.report {shlex.quote(str(folder))}"))
+    console.print(Text(f"report: python -m joyful.analysis.report {shlex.quote(str(folder))}"))
     console.print(Text(f"results: {folder}"))
     return 0
 

@@ -17,10 +17,10 @@ from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from joyful import disk
+from joyful.runtime import disk
 from joyful.config import PLACES, Settings, check
 from joyful.data.loading import load
-from joyful.hydra_request import plain
+from joyful.runtime.hydra_request import plain
 from joyful.records import InputError
 from joyful.results import write_json
 from joyful.sweeper import password, recovery

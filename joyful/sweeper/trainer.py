@@ -62,7 +62,7 @@ class Channel:
 
 
 class RemoteObserver:
-    """The worker as observer of a run (joyful.experiment.Observer)."""
+    """The worker as observer of a run (joyful.training.experiment.Observer)."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -81,9 +81,10 @@ class RemoteObserver:
 
 def train(channel: Channel, request: dict[str, Any]) -> dict[str, Any]:
     """Train one run; the message that ends it."""
-    from joyful import experiment, results
-    from joyful.coach import TrainingFailedError
-    from joyful.disk import NoRoomError
+    from joyful.training import experiment
+    from joyful import results
+    from joyful.training.coach import TrainingFailedError
+    from joyful.runtime.disk import NoRoomError
     from joyful.records import InputError, Request
 
     wanted = Request(**{**request, "folder": Path(request["folder"]), "overridden": tuple(request["overridden"])})

@@ -26,14 +26,14 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
-from joyful import hydra_request
+from joyful.runtime import hydra_request
 from joyful.config import LESS_MEMORY, check, config_hash
 from joyful.results import ResultsError
 from joyful.sweeper import gpus, identity, outcome, password
-from joyful.sweeper.bell import Bell
+from joyful.sweeper.stop_signal import Bell
 from joyful.sweeper.database import open_engine, open_storage
 from joyful.sweeper.plan import Plan
-from joyful.sweeper.pulse import BEAT, keep_alive
+from joyful.sweeper.heartbeat import BEAT, keep_alive
 from joyful.sweeper.registry import Lease, LeaseLostError, Registry, Watch
 from joyful.sweeper.settings import SweepSettings
 from joyful.sweeper.study import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.sweep import read_sweep
+from joyful.analysis.sweep import read_sweep
 from benchmarks import analysis as benchmark
 
 

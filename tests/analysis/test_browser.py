@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from analysis.report import main
-from analysis.testing import NOTE_ARMS, Truth, simulate_sweep
-from joyful.testing.browser import listen, needs_chromium, open_browser
+from joyful.analysis.report import main
+from tests.support.analysis import NOTE_ARMS, Truth, simulate_sweep
+from tests.support.browser import listen, needs_chromium, open_browser
 
 pytestmark = [
     needs_chromium,

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.claims import VERDICT_COLUMNS, beside_table, decide, judge, read_claims, verdict_table
-from analysis.claims_file import Claim, Metric
-from analysis.curves import curves
-from analysis.measures import censored, difference, effect, pair_differences, values
-from analysis.statistics import holm
-from analysis.sweep import read_sweep
-from analysis.testing import NOTE_ARMS, Truth, simulate_sweep, write_run
+from joyful.analysis.claims import VERDICT_COLUMNS, beside_table, decide, judge, read_claims, verdict_table
+from joyful.analysis.claims_file import Claim, Metric
+from joyful.analysis.curves import curves
+from joyful.analysis.measures import censored, difference, effect, pair_differences, values
+from joyful.analysis.statistics import holm
+from joyful.analysis.sweep import read_sweep
+from tests.support.analysis import NOTE_ARMS, Truth, simulate_sweep, write_run
 from joyful.results import InputError
 
 SPEED, STABILITY, _, LOSS, F1 = read_claims()

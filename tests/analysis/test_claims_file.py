@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from analysis.claims_file import BASIC_OPTIMIZATION, MEASURES, parse_claims, read_claims
+from joyful.analysis.claims_file import BASIC_OPTIMIZATION, MEASURES, parse_claims, read_claims
 from joyful.results import InputError
 
 GOOD = {

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.convergence import Target, choose_target, kaplan_meier, parse_target, reach_rate, times_to_target
-from analysis.sweep import read_sweep
-from analysis.testing import simulate_sweep, write_run
+from joyful.analysis.convergence import Target, choose_target, kaplan_meier, parse_target, reach_rate, times_to_target
+from joyful.analysis.sweep import read_sweep
+from tests.support.analysis import simulate_sweep, write_run
 from joyful.results import InputError
 
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.curves import area, at_epoch, band, best_epoch, best_so_far, curves, final
-from analysis.sweep import read_sweep
-from analysis.testing import simulate_sweep
+from joyful.analysis.curves import area, at_epoch, band, best_epoch, best_so_far, curves, final
+from joyful.analysis.sweep import read_sweep
+from tests.support.analysis import simulate_sweep
 from joyful.results import InputError
 
 NAN = math.nan

@@ -5,7 +5,7 @@ import builtins
 import optuna
 import pytest
 
-from analysis.optuna_study import read_study
+from joyful.analysis.optuna_study import read_study
 
 
 @pytest.fixture

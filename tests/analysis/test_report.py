@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claims import VERDICT_COLUMNS
-from analysis.importers.__main__ import main as import_curves
-from analysis.page import markdown
-from analysis.report import build, main
-from analysis.testing import NOTE_ARMS, Truth, history, simulate_sweep, write_run
+from joyful.analysis.claims import VERDICT_COLUMNS
+from joyful.analysis.importers.__main__ import main as import_curves
+from joyful.analysis.page import markdown
+from joyful.analysis.report import build, main
+from tests.support.analysis import NOTE_ARMS, Truth, history, simulate_sweep, write_run
 from joyful.results import InputError
 
 pytestmark = pytest.mark.xdist_group("report")  # one report for all of these tests
@@ -337,7 +337,7 @@ def test_bad_input_is_one_line_and_exit_code_two(note, tmp_path, capsys, options
     assert main([str(note), "--out", str(tmp_path / "out"), *options]) == 2
     out, error = capsys.readouterr()
     assert out == ""
-    assert error.startswith("analysis.report: ")
+    assert error.startswith("joyful.analysis.report: ")
     assert error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "out").exists()
@@ -363,7 +363,7 @@ def test_a_refusing_disk_is_exit_code_one(note, tmp_path, capsys):
 def test_a_report_needs_no_torch(note, tmp_path):
     """A laptop opens what a cluster trained; the last line says so of a whole run, and of the study's reader."""
     code = (
-        "import sys; from analysis.report import main; import analysis.optuna_study; "
+        "import sys; from joyful.analysis.report import main; import joyful.analysis.optuna_study; "
         f"code = main([{str(note)!r}, '--out', {str(tmp_path / 'out')!r}]); print(code, 'torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

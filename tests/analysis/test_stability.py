@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.stability import across_seeds, drawdowns, spread, spread_of_rows, spreads
+from joyful.analysis.stability import across_seeds, drawdowns, spread, spread_of_rows, spreads
 
 NAN = math.nan
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from analysis.statistics import (
+from joyful.analysis.statistics import (
     bca,
     holm,
     minimum_detectable,
@@ -96,7 +96,7 @@ def test_sign_flip_by_hand(rng) -> None:
 def test_monte_carlo_agrees_with_enumeration(rng, monkeypatch) -> None:
     d = rng.normal(0.35, 1, 16)
     exact = sign_flip(d, rng=rng)
-    monkeypatch.setattr("analysis.statistics.EXACT_UP_TO", 10)
+    monkeypatch.setattr("joyful.analysis.statistics.EXACT_UP_TO", 10)
     drawn = sign_flip(d, rng=np.random.default_rng(2), draws=200_000)
     assert drawn == pytest.approx(exact, abs=5 * math.sqrt(exact * (1 - exact) / 200_000))
     assert drawn == sign_flip(d, rng=np.random.default_rng(2), draws=200_000)

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.arms import arm_names, choose_baseline, covers, find_arms, find_factors, parse_override
-from analysis.curves import curves
-from analysis.sweep import read_sweep
-from analysis.testing import NOTE_ARMS, Truth, history, simulate_sweep, write_run
+from joyful.analysis.arms import arm_names, choose_baseline, covers, find_arms, find_factors, parse_override
+from joyful.analysis.curves import curves
+from joyful.analysis.sweep import read_sweep
+from tests.support.analysis import NOTE_ARMS, Truth, history, simulate_sweep, write_run
 from joyful.results import InputError, RunHeader
 
 EPOCHS = 4

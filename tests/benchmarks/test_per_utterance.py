@@ -13,7 +13,7 @@ from benchmarks.peers.per_utterance import PerUtteranceModel, PerUtteranceTraine
 from benchmarks.peers.per_utterance_graph import Chance
 from benchmarks.peers.same_draws import SameDraws
 from benchmarks.workload import build_coach, dataset, settings_of
-from joyful import metrics, objective
+from joyful.training import metrics, objective
 from joyful.data.batching import epoch_order
 from joyful.randomness import Draws
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.epoch import RUNNING, SCALED
 from benchmarks.sweep import Measured, figures, full_size, main, search
-from joyful.testing.sweeps import TINY_SWEEP
+from tests.support.sweeps import TINY_SWEEP
 
 FOUND = {
     "ours": Measured(wall=100.0, busy=190.0, trials=27, epochs=270.0, full_epochs=540.0),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from joyful.data.batching import epoch_order
-from joyful.testing.runs import tiny_coach, tiny_settings
+from tests.support.runs import tiny_coach, tiny_settings
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="no CUDA device here: torch.cuda.is_available() is False"

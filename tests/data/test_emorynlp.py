@@ -7,7 +7,7 @@ import pytest
 
 from joyful.data.emorynlp import FILES, LABELS, read
 from joyful.records import InputError
-from joyful.testing.datasets import check_source, data_settings, fake_encode, real_data
+from tests.support.datasets import check_source, data_settings, fake_encode, real_data
 
 HEADER = "Utterance,Speaker,Emotion,Scene_ID,Utterance_ID,Season,Episode,Start_Time,End_Time"
 

@@ -18,7 +18,7 @@ from joyful.data import loading, mosi, prepared
 from joyful.data.loading import load
 from joyful.data.validation import validate
 from joyful.records import MODALITIES, InputError
-from joyful.testing.datasets import assert_same, data_settings, fake_encode
+from tests.support.datasets import assert_same, data_settings, fake_encode
 
 ALL = tuple(MODALITIES.values())
 AV = ("audio", "visual")

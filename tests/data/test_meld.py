@@ -10,7 +10,7 @@ import pytest
 from joyful.data.meld import FILES, LABELS, read
 from joyful.data.tables import read_table
 from joyful.records import InputError
-from joyful.testing.datasets import check_source, data_settings, fake_encode, real_data
+from tests.support.datasets import check_source, data_settings, fake_encode, real_data
 
 HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
 

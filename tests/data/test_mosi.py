@@ -9,7 +9,7 @@ import pytest
 
 from joyful.data.mosi import FILES, FOLDS, read
 from joyful.records import InputError
-from joyful.testing.datasets import check_source, data_settings, fake_encode, real_data
+from tests.support.datasets import check_source, data_settings, fake_encode, real_data
 
 
 def write_corpus(folder: Path, **changes: list[str]) -> Path:

@@ -14,7 +14,7 @@ from joyful.data import prepare, prepared
 from joyful.data.loading import load
 from joyful.data.validation import validate
 from joyful.records import MODALITIES, DialogueDataset, Dialogues, InputError
-from joyful.testing.datasets import assert_same, check_source, data_settings, fake_encode
+from tests.support.datasets import assert_same, check_source, data_settings, fake_encode
 
 ALL = tuple(MODALITIES.values())
 

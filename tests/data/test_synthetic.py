@@ -10,7 +10,7 @@ from joyful.config import check
 from joyful.data import synthetic
 from joyful.data.loading import load
 from joyful.records import InputError
-from joyful.testing.runs import compose_plain, tiny_coach
+from tests.support.runs import compose_plain, tiny_coach
 
 
 def settings(*overrides: str):
@@ -94,7 +94,7 @@ def test_context_and_every_modality_are_needed():
 
 def _context_free_score() -> float:
     """The same model on the same utterances, each a dialogue of its own."""
-    import joyful.testing.runs as runs
+    import tests.support.runs as runs
 
     original = runs.load
 

@@ -13,7 +13,7 @@ import pytest
 from joyful.data.text_encoder import BATCH, PACKAGED, SentenceEncoder, identity
 from joyful.data.vector_store import VectorStore
 from joyful.records import InputError
-from joyful.testing.datasets import fake_encode
+from tests.support.datasets import fake_encode
 
 
 class FakeModel:

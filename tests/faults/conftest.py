@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from joyful.testing.trainers import Trainers
+from tests.support.trainers import Trainers
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from joyful import results
-from joyful.testing import launchers, sweeps
-from joyful.testing.faults import count
-from joyful.testing.trainers import Trainers
+from tests.support import launchers, sweeps
+from tests.support.faults import count
+from tests.support.trainers import Trainers
 
 LIBRARY = next(iter(sorted(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1"))), None)
 

@@ -11,8 +11,8 @@ import pytest
 
 from joyful import results
 from joyful.results.machine import machine
-from joyful.testing import sweeps
-from joyful.testing.faults import count, seed
+from tests.support import sweeps
+from tests.support.faults import count, seed
 
 SETTINGS = ("training.epochs=6", "optimizer.learning_rate=0.01")
 

@@ -7,13 +7,15 @@ import time
 
 import pytest
 
-from joyful import disk, results
-from joyful.checkpoint import read
+from joyful.runtime import disk
+
+from joyful import results
+from joyful.training.checkpoints import read
 from joyful.data.loading import load
 from joyful.records import InputError
-from joyful.testing import launchers, sweeps
-from joyful.testing.faults import count, seed, soaking
-from joyful.testing.runs import tiny_coach, tiny_request, tiny_settings
+from tests.support import launchers, sweeps
+from tests.support.faults import count, seed, soaking
+from tests.support.runs import tiny_coach, tiny_request, tiny_settings
 
 LONG = ("training.epochs=12", "optimizer.learning_rate=0.01")
 

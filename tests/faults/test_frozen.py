@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from joyful import experiment
-from joyful.testing.faults import count, seed, soaking
-from joyful.testing.runs import tiny_request
-from joyful.testing.trainers import half_written
+from joyful.training import experiment
+from tests.support.faults import count, seed, soaking
+from tests.support.runs import tiny_request
+from tests.support.trainers import half_written
 
 SETTINGS = ("training.epochs=9", "training.evaluations_per_epoch=2", "optimizer.learning_rate=0.01")
 

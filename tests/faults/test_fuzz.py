@@ -20,20 +20,21 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck
 
-from analysis.claims_file import BASIC_OPTIMIZATION, read_claims
-from analysis.importers import csv_table
-from joyful import checkpoint
-from joyful.data import emorynlp, meld, mosi, prepared, restricted_pickle
+from joyful.analysis.claims_file import BASIC_OPTIMIZATION, read_claims
+from joyful.analysis.importers import csv_table
+from joyful.training import checkpoints as checkpoint
+from joyful.data import emorynlp, meld, mosi, prepared
+from joyful.data.cogmen.reader import restricted_pickle
 from joyful.data.loading import find_source
 from joyful.data.validation import validate
-from joyful.experiment import train_run
+from joyful.training.experiment import train_run
 from joyful.records import InputError
 from joyful.results import RunFolder, read_runs, tables
-from joyful.testing import small_files
-from joyful.testing.cogmen_pickles import dump
-from joyful.testing.datasets import data_settings, fake_encode
-from joyful.testing.faults import Tally, count, seed
-from joyful.testing.runs import tiny_coach, tiny_request, tiny_settings
+from tests.support import small_files
+from tests.support.cogmen_pickles import dump
+from tests.support.datasets import data_settings, fake_encode
+from tests.support.faults import Tally, count, seed
+from tests.support.runs import tiny_coach, tiny_request, tiny_settings
 
 #: Readers, and their parts of the cases: at least 2,000 in all, in a soak 20,000.
 SHARES = {

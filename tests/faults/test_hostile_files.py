@@ -1,6 +1,6 @@
 """Checkpoints, Parquet files and tables that lie, multiply memory or lead out: each is refused in one line, in bounded memory.
 
-Every file is read in a process of its own (joyful.testing.bounded), whose peak of resident memory the kernel counts: at most
+Every file is read in a process of its own (tests.support.bounded), whose peak of resident memory the kernel counts: at most
 BOUND_MIB beyond what the program takes anyway, whatever the file says of itself.
 """
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from joyful.testing.bounded import BOUND_MIB, read_each
-from joyful.testing.faults import Tally
-from joyful.testing.hostile_files import READ, Case, hostile_checkpoints, hostile_runs
-from joyful.testing.hostile_tables import hostile_curves, hostile_emorynlp, hostile_meld, hostile_prepared
+from tests.support.bounded import BOUND_MIB, read_each
+from tests.support.faults import Tally
+from tests.support.hostile_files import READ, Case, hostile_checkpoints, hostile_runs
+from tests.support.hostile_tables import hostile_curves, hostile_emorynlp, hostile_meld, hostile_prepared
 
 CORPORA: dict[str, tuple[str, Callable[[Path], dict[str, Case]]]] = {
     "safetensors header or checkpoint that lies": ("checkpoint", hostile_checkpoints),

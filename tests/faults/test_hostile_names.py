@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from analysis.claims_file import read_claims
-from analysis.importers.__main__ import main as import_curves
+from joyful.analysis.claims_file import read_claims
+from joyful.analysis.importers.__main__ import main as import_curves
 from joyful.config import check
 from joyful.data.loading import find_source
 from joyful.records import InputError
 from joyful.results import read_runs
 from joyful.results.tables import history_bytes
-from joyful.searchpath import _run_folder, _sweep_folder
-from joyful.testing.datasets import data_settings, fake_encode
-from joyful.testing.faults import Tally
-from joyful.testing.runs import TINY, compose_plain
-from joyful.testing.small_files import curves_table, write_mosi
-from joyful.testing.sweeps import RUN
+from joyful.runtime.config_source import _run_folder, _sweep_folder
+from tests.support.datasets import data_settings, fake_encode
+from tests.support.faults import Tally
+from tests.support.runs import TINY, compose_plain
+from tests.support.small_files import curves_table, write_mosi
+from tests.support.sweeps import RUN
 
 NAMES = ("../x", "../../x", "/x", "a/b", "a/../../b", "..", ".", "", "a\nb", "a\0b", "~/x", "~root", "-x", "a b", "$(touch x)",
          "`x`", "a;b", "\N{RIGHT-TO-LEFT OVERRIDE}a", "\N{FULLWIDTH FULL STOP}\N{FULLWIDTH FULL STOP}/x", "a\\..\\b", "C:x",

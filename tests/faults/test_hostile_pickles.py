@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from joyful.data.restricted_pickle import MEMORY_BASE, MEMORY_PER_BYTE, loads
+from joyful.data.cogmen.restricted_pickle import MEMORY_BASE, MEMORY_PER_BYTE, loads
 from joyful.records import InputError
-from joyful.testing.bounded import BOUND_MIB, read_each
-from joyful.testing.cogmen_pickles import sample_class
-from joyful.testing.faults import Tally
-from joyful.testing.hostile_pickles import HostilePickle, hostile_pickles
+from tests.support.bounded import BOUND_MIB, read_each
+from tests.support.cogmen_pickles import sample_class
+from tests.support.faults import Tally
+from tests.support.hostile_pickles import HostilePickle, hostile_pickles
 
 NAMES = list(hostile_pickles(Path("canary")))
 

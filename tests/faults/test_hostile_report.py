@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report import main
-from analysis.testing import Truth, simulate_sweep
-from joyful.testing.browser import listen, needs_chromium, open_browser
-from joyful.testing.faults import Tally
+from joyful.analysis.report import main
+from tests.support.analysis import Truth, simulate_sweep
+from tests.support.browser import listen, needs_chromium, open_browser
+from tests.support.faults import Tally
 
 pytestmark = [
     needs_chromium,

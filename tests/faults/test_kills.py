@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from joyful import results
-from joyful.checkpoint import read
-from joyful.testing.faults import count, seed
-from joyful.testing.trainers import half_written
+from joyful.training.checkpoints import read
+from tests.support.faults import count, seed
+from tests.support.trainers import half_written
 
 EPOCHS = 9
 

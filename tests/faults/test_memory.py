@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from joyful import results
-from joyful.coach import Coach, TrainingFailedError
-from joyful.experiment import train_run
-from joyful.testing import sweeps
-from joyful.testing.faults import Tally, soaking
-from joyful.testing.runs import tiny_request
+from joyful.training.coach import Coach, TrainingFailedError
+from joyful.training.experiment import train_run
+from tests.support import sweeps
+from tests.support.faults import Tally, soaking
+from tests.support.runs import tiny_request
 
 pytestmark = pytest.mark.xdist_group("sweep")
 

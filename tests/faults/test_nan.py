@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from joyful import results
-from joyful.coach import TrainingFailedError
+from joyful.training.coach import TrainingFailedError
 from joyful.data import prepared
 from joyful.data.loading import load
-from joyful.experiment import train_run
+from joyful.training.experiment import train_run
 from joyful.records import InputError
-from joyful.testing import sweeps
-from joyful.testing.faults import Tally, soaking
-from joyful.testing.runs import tiny_request, tiny_settings
+from tests.support import sweeps
+from tests.support.faults import Tally, soaking
+from tests.support.runs import tiny_request, tiny_settings
 
 pytestmark = pytest.mark.xdist_group("sweep")
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from joyful.testing import small_files
-from joyful.testing.faults import Tally
-from joyful.testing.runs import TINY
-from joyful.testing.sweeps import RUN
+from tests.support import small_files
+from tests.support.faults import Tally
+from tests.support.runs import TINY
+from tests.support.sweeps import RUN
 
 SIZES = tuple(item for item in TINY if item.startswith(("model.", "training.")))
 
@@ -159,13 +159,13 @@ def test_reports_and_importers(tmp_path: Path, shut, tally: Tally) -> None:
     (tmp_path / "shut").mkdir()
     shut(tmp_path / "shut", 0o555)
     out = ("--out", str(tmp_path / "shut" / "runs"))
-    done = call("-m", "analysis.importers", "csv", "curves.csv", *out, cwd=tmp_path)
+    done = call("-m", "joyful.analysis.importers", "csv", "curves.csv", *out, cwd=tmp_path)
     assert_refused(done, "cannot be written (Permission denied); choose another folder", 1)
-    assert call("-m", "analysis.importers", "csv", "curves.csv", "--out", "runs", cwd=tmp_path).returncode == 0
-    done = call("-m", "analysis.report", "runs", "--baseline", "arm=old", *out, cwd=tmp_path)
+    assert call("-m", "joyful.analysis.importers", "csv", "curves.csv", "--out", "runs", cwd=tmp_path).returncode == 0
+    done = call("-m", "joyful.analysis.report", "runs", "--baseline", "arm=old", *out, cwd=tmp_path)
     assert_refused(done, "cannot be made: Permission denied; choose another folder by --out", 1)
     shut(tmp_path / "curves.csv", 0)
-    done = call("-m", "analysis.importers", "csv", "curves.csv", "--out", "other", cwd=tmp_path)
+    done = call("-m", "joyful.analysis.importers", "csv", "curves.csv", "--out", "other", cwd=tmp_path)
     assert_refused(done, "curves.csv cannot be read (Permission denied)")
     tally("folder that cannot be written", 2)
     tally("data that cannot be read", 1)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report import main as report
-from joyful.testing import sweeps
+from joyful.analysis.report import main as report
+from tests.support import sweeps
 
 ROOT = Path(__file__).resolve().parents[2]
 

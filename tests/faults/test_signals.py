@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from joyful import results
-from joyful.testing import launchers, sweeps
-from joyful.testing.faults import count, seed
-from joyful.testing.runs import TINY
+from tests.support import launchers, sweeps
+from tests.support.faults import count, seed
+from tests.support.runs import TINY
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 LONG = ("training.epochs=20",)

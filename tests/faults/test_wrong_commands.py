@@ -9,9 +9,9 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from joyful import run_guard
-from joyful.hydra_request import refusal
-from joyful.testing.faults import Tally
+from joyful.runtime import run_guard
+from joyful.runtime.hydra_request import refusal
+from tests.support.faults import Tally
 
 ROOT = Path(__file__).resolve().parents[2]
 

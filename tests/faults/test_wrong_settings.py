@@ -18,10 +18,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from pydantic import BaseModel
 
 from joyful.config import Settings, check, validate
-from joyful.hydra_request import InputError
+from joyful.runtime.hydra_request import InputError
 from joyful.sweeper.settings import SweepSettings
-from joyful.testing.faults import Tally
-from joyful.testing.runs import compose_plain, sweep_defaults
+from tests.support.faults import Tally
+from tests.support.runs import compose_plain, sweep_defaults
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from joyful.losses.classification import FocalLoss, NLLLoss, class_weights
-from joyful.testing.host_reads import NoHostReads
+from tests.support.host_reads import NoHostReads
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(7, 4, generator=GENERATOR) * 3

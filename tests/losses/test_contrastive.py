@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from joyful.losses.contrastive import info_nce
-from joyful.testing.host_reads import NoHostReads
+from tests.support.host_reads import NoHostReads
 
 
 def plain(u, v, temperature):

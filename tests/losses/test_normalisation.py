@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from joyful.losses.normalisation import METHODS, LossNormalizer
-from joyful.testing.host_reads import NoHostReads
+from tests.support.host_reads import NoHostReads
 
 
 def normalise(normalizer, value, name="a"):

@@ -6,8 +6,8 @@ import torch
 from joyful.losses.weighting import WEIGHTINGS, AdaptiveLossWeight, GradientBalancedWeighting
 from joyful.losses.weights import LossWeightConfig
 from joyful.records import COMPONENTS
-from joyful.testing.host_reads import NoHostReads
-from joyful.testing.weightings import CHECKS, components, gradient_norms
+from tests.support.host_reads import NoHostReads
+from tests.support.weightings import CHECKS, components, gradient_norms
 
 VARIANTS = [(name, 0.9, "log") for name in WEIGHTINGS] + [("normalised", 0.9, "minmax"), ("adaptive", 0.0, "log")]
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from joyful.losses.weights import LossWeightConfig, compute_training_loss, weighted_total
 from joyful.records import COMPONENTS
-from joyful.testing.host_reads import NoHostReads
+from tests.support.host_reads import NoHostReads
 
 DEFAULTS = {"encoder_loss_weight": 0.03, "cl_loss_weight": 0.2, "gate_reg_weight": 0.01}
 

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages._rdb import models
 
 from joyful.sweeper.database import open_engine, open_storage, storage_url
-from joyful.testing.runs import CONF
+from tests.support.runs import CONF
 
 
 def test_the_pinned_versions_are_installed():

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from joyful.testing import sweeps
-from joyful.testing.browser import needs_chromium, open_browser
+from tests.support import sweeps
+from tests.support.browser import needs_chromium, open_browser
 
 pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed: pip install 'joyful[sweep]'")
 

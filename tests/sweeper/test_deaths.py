@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from joyful.results import read_run
-from joyful.testing import sweeps
+from tests.support import sweeps
 
 pytestmark = pytest.mark.xdist_group("sweep")
 

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from joyful.testing import launchers, sweeps
+from tests.support import launchers, sweeps
 
 pytestmark = pytest.mark.xdist_group("sweep")
 

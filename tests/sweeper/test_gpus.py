@@ -9,7 +9,7 @@ import pytest
 
 from joyful.sweeper import gpus
 from joyful.sweeper.training_process import TrainingProcess
-from joyful.testing import sweeps
+from tests.support import sweeps
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_the_training_process_sees_its_gpu_alone(tmp_path, monkeypatch):
 def test_a_run_on_a_gpu_names_it(monkeypatch):
     import torch
 
-    from joyful.experiment import describe_device
+    from joyful.training.experiment import describe_device
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

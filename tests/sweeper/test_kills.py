@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from joyful.sweeper.worker import MAXIMUM_DEATHS
-from joyful.testing import sweeps
-from joyful.testing.faults import count, seed
+from tests.support import sweeps
+from tests.support.faults import count, seed
 
 TRIALS = [f"'loss={loss} seed={seed}'" for seed in (1, 2, 3) for loss in ("mse", "smoothl1")]
 

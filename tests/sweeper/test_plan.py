@@ -5,7 +5,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from joyful.records import InputError
 from joyful.sweeper.plan import check_compositions, make_plan
 from joyful.sweeper.settings import check_settings
-from joyful.testing.runs import sweep_defaults
+from tests.support.runs import sweep_defaults
 
 
 def settings(**changes):

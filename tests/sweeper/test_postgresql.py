@@ -13,10 +13,10 @@ import sqlalchemy
 from joyful.records import InputError
 from joyful.sweeper.database import PATIENCE, open_engine, open_storage, storage_url
 from joyful.sweeper.status import open_sweep
-from joyful.testing import sweeps
-from joyful.testing.faults import count, soaking
-from joyful.testing.launchers import EPOCHS, SEEDS, alone, held, sweep_command
-from joyful.testing.postgresql import Server, programs
+from tests.support import sweeps
+from tests.support.faults import count, soaking
+from tests.support.launchers import EPOCHS, SEEDS, alone, held, sweep_command
+from tests.support.postgresql import Server, programs
 
 pytestmark = [
     pytest.mark.xdist_group("postgresql"),

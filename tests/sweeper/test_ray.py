@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from joyful.testing.launchers import LauncherSuite
+from tests.support.launchers import LauncherSuite
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'joyful[sweep]'")
 

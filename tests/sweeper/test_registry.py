@@ -13,7 +13,7 @@ from sqlalchemy import update
 from joyful.sweeper import identity, registry
 from joyful.sweeper.database import open_engine, open_storage, storage_url
 from joyful.sweeper.registry import LeaseLostError, Registry, Watch
-from joyful.testing.still_clock import StillClock
+from tests.support.manual_clock import StillClock
 
 ELSEWHERE = identity.Identity("another-machine", 1, 1.0)
 

@@ -2,7 +2,7 @@ import pytest
 
 from joyful.records import InputError
 from joyful.sweeper.settings import check_settings
-from joyful.testing.runs import sweep_defaults
+from tests.support.runs import sweep_defaults
 
 DEFAULTS = sweep_defaults()
 

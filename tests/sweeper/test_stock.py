@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from joyful.results import read_run
-from joyful.testing import small_files, sweeps
-from joyful.testing.runs import TINY
+from tests.support import small_files, sweeps
+from tests.support.runs import TINY
 
 ROOT = sweeps.RUN.parent
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))

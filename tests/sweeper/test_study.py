@@ -19,7 +19,7 @@ from joyful.sweeper.study import (
     sampler_factory,
     states,
 )
-from joyful.testing.still_clock import StillClock
+from tests.support.manual_clock import StillClock
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(("a", "b"))}
 SAMPLERS = {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from joyful.testing import sweeps
-from joyful.testing.launchers import LauncherSuite, trainers
+from tests.support import sweeps
+from tests.support.launchers import LauncherSuite, trainers
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'joyful[sweep]'")
 

@@ -10,7 +10,7 @@ import yaml
 
 import joyful.results
 from joyful.results import read_run
-from joyful.testing import sweeps
+from tests.support import sweeps
 
 OURS = "hydra/sweeper=optuna_pruned"
 NO_PRUNER = "hydra/sweeper/pruner=none"

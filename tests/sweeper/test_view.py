@@ -15,7 +15,7 @@ from joyful.sweeper import view
 from joyful.sweeper.registry import Lease
 from joyful.sweeper.status import Snapshot, _seconds_left
 from joyful.sweeper.view import SweepView, duration, line, show
-from joyful.testing.still_clock import StillClock
+from tests.support.manual_clock import StillClock
 
 FOLDER = Path("multirun/weights")
 BEGUN = Snapshot(

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analysis.importers import FORMATS
-from analysis.importers.__main__ import main
-from analysis.importers.csv_records import MAXIMUM_RECORD
+from joyful.analysis.importers import FORMATS
+from joyful.analysis.importers.__main__ import main
+from joyful.analysis.importers.csv_records import MAXIMUM_RECORD
 from joyful.results import arm_columns, load, read_run
 
 HEADER = "arm,seed,step,epoch,split,f1_weighted,nll\n"

@@ -6,7 +6,7 @@ import nbformat
 import papermill
 import pytest
 
-from analysis.testing import NOTE_ARMS, Truth, simulate_sweep
+from tests.support.analysis import NOTE_ARMS, Truth, simulate_sweep
 
 ROOT = Path(__file__).resolve().parents[3]
 NOTEBOOKS = sorted((ROOT / "analysis" / "notebooks").glob("*.ipynb"))

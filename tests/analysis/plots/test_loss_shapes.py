@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.plots import loss_shapes
+from joyful.analysis.plots import loss_shapes
 from joyful.config import check
 from joyful.losses.classification import FocalLoss, NLLLoss
 from joyful.losses.reconstruction import MSELoss, SmoothL1Loss
-from joyful.testing.runs import compose_plain
+from tests.support.runs import compose_plain
 
 IMAGES = Path(__file__).resolve().parents[3] / "docs" / "images"
 
@@ -114,7 +114,7 @@ def test_the_committed_files_are_what_the_command_makes(tmp_path, capsys):
     assert [Path(line).name for line in capsys.readouterr().out.split()] == list(loss_shapes.plots())
     for name in names:
         made, kept = (skeleton((folder / name).read_text()) for folder in (tmp_path, IMAGES))
-        assert made[0] == kept[0], f"docs/images/{name} is out of date: python -m analysis.plots.loss_shapes"
+        assert made[0] == kept[0], f"docs/images/{name} is out of date: python -m joyful.analysis.plots.loss_shapes"
         np.testing.assert_allclose(made[1], kept[1], atol=0.01)
         assert (IMAGES / name).stat().st_size < 200_000
 

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import plots
-from analysis.claims import Verdict
-from analysis.claims_file import Claim, Metric
-from analysis.plots import felt, study
-from analysis.plots.rows import MOST_ROWS
+from joyful.analysis import plots
+from joyful.analysis.claims import Verdict
+from joyful.analysis.claims_file import Claim, Metric
+from joyful.analysis.plots import gradient_ratio as felt, study
+from joyful.analysis.plots.rows import MOST_ROWS
 
 ARMS = ["base", "new"]
 METRIC = Metric("time_to_target", "dev", "f1_weighted")

@@ -1,0 +1,83 @@
+"""How much the reconstruction is felt: its weighted gradient beside the classification's, on the parameters both move."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from joyful.analysis.plots.curves import draw_bands
+from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
+from joyful.analysis.plots.style import INK, MUTED, Plot, drawing, epochs, finish, log_scale, looks, panel
+from joyful.analysis.formatting import number, small
+
+
+def ratio_over_training(felt: pd.DataFrame, arms: Sequence[str]) -> Plot:
+    """Encoder gradient / classification gradient over training (logarithmic). felt: `joyful.analysis.gradient_ratio.over_training`."""
+    with drawing():
+        figure, axes = panel()
+        ends = draw_bands(axes, _band(felt, "ratio"), looks(arms))
+        if ends:
+            log_scale(axes.yaxis)
+        epochs(axes)
+        axes.set_ylabel("gradient ratio")
+        finish(axes)
+    told = [f"{arm} ends at {small(end[0])}" for arm, end in ends.items()]
+    title = "Weighted reconstruction gradient / classification gradient"
+    return Plot("felt-ratio", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+
+
+def cosine_over_training(felt: pd.DataFrame, arms: Sequence[str]) -> Plot:
+    """Cosine of the two gradients over training: above zero they pull together, below against each other."""
+    with drawing():
+        figure, axes = panel()
+        axes.axhline(0, color=MUTED, linewidth=1)
+        ends = draw_bands(axes, _band(felt, "cosine"), looks(arms))
+        epochs(axes)
+        axes.set_ylabel("cosine")
+        finish(axes)
+    told = [f"{arm} ends at {number(end[0], 3)}" for arm, end in ends.items()]
+    title = "Cosine of the reconstruction and classification gradients"
+    return Plot("felt-cosine", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+
+
+def arms_by_ratio(places: pd.DataFrame, arms: Sequence[str]) -> Plot:
+    """Every arm on one axis: how much of the classification gradient its reconstruction weighs. places: `felt.places`.
+
+    At most MOST_ROWS arms are drawn, sorted by ratio.
+    """
+    ordered = places[places["ratio"] > 0].sort_values(["ratio", "arm"]).head(MOST_ROWS)
+    records: list[dict[str, Any]] = [{str(key): row[key] for key in row} for row in ordered.to_dict("records")]
+    of_arm = looks(arms)
+    with drawing():
+        figure, axes = rows_panel(len(records))
+        for row, place in enumerate(records):
+            look = of_arm[place["arm"]]
+            if math.isfinite(place["ratio_low"]) and math.isfinite(place["ratio_high"]):
+                axes.plot([place["ratio_low"], place["ratio_high"]], [-row - 0.1] * 2, color=look.colour, linewidth=2.4)
+            axes.plot(
+                [place["ratio"]], [-row - 0.1], marker=look.marker, markersize=7, color=look.colour, markeredgecolor=INK,
+                markeredgewidth=0.8,
+            )  # fmt: skip
+        if records:
+            axes.margins(x=0.12)
+            log_scale(axes.xaxis)
+        axes.set_xlabel("gradient ratio, median over training")
+        notes = [f"{small(p['ratio'])}, cosine {number(p['cosine'], 2)}" for p in records]
+        label_rows(axes, [_name(place) for place in records], notes)
+    told = [f"{_name(place)} at {small(place['ratio'])}" for place in records]
+    title = "Arms by how much the reconstruction is felt"
+    return Plot("felt-places", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+
+
+def _band(felt: pd.DataFrame, measure: str) -> pd.DataFrame:
+    names = {measure: "mean", f"{measure}_low": "low", f"{measure}_high": "high"}
+    band = felt[["arm", "epoch", "n", *names]].rename(columns=names)
+    return band.replace([np.inf, -np.inf], np.nan)
+
+
+def _name(place: dict[str, Any]) -> str:
+    return f"{place['arm']} (baseline)" if place["is_baseline"] else str(place["arm"])

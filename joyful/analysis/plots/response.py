@@ -1,0 +1,68 @@
+"""Response curves: F1, speed and stability against a weight, a line for each loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from joyful.analysis.plots.style import CARD, MOST_LINES, Plot, drawing, finish, look, panel, short
+from joyful.analysis.formatting import number, small
+
+#: Measure -> (what the axis says, decimals, whether more is better).
+MEASURES = {
+    "f1": ("best dev weighted F1 (%)", 2, True),
+    "speed": ("epochs to target", 2, False),
+    "stability": ("dev F1 spread (points per epoch)", 3, False),
+}
+
+
+def response_curve(response: pd.DataFrame, factor: str, measure: str) -> Plot:
+    """One measure against one weight, with 95 % intervals over seeds. response: as `joyful.analysis.response.response`.
+
+    The axis of weights is logarithmic unless there is a weight of zero or below. Hollow markers: over half of the runs
+    never reached the target, so the value is a lower bound.
+    """
+    rows = response[(response["factor"] == factor) & (response["measure"] == measure)]
+    quantity, digits, more = MEASURES[measure]
+    told = []
+    with drawing():
+        figure, axes = panel()
+        for index, line in enumerate(list(dict.fromkeys(rows["line"]))[:MOST_LINES]):
+            of_line = rows[(rows["line"] == line) & np.isfinite(rows["estimate"])].sort_values("weight")
+            if of_line.empty:
+                continue
+            style = look(index)
+            values = {key: of_line[key].to_numpy(dtype=float) for key in ("weight", "estimate", "low", "high")}
+            below = np.nan_to_num(values["estimate"] - values["low"])
+            above = np.nan_to_num(values["high"] - values["estimate"])
+            axes.errorbar(
+                values["weight"], values["estimate"], yerr=[below, above], color=style.colour, linestyle=style.dashes,
+                marker=style.marker, capsize=3, label=short(str(line)) or "all arms",
+            )  # fmt: skip
+            bounds = of_line[of_line["censored"] > 0.5]
+            axes.plot(
+                bounds["weight"].to_numpy(dtype=float), bounds["estimate"].to_numpy(dtype=float), linestyle="none",
+                marker=style.marker, markersize=7, markerfacecolor=CARD, markeredgecolor=style.colour,
+            )  # fmt: skip
+            order = of_line["estimate"].to_numpy(dtype=float)
+            best = of_line.iloc[int(np.argmax(order) if more else np.argmin(order))]
+            told.append(
+                f"{line or 'all arms'}: best at weight {small(float(best['weight']))} with "
+                f"{number(float(best['estimate']), digits)}"
+            )
+        weights = rows["weight"].to_numpy(dtype=float)
+        if len(weights) and (weights > 0).all():
+            axes.set_xscale("log")
+            if len(set(weights)) <= 8:
+                axes.set_xticks(sorted(set(weights)), [f"{weight:g}" for weight in sorted(set(weights))])
+                axes.minorticks_off()
+        axes.set_xlabel(factor)
+        axes.set_ylabel(quantity)
+        finish(axes)
+    name = f"response-{factor.replace('.', '-').replace('_', '-')}-{measure}"
+    return Plot(
+        name,
+        f"{quantity[:1].upper()}{quantity[1:]} against {factor}",
+        f"{'; '.join(told) or 'Nothing was measured'}.",
+        figure,
+    )

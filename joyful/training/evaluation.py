@@ -1,0 +1,74 @@
+"""Accumulates the rows of history.parquet on the device; the host reads them once, at the end of a split.
+
+Shape letters: N utterances, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from joyful.training import metrics
+from joyful.model.graph_model import ModelOutput
+from joyful.records import COMPONENTS, Batch
+
+
+class Accumulator:
+    """Sums over the batches of a split. `add` never waits for the device; `row` does, once.
+
+    Losses are means over utterances: a batch's loss counts by its number of utterances.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: Tensor | None = None
+        self.utterances = 0
+
+    def add(self, output: ModelOutput, batch: Batch, components: Mapping[str, Tensor]) -> None:
+        """Take in one batch: its scores, plain NLL, reconstruction errors and unweighted components."""
+        n = batch.n_utterances
+        with torch.no_grad():
+            if batch.labels.ndim == 2:
+                nll = functional.binary_cross_entropy_with_logits(output.logits, batch.labels)
+            else:
+                nll = functional.cross_entropy(output.logits, batch.labels)
+            values = {"nll": nll, **{name: error.mean() for name, error in output.fusion.errors.items()}}
+            values |= {f"loss_{name}": components[name].detach() for name in COMPONENTS}
+            for name, value in values.items():
+                total = self._sums.get(name)
+                term = value.double() * n
+                self._sums[name] = term if total is None else total + term
+            batch_counts = metrics.counts(output.logits.detach(), batch.labels)
+            self._counts = batch_counts if self._counts is None else self._counts + batch_counts
+        self.utterances += n
+
+    def row(self, weights: Mapping[str, float | Tensor]) -> dict[str, float]:
+        """Scores, losses, effective weights and shares of the total, by the columns of history.parquet. Waits for the device."""
+        assert self._counts is not None, "a split without a batch"
+        names = list(self._sums)
+        flat = torch.stack(
+            [self._sums[name] for name in names] + [_tensor(weights[c], self._counts) for c in COMPONENTS]
+        )
+        values = torch.cat([flat, self._counts.flatten()]).tolist()
+        means = {name: value / self.utterances for name, value in zip(names, values, strict=False)}
+        weight = dict(zip(COMPONENTS, values[len(names) :], strict=False))
+        classes = self._counts.shape[1]
+        table = np.array(values[len(names) + len(COMPONENTS) :]).reshape(4, classes)
+        row = metrics.scores(table, self.utterances) | means
+        # a part of weight 0 is not in the total, whatever its value
+        weighted = {c: weight[c] * means[f"loss_{c}"] if weight[c] else 0.0 for c in COMPONENTS}
+        total = math.fsum(weighted.values())
+        row["loss_total"] = total
+        for c in COMPONENTS:
+            row[f"weight_{c}"] = weight[c]
+            row[f"share_{c}"] = weighted[c] / total if total else math.nan
+        return row
+
+
+def _tensor(value: float | Tensor, like: Tensor) -> Tensor:
+    return value.to(like).reshape(()) if isinstance(value, Tensor) else like.new_tensor(value)

@@ -1,0 +1,225 @@
+"""A sweep as one small Parquet file that can be kept in a repository, and the run folders made from it again.
+
+    python -m study.archive pack SWEEP_FOLDER FILE.parquet [--columns f1_weighted,nll]
+    python -m study.archive unpack FILE.parquet FOLDER
+
+What is kept is what a report needs: settings, seeds, roles, how each run ended, and the curves (numbers as float32: seven digits).
+What is not: machines, users, folders, times of day, checkpoints, and nothing of a dataset but scores. `joyful.analysis.report` of the
+folder that comes out says what it says of the sweep, but for the eighth digit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from joyful import results
+from joyful.results import InputError, ResultsError
+
+#: Version of the files.
+FORMAT = 1
+
+#: Columns that are kept of every row of dev and test; of train rows all are.
+KEPT = {
+    "dev": (
+        "accuracy", "f1_weighted", "f1_macro", "nll", "recon_mse", "recon_mae", "loss_total", "encoder_gradient_ratio",
+        "encoder_gradient_cosine",
+    ),
+    "test": ("accuracy", "f1_weighted", "f1_macro", "nll"),
+}  # fmt: skip
+
+KEYS = ("step", "epoch", "split")
+
+#: Settings that name places, not what was trained.
+PLACES = (("data", "root"), ("data", "cache"), ("resume",), ("fork",))
+
+#: What is kept of run.json.
+HEADER = (
+    "status", "objective", "objective_name", "seed", "role", "epochs", "config_hash", "git", "versions", "device", "threads",
+    "choices", "config",
+)  # fmt: skip
+
+#: Bytes and runs that are unpacked at most.
+MAXIMUM_BYTES, MAXIMUM_RUNS = 2**26, 20_000
+
+
+def pack(sweep: Path, file: Path, only: Sequence[str] | None = None) -> int:
+    """Write the complete runs of a sweep into one file, in the order of their names; returns how many there are.
+
+    only: the columns of the history that are kept, None: all that a report shows. The same runs give the same bytes.
+    Raises InputError where there is no complete run or a column is in none of them, ResultsError where the disk refuses.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    loaded = results.read_runs(sweep, [])
+    names = [header.name for header in loaded.headers if header.status == "completed"]
+    if not names:
+        raise InputError(f"{sweep}: expected the folder of a sweep with complete runs, found none")
+    names.sort(key=lambda name: (len(name), name))  # trials are numbered
+    columns: dict[str, list[Any]] = {}
+    there: set[str] = set()
+    count = 0
+    for name in names:
+        folder = sweep / name
+        run = results.RunFolder.open(folder, reading=True)
+        header = json.dumps(_header(run.info), sort_keys=True)
+        seconds = _seconds(run.timing_rows())
+        for row in run.history_rows():
+            wanted = KEPT.get(row["split"], row)
+            numbers = {key: row[key] for key in row if key in wanted and key not in KEYS}
+            numbers["seconds"] = seconds.get(row["epoch"]) if row["split"] == "dev" else None
+            there |= numbers.keys()
+            kept = {"run": name, "header": header, **{key: row[key] for key in KEYS}}
+            kept |= {key: number for key, number in numbers.items() if only is None or key in only}
+            for key in kept.keys() - columns.keys():
+                columns[key] = [None] * count
+            for key, values in columns.items():
+                values.append(kept.get(key))
+            count += 1
+    unknown = sorted(set(only or ()) - there)
+    if unknown:
+        raise InputError(f"columns: expected some of {', '.join(sorted(there))}; got {', '.join(unknown)}")
+    texts = ("run", "header", "split")
+    types = {"step": pa.int32(), "epoch": pa.float64(), **dict.fromkeys(texts, pa.string())}
+    order = [*texts, "step", "epoch", *sorted(columns.keys() - {*texts, "step", "epoch"})]
+    table = pa.table({key: pa.array(columns[key], types.get(key, pa.float32())) for key in order})
+    table = table.replace_schema_metadata({"joyful_archive": str(FORMAT)})
+    sink = pa.BufferOutputStream()
+    floats = [key for key in order if key not in types]
+    pq.write_table(
+        table, sink, compression="zstd", compression_level=19, use_dictionary=[*texts, "step", "epoch"],
+        use_byte_stream_split=floats, write_statistics=False, row_group_size=max(1, count),
+    )  # fmt: skip
+    results.write_bytes(file, sink.getvalue().to_pybytes())
+    return len(names)
+
+
+def unpack(file: Path, folder: Path) -> int:
+    """Make the run folders of a file below the new folder; returns how many there are.
+
+    Raises InputError where the file is no such archive or the folder holds something, ResultsError where the disk refuses.
+    """
+    runs = _read(file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InputError(f"{folder}: expected a new or an empty folder, but it holds something; choose another")
+    except OSError as error:
+        raise ResultsError(
+            error.errno, f"{folder} cannot be written ({error.strerror}); choose another folder"
+        ) from None
+    for name, (header, rows) in runs.items():
+        kept = {key: value for key, value in header.items() if key not in ("status", "objective")}
+        run = results.RunFolder.create(folder / name, kept | {"started": None, "host": None})
+        run.write_timing(
+            [
+                {"epoch": row["epoch"], "phase": "train", "seconds": row["seconds"]}
+                for row in rows
+                if row.get("seconds") is not None
+            ]
+        )
+        run.write_history([{key: value for key, value in row.items() if key != "seconds"} for row in rows])
+        run.set_status(header["status"], None, header["objective"])
+    return len(runs)
+
+
+def _header(info: Mapping[str, Any]) -> dict[str, Any]:
+    header = json.loads(json.dumps({key: info.get(key) for key in HEADER}))
+    for *sections, leaf in PLACES:
+        node = header["config"]
+        for section in sections:
+            node = node.get(section) or {}
+        if leaf in node:
+            node[leaf] = None
+    return dict(header)
+
+
+def _seconds(timing: Sequence[Mapping[str, Any]]) -> dict[float, float]:
+    """Wall seconds up to each evaluation since the one before it, all phases."""
+    total: dict[float, float] = {}
+    for row in timing:
+        total[row["epoch"]] = total.get(row["epoch"], 0.0) + row["seconds"]
+    return total
+
+
+def _read(file: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Name -> header and rows of each run of an archive."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from joyful.results.files import read_bounded
+    from joyful.results.parquet_pages import decoded_bytes
+
+    try:
+        data = read_bounded(file, MAXIMUM_BYTES)
+        if decoded_bytes(data) > MAXIMUM_BYTES:
+            raise InputError(f"it announces more than {MAXIMUM_BYTES} bytes")
+        metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
+        if metadata.get(b"joyful_archive") != str(FORMAT).encode():
+            raise InputError(f"it does not say that it is an archive of format {FORMAT}")
+        with pq.ParquetFile(pa.BufferReader(data), read_dictionary=["run", "header"]) as parquet:
+            table = parquet.read(use_threads=False)
+        table.validate(full=True)
+        header_of = {text: json.loads(text) for text in table.column("header").unique().to_pylist()}
+        runs: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+        for row in table.to_pylist():
+            name, header = row.pop("run"), row.pop("header")
+            if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+                raise InputError(f"it names a run {name!r}")
+            values = {key: value for key, value in row.items() if value is not None}
+            runs.setdefault(name, (header_of[header], []))[1].append(values)
+            if len(runs) > MAXIMUM_RUNS:
+                raise InputError(f"it holds more than {MAXIMUM_RUNS} runs")
+        if any(set(header) != set(HEADER) for header, _ in runs.values()):
+            raise InputError("a run's header is not as it is written")
+        return runs
+    except FileNotFoundError:
+        raise InputError(
+            f"{file}: there is no such file; python -m study.archive pack SWEEP_FOLDER {file}"
+        ) from None
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{file}: expected an archive that python -m study.archive wrote ({reason})") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 0 done, 1 the disk refused, 2 bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m study.archive",
+        description="Keep a sweep as one small Parquet file, or make run folders of such a file, for python -m joyful.analysis.report.",
+        epilog="Exit codes: 0 done, 1 the disk refused, 2 bad input.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    packing = commands.add_parser("pack", help="the complete runs of SWEEP_FOLDER into FILE")
+    packing.add_argument("sweep", metavar="SWEEP_FOLDER", type=Path)
+    packing.add_argument("file", metavar="FILE", type=Path)
+    packing.add_argument(
+        "--columns",
+        metavar="NAME,NAME",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        help="of the history, for a smaller file (default: all that a report shows)",
+    )
+    unpacking = commands.add_parser("unpack", help="run folders of FILE below the new FOLDER")
+    unpacking.add_argument("file", metavar="FILE", type=Path)
+    unpacking.add_argument("folder", metavar="FOLDER", type=Path)
+    parsed = parser.parse_args(arguments)
+    try:
+        if parsed.command == "pack":
+            count = pack(parsed.sweep, parsed.file, parsed.columns)
+            print(f"{count} runs in {parsed.file} ({parsed.file.stat().st_size / 1e3:,.0f} kB)")
+        else:
+            count = unpack(parsed.file, parsed.folder)
+            print(f"{count} runs in {parsed.folder}; next: python -m joyful.analysis.report {parsed.folder}")
+    except (InputError, ResultsError) as error:
+        print(f"study.archive: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,358 @@
+"""The tables of the study, in Markdown, from the findings of its sweeps: verdicts, arms, scores, what is felt, confirmations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from joyful.analysis.claims import Claim, Verdict
+from joyful.analysis.findings import Findings, find
+from joyful.analysis.page.markdown import escape, table
+from joyful.analysis.sweep import Arm
+from joyful.analysis.formatting import NONE, interval, metric, number, percent, quantity, small
+from joyful.results import InputError
+
+#: The arms of a confirmation, in the order of its sweep: the candidates of MELD, EmoryNLP and MOSI have a moving average of their
+#: own, and the weights of the embedded data are carried over. On the embedded data there were two, one after the other
+#: (docs/STUDY.md).
+CONFIRMED = (
+    "tuned baseline",
+    "weights alone",
+    "weights alone averaged",
+    "candidate",
+    "averaging alone",
+    "carried over, averaged",
+)
+CONFIRMED_FIRST = ("tuned baseline", "weights alone", "candidate", "candidate averaged", "averaging alone")
+CONFIRMED_SECOND = ("tuned baseline", "weights alone averaged", "candidate averaged, lower rate")
+
+#: MELD's tuned baseline and candidate with and without the warm-up that only the baseline's search chose.
+WARMUP = (
+    "tuned baseline, no warm-up",
+    "tuned baseline",
+    "no warm-up, averaged",
+    "candidate",
+    "candidate with warm-up",
+    "candidate without unimodal heads",
+)
+
+#: tuned_synthetic and MSE at 0.05: at the default learning rate, the same averaged, and at the tuned rate averaged.
+FAIR = ("default rate", "default rate, averaged", "tuned rate, averaged", "tuned_synthetic")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One archive of the study. name: of its file. title: as the tables name it. note: whether it has the note's two arms.
+    arms: their names in the sweep's order, for arms that their loss and weight do not name. confirms: whether it compares
+    tuned settings with the tuned baseline, its first arm, on fresh seeds. performance: whether it is about how fast joyful is,
+    not about the study's question: it has a block in docs/PERFORMANCE.md and no line in the study's tables."""
+
+    name: str
+    title: str
+    note: bool = True
+    arms: tuple[str, ...] = ()
+    confirms: bool = False
+    performance: bool = False
+
+
+def _confirmation(name: str, title: str, arms: tuple[str, ...] = CONFIRMED) -> Part:
+    return Part(f"confirm_{name}", title, note=False, arms=arms, confirms=True)
+
+
+#: In the order of the tables; an archive that is not there yet is left out.
+PARTS = (
+    Part("synthetic", "Synthetic"),
+    Part("meld", "MELD"),
+    Part("emorynlp", "EmoryNLP"),
+    Part("mosi", "MOSI"),
+    Part("reference", "Synthetic, reference size"),
+    Part("synthetic_legacy", "Synthetic, legacy_sum"),
+    Part("meld_legacy", "MELD, legacy_sum"),
+    Part("synthetic_force", "Synthetic, equal force", note=False),
+    Part("meld_warmup", "MELD, warm-up", note=False, arms=WARMUP),
+    _confirmation("synthetic", "Synthetic, confirmation", CONFIRMED_FIRST),
+    _confirmation("synthetic_second", "Synthetic, second confirmation", CONFIRMED_SECOND),
+    _confirmation("meld", "MELD, confirmation"),
+    _confirmation("emorynlp", "EmoryNLP, confirmation"),
+    _confirmation("mosi", "MOSI, confirmation"),
+    Part("fair_synthetic", "Synthetic, fair baseline", note=False, arms=FAIR),
+    Part("precision", "Synthetic, bfloat16", note=False, arms=("float32", "bfloat16"), performance=True),
+)
+
+#: Claims in the order of the tables, with the metric that decides each (a claim of several metrics has a line for each).
+MEASURES = (
+    ("convergence_speed", "epochs to the target"),
+    ("convergence_stability", "spread of dev F1"),
+    ("training_stability", "spread of train NLL"),
+    ("training_loss", "final train NLL"),
+    ("training_loss", "final train reconstruction MSE"),
+    ("training_loss", "final train reconstruction MAE"),
+    ("training_loss", "final train total loss"),
+    ("f1", "best dev F1"),
+)
+
+Studies = dict[Part, Findings]
+
+
+def plan_name(arm: Arm) -> str:
+    """An arm as docs/STUDY.md calls it: the loss with its encoder weight, or what else it is."""
+    weight = arm.config.get("weights.encoder_loss_weight")
+    if arm.config.get("weighting.name") == "adaptive":
+        return "full plan"
+    if weight == 0:
+        return "no reconstruction"
+    loss = {"mse": "MSE", "smoothl1": "SmoothL1"}.get(
+        str(arm.config.get("loss.name")), str(arm.config.get("loss.name"))
+    )
+    return f"{loss} {weight:g}"
+
+
+def note_arm(findings: Findings) -> str:
+    """The arm of the note: SmoothL1 at encoder weight 0.03, all else as the baseline."""
+    for arm in findings.sweep.others:
+        weight = arm.config.get("weights.encoder_loss_weight")
+        if arm.config.get("loss.name") == "smoothl1" and weight == 0.03:
+            return arm.name
+    raise InputError(f"{findings.sweep.path.name}: expected an arm SmoothL1 at 0.03, found none")
+
+
+def verdicts_of(findings: Findings, arm: str) -> dict[tuple[str, str], Verdict]:
+    """(claim, metric as in MEASURES) -> verdict."""
+    words = {
+        "epochs to the target of dev f1_weighted": "epochs to the target",
+        "epoch-to-epoch spread of dev f1_weighted": "spread of dev F1",
+        "epoch-to-epoch spread of train nll": "spread of train NLL",
+        "best dev f1_weighted": "best dev F1",
+    }
+    return {(v.claim.name, words.get(v.metric, metric(v.metric))): v for v in findings.verdicts if v.arm == arm}
+
+
+def verdict_table(studies: Studies) -> str:
+    """The note's claims against what came out: a line for each claim and metric, a column for each part."""
+    parts = [part for part in studies if part.note]
+    rows = []
+    for claim, measure in MEASURES:
+        cells, claimed = [], ""
+        for part in parts:
+            verdict = verdicts_of(studies[part], note_arm(studies[part])).get((claim, measure))
+            cells.append(_cell(verdict))
+            if verdict is not None:
+                claimed = _claimed(verdict)
+        rows.append([f"{claim.replace('_', ' ')}: {measure}", claimed, *cells])
+    return table(["claim: measure", "claimed", *(part.title for part in parts)], rows)
+
+
+def arms_table(findings: Findings) -> str:
+    """Every arm of a part against the baseline: how much its reconstruction is felt, and the effects with their intervals."""
+    felt = findings.tables["places"].set_index("arm")
+    columns = [
+        "arm",
+        "felt",
+        "speed",
+        "steadier dev F1",
+        "steadier train NLL",
+        "train NLL lower",
+        "dev F1, points",
+        "test F1, points",
+    ]
+    chosen = [MEASURES[index] for index in (0, 1, 2, 3, -1)]
+    rows = []
+    for arm in findings.sweep.arms:
+        ratio = small(felt["ratio"].get(arm.name)) if arm.name in felt.index else _unfelt(arm)
+        if arm.is_baseline:
+            rows.append([escape(arm.name), ratio, *["baseline"] * 6])
+            continue
+        known = verdicts_of(findings, arm.name)
+        effects = [_effect(known.get(key)) for key in chosen]
+        rows.append([escape(arm.name), ratio, *effects, _test(known.get(MEASURES[-1]))])
+    return table(columns, rows)
+
+
+def confirmation_table(studies: Studies) -> str:
+    """The tuned settings against the tuned baseline on fresh seeds, and whether a setting works by the plan's rule."""
+    rows = []
+    for part, findings in studies.items():
+        if not part.confirms:
+            continue
+        runs = findings.sweep.runs
+        seeds = runs.loc[runs["used"] & (runs["role"] == "comparison"), "seed"]
+        compared = f"{seeds.min()} to {seeds.max()}"
+        for arm in [arm.name for arm in findings.sweep.others]:
+            known = verdicts_of(findings, arm)
+            speed, spread, f1 = (known.get(MEASURES[index]) for index in (0, 1, -1))
+            effects = [_effect(verdict) for verdict in (speed, spread, f1)]
+            works = "**yes**" if works_by_plan(speed, spread, f1) else "no"
+            rows.append([part.title.partition(",")[0], compared, arm, *effects, _test(f1), works])
+    columns = [
+        "data",
+        "seeds",
+        "setting",
+        "faster to the target",
+        "steadier dev F1",
+        "dev F1, points",
+        "test F1, points",
+        "passes the rule",
+    ]
+    return table(columns, rows)
+
+
+#: Part -> the setting that is shipped, its arm, and the baselines that may use what it uses.
+FAIR_COMPARISONS = {
+    "fair_synthetic": ("tuned_synthetic", "tuned_synthetic", FAIR[:3]),
+    "meld_warmup": ("tuned_meld", "candidate", ("tuned baseline, no warm-up", "no warm-up, averaged")),
+}
+
+
+def fair_table(studies: Studies, claims: Sequence[Claim]) -> str:
+    """The shipped settings against baselines that may use what they use: a better learning rate, no warm-up, an average."""
+    rows = []
+    for part, findings in studies.items():
+        if part.name not in FAIR_COMPARISONS:
+            continue
+        preset, name, baselines = FAIR_COMPARISONS[part.name]
+        for baseline in baselines:
+            known = verdicts_of(against(findings, baseline, claims), name)
+            speed, spread, f1 = (known.get(MEASURES[index]) for index in (0, 1, -1))
+            effects = [_effect(verdict) for verdict in (speed, spread, f1)]
+            pairs = str(speed.n_pairs) if speed is not None else NONE
+            rows.append([part.title.partition(",")[0], preset, baseline, pairs, *effects, _test(f1)])
+    columns = [
+        "data",
+        "setting",
+        "against",
+        "pairs",
+        "faster to the target",
+        "steadier dev F1",
+        "dev F1, points",
+        "test F1, points",
+    ]
+    return table(columns, rows)
+
+
+def against(findings: Findings, baseline: str, claims: Sequence[Claim]) -> Findings:
+    """The same sweep, judged against another of its arms, with the same target."""
+    arms = sorted(findings.sweep.arms, key=lambda arm: arm.name != baseline)
+    sweep = replace(findings.sweep, arms=tuple(replace(arm, is_baseline=arm.name == baseline) for arm in arms))
+    return find(sweep, claims, findings.target, rng=np.random.default_rng(0))
+
+
+def works_by_plan(speed: Verdict | None, spread: Verdict | None, f1: Verdict | None) -> bool:
+    """docs/STUDY.md, "Settings that work": at least 15 % faster and 30 % steadier, both intervals without 0, F1 not lower."""
+    if speed is None or spread is None or f1 is None:
+        return False
+    gains = speed.estimate >= 15 and speed.low > 0 and spread.estimate >= 30 and spread.low > 0
+    return bool(gains and f1.high >= 0)
+
+
+def sizes_table(studies: Studies) -> str:
+    """What could not be seen: the smallest effect that the pairs tell from zero, and the pairs that a verdict would need."""
+    parts = [part for part in studies if part.note]
+    rows = []
+    for claim, measure in MEASURES:
+        cells = []
+        for part in parts:
+            verdict = verdicts_of(studies[part], note_arm(studies[part])).get((claim, measure))
+            if verdict is None or pd.isna(verdict.minimum_detectable):
+                cells.append(NONE)
+                continue
+            needed = NONE if verdict.pairs_needed is None else f"{verdict.pairs_needed:,}".replace(",", " ")
+            cells.append(f"{quantity(verdict.minimum_detectable, verdict.claim.unit)}; {needed} pairs")
+        rows.append([f"{claim.replace('_', ' ')}: {measure}", *cells])
+    return table(["claim: measure", *(part.title for part in parts)], rows)
+
+
+def scores_table(studies: Studies) -> str:
+    """Where the curves end: runs, target, share that reach it, and scores of baseline and the note's arm (all arms without one)."""
+    rows = []
+    for part, findings in studies.items():
+        scores = findings.tables["scores"]
+        arms = [arm.name for arm in findings.sweep.arms]
+        for arm in [arms[0], note_arm(findings)] if part.note else arms:
+            mine = scores[scores["arm"] == arm]
+            target = findings.target.value if findings.target is not None else float("nan")
+            rows.append(
+                [
+                    part.title, escape(arm), str(len(mine)), percent(target), percent(mine["reached"].mean(), 0),
+                    number(mine["epochs_to_target"].median(), 2), percent(mine["dev_f1"].mean(), 2),
+                    percent(mine["test_f1"].mean(), 2), number(100 * mine["f1_spread"].mean(), 2),
+                ]
+            )  # fmt: skip
+    columns = [
+        "data",
+        "arm",
+        "seeds",
+        "target",
+        "reach it",
+        "epochs (median)",
+        "best dev F1",
+        "test F1 there",
+        "spread, points",
+    ]
+    return table(columns, rows)
+
+
+def felt_table(studies: Studies) -> str:
+    """How much the reconstruction is felt, what share of the total it has, and the gradient norms at the end of training."""
+    rows = []
+    for part, findings in studies.items():
+        places = findings.tables["places"].set_index("arm")
+        curves = findings.tables["curves"]
+        for arm in findings.sweep.arms:
+            place = places.loc[arm.name].to_dict() if arm.name in places.index else None
+            share = curves[(curves["metric"] == "share_encoder") & (curves["arm"] == arm.name)]
+            last = share.sort_values("epoch")["mean"].iloc[-1] if len(share) else float("nan")
+            ratio = (
+                _unfelt(arm)
+                if place is None
+                else f"{small(place['ratio'])} ({small(place['ratio_low'])} to {small(place['ratio_high'])})"
+            )
+            cosine = NONE if place is None else number(place["cosine"], 2)
+            rows.append([part.title, escape(arm.name), ratio, cosine, percent(last, 2)])
+    columns = [
+        "data",
+        "arm",
+        "gradient ratio, encoder to classification (95 %)",
+        "cosine",
+        "share of the total loss at the end",
+    ]
+    return table(columns, rows)
+
+
+def _cell(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return NONE
+    if pd.isna(verdict.estimate):
+        return f"**{verdict.verdict}**"
+    detail = f", {verdict.detail}" if verdict.detail in ("real but smaller", "reversed", "more than claimed") else ""
+    return f"**{verdict.verdict}**{detail}<br>{_effect(verdict)}"
+
+
+def _effect(verdict: Verdict | None) -> str:
+    if verdict is None or pd.isna(verdict.estimate):
+        return NONE
+    unit = verdict.claim.unit
+    digits = 2 if unit == "points" else 1
+    between = interval(verdict.low, verdict.high, unit, digits)
+    return f"{number(verdict.estimate, digits, signed=True)} ({between})"
+
+
+def _test(verdict: Verdict | None) -> str:
+    """The test F1 at the best dev epoch, as it stands beside the verdict on F1."""
+    for beside in verdict.beside if verdict is not None else ():
+        if "test" in beside.name and not pd.isna(beside.estimate):
+            return f"{number(beside.estimate, 2, signed=True)} ({interval(beside.low, beside.high, 'points', 2)})"
+    return NONE
+
+
+def _unfelt(arm: Arm) -> str:
+    """The gradient ratio of an arm without one: exactly 0 where the reconstruction has no weight."""
+    return "0" if arm.config.get("weights.encoder_loss_weight") == 0 else NONE
+
+
+def _claimed(verdict: Verdict) -> str:
+    claim = verdict.claim
+    sign = "−" if claim.direction == "decrease" else "+"
+    return f"{sign}{claim.lower:g} to {quantity(claim.upper, claim.unit, 0)}"

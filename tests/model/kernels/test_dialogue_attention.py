@@ -1,0 +1,91 @@
+"""Attention inside dialogues without padding equals torch's own, dialogue by dialogue, and the padded blocks of CUDA."""
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from joyful.model.kernels import dialogue_attention as module
+from joyful.model.kernels.dialogue_attention import dialogue_attention
+from joyful.model.dialogue_graph import attention_blocks
+from joyful.model.graph_layers import block_attention
+
+LENGTHS = (5, 1, 17, 2)
+HEADS, WIDTH = 4, 24
+
+
+def inputs(dtype, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(sum(LENGTHS), 3 * WIDTH, generator=generator, dtype=torch.float64).mul_(2).to(dtype)
+    gradient = torch.randn(sum(LENGTHS), WIDTH, generator=generator, dtype=torch.float64).to(dtype)
+    return qkv.requires_grad_(), gradient
+
+
+def plain(qkv):
+    """torch's attention, one dialogue at a time."""
+    outputs = []
+    for part in qkv.split(LENGTHS):
+        q, k, v = part.unflatten(1, (3, HEADS, -1)).permute(1, 2, 0, 3)
+        outputs.append(scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1))
+    return torch.cat(outputs)
+
+
+def padded(qkv):
+    """The form that CUDA uses."""
+    return block_attention(*qkv.chunk(3, dim=1), attention_blocks(LENGTHS, -1, -1, torch.device("cpu")), HEADS)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 128], ids=["weights computed again", "some", "weights kept"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("twin", [plain, padded])
+def test_outputs_and_gradients_are_the_twin_s(monkeypatch, kept, dtype, tolerance, twin):
+    monkeypatch.setattr(module, "KEPT", kept)
+    qkv, gradient = inputs(dtype)
+    ours = dialogue_attention(qkv, LENGTHS, HEADS)
+    (our_gradient,) = torch.autograd.grad(ours, qkv, gradient)
+    theirs = twin(qkv)
+    (their_gradient,) = torch.autograd.grad(theirs, qkv, gradient)
+    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(our_gradient, their_gradient, rtol=tolerance, atol=tolerance)
+
+
+def test_in_bfloat16_it_is_no_further_from_the_truth_than_the_twin():
+    qkv, gradient = inputs(torch.bfloat16)
+
+    def answers(attention, x):
+        output = attention(x)
+        return output, *torch.autograd.grad(output, x, gradient.to(x.dtype))
+
+    truths = answers(plain, qkv.detach().double().requires_grad_())
+    ours = answers(lambda x: dialogue_attention(x, LENGTHS, HEADS), qkv)
+    for our, their, truth in zip(ours, answers(padded, qkv), truths, strict=True):
+        assert (our - truth).norm() < 1.2 * (their - truth).norm()
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    qkv, _ = inputs(torch.float64, seed=1)
+    assert torch.autograd.gradcheck(lambda x: dialogue_attention(x, LENGTHS, HEADS), (qkv,))
+
+
+def test_no_dialogue_sees_another():
+    qkv, _ = inputs(torch.float64)
+    before = dialogue_attention(qkv, LENGTHS, HEADS)
+    changed = qkv.detach().clone()
+    changed[6:23] += 1.0  # the third dialogue
+    after = dialogue_attention(changed, LENGTHS, HEADS)
+    same = (before == after).all(dim=1)
+    assert same[:6].all()
+    assert not same[6:23].any()
+    assert same[23:].all()
+
+
+def test_of_a_long_dialogue_no_weights_are_kept():
+    saved = []
+
+    def pack(tensor):
+        saved.append(tuple(tensor.shape))
+        return tensor
+
+    qkv = torch.randn(module.KEPT + 1 + 3, 3 * WIDTH, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        dialogue_attention(qkv, (module.KEPT + 1, 3), HEADS)
+    assert saved == [tuple(qkv.shape), (HEADS, 3, 3)]

@@ -1,0 +1,185 @@
+"""Against torch_geometric's RGCNConv and TransformerConv, and against plain loops over dialogues and edges."""
+
+import pytest
+import torch
+from torch_geometric.nn import RGCNConv, TransformerConv
+
+from joyful.model import graph_layers
+from joyful.model.dialogue_graph import Edges, attention_blocks, window_edges
+from joyful.model.graph_layers import GraphTransformer, RelationalGraphConv, relation
+from tests.support.models import random_batch, speakers_of
+
+CPU = torch.device("cpu")
+BATCHES = pytest.mark.parametrize(
+    ("lengths", "n_speakers", "wp", "wf"),
+    [
+        ((1,), 1, 8, 8),
+        ((5, 1, 9), 1, 2, 2),
+        ((4, 7, 3, 12), 2, 8, 8),
+        ((6, 6, 2), 3, -1, -1),
+        ((30, 4, 11), 5, 0, 3),
+        ((13, 20, 8, 1), 9, 3, -1),
+        ((150, 2), 2, 8, 8),
+    ],
+)
+
+
+def gradients(output, inputs):
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(3))
+    return torch.autograd.grad((output * weights).sum(), inputs)
+
+
+def random_conv(n_speakers, size_in=6, size_out=5):
+    torch.manual_seed(0)
+    conv = RelationalGraphConv(size_in, size_out, n_speakers)
+    torch.nn.init.normal_(conv.bias)
+    return conv
+
+
+def rgcn(conv, x, speakers, edges):
+    """torch_geometric's layer with the weights of ours: its output and those of its parameters' gradients."""
+    twin = RGCNConv(*conv.weight.shape[1:], num_relations=conv.weight.shape[0], aggr="mean")
+    twin.load_state_dict({"weight": conv.weight, "root": conv.root, "bias": conv.bias})
+    relations = relation(speakers.of, edges, conv.n_speakers)
+    return twin(x, torch.stack([edges.source, edges.target]), relations), [twin.weight, twin.root, twin.bias]
+
+
+@BATCHES
+def test_relational_convolution_against_torch_geometric(lengths, n_speakers, wp, wf):
+    speakers = speakers_of(random_batch(lengths, n_speakers))
+    edges = window_edges(lengths, wp, wf, CPU)
+    conv = random_conv(n_speakers)
+    x = torch.randn(sum(lengths), 6, requires_grad=True)
+    ours = conv(x, speakers, edges)
+    theirs, parameters = rgcn(conv, x, speakers, edges)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    mine = gradients(ours, [x, conv.weight, conv.root, conv.bias])
+    for one, other in zip(mine, gradients(theirs, [x, *parameters]), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def plain_convolution(conv, x, who, edges):
+    """The formula at the head of the module, edge by edge."""
+    messages = {}  # (target, relation) -> sources
+    for source, target in zip(edges.source.tolist(), edges.target.tolist(), strict=True):
+        r = (who[source] * conv.n_speakers + who[target]) * 2 + (source > target)
+        messages.setdefault((target, r), []).append(source)
+    rows = [x[i] @ conv.root + conv.bias for i in range(len(x))]
+    for (target, r), sources in messages.items():
+        rows[target] = rows[target] + torch.stack([x[j] @ conv.weight[r] for j in sources]).mean(dim=0)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("n_speakers", [1, 2, 4])
+def test_relational_convolution_against_a_loop(n_speakers):
+    lengths = (5, 2, 7)
+    batch = random_batch(lengths, n_speakers)
+    edges = window_edges(lengths, 2, 1, CPU)
+    conv, x = random_conv(n_speakers), torch.randn(14, 6)
+    expected = plain_convolution(conv, x, batch.speakers.tolist(), edges)
+    torch.testing.assert_close(conv(x, speakers_of(batch), edges), expected)
+    # duplicate edges count twice, edges over the window count too, an utterance without edges keeps its root
+    some = Edges(torch.tensor([0, 0, 3, 1, 13]), torch.tensor([1, 1, 1, 2, 8]))
+    expected = plain_convolution(conv, x, batch.speakers.tolist(), some)
+    torch.testing.assert_close(conv(x, speakers_of(batch), some), expected)
+    torch.testing.assert_close(expected[5], x[5] @ conv.root + conv.bias)
+
+
+def test_duplicate_edges_against_torch_geometric():
+    speakers = speakers_of(random_batch((6, 5), 2))
+    edges = window_edges((6, 5), 2, 2, CPU)
+    twice = Edges(torch.cat([edges.source, edges.source[::3]]), torch.cat([edges.target, edges.target[::3]]))
+    conv, x = random_conv(2), torch.randn(11, 6)
+    torch.testing.assert_close(conv(x, speakers, twice), rgcn(conv, x, speakers, twice)[0])
+    assert not torch.allclose(conv(x, speakers, twice), conv(x, speakers, edges))
+
+
+def test_edges_that_are_not_kept_do_not_exist():
+    speakers = speakers_of(random_batch((6, 5), 2))
+    edges = window_edges((6, 5), 2, 2, CPU)
+    kept = torch.rand(len(edges.source), generator=torch.Generator().manual_seed(0)) < 0.5
+    kept[edges.target == 4] = False
+    conv, x = random_conv(2), torch.randn(11, 6, requires_grad=True)
+    masked = conv(x, speakers, Edges(edges.source, edges.target, kept.float()))
+    left = conv(x, speakers, Edges(edges.source[kept], edges.target[kept]))
+    torch.testing.assert_close(masked, left)
+    torch.testing.assert_close(masked[4], x[4] @ conv.root + conv.bias)
+    for one, other in zip(gradients(masked, [x, conv.weight]), gradients(left, [x, conv.weight]), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("part", [1, 5, 23])
+def test_the_parts_in_which_messages_are_passed_change_nothing(part, monkeypatch):
+    speakers = speakers_of(random_batch((6, 5), 2))
+    edges = window_edges((6, 5), 2, 2, CPU)
+    conv, x = random_conv(2), torch.randn(11, 6, requires_grad=True)
+
+    def found():
+        output = conv(x, speakers, edges)
+        return [output, *gradients(output, [x, *conv.parameters()])]
+
+    whole = found()
+    monkeypatch.setattr(graph_layers, "PART", part)
+    assert all(torch.equal(a, b) for a, b in zip(found(), whole, strict=True))
+
+
+def test_more_neighbours_than_bfloat16_can_count():
+    # 600 utterances of one speaker, all linked: the share of each is about 1 / 300, and bfloat16 counts to 256
+    lengths = (600,)
+    speakers = speakers_of(random_batch(lengths, 1))
+    edges = window_edges(lengths, -1, -1, CPU)
+    conv, x = random_conv(1), torch.ones(600, 6)
+    expected = conv(x, speakers, edges)
+    half = conv.to(torch.bfloat16)(x.to(torch.bfloat16), speakers, edges)
+    torch.testing.assert_close(half.float(), expected, rtol=0.1, atol=0.1)
+
+
+def test_relation_by_hand():
+    # speakers 0 1 1; (source speaker * 2 + target speaker) * 2 + (source later than target)
+    edges = Edges(torch.tensor([0, 0, 1, 2, 2]), torch.tensor([0, 1, 0, 0, 1]))
+    assert relation(torch.tensor([0, 1, 1]), edges, 2).tolist() == [0, 2, 5, 5, 7]
+
+
+def test_initial_weights_are_glorots():
+    conv = random_conv(3, 20, 30)
+    conv.reset_parameters()
+    bound = (6 / 50) ** 0.5
+    for matrix in (conv.weight, conv.root):
+        assert float(matrix.detach().abs().max()) <= bound
+        assert float(matrix.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.05)
+    assert not conv.bias.any()
+
+
+@BATCHES
+def test_graph_transformer_against_torch_geometric(lengths, n_speakers, wp, wf):
+    torch.manual_seed(0)
+    ours, theirs = GraphTransformer(6, 5, heads=3), TransformerConv(6, 5, heads=3)
+    theirs.load_state_dict(ours.state_dict())  # the names agree
+    x = torch.randn(sum(lengths), 6, requires_grad=True)
+    edges = window_edges(lengths, wp, wf, CPU)
+    output = ours(x, attention_blocks(lengths, wp, wf, CPU))
+    expected = theirs(x, torch.stack([edges.source, edges.target]))
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
+    named = dict(theirs.named_parameters())
+    mine = gradients(output, [x, *ours.parameters()])
+    other = gradients(expected, [x, *(named[name] for name, _ in ours.named_parameters())])
+    for one, two in zip(mine, other, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+def test_graph_transformer_against_a_loop():
+    torch.manual_seed(0)
+    layer, lengths = GraphTransformer(4, 3, heads=2), (4, 1, 6)
+    x = torch.randn(11, 4)
+    q, k, v = (linear(x).view(11, 2, 3) for linear in (layer.lin_query, layer.lin_key, layer.lin_value))
+    expected = layer.lin_skip(x).view(11, 2, 3).clone()
+    start = 0
+    for length in lengths:
+        for i in range(start, start + length):
+            seen = [j for j in range(start, start + length) if i - 2 <= j <= i + 1]
+            for head in range(2):
+                scores = torch.stack([q[i, head] @ k[j, head] / 3**0.5 for j in seen]).softmax(0)
+                expected[i, head] += (scores[:, None] * v[seen, head]).sum(0)
+        start += length
+    output = layer(x, attention_blocks(lengths, 2, 1, CPU))
+    torch.testing.assert_close(output, expected.flatten(1))

@@ -1,0 +1,154 @@
+"""The lock of a run folder: one writer, released by its death, taken over where its holder has lost its right."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from joyful.training import checkpoints as checkpoint
+
+from joyful import results
+from joyful.records import InputError
+from joyful.results import files
+from joyful.results.lock import require_lock
+from tests.support.faults import Tally
+
+HOLD = """
+import sys, time
+from joyful.results import lock
+held = lock(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """Another process that holds the lock of tmp_path until it dies or its input is closed."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdin=-1, stdout=-1, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_writer_learns_who_holds_the_run(tmp_path: Path, holder: subprocess.Popen, tally: Tally) -> None:
+    with pytest.raises(InputError, match=rf"another process writes this run \(pid {holder.pid} on .* since 20"):
+        results.lock(tmp_path)
+    holder.kill()
+    holder.wait()
+    with results.lock(tmp_path), pytest.raises(InputError, match=f"pid {os.getpid()} on"):
+        results.lock(tmp_path)
+    results.lock(tmp_path).release()
+    tally("a second process on a run's folder", 2)
+    tally("a dead process's lock of a run's folder", 1)
+
+
+def test_a_forked_child_neither_holds_nor_releases_its_parents_lock(tmp_path: Path) -> None:
+    child = "held.release(); os.write(w, b'!'); time.sleep(60)"
+    forks = f"import os\nr, w = os.pipe()\nif os.fork() == 0:\n    {child}\nos.read(r, 1)  # the child is under way\n"
+    code = HOLD.replace('print("held"', forks + 'print("held"')
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdin=-1, stdout=-1, text=True, process_group=0)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"pid {process.pid} on"):
+            results.lock(tmp_path)
+        process.kill()
+        process.wait()
+        results.lock(tmp_path).release()  # although the child lives on
+    finally:
+        os.killpg(process.pid, 9)
+
+
+def test_lock_needs_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected the folder of a run, found none"):
+        results.lock(tmp_path / "none")
+
+
+def test_a_lock_whose_holder_ends_in_time_is_waited_for(tmp_path: Path, holder: subprocess.Popen) -> None:
+    before = (tmp_path / ".lock").stat().st_ino
+    holder.kill()
+    results.lock(tmp_path, take_over_after=30).release()
+    assert (tmp_path / ".lock").stat().st_ino == before
+
+
+def test_a_lock_is_taken_over_from_a_holder_that_stays(tmp_path: Path, holder: subprocess.Popen) -> None:
+    """As from a frozen process: the new lock keeps others out, and the old holder's end changes nothing."""
+    with results.lock(tmp_path, take_over_after=0.2):
+        assert holder.poll() is None
+        holder.kill()
+        holder.wait()
+        with pytest.raises(InputError, match=f"pid {os.getpid()} on"):
+            results.lock(tmp_path)
+
+
+def take_over(folder: Path) -> None:
+    """Another process takes the run's lock from this one, and ends."""
+    code = "import sys; from joyful.results import lock; lock(sys.argv[1], take_over_after=0)"
+    subprocess.run([sys.executable, "-c", code, folder], check=True)
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("place", ["", "checkpoint"])
+@pytest.mark.parametrize("moment", ["before", "while it writes", "after its last look"])
+def test_who_has_lost_its_lock_puts_nothing_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, moment: str, tally: Tally
+) -> None:
+    """Frozen at any moment of a write, while another takes the run over, and woken."""
+    target = tmp_path / place / "file"
+    target.parent.mkdir(exist_ok=True)
+    with results.lock(tmp_path):
+        results.write_bytes(target, b"before")
+        before = written(tmp_path)
+        if moment == "before":
+            take_over(tmp_path)
+        if moment == "after its last look":
+            looked: list[Path] = []
+
+            def look_and_freeze(folder: Path) -> None:
+                require_lock(folder)
+                if not looked:
+                    looked.append(folder)
+                    take_over(tmp_path)
+
+            monkeypatch.setattr(files, "require_lock", look_and_freeze)
+
+        def write(temporary: Path) -> None:
+            if moment == "while it writes":
+                take_over(tmp_path)
+            temporary.write_bytes(b"after")
+
+        with pytest.raises(results.LockLostError, match="another process has taken this run over"):
+            results.write_file(target, write, 5)
+        assert written(tmp_path) == before
+        with pytest.raises(results.LockLostError):
+            results.set_aside(target, "no more")
+        assert written(tmp_path) == before
+    results.write_bytes(target, b"another's")  # (who holds no lock is not asked: it is not the run's writer)
+    tally("a writer whose lock another has taken", 1)
+
+
+def test_a_checkpoint_of_another_is_not_touched(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    saved = checkpoint.Checkpoint({"w": torch.ones(2)}, {"epoch": 1})
+    with results.lock(tmp_path):
+        for step in (1, 2):
+            checkpoint.write(folder, checkpoint.LAST, step, saved)
+        before = written(tmp_path)
+        assert len(before) == 4
+        take_over(tmp_path)
+        with pytest.raises(results.LockLostError):
+            checkpoint.drop_previous(folder)
+        for name in (checkpoint.LAST, checkpoint.BEST):
+            with pytest.raises(results.LockLostError):
+                checkpoint.write(folder, name, 3, saved)
+        assert written(tmp_path) == before

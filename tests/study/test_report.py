@@ -1,0 +1,186 @@
+"""The study's tables from archives: they say what the reports say, and the document in the repository is what is made."""
+
+import re
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from study import report as study_report, tables as study_tables
+from study.archive import pack
+from joyful.analysis.report import build
+from tests.support.analysis import NOTE_ARMS, Truth, simulate_sweep
+from joyful.results import InputError
+
+NONE = Truth({"loss": "mse", "weights.encoder_loss_weight": 0.0}, tau=4.4, ratio=0.0)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """Two archives, as the study's sweeps would leave them, and a document with places."""
+    root = tmp_path_factory.mktemp("study")
+    (root / "archives").mkdir()
+    for name, arms in (("meld", (*NOTE_ARMS, NONE)), ("mosi", NOTE_ARMS)):
+        folds = (0, 1) if name == "mosi" else ()
+        simulate_sweep(root / name, arms, range(1, 9), epochs=12, folds=folds)
+        pack(root / name, root / "archives" / f"{name}.parquet")
+    places = ("verdicts", "scores", "felt", "sizes", "meld", "mosi")
+    (root / "A.md").write_text("\n".join(f"<!-- study: {n} -->old<!-- end of study: {n} -->\nkept {n}" for n in places))
+    return root
+
+
+@pytest.fixture
+def study(simulated, tmp_path, monkeypatch):
+    (tmp_path / "A.md").write_text((simulated / "A.md").read_text())
+    monkeypatch.setattr(study_report, "ARCHIVES", simulated / "archives")
+    (tmp_path / "B.md").write_text("before <!-- study: verdicts --><!-- end of study: verdicts --> after")
+    monkeypatch.setattr(study_report, "DOCUMENT", tmp_path / "A.md")
+    monkeypatch.setattr(study_report, "FRONT", (tmp_path / "B.md",))
+    (tmp_path / "C.md").write_text("fast\n<!-- study: precision --><!-- end of study: precision -->")
+    monkeypatch.setattr(study_report, "PERFORMANCE", tmp_path / "C.md")
+    monkeypatch.setattr(study_report, "IMAGES", tmp_path / "images")
+    return simulated, tmp_path
+
+
+def rows(document, name):
+    block = re.search(rf"<!-- study: {name} -->(.*?)<!-- end of study: {name} -->", document, re.DOTALL)[1]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines() if line.startswith("|")
+    ]
+
+
+def test_the_tables_say_what_the_reports_say(study):
+    simulated, place = study
+    assert study_report.main(["--check"]) == 1
+    assert study_report.main(["--out", str(place / "pages")]) == 0
+    document = (place / "A.md").read_text()
+    assert "old" not in document
+    assert "kept mosi" in document
+    head, _, *lines = rows(document, "verdicts")
+    assert head == ["claim: measure", "claimed", "MELD", "MOSI"]
+    cells = {line[0]: line[1:] for line in lines}
+    for column, name in enumerate(("meld", "mosi"), start=1):
+        for verdict in build(simulated / name, study_report.CLAIMS)[0].verdicts:
+            if verdict.arm == "smoothl1 0.03" and verdict.claim.name in ("convergence_speed", "f1"):
+                shown = next(v for k, v in cells.items() if k.startswith(verdict.claim.name.replace("_", " ")))
+                assert f"**{verdict.verdict}**" in shown[column]
+                assert (
+                    f"{verdict.estimate:+.{2 if verdict.claim.unit == 'points' else 1}f}".replace("-", "−")
+                    in shown[column]
+                )
+    assert cells["convergence speed: epochs to the target"][0] == "+15 to 25 %"
+    assert cells["training loss: final train NLL"][0] == "−10 to 20 %"
+    assert cells["training loss: final train total loss"][1:] == ["**not testable**"] * 2
+    arms = rows(document, "meld")
+    assert [line[0] for line in arms[2:]] == ["MSE 0.05", "SmoothL1 0.03", "no reconstruction"]
+    assert {line[0] for line in rows(document, "felt")[2:]} == {"MELD", "MOSI"}
+    assert all("pairs" in cell for line in rows(document, "sizes")[2:4] for cell in line[1:])
+    for image in re.findall(r"\(images/(.*?)\)", document):
+        assert (place / "images" / image).read_bytes().startswith(b"\x89PNG")
+    assert (place / "pages/meld/index.html").is_file()
+    front = (place / "B.md").read_text()
+    assert rows(front, "verdicts") == rows(document, "verdicts")
+    assert front.startswith("before ")
+    assert front.endswith(" after")
+    assert study_report.main(["--check"]) == 0
+    study_report.FRONT[0].write_text(front.replace("**not testable**", "**supported**"))
+    assert study_report.main(["--check"]) == 1
+    assert study_report.main([]) == 0  # a second time changes nothing
+    assert (place / "A.md").read_text() == document
+
+
+@pytest.fixture
+def confirmed(study):
+    """The archive of a confirmation beside them: two settings are as good as the plan asks, others quick or steady alone."""
+    place = study[1]
+    base = {"loss": "mse", "weights.encoder_loss_weight": 0.05, "training.moving_average": 0.0}
+    quick = Truth(base | {"weights.encoder_loss_weight": 0.3}, tau=2.0, ceiling=0.63, jitter=0.01)
+    better = Truth(
+        base | {"weights.encoder_loss_weight": 0.3, "training.moving_average": 0.98},
+        tau=2.0,
+        ceiling=0.63,
+        jitter=0.001,
+    )
+    alone = Truth(base | {"weights.encoder_loss_weight": 0.2}, jitter=0.01)
+    steadied = Truth(
+        base | {"weights.encoder_loss_weight": 0.2, "training.moving_average": 0.98},
+        tau=3.0,
+        ceiling=0.63,
+        jitter=0.001,
+    )
+    average = Truth(base | {"training.moving_average": 0.9}, jitter=0.002)
+    others = (alone, steadied, quick, better, average)
+    archives = place / "archives"
+    archives.mkdir()
+    simulate_sweep(place / "confirm", (Truth(base, jitter=0.01), *others), range(101, 109), epochs=24)
+    pack(place / "confirm", archives / "confirm_meld.parquet")
+    with study_report.DOCUMENT.open("a") as document:
+        for name in ("confirmation", "confirm_meld"):
+            document.write(f"\n<!-- study: {name} -->old<!-- end of study: {name} -->")
+    return archives
+
+
+def test_a_confirmation_says_which_settings_work(confirmed, monkeypatch):
+    monkeypatch.setattr(study_report, "ARCHIVES", confirmed)
+    assert study_report.main([]) == 0
+    document = study_report.DOCUMENT.read_text()
+    lines = rows(document, "confirmation")[2:]
+    assert [line[:2] for line in lines] == [["MELD", "101 to 108"]] * 5
+    assert [line[2] for line in lines] == list(study_tables.CONFIRMED[1:])
+    assert [line[-1] for line in lines] == ["no", "**yes**", "no", "**yes**", "no"]
+    assert [line[1] for line in rows(document, "scores")[2:]] == list(study_tables.CONFIRMED)
+
+
+def test_what_is_about_speed_stands_in_its_own_document_alone(study, monkeypatch):
+    simulated, place = study
+    archives = place / "archives"
+    shutil.copytree(simulated / "archives", archives)
+    base = {"loss": "mse", "weights.encoder_loss_weight": 0.05}
+    arms = [Truth(base | {"training.precision": name}) for name in ("fp32", "bf16")]
+    simulate_sweep(place / "precision", arms, range(1, 7), epochs=12)
+    pack(place / "precision", archives / "precision.parquet")
+    monkeypatch.setattr(study_report, "ARCHIVES", archives)
+    assert study_report.main([]) == 0
+    text = (place / "C.md").read_text()
+    assert [line[0] for line in rows(text, "precision")[2:]] == ["float32", "bfloat16"]
+    assert "study-precision-curves.png" in text
+    assert "claimed" not in text  # the note says nothing of bfloat16
+    assert text.startswith("fast")
+    assert {line[0] for line in rows((place / "A.md").read_text(), "felt")[2:]} == {"MELD", "MOSI"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "works"),
+    [
+        ({}, True),
+        ({"speed": (14.9, 5.0, 26.0)}, False),  # less than asked
+        ({"spread": (31.0, -0.1, 50.0)}, False),  # it may be nothing
+        ({"f1": (-0.1, -0.3, 0.1)}, True),  # not lower, as far as can be seen
+        ({"f1": (-0.5, -0.9, -0.1)}, False),
+    ],
+)
+def test_what_counts_as_a_setting_that_works(changes, works):
+    values = {"speed": (15.0, 1.0, 30.0), "spread": (30.0, 1.0, 50.0), "f1": (0.0, -0.1, 0.1)} | changes
+    verdicts = [SimpleNamespace(estimate=e, low=low, high=high) for e, low, high in values.values()]
+    assert study_tables.works_by_plan(*verdicts) is works
+    assert not study_tables.works_by_plan(None, *verdicts[1:])
+
+
+def test_a_document_without_a_place_is_named_and_stays_as_it_is(study, capsys):
+    text = study_report.DOCUMENT.read_text().replace("<!-- study: felt -->", "")
+    study_report.DOCUMENT.write_text(text)
+    assert study_report.main([]) == 2
+    assert "expected one pair of <!-- study: felt -->" in capsys.readouterr().err
+    assert study_report.DOCUMENT.read_text() == text
+
+
+def test_without_archives_it_says_how_they_are_made(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_report, "ARCHIVES", tmp_path)
+    with pytest.raises(InputError, match=r"analysis\.archive pack"):
+        study_report.read(tmp_path)
+
+
+@pytest.mark.skipif(not list(study_report.ARCHIVES.glob("*.parquet")), reason="the study has no archive yet")
+def test_the_document_in_the_repository_is_what_its_archives_give():
+    assert study_report.main(["--check"]) == 0
+    assert sum(path.stat().st_size for path in study_report.ARCHIVES.iterdir()) < 5_000_000

@@ -1,0 +1,55 @@
+"""The searches of the study: what each gave, and that it is what was confirmed."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from study import archive, select_trial as choosing
+from study.archive import pack
+from study.report import ARCHIVES, ROOT
+from study.searches import KINDS, SEARCHES, Search, searches_table
+from tests.support.analysis import Truth, simulate_sweep
+
+#: Words that say what is the default anyway; an arm of a sweep need not repeat them.
+DEFAULTS = {"classification=nll", "fusion.use_ulgm=false", "training.moving_average=0", "weighting=fixed"}
+
+
+def test_the_table_has_the_trial_that_the_rule_takes(tmp_path, monkeypatch):
+    weights = (0.05, 0.3, 0.01)
+    truths = [
+        Truth({"role": "search", "weights.encoder_loss_weight": w}, tau=t)
+        for w, t in zip(weights, (3, 2, 9), strict=True)
+    ]
+    simulate_sweep(tmp_path / "search", truths, [5000], calibration=(), epochs=12)
+    pack(tmp_path / "search", tmp_path / "search_meld_weights.parquet", ["f1_weighted"])
+    search = Search("meld", "MELD", target=0.5, within=0.1)
+    monkeypatch.setattr("study.searches.SEARCHES", (search,))
+    line = searches_table(tmp_path, tmp_path / "unpacked").splitlines()[2]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:4] == ["MELD", KINDS["weights"], "1 of 3", "`weights.encoder_loss_weight=0.3`"]
+    assert cells[5] == "50.00 %"
+    assert float(cells[6]) < 12
+
+
+def test_without_searches_there_is_no_table(tmp_path):
+    assert searches_table(tmp_path, tmp_path) == ""
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search.name)
+def test_what_was_confirmed_is_what_the_searches_gave(search: Search, tmp_path: Path):
+    sweep = ROOT / f"sweeps/study_confirm_{search.name}.yaml"
+    arms = [set(arm.split()) for arm in yaml.safe_load(sweep.read_text())["hydra"]["sweeper"]["arms"]]
+    tuned: set[str] = set()
+    for kind in KINDS:
+        folder = tmp_path / kind
+        archive.unpack(ARCHIVES / f"search_{search.name}_{kind}.parquet", folder)
+        found, settings = choosing.trials(folder, search.target)
+        chosen = set(choosing.overrides(found, choosing.choose(found, search.within), settings)) - DEFAULTS
+        if kind == "baseline":
+            tuned = chosen
+            assert arms[0] == {"loss=mse", "weights=baseline"} | chosen
+        elif kind == "weights":
+            assert chosen | tuned in arms
+        else:
+            assert chosen in arms

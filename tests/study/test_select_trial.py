@@ -1,0 +1,84 @@
+"""Which trial of a search is taken."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from study.select_trial import choose, main, overrides, trials
+from tests.support.analysis import write_run
+from joyful.results import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: run -> (encoder weight, status, dev weighted F1 at epochs 1, 2 and 3)
+TRIALS = {
+    "0": (0.001, "completed", (0.50, 0.61, 0.70)),
+    "1": (0.002, "completed", (0.60, 0.69, 0.68)),  # the first at 0.6, one point below the best
+    "2": (0.003, "completed", (0.62, 0.63, 0.64)),  # as quick, but six points below
+    "10": (0.004, "completed", (0.20, 0.30, 0.40)),
+    "3": (0.005, "failed", (0.99, 0.99, 0.99)),
+}
+
+
+@pytest.fixture
+def search(tmp_path):
+    for name, (rate, status, curve) in TRIALS.items():
+        columns = {
+            "step": [1, 1, 2, 2, 3, 3],
+            "epoch": [1.0, 1.0, 2.0, 2.0, 3.0, 3.0],
+            "split": ["train", "dev"] * 3,
+            "f1_weighted": [value for dev in curve for value in (1.0, dev)],
+        }
+        settings = {"role": "search", "weights.encoder_loss_weight": rate}
+        write_run(tmp_path / "search" / name, columns, settings, seed=5000, status=status)
+    return tmp_path / "search"
+
+
+def test_the_first_at_the_target_of_those_that_are_good_enough(search):
+    found, settings = trials(search, target=0.6)
+    assert list(found.index) == ["0", "1", "2", "10"]
+    assert list(found["epochs"]) == [2.0, 1.0, 1.0, float("inf")]
+    assert list(found["f1"]) == [0.70, 0.69, 0.64, 0.40]
+    assert settings == ("weights.encoder_loss_weight",)
+    assert choose(found, within=0.0) == "0"
+    assert choose(found, within=0.02) == "1"
+    assert choose(found, within=0.2) == "1"  # of two as quick, the better one
+    assert overrides(found, "1", settings) == ["weights.encoder_loss_weight=0.002"]
+    named = found.assign(**{"loss.beta": 0.123456, "loss.name": "smoothl1"})
+    assert overrides(named, "1", ["loss.beta", "loss.name"]) == ["loss=smoothl1", "loss.beta=0.1235"]
+
+
+def test_where_none_reaches_the_target_the_best_is_taken(search):
+    found, _ = trials(search, target=0.9)
+    assert choose(found, within=0.05) == "0"
+
+
+def test_the_command_shows_every_trial_and_the_words_of_the_chosen(search, capsys):
+    assert main([str(search), "--target", "0.6", "--within", "0.02"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "* 1: 69.00 %, 1 epochs: weights.encoder_loss_weight=0.002"
+    assert lines[3] == "  10: 40.00 %, not reached: weights.encoder_loss_weight=0.004"
+    assert lines[-1] == "weights.encoder_loss_weight=0.002"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(search):
+    for number in range(400):  # more lines than the pipe and its reader take in
+        shutil.copytree(search / "0", search / f"2{number:03}")
+    command = [sys.executable, "-m", "study.select_trial", str(search), "--target", "0.6", "--within", "0.02"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=ROOT, text=True, pipesize=4096) as process:
+        assert process.stdout.readline().startswith("  0: 70.00 %")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 0
+
+
+def test_bad_input_is_one_line(search, tmp_path, capsys):
+    assert main([str(search), "--target", "62", "--within", "0.02"]) == 2
+    assert "--target: expected a share from 0 to 1, got 62" in capsys.readouterr().err
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InputError, match="complete trials"):
+        trials(tmp_path / "nothing", 0.5)

@@ -1,0 +1,169 @@
+"""Reading hostile files in processes of their own: what came of it, how much memory it took, how long.
+
+`read_each(READER, paths)` starts one process that loads the reader, and has it fork for each file, so that a file that takes
+gigabytes, hangs or crashes costs that child alone. Memory is the growth of the child's resident set from before the reading to
+its highest (VmHWM), so it is what the file cost and not what the libraries take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: No hostile file may take more than this, in MiB (docs/RELIABILITY.md says it).
+BOUND_MIB = 512
+
+#: A child that reads for longer than this is killed, in seconds.
+PATIENCE = 60
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """kind: "read", the error's class, or how the process ended. message: of the error. mebibytes: how much memory grew."""
+
+    kind: str
+    message: str
+    mebibytes: float
+    seconds: float
+
+
+def read_each(reader: str, paths: Sequence[Path]) -> list[Outcome]:
+    """What became of each file under that reader (a key of READERS)."""
+    command = [sys.executable, "-m", "tests.support.bounded", reader, *map(str, paths)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, map(str, sys.path))), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE * len(paths) + 60)
+    if done.returncode:
+        raise AssertionError(done.stderr)
+    return [Outcome(**json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def _pickle() -> Callable[[Path], object]:
+    from joyful.data.cogmen.reader import restricted_pickle
+
+    return restricted_pickle.load
+
+
+def _checkpoint() -> Callable[[Path], object]:
+    from joyful.training import checkpoints as checkpoint
+
+    return lambda path: checkpoint.read(path, "last")
+
+
+def _runs() -> Callable[[Path], object]:
+    import pyarrow.parquet  # noqa: F401
+
+    from joyful.records import InputError
+    from joyful.results import read_runs
+
+    def read(path: Path) -> object:
+        runs = read_runs(path)
+        if runs.damaged:
+            raise InputError("; ".join(header.damage for header in runs.damaged))
+        return runs
+
+    return read
+
+
+def _run() -> Callable[[Path], object]:
+    from joyful.results import RunFolder
+
+    def read(path: Path) -> object:
+        run = RunFolder.open(path)
+        return run.history_rows(), run.timing_rows()
+
+    return read
+
+
+def _data(name: str) -> Callable[[], Callable[[Path], object]]:
+    def load() -> Callable[[Path], object]:
+        from joyful.data.loading import find_source
+        from joyful.data.validation import validate
+        from tests.support.datasets import data_settings, fake_encode
+
+        def read(path: Path) -> object:
+            settings = data_settings(name, root=str(path))
+            dataset = find_source(settings).read(settings, fake_encode)
+            validate(dataset)
+            return dataset
+
+        import pyarrow.parquet  # noqa: F401
+
+        return read
+
+    return load
+
+
+def _importer() -> Callable[[Path], object]:
+    from joyful.analysis.importers import csv_table
+    from joyful.analysis.importers.runs import write_runs
+
+    parser = argparse.ArgumentParser()
+    csv_table.add_arguments(parser)
+
+    def read(path: Path) -> object:
+        write_runs(csv_table.read(path, parser.parse_args([])), path.with_suffix(".imported"), str(path))
+        return None
+
+    return read
+
+
+READERS: Mapping[str, Callable[[], Callable[[Path], object]]] = {
+    "pickle": _pickle,
+    "checkpoint": _checkpoint,
+    "runs": _runs,
+    "run": _run,
+    "importer": _importer,
+    **{name: _data(name) for name in ("meld", "emorynlp", "mosi", "prepared", "iemocap")},
+}
+
+
+def _memory(kind: str) -> float:
+    status = Path("/proc/self/status").read_text()
+    found = re.search(rf"^{kind}:\s+(\d+) kB", status, re.M)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def _read(read: Callable[[Path], Any], path: Path) -> dict[str, object]:
+    before, began, kind, message = _memory("VmRSS"), time.monotonic(), "read", ""
+    try:
+        read(path)
+    except Exception as error:
+        kind, message = type(error).__name__, str(error)
+        if kind != "InputError":
+            traceback.print_exc()
+    seconds = time.monotonic() - began
+    return {"kind": kind, "message": message[:5000], "mebibytes": _memory("VmHWM") - before, "seconds": seconds}
+
+
+def main(reader: str, paths: Sequence[str]) -> None:
+    """Read each path in a child of this process; a line of JSON for each."""
+    read = READERS[reader]()
+    for path in paths:
+        out, into = os.pipe()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(PATIENCE)
+            os.write(into, json.dumps(_read(read, Path(path))).encode())
+            os._exit(0)
+        os.close(into)
+        with os.fdopen(out, "rb") as stream:
+            answer = stream.read()
+        _, status = os.waitpid(child, 0)
+        how = f"ended by {signal.Signals(os.WTERMSIG(status)).name}" if os.WIFSIGNALED(status) else "ended"
+        print(answer.decode() or json.dumps({"kind": how, "message": "", "mebibytes": 0.0, "seconds": 0.0}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,151 @@
+"""Commands of this project in processes that need not import torch, Hydra and pandas first: they are forked from one that has.
+
+    with Nursery() as nursery:
+        done = nursery.run(["run.py", "loss=smoothl1"], folder, environment)
+
+A command runs as `python ARGUMENTS` would, from its first line to its exit code, in a process, a session and a folder of its own;
+only the imports of libraries are shared, seconds of each, and their modules are not taken down one by one at the end. What it
+starts in turn (workers, launchers) starts as ever.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Imported once. None of these is a program that is run (`-m`), and none starts a thread when it is imported.
+LIBRARIES = (
+    "torch", "hydra", "optuna", "sqlalchemy", "pandas", "rich.progress", "joyful.training.experiment", "joyful.sweeper.status",
+    "joyful.analysis.findings", "joyful.analysis.plots.survival", "joyful.analysis.page.html",
+)  # fmt: skip
+
+
+class Nursery:
+    """The process that has imported them; ends with the block."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.fork_server"],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+    def run(
+        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `python ARGUMENTS` in `folder`. Raises TimeoutExpired, the command and what it started in its session killed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with tempfile.TemporaryDirectory() as scratch:
+            outputs = [Path(scratch, name) for name in ("stdout", "stderr")]
+            request = {
+                "arguments": list(arguments), "folder": str(folder), "environment": dict(environment),
+                "outputs": [str(path) for path in outputs], "timeout": timeout,
+            }  # fmt: skip
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+            answer = self._process.stdout.readline()
+            if not answer:
+                raise RuntimeError("the nursery has ended; its words are on standard error")
+            out, err = (path.read_text(errors="replace") for path in outputs)
+        code = json.loads(answer)
+        if code is None:
+            raise subprocess.TimeoutExpired(list(arguments), timeout, out, err)
+        return subprocess.CompletedProcess(list(arguments), code, out, err)
+
+
+def _serve() -> None:
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    gc.freeze()  # what is there now, no fork need look through
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            answers.close()
+            _end(_become(request))
+        print(json.dumps(_wait(child, request["timeout"])), file=answers, flush=True)
+
+
+def _wait(child: int, timeout: float) -> int | None:
+    """The exit code, negative for a signal; None where the time was up."""
+    deadline = time.monotonic() + timeout
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(0.01)
+
+
+def _end(code: int) -> NoReturn:
+    """As the interpreter ends: threads waited for, what was registered called, buffers written."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+def _become(request: dict[str, Any]) -> int:
+    """Turn this fork into the command, and run it; returns the exit code."""
+    os.setsid()
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    for descriptor, path in enumerate(request["outputs"], start=1):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(file, descriptor)
+        os.close(file)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    first, *rest = request["arguments"]
+    # as the interpreter does: the script's folder, or for -m the working directory, comes first in the path
+    try:
+        if first == "-m":
+            sys.argv, sys.path[0] = rest, os.getcwd()
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv, sys.path[0] = [first, *rest], str(Path(first).resolve().parent)
+            runpy.run_path(first, run_name="__main__")
+    except SystemExit as end:
+        if isinstance(end.code, int) or end.code is None:
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    _serve()

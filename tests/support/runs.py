@@ -1,0 +1,82 @@
+"""Runs small enough for tests: a tiny dataset and model, the same code paths as any other run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from joyful.training.coach import Coach
+from joyful.config import Settings, check
+from joyful.data.batching import DeviceSplit
+from joyful.data.loading import load
+from joyful.training.experiment import build_model
+from joyful.model.graph_model import standardise
+from joyful.records import Request
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+#: Overrides for a run of a fraction of a second.
+TINY = (
+    "data.synthetic.dialogues={train: 7, dev: 3, test: 3}",
+    "data.synthetic.utterances=6",
+    "data.synthetic.dimensions={audio: 5, text: 9, visual: 7}",
+    "model.inter_size=8",
+    "model.fusion_hidden_size=12",
+    "model.fusion_latent_size=6",
+    "model.hidden_size=8",
+    "model.context_feedforward_size=16",
+    "model.context_heads=2",
+    "training.batch_size=2",
+    "training.epochs=3",
+    "training.threads=1",
+)
+
+
+def compose_plain(overrides: Sequence[str] = ()) -> tuple[dict[str, object], dict[str, str]]:
+    """The resolved configuration of conf/ under overrides, and Hydra's group choices."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF)):
+        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+        choices = {
+            k: str(v) for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None
+        }
+        plain = OmegaConf.to_container(
+            OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]), resolve=True
+        )
+    assert isinstance(plain, dict)
+    return {str(k): v for k, v in plain.items()}, choices
+
+
+def sweep_defaults() -> dict[str, Any]:
+    """The settings of hydra/sweeper=optuna_pruned as its file has them."""
+    values = OmegaConf.to_container(OmegaConf.load(CONF / "hydra/sweeper/optuna_pruned.yaml"))
+    assert isinstance(values, dict)
+    return {str(k): v for k, v in values.items() if k not in ("defaults", "_target_")}
+
+
+def tiny_settings(*overrides: str) -> Settings:
+    """The typed settings of a tiny run."""
+    return check(compose_plain([*TINY, *overrides])[0])
+
+
+def tiny_request(folder: Path, *overrides: str) -> Request:
+    """The request of a tiny run that writes to `folder`."""
+    config, choices = compose_plain([*TINY, *overrides])
+    names = tuple(item.lstrip("+").split("=", 1)[0] for item in (*TINY, *overrides))
+    return Request(config, choices, names, folder, multirun=True)
+
+
+def tiny_coach(settings: Settings, checkpoints: Path | None = None, device: str = "cpu") -> Coach:
+    """A coach with its model and data, as experiment builds them."""
+    data = load(settings.data, settings.modality_names)
+    place = torch.device(device)
+    splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, place) for name, d in data.splits.items()}
+    model = build_model(settings, data).to(place)
+    standardise(model, splits["train"].features)
+    return Coach(settings, model, splits, len(data.labels), place, checkpoints)

@@ -1,0 +1,66 @@
+"""Forked commands are as those of a fresh interpreter: arguments, folder, environment, exit codes, and what they leave behind."""
+
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from tests.support.fork_server import Nursery
+
+TELLS = "import os, sys\nprint(sys.argv, sys.path[0], os.getcwd(), os.environ['WORD'], __name__)\n"
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    with Nursery() as nursery:
+        yield nursery
+
+
+@pytest.mark.parametrize("arguments", [("tells.py", "a b", "--c"), ("-m", "tells", "x=1")])
+def test_a_command_sees_what_a_fresh_interpreter_would_show_it(arguments, nursery, tmp_path):
+    (tmp_path / "tells.py").write_text(TELLS)
+    environment = {**os.environ, "WORD": "hello"}
+    fresh = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    forked = nursery.run(arguments, tmp_path, environment)
+    assert (forked.returncode, forked.stdout, forked.stderr) == (0, fresh.stdout, fresh.stderr)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "words"),
+    [
+        ("import sys; sys.exit(3)", 3, ""),
+        ("raise SystemExit", 0, ""),
+        ("import sys; sys.exit('a reason')", 1, "a reason"),
+        ("1 / 0", 1, "ZeroDivisionError"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -15, ""),
+        ("import atexit, sys; atexit.register(lambda: print('at the end', file=sys.stderr))", 0, "at the end"),
+    ],
+)
+def test_exit_codes(code, expected, words, nursery, tmp_path):
+    (tmp_path / "ends.py").write_text(code)
+    done = nursery.run(["ends.py"], tmp_path, os.environ)
+    assert done.returncode == expected
+    assert words in done.stderr
+
+
+def test_the_time_is_up_for_a_command_and_what_it_started(nursery, tmp_path):
+    (tmp_path / "waits.py").write_text(
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid, flush=True); time.sleep(600)\n"
+    )
+    for seconds in (2, 60):  # (a busy machine may need longer to start it)
+        with pytest.raises(subprocess.TimeoutExpired) as caught:
+            nursery.run(["waits.py"], tmp_path, os.environ, timeout=seconds)
+        if caught.value.stdout:
+            break
+    child = int(caught.value.stdout)
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (tmp_path / "next.py").write_text("print('next')")
+    assert nursery.run(["next.py"], tmp_path, os.environ).stdout == "next\n"
