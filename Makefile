@@ -10,7 +10,7 @@ MINUTES ?= 30
 
 run: .venv/core.done          ## a small paired sweep on the embedded data, and its report
 	$(BIN)/python run.py -m +sweeps=first_look $(ARGS)
-	$(BIN)/python -m joyful.analysis.report multirun/first_look
+	$(BIN)/joyful report multirun/first_look
 
 test: .venv/all.done          ## all tests (ARGS="-k name" for some)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
@@ -18,7 +18,7 @@ test: .venv/all.done          ## all tests (ARGS="-k name" for some)
 soak: .venv/all.done          ## faults injected at their full counts, with new seeds for at least MINUTES
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.support.soak --minutes $(MINUTES) $(ARGS)
 
-study-report: .venv/core.done ## every table and figure of docs/CONVERGENCE_ANALYSIS.md from analysis/study/, without training
+study-report: .venv/core.done ## every table and figure of study/RESULTS.md from study/archives/, without training
 	$(BIN)/python -m study.report $(ARGS)
 
 setup: .venv/all.done         ## everything: text encoder, launchers, test and benchmark dependencies
@@ -31,12 +31,13 @@ lint: .venv/all.done          ## ruff and mypy
 # torch comes first and by its pinned version, so that nothing else chooses another build of it
 .venv/core.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	-$(BIN)/python -m pip uninstall --quiet --yes joyful 2> /dev/null  # version 0.1 had that name
 	$(PIP) $(TORCH)
-	$(PIP) --constraint constraints.txt --editable '.[analysis]'
+	$(PIP) --constraint constraints.txt --editable '.[train]'
 	touch $@
 
 .venv/all.done: .venv/core.done
-	$(PIP) --constraint constraints.txt --editable '.[text,sweep,analysis,notebooks,benchmarks,test,lint]'
+	$(PIP) --constraint constraints.txt --editable '.[train,text,sweep,notebooks,benchmarks,test,lint]'
 	touch $@
 
 clean:

@@ -7,10 +7,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from joyful.runtime import heap, signals as interruption
+from joyful.runtime import heap, signals
 
 if __name__ == "__main__":
-    interruption.leave_at_ctrl_c()
+    signals.leave_at_ctrl_c()
     heap.start_over()  # before anything is loaded
 
 from joyful.records import MODALITIES
@@ -113,9 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     form = overrides(parser().parse_args(arguments))
     print("python run.py", shlex.join(form), flush=True)
     sys.argv = ["run.py", *form]
-    from run import main as run
+    from joyful.cli import train
 
-    run()
+    train()
 
 
 if __name__ == "__main__":

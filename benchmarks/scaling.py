@@ -34,9 +34,9 @@ from benchmarks.workload import (
     utterances,
     with_dialogues,
 )
-from joyful.training.coach import Coach
 from joyful.config import Settings
 from joyful.records import DialogueDataset, Dialogues
+from joyful.training.coach import Coach
 
 #: How flat the seconds per utterance are to be over the multiples.
 WANTED_WITHIN = 1.15

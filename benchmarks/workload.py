@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from benchmarks.peers.per_utterance import PerUtteranceModel, PerUtteranceTrainer
-from joyful.training.coach import Coach
 from joyful.config import Settings, check
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
-from joyful.training.experiment import build_model, prepare_torch
 from joyful.model.graph_model import GraphModel, standardise
 from joyful.records import DialogueDataset, Dialogues
+from joyful.training.coach import Coach
+from joyful.training.experiment import build_model, prepare_torch
 from tests.support.runs import compose_plain
 
 #: Whose loss is trained. "own": the per-utterance trainer the reference's, with the reconstruction of a batch's last dialogue

@@ -65,35 +65,9 @@ class Draws:
         """Boolean mask of `shape`, True with probability 1 - drop (to 1 / 65536); drop in [0, 1)."""
         return self.bits16(shape, place, device, purpose) >= _dropped(drop) - 32768
 
-    def dropout(self, x: Tensor, drop: float, place: str) -> Tensor:
-        """Inverted dropout (Srivastava et al. 2014) of a tensor of any shape; drop in [0, 1)."""
-        if drop == 0.0:
-            return x
-        from joyful.model.kernels.dropout import masked
 
-        return masked(x, self.keep(tuple(x.shape), drop, place, x.device), _scale(drop))
-
-    def relu_dropout_(self, x: Tensor, drop: float, place: str) -> Tensor:
-        """Dropout of relu(x) in the place of x, by the same numbers; drop in [0, 1)."""
-        if drop == 0.0:
-            return x.relu_()
-        from joyful.model.kernels.dropout import masked_relu_
-
-        return masked_relu_(x, self.keep(tuple(x.shape), drop, place, x.device), _scale(drop))
-
-
-def dropout(x: Tensor, drop: float, draws: Draws | None, place: str) -> Tensor:
-    """Dropout in training; with draws None (evaluation) x itself."""
-    return x if draws is None else draws.dropout(x, drop, place)
-
-
-def relu_dropout_(x: Tensor, drop: float, draws: Draws | None, place: str) -> Tensor:
-    """Dropout of relu(x) in the place of x in training; with draws None (evaluation) relu(x), there too."""
-    return x.relu_() if draws is None else draws.relu_dropout_(x, drop, place)
-
-
-def _scale(drop: float) -> float:
-    """What is kept is scaled by so much."""
+def keep_scale(drop: float) -> float:
+    """The factor of inverted dropout for what `Draws.keep` keeps: 1 / (1 - drop), to 1 / 65536; drop in [0, 1)."""
     return 65536.0 / (65536 - _dropped(drop))
 
 

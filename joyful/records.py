@@ -60,7 +60,7 @@ def first_line_of(error: BaseException) -> str:
     return one_line((str(error).splitlines() or [type(error).__name__])[0])
 
 
-def tell(message: object) -> None:
+def print_error(message: object) -> None:
     """Say to a person at the shell, in one line on standard error, what went wrong."""
     # the line's end with it, in one write: processes that share the terminal speak at once
     sys.stderr.write(f"joyful: {visible(' '.join(str(message).split()))}\n")
@@ -126,7 +126,7 @@ class Batch:
     speakers: (N,) int64.                             lengths: B host integers, sum N.
     speaker_order: (N,) places sorted by speaker.     speaker_rank: (N,) the inverse permutation.
     speaker_sizes: S host integers, utterances of each speaker slot, sum N.
-    structures: what joyful.model.dialogue_graph derived from the lengths, kept as long as the batch is: evaluation batches come again.
+    structures: what joyful.model.dialogue_graph derived from the lengths, kept for batches that come again.
     """
 
     features: dict[str, Tensor]

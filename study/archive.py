@@ -4,8 +4,8 @@
     python -m study.archive unpack FILE.parquet FOLDER
 
 What is kept is what a report needs: settings, seeds, roles, how each run ended, and the curves (numbers as float32: seven digits).
-What is not: machines, users, folders, times of day, checkpoints, and nothing of a dataset but scores. `joyful.analysis.report` of the
-folder that comes out says what it says of the sweep, but for the eighth digit.
+What is not: machines, users, folders, times of day, checkpoints, and nothing of a dataset but scores. A report of the folder
+that comes out says what a report of the sweep says, up to the eighth digit.
 """
 
 from __future__ import annotations
@@ -179,9 +179,7 @@ def _read(file: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
             raise InputError("a run's header is not as it is written")
         return runs
     except FileNotFoundError:
-        raise InputError(
-            f"{file}: there is no such file; python -m study.archive pack SWEEP_FOLDER {file}"
-        ) from None
+        raise InputError(f"{file}: there is no such file; python -m study.archive pack SWEEP_FOLDER {file}") from None
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{file}: expected an archive that python -m study.archive wrote ({reason})") from None
@@ -191,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 done, 1 the disk refused, 2 bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m study.archive",
-        description="Keep a sweep as one small Parquet file, or make run folders of such a file, for python -m joyful.analysis.report.",
+        description="Keep a sweep as one small Parquet file, or make run folders of such a file, for joyful report.",
         epilog="Exit codes: 0 done, 1 the disk refused, 2 bad input.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

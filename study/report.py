@@ -1,10 +1,10 @@
-"""The study's report: every table and figure of docs/CONVERGENCE_ANALYSIS.md from the archives in analysis/study/, untrained.
+"""The study's report: every table and figure of study/RESULTS.md from the archives in study/archives/, without training.
 
     python -m study.report [--out FOLDER] [--check]
 
 Each archive is unpacked and reported as any sweep is (`joyful.analysis.report`); what stands between a pair of comments
-`<!-- study: NAME -->` and `<!-- end of study: NAME -->` in the document is written anew, the figures beside it in docs/images/,
-the verdicts in README.md and README.zh.md, and the comparison of float32 with bfloat16 in docs/PERFORMANCE.md.
+`<!-- study: NAME -->` and `<!-- end of study: NAME -->` in the document is written anew, the figures beside it in study/images/,
+a summary in README.md and README.zh.md, and the comparison of float32 with bfloat16 in docs/PERFORMANCE.md.
 --check writes nothing and says what would change.
 """
 
@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from study import archive
-
 from joyful.analysis import report
 from joyful.analysis.claims import read_claims
 from joyful.analysis.findings import Findings
 from joyful.analysis.plots import Plot, forest, learning_curves
+from joyful.results import InputError, ResultsError, write_bytes
+from study import archive
 from study.searches import searches_table
 from study.tables import (
     FAIR_COMPARISONS,
@@ -35,24 +35,24 @@ from study.tables import (
     arms_table,
     confirmation_table,
     fair_table,
-    felt_table,
+    gradient_ratio_table,
     plan_name,
     scores_table,
     sizes_table,
+    summary_table,
     verdict_table,
 )
-from joyful.results import InputError, ResultsError, write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
-ARCHIVES = ROOT / "analysis/study"
-CLAIMS = ARCHIVES / "claims.yaml"
-DOCUMENT = ROOT / "docs/CONVERGENCE_ANALYSIS.md"
-IMAGES = ROOT / "docs/images"
+ARCHIVES = ROOT / "study/archives"
+CLAIMS = ROOT / "study/claims.yaml"
+DOCUMENT = ROOT / "study/RESULTS.md"
+IMAGES = ROOT / "study/images"
 
 #: Where a part stands that is about speed.
 PERFORMANCE = ROOT / "docs/PERFORMANCE.md"
 
-#: Documents that show the verdicts alone.
+#: Documents that show a summary of the verdicts.
 FRONT = (ROOT / "README.md", ROOT / "README.zh.md")
 
 
@@ -97,7 +97,7 @@ def plots_of(part: Part, findings: Findings) -> list[Plot]:
     band = findings.band("f1_weighted", "dev")
     arms = [arm.name for arm in findings.sweep.arms]
     target = findings.target.value if findings.target is not None else None
-    name = f"study-{part.name.replace('_', '-')}"
+    name = part.name.replace("_", "-")
     plots = [
         learning_curves(
             band, arms, name=f"{name}-curves", quantity="dev weighted F1", scale=100, unit="%", target=target
@@ -116,7 +116,7 @@ def blocks(studies: Studies) -> dict[str, str]:
     made: dict[str, str] = {
         "verdicts": verdict_table(studies),
         "scores": scores_table(studies),
-        "felt": felt_table(studies),
+        "gradient_ratio": gradient_ratio_table(studies),
         "sizes": sizes_table(studies),
     }
     if any(part.confirms for part in studies):
@@ -126,10 +126,13 @@ def blocks(studies: Studies) -> dict[str, str]:
     return made | {part.name: block(part, findings) for part, findings in studies.items()}
 
 
-def block(part: Part, findings: Findings) -> str:
-    """A part's own Markdown: its arms, where the table of the note's verdicts does not have them all, and its figures."""
+def block(part: Part, findings: Findings, images: str = "images") -> str:
+    """A part's own Markdown: its arms, where the table of the note's verdicts does not have them all, and its figures.
+
+    images: their folder, seen from the document.
+    """
     lines = [arms_table(findings)] if len(findings.sweep.arms) > 2 or not part.note else []
-    lines += [f"![{plot.title}: {plot.finding}](images/{plot.name}.png)" for plot in plots_of(part, findings)]
+    lines += [f"![{plot.title}: {plot.finding}]({images}/{plot.name}.png)" for plot in plots_of(part, findings)]
     return "\n\n".join(lines)
 
 
@@ -149,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make the study's report; returns the exit code: 0 done, 1 the disk refused or --check found a difference, 2 bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m study.report",
-        description="Write the tables and figures of docs/CONVERGENCE_ANALYSIS.md anew from analysis/study/, without training.",
+        description="Write the tables and figures of study/RESULTS.md anew from study/archives/, without training.",
         epilog="Exit codes: 0 done, 1 the disk refused or --check found a difference, 2 bad input.",
     )
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="also write the report of every part there")
@@ -163,10 +166,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             made = blocks(studies)
             searches = searches_table(ARCHIVES, Path(temporary))
             made |= {"searches": searches} if searches else {}
-            verdicts = {"verdicts": made["verdicts"]}
-            speed = {part.name: block(part, findings) for part, findings in studies.items() if part.performance}
+            summary = {"summary": summary_table(studies)}
+            speed = {
+                part.name: block(part, findings, "../study/images")
+                for part, findings in studies.items()
+                if part.performance
+            }
             texts = {DOCUMENT: put(DOCUMENT, made), PERFORMANCE: put(PERFORMANCE, speed)}
-            texts |= {path: put(path, verdicts) for path in FRONT}
+            texts |= {path: put(path, summary) for path in FRONT}
             other = [path.name for path, text in texts.items() if path.read_text() != text]
             if parsed.check:
                 print(

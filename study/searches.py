@@ -1,13 +1,13 @@
-"""The study's searches: the trial that each gave by the plan's rule, from their archives (docs/STUDY.md, "Settings that work")."""
+"""The study's searches: the trial that each gave by the plan's rule, from their archives (study/PLAN.md, "Settings that work")."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from study import archive, select_trial as choosing
-from joyful.analysis.page.markdown import table
 from joyful.analysis.formatting import number, percent
+from joyful.analysis.page.markdown import table
+from study import archive, select_trial
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ def searches_table(archives: Path, folder: Path) -> str:
             if not (archives / f"{name}.parquet").is_file():
                 continue
             archive.unpack(archives / f"{name}.parquet", folder / name)
-            found, settings = choosing.trials(folder / name, search.target)
-            chosen = choosing.choose(found, search.within)
-            given = " ".join(choosing.overrides(found, chosen, settings))
+            found, settings = select_trial.trials(folder / name, search.target)
+            chosen = select_trial.choose(found, search.within)
+            given = " ".join(select_trial.overrides(found, chosen, settings))
             f1, epochs = (float(found[column][chosen]) for column in ("f1", "epochs"))
             rows.append(
                 [

@@ -1,4 +1,4 @@
-"""The trial that a search found: good enough, and the first at the target (docs/STUDY.md, "Settings that work").
+"""The trial that a search found: good enough, and the first at the target (study/PLAN.md, "Settings that work").
 
     python -m study.select_trial SWEEP_FOLDER --target 0.743 --within 0.006
 

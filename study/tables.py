@@ -1,4 +1,4 @@
-"""The tables of the study, in Markdown, from the findings of its sweeps: verdicts, arms, scores, what is felt, confirmations."""
+"""The tables of the study, in Markdown, from the findings of its sweeps: verdicts, arms, scores, gradient ratios, confirmations."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pandas as pd
 
 from joyful.analysis.claims import Claim, Verdict
 from joyful.analysis.findings import Findings, find
+from joyful.analysis.formatting import NONE, interval, metric, number, percent, quantity, small
 from joyful.analysis.page.markdown import escape, table
 from joyful.analysis.sweep import Arm
-from joyful.analysis.formatting import NONE, interval, metric, number, percent, quantity, small
 from joyful.results import InputError
 
 #: The arms of a confirmation, in the order of its sweep: the candidates of MELD, EmoryNLP and MOSI have a moving average of their
 #: own, and the weights of the embedded data are carried over. On the embedded data there were two, one after the other
-#: (docs/STUDY.md).
+#: (study/PLAN.md).
 CONFIRMED = (
     "tuned baseline",
     "weights alone",
@@ -98,7 +98,7 @@ Studies = dict[Part, Findings]
 
 
 def plan_name(arm: Arm) -> str:
-    """An arm as docs/STUDY.md calls it: the loss with its encoder weight, or what else it is."""
+    """An arm as study/PLAN.md calls it: the loss with its encoder weight, or what else it is."""
     weight = arm.config.get("weights.encoder_loss_weight")
     if arm.config.get("weighting.name") == "adaptive":
         return "full plan"
@@ -145,12 +145,28 @@ def verdict_table(studies: Studies) -> str:
     return table(["claim: measure", "claimed", *(part.title for part in parts)], rows)
 
 
+#: The main comparisons, which the summary shows.
+MAIN = ("synthetic", "meld", "emorynlp", "mosi")
+
+
+def summary_table(studies: Studies) -> str:
+    """A line for each of the note's five claims, by its first metric, and a column for each dataset."""
+    parts = [part for part in studies if part.name in MAIN]
+    rows = []
+    for claim, measure in (MEASURES[index] for index in (0, 1, 2, 3, -1)):
+        verdicts = [verdicts_of(studies[part], note_arm(studies[part])).get((claim, measure)) for part in parts]
+        claimed = next((_claimed(verdict) for verdict in verdicts if verdict is not None), NONE)
+        cells = [f"{verdict.verdict}: {_effect(verdict)}" if verdict is not None else NONE for verdict in verdicts]
+        rows.append([measure, claimed, *cells])
+    return table(["measure", "claimed", *(part.title for part in parts)], rows)
+
+
 def arms_table(findings: Findings) -> str:
-    """Every arm of a part against the baseline: how much its reconstruction is felt, and the effects with their intervals."""
-    felt = findings.tables["places"].set_index("arm")
+    """Every arm of a part against the baseline: its encoder gradient ratio, and the effects with their intervals."""
+    ratios = findings.tables["arm_gradient_ratio"].set_index("arm")
     columns = [
         "arm",
-        "felt",
+        "gradient ratio",
         "speed",
         "steadier dev F1",
         "steadier train NLL",
@@ -161,7 +177,7 @@ def arms_table(findings: Findings) -> str:
     chosen = [MEASURES[index] for index in (0, 1, 2, 3, -1)]
     rows = []
     for arm in findings.sweep.arms:
-        ratio = small(felt["ratio"].get(arm.name)) if arm.name in felt.index else _unfelt(arm)
+        ratio = small(ratios["ratio"].get(arm.name)) if arm.name in ratios.index else _no_ratio(arm)
         if arm.is_baseline:
             rows.append([escape(arm.name), ratio, *["baseline"] * 6])
             continue
@@ -240,7 +256,7 @@ def against(findings: Findings, baseline: str, claims: Sequence[Claim]) -> Findi
 
 
 def works_by_plan(speed: Verdict | None, spread: Verdict | None, f1: Verdict | None) -> bool:
-    """docs/STUDY.md, "Settings that work": at least 15 % faster and 30 % steadier, both intervals without 0, F1 not lower."""
+    """study/PLAN.md, "Settings that work": at least 15 % faster and 30 % steadier, both intervals without 0, F1 not lower."""
     if speed is None or spread is None or f1 is None:
         return False
     gains = speed.estimate >= 15 and speed.low > 0 and spread.estimate >= 30 and spread.low > 0
@@ -294,18 +310,18 @@ def scores_table(studies: Studies) -> str:
     return table(columns, rows)
 
 
-def felt_table(studies: Studies) -> str:
-    """How much the reconstruction is felt, what share of the total it has, and the gradient norms at the end of training."""
+def gradient_ratio_table(studies: Studies) -> str:
+    """The encoder gradient ratio, what share of the total it has, and the gradient norms at the end of training."""
     rows = []
     for part, findings in studies.items():
-        places = findings.tables["places"].set_index("arm")
+        places = findings.tables["arm_gradient_ratio"].set_index("arm")
         curves = findings.tables["curves"]
         for arm in findings.sweep.arms:
             place = places.loc[arm.name].to_dict() if arm.name in places.index else None
             share = curves[(curves["metric"] == "share_encoder") & (curves["arm"] == arm.name)]
             last = share.sort_values("epoch")["mean"].iloc[-1] if len(share) else float("nan")
             ratio = (
-                _unfelt(arm)
+                _no_ratio(arm)
                 if place is None
                 else f"{small(place['ratio'])} ({small(place['ratio_low'])} to {small(place['ratio_high'])})"
             )
@@ -341,13 +357,15 @@ def _effect(verdict: Verdict | None) -> str:
 
 def _test(verdict: Verdict | None) -> str:
     """The test F1 at the best dev epoch, as it stands beside the verdict on F1."""
-    for beside in verdict.beside if verdict is not None else ():
-        if "test" in beside.name and not pd.isna(beside.estimate):
-            return f"{number(beside.estimate, 2, signed=True)} ({interval(beside.low, beside.high, 'points', 2)})"
+    for secondary in verdict.secondary if verdict is not None else ():
+        if "test" in secondary.name and not pd.isna(secondary.estimate):
+            return (
+                f"{number(secondary.estimate, 2, signed=True)} ({interval(secondary.low, secondary.high, 'points', 2)})"
+            )
     return NONE
 
 
-def _unfelt(arm: Arm) -> str:
+def _no_ratio(arm: Arm) -> str:
     """The gradient ratio of an arm without one: exactly 0 where the reconstruction has no weight."""
     return "0" if arm.config.get("weights.encoder_loss_weight") == 0 else NONE
 

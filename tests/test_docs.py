@@ -26,7 +26,7 @@ from joyful.training.experiment import Interrupted, train_run
 from tests.support import small_files
 from tests.support.datasets import fake_encode
 from tests.support.documents import FOLDERS, Command, heading_anchors, named_files, read
-from tests.support.fork_server import Nursery
+from tests.support.fork_server import ForkServer
 from tests.support.runs import TINY, tiny_request
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -184,8 +184,8 @@ def test_commands_are_found_in_every_kind_of_block(tmp_path):
 class Place:
     """A folder that looks like a checkout to a reader of the documents, with small data; each command is run in it once."""
 
-    def __init__(self, folder: Path, nursery: Nursery) -> None:
-        self.folder, self.nursery, self.done = folder, nursery, set[tuple[tuple[str, ...], ...]]()
+    def __init__(self, folder: Path, fork_server: ForkServer) -> None:
+        self.folder, self.fork_server, self.done = folder, fork_server, set[tuple[tuple[str, ...], ...]]()
         for name in ("run.py", "train.py", "Makefile", "pyproject.toml", "constraints.txt", *FOLDERS):
             if name != "docs":  # (commands write there)
                 (folder / name).symlink_to(ROOT / name)
@@ -239,7 +239,7 @@ class Place:
         chosen = how(command)
         words = [word.replace("$JOYFUL_DATA", self.environment["JOYFUL_DATA"]) for word in chosen.words]
         if words[0] == "python":
-            done = self.nursery.run(words[1:], self.folder, environment)
+            done = self.fork_server.run(words[1:], self.folder, environment)
         else:
             beside = Path(sys.executable).with_name(words[0])
             words[0] = str(beside) if beside.exists() else words[0]
@@ -257,7 +257,7 @@ class Place:
 
     def run_python(self, where: str, code: str) -> Iterator[str]:
         (self.folder / "block.py").write_text(code)
-        done = self.nursery.run(["block.py"], self.folder, self.environment)
+        done = self.fork_server.run(["block.py"], self.folder, self.environment)
         if done.returncode != 0:
             yield f"{where}: a Python block\n{done.stderr[-2000:]}"
         promised = re.findall(r"print\(.*\)  # (.*)$", code, re.M)
@@ -267,8 +267,8 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Iterator[Place]:
-    with Nursery() as nursery:
-        yield Place(tmp_path_factory.mktemp("checkout"), nursery)
+    with ForkServer() as fork_server:
+        yield Place(tmp_path_factory.mktemp("checkout"), fork_server)
 
 
 @pytest.mark.slow
@@ -287,7 +287,7 @@ def test_a_sweep_begins_with_its_command_composes_and_is_explained(path, place):
     first = path.read_text().splitlines()[0]
     assert first == f"# python run.py -m +sweeps={path.stem}"
     words = composed("")(tuple(first.removeprefix("# python ").split())).words
-    done = place.nursery.run(words, place.folder, place.environment)
+    done = place.fork_server.run(words, place.folder, place.environment)
     assert done.returncode == 0, done.stderr
     assert f"sweep_name: {path.stem}" in done.stdout
     family = f"{path.stem.split('_')[0]}_NAME"  # study_NAME: one page for all of them

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from joyful.model.kernels import dropout as masking
-
 from joyful import randomness
-from joyful.randomness import Draws, _mix, _signed, dropout, host_generator, key, relu_dropout_
+from joyful.model.kernels import dropout as dropout_module
+from joyful.model.kernels.dropout import dropout, relu_dropout_
+from joyful.randomness import Draws, _mix, _signed, host_generator, key
 
 MASK = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15
@@ -145,7 +145,7 @@ def test_another_process_draws_the_same():
 
 def test_nothing_is_drawn_from_global_generators():
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    DRAWS.dropout(torch.ones(50), 0.5, "x")
+    dropout(torch.ones(50), 0.5, DRAWS, "x")
     host_generator(1, "a").random(5)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert (np.random.get_state()[1] == numpy_state).all()
@@ -155,7 +155,7 @@ def test_nothing_is_drawn_from_global_generators():
 @pytest.mark.parametrize("drop", [0.1, 0.3, 0.9999999])
 def test_dropout_scales_exactly_what_it_keeps(dtype, drop):
     x = torch.linspace(-3, 3, 4096, dtype=dtype).requires_grad_()
-    result = DRAWS.dropout(x, drop, "x")
+    result = dropout(x, drop, DRAWS, "x")
     kept = DRAWS.keep((4096,), drop, "x", "cpu")
     scale = torch.tensor(65536 / (65536 - min(round(drop * 65536), 65535)), dtype=dtype)
     assert result.dtype == dtype
@@ -169,7 +169,7 @@ def test_dropout_of_a_relu_is_the_same_in_one_piece(dtype):
     x = torch.randn(64, 33, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype).requires_grad_()
     weight = torch.randn(64, 33).to(dtype)
     before = x.clone()  # no leaf, so it may be overwritten
-    plain, ours = DRAWS.dropout(x.relu(), 0.3, "x"), relu_dropout_(before, 0.3, DRAWS, "x")
+    plain, ours = dropout(x.relu(), 0.3, DRAWS, "x"), relu_dropout_(before, 0.3, DRAWS, "x")
     assert torch.equal(ours, plain)
     assert ours.data_ptr() == before.data_ptr()
     for a, b in zip(*(torch.autograd.grad((y * weight).sum(), x) for y in (ours, plain)), strict=True):
@@ -184,14 +184,14 @@ def test_the_parts_in_which_it_is_computed_change_nothing(part, monkeypatch):
         x = torch.linspace(-1, 1, 96).view(12, 4, 2).requires_grad_()
         found = [
             DRAWS.bits16((5, 9), "x", "cpu"),
-            DRAWS.dropout(x, 0.3, "x"),
+            dropout(x, 0.3, DRAWS, "x"),
             relu_dropout_(x.clone(), 0.3, DRAWS, "x"),
         ]
         return [*found, *torch.autograd.grad((found[1] + found[2]).square().sum(), x)]
 
     whole = drawn()
     monkeypatch.setattr(randomness, "_WORDS", part)
-    monkeypatch.setattr(masking, "PART", part)
+    monkeypatch.setattr(dropout_module, "PART", part)
     assert all(torch.equal(a, b) for a, b in zip(drawn(), whole, strict=True))
 
 
@@ -199,7 +199,7 @@ def test_dropout_keeps_a_byte_an_element_and_behind_a_relu_only_its_result():
     kept = []
     x = torch.randn(100, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        DRAWS.dropout(x, 0.3, "x")
+        dropout(x, 0.3, DRAWS, "x")
         assert [t.dtype for t in kept] == [torch.bool]
         result = relu_dropout_(x.clone(), 0.3, DRAWS, "x")
     assert len(kept) == 2
@@ -208,15 +208,14 @@ def test_dropout_keeps_a_byte_an_element_and_behind_a_relu_only_its_result():
 
 def test_dropout_keeps_the_expectation():
     n, drop = 200_000, 0.3
-    mean = float(DRAWS.dropout(torch.ones(n, dtype=torch.float64), drop, "x").mean())
+    mean = float(dropout(torch.ones(n, dtype=torch.float64), drop, DRAWS, "x").mean())
     assert abs(mean - 1) < 4 * (drop / (1 - drop) / n) ** 0.5
 
 
 def test_dropout_that_drops_nothing_is_the_identity():
     x = torch.ones(3)
-    assert DRAWS.dropout(x, 0.0, "x") is x
+    assert dropout(x, 0.0, DRAWS, "x") is x
     assert dropout(x, 0.5, None, "x") is x
-    assert torch.equal(dropout(x, 0.5, DRAWS, "x"), DRAWS.dropout(x, 0.5, "x"))
 
 
 def test_host_generator_is_a_function_of_its_coordinates():

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from joyful.records import InputError, one_line, tell, visible
+from joyful.records import InputError, one_line, print_error, visible
 
 HOSTILE = "a\x1b[2Jb\x00c\x9bd\udc80e\u202ef"
 SHOWN = r"a\x1b[2Jb\x00c\x9bd\udc80e\u202ef"
@@ -18,7 +18,7 @@ def test_what_can_be_printed_stays_as_it_is(text):
 def test_what_a_terminal_would_obey_is_an_escape(capsys):
     assert visible(HOSTILE) == one_line(HOSTILE) == str(InputError(HOSTILE)) == SHOWN
     assert str(InputError(f"one\n{HOSTILE}")) == f"one\n{SHOWN}"  # (lines stay lines)
-    tell(RuntimeError(HOSTILE))
+    print_error(RuntimeError(HOSTILE))
     assert capsys.readouterr().err == f"joyful: {SHOWN}\n"
 
 

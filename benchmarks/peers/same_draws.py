@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.peers.per_utterance import Collated, PerUtteranceModel
 from benchmarks.peers.per_utterance_graph import Chance
+from joyful.model.kernels.dropout import dropout
 from joyful.randomness import Draws
 
 
@@ -45,11 +46,11 @@ class SameDraws(Chance):
     def drop(self, x: Tensor, share: float, place: str) -> Tensor:
         """Dropout of (N, D), or of padded rows (B, T, D) by the masks of their utterances."""
         if x.ndim == 2:
-            return self.draws.dropout(x, share, place)
+            return dropout(x, share, self.draws, place)
         assert self._padding_BT is not None
         present_BT = ~self._padding_BT
         kept = torch.ones_like(x)
-        kept[present_BT] = self.draws.dropout(kept[present_BT], share, place)
+        kept[present_BT] = dropout(kept[present_BT], share, self.draws, place)
         return x * kept
 
     def _see(self, module: nn.Module, given: tuple[Collated, ...]) -> None:

@@ -2,7 +2,7 @@
 
 Everything here reads `joyful.results` and nothing else of joyful; no torch, so a laptop opens what a cluster trained.
 
-    read_sweep (sweep) -> curves -> convergence, stability, felt -> statistics -> claims, response
+    read_sweep (sweep) -> curves -> convergence, stability, gradient_ratio -> statistics -> claims, response
 
 Functions take tidy frames or arrays and return new ones; random generators are passed in, never made inside.
 """

@@ -186,7 +186,9 @@ def check_comparable(arms: Sequence[Arm], baseline: Arm, named: Sequence[str]) -
             if allowed and condition not in ALWAYS:
                 continue
             why = f": {CONDITIONS[condition]}" if condition else ""
-            problems.append(f"{name} of '{arm.name}' is {said(name, arm)}, of the baseline {said(name, baseline)}{why}")
+            problems.append(
+                f"{name} of '{arm.name}' is {format_setting(name, arm)}, of the baseline {format_setting(name, baseline)}{why}"
+            )
     if problems:
         asked = f" (named: {', '.join(named)})" if named else ""
         more = f"; and {len(problems) - 5} more differences" if len(problems) > 5 else ""
@@ -223,7 +225,7 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
-def said(name: str, arm: Arm) -> str:
+def format_setting(name: str, arm: Arm) -> str:
     """The value of a setting or group in an arm, for people."""
     return shown(_value(name, arm.choices, arm.config))
 

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis import measures
-from joyful.analysis.arms import Arm, covers, said, unlike
-from joyful.analysis.secondary_measures import Beside, besides
+from joyful.analysis.arms import Arm, covers, format_setting, unlike
 from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, Metric, parse_claims, read_claims
 from joyful.analysis.convergence import Target, choose_target
 from joyful.analysis.measures import of_arm
+from joyful.analysis.secondary_measures import SecondaryMeasure, secondary_measures
 from joyful.analysis.statistics import (
     Estimate,
     bca,
@@ -29,8 +29,19 @@ from joyful.analysis.statistics import (
 from joyful.analysis.sweep import Sweep, require
 
 __all__ = [
-    "BASIC_OPTIMIZATION", "VERDICTS", "VERDICT_COLUMNS", "Beside", "Claim", "Metric", "Verdict", "beside_table", "decide",
-    "judge", "parse_claims", "read_claims", "verdict_table",
+    "BASIC_OPTIMIZATION",
+    "VERDICTS",
+    "VERDICT_COLUMNS",
+    "Claim",
+    "Metric",
+    "SecondaryMeasure",
+    "Verdict",
+    "decide",
+    "judge",
+    "parse_claims",
+    "read_claims",
+    "secondary_table",
+    "verdict_table",
 ]  # fmt: skip
 
 VERDICTS = ("supported", "contradicted", "inconclusive", "not testable")
@@ -68,7 +79,7 @@ class Verdict:
     pairs could have shown with 80 % power. pairs_needed: pairs for "supported" with 80 % power if the truth is the
     middle of the claimed range. pairs_to_see: pairs to tell the claim's lower edge from zero with 80 % power.
     pairs: seed -> effect of that pair. bootstrap: BCa interval, None below 20 pairs. better: P(arm better than baseline)
-    with its interval. beside: what is shown beside it.
+    with its interval. secondary: measures that are shown and not judged.
     """
 
     claim: Claim
@@ -90,7 +101,7 @@ class Verdict:
     pairs: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     bootstrap: tuple[float, float] | None = None
     better: Estimate | None = None
-    beside: tuple[Beside, ...] = ()
+    secondary: tuple[SecondaryMeasure, ...] = ()
     note: str = ""
 
 
@@ -139,8 +150,10 @@ def judge(
         for claim in claims:
             for metric in claim.metrics:
                 one = _judge_one(sweep, arm, claim, metric, *measured(metric), rng)
-                beside = besides(sweep, arm, metric, target_of(metric.of) if metric.speaks_of == "speed" else None)
-                verdicts.append(replace(one, beside=beside))
+                secondary = secondary_measures(
+                    sweep, arm, metric, target_of(metric.of) if metric.speaks_of == "speed" else None
+                )
+                verdicts.append(replace(one, secondary=secondary))
     adjusted = holm([v.p_zero if v.verdict != "not testable" else math.nan for v in verdicts])
     return [replace(verdict, p_holm=float(p)) for verdict, p in zip(verdicts, adjusted, strict=True)]
 
@@ -153,14 +166,14 @@ def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     return table.astype({"n_pairs": "int64", "pairs_needed": "Int64"})
 
 
-def beside_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+def secondary_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """What stands beside the verdicts: `claim`, `metric`, `arm`, `name`, `unit`, `estimate`, `low`, `high`, `whose`
     ("pairs" for a paired change, else the arm that the value belongs to)."""
     rows = [
         {"claim": v.claim.name, "metric": v.metric, "arm": v.arm, "name": b.name, "unit": b.unit}
         | {"estimate": b.estimate, "low": b.low, "high": b.high, "whose": "pairs" if b.paired else b.arm}
         for v in verdicts
-        for b in v.beside
+        for b in v.secondary
     ]
     return pd.DataFrame(rows, columns=["claim", "metric", "arm", "name", "unit", "estimate", "low", "high", "whose"])
 
@@ -220,7 +233,9 @@ def _not_comparable(sweep: Sweep, arm: Arm, claim: Claim) -> str:
     if not claim.factors or not any(covers(factor, name) for factor in claim.factors for name in known):
         return ""  # runs of another program do not record these settings
     more = [name for name in unlike(arm, base) if not any(covers(factor, name) for factor in claim.factors)]
-    listed = ", ".join(f"{name} ({said(name, arm)}, baseline {said(name, base)})" for name in more[:4])
+    listed = ", ".join(
+        f"{name} ({format_setting(name, arm)}, baseline {format_setting(name, base)})" for name in more[:4]
+    )
     return f"the claim is about {' and '.join(claim.factors)}, and the arms differ in {listed} too" if more else ""
 
 
@@ -229,9 +244,12 @@ def _units_differ(arm: Arm, base: Arm, metric: Metric) -> str:
     names = [name for name in unlike(arm, base) if any(covers(group, name) for group in depends)]
     if not names:
         return ""
-    losses = {said("loss", arm), said("loss", base)} | {said("loss.name", arm), said("loss.name", base)}
+    losses = {format_setting("loss", arm), format_setting("loss", base)} | {
+        format_setting("loss.name", arm),
+        format_setting("loss.name", base),
+    }
     half = ": SmoothL1 is half of MSE near zero" if {"mse", "smoothl1"} <= losses else ""
-    listed = ", ".join(f"{name} {said(name, arm)} against {said(name, base)}" for name in names[:4])
+    listed = ", ".join(f"{name} {format_setting(name, arm)} against {format_setting(name, base)}" for name in names[:4])
     return f"units differ{half} ({listed}), so this compares units, not training"
 
 

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from joyful.results import InputError
 from joyful.results.yaml_text import parse_yaml
 
 #: The claims of the note.
-BASIC_OPTIMIZATION = Path(__file__).resolve().parent / "claims" / "basic_optimization.yaml"
+BASIC_OPTIMIZATION = Path(str(files("joyful.claim_files") / "basic_optimization.yaml"))
 
 #: Measure -> its words; {} is the split and column. What a claim speaks of beside it, for `direction`.
 MEASURES: dict[str, tuple[str, str]] = {

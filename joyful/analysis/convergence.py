@@ -10,7 +10,7 @@ import pandas as pd
 
 from joyful.analysis.curves import curves, final
 from joyful.analysis.statistics import proportion
-from joyful.analysis.sweep import WHOLE, Sweep, remembered
+from joyful.analysis.sweep import WHOLE, Sweep, cached
 from joyful.results import InputError, read_timing
 
 #: Share of the calibration runs' median final value that is the target where none is given.
@@ -93,7 +93,7 @@ def first_reached(curves: pd.DataFrame, value: float, *, higher_is_better: bool 
     return there.idxmax(axis=1).astype(float).where(there.any(axis=1), np.inf)
 
 
-@remembered
+@cached
 def times_to_target(sweep: Sweep, target: Target) -> pd.DataFrame:
     """When each comparison run reaches the target: index (arm, seed).
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from joyful.analysis import convergence, curves, gradient_ratio as felt, response, stability
-from joyful.analysis.claims import Claim, Verdict, beside_table, judge, verdict_table
+from joyful.analysis import convergence, curves, gradient_ratio, response, stability
+from joyful.analysis.claims import Claim, Verdict, judge, secondary_table, verdict_table
 from joyful.analysis.convergence import Target
 from joyful.analysis.optuna_study import Study, read_study
 from joyful.analysis.sweep import Sweep
@@ -32,10 +32,11 @@ class Findings:
         runs, left_out       as `Sweep` has them
         curves               metric, split, arm, epoch, mean, low, high, n
         pairs                claim, metric, arm, seed, effect (in the claim's unit, positive as claimed)
-        beside               measures beside the verdicts: claim, metric, arm, name, unit, estimate, low, high, whose
+        secondary            secondary measures: claim, metric, arm, name, unit, estimate, low, high, whose
         scores               a row per arm and seed: what came out (`_scores`)
         survival, reach      as `convergence.kaplan_meier` and `reach_rate`; empty without a target
-        felt, places         as `felt.over_training` and `felt.places`
+        gradient_ratio       as `gradient_ratio.over_training`
+        arm_gradient_ratio   as `gradient_ratio.of_arms`
         response             as `response.response`
         trials, importances  of the study
     Fractions from 0 to 1 as in the files, effects in the claim's unit.
@@ -69,12 +70,12 @@ def find(sweep: Sweep, claims: Sequence[Claim], target: Target | None = None, *,
         "left_out": sweep.left_out,
         "curves": _bands(sweep),
         "pairs": _pairs(verdicts),
-        "beside": _beside(verdicts),
+        "secondary": _secondary(verdicts),
         "scores": _scores(sweep, times),
         "survival": convergence.kaplan_meier(times) if len(times) else _empty(_SURVIVAL),
         "reach": convergence.reach_rate(times).reset_index() if len(times) else _empty(("arm", *_REACH)),
-        "felt": felt.over_training(sweep),
-        "places": felt.places(sweep),
+        "gradient_ratio": gradient_ratio.over_training(sweep),
+        "arm_gradient_ratio": gradient_ratio.of_arms(sweep),
         "response": response.response(sweep, chosen),
     }
     if study is not None:
@@ -128,8 +129,8 @@ def _pairs(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     return frame.astype({"seed": "int64", "effect": float})
 
 
-def _beside(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """`beside_table`, with the bootstrap interval and P(better) of every verdict in the same columns."""
+def _secondary(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """`secondary_table`, with the bootstrap interval and P(better) of every verdict in the same columns."""
     rows = []
     for v in verdicts:
         place = {"claim": v.claim.name, "metric": v.metric, "arm": v.arm, "whose": "pairs"}
@@ -139,8 +140,12 @@ def _beside(verdicts: Sequence[Verdict]) -> pd.DataFrame:
         if v.bootstrap is not None:
             bounds = {"estimate": v.estimate, "low": v.bootstrap[0], "high": v.bootstrap[1]}
             rows.append(place | {"name": "the effect with its BCa bootstrap interval", "unit": v.claim.unit} | bounds)
-    besides = beside_table(verdicts)
-    return pd.concat([pd.DataFrame(rows, columns=besides.columns), besides], ignore_index=True) if rows else besides
+    secondary_measures = secondary_table(verdicts)
+    return (
+        pd.concat([pd.DataFrame(rows, columns=secondary_measures.columns), secondary_measures], ignore_index=True)
+        if rows
+        else secondary_measures
+    )
 
 
 def _scores(sweep: Sweep, times: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""How much the reconstruction is felt: the weighted encoder gradient beside the classification gradient.
+"""The encoder gradient ratio: the weighted encoder gradient over the classification gradient.
 
 Both are taken on the shared (fusion) parameters for one fixed training batch at each evaluation: their ratio of norms
 puts MSE and SmoothL1 at any weight on one axis, their cosine says whether they pull the same way.
@@ -33,7 +33,7 @@ def over_training(sweep: Sweep) -> pd.DataFrame:
     return frame[frame["n"] > 0].reset_index(drop=True)
 
 
-def places(sweep: Sweep) -> pd.DataFrame:
+def of_arms(sweep: Sweep) -> pd.DataFrame:
     """Every arm's place on the axis of ratios, in the sweep's order; columns as `over_training` without epoch, and
     `is_baseline`. Of each run the median over training is taken; ratio 0.05 means that the reconstruction pulls with
     one twentieth of the classification's force."""

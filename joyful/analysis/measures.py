@@ -13,10 +13,10 @@ from joyful.analysis.claims_file import Claim, Metric
 from joyful.analysis.convergence import LOWER_IS_BETTER, Target, times_to_target
 from joyful.analysis.curves import area, at_epoch, best_epoch, curves, final
 from joyful.analysis.stability import drawdowns, spreads
-from joyful.analysis.sweep import Sweep, remembered
+from joyful.analysis.sweep import Sweep, cached
 
 
-@remembered
+@cached
 def values(sweep: Sweep, metric: Metric, target: Target | None = None) -> pd.Series:
     """The metric of every comparison run: index (arm, seed), in the unit of the column, or epochs, or seconds.
 

@@ -17,7 +17,7 @@ from joyful.analysis.sweep import Sweep
 
 
 @dataclass(frozen=True)
-class Beside:
+class SecondaryMeasure:
     """A measure shown beside a verdict, not judged.
 
     paired: the mean change of the pairs, positive where the arm is better, with its t interval; unit "per cent" or
@@ -33,7 +33,7 @@ class Beside:
     paired: bool = True
 
 
-def besides(sweep: Sweep, arm: Arm, metric: Metric, target: Target | None) -> tuple[Beside, ...]:
+def secondary_measures(sweep: Sweep, arm: Arm, metric: Metric, target: Target | None) -> tuple[SecondaryMeasure, ...]:
     """What stands beside a verdict on this metric, for `arm` and the baseline; measures without a value are left away.
 
     Times: reach rates (with Wilson's interval), wall seconds, dev NLL, area under the dev curve. Spread: largest
@@ -42,7 +42,7 @@ def besides(sweep: Sweep, arm: Arm, metric: Metric, target: Target | None) -> tu
     """
     if sweep.baseline is None:
         return ()
-    shown: list[Beside | None] = []
+    shown: list[SecondaryMeasure | None] = []
     if metric.speaks_of == "speed" and target is not None:
         rates = reach_rate(times_to_target(sweep, target))
         for a in (sweep.baseline, arm):
@@ -78,7 +78,7 @@ def _paired(
     direction: str,
     target: Target | None = None,
     name: str = "",
-) -> Beside | None:
+) -> SecondaryMeasure | None:
     """The change of a measure between the pairs; None where the sweep was read without its column."""
     if metric.of not in sweep.frame.columns or sweep.baseline is None:
         return None
@@ -91,23 +91,23 @@ def _paired(
     if metric.measure == "best" and direction == "increase":
         words = "higher"
     shown = name or f"{metric.label}{', ' + words if words else ''}"
-    return Beside(shown, "per cent" if unit == "percent" else unit, estimate, low, high)
+    return SecondaryMeasure(shown, "per cent" if unit == "percent" else unit, estimate, low, high)
 
 
 def _of_table(
     table: pd.DataFrame, arm: Arm, columns: tuple[str, str, str], factor: float, name: str, unit: str
-) -> Beside | None:
+) -> SecondaryMeasure | None:
     if arm.name not in table.index:
         return None
     estimate, low, high = (factor * float(table[column].to_dict()[arm.name]) for column in columns)
-    return Beside(name, unit, estimate, low, high, arm.name, False)
+    return SecondaryMeasure(name, unit, estimate, low, high, arm.name, False)
 
 
-def _mean(sweep: Sweep, arm: Arm, metric: Metric) -> Beside:
+def _mean(sweep: Sweep, arm: Arm, metric: Metric) -> SecondaryMeasure:
     """The mean over an arm's seeds, with its t interval, in the unit of the column."""
     values = measures.values(sweep, metric)
     mine = paired_t(measures.of_arm(values, arm))
-    return Beside(metric.label, metric.of, mine.estimate, mine.low, mine.high, arm.name, False)
+    return SecondaryMeasure(metric.label, metric.of, mine.estimate, mine.low, mine.high, arm.name, False)
 
 
 def _for_better(column: str) -> tuple[str, str]:

@@ -242,7 +242,9 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the command, the table, and the error of its rates."""
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m joyful.analysis.simulation", description=__doc__, formatter_class=formatter)
+    parser = argparse.ArgumentParser(
+        "python -m joyful.analysis.simulation", description=__doc__, formatter_class=formatter
+    )
     parser.add_argument("--sweeps", type=int, default=4000, help="simulated sweeps for each row (default 4000)")
     parser.add_argument("--seed", type=int, default=1, help="of the simulation (default 1)")
     options = parser.parse_args(arguments)

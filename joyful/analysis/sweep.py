@@ -258,7 +258,7 @@ def _number(value: Any, missing: float = np.nan) -> float:
     return missing if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
 
 
-def remembered(function: Callable[Concatenate[Sweep, P], T]) -> Callable[Concatenate[Sweep, P], T]:
+def cached(function: Callable[Concatenate[Sweep, P], T]) -> Callable[Concatenate[Sweep, P], T]:
     """A measure of a sweep that is worked out once for each sweep and arguments; callers must not change the answer."""
     memory: weakref.WeakKeyDictionary[Sweep, dict[Any, T]] = weakref.WeakKeyDictionary()
 

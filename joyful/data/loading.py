@@ -87,9 +87,8 @@ def choose(dataset: DialogueDataset, settings: DataSettings, modalities: tuple[s
 
 def find_source(settings: DataSettings) -> ModuleType:
     """Import joyful.data.<source>. InputError, with the list of sources, if this folder has no such reader."""
-    names = sorted(
-        path.stem for path in _FOLDER.glob("*.py") if re.search(r"^def read\(", path.read_text("utf-8"), re.M)
-    )
+    readers = {"cogmen": _FOLDER / "cogmen/reader.py"} | {path.stem: path for path in _FOLDER.glob("*.py")}
+    names = sorted(name for name, path in readers.items() if re.search(r"^def read\(", path.read_text("utf-8"), re.M))
     if settings.source not in names:
         raise InputError(f"data.source must be one of {', '.join(names)}, got {settings.source!r}; set data=NAME")
     return importlib.import_module(f"joyful.data.{settings.source}")
@@ -125,7 +124,7 @@ def _digest(settings: DataSettings, source: ModuleType, encoder: SentenceEncoder
         "settings": settings.model_dump(exclude={"root", "cache", "text_encoder"}),
         # no encoder because text is not asked for, and none because none is set, are different requests
         "encoder": encoder.identity if encoder else settings.text_encoder is None,
-        "code": [prepared.sha256(path) for path in sorted(_FOLDER.glob("*.py"))],
+        "code": [prepared.sha256(path) for path in sorted(_FOLDER.rglob("*.py"))],
         "files": [[path.name, _file_digest(path, stamps)] for path in source.source_files(settings)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -59,12 +59,11 @@ def prepare(settings: DataSettings, out: Path) -> DialogueDataset:
 
 def read_overrides(overrides: Sequence[str]) -> tuple[DataSettings, Path]:
     """Return the data settings and the output folder that the command line's overrides name. Raises InputError."""
-    from hydra import compose, initialize_config_dir
+    from hydra import compose, initialize_config_module
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    conf = Path(__file__).resolve().parents[2] / "conf"
     given = dict(_split(override) for override in overrides)
     out = given.pop("out", "")
     if not out or "data" not in given:
@@ -74,7 +73,7 @@ def read_overrides(overrides: Sequence[str]) -> tuple[DataSettings, Path]:
     # "+data": no defaults list is composed here, so the group is added; nothing but the data group matters
     chosen = [f"+data={given.pop('data')}", *(f"{name}={value}" for name, value in given.items())]
     try:
-        with initialize_config_dir(config_dir=str(conf)):
+        with initialize_config_module("joyful.conf", version_base=None):
             config = compose(config_name=None, overrides=chosen)
         return DataSettings.model_validate(OmegaConf.to_container(config.data, resolve=True)), Path(out).expanduser()
     except (HydraException, OmegaConfBaseException) as error:

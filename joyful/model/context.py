@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from joyful.model.kernels.dialogue_attention import dialogue_attention
 from joyful.model.dialogue_graph import AttentionBlocks
 from joyful.model.graph_layers import block_attention
+from joyful.model.kernels.dialogue_attention import dialogue_attention
+from joyful.model.kernels.dropout import dropout, relu_dropout_
 from joyful.model.kernels.layer_norm import lean_layer_norm
-from joyful.randomness import Draws, dropout, relu_dropout_
 from joyful.model.kernels.recurrence import two_way_gru
+from joyful.randomness import Draws
 
 
 class TransformerLayer(nn.Module):

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from joyful.model.kernels.intermodal import intermodal_softmax
 from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss, create_reconstruction_loss
+from joyful.model.kernels.intermodal import intermodal_softmax
 from joyful.records import MODALITIES, REFERENCE_DIMENSIONS
 
 Criterion = MSELoss | SmoothL1Loss | WeightedMSELoss

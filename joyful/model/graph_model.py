@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from joyful.model import augmentation
 from joyful.config import ModelSettings
+from joyful.model import augmentation
+from joyful.model.context import RecurrentContext, TransformerContext
 from joyful.model.dialogue_graph import Structure, structure
 from joyful.model.fusion import AutoFusion, FusionOutput
 from joyful.model.graph_layers import GraphTransformer, RelationalGraphConv, Speakers
 from joyful.model.kernels.contrastive_blocks import info_nce_of_views
-from joyful.randomness import Draws, dropout, key, relu_dropout_
+from joyful.model.kernels.dropout import dropout, relu_dropout_
+from joyful.randomness import Draws, key
 from joyful.records import Batch
-from joyful.model.context import RecurrentContext, TransformerContext
 
 
 @dataclass(frozen=True)

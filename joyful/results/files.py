@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from joyful.records import InputError, tell
+from joyful.records import InputError, print_error
 from joyful.results.lock import holds, require_lock
 from joyful.results.machine import machine
 from joyful.results.schema import ResultsError
@@ -175,7 +175,7 @@ def set_aside(path: Path, why: str) -> None:
         path.rename(path.with_name(name))
     except OSError as error:
         raise ResultsError(error.errno, f"{path} cannot be set aside as {name}: {error.strerror}") from None
-    tell(f"{path.name} is set aside as {name}: {' '.join(why.split())}")
+    print_error(f"{path.name} is set aside as {name}: {' '.join(why.split())}")
 
 
 def _sync_file(path: Path) -> None:

@@ -1,38 +1,29 @@
-"""What Hydra must know of joyful in every process: where `+sweeps=NAME` is found, and where runs and sweeps write.
+"""What Hydra must know of joyful in every process: where ``+sweeps=NAME`` is found, and where runs and sweeps write.
 
 Hydra finds this plugin by its entry point (group hydra.plugins, see pyproject.toml) and imports it in workers too, so the
-resolvers are known there.
+resolvers are known there. The plugin only makes a scheme known: conf/config.yaml names ``joyful://sweeps`` in its
+``hydra.searchpath``, and no other program sees the sweeps.
 """
 
 from __future__ import annotations
 
 import builtins
 import re
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
-from hydra.plugins.config_source import ConfigResult
-from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
 from joyful.records import NAME_PATTERN
 
 
-class JoyfulSearchPath(SearchPathPlugin):
-    """Appends the folder that holds conf/ and sweeps/, so that `+sweeps=NAME` works from any working directory."""
+class SweepSource(ConfigSource):
+    """The package ``joyful.sweeps`` as the config group ``sweeps``.
 
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        root = Path(__file__).resolve().parent.parent
-        if (root / "sweeps").is_dir():
-            search_path.append(provider="joyful", path=f"{SweepSource.scheme()}://{root}")
-
-
-class SweepSource(FileConfigSource):
-    """The folder sweeps/ and nothing beside it, although the path is that of the folder that holds it.
-
-    Its files' settings are those of the whole configuration, without Hydra's line `# @package _global_` at their head: the
+    Its files' settings are those of the whole configuration, without Hydra's line ``# @package _global_`` at their head: the
     first line of a sweep's file is the command that runs it.
     """
 
@@ -40,25 +31,40 @@ class SweepSource(FileConfigSource):
     def scheme() -> str:
         return "joyful"
 
+    def available(self) -> bool:
+        """Whether the path names the package."""
+        return self.path == "sweeps"
+
     def is_group(self, config_path: str) -> bool:
-        """Whether it is the root or lies in sweeps/: Hydra's help would list every folder beside it, .venv and all."""
-        return config_path.split("/")[0] in ("", "sweeps") and super().is_group(config_path)
+        """Whether it is the root or the group itself."""
+        return config_path in ("", "sweeps")
 
     def is_config(self, config_path: str) -> bool:
-        """Whether it is a file in sweeps/."""
-        return config_path.split("/")[0] == "sweeps" and super().is_config(config_path)
+        """Whether it is a file of the group."""
+        return self._file(config_path).is_file()
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> builtins.list[str]:
-        """What is in sweeps/, and at the root the group of that name."""
+        """The group at the root, its files in the group."""
         if config_path == "":
             return ["sweeps"] if results_filter in (None, ObjectType.GROUP) else []
-        return super().list(config_path, results_filter) if self.is_group(config_path) else []
+        if config_path != "sweeps" or results_filter == ObjectType.GROUP:
+            return []
+        names = (item.name for item in files("joyful.sweeps").iterdir() if item.name.endswith(".yaml"))
+        return sorted(name.removesuffix(".yaml") for name in names if not name.startswith("_"))
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """The file, with the package _global_."""
-        result = super().load_config(config_path)
-        result.header["package"] = result.header.get("package") or "_global_"
-        return result
+        """The file, with the package ``_global_``. Raises ConfigLoadError where there is none."""
+        file = self._file(config_path)
+        if not file.is_file():
+            raise ConfigLoadError(f"Config not found : {config_path}")
+        text = file.read_text(encoding="utf-8")
+        header: dict[str, str | None] = {"package": "_global_"}
+        return ConfigResult(self.provider, f"{self.scheme()}://{self.path}", OmegaConf.create(text), header)
+
+    def _file(self, config_path: str) -> Traversable:
+        group, _, name = config_path.partition("/")
+        name = name if name.endswith(".yaml") else f"{name}.yaml"
+        return files("joyful.sweeps") / (name if group == "sweeps" and "/" not in name else "no such file")
 
 
 def _sweep_folder(sweep_name: str | None, dated: str) -> str:

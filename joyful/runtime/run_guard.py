@@ -22,9 +22,9 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from joyful.records import InputError, print_error
 from joyful.runtime.hydra_request import plain, refusal
 from joyful.runtime.signals import CTRL_C, raise_at_ctrl_c
-from joyful.records import InputError, tell
 
 #: Our own sweeper checks every trial, and ends with a summary of its own.
 _OURS = "OptunaPrunedSweeper"
@@ -69,7 +69,7 @@ def refusing(program: Callable[[], Any]) -> Callable[[], Any]:
             if RunGuard.composed and not isinstance(error, (HydraException, OmegaConfBaseException)):
                 os.environ.pop(_FULL_ERROR)
                 return _reported_by_hydra(error)
-            tell(f"{refusal(error)} (HYDRA_FULL_ERROR=1 shows where)")
+            print_error(f"{refusal(error)} (HYDRA_FULL_ERROR=1 shows where)")
             sys.exit(2)
         finally:
             os.environ.pop(_FULL_ERROR, None)
@@ -114,8 +114,8 @@ class RunGuard(Callback):
         if not failed:
             return
         for name, reason in list(failed.items())[:_NAMED]:
-            tell(f"run {name} failed: {reason}")
-        tell(
+            print_error(f"run {name} failed: {reason}")
+        print_error(
             f"{len(failed)} of {len(statuses)} runs failed; the same command trains them again ({config.hydra.sweep.dir})"
         )
         if len(failed) == len(statuses):
@@ -159,10 +159,10 @@ def _refuse_bad(config: DictConfig, place: str) -> None:
     except OmegaConfBaseException as error:
         if folder is not None and place == "hydra.sweep.dir":
             return  # a value that only a trial of a sweep sets, perhaps: whoever resolves it says so
-        tell(refusal(error))
+        print_error(refusal(error))
         sys.exit(2)
     except InputError as error:
-        tell(str(error))
+        print_error(str(error))
         sys.exit(2)
 
 

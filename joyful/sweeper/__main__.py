@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from joyful.records import InputError, tell
+from joyful.records import InputError, print_error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 0
             numbers = renew_failed(sweep.engine, sweep.study_id)
             for number in numbers:
-                sweep.registry.forgive(number)
+                sweep.registry.reset_failures(number)
     except InputError as error:
-        tell(error)
+        print_error(error)
         return 2
     listed = ", ".join(map(str, numbers))
     print(

@@ -23,13 +23,13 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_at_ctrl_c
-from joyful.records import InputError, tell
+from joyful.records import InputError, print_error
 from joyful.results import ResultsError
+from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_at_ctrl_c
 from joyful.sweeper import ending, gpus, identity
-from joyful.sweeper.preparation import LOCAL_LAUNCHERS, Sweep, launcher_name, prepare
 from joyful.sweeper.heartbeat import keep_alive
-from joyful.sweeper.registry import Member, Watch
+from joyful.sweeper.preparation import LOCAL_LAUNCHERS, Sweep, launcher_name, prepare
+from joyful.sweeper.registry import FailureDetector, Member
 from joyful.sweeper.status import Snapshot, snapshot
 from joyful.sweeper.study import FINISHED, quiet, states
 from joyful.sweeper.view import SweepView
@@ -50,7 +50,7 @@ class SignalReceived(Signalled):
     """A signal reached the driver, and its workers were told to end."""
 
 
-def door(
+def main(
     hydra_context: HydraContext,
     config: DictConfig,
     sampler: Any,
@@ -78,7 +78,7 @@ def door(
 
 
 def _say(message: str, code: int) -> int:
-    tell(message)
+    print_error(message)
     return code
 
 
@@ -90,7 +90,7 @@ class Driver:
         self._access = sweep.task.access()
         self._signal: int | None = None  # the signal by which this driver was stopped
         self._round = 0  # launches so far
-        self._watch = Watch(sweep.task.settings.lease_seconds)  # of the view
+        self._detector = FailureDetector(sweep.task.settings.lease_seconds)  # of the view
 
     def run(self) -> int:
         """Launch workers until all trials are finished. Returns 0, or 1 where every trial failed or nothing gets done.
@@ -229,7 +229,7 @@ class Driver:
         return 1000 * finished + sum(lease.epochs for lease in self._registry.leases().values())
 
     def _snapshot(self) -> Snapshot:
-        return snapshot(self._access, self._registry, self._sweep.task.settings.lease_seconds, self._watch)
+        return snapshot(self._access, self._registry, self._sweep.task.settings.lease_seconds, self._detector)
 
     # --- the dead
 

@@ -22,7 +22,7 @@ class Identity:
 
     machine: str
     pid: int
-    born: float
+    start_time: float
 
 
 def own() -> Identity:
@@ -37,7 +37,7 @@ def is_local(identity: Identity) -> bool:
 
 def is_gone(identity: Identity) -> bool:
     """Whether a process of this machine has ended (a zombie has). Meaningless for processes of other machines."""
-    return _birth(identity.pid) != identity.born
+    return _birth(identity.pid) != identity.start_time
 
 
 def is_stopped(identity: Identity) -> bool:

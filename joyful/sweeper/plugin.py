@@ -26,6 +26,6 @@ class OptunaPrunedSweeper(Sweeper):
 
         assert self.hydra_context is not None
         assert self.config is not None
-        code = driver.door(self.hydra_context, self.config, self._sampler, self._pruner, self._settings, arguments)
+        code = driver.main(self.hydra_context, self.config, self._sampler, self._pruner, self._settings, arguments)
         if code:
             sys.exit(code)

@@ -17,16 +17,16 @@ from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from joyful.runtime import disk
 from joyful.config import PLACES, Settings, check
 from joyful.data.loading import load
-from joyful.runtime.hydra_request import plain
 from joyful.records import InputError
 from joyful.results import write_json
+from joyful.runtime import disk
+from joyful.runtime.hydra_request import plain
 from joyful.sweeper import password, recovery
 from joyful.sweeper.database import open_engine, open_storage, storage_url, without_password
 from joyful.sweeper.plan import Plan, check_compositions, make_plan
-from joyful.sweeper.registry import Registry, Watch
+from joyful.sweeper.registry import FailureDetector, Registry
 from joyful.sweeper.settings import check_settings
 from joyful.sweeper.status import SWEEP_FILE
 from joyful.sweeper.study import FINISHED, enqueue, open_or_create, sampler_factory, states
@@ -215,13 +215,13 @@ def _without_places(config: Mapping[str, Any], prefix: str = "") -> dict[str, An
 @contextmanager
 def _alone(registry: Registry, lease_seconds: float) -> Iterator[None]:
     """One driver at a time creates trials. Trial number -1 stands for the right to do so."""
-    me, watch = registry.join("driver"), Watch(lease_seconds)
+    me, detector = registry.join("driver"), FailureDetector(lease_seconds)
     try:
         while True:
             leases, members = registry.leases_and_members()
-            watch.look(members)
+            detector.look(members)
             before = leases.get(-1)
-            free = before is None or not before.owner or watch.is_dead(members.get(before.owner))
+            free = before is None or not before.owner or detector.is_dead(members.get(before.owner))
             if free and registry.claim(-1, me.id, before) is not None:
                 break
             time.sleep(0.2)

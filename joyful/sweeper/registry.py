@@ -25,6 +25,7 @@ Role = Literal["driver", "worker"]
 
 _metadata = MetaData()
 
+# The names of the columns are those of version 0.1, so that its studies can be read; `key` is the name in this code.
 _members = Table(
     "joyful_member",
     _metadata,
@@ -34,7 +35,7 @@ _members = Table(
     Column("driver", String(64), nullable=False),  # the driver that started it; a driver's own id
     Column("machine", String(128), nullable=False),
     Column("pid", Integer, nullable=False),
-    Column("born", Float(53), nullable=False),
+    Column("born", Float(53), key="start_time", nullable=False),
     Column("beats", Integer, nullable=False),
     Column("stop", Boolean, nullable=False),
 )
@@ -47,8 +48,8 @@ _leases = Table(
     Column("owner", String(64), nullable=False),  # "": released
     Column("term", Integer, nullable=False),  # how often it was claimed
     Column("epochs", Integer, nullable=False),  # whole epochs trained, as far as is known
-    Column("deaths", Integer, nullable=False),  # in a row, without a whole epoch in between
-    Column("epochs_at_death", Integer, nullable=False),
+    Column("deaths", Integer, key="worker_failures", nullable=False),  # in a row, without a whole epoch in between
+    Column("epochs_at_death", Integer, key="epochs_at_failure", nullable=False),
 )
 
 _configurations = Table(
@@ -79,14 +80,14 @@ class Member:
 
 @dataclass(frozen=True)
 class Lease:
-    """A trial's holder ("" for none), the number of its claims, its whole epochs, and its deaths in a row."""
+    """A trial's holder ("" for none), the number of its claims, its whole epochs, and how many workers failed at it in a row."""
 
     number: int
     owner: str
     term: int
     epochs: int
-    deaths: int
-    epochs_at_death: int
+    worker_failures: int
+    epochs_at_failure: int
 
 
 class LeaseLostError(Exception):
@@ -135,7 +136,7 @@ class Registry:
         """Everybody who entered and was not struck off, by id."""
         rows = self._read(select(_members).where(_members.c.study == self.study))
         return {
-            r.id: Member(r.id, r.role, r.driver, Identity(r.machine, r.pid, r.born), r.beats, bool(r.stop))
+            r.id: Member(r.id, r.role, r.driver, Identity(r.machine, r.pid, r.start_time), r.beats, bool(r.stop))
             for r in rows
         }
 
@@ -143,7 +144,10 @@ class Registry:
         """One member, None where there is none."""
         rows = self._read(select(_members).where(_members.c.study == self.study, _members.c.id == name))
         return next(
-            (Member(r.id, r.role, r.driver, Identity(r.machine, r.pid, r.born), r.beats, bool(r.stop)) for r in rows),
+            (
+                Member(r.id, r.role, r.driver, Identity(r.machine, r.pid, r.start_time), r.beats, bool(r.stop))
+                for r in rows
+            ),
             None,
         )
 
@@ -152,7 +156,9 @@ class Registry:
     def leases(self) -> dict[int, Lease]:
         """Every trial that was ever claimed, by number."""
         rows = self._read(select(_leases).where(_leases.c.study == self.study))
-        return {r.number: Lease(r.number, r.owner, r.term, r.epochs, r.deaths, r.epochs_at_death) for r in rows}
+        return {
+            r.number: Lease(r.number, r.owner, r.term, r.epochs, r.worker_failures, r.epochs_at_failure) for r in rows
+        }
 
     def leases_and_members(self) -> tuple[dict[int, Lease], dict[str, Member]]:
         """Both, so that an owner who is not among the members has left: nobody claims before joining, so the leases are read first.
@@ -163,7 +169,7 @@ class Registry:
     def claim(self, number: int, owner: str, before: Lease | None, died: bool = False) -> Lease | None:
         """Take trial `number` if its lease still is `before` (None: never claimed); None where somebody was quicker.
 
-        died: its last owner died at its work; counted in `deaths`, anew after each whole epoch.
+        died: its last owner died at its work; counted in `worker_failures`, from 1 again after each whole epoch.
         """
         if before is None:
             lease = Lease(number, owner, 1, 0, 0, 0)
@@ -173,14 +179,16 @@ class Registry:
                 found = self.leases().get(number)  # (a repeated statement may find its own row)
                 return found if found is not None and found.owner == owner else None
             return lease
-        deaths, at = before.deaths, before.epochs_at_death
+        worker_failures, at = before.worker_failures, before.epochs_at_failure
         if died:
-            deaths, at = (1 if before.epochs > at else deaths + 1), before.epochs
-        lease = Lease(number, owner, before.term + 1, before.epochs, deaths, at)
+            worker_failures, at = (1 if before.epochs > at else worker_failures + 1), before.epochs
+        lease = Lease(number, owner, before.term + 1, before.epochs, worker_failures, at)
         row = _leases.c
         unchanged = (row.study == self.study, row.number == number, row.owner == before.owner, row.term == before.term)
         taken = self._write(
-            update(_leases).where(*unchanged).values(owner=owner, term=lease.term, deaths=deaths, epochs_at_death=at)
+            update(_leases)
+            .where(*unchanged)
+            .values(owner=owner, term=lease.term, worker_failures=worker_failures, epochs_at_failure=at)
         )
         # where the answer was lost with the connection, the repeated statement changes nothing: the row tells
         return lease if taken or self.leases().get(number) == lease else None
@@ -195,8 +203,8 @@ class Registry:
         if not self._write(update(_leases).where(*mine).values(**values)):
             raise LeaseLostError(lease.number)
 
-    def count_death(self, lease: Lease) -> Lease:
-        """The trainer of a trial died while its worker lives on, and keeps it. Returns the lease with the death counted."""
+    def count_failure(self, lease: Lease) -> Lease:
+        """The trainer of a trial died while its worker lives on, and keeps it. Returns the lease with the failure counted."""
         again = self.claim(lease.number, lease.owner, self.leases()[lease.number], died=True)
         if again is None:
             raise LeaseLostError(lease.number)
@@ -209,10 +217,12 @@ class Registry:
             update(_leases).where(row.study == self.study, row.number == number, row.owner == owner).values(owner="")
         )
 
-    def forgive(self, number: int) -> None:
-        """Forget a trial's deaths: it is tried again."""
+    def reset_failures(self, number: int) -> None:
+        """Set a trial's worker failures to 0, so that it is tried again."""
         row = _leases.c
-        self._write(update(_leases).where(row.study == self.study, row.number == number).values(owner="", deaths=0))
+        self._write(
+            update(_leases).where(row.study == self.study, row.number == number).values(owner="", worker_failures=0)
+        )
 
     # --- configurations
 
@@ -252,7 +262,7 @@ class Registry:
         return retried(read)
 
 
-class Watch:
+class FailureDetector:
     """An observer's memory of other members' beats, for telling the dead from the living."""
 
     def __init__(self, lease_seconds: float) -> None:

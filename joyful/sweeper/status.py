@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from joyful.records import InputError
 from joyful.sweeper.database import close, open_engine, open_storage, retried, storage_url
 from joyful.sweeper.recovery import damage
-from joyful.sweeper.registry import Lease, Member, Registry, Watch
+from joyful.sweeper.registry import FailureDetector, Lease, Member, Registry
 from joyful.sweeper.study import OWN, REASON, StudyAccess
 
 #: Beside study.db in a sweep's folder: where its study is.
@@ -58,14 +58,16 @@ class Snapshot:
         return {name: values[name] for name in (*PROMISED, *(n for n in values if n not in PROMISED))}
 
 
-def snapshot(access: StudyAccess, registry: Registry, lease_seconds: float, watch: Watch | None = None) -> Snapshot:
+def snapshot(
+    access: StudyAccess, registry: Registry, lease_seconds: float, detector: FailureDetector | None = None
+) -> Snapshot:
     """The sweep now. watch: an observer's memory, for members of other machines; without it they count as alive."""
     study = access.open()
     trials = retried(lambda: study.get_trials(deepcopy=False))
     leases, members = registry.leases_and_members()
-    watch = watch or Watch(lease_seconds)
-    watch.look(members)
-    live = {name for name, member in members.items() if not watch.is_dead(member)}
+    detector = detector or FailureDetector(lease_seconds)
+    detector.look(members)
+    live = {name for name, member in members.items() if not detector.is_dead(member)}
     by_state = {state: [t for t in trials if t.state == state] for state in TrialState}
     running = [t for t in by_state[TrialState.RUNNING] if t.number in leases and leases[t.number].owner in live]
     workers = sum(1 for name in live if members[name].role == "worker")

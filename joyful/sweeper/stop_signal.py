@@ -15,7 +15,7 @@ from joyful.sweeper.training_process import TrainingProcess
 TRAINING_SECONDS, WORKER_SECONDS = 4.0, 3.0
 
 
-class Bell:
+class StopSignal:
     """Rung, it ends the training in progress, and with it the work; a worker that does not end then is ended."""
 
     def __init__(self, trainer: TrainingProcess) -> None:
@@ -23,11 +23,11 @@ class Bell:
         # (a queue, because a signal's handler may not touch an event's lock)
         self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()
         #: Set once it has rung: the work is to end.
-        self.rung = threading.Event()
+        self.is_set = threading.Event()
         self._done = threading.Event()
 
     @contextmanager
-    def hung(self) -> Iterator[threading.Event]:
+    def active(self) -> Iterator[threading.Event]:
         """The bell is heard inside; gives the event that is set at its end.
 
         A terminal's Ctrl-C, which reaches workers too, rings it. Raised, it could turn into an error of whatever it interrupts, and
@@ -37,7 +37,7 @@ class Bell:
         ours = default and threading.current_thread() is threading.main_thread()
         threading.Thread(target=self._obey, daemon=True).start()
         if ours:
-            signal.signal(signal.SIGINT, lambda number, frame: self.ring())
+            signal.signal(signal.SIGINT, lambda number, frame: self.set())
         try:
             yield self._done
         finally:
@@ -46,14 +46,14 @@ class Bell:
             if ours:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def ring(self) -> None:
+    def set(self) -> None:
         """End the work. May be called from any thread, and by a signal's handler."""
         self._orders.put(True)
 
     def _obey(self) -> None:
         if not self._orders.get():
             return
-        self.rung.set()
+        self.is_set.set()
         self._trainer.ask_to_end()
         if not self._done.wait(TRAINING_SECONDS):
             self._trainer.kill()

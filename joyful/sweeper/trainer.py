@@ -81,11 +81,11 @@ class RemoteObserver:
 
 def train(channel: Channel, request: dict[str, Any]) -> dict[str, Any]:
     """Train one run; the message that ends it."""
-    from joyful.training import experiment
     from joyful import results
-    from joyful.training.coach import TrainingFailedError
-    from joyful.runtime.disk import NoRoomError
     from joyful.records import InputError, Request
+    from joyful.runtime.disk import NoRoomError
+    from joyful.training import experiment
+    from joyful.training.coach import TrainingFailedError
 
     wanted = Request(**{**request, "folder": Path(request["folder"]), "overridden": tuple(request["overridden"])})
     try:

@@ -15,7 +15,7 @@ from typing import IO, Any
 GRACE = 4.0
 
 
-class TrainerDiedError(Exception):
+class TrainerEndedError(Exception):
     """The process that trained has ended without a word; the message says how."""
 
 
@@ -97,10 +97,10 @@ class TrainingProcess:
         self._answers = os.fdopen(ours, "r", encoding="utf-8")
         return self._process
 
-    def _death(self) -> TrainerDiedError:
+    def _death(self) -> TrainerEndedError:
         process, self._process = self._process, None
         if process is None:
-            return TrainerDiedError("the training process was ended")
+            return TrainerEndedError("the training process was ended")
         try:
             code = process.wait(GRACE)
         except subprocess.TimeoutExpired:  # it closed the conversation but lives: nothing good comes of it
@@ -108,10 +108,10 @@ class TrainingProcess:
             code = process.wait()
         self._forget(process)
         if code == -signal.SIGKILL:
-            return TrainerDiedError("its process was killed (by the kernel for want of memory, or by hand)")
+            return TrainerEndedError("its process was killed (by the kernel for want of memory, or by hand)")
         if code < 0:
-            return TrainerDiedError(f"its process was ended by {signal.Signals(-code).name}")
-        return TrainerDiedError(f"its process ended with code {code}; see {self._log}")
+            return TrainerEndedError(f"its process was ended by {signal.Signals(-code).name}")
+        return TrainerEndedError(f"its process ended with code {code}; see {self._log}")
 
     def _forget(self, process: subprocess.Popen[str]) -> None:
         for stream in (process.stdin, self._answers):

@@ -26,16 +26,16 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
-from joyful.runtime import hydra_request
 from joyful.config import LESS_MEMORY, check, config_hash
 from joyful.results import ResultsError
+from joyful.runtime import hydra_request
 from joyful.sweeper import gpus, identity, outcome, password
-from joyful.sweeper.stop_signal import Bell
 from joyful.sweeper.database import open_engine, open_storage
-from joyful.sweeper.plan import Plan
 from joyful.sweeper.heartbeat import BEAT, keep_alive
-from joyful.sweeper.registry import Lease, LeaseLostError, Registry, Watch
+from joyful.sweeper.plan import Plan
+from joyful.sweeper.registry import FailureDetector, Lease, LeaseLostError, Registry
 from joyful.sweeper.settings import SweepSettings
+from joyful.sweeper.stop_signal import StopSignal
 from joyful.sweeper.study import (
     DIGEST,
     FINISHED,
@@ -49,7 +49,7 @@ from joyful.sweeper.study import (
     same_as,
     states,
 )
-from joyful.sweeper.training_process import TrainerDiedError, TrainingProcess
+from joyful.sweeper.training_process import TrainerEndedError, TrainingProcess
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ LATE_SECONDS = 60.0
 LAST_SECONDS = 5.0
 
 #: Deaths in a row, without a whole epoch in between, after which a trial is given up.
-MAXIMUM_DEATHS = 3
+MAXIMUM_FAILURES = 3
 
 #: Seconds that a trial waits for its former owner to leave the folder, before it takes the lock.
 TAKE_OVER_AFTER = 5.0
@@ -113,10 +113,10 @@ class _Worker:
         self._engine = open_engine(url)
         self._access = task.access()
         self._registry = Registry(self._engine, task.study_id)
-        self._watch = Watch(task.settings.lease_seconds)
+        self._detector = FailureDetector(task.settings.lease_seconds)
         environment = gpus.environment(index, None if task.gpus is None else list(task.gpus))
         self._trainer = TrainingProcess(folder / "trainer.log", environment)
-        self._bell = Bell(self._trainer)
+        self._stop_signal = StopSignal(self._trainer)
         self._counts: dict[str, Any] = {"complete": 0, "pruned": 0, "failed": 0}
 
     def work(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class _Worker:
         here = driver is not None and identity.is_local(driver.identity)
         self._driver_pid = driver.identity.pid if driver is not None and here else None
         try:
-            with self._bell.hung() as done, self._pulse(done):
+            with self._stop_signal.active() as done, self._pulse(done):
                 self._work_on()
         except Stopped:
             pass
@@ -135,7 +135,7 @@ class _Worker:
             self._trainer.close()
             with contextlib.suppress(ResultsError):  # a study without room: whoever looks finds this process gone
                 self._registry.leave(self._me.id)
-        if self._bell.rung.is_set() and os.getpid() != self._driver_pid:
+        if self._stop_signal.is_set.is_set() and os.getpid() != self._driver_pid:
             # a launcher's process would wait for more work from a driver that has ended
             self._let_others_end()
             logging.shutdown()
@@ -143,14 +143,14 @@ class _Worker:
         return self._counts
 
     def _work_on(self) -> None:
-        while not self._bell.rung.is_set():
+        while not self._stop_signal.is_set.is_set():
             claimed, unfinished = self._claim()
             if claimed is not None:
                 self._run(claimed)
             elif not unfinished:
                 break
             else:
-                self._bell.rung.wait(BEAT)
+                self._stop_signal.is_set.wait(BEAT)
 
     def _let_others_end(self) -> None:
         """Wait until this driver's other workers have left, too: where one of its processes ends, joblib's pool kills the rest, in
@@ -167,11 +167,11 @@ class _Worker:
     @contextlib.contextmanager
     def _pulse(self, done: threading.Event) -> Iterator[None]:
         """Shows life inside, until it is done, and rings the bell when the driver has ended or says stop."""
-        silence = Watch(max(6.0, min(8.0, self._task.settings.lease_seconds))), Watch(LATE_SECONDS)
+        silence = FailureDetector(max(6.0, min(8.0, self._task.settings.lease_seconds))), FailureDetector(LATE_SECONDS)
 
         def beat() -> None:
             if keep_alive(self._registry, self._me.id, done, partial(self._is_alone, *silence)):
-                self._bell.ring()
+                self._stop_signal.set()
 
         pulse = threading.Thread(target=beat, daemon=True)
         pulse.start()
@@ -186,12 +186,12 @@ class _Worker:
         driver = self._registry.member(self._task.driver)
         return driver is None or driver.stop
 
-    def _is_alone(self, usual: Watch, late: Watch) -> bool:
+    def _is_alone(self, usual: FailureDetector, late: FailureDetector) -> bool:
         """Whether the driver has said stop, or shows no life: for as long as is `usual`, or, while it can be seen to run on this
         machine (which has too much to do), until it is `late`."""
         driver = self._registry.member(self._task.driver)
-        for watch in (usual, late):
-            watch.look({driver.id: driver} if driver is not None else {})
+        for detector in (usual, late):
+            detector.look({driver.id: driver} if driver is not None else {})
         runs = driver is not None and identity.is_local(driver.identity) and not identity.is_stopped(driver.identity)
         return (late if runs else usual).is_dead(driver) or (driver is not None and driver.stop)
 
@@ -200,7 +200,7 @@ class _Worker:
     def _claim(self) -> tuple[Lease | None, bool]:
         """The lease of the next trial, None where none is free; and whether any trial is unfinished."""
         leases, members = self._registry.leases_and_members()
-        self._watch.look(members)
+        self._detector.look(members)
         all_states = states(self._engine, self._task.study_id)
         unfinished = [number for number, state in all_states.items() if state not in FINISHED]
         same = same_as(self._engine, self._task.study_id)
@@ -209,9 +209,9 @@ class _Worker:
                 continue  # another trial is training its configuration just now
             lease = leases.get(number)
             owner = members.get(lease.owner) if lease is not None and lease.owner else None
-            if lease is not None and lease.owner and not self._watch.is_dead(owner):
+            if lease is not None and lease.owner and not self._detector.is_dead(owner):
                 continue
-            died = owner is not None and not self._watch.is_dead(members.get(owner.driver))
+            died = owner is not None and not self._detector.is_dead(members.get(owner.driver))
             claimed = self._registry.claim(number, self._me.id, lease, died=died)
             if claimed is None:
                 continue
@@ -227,7 +227,7 @@ class _Worker:
     def _run(self, lease: Lease) -> None:
         trial = TrialAccess(self._access, lease.number)
         try:
-            if lease.deaths >= MAXIMUM_DEATHS:
+            if lease.worker_failures >= MAXIMUM_FAILURES:
                 self._give_up(trial, lease, "its worker died")
                 return
             self._train(trial, lease)
@@ -269,11 +269,11 @@ class _Worker:
             if end["end"] != "died":
                 self._finish(trial, lease, config, end)
                 return
-            if self._bell.rung.is_set():
+            if self._stop_signal.is_set.is_set():
                 raise Stopped
-            lease = self._registry.count_death(lease)
-            log.warning("trial %d: %s (%d in a row)", lease.number, end["reason"], lease.deaths)
-            if lease.deaths >= MAXIMUM_DEATHS:
+            lease = self._registry.count_failure(lease)
+            log.warning("trial %d: %s (%d in a row)", lease.number, end["reason"], lease.worker_failures)
+            if lease.worker_failures >= MAXIMUM_FAILURES:
                 self._give_up(trial, lease, end["reason"])
                 return
 
@@ -301,7 +301,7 @@ class _Worker:
         that the study has no room: what is raised here, Hydra would announce as an error of the job."""
         try:
             return self._conversation(trial, lease, config)
-        except TrainerDiedError as error:
+        except TrainerEndedError as error:
             return {"end": "died", "reason": str(error)}
         except ResultsError as error:
             return {"end": "disk", "reason": str(error)}
@@ -310,7 +310,7 @@ class _Worker:
         request = asdict(hydra_request.from_hydra(config))
         request |= {"folder": str(request["folder"]), "overridden": list(request["overridden"])}
         self._trainer.send({"run": request | {"take_over_after": TAKE_OVER_AFTER}})
-        if self._bell.rung.is_set():  # (when the bell rang there may have been no process to ask)
+        if self._stop_signal.is_set.is_set():  # (when the bell rang there may have been no process to ask)
             self._trainer.ask_to_end()
         while True:
             message = self._trainer.receive()
@@ -351,9 +351,7 @@ class _Worker:
             self._tell(trial, lease, TrialState.FAIL, reason=end["reason"])
 
     def _give_up(self, trial: TrialAccess, lease: Lease, why: str) -> None:
-        reason = (
-            f"{why}, {lease.deaths} times without completing an epoch in between; where memory ran out, {LESS_MEMORY}"
-        )
+        reason = f"{why}, {lease.worker_failures} times without completing an epoch in between; where memory ran out, {LESS_MEMORY}"
         folder = Path(self._task.config.hydra.sweep.dir) / str(lease.number)
         outcome.mark_failed(folder, reason)
         self._tell(trial, lease, TrialState.FAIL, reason=reason)

@@ -16,18 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from joyful.training import checkpoints as checkpoint, objective
-from joyful.training.averaging import ParameterAverage
 from joyful.config import Settings
 from joyful.data.batching import DeviceSplit, epoch_order
-from joyful.training.evaluation import Accumulator
-from joyful.model.graph_model import GraphModel, ModelOutput, parameter_groups
 from joyful.losses.classification import class_weights
 from joyful.losses.weighting import WEIGHTINGS
 from joyful.losses.weights import LossWeightConfig
-from joyful.training.optimizers import Plateau, build_optimizer
+from joyful.model.graph_model import GraphModel, ModelOutput, parameter_groups
 from joyful.randomness import Draws
 from joyful.records import SPLITS, Batch, EpochRecord, InputError, first_line_of
+from joyful.training import checkpoints, objective
+from joyful.training.averaging import ParameterAverage
+from joyful.training.evaluation import Accumulator
+from joyful.training.optimizers import Plateau, build_optimizer
 
 
 class TrainingFailedError(RuntimeError):
@@ -83,7 +83,9 @@ class Coach:
         self.best: dict[str, float] = {}  # dev f1_weighted, epoch, step and test scores of the best evaluation
         self._stale_epochs = 0
         self.checkpoint_seconds: dict[int, float] = {}  # epoch -> wall seconds that its "last" checkpoint took
-        self.stamp: dict[str, str] = {}  # what a checkpoint must agree with to be resumed: see joyful.training.experiment
+        self.stamp: dict[
+            str, str
+        ] = {}  # what a checkpoint must agree with to be resumed: see joyful.training.experiment
         self.before_write: Callable[[], None] | None = None  # may raise, where the folder is no longer this process's
 
     @property
@@ -202,9 +204,9 @@ class Coach:
             by_split["train"] |= {
                 f"grad_norm_{n}": v / self.steps_per_epoch for n, v in zip(names, values, strict=True)
             }
-            by_split["train"] |= self._feel()
+            by_split["train"] |= self._encoder_gradient_ratio()
         else:
-            by_split["dev"] |= self._feel()
+            by_split["dev"] |= self._encoder_gradient_ratio()
         if by_split["dev"]["f1_weighted"] > self.best.get("f1_weighted", -math.inf):
             self.best = {"f1_weighted": by_split["dev"]["f1_weighted"], "epoch": position, "step": self.step}
             self.best |= {f"test_{name}": by_split["test"][name] for name in ("accuracy", "f1_weighted", "f1_macro")}
@@ -225,9 +227,9 @@ class Coach:
             accumulator.add(output, batch, parts)
         return accumulator
 
-    def _feel(self) -> dict[str, float]:
-        """How much the reconstruction is felt: on one fixed batch, without dropout, the ratio of the norms of the weighted encoder
-        gradient and the classification gradient on the shared fusion parameters, and the cosine between the two."""
+    def _encoder_gradient_ratio(self) -> dict[str, float]:
+        """The encoder gradient ratio and cosine: on one fixed batch, without dropout, the ratio of the norms of the weighted
+        encoder gradient and the classification gradient on the shared fusion parameters, and the cosine between the two."""
         self.model.eval()
         with self._autocast():
             output = self.model(self._probe)
@@ -300,9 +302,9 @@ class Coach:
                 "lr": self._optimizer.lr,
                 "plateau": self._plateau.state_dict(),
             }
-        checkpoint.write(self.checkpoints, name, self.step, checkpoint.Checkpoint(tensors, state))
+        checkpoints.write(self.checkpoints, name, self.step, checkpoints.Checkpoint(tensors, state))
 
-    def restore(self, saved: checkpoint.Checkpoint) -> None:
+    def restore(self, saved: checkpoints.Checkpoint) -> None:
         """Go on from a "last" checkpoint. Raises InputError where it does not fit this model."""
         tensors, state = saved.tensors, saved.state
 

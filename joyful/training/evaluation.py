@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from joyful.training import metrics
 from joyful.model.graph_model import ModelOutput
 from joyful.records import COMPONENTS, Batch
+from joyful.training import metrics
 
 
 class Accumulator:

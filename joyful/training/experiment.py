@@ -20,23 +20,21 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from joyful.training import checkpoints as checkpoint, restoring
-
-from joyful.runtime import disk, heap
-
 from joyful import results
-from joyful.training.coach import Coach, TrainingFailedError
 from joyful.config import LESS_MEMORY, PLACES, Settings, check, config_hash, differences
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
 from joyful.model.fusion import AutoFusion, FusionSizes
-from joyful.model.hierarchical_fusion import AutoFusion_Hierarchical
 from joyful.model.graph_model import GraphModel, initialise, standardise
+from joyful.model.hierarchical_fusion import AutoFusion_Hierarchical
+from joyful.records import DialogueDataset, EpochRecord, InputError, Request, print_error
+from joyful.runtime import disk, heap
 from joyful.runtime.signals import RaisingSignals, Signalled, raise_at_ctrl_c
+from joyful.training import checkpoints, restoring
+from joyful.training.coach import Coach, TrainingFailedError
 from joyful.training.objective import reconstruction_criterion
 from joyful.training.precision import bfloat16_gain
 from joyful.training.progress import TrainingProgress, closing_table
-from joyful.records import DialogueDataset, EpochRecord, InputError, Request, tell
 
 OBJECTIVE = "best dev f1_weighted"
 
@@ -167,7 +165,7 @@ def _say_where_bfloat16_is_slower(settings: Settings, device: torch.device) -> N
         return
     gain = bfloat16_gain()
     if gain < 1:
-        tell(
+        print_error(
             f"training.precision=bf16 makes this run slower: bfloat16's matrix products have {gain:.2g} times the speed of "
             "float32's on this processor; set training.precision=fp32"
         )
@@ -236,14 +234,16 @@ def _train(
             progress.show(record)
             if not go_on:
                 reason = f"pruned at epoch {record.epoch:g} of {settings.training.epochs}"
-                checkpoint.drop_previous(run.path / "checkpoint")
+                checkpoints.drop_previous(run.path / "checkpoint")
                 run.set_status("pruned", reason, objective=coach.best["f1_weighted"])
                 raise PrunedError(reason)
     objective = coach.best["f1_weighted"]
     before_write()
     timing += _checkpoint_rows(coach)
     run.write_timing(timing)
-    checkpoint.drop_previous(run.path / "checkpoint")  # (first: a run that has its last status is not written to again)
+    checkpoints.drop_previous(
+        run.path / "checkpoint"
+    )  # (first: a run that has its last status is not written to again)
     run.set_status("completed", objective=objective)
     if observer is None:
         closing_table(
@@ -355,7 +355,7 @@ def _interruption(number: int) -> BaseException:
     return KeyboardInterrupt() if number == signal.SIGINT else Interrupted(number)
 
 
-def door(ask: Callable[[], Request]) -> float:
+def main(get_request: Callable[[], Request]) -> float:
     """train_run of what `ask` returns, for a person at the shell.
 
     Bad input ends with one line and code 2, a failed run with 1, a signal with 130 or 143. In a multirun a failed run is one
@@ -363,7 +363,7 @@ def door(ask: Callable[[], Request]) -> float:
     """
     try:
         raise_at_ctrl_c()
-        request = ask()
+        request = get_request()
         return train_run(request)
     except InputError as error:
         _leave(str(error), 2)
@@ -385,10 +385,10 @@ def door(ask: Callable[[], Request]) -> float:
 def _failed(request: Request, message: str) -> float:
     if not request.multirun:
         _leave(message, 1)
-    tell(f"{request.folder}: {message}")
+    print_error(f"{request.folder}: {message}")
     return math.nan
 
 
 def _leave(message: str, code: int) -> None:
-    tell(message)
+    print_error(message)
     raise SystemExit(code)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from joyful.config import ClassificationSettings, FusionSettings, LossSettings
-from joyful.model.graph_model import ModelOutput
 from joyful.losses.classification import FocalLoss, NLLLoss
 from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss
+from joyful.model.graph_model import ModelOutput
 from joyful.records import Batch
 
 #: Share of each modality in the unimodal loss (ULGM), as in the reference.

@@ -12,13 +12,12 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from joyful.training import checkpoints as checkpoint
-
 from joyful import results
-from joyful.training.coach import Coach
 from joyful.config import PLACES, check, config_hash, differences
 from joyful.records import InputError
 from joyful.results import set_aside
+from joyful.training import checkpoints
+from joyful.training.coach import Coach
 
 Rows = list[dict[str, Any]]
 
@@ -67,22 +66,22 @@ def open_or_create(folder: Path, header: dict[str, Any]) -> tuple[results.RunFol
 def restore(run: results.RunFolder, coach: Coach) -> tuple[Rows, Rows]:
     """Bring the coach to the run's last whole checkpoint; returns the rows of history and timing up to there."""
     folder = run.path / "checkpoint"
-    checkpoint.tidy(folder)
+    checkpoints.tidy(folder)
     _check_best(folder)
-    for name in (checkpoint.LAST, checkpoint.PREVIOUS):
+    for name in (checkpoints.LAST, checkpoints.PREVIOUS):
         try:
-            saved = checkpoint.read(folder, name)
+            saved = checkpoints.read(folder, name)
             if saved is None:
                 continue
             rows = _rows_up_to(run, saved, coach)
         except InputError as error:
-            follows = "its previous one is used" if name == checkpoint.LAST else "the run begins anew"
+            follows = "its previous one is used" if name == checkpoints.LAST else "the run begins anew"
             _set_checkpoint_aside(folder, name, f"{error}; {follows}, if there is one")
             continue
         _check_data(run.path, saved, coach)
         coach.restore(saved)
-        if name == checkpoint.PREVIOUS:
-            checkpoint.previous_is_last(folder)
+        if name == checkpoints.PREVIOUS:
+            checkpoints.previous_is_last(folder)
         return rows, _timing(run, coach.epoch)
     return [], []
 
@@ -90,9 +89,9 @@ def restore(run: results.RunFolder, coach: Coach) -> tuple[Rows, Rows]:
 def restore_from(source: Path, coach: Coach) -> tuple[Rows, Rows]:
     """As `restore`, from another run's folder, in which nothing is changed. Raises InputError without a whole checkpoint there."""
     run, damage = results.RunFolder.open(source, reading=True), ""
-    for name in (checkpoint.LAST, checkpoint.PREVIOUS):
+    for name in (checkpoints.LAST, checkpoints.PREVIOUS):
         try:
-            saved = checkpoint.read(source / "checkpoint", name)
+            saved = checkpoints.read(source / "checkpoint", name)
         except InputError as error:
             damage = f" that is whole: {error}"
             continue
@@ -106,7 +105,7 @@ def restore_from(source: Path, coach: Coach) -> tuple[Rows, Rows]:
     )
 
 
-def _rows_up_to(run: results.RunFolder, saved: checkpoint.Checkpoint, coach: Coach) -> Rows:
+def _rows_up_to(run: results.RunFolder, saved: checkpoints.Checkpoint, coach: Coach) -> Rows:
     """The history's rows up to a checkpoint of the run's own. Raises InputError where the two do not belong together."""
     if saved.state.get("config_hash") != coach.stamp["config_hash"]:
         raise InputError(f"{run.path}: its checkpoint belongs to another configuration")
@@ -122,7 +121,7 @@ def _rows_up_to(run: results.RunFolder, saved: checkpoint.Checkpoint, coach: Coa
     return rows
 
 
-def _check_data(folder: Path, saved: checkpoint.Checkpoint, coach: Coach) -> None:
+def _check_data(folder: Path, saved: checkpoints.Checkpoint, coach: Coach) -> None:
     if saved.state.get("data") != coach.stamp["data"]:
         raise InputError(
             f"{folder}: the data are not those that the run was trained on (digest {saved.state.get('data')}, now "
@@ -142,14 +141,14 @@ def _timing(run: results.RunFolder, epoch: int) -> Rows:
 def _check_best(folder: Path) -> None:
     """The run does not need it to go on, but whoever wants the best model does."""
     try:
-        checkpoint.read(folder, checkpoint.BEST)
+        checkpoints.read(folder, checkpoints.BEST)
     except InputError as error:
-        _set_checkpoint_aside(folder, checkpoint.BEST, f"{error}; the run goes on, and writes the next better one")
+        _set_checkpoint_aside(folder, checkpoints.BEST, f"{error}; the run goes on, and writes the next better one")
 
 
 def _set_checkpoint_aside(folder: Path, name: str, why: str) -> None:
-    others = checkpoint.named_tensors(folder, without=name)
-    for path in sorted(folder.glob(f"{checkpoint.tensors_of(name)}-*.safetensors")):
+    others = checkpoints.named_tensors(folder, without=name)
+    for path in sorted(folder.glob(f"{checkpoints.tensors_of(name)}-*.safetensors")):
         if path.name not in others:
             set_aside(path, "it belongs to a damaged checkpoint")
     set_aside(folder / f"{name}.json", why)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from joyful.analysis.sweep import read_sweep
 from benchmarks import analysis as benchmark
+from joyful.analysis.sweep import read_sweep
 
 
 def test_the_benchmark_measures_each_way_of_opening(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

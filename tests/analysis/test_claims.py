@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from joyful.analysis.claims import VERDICT_COLUMNS, beside_table, decide, judge, read_claims, verdict_table
+from joyful.analysis.claims import VERDICT_COLUMNS, decide, judge, read_claims, secondary_table, verdict_table
 from joyful.analysis.claims_file import Claim, Metric
 from joyful.analysis.curves import curves
 from joyful.analysis.measures import censored, difference, effect, pair_differences, values
 from joyful.analysis.statistics import holm
 from joyful.analysis.sweep import read_sweep
-from tests.support.analysis import NOTE_ARMS, Truth, simulate_sweep, write_run
 from joyful.results import InputError
+from tests.support.analysis import NOTE_ARMS, Truth, simulate_sweep, write_run
 
 SPEED, STABILITY, _, LOSS, F1 = read_claims()
 
@@ -209,7 +209,7 @@ def test_over_half_of_the_times_censored(tmp_path: Path, never: int, verdict: st
     assert one.low == pytest.approx(one.high)
     if verdict == "not testable":
         assert one.detail == "over half of the times are censored at the budget: 4 of 6 of 'mse'"
-    rates = {b.arm: b.estimate for b in one.beside if b.name == "runs that reach the target"}
+    rates = {b.arm: b.estimate for b in one.secondary if b.name == "runs that reach the target"}
     assert rates == pytest.approx({"mse": 100 * (6 - never) / 6, "smoothl1": 100})
 
 
@@ -250,7 +250,7 @@ def test_one_arm_or_none_has_nothing_to_judge(tmp_path: Path) -> None:
     assert judge(read_sweep(tmp_path), read_claims(), rng=rng()) == []
     empty = verdict_table([])
     assert tuple(empty.columns) == VERDICT_COLUMNS
-    assert len(beside_table([])) == 0
+    assert len(secondary_table([])) == 0
 
 
 def test_the_bootstrap_comes_with_twenty_pairs_and_the_answer_repeats(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_what_the_pairs_could_have_shown(note: Path) -> None:
 
 def test_beside(note: Path) -> None:
     sweep = read_sweep(note)
-    table = beside_table(judge(sweep, read_claims(), rng=rng()))
+    table = secondary_table(judge(sweep, read_claims(), rng=rng()))
     names = table.groupby("claim", sort=False)["name"].unique().map(list).to_dict()
     assert names == {
         "convergence_speed": [

@@ -9,8 +9,8 @@ import pytest
 
 from joyful.analysis.convergence import Target, choose_target, kaplan_meier, parse_target, reach_rate, times_to_target
 from joyful.analysis.sweep import read_sweep
-from tests.support.analysis import simulate_sweep, write_run
 from joyful.results import InputError
+from tests.support.analysis import simulate_sweep, write_run
 
 
 def run(folder: Path, dev: list[float], *, loss: str = "mse", seed: int = 1, role: str = "comparison", **given) -> None:

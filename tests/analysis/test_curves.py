@@ -10,8 +10,8 @@ from scipy import stats
 
 from joyful.analysis.curves import area, at_epoch, band, best_epoch, best_so_far, curves, final
 from joyful.analysis.sweep import read_sweep
-from tests.support.analysis import simulate_sweep
 from joyful.results import InputError
+from tests.support.analysis import simulate_sweep
 
 NAN = math.nan
 

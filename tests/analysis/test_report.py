@@ -16,8 +16,8 @@ from joyful.analysis.claims import VERDICT_COLUMNS
 from joyful.analysis.importers.__main__ import main as import_curves
 from joyful.analysis.page import markdown
 from joyful.analysis.report import build, main
-from tests.support.analysis import NOTE_ARMS, Truth, history, simulate_sweep, write_run
 from joyful.results import InputError
+from tests.support.analysis import NOTE_ARMS, Truth, history, simulate_sweep, write_run
 
 pytestmark = pytest.mark.xdist_group("report")  # one report for all of these tests
 
@@ -83,7 +83,8 @@ def test_the_files_beside_the_page(note, page):
     }  # fmt: skip
     names = {path.stem for path in folder.glob("*.parquet")}
     assert names == {
-        "runs", "left_out", "curves", "pairs", "beside", "scores", "survival", "reach", "felt", "places", "response",
+        "runs", "left_out", "curves", "pairs", "secondary", "scores", "survival", "reach",
+        "gradient_ratio", "arm_gradient_ratio", "response",
     }  # fmt: skip
     scores = pd.read_parquet(folder / "scores.parquet")
     assert len(scores) == 16
@@ -115,7 +116,7 @@ def test_every_claim_and_chapter_is_there(note, page):
         assert f"{number} {word}" in page.text
     ids = {attributes.get("id") for tag, attributes in page.tags if tag == "section"}
     assert ids == {
-        "summary", "verdicts", "effects", "curves", "speed", "stability", "losses", "felt", "arms", "left-out", "method",
+        "summary", "verdicts", "effects", "curves", "speed", "stability", "losses", "gradient-ratio", "arms", "left-out", "method",
     }  # fmt: skip
     for tag, attributes in page.tags:
         if tag == "a":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from joyful.analysis import gradient_ratio as felt
+from joyful.analysis import gradient_ratio
 from joyful.analysis.convergence import choose_target, times_to_target
 from joyful.analysis.curves import curves
 from joyful.analysis.response import COLUMNS, response, weight_factors
@@ -81,7 +81,7 @@ def test_lines_stand_still_in_every_other_factor(tmp_path: Path) -> None:
 
 def test_every_arm_has_its_place(grid: Path) -> None:
     sweep = read_sweep(grid)
-    places = felt.places(sweep)
+    places = gradient_ratio.of_arms(sweep)
     assert places["arm"].tolist() == [arm.name for arm in sweep.arms]
     assert places["is_baseline"].tolist() == [True] + [False] * 5
     assert (places["n"] == 3).all()
@@ -97,7 +97,7 @@ def test_every_arm_has_its_place(grid: Path) -> None:
 
 
 def test_over_training(grid: Path) -> None:
-    frame = felt.over_training(read_sweep(grid))
+    frame = gradient_ratio.over_training(read_sweep(grid))
     first = frame[frame["arm"] == "mse 0.05"]
     assert first["epoch"].tolist() == [e / 2 for e in range(1, 13)]
     assert (frame["ratio_low"] <= frame["ratio"]).all()
@@ -108,8 +108,8 @@ def test_runs_without_the_ratio(tmp_path: Path) -> None:
     columns = {"step": [1, 1], "epoch": [1.0, 1.0], "split": ["train", "dev"], "nll": [1.0, 1.0]}
     write_run(tmp_path / "0", columns, {"training.epochs": 1})
     sweep = read_sweep(tmp_path)
-    assert felt.over_training(sweep).empty
-    assert felt.places(sweep).empty
+    assert gradient_ratio.over_training(sweep).empty
+    assert gradient_ratio.of_arms(sweep).empty
     columns |= {"encoder_gradient_ratio": [0.0, math.nan], "encoder_gradient_cosine": [0.5, math.nan]}
     write_run(tmp_path / "0", columns, {"training.epochs": 1})
-    assert felt.places(read_sweep(tmp_path)).empty  # a ratio of 0 has no logarithm
+    assert gradient_ratio.of_arms(read_sweep(tmp_path)).empty  # a ratio of 0 has no logarithm

@@ -10,8 +10,8 @@ import pytest
 from joyful.analysis.arms import arm_names, choose_baseline, covers, find_arms, find_factors, parse_override
 from joyful.analysis.curves import curves
 from joyful.analysis.sweep import read_sweep
-from tests.support.analysis import NOTE_ARMS, Truth, history, simulate_sweep, write_run
 from joyful.results import InputError, RunHeader
+from tests.support.analysis import NOTE_ARMS, Truth, history, simulate_sweep, write_run
 
 EPOCHS = 4
 

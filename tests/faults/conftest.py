@@ -1,4 +1,4 @@
-"""What several fault tests use. The counts, the seed and the table: joyful/testing/faults.py."""
+"""What several fault tests use. The counts, the seed and the table: tests/support/faults.py."""
 
 import subprocess
 from pathlib import Path

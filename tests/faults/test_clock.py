@@ -101,7 +101,9 @@ def test_a_clock_that_jumps_costs_a_sweep_nothing(tmp_path, clock, tally, monkey
     states, leases = sweeps.states(folder), sweeps.leases(folder)
     wrong = [f"trial {n}: {state}" for n, state in states.items() if state != "COMPLETE"]
     wrong += [
-        f"a live trial was declared dead: {lease}" for lease in leases.values() if lease.term != 1 or lease.deaths
+        f"a live trial was declared dead: {lease}"
+        for lease in leases.values()
+        if lease.term != 1 or lease.worker_failures
     ]
     wrong += [line for number in launchers.COMPLETE for line in bad_times(folder / str(number), seconds)]
     lost = sorted(set(launchers.COMPLETE) - set(states))

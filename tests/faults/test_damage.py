@@ -75,7 +75,7 @@ def test_a_run_goes_on_whatever_became_of_its_files(tmp_path, runs, trainers, ta
         bad = damage(path.read_bytes(), find(runs / "foreign", pattern).read_bytes(), chance)
         path.write_bytes(bad)
         case = f"{pattern} {damage.__name__}"
-        trainer = trainers.start(folder, *SETTINGS, door=True)
+        trainer = trainers.start(folder, *SETTINGS, through_main=True)
         code, said = trainer.wait(), trainer.said
         aside = [p.read_bytes() for p in path.parent.glob(f"{path.name}.damaged*")]
         if pattern == "run.json" and code == 2 and "another configuration" in said:

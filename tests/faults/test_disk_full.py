@@ -7,12 +7,11 @@ import time
 
 import pytest
 
-from joyful.runtime import disk
-
 from joyful import results
-from joyful.training.checkpoints import read
 from joyful.data.loading import load
 from joyful.records import InputError
+from joyful.runtime import disk
+from joyful.training.checkpoints import read
 from tests.support import launchers, sweeps
 from tests.support.faults import count, seed, soaking
 from tests.support.runs import tiny_coach, tiny_request, tiny_settings
@@ -35,7 +34,7 @@ def test_a_run_on_a_disk_that_fills_up_goes_on_when_there_is_room(tmp_path, trai
     folder = place.path / "run"
     while len(refused) < wanted and attempts < 3 * wanted:
         attempts += 1
-        trainer = trainers.start(folder, *LONG, door=True)
+        trainer = trainers.start(folder, *LONG, through_main=True)
         trainer.until_epoch(1)
         time.sleep(chance.uniform(0, 0.2))
         complete = (trainer.epochs or [1])[-1] - 1

@@ -22,14 +22,14 @@ from hypothesis import HealthCheck
 
 from joyful.analysis.claims_file import BASIC_OPTIMIZATION, read_claims
 from joyful.analysis.importers import csv_table
-from joyful.training import checkpoints as checkpoint
 from joyful.data import emorynlp, meld, mosi, prepared
-from joyful.data.cogmen.reader import restricted_pickle
+from joyful.data.cogmen import restricted_pickle
 from joyful.data.loading import find_source
 from joyful.data.validation import validate
-from joyful.training.experiment import train_run
 from joyful.records import InputError
 from joyful.results import RunFolder, read_runs, tables
+from joyful.training import checkpoints
+from joyful.training.experiment import train_run
 from tests.support import small_files
 from tests.support.cogmen_pickles import dump
 from tests.support.datasets import data_settings, fake_encode
@@ -141,7 +141,7 @@ def saved(folder: Path) -> Reader:
         (place / name).write_bytes(tensors if of_json else data)
         changed = json.loads(document) | {"sha256": hashlib.sha256(data).hexdigest()}
         (place / "last.json").write_bytes(data if of_json else json.dumps(changed).encode())
-        found = checkpoint.read(place, "last")
+        found = checkpoints.read(place, "last")
         if found is not None:
             coach.restore(found)
 

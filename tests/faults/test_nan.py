@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from joyful import results
-from joyful.training.coach import TrainingFailedError
 from joyful.data import prepared
 from joyful.data.loading import load
-from joyful.training.experiment import train_run
 from joyful.records import InputError
+from joyful.training.coach import TrainingFailedError
+from joyful.training.experiment import train_run
 from tests.support import sweeps
 from tests.support.faults import Tally, soaking
 from tests.support.runs import tiny_request, tiny_settings

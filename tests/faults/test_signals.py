@@ -28,7 +28,7 @@ def test_a_signalled_run_is_interrupted_and_goes_on(tmp_path, trainers, tally, n
     expected = (whole / "history.parquet").read_bytes()
     wanted = count(quick=3, full=40)
     while times < wanted:
-        trainer = trainers.start(folder, *LONG, door=True)
+        trainer = trainers.start(folder, *LONG, through_main=True)
         trainer.until_epoch(1)
         complete = 0.0
         time.sleep(chance.uniform(0.0, 0.4))

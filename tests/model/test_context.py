@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from joyful.model import context
+from joyful.model.context import RecurrentContext, TransformerContext, TransformerLayer
 from joyful.model.dialogue_graph import attention_blocks
 from joyful.model.graph_model import initialise
 from joyful.randomness import Draws
-from joyful.model.context import RecurrentContext, TransformerContext, TransformerLayer
 
 CPU = torch.device("cpu")
 LENGTHS = (5, 1, 8, 3)
@@ -111,7 +112,7 @@ def test_dropout_is_a_function_of_the_draws(kind):
 def test_layers_draw_masks_of_their_own(monkeypatch):
     places = []
     for name in ("dropout", "relu_dropout_"):
-        monkeypatch.setattr(Draws, name, lambda self, x, drop, place: places.append(place) or x)
+        monkeypatch.setattr(context, name, lambda x, drop, draws, place: places.append(place) or x)
     TransformerContext(8, 3, layers=2, heads=2, feedforward=10, drop=0.5)(
         torch.randn(N, 8), LENGTHS, BLOCKS, Draws(1, 1, 1)
     )

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss
 from joyful.model.fusion import AutoFusion, FusionOutput, FusionSizes, modality_dimensions
 from joyful.model.hierarchical_fusion import AutoFusion_Hierarchical
-from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss
 from tests.support.host_reads import NoHostReads
 
 SIZES = FusionSizes(inter=6, hidden=9, latent=5)

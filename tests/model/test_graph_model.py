@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from joyful.model.graph_model import GraphModel, Highway, Standardise, initialise, parameter_groups, standardise
 from joyful.losses.contrastive import info_nce
+from joyful.model.graph_model import GraphModel, Highway, Standardise, initialise, parameter_groups, standardise
 from joyful.randomness import Draws
 from joyful.records import MODALITIES
 from tests.support.host_reads import NoHostReads

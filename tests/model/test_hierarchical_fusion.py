@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from joyful.losses.reconstruction import SmoothL1Loss
 from joyful.model.fusion import FusionSizes
 from joyful.model.hierarchical_fusion import AutoFusion_Hierarchical
-from joyful.losses.reconstruction import SmoothL1Loss
 from tests.support.host_reads import NoHostReads
 
 WIDTHS = {"audio": 3, "text": 7, "visual": 5}

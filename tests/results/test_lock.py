@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from joyful.training import checkpoints as checkpoint
-
 from joyful import results
 from joyful.records import InputError
 from joyful.results import files
 from joyful.results.lock import require_lock
+from joyful.training import checkpoints
 from tests.support.faults import Tally
 
 HOLD = """
@@ -139,16 +138,16 @@ def test_who_has_lost_its_lock_puts_nothing_in_place(
 
 def test_a_checkpoint_of_another_is_not_touched(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
-    saved = checkpoint.Checkpoint({"w": torch.ones(2)}, {"epoch": 1})
+    saved = checkpoints.Checkpoint({"w": torch.ones(2)}, {"epoch": 1})
     with results.lock(tmp_path):
         for step in (1, 2):
-            checkpoint.write(folder, checkpoint.LAST, step, saved)
+            checkpoints.write(folder, checkpoints.LAST, step, saved)
         before = written(tmp_path)
         assert len(before) == 4
         take_over(tmp_path)
         with pytest.raises(results.LockLostError):
-            checkpoint.drop_previous(folder)
-        for name in (checkpoint.LAST, checkpoint.BEST):
+            checkpoints.drop_previous(folder)
+        for name in (checkpoints.LAST, checkpoints.BEST):
             with pytest.raises(results.LockLostError):
-                checkpoint.write(folder, name, 3, saved)
+                checkpoints.write(folder, name, 3, saved)
         assert written(tmp_path) == before

@@ -113,10 +113,10 @@ def test_while_a_program_loads_ctrl_c_ends_it_in_one_line(when, code, said, erro
 #: Ctrl-C at one Python call among those that torch's extension makes while it is loaded.
 TORCH = """
 import os, signal, sys
-from joyful.runtime import signals as interruption
+from joyful.runtime import signals
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-interruption.leave_at_ctrl_c()
+signals.leave_at_ctrl_c()
 inside, calls, wanted = [], 0, float(sys.argv[1])
 
 def profile(frame, event, called):

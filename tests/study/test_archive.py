@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from study.archive import main, pack, unpack
 from joyful.analysis.report import build
-from tests.support.analysis import simulate_sweep
 from joyful.results import InputError, RunFolder
+from study.archive import main, pack, unpack
+from tests.support.analysis import simulate_sweep
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_the_report_of_what_comes_out_says_the_same(sweep, unpacked):
     before, after = (build(folder)[0] for folder in (sweep, unpacked[1]))
     pd.testing.assert_frame_equal(before.verdict_table, after.verdict_table, rtol=1e-4)
     assert (before.verdict_table["n_pairs"] == 7).any()
-    for name in ("scores", "curves", "felt"):
+    for name in ("scores", "curves", "gradient_ratio"):
         pd.testing.assert_frame_equal(before.tables[name], after.tables[name], rtol=1e-4)
     assert before.tables["scores"]["seconds"].notna().all()
 

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from study import report as study_report, tables as study_tables
-from study.archive import pack
 from joyful.analysis.report import build
-from tests.support.analysis import NOTE_ARMS, Truth, simulate_sweep
 from joyful.results import InputError
+from study import report as study_report
+from study import tables as study_tables
+from study.archive import pack
+from tests.support.analysis import NOTE_ARMS, Truth, simulate_sweep
 
 NONE = Truth({"loss": "mse", "weights.encoder_loss_weight": 0.0}, tau=4.4, ratio=0.0)
 
@@ -24,7 +25,7 @@ def simulated(tmp_path_factory):
         folds = (0, 1) if name == "mosi" else ()
         simulate_sweep(root / name, arms, range(1, 9), epochs=12, folds=folds)
         pack(root / name, root / "archives" / f"{name}.parquet")
-    places = ("verdicts", "scores", "felt", "sizes", "meld", "mosi")
+    places = ("verdicts", "scores", "gradient_ratio", "sizes", "meld", "mosi")
     (root / "A.md").write_text("\n".join(f"<!-- study: {n} -->old<!-- end of study: {n} -->\nkept {n}" for n in places))
     return root
 
@@ -33,7 +34,7 @@ def simulated(tmp_path_factory):
 def study(simulated, tmp_path, monkeypatch):
     (tmp_path / "A.md").write_text((simulated / "A.md").read_text())
     monkeypatch.setattr(study_report, "ARCHIVES", simulated / "archives")
-    (tmp_path / "B.md").write_text("before <!-- study: verdicts --><!-- end of study: verdicts --> after")
+    (tmp_path / "B.md").write_text("before <!-- study: summary --><!-- end of study: summary --> after")
     monkeypatch.setattr(study_report, "DOCUMENT", tmp_path / "A.md")
     monkeypatch.setattr(study_report, "FRONT", (tmp_path / "B.md",))
     (tmp_path / "C.md").write_text("fast\n<!-- study: precision --><!-- end of study: precision -->")
@@ -73,17 +74,26 @@ def test_the_tables_say_what_the_reports_say(study):
     assert cells["training loss: final train total loss"][1:] == ["**not testable**"] * 2
     arms = rows(document, "meld")
     assert [line[0] for line in arms[2:]] == ["MSE 0.05", "SmoothL1 0.03", "no reconstruction"]
-    assert {line[0] for line in rows(document, "felt")[2:]} == {"MELD", "MOSI"}
+    assert {line[0] for line in rows(document, "gradient_ratio")[2:]} == {"MELD", "MOSI"}
     assert all("pairs" in cell for line in rows(document, "sizes")[2:4] for cell in line[1:])
     for image in re.findall(r"\(images/(.*?)\)", document):
         assert (place / "images" / image).read_bytes().startswith(b"\x89PNG")
     assert (place / "pages/meld/index.html").is_file()
     front = (place / "B.md").read_text()
-    assert rows(front, "verdicts") == rows(document, "verdicts")
+    head, _, *summary = rows(front, "summary")
+    assert head == ["measure", "claimed", "MELD", "MOSI"]
+    assert len(summary) == 5
+    shown = {line[0].partition(": ")[2]: line[2:] for line in lines}
+    for measure, claimed, *found in summary:
+        assert claimed.startswith(("+", "−"))
+        for cell, whole in zip(found, shown[measure], strict=True):
+            verdict, _, effect = cell.partition(": ")
+            assert whole.startswith(f"**{verdict}**")
+            assert whole.endswith(effect)
     assert front.startswith("before ")
     assert front.endswith(" after")
     assert study_report.main(["--check"]) == 0
-    study_report.FRONT[0].write_text(front.replace("**not testable**", "**supported**"))
+    study_report.FRONT[0].write_text(front.replace("epochs to the target", "epochs to another target"))
     assert study_report.main(["--check"]) == 1
     assert study_report.main([]) == 0  # a second time changes nothing
     assert (place / "A.md").read_text() == document
@@ -143,10 +153,10 @@ def test_what_is_about_speed_stands_in_its_own_document_alone(study, monkeypatch
     assert study_report.main([]) == 0
     text = (place / "C.md").read_text()
     assert [line[0] for line in rows(text, "precision")[2:]] == ["float32", "bfloat16"]
-    assert "study-precision-curves.png" in text
+    assert "../study/images/precision-curves.png" in text
     assert "claimed" not in text  # the note says nothing of bfloat16
     assert text.startswith("fast")
-    assert {line[0] for line in rows((place / "A.md").read_text(), "felt")[2:]} == {"MELD", "MOSI"}
+    assert {line[0] for line in rows((place / "A.md").read_text(), "gradient_ratio")[2:]} == {"MELD", "MOSI"}
 
 
 @pytest.mark.parametrize(
@@ -167,16 +177,16 @@ def test_what_counts_as_a_setting_that_works(changes, works):
 
 
 def test_a_document_without_a_place_is_named_and_stays_as_it_is(study, capsys):
-    text = study_report.DOCUMENT.read_text().replace("<!-- study: felt -->", "")
+    text = study_report.DOCUMENT.read_text().replace("<!-- study: gradient_ratio -->", "")
     study_report.DOCUMENT.write_text(text)
     assert study_report.main([]) == 2
-    assert "expected one pair of <!-- study: felt -->" in capsys.readouterr().err
+    assert "expected one pair of <!-- study: gradient_ratio -->" in capsys.readouterr().err
     assert study_report.DOCUMENT.read_text() == text
 
 
 def test_without_archives_it_says_how_they_are_made(study, tmp_path, monkeypatch):
     monkeypatch.setattr(study_report, "ARCHIVES", tmp_path)
-    with pytest.raises(InputError, match=r"analysis\.archive pack"):
+    with pytest.raises(InputError, match=r"study\.archive pack"):
         study_report.read(tmp_path)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from study import archive, select_trial as choosing
+from study import archive, select_trial
 from study.archive import pack
 from study.report import ARCHIVES, ROOT
 from study.searches import KINDS, SEARCHES, Search, searches_table
@@ -38,14 +38,14 @@ def test_without_searches_there_is_no_table(tmp_path):
 
 @pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search.name)
 def test_what_was_confirmed_is_what_the_searches_gave(search: Search, tmp_path: Path):
-    sweep = ROOT / f"sweeps/study_confirm_{search.name}.yaml"
+    sweep = ROOT / f"study/sweeps/confirm_{search.name}.yaml"
     arms = [set(arm.split()) for arm in yaml.safe_load(sweep.read_text())["hydra"]["sweeper"]["arms"]]
     tuned: set[str] = set()
     for kind in KINDS:
         folder = tmp_path / kind
         archive.unpack(ARCHIVES / f"search_{search.name}_{kind}.parquet", folder)
-        found, settings = choosing.trials(folder, search.target)
-        chosen = set(choosing.overrides(found, choosing.choose(found, search.within), settings)) - DEFAULTS
+        found, settings = select_trial.trials(folder, search.target)
+        chosen = set(select_trial.overrides(found, select_trial.choose(found, search.within), settings)) - DEFAULTS
         if kind == "baseline":
             tuned = chosen
             assert arms[0] == {"loss=mse", "weights=baseline"} | chosen

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from joyful.results import InputError
 from study.select_trial import choose, main, overrides, trials
 from tests.support.analysis import write_run
-from joyful.results import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -118,8 +118,8 @@ def history(
         weight = float(truth.overrides.get("weights.encoder_loss_weight", 0.03 if smooth else 0.05))
         contrast, gate = 4 * (0.5 + left), 0.1 * (1 + left)
         total = nll + weight * encoder + 0.2 * contrast + 0.01 * gate
-        felt = truth.ratio * np.exp(0.1 * own.normal(size=len(epoch)))
-        at = np.full(len(epoch), np.nan) if split == "test" else felt
+        ratio = truth.ratio * np.exp(0.1 * own.normal(size=len(epoch)))
+        at = np.full(len(epoch), np.nan) if split == "test" else ratio
         columns = {
             "f1_weighted": f1, "f1_macro": 0.9 * f1, "accuracy": np.minimum(1, f1 + 0.01), "nll": nll,
             "recon_mse": recon, "recon_mae": 0.8 * np.sqrt(recon), "loss_total": total, "loss_classification": nll,

@@ -49,15 +49,15 @@ def read_each(reader: str, paths: Sequence[Path]) -> list[Outcome]:
 
 
 def _pickle() -> Callable[[Path], object]:
-    from joyful.data.cogmen.reader import restricted_pickle
+    from joyful.data.cogmen import restricted_pickle
 
     return restricted_pickle.load
 
 
 def _checkpoint() -> Callable[[Path], object]:
-    from joyful.training import checkpoints as checkpoint
+    from joyful.training import checkpoints
 
-    return lambda path: checkpoint.read(path, "last")
+    return lambda path: checkpoints.read(path, "last")
 
 
 def _runs() -> Callable[[Path], object]:

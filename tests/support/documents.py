@@ -12,7 +12,7 @@ from pathlib import Path
 PROGRAMS = ("python", ".venv/bin/python", "make", "papermill", "optuna-dashboard", "cp", "pip")
 
 #: The folders of the repository that pages name files of.
-FOLDERS = ("analysis", "benchmarks", "conf", "docs", "joyful", "sweeps", "tests")
+FOLDERS = ("analysis", "benchmarks", "conf", "docs", "joyful", "study", "sweeps", "tests")
 
 
 @dataclass(frozen=True)

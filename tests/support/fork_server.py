@@ -37,7 +37,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-class Nursery:
+class ForkServer:
     """The process that has imported them; ends with the block."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Nursery:
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkServer:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from joyful.training.experiment import train_run
 from joyful.results import HISTORY
 from joyful.sweeper.registry import Lease
+from joyful.training.experiment import train_run
 from tests.support import sweeps
 from tests.support.runs import tiny_request
 

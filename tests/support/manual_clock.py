@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class StillClock:
+class ManualClock:
     """Put in the place of a module's `time`: it stands still but for who sleeps by it, and who sets `now`, in seconds."""
 
     def __init__(self) -> None:

@@ -13,9 +13,9 @@ import yaml
 from joyful.config import ModelSettings
 from joyful.data.batching import DeviceSplit
 from joyful.model.fusion import AutoFusion, FusionSizes
-from joyful.model.hierarchical_fusion import AutoFusion_Hierarchical
 from joyful.model.graph_layers import Speakers
 from joyful.model.graph_model import GraphModel, initialise, standardise
+from joyful.model.hierarchical_fusion import AutoFusion_Hierarchical
 from joyful.records import Batch, Dialogues
 
 _SMALL = Path(__file__).resolve().parents[2] / "conf" / "model" / "small.yaml"

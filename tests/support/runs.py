@@ -11,13 +11,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from joyful.training.coach import Coach
 from joyful.config import Settings, check
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
-from joyful.training.experiment import build_model
 from joyful.model.graph_model import standardise
 from joyful.records import Request
+from joyful.training.coach import Coach
+from joyful.training.experiment import build_model
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

@@ -103,14 +103,20 @@ class Trainers:
         self._trainer: Trainer | None = None
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def start(self, folder: Path, *overrides: str, door: bool = False, sync_seconds: float = 0.0) -> Trainer:
-        """Train a tiny run into `folder`, or go on with it. door: as a person at the shell has it, with exit codes.
+    def start(self, folder: Path, *overrides: str, through_main: bool = False, sync_seconds: float = 0.0) -> Trainer:
+        """Train a tiny run into `folder`, or go on with it. through_main: as a person at the shell has it, with exit codes.
         sync_seconds: of a disk that takes so much longer for each fsync."""
         assert self._trainer is None or not self._trainer.running, "one run at a time"
         self._count += 1
         log = self._logs / f"trainer-{self._count}.log"
         self._trainer = Trainer(0, log)
-        request = {"folder": str(folder), "overrides": overrides, "door": door, "log": str(log), "sync": sync_seconds}
+        request = {
+            "folder": str(folder),
+            "overrides": overrides,
+            "through_main": through_main,
+            "log": str(log),
+            "sync": sync_seconds,
+        }
         assert self._server.stdin is not None
         print(json.dumps(request), file=self._server.stdin, flush=True)
         self._trainer.pid = self._started.get(timeout=120)
@@ -145,7 +151,7 @@ def _tell(descriptor: int, **message: Any) -> None:
     os.write(descriptor, (json.dumps(message) + "\n").encode())  # (in one piece: a line is shorter than a pipe's unit)
 
 
-def _train(folder: str, overrides: Sequence[str], door: bool, descriptor: int) -> None:
+def _train(folder: str, overrides: Sequence[str], through_main: bool, descriptor: int) -> None:
     from joyful.training import experiment
     from tests.support.runs import tiny_request
 
@@ -158,9 +164,9 @@ def _train(folder: str, overrides: Sequence[str], door: bool, descriptor: int) -
             return True
 
     request, train_run = tiny_request(Path(folder), *overrides), experiment.train_run
-    if door:
+    if through_main:
         experiment.train_run = lambda request: train_run(request, Teller())  # type: ignore[misc, assignment]
-        experiment.door(lambda: request)
+        experiment.main(lambda: request)
     else:
         train_run(request, Teller())
 
@@ -181,9 +187,8 @@ def _load() -> None:
     """Load what a run needs, without beginning one: a fork must not find threads of torch's."""
     import torch
 
-    from joyful.training import experiment
-
     from joyful import results
+    from joyful.training import experiment
     from tests.support.runs import tiny_request
 
     experiment.prepare_torch(torch.device("cpu"), threads=1)
@@ -212,7 +217,7 @@ def main() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 _slow_down(request["sync"])
                 _tell(descriptor, started=os.getpid())
-                _train(request["folder"], request["overrides"], request["door"], descriptor)
+                _train(request["folder"], request["overrides"], request["through_main"], descriptor)
                 code = 0
             except SystemExit as error:
                 code = int(error.code or 0)

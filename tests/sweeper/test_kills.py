@@ -8,7 +8,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from joyful.sweeper.worker import MAXIMUM_DEATHS
+from joyful.sweeper.worker import MAXIMUM_FAILURES
 from tests.support import sweeps
 from tests.support.faults import count, seed
 
@@ -34,7 +34,9 @@ def victim(folder, driver, chance):
         return driver.pid
     worker = chance.choice(workers)
     leases = sweeps.leases(folder).values()
-    if any(lease.deaths >= MAXIMUM_DEATHS - 1 and lease.epochs <= lease.epochs_at_death for lease in leases):
+    if any(
+        lease.worker_failures >= MAXIMUM_FAILURES - 1 and lease.epochs <= lease.epochs_at_failure for lease in leases
+    ):
         return driver.pid  # a third death without an epoch in between would rightly end the trial (test_deaths.py)
     trainers = sweeps.trainers(worker)
     return chance.choice([worker.identity.pid, *trainers])

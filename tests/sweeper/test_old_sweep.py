@@ -71,6 +71,8 @@ def test_an_old_sweep_is_finished_by_the_same_command(sweep):
     recorded = [row for row in begun if row["epoch"] < RECORDED]
     assert resumed[: len(recorded)] == recorded
     assert len(resumed) >= len(begun)
-    report = subprocess.run([sys.executable, "-m", "joyful.analysis.report", str(sweep)], capture_output=True, text=True)
+    report = subprocess.run(
+        [sys.executable, "-m", "joyful.analysis.report", str(sweep)], capture_output=True, text=True
+    )
     assert report.returncode == 0, report.stderr
     assert (sweep / "report" / "index.html").is_file()

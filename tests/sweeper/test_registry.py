@@ -12,8 +12,8 @@ from sqlalchemy import update
 
 from joyful.sweeper import identity, registry
 from joyful.sweeper.database import open_engine, open_storage, storage_url
-from joyful.sweeper.registry import LeaseLostError, Registry, Watch
-from tests.support.manual_clock import StillClock
+from joyful.sweeper.registry import FailureDetector, LeaseLostError, Registry
+from tests.support.manual_clock import ManualClock
 
 ELSEWHERE = identity.Identity("another-machine", 1, 1.0)
 
@@ -38,7 +38,7 @@ def join(table, role="worker", driver=None, where=None):
 def test_a_trial_is_claimed_once_whoever_is_quicker(table):
     a, b = join(table).id, join(table).id
     first = table.claim(0, a, None)
-    assert (first.owner, first.term, first.deaths) == (a, 1, 0)
+    assert (first.owner, first.term, first.worker_failures) == (a, 1, 0)
     assert table.claim(0, b, None) is None
     assert table.claim(0, a, None) == first  # asked again after an answer that was lost: it is still its own
 
@@ -69,7 +69,7 @@ def test_a_takeover_succeeds_once_and_the_former_owner_may_not_write(table):
     table.renew(held, epochs=3)
     seen = table.leases()[0]
     taken = table.claim(0, b, seen, died=True)
-    assert (taken.owner, taken.term, taken.epochs, taken.deaths) == (b, 2, 3, 1)
+    assert (taken.owner, taken.term, taken.epochs, taken.worker_failures) == (b, 2, 3, 1)
     assert table.claim(0, c, seen, died=True) is None
     with pytest.raises(LeaseLostError, match="trial 0 was taken over"):
         table.renew(held)
@@ -85,22 +85,22 @@ def test_a_released_trial_can_be_claimed_and_its_deaths_do_not_grow(table):
     free = table.leases()[0]
     assert free.owner == ""
     assert a not in table.members()
-    assert table.claim(0, b, free).deaths == 0
+    assert table.claim(0, b, free).worker_failures == 0
 
 
 def test_deaths_are_counted_in_a_row_and_anew_after_a_whole_epoch(table):
     a = join(table).id
     lease = table.claim(0, a, None)
     for expected in (1, 2):
-        lease = table.count_death(lease)
-        assert lease.deaths == expected
+        lease = table.count_failure(lease)
+        assert lease.worker_failures == expected
     table.renew(lease, epochs=1)
-    lease = table.count_death(lease)
-    assert lease.deaths == 1
-    lease = table.count_death(lease)
-    assert lease.deaths == 2
-    table.forgive(0)
-    assert (table.leases()[0].deaths, table.leases()[0].owner) == (0, "")
+    lease = table.count_failure(lease)
+    assert lease.worker_failures == 1
+    lease = table.count_failure(lease)
+    assert lease.worker_failures == 2
+    table.reset_failures(0)
+    assert (table.leases()[0].worker_failures, table.leases()[0].owner) == (0, "")
 
 
 def test_whoever_joins_and_claims_while_another_looks_is_not_taken_for_dead(table, monkeypatch):
@@ -141,53 +141,53 @@ def test_one_configuration_has_one_trainer(table):
 def test_a_process_of_this_machine_that_has_ended_is_dead_at_once(table):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     here = identity.Identity(identity.machine(), process.pid, identity._birth(process.pid))
-    member, watch = join(table, where=here), Watch(30)
-    watch.look(table.members())
-    assert not watch.is_dead(member)
+    member, detector = join(table, where=here), FailureDetector(30)
+    detector.look(table.members())
+    assert not detector.is_dead(member)
     process.kill()
     process.wait()
-    assert watch.is_dead(member)
-    assert watch.is_dead(None)  # it has left
+    assert detector.is_dead(member)
+    assert detector.is_dead(None)  # it has left
 
 
 def test_a_number_that_was_given_to_another_process_is_not_the_same_process():
     me = identity.own()
     assert not identity.is_gone(me)
-    assert identity.is_gone(dataclasses.replace(me, born=me.born - 1))
+    assert identity.is_gone(dataclasses.replace(me, start_time=me.start_time - 1))
     assert identity.own() == me
 
 
 def test_another_machine_is_dead_after_enough_silence_that_was_watched(table, monkeypatch):
-    clock = StillClock()
+    clock = ManualClock()
     monkeypatch.setattr(registry, "time", clock)
-    member, watch = join(table, where=ELSEWHERE), Watch(10)
+    member, detector = join(table, where=ELSEWHERE), FailureDetector(10)
 
     def seconds(n, beating):
         for _ in range(n):
             clock.now += 1
             if beating:
                 table.beat(member.id)
-            watch.look(table.members())
+            detector.look(table.members())
 
-    watch.look(table.members())
+    detector.look(table.members())
     seconds(30, beating=True)
-    assert not watch.is_dead(member)
+    assert not detector.is_dead(member)
     seconds(10, beating=False)
-    assert not watch.is_dead(member)
+    assert not detector.is_dead(member)
     seconds(2, beating=False)
-    assert watch.is_dead(member)
+    assert detector.is_dead(member)
     seconds(1, beating=True)
-    assert not watch.is_dead(member)
+    assert not detector.is_dead(member)
 
 
 def test_a_pause_of_the_observer_or_of_the_database_kills_nobody(table, monkeypatch):
-    clock = StillClock()
+    clock = ManualClock()
     monkeypatch.setattr(registry, "time", clock)
-    member, watch = join(table, where=ELSEWHERE), Watch(10)
-    watch.look(table.members())
+    member, detector = join(table, where=ELSEWHERE), FailureDetector(10)
+    detector.look(table.members())
     clock.now += 3600  # nobody could write or read
-    watch.look(table.members())
-    assert not watch.is_dead(member)
+    detector.look(table.members())
+    assert not detector.is_dead(member)
 
 
 def test_a_process_that_stands_still_is_seen_to():

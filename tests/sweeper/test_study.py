@@ -19,7 +19,7 @@ from joyful.sweeper.study import (
     sampler_factory,
     states,
 )
-from tests.support.manual_clock import StillClock
+from tests.support.manual_clock import ManualClock
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(("a", "b"))}
 SAMPLERS = {
@@ -233,7 +233,7 @@ def test_a_database_that_is_busy_is_asked_again_and_an_error_in_the_question_is_
 def test_what_has_waited_in_vain_for_the_database_lets_the_next_not_wait_again(monkeypatch):
     from sqlalchemy.exc import OperationalError
 
-    clock = StillClock()
+    clock = ManualClock()
     monkeypatch.setattr(database, "time", clock)
 
     def silent():

@@ -15,7 +15,7 @@ from joyful.sweeper import view
 from joyful.sweeper.registry import Lease
 from joyful.sweeper.status import Snapshot, _seconds_left
 from joyful.sweeper.view import SweepView, duration, line, show
-from tests.support.manual_clock import StillClock
+from tests.support.manual_clock import ManualClock
 
 FOLDER = Path("multirun/weights")
 BEGUN = Snapshot(
@@ -42,7 +42,7 @@ def shown(console):
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
     """The view's: a busy machine makes no look dear."""
-    clock = StillClock()
+    clock = ManualClock()
     monkeypatch.setattr(view, "time", clock)
     return clock
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from joyful.training import checkpoints as checkpoint
-from joyful.training.coach import TrainingFailedError
 from joyful.data.batching import epoch_order
 from joyful.losses.weights import LossWeightConfig
 from joyful.randomness import Draws
 from joyful.records import COMPONENTS, InputError
+from joyful.training import checkpoints
+from joyful.training.coach import TrainingFailedError
 from tests.support.host_reads import NoHostReads
 from tests.support.runs import tiny_coach, tiny_settings
 
@@ -56,7 +56,7 @@ def test_the_same_run_twice_and_resumed_gives_the_same_rows(overrides, tmp_path)
         rows += record.rows
         if record.epoch == 2.0:
             break  # the record was taken, the checkpoint of epoch 2 was not written: as after a kill
-    saved = checkpoint.read(tmp_path / "checkpoint", "last")
+    saved = checkpoints.read(tmp_path / "checkpoint", "last")
     assert saved is not None
     second = tiny_coach(settings, tmp_path / "checkpoint")
     second.restore(saved)
@@ -204,7 +204,7 @@ def test_the_best_checkpoint_holds_what_was_evaluated(tmp_path):
     coach = tiny_coach(settings, tmp_path)
     rows = rows_of(coach)
     best = max((row for row in rows if row["split"] == "dev"), key=lambda row: row["f1_weighted"])
-    saved = checkpoint.read(tmp_path, "best")
+    saved = checkpoints.read(tmp_path, "best")
     assert saved.state["best"]["f1_weighted"] == best["f1_weighted"] == coach.best["f1_weighted"]
     fresh = tiny_coach(settings)
     fresh.model.load_state_dict({k.removeprefix("model."): v for k, v in saved.tensors.items()})
@@ -256,11 +256,11 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path):
     data[len(data) // 2] ^= 1
     tensors.write_bytes(data)
     with pytest.raises(InputError, match="SHA-256"):
-        checkpoint.read(tmp_path, "last")
+        checkpoints.read(tmp_path, "last")
     tensors.unlink()
     with pytest.raises(InputError, match="damaged"):
-        checkpoint.read(tmp_path, "last")
-    assert checkpoint.read(tmp_path, "none") is None
+        checkpoints.read(tmp_path, "last")
+    assert checkpoints.read(tmp_path, "none") is None
 
 
 def test_views_and_dropout_draw_apart():

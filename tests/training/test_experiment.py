@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from joyful.training import experiment
-
 from joyful import results
-from joyful.training.coach import Coach, TrainingFailedError
 from joyful.records import InputError
+from joyful.training import experiment
+from joyful.training.coach import Coach, TrainingFailedError
 from tests.support.runs import TINY, tiny_request
 
 

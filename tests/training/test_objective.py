@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from joyful.config import ClassificationSettings, FusionSettings, LossSettings
-from joyful.model.fusion import FusionOutput
-from joyful.model.graph_model import ModelOutput
 from joyful.losses.classification import FocalLoss, NLLLoss
 from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss
+from joyful.model.fusion import FusionOutput
+from joyful.model.graph_model import ModelOutput
+from joyful.records import COMPONENTS
 from joyful.training.objective import (
     classification_criterion,
     components,
@@ -15,7 +16,6 @@ from joyful.training.objective import (
     unimodal_loss,
     unimodal_weight,
 )
-from joyful.records import COMPONENTS
 from tests.support.models import random_batch
 
 LENGTHS = (2, 1, 3)

@@ -1,4 +1,4 @@
-"""Curves that other trainers logged, turned into the results format: `python -m joyful.analysis.importers FORMAT SOURCE --out FOLDER`.
+"""Curves of other trainers, turned into the results format: ``joyful import FORMAT SOURCE --out FOLDER``.
 
 One file for each format. A format is a module with SUMMARY (a line for --help), HELP (the whole explanation),
 `add_arguments(parser)` and `read(source, arguments) -> list[ImportedRun]`, which raises InputError; its name is entered here.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jinja2
 
+from joyful.analysis.formatting import tied
 from joyful.analysis.page.parts import Page
 from joyful.analysis.page.summary import SIZES
 from joyful.analysis.plots.style import PALETTE
-from joyful.analysis.formatting import tied
 
 #: Verdict -> the sign before it: never colour alone.
 MARKS = {"supported": "✓", "contradicted": "✕", "inconclusive": "?", "not testable": "–", "": "·"}
@@ -25,7 +25,7 @@ _COLOURS = {
 def render(page: Page) -> str:
     """The page as HTML. Every text is escaped; the figures are the only markup that is put in as it is."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("analysis", "templates"),
+        loader=jinja2.PackageLoader("joyful.analysis", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

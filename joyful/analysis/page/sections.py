@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from joyful.analysis import plots
 from joyful.analysis.claims import Verdict
 from joyful.analysis.findings import COMPONENTS, Findings
+from joyful.analysis.formatting import count
 from joyful.analysis.page import tables
 from joyful.analysis.page.parts import Section, clean
 from joyful.analysis.page.summary import level, source
 from joyful.analysis.plots import losses, study
 from joyful.analysis.plots.style import MOST_LINES
-from joyful.analysis.formatting import count
 
 #: Arms that get a panel of shares each.
 _MOST_SHARES = 4
@@ -66,7 +66,7 @@ def _verdicts(findings: Findings) -> Section | None:
         "supported where all of it lies at or above the lower edge of the claim, contradicted where all of it lies below; "
         "the p-values stand beside it.",
     )
-    folded = [tables.pairs(findings), tables.beside(findings)]
+    folded = [tables.pairs(findings), tables.secondary(findings)]
     return Section(
         "verdicts",
         "Verdicts",
@@ -185,7 +185,7 @@ def _losses(findings: Findings, arms: list[str]) -> Section | None:
 
 
 def _felt(findings: Findings, arms: list[str], ordered: list[str]) -> Section | None:
-    over, places = findings.tables["felt"], findings.tables["places"]
+    over, places = findings.tables["gradient_ratio"], findings.tables["arm_gradient_ratio"]
     if over.empty and places.empty:
         return None
     drawn = []
@@ -198,7 +198,9 @@ def _felt(findings: Findings, arms: list[str], ordered: list[str]) -> Section | 
         "on one fixed training batch: 0.01 says that the reconstruction pulls with a hundredth of the force. It puts every "
         "loss and weight on one axis. The cosine says whether both pull the same way (1), across (0) or against each other (−1).",
     )
-    return Section("felt", "How much the reconstruction is felt", text, tuple(drawn), folded=(tables.places(findings),))
+    return Section(
+        "gradient-ratio", "Encoder gradient ratio", text, tuple(drawn), folded=(tables.gradient_ratios(findings),)
+    )
 
 
 def _response(findings: Findings) -> Section | None:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from joyful.analysis.claims import FEWEST_PAIRS, VERDICTS, Verdict
 from joyful.analysis.convergence import Target
 from joyful.analysis.findings import Findings
+from joyful.analysis.formatting import NONE, count, heading, interval, listing, metric, number, quantity
 from joyful.analysis.page.parts import Group, Point, clean
 from joyful.analysis.sweep import Arm, Sweep
-from joyful.analysis.formatting import NONE, count, heading, interval, listing, metric, number, quantity
 
 TITLES = {
     "supported": "What holds",

@@ -9,9 +9,20 @@ import pandas as pd
 
 from joyful.analysis.claims import Verdict
 from joyful.analysis.findings import Findings
+from joyful.analysis.formatting import (
+    NONE,
+    decimals,
+    heading,
+    interval,
+    metric,
+    number,
+    p_value,
+    percent,
+    quantity,
+    small,
+)
 from joyful.analysis.page.parts import Table, clean
 from joyful.analysis.plots.forest import claimed
-from joyful.analysis.formatting import NONE, decimals, heading, interval, metric, number, p_value, percent, quantity, small
 
 #: Rows of a table that a page shows; the files beside it have them all.
 MOST_ROWS = 300
@@ -90,9 +101,9 @@ def _of_seed(verdict: Verdict, seed: int) -> str:
     return number(None if effect is None else float(effect), decimals(verdict.claim.unit), signed=True)
 
 
-def beside(findings: Findings) -> Table | None:
+def secondary(findings: Findings) -> Table | None:
     """Secondary measures and intervals: shown beside the verdicts, not judged."""
-    frame = findings.tables["beside"]
+    frame = findings.tables["secondary"]
     if frame.empty:
         return None
     rows = [
@@ -100,10 +111,10 @@ def beside(findings: Findings) -> Table | None:
         for r in frame.to_dict("records")
     ]
     return _table(
-        "table-beside", "Beside the verdicts (not judged)",
+        "table-secondary", "Secondary measures (not judged)",
         ["claim", "arm", "measure", "of one arm", "value", "95 % interval"], rows, text=(0, 1, 2, 3),
         note="Changes are means over pairs, positive where the arm is better; values of one arm are its own.",
-        file="beside.parquet",
+        file="secondary.parquet",
     )  # fmt: skip
 
 
@@ -138,14 +149,14 @@ def reach(findings: Findings) -> Table:
     )  # fmt: skip
 
 
-def places(findings: Findings) -> Table:
+def gradient_ratios(findings: Findings) -> Table:
     """Every arm by the ratio of gradients."""
     rows = [
         [
             r["arm"], int(r["n"]), small(r["ratio"]), f"{small(r['ratio_low'])} to {small(r['ratio_high'])}",
             number(r["cosine"], 3), f"{number(r['cosine_low'], 3)} to {number(r['cosine_high'], 3)}",
         ]
-        for r in findings.tables["places"].sort_values(["ratio", "arm"]).to_dict("records")
+        for r in findings.tables["arm_gradient_ratio"].sort_values(["ratio", "arm"]).to_dict("records")
     ]  # fmt: skip
     return _table(
         "table-places", "Arms by gradient ratio (median over training)",

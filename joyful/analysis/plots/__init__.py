@@ -4,8 +4,8 @@ No pyplot, no global settings: see `style`. One file for each kind of figure.
 """
 
 from joyful.analysis.plots.curves import learning_curves
-from joyful.analysis.plots.gradient_ratio import arms_by_ratio, cosine_over_training, ratio_over_training
 from joyful.analysis.plots.forest import forest
+from joyful.analysis.plots.gradient_ratio import arms_by_ratio, cosine_over_training, ratio_over_training
 from joyful.analysis.plots.losses import component, shares
 from joyful.analysis.plots.response import response_curve
 from joyful.analysis.plots.strips import strips

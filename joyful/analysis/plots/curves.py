@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from joyful.analysis.plots.style import MUTED, Look, Plot, drawing, epochs, finish, looks, panel, short
 from joyful.analysis.formatting import number
+from joyful.analysis.plots.style import MUTED, Look, Plot, drawing, epochs, finish, looks, panel, short
 
 #: Curves whose ends are told one by one; of more, the highest and the lowest.
 _MOST_TOLD = 4

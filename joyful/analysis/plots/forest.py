@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from joyful.analysis.claims import Claim, Verdict
+from joyful.analysis.formatting import NONE, decimals, heading, interval, metric, quantity
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
 from joyful.analysis.plots.style import CLAIM, INK, MUTED, RULE, Plot, drawing, looks
-from joyful.analysis.formatting import NONE, decimals, heading, interval, metric, quantity
 
 #: Effects beyond so many times the claim are drawn as arrows at the edge: one wild interval must not flatten the rest.
 _FARTHEST = 5.0

@@ -1,4 +1,4 @@
-"""How much the reconstruction is felt: its weighted gradient beside the classification's, on the parameters both move."""
+"""The encoder gradient ratio: the weighted reconstruction gradient beside the classification's, on the parameters both move."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from joyful.analysis.formatting import number, small
 from joyful.analysis.plots.curves import draw_bands
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
 from joyful.analysis.plots.style import INK, MUTED, Plot, drawing, epochs, finish, log_scale, looks, panel
-from joyful.analysis.formatting import number, small
 
 
-def ratio_over_training(felt: pd.DataFrame, arms: Sequence[str]) -> Plot:
-    """Encoder gradient / classification gradient over training (logarithmic). felt: `joyful.analysis.gradient_ratio.over_training`."""
+def ratio_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
+    """Encoder gradient / classification gradient over training, logarithmic. ratios: of `gradient_ratio.over_training`."""
     with drawing():
         figure, axes = panel()
-        ends = draw_bands(axes, _band(felt, "ratio"), looks(arms))
+        ends = draw_bands(axes, _band(ratios, "ratio"), looks(arms))
         if ends:
             log_scale(axes.yaxis)
         epochs(axes)
@@ -27,21 +27,21 @@ def ratio_over_training(felt: pd.DataFrame, arms: Sequence[str]) -> Plot:
         finish(axes)
     told = [f"{arm} ends at {small(end[0])}" for arm, end in ends.items()]
     title = "Weighted reconstruction gradient / classification gradient"
-    return Plot("felt-ratio", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+    return Plot("gradient-ratio", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
 
 
-def cosine_over_training(felt: pd.DataFrame, arms: Sequence[str]) -> Plot:
+def cosine_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
     """Cosine of the two gradients over training: above zero they pull together, below against each other."""
     with drawing():
         figure, axes = panel()
         axes.axhline(0, color=MUTED, linewidth=1)
-        ends = draw_bands(axes, _band(felt, "cosine"), looks(arms))
+        ends = draw_bands(axes, _band(ratios, "cosine"), looks(arms))
         epochs(axes)
         axes.set_ylabel("cosine")
         finish(axes)
     told = [f"{arm} ends at {number(end[0], 3)}" for arm, end in ends.items()]
     title = "Cosine of the reconstruction and classification gradients"
-    return Plot("felt-cosine", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+    return Plot("gradient-cosine", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
 
 
 def arms_by_ratio(places: pd.DataFrame, arms: Sequence[str]) -> Plot:
@@ -69,13 +69,13 @@ def arms_by_ratio(places: pd.DataFrame, arms: Sequence[str]) -> Plot:
         notes = [f"{small(p['ratio'])}, cosine {number(p['cosine'], 2)}" for p in records]
         label_rows(axes, [_name(place) for place in records], notes)
     told = [f"{_name(place)} at {small(place['ratio'])}" for place in records]
-    title = "Arms by how much the reconstruction is felt"
-    return Plot("felt-places", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+    title = "Arms by encoder gradient ratio"
+    return Plot("gradient-ratio-arms", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
 
 
-def _band(felt: pd.DataFrame, measure: str) -> pd.DataFrame:
+def _band(ratios: pd.DataFrame, measure: str) -> pd.DataFrame:
     names = {measure: "mean", f"{measure}_low": "low", f"{measure}_high": "high"}
-    band = felt[["arm", "epoch", "n", *names]].rename(columns=names)
+    band = ratios[["arm", "epoch", "n", *names]].rename(columns=names)
     return band.replace([np.inf, -np.inf], np.nan)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from joyful.analysis.formatting import percent
 from joyful.analysis.plots.curves import learning_curves
 from joyful.analysis.plots.style import Plot, drawing, epochs, finish, log_scale, look, panel
-from joyful.analysis.formatting import percent
 
 COMPONENTS = ("classification", "contrastive", "encoder", "gate_reg")
 WORDS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from joyful.analysis.plots.style import CARD, MOST_LINES, Plot, drawing, finish, look, panel, short
 from joyful.analysis.formatting import number, small
+from joyful.analysis.plots.style import CARD, MOST_LINES, Plot, drawing, finish, look, panel, short
 
 #: Measure -> (what the axis says, decimals, whether more is better).
 MEASURES = {

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from joyful.analysis.formatting import small
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
 from joyful.analysis.plots.style import INK, MUTED, Plot, drawing, looks
-from joyful.analysis.formatting import small
 
 
 def strips(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from joyful.analysis.formatting import count, number, percent
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
 from joyful.analysis.plots.style import PALETTE, Plot, drawing, finish, panel
-from joyful.analysis.formatting import count, number, percent
 
 _STATES = {
     "complete": ("series-1", "o"), "pruned": ("series-2", "X"), "fail": ("series-4", "v"), "running": ("series-3", "^"),

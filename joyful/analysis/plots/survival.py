@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from joyful.analysis.plots.style import Plot, drawing, epochs, finish, looks, panel, short
 from joyful.analysis.formatting import number, percent
+from joyful.analysis.plots.style import Plot, drawing, epochs, finish, looks, panel, short
 
 
 def time_to_target(

@@ -25,7 +25,7 @@ class Refused(Exception):
     """The pickle asks for what no dataset needs; the reader makes an InputError of it."""
 
 
-class Purse(Protocol):
+class MemoryBudget(Protocol):
     """Who pays for memory: raises Refused once the allowance is spent."""
 
     def charge(self, cost: int) -> None: ...
@@ -58,7 +58,7 @@ class Global:
     """A name that a file may use. `call` checks the arguments and builds the value; None: it may be mentioned only."""
 
     name: str
-    call: Callable[[Purse, tuple[Any, ...]], Any] | None = None
+    call: Callable[[MemoryBudget, tuple[Any, ...]], Any] | None = None
 
 
 def find(module: Any, name: Any) -> Global:
@@ -94,7 +94,7 @@ def set_dtype_state(record: DtypeRecord, state: Any) -> None:
     record.built = True
 
 
-def set_array_state(purse: Purse, draft: ArrayDraft, state: Any) -> None:
+def set_array_state(budget: MemoryBudget, draft: ArrayDraft, state: Any) -> None:
     """BUILD of an array: ([version,] shape, data type, Fortran order?, bytes or, for objects, the list of elements)."""
     parts = state[1:] if type(state) is tuple and len(state) == 5 else state
     if draft.value is not None or type(parts) is not tuple or len(parts) != 4:
@@ -103,18 +103,18 @@ def set_array_state(purse: Purse, draft: ArrayDraft, state: Any) -> None:
     if type(dtype) is not DtypeRecord or type(fortran) not in (bool, int):
         raise Refused("the pickle builds an array without a data type")
     if dtype.dtype.hasobject:
-        draft.value = _nested_lists(purse, _checked_shape(shape), bool(fortran), content)
+        draft.value = _nested_lists(budget, _checked_shape(shape), bool(fortran), content)
     else:
-        draft.value = _array(purse, dtype.dtype, _checked_shape(shape), "F" if fortran else "C", content)
+        draft.value = _array(budget, dtype.dtype, _checked_shape(shape), "F" if fortran else "C", content)
 
 
-def _array(purse: Purse, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any, content: Any) -> np.ndarray:
+def _array(budget: MemoryBudget, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any, content: Any) -> np.ndarray:
     content = content.encode("latin-1") if type(content) is str else content  # Python 2 wrote bytes as text
     if type(content) not in (bytes, bytearray):
         raise Refused(f"the pickle fills an array of {dtype} with {describe(content)}")
     if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != len(content):
         raise Refused(f"the pickle has {len(content)} bytes for an array of {dtype} and shape {shape}")
-    purse.charge(len(content))
+    budget.charge(len(content))
     values = np.frombuffer(content, dtype) if content else np.zeros(0, dtype)
     if dtype.kind == "b":
         values = np.frombuffer(content, np.uint8) != 0  # other bytes than 0 and 1 make a bool that is neither
@@ -127,15 +127,15 @@ def _array(purse: Purse, dtype: np.dtype[Any], shape: tuple[int, ...], order: An
     return values
 
 
-def _nested_lists(purse: Purse, shape: tuple[int, ...], fortran: bool, elements: Any) -> list[Any]:
+def _nested_lists(budget: MemoryBudget, shape: tuple[int, ...], fortran: bool, elements: Any) -> list[Any]:
     """An object array as lists in lists: the elements may be any admitted values, so no array can vouch for them."""
     if type(elements) is not list or not shape or math.prod(shape) != len(elements) or (fortran and len(shape) > 1):
         raise Refused(f"the pickle has {describe(elements)} for an object array of shape {shape}")
     nested = list(elements)
     for extent in reversed(shape[1:]):
-        purse.charge(256 * len(nested))
+        budget.charge(256 * len(nested))
         nested = [nested[start : start + extent] for start in range(0, len(nested), extent or 1)]
-    purse.charge(16 * len(elements))
+    budget.charge(16 * len(elements))
     return nested
 
 
@@ -154,7 +154,7 @@ def _are_counts(numbers: Any) -> bool:
 # What each global builds. The arguments are what honest picklers write; all else is refused.
 
 
-def _call_dtype(_: Purse, arguments: tuple[Any, ...]) -> DtypeRecord:
+def _call_dtype(_: MemoryBudget, arguments: tuple[Any, ...]) -> DtypeRecord:
     """numpy.dtype(code, align, copy)"""
     code = arguments[0] if arguments else None
     match = _DTYPE_CODE.fullmatch(code) if type(code) is str and len(arguments) <= 3 else None
@@ -163,14 +163,14 @@ def _call_dtype(_: Purse, arguments: tuple[Any, ...]) -> DtypeRecord:
     return DtypeRecord(np.dtype(object) if match[1] else np.dtype(match[0]))
 
 
-def _call_reconstruct(_: Purse, arguments: tuple[Any, ...]) -> ArrayDraft:
+def _call_reconstruct(_: MemoryBudget, arguments: tuple[Any, ...]) -> ArrayDraft:
     """numpy._core.multiarray._reconstruct(ndarray, (0,), b"b"): an empty array that BUILD will fill"""
     if len(arguments) != 3 or arguments[0] is not _NDARRAY or _checked_shape(arguments[1]) != (0,):
         raise Refused("the pickle reconstructs something other than a plain array")
     return ArrayDraft()
 
 
-def _call_frombuffer(purse: Purse, arguments: tuple[Any, ...]) -> np.ndarray:
+def _call_frombuffer(budget: MemoryBudget, arguments: tuple[Any, ...]) -> np.ndarray:
     """numpy._core.numeric._frombuffer(buffer, dtype, shape, order[, axes]): protocol 5"""
     if len(arguments) not in (4, 5) or type(arguments[1]) is not DtypeRecord or arguments[1].dtype.hasobject:
         raise Refused("the pickle makes an array of a buffer with the wrong arguments")
@@ -178,7 +178,7 @@ def _call_frombuffer(purse: Purse, arguments: tuple[Any, ...]) -> np.ndarray:
     shape = _checked_shape(shape)
     if type(order) is not str or order not in ("C", "F", "K") or (order == "K") != (axes is not None):
         raise Refused("the pickle asks for an unknown memory order")
-    array = _array(purse, record.dtype, shape, "F" if order == "F" else "C", content)
+    array = _array(budget, record.dtype, shape, "F" if order == "F" else "C", content)
     if axes is None:
         return array
     if not _are_counts(axes) or sorted(axes) != list(range(array.ndim)):
@@ -186,38 +186,38 @@ def _call_frombuffer(purse: Purse, arguments: tuple[Any, ...]) -> np.ndarray:
     return array.transpose(axes)
 
 
-def _call_scalar(purse: Purse, arguments: tuple[Any, ...]) -> np.generic:
+def _call_scalar(budget: MemoryBudget, arguments: tuple[Any, ...]) -> np.generic:
     """numpy._core.multiarray.scalar(dtype, bytes)"""
     if len(arguments) != 2 or type(arguments[0]) is not DtypeRecord or arguments[0].dtype.hasobject:
         raise Refused("the pickle makes a scalar with the wrong arguments")
     dtype, content = arguments[0].dtype, arguments[1]
     if dtype.itemsize == 0 and type(content) in (str, bytes) and not content:
         return dtype.type()
-    return _array(purse, dtype, (1,), "C", content)[0]
+    return _array(budget, dtype, (1,), "C", content)[0]
 
 
-def _call_sample(_: Purse, arguments: tuple[Any, ...]) -> SampleRecord:
+def _call_sample(_: MemoryBudget, arguments: tuple[Any, ...]) -> SampleRecord:
     if arguments:
         raise Refused("the pickle calls Sample with arguments; a record has attributes only")
     return SampleRecord()
 
 
-def _call_reconstructor(_: Purse, arguments: tuple[Any, ...]) -> SampleRecord:
+def _call_reconstructor(_: MemoryBudget, arguments: tuple[Any, ...]) -> SampleRecord:
     """copyreg._reconstructor(Sample, object, None): how protocols 0 and 1 make an instance"""
     if len(arguments) != 3 or arguments[0] is not SAMPLE or arguments[1] is not _OBJECT or arguments[2] is not None:
         raise Refused("the pickle reconstructs something other than a Sample")
     return SampleRecord()
 
 
-def _call_encode(purse: Purse, arguments: tuple[Any, ...]) -> bytes:
+def _call_encode(budget: MemoryBudget, arguments: tuple[Any, ...]) -> bytes:
     """_codecs.encode(text, "latin1"): how protocols 0 to 2 write bytes"""
     if [type(argument) for argument in arguments] != [str, str] or arguments[1] not in ("latin1", "latin-1"):
         raise Refused("the pickle calls _codecs.encode for something other than bytes")
-    purse.charge(len(arguments[0]))
+    budget.charge(len(arguments[0]))
     return arguments[0].encode("latin-1")
 
 
-def _call_bytes(_: Purse, arguments: tuple[Any, ...]) -> bytes:
+def _call_bytes(_: MemoryBudget, arguments: tuple[Any, ...]) -> bytes:
     """bytes(): how protocols 0 to 2 write no bytes"""
     if arguments:
         raise Refused("the pickle calls bytes with arguments")

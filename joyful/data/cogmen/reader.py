@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from joyful.config import DataSettings
-from joyful.data.cogmen.reader import restricted_pickle
+from joyful.data.cogmen import restricted_pickle
 from joyful.data.cogmen.sample import CogmenDialogue, finite, read_sample
 from joyful.data.tables import Encode
 from joyful.records import REFERENCE_DIMENSIONS, SPLITS, DialogueDataset, Dialogues, InputError

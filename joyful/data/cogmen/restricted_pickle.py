@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from joyful.data.cogmen.reader import pickle_globals
+from joyful.data.cogmen import pickle_globals
 from joyful.data.cogmen.pickle_globals import ArrayDraft, DtypeRecord, Global, Refused, SampleRecord, describe
 from joyful.records import InputError
 

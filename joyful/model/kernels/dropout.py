@@ -12,8 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from joyful.randomness import Draws, keep_scale
+
 #: Elements of a part on the processor.
 PART = 1 << 18
+
+
+def dropout(x: Tensor, drop: float, draws: Draws | None, place: str) -> Tensor:
+    """Inverted dropout (Srivastava et al. 2014) of a tensor of any shape; drop in [0, 1). With draws None (evaluation) x itself."""
+    if draws is None or drop == 0.0:
+        return x
+    return masked(x, draws.keep(tuple(x.shape), drop, place, x.device), keep_scale(drop))
+
+
+def relu_dropout_(x: Tensor, drop: float, draws: Draws | None, place: str) -> Tensor:
+    """Dropout of relu(x) in the place of x, by the same numbers; with draws None (evaluation) relu(x), there too."""
+    if draws is None or drop == 0.0:
+        return x.relu_()
+    return masked_relu_(x, draws.keep(tuple(x.shape), drop, place, x.device), keep_scale(drop))
 
 
 def masked(x: Tensor, keep: Tensor, scale: float) -> Tensor:

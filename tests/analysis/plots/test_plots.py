@@ -10,7 +10,7 @@ import pytest
 from joyful.analysis import plots
 from joyful.analysis.claims import Verdict
 from joyful.analysis.claims_file import Claim, Metric
-from joyful.analysis.plots import gradient_ratio as felt, study
+from joyful.analysis.plots import gradient_ratio, study
 from joyful.analysis.plots.rows import MOST_ROWS
 
 ARMS = ["base", "new"]
@@ -160,9 +160,9 @@ def felt_frame() -> pd.DataFrame:
 
 def test_felt():
     frame = felt_frame()
-    assert "base ends at 0.05; new ends at 0.01" in felt.ratio_over_training(frame, ARMS).finding
-    assert "new ends at −0.100" in felt.cosine_over_training(frame, ARMS).finding
-    plot = felt.arms_by_ratio(frame, ARMS)
+    assert "base ends at 0.05; new ends at 0.01" in gradient_ratio.ratio_over_training(frame, ARMS).finding
+    assert "new ends at −0.100" in gradient_ratio.cosine_over_training(frame, ARMS).finding
+    plot = gradient_ratio.arms_by_ratio(frame, ARMS)
     assert words(plot)[:2] == ["new", "base (baseline)"]  # by ratio
     assert any(x == [0.008, 0.012] for x, _ in lines(plot))
     assert plot.figure.axes[0].get_xscale() == "log"

@@ -8,7 +8,19 @@ import xml.etree.ElementTree as ET
 import matplotlib as mpl
 import pytest
 
-from joyful.analysis.plots.style import MOST_LINES, MUTED, PALETTE, Plot, drawing, finish, log_scale, look, looks, panel, short
+from joyful.analysis.plots.style import (
+    MOST_LINES,
+    MUTED,
+    PALETTE,
+    Plot,
+    drawing,
+    finish,
+    log_scale,
+    look,
+    looks,
+    panel,
+    short,
+)
 
 HOSTILE = '<script>alert(1)</script> $x_1$ id="a" url(#b) #1f2328 --> &amp;'
 
@@ -75,7 +87,8 @@ def test_drawing_changes_no_setting_of_the_caller():
 
 
 def test_importing_the_plots_sets_nothing_up():
-    code = "import matplotlib as mpl; before = dict(mpl.rcParams); import joyful.analysis.plots; print(dict(mpl.rcParams) == before)"
+    code = "import matplotlib as mpl; before = dict(mpl.rcParams)\n"
+    code += "import joyful.analysis.plots; print(dict(mpl.rcParams) == before)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["True"]
 

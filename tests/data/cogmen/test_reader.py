@@ -16,12 +16,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from joyful.config import DataSettings
-from joyful.data.cogmen.reader import reader as cogmen
+from joyful.data.cogmen import reader as cogmen
 from joyful.data.loading import validate
 from joyful.records import SPLITS, DialogueDataset, InputError
 from tests.support.cogmen_pickles import dump
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
+CONF = Path(__file__).resolve().parents[3] / "conf" / "data"
 Content = dict[str, list[dict[str, Any]]]
 
 # By hand, from the table of datasets: folder, dimensions, class names, speakers of the data and of the dataset.

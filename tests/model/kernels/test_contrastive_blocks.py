@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from joyful.model.kernels import contrastive_blocks
 from joyful.losses.contrastive import info_nce
+from joyful.model.kernels import contrastive_blocks
 from joyful.model.kernels.contrastive_blocks import LEAST_TEMPERATURE, info_nce_of_views
 from tests.support.host_reads import NoHostReads
 

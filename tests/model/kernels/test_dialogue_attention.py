@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from joyful.model.kernels import dialogue_attention as module
-from joyful.model.kernels.dialogue_attention import dialogue_attention
 from joyful.model.dialogue_graph import attention_blocks
 from joyful.model.graph_layers import block_attention
+from joyful.model.kernels import dialogue_attention as module
+from joyful.model.kernels.dialogue_attention import dialogue_attention
 
 LENGTHS = (5, 1, 17, 2)
 HEADS, WIDTH = 4, 24

@@ -8,23 +8,23 @@ import time
 import psutil
 import pytest
 
-from tests.support.fork_server import Nursery
+from tests.support.fork_server import ForkServer
 
 TELLS = "import os, sys\nprint(sys.argv, sys.path[0], os.getcwd(), os.environ['WORD'], __name__)\n"
 
 
 @pytest.fixture(scope="module")
-def nursery():
-    with Nursery() as nursery:
-        yield nursery
+def fork_server():
+    with ForkServer() as fork_server:
+        yield fork_server
 
 
 @pytest.mark.parametrize("arguments", [("tells.py", "a b", "--c"), ("-m", "tells", "x=1")])
-def test_a_command_sees_what_a_fresh_interpreter_would_show_it(arguments, nursery, tmp_path):
+def test_a_command_sees_what_a_fresh_interpreter_would_show_it(arguments, fork_server, tmp_path):
     (tmp_path / "tells.py").write_text(TELLS)
     environment = {**os.environ, "WORD": "hello"}
     fresh = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    forked = nursery.run(arguments, tmp_path, environment)
+    forked = fork_server.run(arguments, tmp_path, environment)
     assert (forked.returncode, forked.stdout, forked.stderr) == (0, fresh.stdout, fresh.stderr)
 
 
@@ -39,14 +39,14 @@ def test_a_command_sees_what_a_fresh_interpreter_would_show_it(arguments, nurser
         ("import atexit, sys; atexit.register(lambda: print('at the end', file=sys.stderr))", 0, "at the end"),
     ],
 )
-def test_exit_codes(code, expected, words, nursery, tmp_path):
+def test_exit_codes(code, expected, words, fork_server, tmp_path):
     (tmp_path / "ends.py").write_text(code)
-    done = nursery.run(["ends.py"], tmp_path, os.environ)
+    done = fork_server.run(["ends.py"], tmp_path, os.environ)
     assert done.returncode == expected
     assert words in done.stderr
 
 
-def test_the_time_is_up_for_a_command_and_what_it_started(nursery, tmp_path):
+def test_the_time_is_up_for_a_command_and_what_it_started(fork_server, tmp_path):
     (tmp_path / "waits.py").write_text(
         "import subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
@@ -54,7 +54,7 @@ def test_the_time_is_up_for_a_command_and_what_it_started(nursery, tmp_path):
     )
     for seconds in (2, 60):  # (a busy machine may need longer to start it)
         with pytest.raises(subprocess.TimeoutExpired) as caught:
-            nursery.run(["waits.py"], tmp_path, os.environ, timeout=seconds)
+            fork_server.run(["waits.py"], tmp_path, os.environ, timeout=seconds)
         if caught.value.stdout:
             break
     child = int(caught.value.stdout)
@@ -63,4 +63,4 @@ def test_the_time_is_up_for_a_command_and_what_it_started(nursery, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     (tmp_path / "next.py").write_text("print('next')")
-    assert nursery.run(["next.py"], tmp_path, os.environ).stdout == "next\n"
+    assert fork_server.run(["next.py"], tmp_path, os.environ).stdout == "next\n"

@@ -1,0 +1,1 @@
+"""The configuration of ``joyful train``: a folder for each group, a file for each choice."""

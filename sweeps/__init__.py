@@ -1,0 +1,1 @@
+"""Ready-made questions: ``joyful train -m +sweeps=NAME``."""

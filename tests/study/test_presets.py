@@ -1,0 +1,56 @@
+"""The presets that the study found: what is shipped is what was confirmed, and their files claim no more than was shown."""
+
+import pytest
+import yaml
+
+from study.tables import PARTS
+from tests.support.runs import CONF, compose_plain
+
+TUNED = sorted(path.stem for path in CONF.glob("weights/tuned_*.yaml"))
+ROOT = CONF.parent
+
+
+def made_table(name: str) -> list[list[str]]:
+    """The rows of a table that the study's report makes, without its head."""
+    document = (ROOT / "study/RESULTS.md").read_text()
+    table = document.partition(f"<!-- study: {name} -->")[2].partition(f"<!-- end of study: {name} -->")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
+
+
+def comment_of(choice: str) -> str:
+    text = (CONF / "weights" / f"{choice}.yaml").read_text()
+    return " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+
+
+def shipped_arm(choice: str) -> str:
+    """The name of the confirmed arm that is shipped, setting for setting."""
+    data = choice.removeprefix("tuned_")
+    shipped = compose_plain([f"data={data}", f"weights={choice}"])[0]
+    same = []
+    for part in PARTS:
+        path = ROOT / f"study/sweeps/{part.name}.yaml"
+        if part.confirms and part.title.lower().startswith(f"{data},") and path.is_file():
+            sweep = yaml.safe_load(path.read_text())
+            # what the sweep gives to all of its arms, but for how often they are looked at
+            given = {k: v for k, v in sweep["training"].items() if k != "evaluations_per_epoch"}
+            shared = [f"data={data}", *(f"training.{k}={v}" for k, v in given.items())]
+            named = zip(part.arms, sweep["hydra"]["sweeper"]["arms"], strict=True)
+            same += [name for name, arm in named if compose_plain([*shared, *arm.split()])[0] == shipped]
+    (setting,) = same
+    return setting
+
+
+@pytest.mark.parametrize("choice", TUNED)
+def test_tuned_weights_claim_what_the_fairest_comparison_shows(choice):
+    """A preset's comment has the gains against baselines that may use what it uses, and no others where there are such."""
+    arm, comment = shipped_arm(choice), " ".join(comment_of(choice).split())
+    fair = [row for row in made_table("fair") if row[1] == choice]
+    confirmed = [
+        row for row in made_table("confirmation") if row[0].lower() == choice.removeprefix("tuned_") and row[2] == arm
+    ]
+    assert confirmed
+    for _, _, baseline, pairs, speed, spread, f1, test in fair:
+        assert f"{baseline}, {pairs} pairs: speed {speed}, steadiness {spread}, dev F1 {f1}, test F1 {test}" in comment
+    for row in confirmed:
+        shown = [cell in comment for cell in row[3:-1]]
+        assert not any(shown) if fair else all(shown)
