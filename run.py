@@ -1,10 +1,10 @@
-"""``python run.py`` is ``joyful train``: train one run, or many."""
+"""Train one run, or many with -m. The same program as ``joyful train``."""
 
 from joyful.runtime import heap, signals
 
 if __name__ == "__main__":
-    signals.leave_at_ctrl_c()
-    heap.start_over()  # before anything is loaded
+    signals.exit_on_ctrl_c()
+    heap.restart_with_heap_settings()  # before other modules are loaded
 
     from joyful.cli import train
 

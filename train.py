@@ -1,4 +1,4 @@
-"""The note's command line: flags become Hydra overrides, and the same function as run.py's trains."""
+"""The command line of the note: translate its flags to Hydra overrides and train as run.py does."""
 
 from __future__ import annotations
 
@@ -10,70 +10,91 @@ from collections.abc import Sequence
 from joyful.runtime import heap, signals
 
 if __name__ == "__main__":
-    signals.leave_at_ctrl_c()
-    heap.start_over()  # before anything is loaded
+    signals.exit_on_ctrl_c()
+    heap.restart_with_heap_settings()  # before other modules are loaded
 
 from joyful.records import MODALITIES
 
-#: --dataset NAME -> data=NAME, where the two differ: `meld` has always meant the pickle here.
+#: --dataset NAME -> data=NAME if the names differ. In this program `meld` is the pickle.
 DATASETS = {"meld": "meld_cogmen"}
 LETTERS = "".join(MODALITIES)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags of the reference, with its names and defaults; --device is auto and the fusion is the hierarchical one."""
+    """Return the parser of the reference's flags. Its defaults differ in --device auto and hierarchical fusion."""
     p = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Anything of the form key=value is passed on to run.py as it is: python train.py --dataset=synthetic "
+        epilog="Arguments of the form key=value are passed to run.py unchanged: python train.py --dataset=synthetic "
         "model=small training.threads=1",
     )
     add = p.add_argument
-    add("overrides", nargs="*", metavar="key=value", help="further overrides of run.py")
+    add("overrides", nargs="*", metavar="key=value", help="additional overrides for run.py")
     add(
         "--dataset",
         default="iemocap",
         choices=["iemocap", "iemocap_4", "mosei", "meld", "synthetic"],
-        help="dataset; all but synthetic are pickles under --data_dir_path (default: %(default)s)",
+        help="dataset; all except synthetic are pickles in --data_dir_path (default: %(default)s)",
     )
     add("--modalities", default="atv", choices=["a", "t", "v", "at", "tv", "av", "atv"], help="default: %(default)s")
-    add("--data_dir_path", default="./data", help="folder of <dataset>/data_<dataset>.pkl (default: %(default)s)")
-    add("--emotion", default=None, help="mosei: a binary emotion, multilabel, or 7class")
-    add("--from_begin", action="store_true", help="start from the beginning whatever --model_ckpt says")
-    add("--model_ckpt", default=None, metavar="FOLDER", help="run folder whose checkpoint is the start")
+    add(
+        "--data_dir_path",
+        default="./data",
+        help="folder that contains <dataset>/data_<dataset>.pkl (default: %(default)s)",
+    )
+    add("--emotion", default=None, help="labels of mosei: a binary emotion, multilabel, or 7class")
+    add("--from_begin", action="store_true", help="ignore --model_ckpt and start from the beginning")
+    add("--model_ckpt", default=None, metavar="FOLDER", help="folder of a run; start from its checkpoint")
     add("--device", default="auto", help="auto, cuda or cpu (default: %(default)s)")
     add("--epochs", default=1, type=int, help="default: %(default)s")
-    add("--batch_size", default=32, type=int, help="dialogues (default: %(default)s)")
+    add("--batch_size", default=32, type=int, help="dialogues per batch (default: %(default)s)")
     add("--optimizer1", default="adam", choices=["sgd", "rmsprop", "adam", "adamw"], help="default: %(default)s")
-    add("--scheduler", default="reduceLR", choices=["reduceLR", "none"], help="steps on dev NLL (default: %(default)s)")
+    add(
+        "--scheduler",
+        default="reduceLR",
+        choices=["reduceLR", "none"],
+        help="reduceLR lowers the learning rate when dev NLL stops falling (default: %(default)s)",
+    )
     add("--learning_rate", default=3e-5, type=float, help="default: %(default)s")
     add("--weight_decay", default=1e-8, type=float, help="default: %(default)s")
     add("--drop_rate", default=0.3, type=float, help="default: %(default)s")
-    add("--max_grad_norm", default=1.0, type=float, help="0: off (default: %(default)s)")
-    add("--cl_loss_weight", default=0.2, type=float, help="contrastive loss (default: %(default)s)")
-    add("--encoder_loss_weight", default=0.03, type=float, help="reconstruction loss (default: %(default)s)")
-    add("--gate_reg_weight", default=0.01, type=float, help="gate regulariser (default: %(default)s)")
-    add("--use_smooth_l1", action="store_true", help="SmoothL1 in place of MSE as reconstruction loss")
-    add("--use_hierarchical_fusion", action="store_true", help="accepted; the hierarchical fusion is the default")
+    add("--max_grad_norm", default=1.0, type=float, help="0 turns clipping off (default: %(default)s)")
+    add("--cl_loss_weight", default=0.2, type=float, help="weight of the contrastive loss (default: %(default)s)")
+    add(
+        "--encoder_loss_weight",
+        default=0.03,
+        type=float,
+        help="weight of the reconstruction loss (default: %(default)s)",
+    )
+    add("--gate_reg_weight", default=0.01, type=float, help="weight of the gate regulariser (default: %(default)s)")
+    add("--use_smooth_l1", action="store_true", help="use SmoothL1 instead of MSE as reconstruction loss")
+    add("--use_hierarchical_fusion", action="store_true", help="has no effect: hierarchical fusion is the default")
     add("--fusion", default="hierarchical", choices=["hierarchical", "auto"], help="default: %(default)s")
-    add("--use_ulgm", action="store_true", help="unimodal heads")
+    add("--use_ulgm", action="store_true", help="train unimodal heads")
     add("--unimodal_loss_weight", default=0.002, type=float, help="default: %(default)s")
     add("--ulgm_hidden_size", default=128, type=int, help="default: %(default)s")
-    add("--wp", default=8, type=int, help="past utterances linked, -1: all (default: %(default)s)")
-    add("--wf", default=8, type=int, help="future utterances linked, -1: all (default: %(default)s)")
-    add("--n_speakers", default=2, type=int, help="accepted; the dataset says how many there are")
+    add("--wp", default=8, type=int, help="linked past utterances, -1 for all (default: %(default)s)")
+    add("--wf", default=8, type=int, help="linked future utterances, -1 for all (default: %(default)s)")
+    add("--n_speakers", default=2, type=int, help="has no effect: the dataset determines the number")
     add("--hidden_size", default=100, type=int, help="default: %(default)s")
     add("--rnn", default="transformer", choices=["lstm", "gru", "transformer"], help="default: %(default)s")
-    add("--class_weight", action="store_true", help="classes weighted by inverse training frequency")
-    add("--concat_gin_gout", action="store_true", help="the classifier sees the graph's input beside its output")
+    add("--class_weight", action="store_true", help="weight classes by inverse training frequency")
+    add(
+        "--concat_gin_gout",
+        action="store_true",
+        help="give the classifier the input of the graph in addition to its output",
+    )
     add("--seqcontext_nlayer", default=4, type=int, help="default: %(default)s")
     add("--gnn_nheads", default=4, type=int, help="default: %(default)s")
-    add("--use_highway", action="store_true", help="a highway layer before the classifier")
+    add("--use_highway", action="store_true", help="add a highway layer before the classifier")
     add("--seed", default=24, type=int, help="default: %(default)s")
     return p  # fmt: skip
 
 
 def overrides(arguments: argparse.Namespace) -> list[str]:
-    """The Hydra form of the flags: every default is passed explicitly, so a change of run.py's defaults changes nothing here."""
+    """Return the Hydra overrides for parsed flags.
+
+    Every default is passed explicitly, so this program does not depend on the defaults of run.py.
+    """
     a = arguments
     flag = {True: "true", False: "false"}
     result = [
@@ -102,17 +123,17 @@ def overrides(arguments: argparse.Namespace) -> list[str]:
 
 
 def _quoted(value: str) -> str:
-    """A value as Hydra's grammar reads it back unchanged: quotes and backslashes escaped inside single quotes."""
+    """Quote a value such that Hydra's grammar reads it back unchanged."""
     if value and all(c.isalnum() or c in "./_-" for c in value):
         return value
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Translate, show the Hydra form, train."""
-    form = overrides(parser().parse_args(arguments))
-    print("python run.py", shlex.join(form), flush=True)
-    sys.argv = ["run.py", *form]
+    """Translate the flags, print the equivalent command of run.py, and train."""
+    hydra_overrides = overrides(parser().parse_args(arguments))
+    print("python run.py", shlex.join(hydra_overrides), flush=True)
+    sys.argv = ["run.py", *hydra_overrides]
     from joyful.cli import train
 
     train()

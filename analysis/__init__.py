@@ -1,1 +1,1 @@
-"""Notebooks and claims files to copy and edit, and the commands' earlier names. The code is in :mod:`joyful.analysis`."""
+"""Notebooks and claims files to copy and edit, and earlier names of commands. The code is in :mod:`joyful.analysis`."""

@@ -1,5 +1,5 @@
-"""Benchmarks: each prints ratios measured in one run, one line per figure, and writes JSON with --json FILE.
+"""Benchmarks. Each prints a line per figure with a ratio measured in the same run, and writes JSON with --json FILE.
 
-figures and measuring hold what they share, workload what they train, peers what they are measured against.
-docs/PERFORMANCE.md says what each measures and what was found.
+Modules figures and measuring hold shared code, workload builds the data and models, and peers holds the implementations
+that joyful is compared with. docs/PERFORMANCE.md describes the measurements and their results.
 """

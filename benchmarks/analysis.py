@@ -1,10 +1,11 @@
-"""Opening a large sweep for its report: 10,000 runs of 100 epochs, seconds and peak memory.
+"""Benchmark of reading a large sweep for its report: 10,000 runs of 100 epochs, seconds and peak memory.
 
     python -m benchmarks.analysis [--runs 10000] [--epochs 100] [--folder FOLDER] [--json FILE]
 
-The runs are generated (about a minute) into a temporary folder, or into FOLDER, which is used again if it is there. Each
-measurement is a process of its own, so that its peak memory is its own; the files are in the page cache, as after
-writing them. One line for each figure: name, value, unit, and its ratio to what.
+The runs are generated (about a minute) in a temporary folder, or in FOLDER, which is reused if it holds runs already.
+Each measurement runs in a separate process, because peak memory is a property of a process. The files are in the page
+cache, since they were just written. The output has one line per figure: name, value, unit and ratio to a named
+reference.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.figures import Figure, against, figure, parser, report
-from benchmarks.measuring import in_a_process, peak_memory_gib
+from benchmarks.measuring import peak_memory_gib, run_module
 
-#: What opening may take on two cores.
-ALLOWED_SECONDS, ALLOWED_GIB = 15.0, 2.0
+#: Limits for reading the sweep on two cores.
+MAXIMUM_SECONDS, MAXIMUM_GIB = 15.0, 2.0
 
-#: Settings beside those of tests.support.analysis, so that a run.json is as long as a real one's (about 90).
+#: Number of settings added to those of tests.support.analysis, so that run.json has as many as a real one (about 90).
 FURTHER_SETTINGS = 55
 
 
 def generate(folder: Path, runs: int, epochs: int) -> None:
-    """A grid of two losses and four weights, seeds shared; each run with a history of its own."""
+    """Write simulated runs: a grid of two losses and four weights with shared seeds and a separate history per run."""
     import numpy as np
 
     from tests.support.analysis import Truth, history, write_run
@@ -50,10 +51,12 @@ def generate(folder: Path, runs: int, epochs: int) -> None:
 
 
 def measure(folder: Path, what: str) -> dict[str, float]:
-    """In this process: wall and processor seconds of one way of opening `folder`, and its peak memory in GiB.
+    """Read `folder` in this process, and return wall seconds, processor seconds, peak memory in GiB and rows.
 
-    what: "report" (as a report opens it), "alone" (the same without helpers), "bytes" (every file read and digested,
-    nothing understood: the floor).
+    Args:
+        folder: The sweep.
+        what: "report" reads it as a report does, "alone" does the same without helper processes, and "bytes" only reads
+            and hashes every file, which is a lower bound.
     """
     from joyful.analysis.sweep import read_sweep
     from joyful.results import batches
@@ -73,15 +76,15 @@ def measure(folder: Path, what: str) -> dict[str, float]:
 
 
 def figures(folder: Path, rows: int) -> list[Figure]:
-    """The figures of opening `folder`. rows: that the sweep was generated with."""
+    """Return the figures of reading `folder`. rows: the number of rows that were generated."""
     measured = {
-        what: in_a_process("benchmarks.analysis", ["--measure", what, "--folder", os.fspath(folder.absolute())])
+        what: run_module("benchmarks.analysis", ["--measure", what, "--folder", os.fspath(folder.absolute())])
         for what in ("report", "alone", "bytes")
     }
     opened, alone, floor = measured["report"], measured["alone"], measured["bytes"]
-    seconds = figure("open", opened["seconds"], "s", ALLOWED_SECONDS, f"the {ALLOWED_SECONDS:g} s allowed")
-    allowed = f"the {ALLOWED_GIB:g} GiB allowed (helpers included)"
-    memory = figure("open, peak memory", opened["gib"], "GiB", ALLOWED_GIB, allowed)
+    seconds = figure("open", opened["seconds"], "s", MAXIMUM_SECONDS, f"the limit of {MAXIMUM_SECONDS:g} s")
+    limit = f"the limit of {MAXIMUM_GIB:g} GiB (helpers included)"
+    memory = figure("open, peak memory", opened["gib"], "GiB", MAXIMUM_GIB, limit)
     return [
         seconds,
         memory,
@@ -94,13 +97,13 @@ def figures(folder: Path, rows: int) -> list[Figure]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Generate, measure, print; exit code 1 where opening took more than is allowed."""
-    line = parser("analysis", __doc__)
-    line.add_argument("--runs", type=int, default=10_000)
-    line.add_argument("--epochs", type=int, default=100)
-    line.add_argument("--folder", type=Path, help="where the runs are generated, and kept")
-    line.add_argument("--measure", choices=("report", "alone", "bytes"), help=SUPPRESS)
-    options = line.parse_args(arguments)
+    """Generate the runs, measure, and print the figures. Exit with code 1 if a limit is exceeded."""
+    command_line = parser("analysis", __doc__)
+    command_line.add_argument("--runs", type=int, default=10_000)
+    command_line.add_argument("--epochs", type=int, default=100)
+    command_line.add_argument("--folder", type=Path, help="where to generate and keep the runs")
+    command_line.add_argument("--measure", choices=("report", "alone", "bytes"), help=SUPPRESS)
+    options = command_line.parse_args(arguments)
     if options.measure:
         print(json.dumps(measure(options.folder, options.measure)))
         return

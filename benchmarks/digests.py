@@ -1,14 +1,15 @@
-"""Digests of what a checkout computes, to show that a change moves no number.
+"""Digests of the numbers that a checkout computes, to show that a change leaves them equal.
 
     python benchmarks/digests.py record FILE.json [--root CHECKOUT] [--python INTERPRETER]
     python benchmarks/digests.py compare BEFORE.json AFTER.json
 
-``record`` runs the checkout's own commands in a temporary folder and writes a JSON object from names to SHA-256 digests: the
-histories of the 15 runs of ``+sweeps=first_look``, of one epoch of ``model=reference``, and of a tiny run for each loss,
-encoder reduction, classification loss, fusion, context, weighting and optimizer, and the ``verdicts.csv`` of two archives of the
-study. ``compare`` names what differs and ends with exit code 1 if anything does.
+``record`` runs the checkout's own commands in a temporary folder and writes a JSON object from names to SHA-256
+digests: the histories of the 15 runs of ``+sweeps=first_look``, of one epoch of ``model=reference``, and of a tiny run
+for each loss, encoder reduction, classification loss, fusion, context, weighting and optimizer, and the
+``verdicts.csv`` of two archives of the study. ``compare`` lists the names whose digests differ, and exits with code 1
+if there are any.
 
-Digests of one machine can be compared with each other: another processor rounds differently. To compare with an earlier version,
+Compare only digests recorded on one machine, because processors round differently. To compare with an earlier version,
 check it out with ``git worktree add FOLDER COMMIT``, run ``make setup`` there, and record both.
 """
 
@@ -25,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: Settings of a run of a second.
+#: Settings of a run that takes about a second.
 TINY = (
     "data.synthetic.dialogues={train: 7, dev: 3, test: 3}",
     "data.synthetic.utterances=6",
@@ -40,7 +41,7 @@ TINY = (
     "training.epochs=3",
 )
 
-#: A tiny run is made with each of these.
+#: One tiny run is trained with each of these overrides.
 VARIANTS = (
     *(f"loss={name}" for name in ("mse", "smoothl1", "weighted_mse")),
     *(f"loss.encoder_reduction={name}" for name in ("legacy_sum", "legacy_mean")),
@@ -54,7 +55,7 @@ VARIANTS = (
     "training.evaluations_per_epoch=2",
 )
 
-#: Settings of the one epoch at the reference's size: few dialogues, of full width.
+#: Settings of the single epoch at the reference's size: few dialogues with features of full width.
 REFERENCE = (
     "model=reference",
     "data.synthetic.dialogues={train: 12, dev: 4, test: 4}",
@@ -67,14 +68,14 @@ ARCHIVES = ("synthetic", "meld")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command line, and return its exit code."""
     parser = argparse.ArgumentParser(prog="python benchmarks/digests.py", description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     record_ = commands.add_parser("record", help="run a checkout's commands and write their digests")
     record_.add_argument("file", type=Path)
     record_.add_argument("--root", type=Path, default=ROOT, help="the checkout (default: this one)")
     record_.add_argument("--python", default=sys.executable, help="its interpreter (default: this one)")
-    compare_ = commands.add_parser("compare", help="name what differs between two files")
+    compare_ = commands.add_parser("compare", help="list the digests that differ between two files")
     compare_.add_argument("before", type=Path)
     compare_.add_argument("after", type=Path)
     options = parser.parse_args(arguments)
@@ -94,9 +95,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def record(root: Path, python: str) -> dict[str, str]:
-    """Digests of the checkout in ``root``, computed by its own code under the interpreter ``python``.
+    """Return the digests of the checkout in ``root``, computed by its own code under the interpreter ``python``.
 
-    Raises subprocess.CalledProcessError where one of its commands fails.
+    Raises:
+        subprocess.CalledProcessError: If one of the checkout's commands fails.
     """
     digests = {}
     environment = {**os.environ, "PYTHONPATH": str(root)}

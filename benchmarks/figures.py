@@ -1,6 +1,6 @@
-"""What all benchmarks share: a figure, the line that shows it, and the JSON file that keeps it with the machine's facts.
+"""Figures of benchmarks: the printed line of each, the JSON file, and the description of the machine.
 
-This module imports no torch, so that a benchmark can measure a process that has none.
+This module does not import torch, so that a benchmark can measure a process without it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-#: Instruction sets that decide how fast matrices are multiplied, as /proc/cpuinfo writes them.
+#: Instruction sets that affect the speed of matrix products, by their names in /proc/cpuinfo.
 INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "sve", "bf16")
 
-#: The machine's load (one minute's mean) when the benchmark began: what else it was doing.
+#: Load average over one minute at the start of the benchmark, which shows whether other work was running.
 LOAD_BEFORE = os.getloadavg()[0]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number. ratio: value / the value of what `to` names, in one unit; `to` is another figure of the same
-    report, or says in words what is meant."""
+    """One measured number.
+
+    Attributes:
+        name: Name, unique within a report.
+        value: Measured value.
+        unit: Unit of the value.
+        ratio: Value divided by the reference value, both in the same unit.
+        to: The reference: the name of another figure of the report, or a description.
+    """
 
     name: str
     value: float
@@ -34,20 +41,26 @@ class Figure:
     to: str
 
     def line(self) -> str:
-        """As it is printed."""
+        """Return the line to print."""
         shown = f"{self.name:<66} {_number(self.value):>12} {self.unit:<12}"
         return f"{shown} {_number(self.ratio):>9} of {self.to}"
 
 
 def figure(name: str, value: float, unit: str, other: float, to: str) -> Figure:
-    """A figure and its ratio to `other`, the value of what `to` names. Raises ValueError where `other` is 0."""
+    """Return a figure with its ratio to `other`, the value of the reference `to`.
+
+    Raises:
+        ValueError: If `other` is 0.
+    """
     if other == 0:
-        raise ValueError(f"{name}: expected something to compare it with, got 0 for {to}; measure that first")
+        raise ValueError(
+            f"{name}: expected a reference value other than 0, got 0 for {to}; measure the reference first"
+        )
     return Figure(name, value, unit, value / other, to)
 
 
 def against(name: str, value: float, other: Figure) -> Figure:
-    """A figure in the unit of another one, compared with it."""
+    """Return a figure whose reference is another figure of the same unit."""
     return figure(name, value, other.unit, other.value, other.name)
 
 
@@ -59,9 +72,15 @@ def report(
     notes: Sequence[str] = (),
     threads: int | None = None,
 ) -> None:
-    """Print the title, a line for each figure and each note, and write all of it to `file` where one is given.
+    """Print the title, the figures and the notes, and write them as JSON if a file is given.
 
-    about: what was measured (sizes, repeats). notes: what was left out, and why. threads: those of the measurement.
+    Args:
+        title: First line of the output.
+        figures: One line each.
+        about: Facts of the measurement for the JSON file, such as sizes and repeats.
+        file: JSON file to write, or None.
+        notes: What was left out, and why.
+        threads: Threads of the measurement; None: the cores that this process may use.
     """
     print(f"{title}; {processor_name()}, {threads or cores()} threads, load before {LOAD_BEFORE:.1f}")
     for one in figures:
@@ -69,12 +88,20 @@ def report(
     for note in notes:
         print(f"note: {note}")
     if file is not None:
-        told = {**about, "machine": machine(threads), "notes": list(notes), "figures": [asdict(one) for one in figures]}
-        file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        document = {
+            **about,
+            "machine": machine(threads),
+            "notes": list(notes),
+            "figures": [asdict(one) for one in figures],
+        }
+        file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def machine(threads: int | None = None) -> dict[str, Any]:
-    """What the figures depend on: processor, instruction sets, cores, threads, load, versions. No host name, no path."""
+    """Return what the figures depend on: processor, instruction sets, cores, threads, load and versions.
+
+    The result holds no host name and no path.
+    """
     return {
         "processor": processor_name(),
         "instruction_sets": [name for name in INSTRUCTION_SETS if name in processor_flags()],
@@ -87,31 +114,33 @@ def machine(threads: int | None = None) -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """As /proc/cpuinfo has it, or what Python knows of it."""
+    """Return the name of the processor from /proc/cpuinfo, or the architecture if there is none."""
     return _cpuinfo("model name") or platform.machine()
 
 
 def processor_flags() -> frozenset[str]:
-    """The instruction sets of the first processor, in the names of /proc/cpuinfo; empty where there is no such file."""
+    """Return the instruction sets of the first processor by their names in /proc/cpuinfo; empty without that file."""
     return frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for matrices of bfloat16; without them torch computes them slowly."""
+    """Return whether the processor has instructions for bfloat16 matrix products, which are slow without them."""
     return bool(processor_flags() & {"amx_bf16", "avx512_bf16", "bf16"})
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parser(name: str, description: str) -> argparse.ArgumentParser:
-    """A command line `python -m benchmarks.NAME` that has --json already; the description is shown as it was written."""
+    """Return the argument parser of `python -m benchmarks.NAME` with --json; the description keeps its line breaks."""
     formatter = argparse.RawDescriptionHelpFormatter
-    made = argparse.ArgumentParser(f"python -m benchmarks.{name}", description=description, formatter_class=formatter)
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    return made
+    command_line = argparse.ArgumentParser(
+        f"python -m benchmarks.{name}", description=description, formatter_class=formatter
+    )
+    command_line.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    return command_line
 
 
 def _cpuinfo(field: str) -> str:
@@ -127,5 +156,5 @@ def _cpuinfo(field: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Four significant digits; whole from a thousand on."""
+    """Format with four significant digits, or without decimals from 1000 on."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: in turn, by medians, each contender in a process of its own."""
+"""Measuring: contenders in turn, each in a separate process, with peak memory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def in_turn(contenders: Mapping[str, Callable[[], float]], repeats: Mapping[str, int]) -> dict[str, list[float]]:
-    """Call each contender in turn, round after round, and return what each measured.
+    """Call the contenders in turn, round after round, and return the measurements of each.
 
-    A contender is called repeats[name] times; where the numbers differ, those that are called less often are spread
-    evenly over the rounds. So whatever disturbs the machine disturbs all of them.
+    Other work on the machine then disturbs all contenders alike. A contender is called repeats[name] times. If the
+    numbers differ, the calls of the less frequent contenders are spread evenly over the rounds.
     """
     measured: dict[str, list[float]] = {name: [] for name in contenders}
     rounds = max(repeats[name] for name in contenders)
@@ -34,44 +34,45 @@ def in_turn(contenders: Mapping[str, Callable[[], float]], repeats: Mapping[str,
 
 
 def seconds_of(action: Callable[[], object]) -> float:
-    """Wall seconds of one call."""
+    """Return the wall seconds of one call."""
     clock = time.perf_counter()
     action()
     return time.perf_counter() - clock
 
 
-class Served:
-    """A contender that lives in `python -m MODULE ARGUMENTS`, which serves it: so none has another's heap, threads or settings.
+class RemoteContender:
+    """A contender in a separate process, `python -m MODULE ARGUMENTS`, which calls `serve`.
 
-    Called, it makes that process measure once, and returns the seconds. As a context, it ends the process with the block.
-    The C library's heap is as run.py has it (joyful.runtime.heap). Raises CalledProcessError where the process fails.
+    Contenders therefore share no heap, threads or settings. A call makes the process measure once and returns the
+    seconds; it raises CalledProcessError if the process fails. Used as a context manager, it kills the process at the
+    end of the block. The process has the settings of the C library's heap that run.py uses (joyful.runtime.heap).
     """
 
     def __init__(self, module: str, arguments: Sequence[str]) -> None:
         command = [sys.executable, "-m", module, *arguments]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=ROOT,
-            env=heap.environment(os.environ),
+            env=heap.training_environment(os.environ),
         )  # fmt: skip
 
     def __call__(self) -> float:
-        return self._ask("measure")
+        return self._request("measure")
 
     def peak_memory_gib(self) -> float:
-        """The most memory that the process has had resident, GiB."""
-        return self._ask("memory")
+        """Return the peak resident memory of the process, in GiB."""
+        return self._request("memory")
 
-    def _ask(self, what: str) -> float:
+    def _request(self, command: str) -> float:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with suppress(BrokenPipeError):  # (the answer will be missing, which says the same)
-            self._process.stdin.write(f"{what}\n")
+        with suppress(BrokenPipeError):  # the missing answer below reports the failure
+            self._process.stdin.write(f"{command}\n")
         for line in self._process.stdout:
-            if line.startswith(_ANSWER):
-                return float(line.removeprefix(_ANSWER))
+            if line.startswith(_ANSWER_PREFIX):
+                return float(line.removeprefix(_ANSWER_PREFIX))
         raise subprocess.CalledProcessError(self._process.wait(), self._process.args)
 
-    def __enter__(self) -> Served:
+    def __enter__(self) -> RemoteContender:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,25 +81,29 @@ class Served:
 
 
 @contextmanager
-def serving(module: str, arguments: Sequence[str], names: Iterable[str]) -> Iterator[dict[str, Served]]:
-    """Contenders of a benchmark by name, each served by `python -m MODULE ARGUMENTS --serve NAME` until the block ends."""
+def serving(module: str, arguments: Sequence[str], names: Iterable[str]) -> Iterator[dict[str, RemoteContender]]:
+    """Start `python -m MODULE ARGUMENTS --serve NAME` for each name, and end these processes with the block."""
     with ExitStack() as stack:
-        yield {name: stack.enter_context(Served(module, [*arguments, "--serve", name])) for name in names}
+        yield {name: stack.enter_context(RemoteContender(module, [*arguments, "--serve", name])) for name in names}
 
 
 def serve(contender: Callable[[], float]) -> None:
-    """Answer a Served on standard input and output, until it ends."""
+    """Answer the requests of a RemoteContender on standard input, until it closes."""
     for line in sys.stdin:
         answer = contender() if line.strip() == "measure" else peak_memory_gib()
-        print(f"{_ANSWER}{answer}", flush=True)
+        print(f"{_ANSWER_PREFIX}{answer}", flush=True)
 
 
-#: Before each answer, since a contender may print too.
-_ANSWER = "measured: "
+#: Prefix of each answer, because a contender may print other lines.
+_ANSWER_PREFIX = "measured: "
 
 
-def in_a_process(module: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """What `python -m MODULE ARGUMENTS` prints in its last line, as JSON. Raises CalledProcessError where it fails."""
+def run_module(module: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Run `python -m MODULE ARGUMENTS`, and return the JSON object in its last line of output.
+
+    Raises:
+        subprocess.CalledProcessError: If the process fails.
+    """
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -106,29 +111,30 @@ def in_a_process(module: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def peak_memory_gib() -> float:
-    """The most memory that this process had resident, GiB, in its life or since `forget_peak_memory`.
+    """Return the peak resident memory of this process since its start or `reset_peak_memory`, in GiB.
 
-    Taken from VmHWM: ru_maxrss survives exec, so a process that a large one started would report its parent's peak.
+    The value is VmHWM where the system has it. ru_maxrss survives exec, so a child of a large process would report the
+    peak of its parent.
     """
-    found = _status("VmHWM")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 if found is None else found
+    peak = _status("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 if peak is None else peak
 
 
-def forget_peak_memory() -> float:
-    """Begin the peak anew (Linux); returns the memory that is resident now, GiB.
+def reset_peak_memory() -> float:
+    """Reset the peak of resident memory (Linux), and return the memory that is resident now, in GiB.
 
-    Where the system does not allow it, the peak of the process's life stands and is returned.
+    If the system does not allow it, the peak stays and is returned.
     """
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
         return peak_memory_gib()
-    found = _status("VmRSS")
-    return peak_memory_gib() if found is None else found
+    resident = _status("VmRSS")
+    return peak_memory_gib() if resident is None else resident
 
 
 def _status(name: str) -> float | None:
-    """A number of /proc/self/status in GiB, None where there is none."""
+    """Return a field of /proc/self/status in GiB, or None if there is none."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,14 +1,17 @@
-"""What each pruner saves and what it loses, on learning curves recorded once: `python -m benchmarks.pruners FOLDER`.
+"""Benchmark of the pruners on recorded learning curves: the epochs that each saves, and the score that it loses.
+
+    python -m benchmarks.pruners FOLDER
 
 FOLDER is a sweep without pruning, such as that of
 
     python run.py -m +sweeps=weights sweep_name=curves hydra.sweeper.n_trials=54 \\
         hydra/sweeper/sampler=random hydra/sweeper/pruner=none
 
-Its trials' values after each epoch are replayed: `--draws` times, `--trials` of the recorded configurations are drawn in a random
-order (as a random sampler would) and trained by `--workers` workers in simulated time, an epoch of any trial taking the same
-time, under each pruner of conf/. Printed for each pruner: the epochs trained against full length, in how many draws the best
-configuration of the draw was ended early, and how much worse than it the best completed trial was.
+The benchmark replays the values of its trials after each epoch. It draws `--trials` of the recorded configurations in a
+random order, as a random sampler would, and trains them by `--workers` workers in simulated time, in which every epoch
+takes the same time. It repeats this `--draws` times for each pruner of conf/. It prints for each pruner the epochs
+trained relative to full length, the number of draws whose best configuration was pruned, and by how much the best
+completed trial was worse than it.
 """
 
 from __future__ import annotations
@@ -27,17 +30,26 @@ from optuna.trial import TrialState
 
 from benchmarks.figures import Figure, figure, parser, report
 from joyful.sweeper.status import open_sweep
-from joyful.sweeper.study import quiet
+from joyful.sweeper.study import silence_logs
 
 PRUNERS = Path(__file__).resolve().parents[1] / "conf/hydra/sweeper/pruner"
 
-#: The best value so far of one configuration, after each epoch, dev weighted F1.
+#: Best dev weighted F1 so far of one configuration, after each epoch.
 Curve = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of some draws: epochs trained / epochs at full length; draws whose best was lost; mean loss of dev F1, points."""
+    """Result of one pruner over some draws.
+
+    Attributes:
+        pruner: Name of the pruner.
+        draws: Number of draws.
+        epochs_share: Epochs trained divided by epochs at full length, mean over the draws.
+        best_lost: Number of draws whose best configuration was pruned.
+        regret_points: Dev F1 of the best configuration minus that of the best completed trial, in points, mean over the
+            draws.
+    """
 
     pruner: str
     draws: int
@@ -46,17 +58,24 @@ class Outcome:
     regret_points: float
 
 
-def recorded(folder: Path) -> list[Curve]:
-    """The curves of a sweep's complete trials. Raises InputError where there is no sweep."""
+def read_curves(folder: Path) -> list[Curve]:
+    """Return the curves of the complete trials of a sweep.
+
+    Raises:
+        InputError: If the folder holds no sweep.
+    """
     with open_sweep(folder) as sweep:
         trials = sweep.access.open().get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [tuple(value for _, value in sorted(trial.intermediate_values.items())) for trial in trials]
 
 
 def replay(curves: Sequence[Curve], pruner: BasePruner, n_workers: int) -> tuple[int, list[int]]:
-    """Train the curves in order, each by the next free worker; returns the epochs trained and the places of those completed.
+    """Replay the curves in order, each on the next free worker.
 
-    In each unit of time every busy worker trains one epoch and reports; the pruner sees what was reported until then.
+    In each unit of time every busy worker trains one epoch and reports. The pruner sees all reports up to then.
+
+    Returns:
+        The number of epochs trained, and the indices of the completed curves.
     """
     study = optuna.create_study(direction="maximize", pruner=pruner)
     waiting = list(enumerate(curves))[::-1]
@@ -84,43 +103,47 @@ def replay(curves: Sequence[Curve], pruner: BasePruner, n_workers: int) -> tuple
 def measure(
     curves: Sequence[Curve], name: str, pruner: BasePruner, draws: int, n_trials: int, n_workers: int, seed: int
 ) -> Outcome:
-    """Replay `draws` random orders of `n_trials` of the curves under one pruner."""
-    chance, shares, lost, regrets = random.Random(seed), [], 0, []
+    """Replay `draws` random orders of `n_trials` of the curves with one pruner."""
+    rng, shares, lost, regrets = random.Random(seed), [], 0, []
     for _ in range(draws):
-        drawn = chance.sample(curves, n_trials)
+        drawn = rng.sample(curves, n_trials)
         best = max(curve[-1] for curve in drawn)
         trained, completed = replay(drawn, pruner, n_workers)
-        found = max(drawn[place][-1] for place in completed)
+        best_completed = max(drawn[place][-1] for place in completed)
         shares.append(trained / sum(map(len, drawn)))
-        lost += found < best
-        regrets.append(100 * (best - found))
+        lost += best_completed < best
+        regrets.append(100 * (best - best_completed))
     return Outcome(name, draws, fmean(shares), lost, fmean(regrets))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print one line per figure."""
-    p = parser("pruners", __doc__)
-    p.add_argument("folder", type=Path, help="a sweep without pruning")
-    p.add_argument("--draws", type=int, default=100, help="random orders (default: %(default)s)")
-    p.add_argument("--trials", type=int, default=27, help="configurations in each (default: %(default)s)")
-    p.add_argument("--workers", type=int, default=2, help="default: %(default)s")
-    p.add_argument("--seed", type=int, default=0, help="of the orders (default: %(default)s)")
-    given = p.parse_args(arguments)
-    quiet()
-    curves = recorded(given.folder)
-    if len(curves) < given.trials:
-        p.error(f"{given.folder}: expected at least {given.trials} complete trials, got {len(curves)}; lower --trials")
+    """Replay the curves, and print the figures."""
+    command_line = parser("pruners", __doc__)
+    command_line.add_argument("folder", type=Path, help="a sweep without pruning")
+    command_line.add_argument("--draws", type=int, default=100, help="number of random orders (default: %(default)s)")
+    command_line.add_argument("--trials", type=int, default=27, help="configurations per order (default: %(default)s)")
+    command_line.add_argument("--workers", type=int, default=2, help="simulated workers (default: %(default)s)")
+    command_line.add_argument("--seed", type=int, default=0, help="seed of the orders (default: %(default)s)")
+    options = command_line.parse_args(arguments)
+    silence_logs()
+    curves = read_curves(options.folder)
+    if len(curves) < options.trials:
+        command_line.error(
+            f"{options.folder}: expected at least {options.trials} complete trials, got {len(curves)}; lower --trials"
+        )
     figures = []
     for file in sorted(PRUNERS.glob("*.yaml")):
         pruner = instantiate(yaml.safe_load(file.read_text(encoding="utf-8")), _execution_whitelist_="optuna.pruners.*")
-        outcome = measure(curves, file.stem, pruner, given.draws, given.trials, given.workers, given.seed)
-        figures += figures_of(outcome, given.trials)
-    about = {"curves": len(curves), "draws": given.draws, "trials": given.trials, "workers": given.workers}
-    report(f"{len(curves)} recorded curves, {given.draws} draws of {given.trials} trials", figures, about, given.json)
+        outcome = measure(curves, file.stem, pruner, options.draws, options.trials, options.workers, options.seed)
+        figures += figures_of(outcome, options.trials)
+    about = {"curves": len(curves), "draws": options.draws, "trials": options.trials, "workers": options.workers}
+    report(
+        f"{len(curves)} recorded curves, {options.draws} draws of {options.trials} trials", figures, about, options.json
+    )
 
 
 def figures_of(outcome: Outcome, n_trials: int) -> list[Figure]:
-    """The outcome of one pruner as figures. n_trials: of a draw."""
+    """Return the figures of one pruner. n_trials: number of trials per draw."""
     of_draws, whole = f"{outcome.draws} draws", f"{n_trials} trials at full length"
     return [
         figure(f"{outcome.pruner}, epochs trained", n_trials * outcome.epochs_share, "full trials", n_trials, whole),

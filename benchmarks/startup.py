@@ -1,16 +1,19 @@
-"""How soon a program answers and a run trains: processes of their own, wall seconds, medians, in turn.
+"""Benchmark of starting: wall seconds of the command line, of imports and to the first training step.
 
     python -m benchmarks.startup [--repeats 5] [--threads 2] [--json FILE]
 
-- `python run.py --cfg job` against a bare Hydra program in the same environment: one config file, a function that does
-  nothing. It is written to a temporary folder and knows nothing of joyful beyond what Hydra finds installed.
-- what `import joyful.loss_utils` brings in beyond what `import torch` does: modules of other packages (there should be
-  none), and its seconds against those of `import torch`.
-- from torch's import to the end of the first training step, on data that an earlier start has prepared: MELD where
-  JOYFUL_DATA names a folder that has it, else a prepared folder of synthetic dialogues. The rest of the start is in it:
-  Hydra, composing, joyful's import, opening the data, building the model.
+Each measurement runs in a separate process. The measurements take turns, and medians are reported:
 
-The bare program and the first start (which may prepare data) are run once before, so that files are in the page cache.
+- `python run.py --cfg job` against a bare Hydra program in the same environment, with one config file and an empty
+  function. The bare program is written to a temporary folder. It uses joyful only where Hydra discovers installed
+  plugins.
+- The modules that `import joyful.loss_utils` loads after `import torch`, of which none should belong to another
+  package, and its seconds against those of `import torch`.
+- The time from torch's import to the end of the first training step, on data that an earlier start has prepared: MELD
+  if JOYFUL_DATA names a folder that has it, else a prepared folder of synthetic dialogues. The time includes Hydra,
+  composing the configuration, importing joyful, opening the data and building the model.
+
+Each is run once before the measurements, so that data are prepared and files are in the page cache.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ from typing import Any
 from benchmarks.figures import Figure, against, figure, parser, report
 from benchmarks.measuring import ROOT, in_turn, seconds_of
 
-#: What is wanted: times a bare Hydra program, and seconds to the first step.
-ALLOWED_TIMES, ALLOWED_SECONDS = 1.5, 2.0
+#: Limits: ratio to a bare Hydra program, and seconds to the first step.
+MAXIMUM_TIMES, MAXIMUM_SECONDS = 1.5, 2.0
 
 OURS, BARE = "python run.py --cfg job", "a bare Hydra program --cfg job"
 
@@ -46,7 +49,7 @@ if __name__ == "__main__":
     main()
 """
 
-#: Run as python -c: imports a module after torch and tells what came with it.
+#: Program for python -c that imports joyful.loss_utils after torch and prints the modules that were loaded.
 IMPORTS = """\
 import json, sys, time
 clock = time.perf_counter()
@@ -64,7 +67,8 @@ print(json.dumps({
 }))
 """
 
-#: Run as python -c FILE OVERRIDE...: run.py with torch imported already, ended when the first step is done.
+#: Program for python -c, with FILE OVERRIDE... as arguments: run.py with torch imported, which exits after the first
+#: step.
 FIRST_STEP = """\
 import os, runpy, sys, time
 import torch
@@ -84,7 +88,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def run(command: Sequence[str], folder: Path) -> str:
-    """The standard output of a Python command in a folder. Raises RuntimeError with its last words where it fails."""
+    """Run a Python command in a folder, and return its standard output.
+
+    Raises:
+        RuntimeError: If the command fails, with the end of its standard error.
+    """
     search = os.pathsep.join([os.fspath(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": search}
     done = subprocess.run(
@@ -96,18 +104,18 @@ def run(command: Sequence[str], folder: Path) -> str:
 
 
 def imports(folder: Path) -> dict[str, Any]:
-    """What importing joyful.loss_utils after torch takes and brings: of IMPORTS."""
-    told: dict[str, Any] = json.loads(run(["-c", IMPORTS], folder))
-    return told
+    """Return the seconds of importing torch and joyful.loss_utils, and the modules that the latter loads."""
+    result: dict[str, Any] = json.loads(run(["-c", IMPORTS], folder))
+    return result
 
 
 def first_step(folder: Path, overrides: Sequence[str]) -> float:
-    """Seconds from torch's import to the end of the first training step of a run in `folder`."""
+    """Return the seconds from torch's import to the end of the first training step of a run in `folder`."""
     return float(run(["-c", FIRST_STEP, os.fspath(ROOT / "run.py"), *overrides], folder).split()[-1])
 
 
 def data_of_a_start(folder: Path, threads: int) -> tuple[str, list[str]]:
-    """The name of the data, and the overrides of a run on it; prepared data are made in `folder` where there is no MELD."""
+    """Return the name of the data and the overrides of a run on it. Prepare synthetic data in `folder` without MELD."""
     common = [f"training.threads={threads}", "device=cpu"]
     meld = Path(os.environ.get("JOYFUL_DATA") or "nowhere") / "meld"
     if meld.is_dir():
@@ -116,41 +124,49 @@ def data_of_a_start(folder: Path, threads: int) -> tuple[str, list[str]]:
     return "prepared synthetic data", ["data=prepared", f"data.root={folder / 'data'}", *common]
 
 
-def figures(seconds: Mapping[str, float], told: Sequence[Mapping[str, Any]], data: str) -> list[Figure]:
-    """The figures. seconds: medians of OURS, BARE and the first step under the name of the data. told: of `imports`."""
+def figures(seconds: Mapping[str, float], import_results: Sequence[Mapping[str, Any]], data: str) -> list[Figure]:
+    """Return the figures.
+
+    Args:
+        seconds: Medians of OURS, BARE, and the first step by the name of the data.
+        import_results: Results of `imports`.
+        data: Name of the data.
+    """
     bare = figure(BARE, seconds[BARE], "s", seconds[OURS], OURS)
     ours = against(OURS, seconds[OURS], bare)
-    torch = median(one["torch"] for one in told)
+    torch = median(one["torch"] for one in import_results)
     import_torch = figure("import torch", torch, "s", torch, "import torch")
-    foreign, modules = (len(told[-1][name]) for name in ("foreign", "modules"))
+    foreign, modules = (len(import_results[-1][name]) for name in ("foreign", "modules"))
     step = f"second start on {data} to the first step after torch's import"
     return [
         ours,
         bare,
-        figure("run.py / bare program", ours.ratio, "times", ALLOWED_TIMES, f"the {ALLOWED_TIMES:g} times allowed"),
+        figure("run.py / bare program", ours.ratio, "times", MAXIMUM_TIMES, f"the limit of {MAXIMUM_TIMES:g} times"),
         import_torch,
-        against("import joyful.loss_utils after torch", median(one["loss_utils"] for one in told), import_torch),
+        against(
+            "import joyful.loss_utils after torch", median(one["loss_utils"] for one in import_results), import_torch
+        ),
         figure("modules of other packages that it brings", foreign, "modules", modules, "all that it brings"),
-        figure(step, seconds[data], "s", ALLOWED_SECONDS, f"the {ALLOWED_SECONDS:g} s allowed"),
+        figure(step, seconds[data], "s", MAXIMUM_SECONDS, f"the limit of {MAXIMUM_SECONDS:g} s"),
     ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
-    line = parser("startup", __doc__)
-    line.add_argument("--threads", type=int, default=2, help="of the run (default: %(default)s)")
-    line.add_argument("--repeats", type=int, default=5, help="starts of each (default: %(default)s)")
-    given = line.parse_args(arguments)
+    """Measure, and print the figures."""
+    command_line = parser("startup", __doc__)
+    command_line.add_argument("--threads", type=int, default=2, help="threads of the run (default: %(default)s)")
+    command_line.add_argument("--repeats", type=int, default=5, help="starts per contender (default: %(default)s)")
+    options = command_line.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="joyful_benchmark_") as temporary:
         folder = Path(temporary)
         (folder / "bare.py").write_text(BARE_PROGRAM, encoding="utf-8")
         (folder / "config.yaml").write_text("seed: 1\nmodel: {width: 8, rate: 0.1}\n", encoding="utf-8")
-        data, overrides = data_of_a_start(folder, given.threads)
-        told: list[dict[str, Any]] = []
+        data, overrides = data_of_a_start(folder, options.threads)
+        import_results: list[dict[str, Any]] = []
 
         def import_seconds() -> float:
-            told.append(imports(folder))
-            return float(told[-1]["loss_utils"])
+            import_results.append(imports(folder))
+            return float(import_results[-1]["loss_utils"])
 
         contenders: dict[str, Callable[[], float]] = {
             OURS: lambda: seconds_of(lambda: run([os.fspath(ROOT / "run.py"), "--cfg", "job"], folder)),
@@ -160,11 +176,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         for contender in contenders.values():
             contender()
-        told.clear()
-        measured = in_turn(contenders, dict.fromkeys(contenders, given.repeats))
-    shown = figures({name: median(found) for name, found in measured.items()}, told, data)
-    about = {"data": data, "repeats": given.repeats, "foreign_modules": told[-1]["foreign"], "seconds": measured}
-    report("starting", shown, about, given.json, threads=given.threads)
+        import_results.clear()
+        measured = in_turn(contenders, dict.fromkeys(contenders, options.repeats))
+    shown = figures({name: median(values) for name, values in measured.items()}, import_results, data)
+    about = {
+        "data": data,
+        "repeats": options.repeats,
+        "foreign_modules": import_results[-1]["foreign"],
+        "seconds": measured,
+    }
+    report("starting", shown, about, options.json, threads=options.threads)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
-"""A whole sweep over the three loss weights: ours with pruning, and stock Hydra's, which trains every trial to its end.
+"""Benchmark of a whole sweep over the three loss weights: joyful's sweeper with pruning, and the stock sweeper without.
 
     python -m benchmarks.sweep [--trials 27] [--workers 2] [--peer-trials 6] [--basic-trials 2] [--pruner asha]
         [--epoch-json FILE] [--folder FOLDER] [--json FILE] [-- OVERRIDE ...]
 
-Three real commands, one after another: `+sweeps=weights` as it stands; the same search by hydra-optuna-sweeper under the joblib
-launcher, whose batches wait for their slowest; and by the basic launcher, one trial after another. The stock ones are measured
-on fewer trials and scaled by the number of batches, since an unpruned trial costs what any other does; their figures say so.
+Three commands run one after another: `+sweeps=weights`; the same search by hydra-optuna-sweeper with the joblib
+launcher, where each batch waits for its slowest trial; and the same with the basic launcher, one trial after another.
+The stock commands run fewer trials. Their times are scaled by the number of batches, because all unpruned trials cost
+the same, and their figures say so.
 
-Utilisation is the seconds that trials spent training, evaluating and writing (timing.parquet) over workers x wall seconds.
---epoch-json: figures of `python -m benchmarks.epoch --json FILE` of the same machine. From them, and from the share of the epochs
-that pruning left here, follows the time of the sweep at full size beside ONE run of the per-utterance trainer, as many epochs each.
-What pruning leaves depends on how long a trial would be, so with it all three commands train 30 epochs.
-Overrides after -- go to all three commands, training.epochs=3 say.
+Utilisation is the seconds that trials spent training, evaluating and writing (timing.parquet), divided by workers x
+wall seconds.
+
+--epoch-json FILE takes the figures of `python -m benchmarks.epoch --json FILE` of the same machine. From them and from
+the share of epochs that pruning left, the benchmark extrapolates the time of the sweep at full size, and compares it
+with ONE run of the per-utterance trainer of as many epochs as an unpruned trial. This share depends on the length of a
+trial, so all three commands train 30 epochs with this option.
+
+Overrides after -- go to all three commands, for example training.epochs=3.
 """
 
 from __future__ import annotations
@@ -36,16 +41,24 @@ from benchmarks.figures import Figure, against, figure, parser, report
 from benchmarks.measuring import ROOT
 from joyful.results import TIMING, read_run
 
-#: Of a trial, where the sweep is to be set beside a run of the per-utterance trainer.
+#: Epochs of a trial with --epoch-json.
 FULL_EPOCHS = 30
 
-#: Names of the figures of `benchmarks.epoch`.
+#: Names of the figures of `benchmarks.epoch` that are used.
 OUR_EPOCH, PEER_EPOCH = f"epoch, {RUNNING}", f"epoch, {SCALED}"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Of one command: wall seconds, seconds in which its trials were trained, trials, and the epochs trained and asked for."""
+class SweepTiming:
+    """Timing of one command.
+
+    Attributes:
+        wall: Wall seconds of the command.
+        busy: Seconds that its trials spent training, evaluating and writing.
+        trials: Number of trials.
+        epochs: Epochs trained, over all trials.
+        full_epochs: Epochs of the trials without pruning.
+    """
 
     wall: float
     busy: float
@@ -54,26 +67,30 @@ class Measured:
     full_epochs: float
 
 
-def search() -> tuple[list[str], list[str]]:
-    """Overrides of sweeps/weights.yaml for a stock sweeper: its settings, and its search space."""
-    told = yaml.safe_load((ROOT / "sweeps/weights.yaml").read_text(encoding="utf-8"))
-    chosen = [item for default in told["defaults"] if isinstance(default, dict) for item in default.items()]
+def stock_overrides() -> tuple[list[str], list[str]]:
+    """Return the settings and the search space of sweeps/weights.yaml as overrides for the stock sweeper."""
+    sweep = yaml.safe_load((ROOT / "sweeps/weights.yaml").read_text(encoding="utf-8"))
+    chosen = [item for default in sweep["defaults"] if isinstance(default, dict) for item in default.items()]
     groups = [f"{name.removeprefix('override /')}={value}" for name, value in chosen if "/hydra/" not in name]
-    values = [f"{name}={told[name]}" for name in told if name not in ("defaults", "hydra", "sweep_name")]
-    return groups + values, [f"{name}={space}" for name, space in told["hydra"]["sweeper"]["params"].items()]
+    values = [f"{name}={sweep[name]}" for name in sweep if name not in ("defaults", "hydra", "sweep_name")]
+    return groups + values, [f"{name}={space}" for name, space in sweep["hydra"]["sweeper"]["params"].items()]
 
 
-def run(folder: Path, name: str, overrides: Sequence[str]) -> Measured:
-    """Run a sweep as a command in `folder`. Raises CalledProcessError where it fails; its output is in NAME.log."""
+def run(folder: Path, name: str, overrides: Sequence[str]) -> SweepTiming:
+    """Run a sweep as a command in `folder`, with its output in NAME.log, and return its timing.
+
+    Raises:
+        subprocess.CalledProcessError: If the command fails.
+    """
     command = [sys.executable, str(ROOT / "run.py"), "-m", f"sweep_name={name}", *overrides]
     clock = time.perf_counter()
     with (folder / f"{name}.log").open("w", encoding="utf-8") as log:
         subprocess.run(command, cwd=folder, check=True, stdout=log, stderr=subprocess.STDOUT)
-    return measured(folder / "multirun" / name, time.perf_counter() - clock)
+    return read_timing(folder / "multirun" / name, time.perf_counter() - clock)
 
 
-def measured(folder: Path, wall: float) -> Measured:
-    """What a sweep's run folders say of the time spent in them."""
+def read_timing(folder: Path, wall: float) -> SweepTiming:
+    """Read the timing of a sweep from its run folders. wall: wall seconds of the command."""
     busy, trials, epochs, full = 0.0, 0, 0.0, 0.0
     for file in folder.glob(f"*/{TIMING}"):
         table = pq.read_table(file, columns=["epoch", "seconds"]).to_pydict()
@@ -81,20 +98,19 @@ def measured(folder: Path, wall: float) -> Measured:
         epochs += max(table["epoch"])
         full += float(read_run(file.parent)["epochs"])
         trials += 1
-    return Measured(wall, busy, trials, epochs, full)
+    return SweepTiming(wall, busy, trials, epochs, full)
 
 
-def figures(found: Mapping[str, Measured], n_trials: int, n_workers: int) -> list[Figure]:
-    """The figures of the commands. found: "ours", "joblib", "basic"; the last two may have fewer trials."""
-    ours, joblib, basic = found["ours"], found["joblib"], found["basic"]
+def figures(timings: Mapping[str, SweepTiming], n_trials: int, n_workers: int) -> list[Figure]:
+    """Return the figures. timings: of "ours", "joblib" and "basic", where the last two may have fewer trials."""
+    ours, joblib, basic = timings["ours"], timings["joblib"], timings["basic"]
     batches = math.ceil(n_trials / n_workers) / math.ceil(joblib.trials / n_workers)
-    told = [
-        figure(f"wall, stock joblib, {joblib.trials} trials scaled to {n_trials} by batches", joblib.wall * batches, "s", 1, "1 s"),
-    ]  # fmt: skip
+    scaled = f"wall, stock joblib, {joblib.trials} trials scaled to {n_trials} by batches"
+    shown = [figure(scaled, joblib.wall * batches, "s", 1, "1 s")]
     scaled = f"wall, stock basic, {basic.trials} trials scaled to {n_trials}"
-    told += [
-        against(scaled, basic.wall * n_trials / basic.trials, told[0]),
-        against(f"wall, ours, {ours.trials} trials", ours.wall, told[0]),
+    shown += [
+        against(scaled, basic.wall * n_trials / basic.trials, shown[0]),
+        against(f"wall, ours, {ours.trials} trials", ours.wall, shown[0]),
         figure("epochs trained, ours", ours.epochs, "epochs", ours.full_epochs, f"{ours.trials} trials at full length"),
     ]
     for name, one, workers in (
@@ -102,21 +118,28 @@ def figures(found: Mapping[str, Measured], n_trials: int, n_workers: int) -> lis
         ("stock joblib", joblib, n_workers),
         ("stock basic", basic, 1),
     ):
-        told.append(figure(f"busy, {name}", one.busy, "s", workers * one.wall, f"{workers} x wall: utilisation"))
-    return told
+        shown.append(figure(f"busy, {name}", one.busy, "s", workers * one.wall, f"{workers} x wall: utilisation"))
+    return shown
 
 
-def full_size(epoch_figures: Sequence[Mapping[str, Any]], ours: Measured) -> list[Figure]:
-    """Our sweep at full size, extrapolated, beside one run of the per-utterance trainer, as long as a trial would be unpruned.
+def full_size(epoch_figures: Sequence[Mapping[str, Any]], ours: SweepTiming) -> list[Figure]:
+    """Extrapolate joyful's sweep to full size, and compare it with one run of the per-utterance trainer.
 
-    Raises ValueError where the epochs of the two are not among the figures.
+    The run has as many epochs as an unpruned trial.
+
+    Args:
+        epoch_figures: Figures of `benchmarks.epoch`.
+        ours: Timing of joyful's sweep.
+
+    Raises:
+        ValueError: If a figure of an epoch is missing.
     """
     seconds = {str(one["name"]): float(one["value"]) for one in epoch_figures}
     missing = {OUR_EPOCH, PEER_EPOCH} - set(seconds)
     if missing:
         raise ValueError(
-            f"--epoch-json: expected figures {OUR_EPOCH} and {PEER_EPOCH}, found no {' and no '.join(sorted(missing))}; "
-            "make the file by python -m benchmarks.epoch --json FILE"
+            f"--epoch-json: expected figures {OUR_EPOCH} and {PEER_EPOCH}, got no {' and no '.join(sorted(missing))}; "
+            "make the file with python -m benchmarks.epoch --json FILE"
         )
     length, share = ours.full_epochs / ours.trials, ours.epochs / ours.full_epochs
     peer, sweep = length * seconds[PEER_EPOCH], ours.epochs * seconds[OUR_EPOCH]
@@ -126,44 +149,54 @@ def full_size(epoch_figures: Sequence[Mapping[str, Any]], ours: Measured) -> lis
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print one line per figure."""
-    p = parser("sweep", __doc__ or "")
-    p.add_argument("--trials", type=int, default=27, help="of our sweep (default: %(default)s)")
-    p.add_argument("--workers", type=int, default=2, help="default: %(default)s")
-    p.add_argument("--peer-trials", type=int, default=6, help="under joblib, whole batches (default: %(default)s)")
-    p.add_argument("--basic-trials", type=int, default=2, help="under basic (default: %(default)s)")
-    p.add_argument("--pruner", default=None, help="of conf/hydra/sweeper/pruner (default: the sweeper's)")
-    p.add_argument("--epoch-json", type=Path, default=None, metavar="FILE", help="of benchmarks.epoch")
-    p.add_argument("--folder", type=Path, default=None, help="where the sweeps stay (default: a temporary folder)")
-    p.add_argument("overrides", nargs="*", help="settings of all three commands")
-    given = p.parse_args(arguments)
-    if given.peer_trials % given.workers:
-        p.error(f"--peer-trials: expected whole batches of {given.workers}, got {given.peer_trials}")
-    epochs = json.loads(given.epoch_json.read_text(encoding="utf-8"))["figures"] if given.epoch_json else None
-    overrides = [*([f"training.epochs={FULL_EPOCHS}"] if epochs is not None else []), *given.overrides]
-    settings, space = search()
+    """Run the three commands, and print the figures."""
+    command_line = parser("sweep", __doc__ or "")
+    command_line.add_argument("--trials", type=int, default=27, help="trials of joyful's sweep (default: %(default)s)")
+    command_line.add_argument("--workers", type=int, default=2, help="workers of each sweep (default: %(default)s)")
+    command_line.add_argument(
+        "--peer-trials", type=int, default=6, help="trials with joblib, whole batches (default: %(default)s)"
+    )
+    command_line.add_argument(
+        "--basic-trials", type=int, default=2, help="trials with the basic launcher (default: %(default)s)"
+    )
+    command_line.add_argument(
+        "--pruner", default=None, help="choice of conf/hydra/sweeper/pruner (default: the sweeper's)"
+    )
+    command_line.add_argument(
+        "--epoch-json", type=Path, default=None, metavar="FILE", help="figures of benchmarks.epoch"
+    )
+    command_line.add_argument(
+        "--folder", type=Path, default=None, help="where to keep the sweeps (default: a temporary folder)"
+    )
+    command_line.add_argument("overrides", nargs="*", help="settings of all three commands")
+    options = command_line.parse_args(arguments)
+    if options.peer_trials % options.workers:
+        command_line.error(f"--peer-trials: expected whole batches of {options.workers}, got {options.peer_trials}")
+    epochs = json.loads(options.epoch_json.read_text(encoding="utf-8"))["figures"] if options.epoch_json else None
+    overrides = [*([f"training.epochs={FULL_EPOCHS}"] if epochs is not None else []), *options.overrides]
+    settings, space = stock_overrides()
     stock = [*settings, "hydra/sweeper=optuna", *space, *overrides]
-    ours = ["+sweeps=weights", f"hydra.sweeper.n_trials={given.trials}", f"hydra.sweeper.n_jobs={given.workers}"]
-    ours += [f"hydra.launcher.n_jobs={given.workers}"]
-    ours += [f"hydra/sweeper/pruner={given.pruner}"] if given.pruner else []
-    n_jobs = f"hydra.sweeper.n_jobs={given.workers}"
+    ours = ["+sweeps=weights", f"hydra.sweeper.n_trials={options.trials}", f"hydra.sweeper.n_jobs={options.workers}"]
+    ours += [f"hydra.launcher.n_jobs={options.workers}"]
+    ours += [f"hydra/sweeper/pruner={options.pruner}"] if options.pruner else []
+    n_jobs = f"hydra.sweeper.n_jobs={options.workers}"
     commands = {
         "ours": [*ours, *overrides],
         "joblib": [
-            *stock, "hydra/launcher=joblib", f"hydra.launcher.n_jobs={given.workers}", n_jobs,
-            f"hydra.sweeper.n_trials={given.peer_trials}",
+            *stock, "hydra/launcher=joblib", f"hydra.launcher.n_jobs={options.workers}", n_jobs,
+            f"hydra.sweeper.n_trials={options.peer_trials}",
         ],
-        "basic": [*stock, "hydra.sweeper.n_jobs=1", f"hydra.sweeper.n_trials={given.basic_trials}"],
+        "basic": [*stock, "hydra.sweeper.n_jobs=1", f"hydra.sweeper.n_trials={options.basic_trials}"],
     }  # fmt: skip
     with ExitStack() as stack:
-        folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="joyful-sweep-")))
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="joyful-sweep-")))
         folder.mkdir(parents=True, exist_ok=True)
-        found = {name: run(folder, name, words) for name, words in commands.items()}
-    told = figures(found, given.trials, given.workers)
+        timings = {name: run(folder, name, overrides) for name, overrides in commands.items()}
+    shown = figures(timings, options.trials, options.workers)
     if epochs is not None:
-        told += full_size(epochs, found["ours"])
-    about = {"trials": given.trials, "workers": given.workers, "pruner": given.pruner, "overrides": overrides}
-    report("a sweep over the three loss weights", told, about, given.json)
+        shown += full_size(epochs, timings["ours"])
+    about = {"trials": options.trials, "workers": options.workers, "pruner": options.pruner, "overrides": overrides}
+    report("a sweep over the three loss weights", shown, about, options.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks train: IEMOCAP-shaped synthetic dialogues and the model of `model=reference`, as experiment builds it."""
+"""Data and models of the benchmarks: synthetic dialogues of IEMOCAP's shape, and the model of `model=reference`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from joyful.training.coach import Coach
 from joyful.training.experiment import build_model, prepare_torch
 from tests.support.runs import compose_plain
 
-#: Whose loss is trained. "own": the per-utterance trainer the reference's, with the reconstruction of a batch's last dialogue
-#: alone, joyful its default, with that of all utterances, which is more work. "reference", "joyful": that one on both sides.
+#: Losses to train. "own": joyful trains its default, the reconstruction of all utterances, and the per-utterance
+#: trainer trains the reconstruction of the last dialogue of a batch, as the reference does, which is less work.
+#: "reference" and "joyful": both train the same loss.
 LOSSES = ("own", "reference", "joyful")
 
-#: "reference": full widths, 120 + 12 + 31 dialogues of about 48 utterances. "small": the same model and code in a
-#: second, for a look at a benchmark and for its tests; its ratios say nothing about the full size.
+#: "reference": full widths, 120 + 12 + 31 dialogues of about 48 utterances. "small": the same code in about a second,
+#: for tests and to try a benchmark; its ratios do not carry over to full size.
 SIZES: dict[str, tuple[str, ...]] = {
     "reference": (),
     "small": (
@@ -43,25 +44,31 @@ SIZES: dict[str, tuple[str, ...]] = {
 
 
 def settings_of(size: str, *overrides: str) -> Settings:
-    """The settings of a run of this size under further overrides; train rows from the running batches."""
-    given = ("model=reference", "device=cpu", "training.train_metrics=running", *SIZES[size], *overrides)
-    return check(compose_plain(given)[0])
+    """Return the settings of a run of this size with further overrides; train rows are means over training batches."""
+    arguments = ("model=reference", "device=cpu", "training.train_metrics=running", *SIZES[size], *overrides)
+    return check(compose_plain(arguments)[0])
 
 
-def of_loss(loss: str) -> tuple[str, ...]:
-    """Overrides of joyful's run for one of LOSSES."""
+def loss_overrides(loss: str) -> tuple[str, ...]:
+    """Return the overrides of joyful's run for one of LOSSES."""
     return ("loss.encoder_reduction=legacy_sum",) if loss == "reference" else ()
 
 
 def dataset(settings: Settings) -> DialogueDataset:
-    """The dialogues that the settings name, made once in a process."""
+    """Load or generate the dialogues of the settings."""
     return load(settings.data, settings.modality_names)
 
 
-def some_dialogues(split: Dialogues, count: int) -> Dialogues:
-    """The first `count` dialogues of a split."""
+def first_dialogues(split: Dialogues, count: int) -> Dialogues:
+    """Return the first `count` dialogues of a split.
+
+    Raises:
+        ValueError: If the split has fewer dialogues.
+    """
     if count > len(split.lengths):
-        raise ValueError(f"expected at most {len(split.lengths)} dialogues, got {count}; generate more of them")
+        raise ValueError(
+            f"count: expected at most {len(split.lengths)} dialogues, got {count}; generate more dialogues"
+        )
     n = int(split.lengths[:count].sum())
     return Dialogues(
         {name: values[:n] for name, values in split.features.items()},
@@ -69,23 +76,23 @@ def some_dialogues(split: Dialogues, count: int) -> Dialogues:
     )  # fmt: skip
 
 
-def with_dialogues(data: DialogueDataset, counts: Mapping[str, int]) -> DialogueDataset:
-    """The dataset with the first so many dialogues of each split."""
-    return replace(data, splits={name: some_dialogues(data.splits[name], n) for name, n in counts.items()})
+def take_dialogues(data: DialogueDataset, counts: Mapping[str, int]) -> DialogueDataset:
+    """Return the dataset with the first dialogues of each split. counts: number of dialogues by split."""
+    return replace(data, splits={name: first_dialogues(data.splits[name], n) for name, n in counts.items()})
 
 
 def utterances(data: DialogueDataset, split: str = "train") -> int:
-    """How many there are in a split."""
+    """Return the number of utterances in a split."""
     return int(np.sum(data.splits[split].lengths))
 
 
-def as_in_a_run(threads: int) -> None:
-    """Threads and torch's settings of a run of run.py."""
+def configure_torch_for_run(threads: int) -> None:
+    """Set threads and torch's settings as run.py does."""
     prepare_torch(torch.device("cpu"), threads)
 
 
-def as_in_the_reference(threads: int) -> None:
-    """Threads, and torch as it is by default, without the algorithms that repeat their bits."""
+def configure_torch_for_reference(threads: int) -> None:
+    """Set threads, and torch's default settings, without deterministic algorithms."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
 
@@ -93,7 +100,7 @@ def as_in_the_reference(threads: int) -> None:
 def build_coach(
     settings: Settings, data: DialogueDataset, change: Callable[[GraphModel], GraphModel] | None = None
 ) -> Coach:
-    """joyful's trainer of this data, without checkpoints. change: makes another model of the one that was built."""
+    """Build joyful's trainer without checkpoints. change: function that replaces the model."""
     device = torch.device("cpu")
     splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
     model = build_model(settings, data)
@@ -102,19 +109,24 @@ def build_coach(
 
 
 def build_per_utterance(settings: Settings, data: DialogueDataset, loss: str = "own") -> PerUtteranceTrainer:
-    """The per-utterance trainer of this data; initial weights as joyful's. loss: of LOSSES."""
+    """Build the per-utterance trainer with the initial weights of joyful's model. loss: one of LOSSES."""
     model = PerUtteranceModel(settings, data.dimensions, len(data.labels), data.n_speakers)
     model.load_joyful(build_model(settings, data).state_dict())
     return PerUtteranceTrainer(settings, model, data.splits, *(("mean", "apart") if loss == "joyful" else ()))
 
 
 def training_seconds(coach: Coach) -> float:
-    """Train the next epoch; wall seconds of its training steps alone, as timing.parquet has them."""
+    """Train the next epoch, and return the wall seconds of its training steps, as in timing.parquet."""
     return sum(record.seconds["train"] for record in coach.train_epoch(coach.epoch + 1))
 
 
-def one_batch(size: str, train: int | None) -> list[str]:
-    """Overrides for an epoch of one step on `train` dialogues (None: as the size has it); dev and test are as small as can be."""
+def one_batch_overrides(size: str, train: int | None) -> list[str]:
+    """Return overrides for an epoch of one step, with one dialogue each in dev and test.
+
+    Args:
+        size: One of SIZES.
+        train: Dialogues of the batch; None: the default of the size.
+    """
     if train is None:
         train = 32 if size == "reference" else 8
     return [f"data.synthetic.dialogues={{train: {train}, dev: 1, test: 1}}", f"training.batch_size={train}"]

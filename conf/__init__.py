@@ -1,1 +1,1 @@
-"""The configuration of ``joyful train``: a folder for each group, a file for each choice."""
+"""The configuration of ``joyful train``: a folder per group, a file per choice."""

@@ -1,6 +1,6 @@
-"""The console script ``joyful``: one command for training, sweeps, reports and imports.
+"""The console script ``joyful`` with commands for training, sweeps, reports and imports.
 
-The commands are imported when they are called, so that ``joyful --help`` is quick and a report needs no torch.
+Each command is imported when it is called, so ``joyful --help`` is fast and ``joyful report`` does not need torch.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import joyful
 from joyful.records import print_error
 from joyful.runtime import heap, signals
 
-#: Command -> what it does, for the help.
+#: Command -> description for the help.
 COMMANDS = {
-    "train": "train a run, or with -m many: a grid, an Optuna search, a paired comparison",
+    "train": "train one run, or many with -m: a grid, an Optuna search or a paired comparison",
     "report": "compare the arms of a sweep, with verdicts and intervals",
-    "import": "turn the curves of another trainer into runs that report can compare",
-    "sweep": "show the state of a sweep, or make its failed trials wait again",
-    "prepare": "convert a dataset once, so that runs open it at once",
+    "import": "convert the curves of another training program to runs that report can compare",
+    "sweep": "show the state of a sweep, or queue its failed trials again",
+    "prepare": "convert a dataset once, so that runs load it quickly",
 }
 
-#: Command -> packages that it needs beside the dependencies, all in the extra `train`.
+#: Command -> packages that it needs in addition to the dependencies, all in the extra `train`.
 NEEDS = {"train": ("torch", "safetensors"), "prepare": ("safetensors",)}
 
 
 def usage() -> str:
-    """The text of ``joyful --help``."""
+    """Return the text of ``joyful --help``."""
     lines = "\n".join(f"  {name:9}{what}" for name, what in COMMANDS.items())
     return f"""\
 usage: joyful COMMAND ...
@@ -38,8 +38,8 @@ usage: joyful COMMAND ...
 
 {lines}
 
-joyful COMMAND --help explains a command. joyful --version prints the version.
-Exit codes: 0 done, 1 training or the disk failed, 2 bad input, 130 and 143 interrupted.
+joyful COMMAND --help describes a command. joyful --version prints the version.
+Exit codes: 0 success, 1 training or the disk failed, 2 bad input, 130 and 143 interrupted.
 """
 
 
@@ -47,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: the command and its arguments; None: those of the process.
+        arguments: The command and its arguments; None takes those of the process.
 
     Returns:
-        The exit code. ``train`` ends the process itself where it fails.
+        The exit code. ``train`` exits the process itself if it fails.
     """
     if arguments is not None:
         sys.argv = ["joyful", *arguments]
@@ -66,12 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     missing = [package for package in NEEDS.get(name, ()) if find_spec(package) is None]
     if missing:
-        print_error(f"joyful {name} needs {' and '.join(missing)}: pip install 'joyful-sweeps[train]'")
+        print_error(f"{name} needs {' and '.join(missing)}: install it with pip install 'joyful-sweeps[train]'")
         return 2
     if name == "train":
         if arguments is None:
-            signals.leave_at_ctrl_c()
-            heap.start_over()  # before anything is loaded
+            signals.exit_on_ctrl_c()
+            heap.restart_with_heap_settings()  # before other modules are loaded
         sys.argv = ["joyful train", *rest]
         train()
         return 0
@@ -79,30 +79,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train() -> None:
-    """Train what ``sys.argv`` asks for: the program behind ``joyful train``, run.py and train.py.
+    """Train as ``sys.argv`` specifies. This is the program of ``joyful train``, run.py and train.py.
 
-    Raises SystemExit with the exit code where it fails.
+    Raises:
+        SystemExit: If training fails, with the exit code.
     """
     import hydra
 
-    from joyful.runtime.run_guard import refusing, targets
+    from joyful.runtime.run_guard import allowed_targets, report_config_errors
 
     try:
-        refusing(hydra.main("pkg://joyful.conf", "config", execution_whitelist=targets())(_train_composed))()
-    except KeyboardInterrupt:  # between two runs of a multirun: a run and a sweep answer Ctrl-C themselves
+        report_config_errors(
+            hydra.main("pkg://joyful.conf", "config", execution_whitelist=allowed_targets())(_train_composed)
+        )()
+    except KeyboardInterrupt:  # between two runs of a multirun; runs and sweeps handle Ctrl-C themselves
         print_error("interrupted by Ctrl-C; nothing that was completed is lost")
         sys.exit(130)
 
 
 def _train_composed(config: Any) -> float:
-    """Train what the composed configuration says; returns the best dev weighted F1, to be maximised."""
+    """Train with the composed configuration, and return the best dev weighted F1, which searches maximise."""
     from joyful.runtime import hydra_request
-    from joyful.training import experiment  # torch is imported here, so that --help and --cfg answer at once
+    from joyful.training import experiment  # imports torch, which --help and --cfg do not need
 
     return experiment.main(lambda: hydra_request.from_hydra(config))
 
 
-#: Command -> the module whose `main` runs it.
+#: Command -> module with a function `main` that runs it.
 MODULES = {
     "report": "joyful.analysis.report",
     "import": "joyful.analysis.importers.__main__",

@@ -1,4 +1,4 @@
-"""The reference's name for :mod:`joyful.training.coach`."""
+"""Alias of :mod:`joyful.training.coach` under the name of the reference implementation."""
 
 from joyful.training.coach import Coach
 

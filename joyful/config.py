@@ -1,7 +1,8 @@
-"""The typed schema of every setting, with unit and range, checked before the first batch.
+"""Typed schema of all settings with their units and ranges, checked before the first batch.
 
-The YAML groups in conf/ hold the values; the classes here say what each value may be. `check` turns a plain mapping (a
-resolved Hydra configuration) into `Settings`, or raises one InputError that names the setting, the range and what came.
+The YAML groups in conf/ hold the values; the classes here define their types and ranges. `check` converts a plain
+mapping (a resolved Hydra configuration) to `Settings`. It raises one InputError that names each invalid setting, its
+range and the value given.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from pydantic_core import ErrorDetails
 
 from joyful.records import MODALITIES, NAME_PATTERN, InputError
 
-#: Settings that say where things lie, not what is trained: a resumed run, or sweep, may give them anew.
-PLACES = ("data.root", "data.cache", "resume", "fork", "sweep_name")
+#: Settings that name locations and do not affect training. They may change when a run or a sweep is resumed.
+LOCATION_SETTINGS = ("data.root", "data.cache", "resume", "fork", "sweep_name")
 
-#: What to do where memory ran out, for messages.
-LESS_MEMORY = (
+#: Advice for messages about exhausted memory.
+MEMORY_ADVICE = (
     "lower training.batch_size, take model=small or training.precision=bf16, or run fewer workers on this machine "
     "(hydra.sweeper.n_jobs)"
 )
@@ -37,18 +38,26 @@ ModalityLetters = Literal["a", "t", "v", "at", "av", "tv", "atv"]
 
 
 class _Section(BaseModel):
+    """Base of all sections: frozen, without type coercion or unknown settings."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class SyntheticSettings(_Section):
-    seed: Seed = Field(description="of the generator; independent of the training seed")
+    """The section `data.synthetic`: the generator of data=synthetic."""
+
+    seed: Seed = Field(description="seed of the generator; independent of the training seed")
     dialogues: dict[Literal["train", "dev", "test"], Positive] = Field(description="dialogues in each split")
-    utterances: Annotated[int, Field(ge=2, le=10_000)] = Field(description="mean utterances of a dialogue")
-    dimensions: dict[Literal["audio", "text", "visual"], Positive] = Field(description="numbers in each feature vector")
-    speakers: Annotated[int, Field(ge=1, le=64)] = Field(description="speakers of a dialogue")
+    utterances: Annotated[int, Field(ge=2, le=10_000)] = Field(description="mean number of utterances in a dialogue")
+    dimensions: dict[Literal["audio", "text", "visual"], Positive] = Field(
+        description="width of each modality's feature vectors"
+    )
+    speakers: Annotated[int, Field(ge=1, le=64)] = Field(description="speakers in a dialogue")
 
 
 class DataSettings(_Section):
+    """The section `data`: the dataset and its files."""
+
     source: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="module of joyful.data that reads the files")
     name: str = Field(pattern=NAME_PATTERN, description="the dataset's name in messages and files")
     root: str | None = Field(description="folder that holds the dataset's files")
@@ -62,130 +71,160 @@ class DataSettings(_Section):
 
 
 class FusionSettings(_Section):
+    """The section `fusion`: the fusion of the modalities."""
+
     name: Literal["hierarchical", "auto"] = Field(description="AutoFusion_Hierarchical or AutoFusion")
-    intermodal: Literal["auto", "exact", "interpolated"] = Field(description="form of the inter-modal softmax")
+    intermodal: Literal["auto", "exact", "interpolated"] = Field(description="algorithm of the inter-modal softmax")
     use_ulgm: bool = Field(description="unimodal classification heads (ULGM)")
-    unimodal_loss_weight: Weight = Field(description="weight of the unimodal losses once warmed up")
+    unimodal_loss_weight: Weight = Field(description="weight of the unimodal losses after the warm-up")
     ulgm_hidden_size: Positive = Field(description="hidden units of each unimodal head")
-    ulgm_delay_epochs: Count = Field(description="epochs before the unimodal losses begin")
-    ulgm_warmup_epochs: Count = Field(description="epochs of linear rise to the full unimodal weight")
+    ulgm_delay_epochs: Count = Field(description="epochs before the unimodal losses start")
+    ulgm_warmup_epochs: Count = Field(description="epochs of linear increase to the full unimodal weight")
 
 
 class ContrastiveSettings(_Section):
+    """The section `model.contrastive`: the contrastive loss and its augmented views."""
+
     temperature: Annotated[float, Field(gt=0.0, le=100.0)] = Field(description="InfoNCE temperature")
-    feature_mask: Fraction = Field(description="share of feature columns masked in each view")
-    edge_perturbation: Fraction = Field(description="share of edges rewired in the first view")
+    feature_mask: Fraction = Field(description="fraction of feature columns masked in each view")
+    edge_perturbation: Fraction = Field(description="fraction of edges rewired in the first view")
     neighbours: Count = Field(description="nearest-neighbour edges for each utterance in the second view")
 
 
 class ModelSettings(_Section):
-    name: str = Field(description="the preset's name")
+    """The section `model`: sizes and options of the network."""
+
+    name: str = Field(description="name of the preset")
     inter_size: Positive = Field(description="units of each modality's projection in the inter-modal branch")
     fusion_hidden_size: Positive = Field(description="hidden units of both fusion autoencoders")
     fusion_latent_size: Positive = Field(description="latent units of each fusion autoencoder")
-    context: Literal["transformer", "lstm", "gru"] = Field(description="sequence context over the dialogue")
+    context: Literal["transformer", "lstm", "gru"] = Field(description="type of the sequence context over the dialogue")
     context_layers: Positive = Field(description="layers of the sequence context")
     context_heads: Positive = Field(description="attention heads of the transformer context; must divide its width")
     context_feedforward_size: Positive = Field(description="feed-forward units of the transformer context")
-    hidden_size: Positive = Field(description="units of an utterance's node in the graph")
+    hidden_size: Positive = Field(description="units of each utterance's node in the graph")
     graph_heads: Positive = Field(description="attention heads of the graph transformer")
     wp: Window = Field(description="past utterances linked to each utterance; -1: all")
     wf: Window = Field(description="future utterances linked to each utterance; -1: all")
-    dropout: Fraction = Field(description="share of activations dropped in training")
-    input_dropout: Fraction = Field(description="share of feature values dropped in training, before the fusion")
-    node_dropout: Fraction = Field(description="share of the graph's input dropped in training")
-    learning_rate: LearningRate = Field(description="that suits these sizes under adam and adamw, which follow it")
-    modal_attention: bool = Field(description="the reference's unused attention head, for loading its checkpoints")
+    dropout: Fraction = Field(description="fraction of activations dropped in training")
+    input_dropout: Fraction = Field(description="fraction of feature values dropped in training, before the fusion")
+    node_dropout: Fraction = Field(description="fraction of the graph's input dropped in training")
+    learning_rate: LearningRate = Field(description="learning rate for these sizes; adam and adamw use it by default")
+    modal_attention: bool = Field(description="keep the reference's unused attention head, to load its checkpoints")
     skip: bool = Field(
-        description="the raw features go round the autoencoder: the context sees them beside its latent vectors"
+        description="also pass the raw features to the context, next to the latent vectors of the fusion"
     )
     skip_projection: bool = Field(
-        description="what goes round the autoencoder is first projected to fusion_latent_size units; false: as it is"
+        description="project the features of `skip` to fusion_latent_size units; false: pass them unchanged"
     )
     classifier_skip: bool = Field(
-        description="the raw features go round context and graph too: the classifier sees them beside the graph's output"
+        description="also pass the raw features to the classifier, next to the output of the graph"
     )
-    standardise: bool = Field(description="features to zero mean and unit variance by the training split")
+    standardise: bool = Field(description="scale features to zero mean and unit variance on the training split")
     speaker_embedding: Count = Field(description="units of a learned vector for each speaker slot; 0: none")
-    concat_gin_gout: bool = Field(description="the classifier sees the graph's input beside its output")
-    use_highway: bool = Field(description="a highway layer before the classifier (Srivastava et al. 2015)")
+    concat_gin_gout: bool = Field(description="also pass the input of the graph to the classifier, next to its output")
+    use_highway: bool = Field(description="add a highway layer before the classifier (Srivastava et al. 2015)")
     contrastive: ContrastiveSettings
 
 
 class LossSettings(_Section):
+    """The section `loss`: the reconstruction loss."""
+
     name: Literal["mse", "smoothl1", "weighted_mse"] = Field(description="reconstruction loss")
-    beta: Annotated[float, Field(gt=0.0, le=1e6)] = Field(description="where SmoothL1 turns from quadratic to linear")
-    modal_weights: dict[Literal["audio", "text", "visual"], Weight] = Field(description="weights of weighted_mse")
+    beta: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
+        description="error at which SmoothL1 changes from quadratic to linear"
+    )
+    modal_weights: dict[Literal["audio", "text", "visual"], Weight] = Field(
+        description="weight of each modality in weighted_mse"
+    )
     encoder_reduction: Literal["mean", "legacy_sum", "legacy_mean"] = Field(
-        description="over which utterances the reconstruction loss is taken (legacy: the last dialogue of the batch)"
+        description="utterances in the reconstruction loss: all (mean), or the last dialogue of the batch (legacy)"
     )
 
 
 class ClassificationSettings(_Section):
+    """The section `classification`: the classification loss."""
+
     name: Literal["nll", "focal"] = Field(description="classification loss")
     gamma: Annotated[float, Field(ge=0.0, le=100.0)] = Field(description="focusing exponent of the focal loss")
     alpha: Annotated[float, Field(gt=0.0, le=1e6)] = Field(description="scale of the focal loss")
-    class_weight: Literal["none", "inverse", "sqrt"] = Field(description="class weights by training frequency")
+    class_weight: Literal["none", "inverse", "sqrt"] = Field(
+        description="class weights from the frequencies of the training split"
+    )
 
 
 class WeightSettings(_Section):
+    """The section `weights`: the weights of the loss components."""
+
     encoder_loss_weight: Weight
     cl_loss_weight: Weight
     gate_reg_weight: Weight
 
 
 class WeightingSettings(_Section):
+    """The section `weighting`: how the loss weights change during training."""
+
     name: Literal["fixed", "adaptive", "gradient_balanced", "normalised"] = Field(
-        description="how weights move in training"
+        description="how the loss weights change during training"
     )
-    momentum: Fraction = Field(description="of the moving averages")
+    momentum: Fraction = Field(description="momentum of the moving averages")
     every: Positive = Field(description="optimizer steps between measurements of gradient norms")
     normalisation: Literal["log", "minmax"] = Field(description="log(1 + loss), or min-max over the losses seen")
 
 
 class OptimizerSettings(_Section):
+    """The section `optimizer`."""
+
     name: Literal["adam", "adamw", "sgd", "rmsprop"]
-    learning_rate: LearningRate = Field(description="step size, reached after the warm-up")
+    learning_rate: LearningRate = Field(description="learning rate after the warm-up")
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)]
-    momentum: Fraction = Field(description="of sgd and rmsprop")
-    warmup_steps: Count = Field(description="optimizer steps of linear rise to the learning rate")
+    momentum: Fraction = Field(description="momentum of sgd and rmsprop")
+    warmup_steps: Count = Field(description="optimizer steps of linear increase to the learning rate")
 
 
 class SchedulerSettings(_Section):
+    """The section `training.scheduler`: the learning rate schedule."""
+
     name: Literal["reduceLR", "none"]
-    watch: Literal["dev_nll", "dev_total"] = Field(description="the quantity that must fall")
-    factor: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="the learning rate is multiplied by it")
-    patience: Count = Field(description="epochs without a fall before a reduction")
-    minimum: Annotated[float, Field(ge=0.0, le=10.0)] = Field(description="least learning rate")
+    watch: Literal["dev_nll", "dev_total"] = Field(description="quantity that is expected to decrease")
+    factor: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="factor of each reduction of the learning rate")
+    patience: Count = Field(description="epochs without a decrease before a reduction")
+    minimum: Annotated[float, Field(ge=0.0, le=10.0)] = Field(description="smallest learning rate")
 
 
 class TrainingSettings(_Section):
+    """The section `training`."""
+
     epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(description="passes over the training split")
     batch_size: Annotated[int, Field(ge=1, le=100_000)] = Field(description="dialogues in a batch")
     evaluations_per_epoch: Annotated[int, Field(ge=1, le=1000)] = Field(
-        description="evaluations of dev and test in an epoch"
+        description="evaluations of dev and test per epoch"
     )
     train_metrics: Literal["full", "running"] = Field(
-        description="evaluate the training split anew, or average its batches"
+        description="training metrics: a full evaluation of the split, or the average of its batches"
     )
-    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(description="processor threads of one run")
-    precision: Literal["fp32", "bf16"] = Field(description="of matrix multiplication")
-    max_grad_norm: Annotated[float, Field(ge=0.0, le=1e9)] = Field(description="gradient norm is clipped here; 0: off")
-    moving_average: Fraction = Field(description="decay per step of the averaged parameters that are evaluated; 0: off")
-    early_stopping: Count = Field(description="epochs without a better dev F1 before the end; 0: off")
-    probe_dialogues: Positive = Field(description="training dialogues on which the encoder gradient ratio is measured")
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(description="CPU threads of one run")
+    precision: Literal["fp32", "bf16"] = Field(description="precision of matrix multiplication")
+    max_grad_norm: Annotated[float, Field(ge=0.0, le=1e9)] = Field(
+        description="largest gradient norm, above which it is clipped; 0: off"
+    )
+    moving_average: Fraction = Field(
+        description="decay per step of the moving average of the parameters, used in evaluation; 0: off"
+    )
+    early_stopping: Count = Field(description="epochs without a better dev F1 after which training stops; 0: off")
+    probe_dialogues: Positive = Field(description="training dialogues used to measure the encoder gradient ratio")
     scheduler: SchedulerSettings
 
 
 class Settings(_Section):
-    """The whole configuration of one run."""
+    """The configuration of one run."""
 
-    seed: Seed = Field(description="of everything random in training")
+    seed: Seed = Field(description="seed of all random numbers in training")
     device: Literal["auto", "cuda", "cpu"]
     role: Literal["comparison", "calibration", "search"]
     sweep_name: str | None = Field(pattern=NAME_PATTERN)
-    resume: str | None = Field(description="folder of a run to go on with")
-    fork: str | None = Field(description="folder of a run to start from under this configuration")
+    resume: str | None = Field(description="folder of a run to resume")
+    fork: str | None = Field(description="folder of a run whose checkpoint this run starts from")
     modalities: ModalityLetters
     data: DataSettings
     fusion: FusionSettings
@@ -199,20 +238,41 @@ class Settings(_Section):
 
     @property
     def modality_names(self) -> tuple[str, ...]:
-        """("audio", "text", "visual") or the part of it that `modalities` chooses, in that order."""
+        """The names of the modalities that `modalities` selects, in the order audio, text, visual."""
         return tuple(name for letter, name in MODALITIES.items() if letter in self.modalities)
 
 
 def check(config: Mapping[str, Any]) -> Settings:
     """Return the typed settings of a resolved configuration.
 
-    Raises InputError with one line for each setting at fault: its dotted name, what was expected, what came.
+    Args:
+        config: Resolved configuration, as plain containers.
+
+    Raises:
+        InputError: At least one setting is invalid. The message names every invalid setting with its dotted name, the
+            expected range and the value given.
     """
     return validate(Settings, config)
 
 
 def validate(model: type[Model], values: Mapping[str, Any], prefix: str = "") -> Model:
-    """The typed form of `values`. prefix: what stands before a setting's dotted name in messages. Raises InputError as `check`."""
+    """Return the values as an instance of a pydantic model.
+
+    Args:
+        model: Class of the result.
+        values: Values of its fields.
+        prefix: Text before each setting's dotted name in messages, such as "hydra.sweeper.".
+
+    Raises:
+        InputError: At least one value is invalid; see `check`.
+
+    Example:
+        >>> values = {"encoder_loss_weight": 0.03, "cl_loss_weight": -1.0, "gate_reg_weight": 0.01}
+        >>> validate(WeightSettings, values, "weights.")
+        Traceback (most recent call last):
+        joyful.records.InputError: weights.cl_loss_weight: expected >= 0.0 and <= 1000000.0, got -1.0;
+        set weights.cl_loss_weight=VALUE
+    """
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
@@ -221,7 +281,13 @@ def validate(model: type[Model], values: Mapping[str, Any], prefix: str = "") ->
 
 
 def config_hash(settings: Settings) -> str:
-    """Digest (SHA-256, 16 hex digits) of what determines a run's numbers: not its folders, its name or its role."""
+    """Return a digest of the settings that determine the results of a run.
+
+    Folders, the name of the sweep and the role are left out.
+
+    Returns:
+        The first 16 hexadecimal digits of the SHA-256 of the settings as JSON.
+    """
     relevant = settings.model_dump(
         exclude={"resume": True, "fork": True, "sweep_name": True, "role": True, "data": {"cache", "root"}}
     )
@@ -229,7 +295,17 @@ def config_hash(settings: Settings) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Lines "dotted.name: OLD -> NEW" for every leaf that differs between two nested mappings."""
+    """Return a line "dotted.name: OLD -> NEW" for every leaf that differs between two nested mappings.
+
+    Args:
+        old: First mapping. A missing key counts as None.
+        new: Second mapping.
+        prefix: Text before each dotted name.
+
+    Example:
+        >>> differences({"loss": {"name": "mse"}}, {"loss": {"name": "smoothl1"}})
+        ["loss.name: 'mse' -> 'smoothl1'"]
+    """
     lines: list[str] = []
     for key in sorted(set(old) | set(new)):
         before, after = old.get(key), new.get(key)
@@ -240,7 +316,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
-# What each of pydantic's error kinds means to the reader; a kind that is missing here keeps pydantic's own words.
+# Expected value for each of pydantic's error types; any other type keeps pydantic's message.
 _EXPECTED = {
     "int_type": "an integer", "int_parsing": "an integer", "int_from_float": "an integer", "float_type": "a number",
     "bool_type": "true or false", "string_type": "text", "finite_number": "a finite number",
@@ -252,7 +328,7 @@ def _explain(detail: ErrorDetails, model: type[BaseModel], prefix: str) -> str:
     location = [str(part) for part in detail["loc"] if not _is_union_branch(part)]
     name, kind, context = ".".join(location), detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{name}: there is no such setting; `python run.py --cfg job` lists them all"
+        return f"{name}: there is no such setting; `python run.py --cfg job` lists all settings"
     if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
         expected = _range_of(model, location) or detail["msg"]
     elif kind == "literal_error":
@@ -261,14 +337,14 @@ def _explain(detail: ErrorDetails, model: type[BaseModel], prefix: str) -> str:
         expected = f"a name of letters, digits and _ . - only (pattern {context['pattern']})"
     else:
         expected = _EXPECTED.get(kind, detail["msg"]) + _range_of(model, location, prefix=" ")
-    came = "nothing" if kind == "missing" else repr(detail["input"])
+    given = "nothing" if kind == "missing" else repr(detail["input"])
     description = _description_of(model, location)
     about = f" ({description})" if description else ""
-    return f"{name}: expected {expected}, got {came}{about}; set {prefix}{name}=VALUE"
+    return f"{name}: expected {expected}, got {given}{about}; set {prefix}{name}=VALUE"
 
 
 def _is_union_branch(part: str | int) -> bool:
-    # pydantic appends the branch of a union ("constrained-int", "literal['auto']") to the place of an error
+    # pydantic appends the branch of a union ("constrained-int", "literal['auto']") to the location of an error.
     return isinstance(part, str) and (
         part in ("int", "float", "str") or part.startswith(("constrained", "literal[", "function"))
     )

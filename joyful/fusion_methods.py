@@ -1,4 +1,4 @@
-"""The reference's name for :mod:`joyful.model.fusion`."""
+"""Alias of :mod:`joyful.model.fusion` under the name of the reference implementation."""
 
 from joyful.model.fusion import AutoFusion
 

@@ -1,4 +1,4 @@
-"""The reference's name for :mod:`joyful.model.hierarchical_fusion`."""
+"""Alias of :mod:`joyful.model.hierarchical_fusion` under the name of the reference implementation."""
 
 from joyful.model.hierarchical_fusion import AutoFusion_Hierarchical
 

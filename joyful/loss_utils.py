@@ -1,4 +1,4 @@
-"""The public door of the losses: the names that the basic-optimisation note promises."""
+"""The public loss functions and classes, re-exported from `joyful.losses`."""
 
 from joyful.losses.classification import FocalLoss
 from joyful.losses.normalisation import LossNormalizer

@@ -1,11 +1,11 @@
-"""The records that rooms pass to one another, and the shape letters.
+"""Records shared by all packages, helpers for messages, and the shape letters.
 
-Shape letters, used in names and docstrings everywhere:
+Shape letters in names and docstrings of the whole package:
 
     B dialogues      T utterances of the longest dialogue      N utterances without padding
     D features       H hidden units        C classes           S speakers       R relations      E edges
 
-This module imports neither torch nor pandas, so that readers of results and command-line help stay quick.
+This module imports neither torch nor pandas, which keeps the readers of results and the command-line help fast.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-#: Letter of a modality on the command line -> its name in data files, in the order in which features are concatenated.
+#: Letter of each modality on the command line -> its name in data files. Features are concatenated in this order.
 MODALITIES: dict[str, str] = {"a": "audio", "t": "text", "v": "visual"}
 
-#: Widths of the reference's features (IEMOCAP): what an input of 1380 numbers means where nothing else is said.
+#: Feature widths of the reference (IEMOCAP). They apply where the input width is given as the single number 1380.
 REFERENCE_DIMENSIONS: dict[str, int] = {"audio": 100, "text": 768, "visual": 512}
 
-#: The parts of the training loss, in the order of reports.
+#: The components of the training loss, in the order in which reports show them.
 COMPONENTS: tuple[str, ...] = ("classification", "contrastive", "encoder", "gate_reg")
 
 SPLITS: tuple[str, ...] = ("train", "dev", "test")
 
-#: Names that become folders or files: nothing that leads elsewhere.
+#: Names that become folders or files. The pattern excludes path separators and a leading dot.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 class InputError(ValueError):
-    """Bad settings or bad data: the reader can mend it. Ends the program with exit code 2 and this one message.
+    """Invalid settings or data that the user can correct.
 
-    The message says what was expected, what came, and what to set. What came may be hostile: no character of the message is one
-    that a terminal would obey.
+    The program ends with exit code 2 and prints only this message. The message states what was expected, what was given
+    and what to set. Given values may be hostile, so control characters in the message are escaped.
     """
 
     def __init__(self, message: object) -> None:
@@ -46,50 +46,69 @@ class InputError(ValueError):
 
 
 def visible(text: str) -> str:
-    """The text with every character that cannot be printed (control characters, lone surrogates) written as an escape."""
+    """Return the text with every unprintable character (control characters, lone surrogates) escaped.
+
+    Example:
+        >>> print(visible("a\\tb"))
+        a\\tb
+    """
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def one_line(text: object, limit: int = 200) -> str:
-    """What a library says of a file, for a message: on one line, cut, and without a character that a terminal would obey."""
+    """Return the text of a library's error on one line, for use in a message.
+
+    Args:
+        text: Converted to a string. Every run of whitespace becomes one space, and unprintable characters are escaped.
+        limit: Largest number of characters before escaping; the rest is cut.
+    """
     return visible(" ".join(str(text).split())[:limit])
 
 
 def first_line_of(error: BaseException) -> str:
-    """The first line of what an error says, or its class where it says nothing, as `one_line`."""
+    """Return the first line of an error's text, formatted by `one_line`; the name of its class if the text is empty."""
     return one_line((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def print_error(message: object) -> None:
-    """Say to a person at the shell, in one line on standard error, what went wrong."""
-    # the line's end with it, in one write: processes that share the terminal speak at once
+    """Write a message to standard error, on one line, after the prefix ``joyful:``."""
+    # One write including the newline: several processes may share the terminal.
     sys.stderr.write(f"joyful: {visible(' '.join(str(message).split()))}\n")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: the composed configuration (resolved, plain), Hydra's group choices, the names that were overridden on
-    the command line, the folder to write to, and whether this run is one of many."""
+    """A request to train one run.
+
+    Attributes:
+        config: Composed configuration, resolved, as plain containers.
+        choices: Hydra's group choices, group -> option.
+        overridden: Names of the settings that were overridden on the command line.
+        folder: Folder to write to.
+        multirun: Whether this run is part of a multirun.
+        take_over_after: Seconds to wait for another writer to release the folder's lock before taking the lock over;
+            None fails at once if the folder is locked.
+    """
 
     config: dict[str, Any]
     choices: dict[str, str]
     overridden: tuple[str, ...]
     folder: Path
     multirun: bool
-    #: Seconds to wait for another writer of the folder to end; after them its lock is taken from it.
     take_over_after: float | None = None
 
 
 @dataclass(frozen=True)
 class Dialogues:
-    """One split of a dataset, on the host, dialogues one after another without padding.
+    """One split of a dataset, on the host. Dialogues are concatenated without padding.
 
-    features: modality name ("audio", "text", "visual") -> (N, D) float32.
-    labels:   (N,) int64 class indices, or (N, C) float32 zeros and ones for multi-label data.
-    speakers: (N,) int64, 0 to S-1, counted inside each dialogue by first appearance.
-    lengths:  (B,) int64 utterances of each dialogue, all positive, sum N.
-    ids:      B dialogue names, for messages.
-    sentences: N transcripts, or None where the source has none.
+    Attributes:
+        features: Modality name ("audio", "text", "visual") -> (N, D) float32.
+        labels: (N,) int64 class indices, or (N, C) float32 zeros and ones for multi-label data.
+        speakers: (N,) int64, 0 to S-1, numbered within each dialogue by first appearance.
+        lengths: (B,) int64, the number of utterances of each dialogue; all positive, sum N.
+        ids: B dialogue names, used in messages.
+        sentences: N transcripts, or None if the source has none.
     """
 
     features: dict[str, np.ndarray]
@@ -102,12 +121,15 @@ class Dialogues:
 
 @dataclass(frozen=True)
 class DialogueDataset:
-    """A dataset: what differs between datasets is in these values and nowhere in the code that trains.
+    """A dataset. The training code reads every difference between datasets from these values.
 
-    dimensions: modality name -> D, only the modalities that the source has, in the order of MODALITIES.
-    labels:     C class names, in the order of the class indices.
-    n_speakers: S, the most speakers that a dialogue of this dataset can have (relations: 2 * S * S).
-    splits:     "train", "dev" and "test".
+    Attributes:
+        name: Name of the dataset in messages and files.
+        dimensions: Modality name -> D, in the order of MODALITIES; only the modalities that the source provides.
+        labels: C class names, in the order of the class indices.
+        n_speakers: S, the largest number of speakers in a dialogue of this dataset (relations: 2 S^2).
+        multilabel: Whether an utterance can have several labels.
+        splits: "train", "dev" and "test" -> dialogues.
     """
 
     name: str
@@ -120,13 +142,19 @@ class DialogueDataset:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some dialogues, packed without padding, on one device; what decides shapes stays on the host, so no step waits.
+    """Some dialogues on one device, concatenated without padding.
 
-    features: modality name -> (N, D) float32.        labels: (N,) int64 or (N, C) float32.
-    speakers: (N,) int64.                             lengths: B host integers, sum N.
-    speaker_order: (N,) places sorted by speaker.     speaker_rank: (N,) the inverse permutation.
-    speaker_sizes: S host integers, utterances of each speaker slot, sum N.
-    structures: what joyful.model.dialogue_graph derived from the lengths, kept for batches that come again.
+    Values that determine shapes stay on the host, so a training step never waits for the device.
+
+    Attributes:
+        features: Modality name -> (N, D) float32.
+        labels: (N,) int64, or (N, C) float32 for multi-label data.
+        speakers: (N,) int64.
+        lengths: B host integers, sum N.
+        speaker_order: (N,) positions of the utterances sorted by speaker.
+        speaker_rank: (N,) the inverse permutation.
+        speaker_sizes: S host integers, the number of utterances of each speaker slot, sum N.
+        structures: Cache of `joyful.model.dialogue_graph.structure`, for batches that are used again.
     """
 
     features: dict[str, Tensor]
@@ -140,16 +168,19 @@ class Batch:
 
     @property
     def n_utterances(self) -> int:
+        """The number of utterances N."""
         return sum(self.lengths)
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What the Coach yields after each evaluation.
+    """The record that the Coach yields after each evaluation.
 
-    step: optimizer steps so far. epoch: passes over the training split so far, whole at the ends of epochs.
-    rows: one row of history.parquet for each split evaluated (see joyful.results.HISTORY_COLUMNS).
-    seconds: wall seconds by phase ("train", "evaluate") since the previous record.
+    Attributes:
+        step: Optimizer steps so far.
+        epoch: Passes over the training split so far; an integer at the end of each epoch.
+        rows: One row of history.parquet for each evaluated split (see `joyful.results.HISTORY_COLUMNS`).
+        seconds: Wall-clock seconds by phase ("train", "evaluate") since the previous record.
     """
 
     step: int

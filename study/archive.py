@@ -1,11 +1,11 @@
-"""A sweep as one small Parquet file that can be kept in a repository, and the run folders made from it again.
+"""Archives: a sweep as one small Parquet file that fits in a repository, and run folders restored from it.
 
     python -m study.archive pack SWEEP_FOLDER FILE.parquet [--columns f1_weighted,nll]
     python -m study.archive unpack FILE.parquet FOLDER
 
-What is kept is what a report needs: settings, seeds, roles, how each run ended, and the curves (numbers as float32: seven digits).
-What is not: machines, users, folders, times of day, checkpoints, and nothing of a dataset but scores. A report of the folder
-that comes out says what a report of the sweep says, up to the eighth digit.
+An archive holds what a report needs: settings, seeds, roles, the status of each run, and the curves (as float32, seven
+digits). It does not hold machines, users, folders, times of day or checkpoints, and of a dataset it holds scores only.
+A report of the restored folder equals a report of the sweep up to the eighth digit.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 from joyful import results
 from joyful.results import InputError, ResultsError
 
-#: Version of the files.
+#: Version of the file format.
 FORMAT = 1
 
-#: Columns that are kept of every row of dev and test; of train rows all are.
+#: Columns to keep of the rows of dev and test. Train rows keep all columns.
 KEPT = {
     "dev": (
         "accuracy", "f1_weighted", "f1_macro", "nll", "recon_mse", "recon_mae", "loss_total", "encoder_gradient_ratio",
@@ -34,24 +34,35 @@ KEPT = {
 
 KEYS = ("step", "epoch", "split")
 
-#: Settings that name places, not what was trained.
+#: Settings that are paths. An archive stores None for them.
 PLACES = (("data", "root"), ("data", "cache"), ("resume",), ("fork",))
 
-#: What is kept of run.json.
+#: Keys of run.json to keep.
 HEADER = (
     "status", "objective", "objective_name", "seed", "role", "epochs", "config_hash", "git", "versions", "device", "threads",
     "choices", "config",
 )  # fmt: skip
 
-#: Bytes and runs that are unpacked at most.
+#: Limits on the bytes and the runs of an archive to unpack.
 MAXIMUM_BYTES, MAXIMUM_RUNS = 2**26, 20_000
 
 
 def pack(sweep: Path, file: Path, only: Sequence[str] | None = None) -> int:
-    """Write the complete runs of a sweep into one file, in the order of their names; returns how many there are.
+    """Write the complete runs of a sweep into one file, in the order of their names.
 
-    only: the columns of the history that are kept, None: all that a report shows. The same runs give the same bytes.
-    Raises InputError where there is no complete run or a column is in none of them, ResultsError where the disk refuses.
+    The same runs give the same bytes.
+
+    Args:
+        sweep: Folder of the sweep.
+        file: Archive to write.
+        only: Columns of the history to keep; None: all columns that a report shows.
+
+    Returns:
+        The number of runs.
+
+    Raises:
+        InputError: If there is no complete run, or a column is in none of the runs.
+        ResultsError: If the file cannot be written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -59,10 +70,10 @@ def pack(sweep: Path, file: Path, only: Sequence[str] | None = None) -> int:
     loaded = results.read_runs(sweep, [])
     names = [header.name for header in loaded.headers if header.status == "completed"]
     if not names:
-        raise InputError(f"{sweep}: expected the folder of a sweep with complete runs, found none")
+        raise InputError(f"{sweep}: expected a folder with complete runs, found none; give a finished sweep")
     names.sort(key=lambda name: (len(name), name))  # trials are numbered
     columns: dict[str, list[Any]] = {}
-    there: set[str] = set()
+    available: set[str] = set()
     count = 0
     for name in names:
         folder = sweep / name
@@ -73,7 +84,7 @@ def pack(sweep: Path, file: Path, only: Sequence[str] | None = None) -> int:
             wanted = KEPT.get(row["split"], row)
             numbers = {key: row[key] for key in row if key in wanted and key not in KEYS}
             numbers["seconds"] = seconds.get(row["epoch"]) if row["split"] == "dev" else None
-            there |= numbers.keys()
+            available |= numbers.keys()
             kept = {"run": name, "header": header, **{key: row[key] for key in KEYS}}
             kept |= {key: number for key, number in numbers.items() if only is None or key in only}
             for key in kept.keys() - columns.keys():
@@ -81,9 +92,9 @@ def pack(sweep: Path, file: Path, only: Sequence[str] | None = None) -> int:
             for key, values in columns.items():
                 values.append(kept.get(key))
             count += 1
-    unknown = sorted(set(only or ()) - there)
+    unknown = sorted(set(only or ()) - available)
     if unknown:
-        raise InputError(f"columns: expected some of {', '.join(sorted(there))}; got {', '.join(unknown)}")
+        raise InputError(f"columns: expected some of {', '.join(sorted(available))}; got {', '.join(unknown)}")
     texts = ("run", "header", "split")
     types = {"step": pa.int32(), "epoch": pa.float64(), **dict.fromkeys(texts, pa.string())}
     order = [*texts, "step", "epoch", *sorted(columns.keys() - {*texts, "step", "epoch"})]
@@ -100,15 +111,24 @@ def pack(sweep: Path, file: Path, only: Sequence[str] | None = None) -> int:
 
 
 def unpack(file: Path, folder: Path) -> int:
-    """Make the run folders of a file below the new folder; returns how many there are.
+    """Restore the run folders of an archive.
 
-    Raises InputError where the file is no such archive or the folder holds something, ResultsError where the disk refuses.
+    Args:
+        file: Archive that `pack` wrote.
+        folder: Folder to write, new or empty.
+
+    Returns:
+        The number of runs.
+
+    Raises:
+        InputError: If the file is not an archive, or the folder is not empty.
+        ResultsError: If the folder cannot be written.
     """
     runs = _read(file)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise InputError(f"{folder}: expected a new or an empty folder, but it holds something; choose another")
+            raise InputError(f"{folder}: expected a new or an empty folder, got one with files; choose another")
     except OSError as error:
         raise ResultsError(
             error.errno, f"{folder} cannot be written ({error.strerror}); choose another folder"
@@ -140,7 +160,7 @@ def _header(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _seconds(timing: Sequence[Mapping[str, Any]]) -> dict[float, float]:
-    """Wall seconds up to each evaluation since the one before it, all phases."""
+    """Return the wall seconds of all phases between each evaluation and the one before it, by epoch."""
     total: dict[float, float] = {}
     for row in timing:
         total[row["epoch"]] = total.get(row["epoch"], 0.0) + row["seconds"]
@@ -148,7 +168,7 @@ def _seconds(timing: Sequence[Mapping[str, Any]]) -> dict[float, float]:
 
 
 def _read(file: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Name -> header and rows of each run of an archive."""
+    """Return header and rows of each run of an archive, by name."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -158,10 +178,10 @@ def _read(file: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
     try:
         data = read_bounded(file, MAXIMUM_BYTES)
         if decoded_bytes(data) > MAXIMUM_BYTES:
-            raise InputError(f"it announces more than {MAXIMUM_BYTES} bytes")
+            raise InputError(f"expected at most {MAXIMUM_BYTES} bytes of data")
         metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
         if metadata.get(b"joyful_archive") != str(FORMAT).encode():
-            raise InputError(f"it does not say that it is an archive of format {FORMAT}")
+            raise InputError(f"expected joyful_archive={FORMAT} in the metadata")
         with pq.ParquetFile(pa.BufferReader(data), read_dictionary=["run", "header"]) as parquet:
             table = parquet.read(use_threads=False)
         table.validate(full=True)
@@ -170,39 +190,39 @@ def _read(file: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
         for row in table.to_pylist():
             name, header = row.pop("run"), row.pop("header")
             if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
-                raise InputError(f"it names a run {name!r}")
+                raise InputError(f"expected run names that are folder names, got {name!r}")
             values = {key: value for key, value in row.items() if value is not None}
             runs.setdefault(name, (header_of[header], []))[1].append(values)
             if len(runs) > MAXIMUM_RUNS:
-                raise InputError(f"it holds more than {MAXIMUM_RUNS} runs")
+                raise InputError(f"expected at most {MAXIMUM_RUNS} runs")
         if any(set(header) != set(HEADER) for header, _ in runs.values()):
-            raise InputError("a run's header is not as it is written")
+            raise InputError(f"expected headers with the keys {', '.join(HEADER)}")
         return runs
     except FileNotFoundError:
-        raise InputError(f"{file}: there is no such file; python -m study.archive pack SWEEP_FOLDER {file}") from None
+        raise InputError(f"{file}: no such file; run python -m study.archive pack SWEEP_FOLDER {file}") from None
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{file}: expected an archive that python -m study.archive wrote ({reason})") from None
+        raise InputError(f"{file}: expected an archive of study.archive pack, got another file ({reason})") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0 done, 1 the disk refused, 2 bad input."""
+    """Run the command line, and return its exit code: 0 done, 1 cannot read or write a file, 2 bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m study.archive",
-        description="Keep a sweep as one small Parquet file, or make run folders of such a file, for joyful report.",
-        epilog="Exit codes: 0 done, 1 the disk refused, 2 bad input.",
+        description="Pack a sweep into one small Parquet file, or restore run folders from such a file.",
+        epilog="Exit codes: 0 done, 1 cannot read or write a file, 2 bad input.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    packing = commands.add_parser("pack", help="the complete runs of SWEEP_FOLDER into FILE")
+    packing = commands.add_parser("pack", help="write the complete runs of SWEEP_FOLDER to FILE")
     packing.add_argument("sweep", metavar="SWEEP_FOLDER", type=Path)
     packing.add_argument("file", metavar="FILE", type=Path)
     packing.add_argument(
         "--columns",
         metavar="NAME,NAME",
         type=lambda text: [name.strip() for name in text.split(",")],
-        help="of the history, for a smaller file (default: all that a report shows)",
+        help="columns of the history to keep, for a smaller file (default: all that a report shows)",
     )
-    unpacking = commands.add_parser("unpack", help="run folders of FILE below the new FOLDER")
+    unpacking = commands.add_parser("unpack", help="restore the run folders of FILE in the new FOLDER")
     unpacking.add_argument("file", metavar="FILE", type=Path)
     unpacking.add_argument("folder", metavar="FOLDER", type=Path)
     parsed = parser.parse_args(arguments)
@@ -212,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{count} runs in {parsed.file} ({parsed.file.stat().st_size / 1e3:,.0f} kB)")
         else:
             count = unpack(parsed.file, parsed.folder)
-            print(f"{count} runs in {parsed.folder}; next: python -m joyful.analysis.report {parsed.folder}")
+            print(f"{count} runs in {parsed.folder}; next: joyful report {parsed.folder}")
     except (InputError, ResultsError) as error:
         print(f"study.archive: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1

@@ -1,11 +1,11 @@
-"""The study's report: every table and figure of study/RESULTS.md from the archives in study/archives/, without training.
+"""The report of the study: all tables and figures of study/RESULTS.md from study/archives/, without training.
 
     python -m study.report [--out FOLDER] [--check]
 
-Each archive is unpacked and reported as any sweep is (`joyful.analysis.report`); what stands between a pair of comments
-`<!-- study: NAME -->` and `<!-- end of study: NAME -->` in the document is written anew, the figures beside it in study/images/,
-a summary in README.md and README.zh.md, and the comparison of float32 with bfloat16 in docs/PERFORMANCE.md.
---check writes nothing and says what would change.
+The program unpacks each archive and analyses it like any other sweep (`joyful.analysis.report`). It replaces the text
+between each pair of comments `<!-- study: NAME -->` and `<!-- end of study: NAME -->` in study/RESULTS.md, writes the
+figures to study/images/, and updates the summary in README.md and README.zh.md and the comparison of float32 with
+bfloat16 in docs/PERFORMANCE.md. With --check it writes nothing, and lists the documents that would change.
 """
 
 from __future__ import annotations
@@ -49,51 +49,65 @@ CLAIMS = ROOT / "study/claims.yaml"
 DOCUMENT = ROOT / "study/RESULTS.md"
 IMAGES = ROOT / "study/images"
 
-#: Where a part stands that is about speed.
+#: Document of the parts about performance.
 PERFORMANCE = ROOT / "docs/PERFORMANCE.md"
 
-#: Documents that show a summary of the verdicts.
+#: Documents with a summary of the verdicts.
 FRONT = (ROOT / "README.md", ROOT / "README.zh.md")
 
 
 def read(folder: Path) -> Studies:
-    """The findings of every archive that is there. folder: where they are unpacked, kept until the pages are made."""
-    found: Studies = {}
+    """Analyse every archive that exists.
+
+    Args:
+        folder: Folder to unpack the archives in. Keep it until the pages are written.
+
+    Returns:
+        Findings by part.
+
+    Raises:
+        InputError: If there is no archive.
+    """
+    studies: Studies = {}
     for part in PARTS:
         file = ARCHIVES / f"{part.name}.parquet"
         if file.is_file():
             archive.unpack(file, folder / part.name)
-            found[part] = named(report.build(folder / part.name, CLAIMS)[0], part)
-    if not found:
+            studies[part] = rename_arms(report.build(folder / part.name, CLAIMS)[0], part)
+    if not studies:
         raise InputError(
-            f"{ARCHIVES}: expected archives of the study's sweeps, found none; python -m study.archive pack writes them"
+            f"{ARCHIVES}: expected archives of the study's sweeps, found none; run python -m study.archive pack"
         )
-    return found
+    return studies
 
 
-def named(findings: Findings, part: Part) -> Findings:
-    """The same findings, with the names that the plan gives its arms: a report names every setting that differs, which is long.
+def rename_arms(findings: Findings, part: Part) -> Findings:
+    """Return the findings with the arm names of the plan, which are shorter than the lists of differing settings.
 
-    Raises InputError where the sweep has other arms than the part.
+    Raises:
+        InputError: If the number of arms differs from that of the part.
     """
     names = {arm.name: plan_name(arm) for arm in findings.sweep.arms}
     if part.arms:
         if len(names) != len(part.arms):
-            raise InputError(f"{part.name}: expected the arms {', '.join(part.arms)}, found {', '.join(names)}")
+            raise InputError(f"{part.name}: expected the arms {', '.join(part.arms)}, got {', '.join(names)}")
         names = dict(zip(names, part.arms, strict=True))
 
-    def of_plan(table: pd.DataFrame) -> pd.DataFrame:
+    def rename(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(arm=table["arm"].map(lambda name: names.get(name, name))) if "arm" in table else table
 
     arms = tuple(replace(arm, name=names[arm.name]) for arm in findings.sweep.arms)
-    sweep = replace(findings.sweep, arms=arms, frame=of_plan(findings.sweep.frame), runs=of_plan(findings.sweep.runs))
+    sweep = replace(findings.sweep, arms=arms, frame=rename(findings.sweep.frame), runs=rename(findings.sweep.runs))
     verdicts = [replace(v, arm=names[v.arm], baseline=names[v.baseline]) for v in findings.verdicts]
-    tables = {name: of_plan(table) for name, table in findings.tables.items()}
+    tables = {name: rename(table) for name, table in findings.tables.items()}
     return replace(findings, sweep=sweep, verdicts=verdicts, tables=tables)
 
 
 def plots_of(part: Part, findings: Findings) -> list[Plot]:
-    """The figures of a part: dev F1 over training and, where the note's claims are the question, its arms beside two of them."""
+    """Return the plots of a part: dev F1 over training, and the effects of the arms for two of the note's claims.
+
+    A part about performance has the first plot only.
+    """
     band = findings.band("f1_weighted", "dev")
     arms = [arm.name for arm in findings.sweep.arms]
     target = findings.target.value if findings.target is not None else None
@@ -111,75 +125,87 @@ def plots_of(part: Part, findings: Findings) -> list[Plot]:
 
 
 def blocks(studies: Studies) -> dict[str, str]:
-    """Name -> Markdown of each part of the study's document that is made by this program."""
+    """Return the Markdown of each generated part of study/RESULTS.md, by its name."""
     studies = {part: findings for part, findings in studies.items() if not part.performance}
-    made: dict[str, str] = {
+    markdown: dict[str, str] = {
         "verdicts": verdict_table(studies),
         "scores": scores_table(studies),
         "gradient_ratio": gradient_ratio_table(studies),
         "sizes": sizes_table(studies),
     }
     if any(part.confirms for part in studies):
-        made["confirmation"] = confirmation_table(studies)
+        markdown["confirmation"] = confirmation_table(studies)
     if any(part.name in FAIR_COMPARISONS for part in studies):
-        made["fair"] = fair_table(studies, read_claims(CLAIMS))
-    return made | {part.name: block(part, findings) for part, findings in studies.items()}
+        markdown["fair"] = fair_table(studies, read_claims(CLAIMS))
+    return markdown | {part.name: block(part, findings) for part, findings in studies.items()}
 
 
 def block(part: Part, findings: Findings, images: str = "images") -> str:
-    """A part's own Markdown: its arms, where the table of the note's verdicts does not have them all, and its figures.
+    """Return the Markdown of a part: its figures, and a table of its arms unless the table of verdicts has them all.
 
-    images: their folder, seen from the document.
+    Args:
+        part: The part.
+        findings: Findings of the part.
+        images: Folder of the figures, relative to the document.
     """
     lines = [arms_table(findings)] if len(findings.sweep.arms) > 2 or not part.note else []
     lines += [f"![{plot.title}: {plot.finding}]({images}/{plot.name}.png)" for plot in plots_of(part, findings)]
     return "\n\n".join(lines)
 
 
-def put(path: Path, made: dict[str, str]) -> str:
-    """The document with each block in its place. Raises InputError for a block that has no place."""
+def insert(path: Path, markdown: dict[str, str]) -> str:
+    """Return the document with each generated block in its place.
+
+    Args:
+        path: The document.
+        markdown: Generated blocks by name.
+
+    Raises:
+        InputError: If the document does not have exactly one place for a block.
+    """
     document = path.read_text()
-    for name, text in made.items():
+    for name, text in markdown.items():
         start, end = f"<!-- study: {name} -->", f"<!-- end of study: {name} -->"
         if document.count(start) != 1 or document.count(end) != 1:
-            raise InputError(f"{path.name}: expected one pair of {start} and {end} for what the study makes")
+            raise InputError(
+                f"{path.name}: expected one pair of {start} and {end}, got another number; add the comments"
+            )
         pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
         document = pattern.sub(lambda _, s=start, t=text, e=end: f"{s}\n{t}\n{e}", document)  # type: ignore[misc]
     return document
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the study's report; returns the exit code: 0 done, 1 the disk refused or --check found a difference, 2 bad input."""
+    """Write the report of the study, and return the exit code.
+
+    The exit code is 0 if done, 1 if a file cannot be written or --check found a difference, and 2 for bad input.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m study.report",
-        description="Write the tables and figures of study/RESULTS.md anew from study/archives/, without training.",
-        epilog="Exit codes: 0 done, 1 the disk refused or --check found a difference, 2 bad input.",
+        description="Write the tables and figures of study/RESULTS.md from study/archives/, without training.",
+        epilog="Exit codes: 0 done, 1 cannot write a file or --check found a difference, 2 bad input.",
     )
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="also write the report of every part there")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; fail if the document is not what would be made"
-    )
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="also write the report of every part to FOLDER")
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail if a document is out of date")
     parsed = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory() as temporary:
             studies = read(Path(temporary))
-            made = blocks(studies)
+            markdown = blocks(studies)
             searches = searches_table(ARCHIVES, Path(temporary))
-            made |= {"searches": searches} if searches else {}
+            markdown |= {"searches": searches} if searches else {}
             summary = {"summary": summary_table(studies)}
-            speed = {
+            performance = {
                 part.name: block(part, findings, "../study/images")
                 for part, findings in studies.items()
                 if part.performance
             }
-            texts = {DOCUMENT: put(DOCUMENT, made), PERFORMANCE: put(PERFORMANCE, speed)}
-            texts |= {path: put(path, summary) for path in FRONT}
-            other = [path.name for path, text in texts.items() if path.read_text() != text]
+            texts = {DOCUMENT: insert(DOCUMENT, markdown), PERFORMANCE: insert(PERFORMANCE, performance)}
+            texts |= {path: insert(path, summary) for path in FRONT}
+            outdated = [path.name for path, text in texts.items() if path.read_text() != text]
             if parsed.check:
-                print(
-                    f"{', '.join(other)}: not what the archives give; make study-report" if other else "as it is made"
-                )
-                return 1 if other else 0
+                print(f"{', '.join(outdated)}: out of date; run make study-report" if outdated else "up to date")
+                return 1 if outdated else 0
             for path, text in texts.items():
                 write_bytes(path, text.encode())
             for part, findings in studies.items():

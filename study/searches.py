@@ -1,4 +1,4 @@
-"""The study's searches: the trial that each gave by the plan's rule, from their archives (study/PLAN.md, "Settings that work")."""
+"""The searches of the study: the trial that each yields by the rule of study/PLAN.md, "Settings that work"."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from study import archive, select_trial
 
 @dataclass(frozen=True)
 class Search:
-    """The searches of a dataset. name: of their archives. title: as the tables name it. target: dev weighted F1 to be reached,
-    that of the main comparison (on MOSI of its fold 0); within: dev weighted F1 that may be given up for speed, both 0 to 1."""
+    """The searches on one dataset.
+
+    Attributes:
+        name: Name of the dataset in the names of the archives.
+        title: Name of the dataset in the tables.
+        target: Target dev weighted F1 (0 to 1), that of the main comparison; on MOSI that of its fold 0.
+        within: Loss of dev weighted F1 (0 to 1) that is accepted for speed.
+    """
 
     name: str
     title: str
@@ -21,7 +27,7 @@ class Search:
     within: float
 
 
-#: In the order of the table; one that is not there yet is left out.
+#: Searches in the order of the table. Those without an archive are left out.
 SEARCHES = (
     Search("synthetic", "Synthetic", 0.7425, 0.012),
     Search("meld", "MELD", 0.4861, 0.0073),
@@ -29,28 +35,33 @@ SEARCHES = (
     Search("mosi", "MOSI, fold 0", 0.6044, 0.0281),
 )
 
-#: The last word of an archive's name -> what was searched.
-KINDS = {"baseline": "the baseline tuned", "weights": "the weights alone", "candidate": "the candidate"}
+#: Last part of an archive's name -> name of the search.
+KINDS = {"baseline": "tuned baseline", "weights": "weights alone", "candidate": "candidate"}
 
 
 def searches_table(archives: Path, folder: Path) -> str:
-    """A line for each search whose archive is there, "" where none is. folder: where they are unpacked."""
+    """Return a table with a line for each search that has an archive, or "" without archives.
+
+    Args:
+        archives: Folder of the archives.
+        folder: Folder to unpack them in.
+    """
     rows = []
     for search in SEARCHES:
-        for kind, words in KINDS.items():
+        for kind, label in KINDS.items():
             name = f"search_{search.name}_{kind}"
             if not (archives / f"{name}.parquet").is_file():
                 continue
             archive.unpack(archives / f"{name}.parquet", folder / name)
-            found, settings = select_trial.trials(folder / name, search.target)
-            chosen = select_trial.choose(found, search.within)
-            given = " ".join(select_trial.overrides(found, chosen, settings))
-            f1, epochs = (float(found[column][chosen]) for column in ("f1", "epochs"))
+            trials, settings = select_trial.read_trials(folder / name, search.target)
+            chosen = select_trial.choose(trials, search.within)
+            overrides = " ".join(select_trial.overrides(trials, chosen, settings))
+            f1, epochs = (float(trials[column][chosen]) for column in ("f1", "epochs"))
             rows.append(
                 [
-                    search.title, words, f"{chosen} of {len(found)}", f"`{given}`", percent(f1, 2), percent(search.target, 2),
+                    search.title, label, f"{chosen} of {len(trials)}", f"`{overrides}`", percent(f1, 2), percent(search.target, 2),
                     number(epochs, 2),
                 ]
             )  # fmt: skip
-    columns = ["data", "search", "trial", "settings", "best dev F1", "target", "epochs to it"]
+    columns = ["data", "search", "trial", "settings", "best dev F1", "target", "epochs to target"]
     return table(columns, rows) if rows else ""

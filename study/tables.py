@@ -1,4 +1,4 @@
-"""The tables of the study, in Markdown, from the findings of its sweeps: verdicts, arms, scores, gradient ratios, confirmations."""
+"""The Markdown tables of the study: verdicts, arms, scores, gradient ratios and confirmations."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis.claims import Claim, Verdict
-from joyful.analysis.findings import Findings, find
-from joyful.analysis.formatting import NONE, interval, metric, number, percent, quantity, small
+from joyful.analysis.findings import Findings, compute_findings
+from joyful.analysis.formatting import NONE, interval, metric, number, percent, quantity, three_digits
 from joyful.analysis.page.markdown import escape, table
 from joyful.analysis.sweep import Arm
 from joyful.results import InputError
 
-#: The arms of a confirmation, in the order of its sweep: the candidates of MELD, EmoryNLP and MOSI have a moving average of their
-#: own, and the weights of the embedded data are carried over. On the embedded data there were two, one after the other
-#: (study/PLAN.md).
+#: The arms of a confirmation, in the order of its sweep. The candidates of MELD, EmoryNLP and MOSI include a moving
+#: average. The last arm has the weights of the embedded data, for which there were two confirmations (study/PLAN.md).
 CONFIRMED = (
     "tuned baseline",
     "weights alone",
@@ -29,7 +28,7 @@ CONFIRMED = (
 CONFIRMED_FIRST = ("tuned baseline", "weights alone", "candidate", "candidate averaged", "averaging alone")
 CONFIRMED_SECOND = ("tuned baseline", "weights alone averaged", "candidate averaged, lower rate")
 
-#: MELD's tuned baseline and candidate with and without the warm-up that only the baseline's search chose.
+#: MELD's tuned baseline and candidate with and without the warm-up, which only the search of the baseline selected.
 WARMUP = (
     "tuned baseline, no warm-up",
     "tuned baseline",
@@ -39,16 +38,24 @@ WARMUP = (
     "candidate without unimodal heads",
 )
 
-#: tuned_synthetic and MSE at 0.05: at the default learning rate, the same averaged, and at the tuned rate averaged.
+#: MSE at 0.05 with the default learning rate, with averaging, and with both averaging and the tuned rate; and
+#: tuned_synthetic.
 FAIR = ("default rate", "default rate, averaged", "tuned rate, averaged", "tuned_synthetic")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One archive of the study. name: of its file. title: as the tables name it. note: whether it has the note's two arms.
-    arms: their names in the sweep's order, for arms that their loss and weight do not name. confirms: whether it compares
-    tuned settings with the tuned baseline, its first arm, on fresh seeds. performance: whether it is about how fast joyful is,
-    not about the study's question: it has a block in docs/PERFORMANCE.md and no line in the study's tables."""
+    """One archive of the study.
+
+    Attributes:
+        name: Name of its file, without suffix.
+        title: Name in the tables.
+        note: Whether it has the two arms of the note.
+        arms: Names of its arms in the order of the sweep; empty: loss and weight name them.
+        confirms: Whether it compares tuned settings with the tuned baseline, its first arm, on fresh seeds.
+        performance: Whether it is about the performance of joyful. Such a part has a block in docs/PERFORMANCE.md and
+            no line in the tables of the study.
+    """
 
     name: str
     title: str
@@ -62,7 +69,7 @@ def _confirmation(name: str, title: str, arms: tuple[str, ...] = CONFIRMED) -> P
     return Part(f"confirm_{name}", title, note=False, arms=arms, confirms=True)
 
 
-#: In the order of the tables; an archive that is not there yet is left out.
+#: Parts in the order of the tables. Those without an archive are left out.
 PARTS = (
     Part("synthetic", "Synthetic"),
     Part("meld", "MELD"),
@@ -82,7 +89,7 @@ PARTS = (
     Part("precision", "Synthetic, bfloat16", note=False, arms=("float32", "bfloat16"), performance=True),
 )
 
-#: Claims in the order of the tables, with the metric that decides each (a claim of several metrics has a line for each).
+#: Claims in the order of the tables, with the metric of each verdict. A claim of several metrics has several lines.
 MEASURES = (
     ("convergence_speed", "epochs to the target"),
     ("convergence_stability", "spread of dev F1"),
@@ -98,7 +105,7 @@ Studies = dict[Part, Findings]
 
 
 def plan_name(arm: Arm) -> str:
-    """An arm as study/PLAN.md calls it: the loss with its encoder weight, or what else it is."""
+    """Return the name of an arm in study/PLAN.md, for example "MSE 0.05", "full plan" or "no reconstruction"."""
     weight = arm.config.get("weights.encoder_loss_weight")
     if arm.config.get("weighting.name") == "adaptive":
         return "full plan"
@@ -111,27 +118,31 @@ def plan_name(arm: Arm) -> str:
 
 
 def note_arm(findings: Findings) -> str:
-    """The arm of the note: SmoothL1 at encoder weight 0.03, all else as the baseline."""
+    """Return the name of the note's arm: SmoothL1 with encoder weight 0.03.
+
+    Raises:
+        InputError: If there is no such arm.
+    """
     for arm in findings.sweep.others:
         weight = arm.config.get("weights.encoder_loss_weight")
         if arm.config.get("loss.name") == "smoothl1" and weight == 0.03:
             return arm.name
-    raise InputError(f"{findings.sweep.path.name}: expected an arm SmoothL1 at 0.03, found none")
+    raise InputError(f"{findings.sweep.path.name}: expected an arm with SmoothL1 and encoder weight 0.03, got none")
 
 
 def verdicts_of(findings: Findings, arm: str) -> dict[tuple[str, str], Verdict]:
-    """(claim, metric as in MEASURES) -> verdict."""
-    words = {
+    """Return the verdicts of an arm by claim and metric, named as in MEASURES."""
+    names = {
         "epochs to the target of dev f1_weighted": "epochs to the target",
         "epoch-to-epoch spread of dev f1_weighted": "spread of dev F1",
         "epoch-to-epoch spread of train nll": "spread of train NLL",
         "best dev f1_weighted": "best dev F1",
     }
-    return {(v.claim.name, words.get(v.metric, metric(v.metric))): v for v in findings.verdicts if v.arm == arm}
+    return {(v.claim.name, names.get(v.metric, metric(v.metric))): v for v in findings.verdicts if v.arm == arm}
 
 
 def verdict_table(studies: Studies) -> str:
-    """The note's claims against what came out: a line for each claim and metric, a column for each part."""
+    """Return the verdicts on the note's claims: a line for each claim and metric, and a column for each part."""
     parts = [part for part in studies if part.note]
     rows = []
     for claim, measure in MEASURES:
@@ -145,12 +156,12 @@ def verdict_table(studies: Studies) -> str:
     return table(["claim: measure", "claimed", *(part.title for part in parts)], rows)
 
 
-#: The main comparisons, which the summary shows.
+#: The main comparisons, which are the columns of the summary.
 MAIN = ("synthetic", "meld", "emorynlp", "mosi")
 
 
 def summary_table(studies: Studies) -> str:
-    """A line for each of the note's five claims, by its first metric, and a column for each dataset."""
+    """Return the summary: a line for each claim of the note, by its first metric, and a column for each dataset."""
     parts = [part for part in studies if part.name in MAIN]
     rows = []
     for claim, measure in (MEASURES[index] for index in (0, 1, 2, 3, -1)):
@@ -162,7 +173,7 @@ def summary_table(studies: Studies) -> str:
 
 
 def arms_table(findings: Findings) -> str:
-    """Every arm of a part against the baseline: its encoder gradient ratio, and the effects with their intervals."""
+    """Return the arms of a part with their encoder gradient ratios and their effects against the baseline."""
     ratios = findings.tables["arm_gradient_ratio"].set_index("arm")
     columns = [
         "arm",
@@ -177,7 +188,7 @@ def arms_table(findings: Findings) -> str:
     chosen = [MEASURES[index] for index in (0, 1, 2, 3, -1)]
     rows = []
     for arm in findings.sweep.arms:
-        ratio = small(ratios["ratio"].get(arm.name)) if arm.name in ratios.index else _no_ratio(arm)
+        ratio = three_digits(ratios["ratio"].get(arm.name)) if arm.name in ratios.index else _no_ratio(arm)
         if arm.is_baseline:
             rows.append([escape(arm.name), ratio, *["baseline"] * 6])
             continue
@@ -188,7 +199,7 @@ def arms_table(findings: Findings) -> str:
 
 
 def confirmation_table(studies: Studies) -> str:
-    """The tuned settings against the tuned baseline on fresh seeds, and whether a setting works by the plan's rule."""
+    """Return the tuned settings against the tuned baseline on fresh seeds, and whether each passes the plan's rule."""
     rows = []
     for part, findings in studies.items():
         if not part.confirms:
@@ -215,7 +226,7 @@ def confirmation_table(studies: Studies) -> str:
     return table(columns, rows)
 
 
-#: Part -> the setting that is shipped, its arm, and the baselines that may use what it uses.
+#: Part -> the preset, its arm, and baselines that may use the same learning rate, warm-up and averaging.
 FAIR_COMPARISONS = {
     "fair_synthetic": ("tuned_synthetic", "tuned_synthetic", FAIR[:3]),
     "meld_warmup": ("tuned_meld", "candidate", ("tuned baseline, no warm-up", "no warm-up, averaged")),
@@ -223,7 +234,7 @@ FAIR_COMPARISONS = {
 
 
 def fair_table(studies: Studies, claims: Sequence[Claim]) -> str:
-    """The shipped settings against baselines that may use what they use: a better learning rate, no warm-up, an average."""
+    """Return the presets against fairer baselines: with a better learning rate, without warm-up, or with averaging."""
     rows = []
     for part, findings in studies.items():
         if part.name not in FAIR_COMPARISONS:
@@ -249,14 +260,18 @@ def fair_table(studies: Studies, claims: Sequence[Claim]) -> str:
 
 
 def against(findings: Findings, baseline: str, claims: Sequence[Claim]) -> Findings:
-    """The same sweep, judged against another of its arms, with the same target."""
+    """Return the findings of a sweep against another of its arms, with the same target."""
     arms = sorted(findings.sweep.arms, key=lambda arm: arm.name != baseline)
     sweep = replace(findings.sweep, arms=tuple(replace(arm, is_baseline=arm.name == baseline) for arm in arms))
-    return find(sweep, claims, findings.target, rng=np.random.default_rng(0))
+    return compute_findings(sweep, claims, findings.target, rng=np.random.default_rng(0))
 
 
 def works_by_plan(speed: Verdict | None, spread: Verdict | None, f1: Verdict | None) -> bool:
-    """study/PLAN.md, "Settings that work": at least 15 % faster and 30 % steadier, both intervals without 0, F1 not lower."""
+    """Return whether a setting passes the rule of study/PLAN.md, "Settings that work".
+
+    The setting must be at least 15 % faster, with a spread at least 30 % smaller. Both intervals must exclude 0, and
+    the interval of F1 must not lie below 0.
+    """
     if speed is None or spread is None or f1 is None:
         return False
     gains = speed.estimate >= 15 and speed.low > 0 and spread.estimate >= 30 and spread.low > 0
@@ -264,7 +279,7 @@ def works_by_plan(speed: Verdict | None, spread: Verdict | None, f1: Verdict | N
 
 
 def sizes_table(studies: Studies) -> str:
-    """What could not be seen: the smallest effect that the pairs tell from zero, and the pairs that a verdict would need."""
+    """Return the smallest effect that the pairs distinguish from zero, and the number of pairs that a verdict needs."""
     parts = [part for part in studies if part.note]
     rows = []
     for claim, measure in MEASURES:
@@ -281,7 +296,10 @@ def sizes_table(studies: Studies) -> str:
 
 
 def scores_table(studies: Studies) -> str:
-    """Where the curves end: runs, target, share that reach it, and scores of baseline and the note's arm (all arms without one)."""
+    """Return the target, the share of seeds that reach it, and the scores.
+
+    A part of the note has lines for the baseline and the note's arm. Other parts have a line for each arm.
+    """
     rows = []
     for part, findings in studies.items():
         scores = findings.tables["scores"]
@@ -301,7 +319,7 @@ def scores_table(studies: Studies) -> str:
         "arm",
         "seeds",
         "target",
-        "reach it",
+        "reached",
         "epochs (median)",
         "best dev F1",
         "test F1 there",
@@ -311,7 +329,7 @@ def scores_table(studies: Studies) -> str:
 
 
 def gradient_ratio_table(studies: Studies) -> str:
-    """The encoder gradient ratio, what share of the total it has, and the gradient norms at the end of training."""
+    """Return the encoder gradient ratio, the cosine of the gradients, and the encoder's share of the final loss."""
     rows = []
     for part, findings in studies.items():
         places = findings.tables["arm_gradient_ratio"].set_index("arm")
@@ -323,7 +341,7 @@ def gradient_ratio_table(studies: Studies) -> str:
             ratio = (
                 _no_ratio(arm)
                 if place is None
-                else f"{small(place['ratio'])} ({small(place['ratio_low'])} to {small(place['ratio_high'])})"
+                else f"{three_digits(place['ratio'])} ({three_digits(place['ratio_low'])} to {three_digits(place['ratio_high'])})"
             )
             cosine = NONE if place is None else number(place["cosine"], 2)
             rows.append([part.title, escape(arm.name), ratio, cosine, percent(last, 2)])
@@ -356,7 +374,7 @@ def _effect(verdict: Verdict | None) -> str:
 
 
 def _test(verdict: Verdict | None) -> str:
-    """The test F1 at the best dev epoch, as it stands beside the verdict on F1."""
+    """Format the effect on test F1 at the best dev epoch, a secondary measure of the verdict on F1."""
     for secondary in verdict.secondary if verdict is not None else ():
         if "test" in secondary.name and not pd.isna(secondary.estimate):
             return (
@@ -366,7 +384,7 @@ def _test(verdict: Verdict | None) -> str:
 
 
 def _no_ratio(arm: Arm) -> str:
-    """The gradient ratio of an arm without one: exactly 0 where the reconstruction has no weight."""
+    """Return the gradient ratio of an arm without recorded values: 0 if the reconstruction has no weight."""
     return "0" if arm.config.get("weights.encoder_loss_weight") == 0 else NONE
 
 

@@ -1,1 +1,1 @@
-"""Ready-made questions: ``joyful train -m +sweeps=NAME``."""
+"""Ready-made sweeps: ``joyful train -m +sweeps=NAME``."""

@@ -1,4 +1,4 @@
-"""The arrow of imports: a room knows only the rooms on its left, so each can be read, tested and replaced alone."""
+"""The direction of imports: a layer imports only from layers to its left, so each can be read and tested alone."""
 
 import ast
 import re
@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: From left to right: a module imports only from its own room and from rooms to the left. Names are those of packages and modules
-#: directly below joyful.
-ROOMS = [
+#: Layers from left to right. A module imports only from its own layer and from layers to the left. The names are those of the
+#: packages and modules directly below joyful.
+LAYERS = [
     ["records"],
     ["config", "randomness", "results"],
     ["runtime"],
@@ -23,60 +23,62 @@ ROOMS = [
     ["sweeper"],
     ["cli"],
 ]
-PLACE = {name: number for number, room in enumerate(ROOMS) for name in room}
+LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
-#: Sees joyful.results alone, and nobody sees it but cli.
-APART = "analysis"
+#: Imports only joyful.results, and only cli imports it.
+SEPARATE = "analysis"
 
 
 def modules() -> list[Path]:
     return sorted(path for path in (ROOT / "joyful").rglob("*.py") if path != ROOT / "joyful/__init__.py")
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     return module.split(".")[1]
 
 
 def imported(path: Path) -> list[str]:
-    """The modules that a file imports, with dots; of ``from joyful import x``, joyful.x."""
+    """The dotted names of the modules that a file imports; joyful.x for ``from joyful import x``."""
     names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            whole = node.module in ("joyful", "tests")
-            names += [f"{node.module}.{alias.name}" for alias in node.names] if whole else [node.module]
+            is_package = node.module in ("joyful", "tests")
+            names += [f"{node.module}.{alias.name}" for alias in node.names] if is_package else [node.module]
     return names
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_go_one_way(path):
     own = path.relative_to(ROOT).with_suffix("").parts[1]
-    assert own in PLACE or own == APART, f"{own} has no place: add it to ROOMS here and to docs/ARCHITECTURE.md"
+    assert own in LAYER_OF or own == SEPARATE, f"{own} has no layer: add it to LAYERS here and to docs/ARCHITECTURE.md"
     for name in imported(path):
         assert name.split(".")[0] not in ("tests", "study", "benchmarks", "analysis"), f"{path} imports {name}"
         if not name.startswith("joyful."):
             continue
-        other = room_of(name)
-        if APART in (own, other) and own != other:
-            assert (own, other) == ("cli", APART) or (own == APART and other == "results"), f"{path} imports {name}"
-        elif own != APART and other != "__version__":
-            assert PLACE[other] <= PLACE[own], f"{own} imports {other}, which stands to its right"
+        other = package_of(name)
+        if SEPARATE in (own, other) and own != other:
+            assert (own, other) == ("cli", SEPARATE) or (own == SEPARATE and other == "results"), (
+                f"{path} imports {name}"
+            )
+        elif own != SEPARATE and other != "__version__":
+            assert LAYER_OF[other] <= LAYER_OF[own], f"{own} imports {other}, a layer to its right"
 
 
-def test_the_picture_of_the_arrow_is_that_of_the_rooms():
+def test_the_picture_in_the_document_shows_these_layers():
     text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
     picture = re.search(r"\n((?:    .*->.*\n)+)", text)[1]
-    assert [[name.strip() for name in room.split(",")] for room in picture.split("->")] == ROOMS
+    assert [[name.strip() for name in layer.split(",")] for layer in picture.split("->")] == LAYERS
 
 
-def test_every_module_has_a_room_and_every_room_a_module():
-    found = {path.relative_to(ROOT / "joyful").with_suffix("").parts[0] for path in modules()}
-    assert found == {*PLACE, APART}
+def test_the_layers_list_exactly_the_existing_modules():
+    names = {path.relative_to(ROOT / "joyful").with_suffix("").parts[0] for path in modules()}
+    assert names == {*LAYER_OF, SEPARATE}
 
 
 @pytest.mark.parametrize("package", ["analysis", "results", "runtime"])
-def test_what_serves_other_programs_imports_no_torch(package):
+def test_packages_for_other_programs_import_no_torch(package):
     for path in sorted((ROOT / "joyful" / package).rglob("*.py")):
         assert not [name for name in imported(path) if name.split(".")[0] == "torch"], path
 
@@ -99,13 +101,13 @@ def test_what_serves_other_programs_imports_no_torch(package):
         ("joyful.loss_utils", {"hydra", "pandas", "pyarrow", "optuna", "sentence_transformers"}),
     ],
 )
-def test_light_modules_stay_light(module, unwanted):
+def test_light_modules_do_not_import_heavy_packages(module, unwanted):
     code = f"import sys, {module}; print(*sorted({unwanted!r} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
 
 
-def test_nothing_written_or_read_by_default_is_a_pickle():
+def test_no_module_writes_or_reads_pickles_by_default():
     allowed = {"restricted_pickle.py", "pickle_globals.py"}
     for path in modules():
         if path.name in allowed:

@@ -1,4 +1,4 @@
-"""The schema: every setting is checked, and a message finishes the reader's thought."""
+"""The schema checks every setting, and its messages state what was expected, what was given and what to set."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def changed(name: str, value: object) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "parts"),
     [
         ("training.epochs", 0, ["training.epochs", ">= 1", "got 0", "set training.epochs="]),
         ("training.epochs", 2.5, ["training.epochs", "an integer", "2.5"]),
@@ -39,15 +39,15 @@ def changed(name: str, value: object) -> dict:
         ("training.epoch", 3, ["training.epoch", "no such setting"]),
     ],
 )
-def test_a_bad_setting_is_named_with_its_range(name, value, words):
+def test_a_bad_setting_is_named_with_its_range(name, value, parts):
     with pytest.raises(InputError) as caught:
         check(changed(name, value))
-    for word in words:
-        assert word in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_all_faults_are_reported_at_once():
+def test_all_errors_are_reported_at_once():
     config = changed("training.epochs", 0)
     config["seed"] = "x"
     with pytest.raises(InputError, match=r"seed.*training\.epochs"):
@@ -61,7 +61,7 @@ def test_a_missing_section_is_named():
         check(config)
 
 
-def test_every_setting_says_what_it_is():
+def test_every_setting_has_a_description():
     def walk(model, prefix=""):
         for name, field in model.model_fields.items():
             inner = field.annotation
@@ -70,14 +70,14 @@ def test_every_setting_says_what_it_is():
             elif not field.description:
                 yield prefix + name
 
-    # these say it by their names
+    # these need none beyond their names
     assert sorted(walk(Settings)) == [
         "device", "modalities", "optimizer.name", "optimizer.weight_decay", "role", "sweep_name", "training.scheduler.name",
         "weights.cl_loss_weight", "weights.encoder_loss_weight", "weights.gate_reg_weight",
     ]  # fmt: skip
 
 
-def test_the_hash_depends_on_what_is_trained_and_on_nothing_else():
+def test_the_hash_depends_only_on_what_is_trained():
     base = config_hash(check(compose_plain()[0]))
     assert base == config_hash(check(changed("data.cache", "elsewhere")))
     assert base == config_hash(check(changed("role", "search")))

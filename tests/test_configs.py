@@ -1,4 +1,4 @@
-"""Every yaml of conf/ composes and passes the schema, alone and as an overlay; the help knows every choice."""
+"""Every file of conf/ composes and passes the schema, alone and as an overlay, and the help lists every option."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def test_every_choice_composes_and_is_valid(group, choice):
 
 
 @pytest.mark.parametrize("experiment", [choice for group, choice in CHOICES if group == "experiment"])
-def test_the_command_line_has_the_last_word_over_an_experiment(experiment):
+def test_the_command_line_overrides_an_experiment(experiment):
     config, choices = compose_plain(
         [f"experiment={experiment}", "loss=smoothl1", "model=reference", "training.epochs=77"]
     )
@@ -34,7 +34,7 @@ def test_the_command_line_has_the_last_word_over_an_experiment(experiment):
     assert choices["model"] == "reference"
 
 
-def test_the_defaults_are_the_old_loss_and_the_new_weight():
+def test_the_defaults():
     settings = check(compose_plain()[0])
     assert (settings.data.name, settings.model.name, settings.loss.name) == ("synthetic", "small", "mse")
     assert settings.weights.model_dump() == {
@@ -44,7 +44,7 @@ def test_the_defaults_are_the_old_loss_and_the_new_weight():
     assert (settings.training.train_metrics, settings.training.evaluations_per_epoch) == ("full", 1)
 
 
-def test_the_help_names_every_choice_of_every_group():
+def test_the_help_lists_every_option_of_every_group():
     template = yaml.safe_load((CONF / "config.yaml").read_text())["hydra"]["help"]["template"]
     lines = template.splitlines()
     for group, choice in CHOICES:

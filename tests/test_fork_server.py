@@ -1,4 +1,4 @@
-"""Forked commands are as those of a fresh interpreter: arguments, folder, environment, exit codes, and what they leave behind."""
+"""Commands in forks behave as in a new interpreter: arguments, folder, environment, exit codes and child processes."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.fork_server import ForkServer
 
-TELLS = "import os, sys\nprint(sys.argv, sys.path[0], os.getcwd(), os.environ['WORD'], __name__)\n"
+SHOW = "import os, sys\nprint(sys.argv, sys.path[0], os.getcwd(), os.environ['WORD'], __name__)\n"
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +19,9 @@ def fork_server():
         yield fork_server
 
 
-@pytest.mark.parametrize("arguments", [("tells.py", "a b", "--c"), ("-m", "tells", "x=1")])
-def test_a_command_sees_what_a_fresh_interpreter_would_show_it(arguments, fork_server, tmp_path):
-    (tmp_path / "tells.py").write_text(TELLS)
+@pytest.mark.parametrize("arguments", [("show.py", "a b", "--c"), ("-m", "show", "x=1")])
+def test_a_command_sees_the_same_as_in_a_new_interpreter(arguments, fork_server, tmp_path):
+    (tmp_path / "show.py").write_text(SHOW)
     environment = {**os.environ, "WORD": "hello"}
     fresh = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
     forked = fork_server.run(arguments, tmp_path, environment)
@@ -46,13 +46,13 @@ def test_exit_codes(code, expected, words, fork_server, tmp_path):
     assert words in done.stderr
 
 
-def test_the_time_is_up_for_a_command_and_what_it_started(fork_server, tmp_path):
+def test_a_timeout_kills_a_command_and_its_children(fork_server, tmp_path):
     (tmp_path / "waits.py").write_text(
         "import subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "print(child.pid, flush=True); time.sleep(600)\n"
     )
-    for seconds in (2, 60):  # (a busy machine may need longer to start it)
+    for seconds in (2, 60):  # a busy machine may need longer to start it
         with pytest.raises(subprocess.TimeoutExpired) as caught:
             fork_server.run(["waits.py"], tmp_path, os.environ, timeout=seconds)
         if caught.value.stdout:

@@ -1,4 +1,4 @@
-"""joyful.loss_utils is the surface that the note promises: names, signatures and defaults are fixed by the design."""
+"""joyful.loss_utils has the names, signatures and defaults of the note, which the design fixes."""
 
 import inspect
 import subprocess
@@ -27,10 +27,10 @@ SIGNATURES = {
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signatures(name):
-    thing = loss_utils
+    attribute = loss_utils
     for part in name.split("."):
-        thing = getattr(thing, part)
-    parameters = inspect.signature(thing).parameters
+        attribute = getattr(attribute, part)
+    parameters = inspect.signature(attribute).parameters
     defaults = {n: ... if p.default is p.empty else p.default for n, p in parameters.items()}
     assert defaults == SIGNATURES[name]
 
@@ -43,7 +43,7 @@ def test_public_names():
     assert all(hasattr(loss_utils, name) for name in loss_utils.__all__)
 
 
-def test_the_notes_own_example():
+def test_the_example_of_the_note():
     criterion = loss_utils.create_reconstruction_loss(use_smooth_l1=True)
     weight_config = loss_utils.LossWeightConfig(encoder_loss_weight=0.03)
     encoder_loss = criterion(torch.tensor([[0.5, 3.0]]), torch.zeros(1, 2))

@@ -18,7 +18,7 @@ DRAWS = Draws(seed=7, epoch=2, step=31)
 
 
 def splitmix(state):
-    """The finaliser of Steele, Lea & Flood (2014) in Python's integers."""
+    """The finaliser of Steele, Lea & Flood (2014) with Python integers."""
     z = state & MASK
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
@@ -56,7 +56,7 @@ def test_key_is_a_digest_of_the_five_coordinates():
     assert len({key(*c) for c in coordinates}) == len(coordinates)
 
 
-def test_a_row_does_not_depend_on_how_many_there_are():
+def test_a_row_does_not_depend_on_the_number_of_rows():
     for width in (1, 3, 4, 10):
         assert torch.equal(
             DRAWS.keep((5, width), 0.3, "x", "cpu"),
@@ -153,7 +153,7 @@ def test_nothing_is_drawn_from_global_generators():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("drop", [0.1, 0.3, 0.9999999])
-def test_dropout_scales_exactly_what_it_keeps(dtype, drop):
+def test_dropout_scales_the_kept_elements_exactly(dtype, drop):
     x = torch.linspace(-3, 3, 4096, dtype=dtype).requires_grad_()
     result = dropout(x, drop, DRAWS, "x")
     kept = DRAWS.keep((4096,), drop, "x", "cpu")
@@ -165,10 +165,10 @@ def test_dropout_scales_exactly_what_it_keeps(dtype, drop):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_dropout_of_a_relu_is_the_same_in_one_piece(dtype):
+def test_relu_dropout_equals_relu_and_dropout(dtype):
     x = torch.randn(64, 33, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype).requires_grad_()
     weight = torch.randn(64, 33).to(dtype)
-    before = x.clone()  # no leaf, so it may be overwritten
+    before = x.clone()  # not a leaf, so it may be overwritten
     plain, ours = dropout(x.relu(), 0.3, DRAWS, "x"), relu_dropout_(before, 0.3, DRAWS, "x")
     assert torch.equal(ours, plain)
     assert ours.data_ptr() == before.data_ptr()
@@ -179,23 +179,23 @@ def test_dropout_of_a_relu_is_the_same_in_one_piece(dtype):
 
 
 @pytest.mark.parametrize("part", [1, 7, 100])
-def test_the_parts_in_which_it_is_computed_change_nothing(part, monkeypatch):
-    def drawn():
+def test_the_part_size_changes_nothing(part, monkeypatch):
+    def run():
         x = torch.linspace(-1, 1, 96).view(12, 4, 2).requires_grad_()
-        found = [
+        results = [
             DRAWS.bits16((5, 9), "x", "cpu"),
             dropout(x, 0.3, DRAWS, "x"),
             relu_dropout_(x.clone(), 0.3, DRAWS, "x"),
         ]
-        return [*found, *torch.autograd.grad((found[1] + found[2]).square().sum(), x)]
+        return [*results, *torch.autograd.grad((results[1] + results[2]).square().sum(), x)]
 
-    whole = drawn()
+    expected = run()
     monkeypatch.setattr(randomness, "_WORDS", part)
-    monkeypatch.setattr(dropout_module, "PART", part)
-    assert all(torch.equal(a, b) for a, b in zip(drawn(), whole, strict=True))
+    monkeypatch.setattr(dropout_module, "PART_SIZE", part)
+    assert all(torch.equal(a, b) for a, b in zip(run(), expected, strict=True))
 
 
-def test_dropout_keeps_a_byte_an_element_and_behind_a_relu_only_its_result():
+def test_dropout_stores_a_byte_per_element_and_after_a_relu_only_its_result():
     kept = []
     x = torch.randn(100, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
@@ -206,13 +206,13 @@ def test_dropout_keeps_a_byte_an_element_and_behind_a_relu_only_its_result():
     assert kept[1].data_ptr() == result.data_ptr()
 
 
-def test_dropout_keeps_the_expectation():
+def test_dropout_preserves_the_expectation():
     n, drop = 200_000, 0.3
     mean = float(dropout(torch.ones(n, dtype=torch.float64), drop, DRAWS, "x").mean())
     assert abs(mean - 1) < 4 * (drop / (1 - drop) / n) ** 0.5
 
 
-def test_dropout_that_drops_nothing_is_the_identity():
+def test_dropout_without_dropped_elements_is_the_identity():
     x = torch.ones(3)
     assert dropout(x, 0.0, DRAWS, "x") is x
     assert dropout(x, 0.5, None, "x") is x

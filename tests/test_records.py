@@ -1,4 +1,4 @@
-"""What may stand in a message: nothing that a terminal would obey, whatever was read from a file."""
+"""Messages contain no control characters, whatever they quote from a file."""
 
 import pickle
 
@@ -7,21 +7,21 @@ import pytest
 from joyful.records import InputError, one_line, print_error, visible
 
 HOSTILE = "a\x1b[2Jb\x00c\x9bd\udc80e\u202ef"
-SHOWN = r"a\x1b[2Jb\x00c\x9bd\udc80e\u202ef"
+ESCAPED = r"a\x1b[2Jb\x00c\x9bd\udc80e\u202ef"
 
 
 @pytest.mark.parametrize("text", ["plain", "Überraschung, 平静, 😀", ""])
-def test_what_can_be_printed_stays_as_it_is(text):
+def test_printable_text_does_not_change(text):
     assert visible(text) == one_line(text) == str(InputError(text)) == text
 
 
-def test_what_a_terminal_would_obey_is_an_escape(capsys):
-    assert visible(HOSTILE) == one_line(HOSTILE) == str(InputError(HOSTILE)) == SHOWN
-    assert str(InputError(f"one\n{HOSTILE}")) == f"one\n{SHOWN}"  # (lines stay lines)
+def test_control_characters_are_escaped(capsys):
+    assert visible(HOSTILE) == one_line(HOSTILE) == str(InputError(HOSTILE)) == ESCAPED
+    assert str(InputError(f"one\n{HOSTILE}")) == f"one\n{ESCAPED}"  # newlines remain
     print_error(RuntimeError(HOSTILE))
-    assert capsys.readouterr().err == f"joyful: {SHOWN}\n"
+    assert capsys.readouterr().err == f"joyful: {ESCAPED}\n"
 
 
-def test_an_error_crosses_processes_as_it_was():
+def test_an_error_survives_pickling():
     error = pickle.loads(pickle.dumps(InputError(HOSTILE)))
-    assert (type(error), str(error)) == (InputError, SHOWN)
+    assert (type(error), str(error)) == (InputError, ESCAPED)

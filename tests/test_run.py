@@ -1,4 +1,4 @@
-"""run.py and train.py as a user meets them: in a process of their own, from another working directory."""
+"""run.py and train.py, run in separate processes from another working directory."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def call(script: str, *arguments: str, cwd: Path, **environment: str) -> subproc
     )  # fmt: skip
 
 
-def folder_named_in(output: str) -> Path:
+def results_folder(output: str) -> Path:
     return Path(re.search(r"^results: (.*)$", output, re.M).group(1))
 
 
@@ -31,7 +31,7 @@ def test_a_run_ends_with_a_table_and_its_folder(tmp_path):
     done = call("run.py", *TINY, "seed=5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # quiet without a terminal
-    folder = folder_named_in(done.stdout)
+    folder = results_folder(done.stdout)
     assert folder.is_relative_to(tmp_path / "outputs")
     info = results.read_run(folder)
     assert f"{100 * info['objective']:.2f} %" in done.stdout
@@ -40,7 +40,7 @@ def test_a_run_ends_with_a_table_and_its_folder(tmp_path):
 
 
 def test_help_and_cfg_answer_without_torch(tmp_path):
-    for option, words in ((("--help",), "== Groups =="), (("--cfg", "job"), "encoder_loss_weight: 0.03")):
+    for option, message in ((("--help",), "== Groups =="), (("--cfg", "job"), "encoder_loss_weight: 0.03")):
         code = f"import sys; sys.argv = ['run.py', *{option!r}]; import runpy\n"
         code += "try: runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit as e: assert not e.code\n"
         code += "assert 'torch' not in sys.modules and 'pandas' not in sys.modules, 'slow imports'"
@@ -49,11 +49,11 @@ def test_help_and_cfg_answer_without_torch(tmp_path):
             cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert words in done.stdout
+        assert message in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "code", "message"),
     [
         (("training.epochs=0",), 2, "training.epochs: expected >= 1"),
         (("data=meld",), 2, "data.root"),
@@ -62,10 +62,10 @@ def test_help_and_cfg_answer_without_torch(tmp_path):
         (("los=mse",), 2, "Could not override 'los'"),
     ],
 )
-def test_bad_input_is_one_line_and_a_code(tmp_path, arguments, code, words):
+def test_bad_input_is_one_line_and_a_code(tmp_path, arguments, code, message):
     done = call("run.py", *arguments, cwd=tmp_path)
     assert done.returncode == code
-    assert words in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     if code == 2:
         assert done.stderr.count("\n") == 1
@@ -85,18 +85,18 @@ def test_multiruns_repeat_single_runs_byte_for_byte(tmp_path):
     }
     assert digests["basic"] == digests["joblib"]
     assert len(set(digests["basic"])) == 4
-    assert digests["basic"][2] == (folder_named_in(single.stdout) / "history.parquet").read_bytes()
+    assert digests["basic"][2] == (results_folder(single.stdout) / "history.parquet").read_bytes()
     frame = results.load(folders["basic"])
     assert frame["run"].nunique() == 4
     assert set(frame.attrs["arms"]) == {"loss", "weights.encoder_loss_weight"}
-    # the same command again goes on with what is there: nothing is trained twice
+    # the same command resumes the multirun and trains nothing twice
     before = [(folders["basic"] / str(i) / "timing.parquet").stat().st_mtime_ns for i in range(4)]
     again = call("run.py", "-m", *TINY, *grid, "sweep_name=basic", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert [(folders["basic"] / str(i) / "timing.parquet").stat().st_mtime_ns for i in range(4)] == before
 
 
-def test_a_bad_job_in_a_multirun_ends_it_with_one_line(tmp_path):
+def test_a_bad_job_ends_a_multirun_with_one_line(tmp_path):
     done = call("run.py", "-m", *TINY, "training.epochs=1,-1", "sweep_name=bad", cwd=tmp_path)
     assert done.returncode == 2
     assert "training.epochs: expected >= 1" in done.stderr
@@ -106,15 +106,15 @@ def test_a_bad_job_in_a_multirun_ends_it_with_one_line(tmp_path):
 # --- train.py
 
 
-def form_of(*arguments: str) -> list[str]:
+def overrides_of(*arguments: str) -> list[str]:
     return train.overrides(train.parser().parse_args(arguments))
 
 
-def test_the_note_s_command_is_its_hydra_form():
-    form = form_of("--dataset=iemocap_4", "--modalities=atv", "--encoder_loss_weight=0.03", "--use_smooth_l1")
+def test_the_command_of_the_note_becomes_hydra_overrides():
+    overrides = overrides_of("--dataset=iemocap_4", "--modalities=atv", "--encoder_loss_weight=0.03", "--use_smooth_l1")
     for override in ("data=iemocap_4", "modalities=atv", "loss=smoothl1", "weights.encoder_loss_weight=0.03",
                      "fusion=hierarchical", "model=reference", "device=auto", "data.root=./data"):  # fmt: skip
-        assert override in form
+        assert override in overrides
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,10 @@ def test_the_note_s_command_is_its_hydra_form():
         (["--model_ckpt=runs/1"], "fork=runs/1"),
     ],
 )
-def test_every_flag_has_its_hydra_form_which_composes(flags, expected):
-    form = form_of(*flags)
-    assert expected in form
-    config, _ = compose_plain(form)
+def test_the_overrides_of_every_flag_compose(flags, expected):
+    overrides = overrides_of(*flags)
+    assert expected in overrides
+    config, _ = compose_plain(overrides)
     name, value = expected.split("=", 1)
     if "." in name:
         node = config
@@ -167,28 +167,28 @@ def test_every_flag_has_its_hydra_form_which_composes(flags, expected):
         )
 
 
-def test_accepted_flags_change_nothing():
-    assert form_of("--n_speakers=9", "--from_begin", "--use_hierarchical_fusion") == form_of()
-    assert form_of("--model_ckpt=x", "--from_begin") == form_of()
+def test_flags_without_effect_change_no_override():
+    assert overrides_of("--n_speakers=9", "--from_begin", "--use_hierarchical_fusion") == overrides_of()
+    assert overrides_of("--model_ckpt=x", "--from_begin") == overrides_of()
 
 
 def test_defaults_are_passed_explicitly():
-    names = {override.split("=")[0] for override in form_of()}
+    names = {override.split("=")[0] for override in overrides_of()}
     assert {"optimizer.learning_rate", "training.epochs", "weights.cl_loss_weight", "model.dropout", "seed"} <= names
 
 
-def test_train_py_trains_and_prints_its_hydra_form(tmp_path):
+def test_train_py_trains_and_prints_the_command_of_run_py(tmp_path):
     sizes = [item for item in TINY if item.startswith(("data.", "model."))]
     done = call("train.py", "--dataset=synthetic", "--epochs=2", "--batch_size=2", "--hidden_size=8",
                 "--seqcontext_nlayer=1", "--gnn_nheads=2", *sizes, cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("python run.py data=synthetic modalities=atv fusion=hierarchical model=reference")
-    info = json.loads((folder_named_in(done.stdout) / "run.json").read_text())
+    info = json.loads((results_folder(done.stdout) / "run.json").read_text())
     assert info["config"]["training"]["epochs"] == 2
     assert info["config"]["optimizer"]["learning_rate"] == 3e-5
 
 
-def test_absent_data_are_answered_by_where_to_put_them_and_what_runs_without(tmp_path):
+def test_missing_data_are_reported_with_their_path_and_an_alternative(tmp_path):
     done = call("train.py", "--dataset=iemocap_4", cwd=tmp_path)
     assert done.returncode == 2
     assert "data/iemocap_4/data_iemocap_4.pkl" in done.stderr

@@ -1,1 +1,1 @@
-"""Claims files: what a report judges. Copy one and edit it; ``joyful report --claims FILE`` takes it."""
+"""Claims files, which define what a report judges. Copy one, edit it, and pass it to ``joyful report --claims FILE``."""

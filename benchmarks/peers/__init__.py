@@ -1,1 +1,1 @@
-"""What joyful is measured against: trainers of the same model, written otherwise."""
+"""Peers of the benchmarks: other implementations of the same model and trainer."""

@@ -1,6 +1,7 @@
-"""joyful's model with torch_geometric's graph layers in place of its own: the same weights, the same outputs.
+"""joyful's model with torch_geometric's graph layers, with the same weights and the same outputs.
 
-Both of its layers take an edge list; joyful's take the structure that the host derived from the lengths.
+torch_geometric's layers take an edge list. joyful's layers take the structure that is derived from the dialogue
+lengths.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from joyful.records import Batch
 
 
 class GeometricConv(nn.Module):
-    """RGCNConv with mean aggregation, called as joyful's RelationalGraphConv."""
+    """RGCNConv with mean aggregation and the interface of joyful's RelationalGraphConv."""
 
     def __init__(self, layer: RelationalGraphConv) -> None:
         super().__init__()
@@ -28,15 +29,15 @@ class GeometricConv(nn.Module):
         self.conv.load_state_dict(layer.state_dict())
 
     def forward(self, x_NH: Tensor, speakers: Speakers, edges: Edges) -> Tensor:
-        if edges.kept is not None:  # it knows no weights of edges: those that are not kept are taken out
+        if edges.kept is not None:  # RGCNConv has no edge weights, so dropped edges are removed
             kept = edges.kept.bool()
             edges = Edges(edges.source[kept], edges.target[kept])
         index = torch.stack([edges.source, edges.target])
-        return self.conv(x_NH, index, relation(speakers.of, edges, self.n_speakers))
+        return self.conv(x_NH, index, relation(speakers.ids, edges, self.n_speakers))
 
 
 class GeometricTransformer(nn.Module):
-    """TransformerConv, called as joyful's GraphTransformer, on the edges that `edges` was set to."""
+    """TransformerConv with the interface of joyful's GraphTransformer. Set `edges` before each forward pass."""
 
     def __init__(self, layer: GraphTransformer) -> None:
         super().__init__()
@@ -46,12 +47,12 @@ class GeometricTransformer(nn.Module):
         self.edges: Edges | None = None
 
     def forward(self, x_NH: Tensor, blocks: AttentionBlocks) -> Tensor:
-        assert self.edges is not None, "set by GeometricModel before each pass"
+        assert self.edges is not None, "GeometricModel sets the edges before each pass"
         return self.conv(x_NH, torch.stack([self.edges.source, self.edges.target]))
 
 
 class GeometricModel(GraphModel):
-    """GraphModel whose graph layers are torch_geometric's; made by `geometric`."""
+    """GraphModel with the graph layers of torch_geometric. `geometric` creates it."""
 
     def forward(self, batch: Batch, *rest: Any, **named: Any) -> ModelOutput:
         layer: object = self.graph_transformer
@@ -61,7 +62,7 @@ class GeometricModel(GraphModel):
 
 
 def geometric(model: GraphModel) -> GeometricModel:
-    """The same model with torch_geometric's layers and the same weights. The model given is used up."""
+    """Replace the graph layers of a model in place with torch_geometric's layers of the same weights."""
     conv, transformer = GeometricConv(model.graph_conv), GeometricTransformer(model.graph_transformer)
     model.__class__ = GeometricModel
     model.graph_conv, model.graph_transformer = conv, transformer  # type: ignore[assignment]

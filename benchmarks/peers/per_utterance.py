@@ -1,16 +1,17 @@
-"""A trainer of the JOYFUL model that works one utterance at a time, as the public implementation does.
+"""Trainer of the JOYFUL model that fuses one utterance at a time, as the public implementation does.
 
-Its collate step runs the fusion utterance by utterance in Python and keeps each J x J softmax for the backward pass;
-dialogues are padded to the longest of their batch and padded positions are computed; the graph is built by loops; an
-epoch trains, then evaluates the training set again, dev and test. Written for the benchmarks in plain torch: nothing
-that computes is shared with joyful, so its functions are a second opinion as well as a peer.
+The collate step runs the fusion utterance by utterance in Python and keeps each J x J softmax for the backward pass.
+Dialogues are padded to the longest of their batch, and padded positions are computed. Loops build the graph. An epoch
+trains, then evaluates train, dev and test. The trainer is written for the benchmarks in plain torch. It shares no
+computation with joyful, so it also serves as an independent check of joyful's functions.
 
-Loss, in the reference's own way (the defaults): the reconstruction loss begins anew with every dialogue of a batch, so
-that of the last one is trained, summed over its utterances; the gate regulariser is weighted inside the fusion, is part
-of that sum, and so is weighted again by the encoder weight. `encoder_reduction` and `gate_reg` choose joyful's ways.
+The default loss is that of the reference. The reference resets the reconstruction loss at each dialogue of a batch, so
+only the loss of the last dialogue is trained, summed over its utterances. The gate regulariser is weighted inside the
+fusion and is part of that sum, so the encoder weight applies to it as well. `encoder_reduction` and `gate_reg` select
+joyful's definitions.
 
-One slip of the reference is not repeated, for the sake of one function (see also per_utterance_graph): attention in
-the context does not see padding. It is computed all the same.
+One error of the reference is corrected, so that both compute the same function (see also per_utterance_graph):
+attention in the context masks padding. The padded positions are still computed.
 
 Shape letters: B dialogues, T utterances of the longest, N utterances, D features, H hidden, C classes.
 """
@@ -27,10 +28,10 @@ from torch.nn import functional
 
 from benchmarks.peers.per_utterance_fusion import PlainFusion, PlainFusionHierarchical
 from benchmarks.peers.per_utterance_graph import (
-    Chance,
     Graph,
     PlainGraphTransformer,
     PlainRelationalConv,
+    RandomSource,
     add_nearest,
     build_graph,
     contrast,
@@ -43,7 +44,7 @@ from joyful.records import Dialogues
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One dialogue: modality -> (T, D), labels (T,), speakers (T,)."""
+    """One dialogue: features by modality (T, D), labels (T,), speakers (T,)."""
 
     features: dict[str, Tensor]
     labels: Tensor
@@ -52,8 +53,16 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class Collated:
-    """A batch after the fusion. fused: (B, T, 2 L), zeros where there is no utterance. padding: (B, T), True there.
-    encoder_losses: B lists of scalars; gate_regs: N scalars."""
+    """A batch after the fusion.
+
+    Attributes:
+        fused: Fused vectors (B, T, 2 L), zero at padded positions.
+        padding: (B, T), True at padded positions.
+        labels: (N,).
+        graph: Graph of the batch.
+        encoder_losses: B lists of scalars, one scalar per utterance.
+        gate_regs: N scalars.
+    """
 
     fused: Tensor
     padding: Tensor
@@ -65,7 +74,7 @@ class Collated:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of a split: mean loss and NLL over its utterances, weighted F1 from 0 to 1."""
+    """Evaluation of a split: mean loss and NLL over its utterances, and weighted F1 (0 to 1)."""
 
     loss: float
     nll: float
@@ -73,7 +82,7 @@ class Evaluation:
 
 
 class PaddedContext(nn.Module):
-    """Transformer encoder over padded dialogues, then Linear: (B, T, D) -> (B, T, H)."""
+    """Transformer encoder over padded dialogues with a linear projection: (B, T, D) -> (B, T, H)."""
 
     def __init__(self, width: int, settings: Settings) -> None:
         super().__init__()
@@ -91,9 +100,10 @@ class PaddedContext(nn.Module):
 
 
 class PerUtteranceModel(nn.Module):
-    """The model of `model=reference`: fusion, transformer context, graph, classifier.
+    """The model of `model=reference`: fusion, transformer context, graph and classifier.
 
-    Raises ValueError for settings that this peer does not know (recurrent context, skips, standardisation, ULGM ...).
+    Raises:
+        ValueError: If a setting is not supported here (recurrent context, skips, standardisation, ULGM and others).
     """
 
     def __init__(self, settings: Settings, dimensions: Mapping[str, int], classes: int, n_speakers: int) -> None:
@@ -111,11 +121,11 @@ class PerUtteranceModel(nn.Module):
         self.norm = nn.BatchNorm1d(h * m.graph_heads)
         self.linear, self.classifier = nn.Linear(h * m.graph_heads, h), nn.Linear(h, classes)
         self.dropout: nn.Module = nn.Dropout(m.dropout)
-        self.chance = Chance()
+        self.random_source = RandomSource()
         self.settings, self.n_speakers = m, n_speakers
 
     def collate(self, dialogues: Sequence[Dialogue]) -> Collated:
-        """Fuse each utterance of each dialogue, one after another, and pad."""
+        """Fuse the utterances of each dialogue one by one, and pad the dialogues."""
         fused, encoder_losses, gate_regs = [], [], []
         for dialogue in dialogues:
             vectors, losses = [], []
@@ -138,7 +148,7 @@ class PerUtteranceModel(nn.Module):
         )
 
     def forward(self, batch: Collated) -> tuple[Tensor, Tensor]:
-        """Logits (N, C) and the contrastive loss (scalar)."""
+        """Return logits (N, C) and the contrastive loss (scalar)."""
         projected_BTH = self.context(batch.fused, batch.padding)
         lengths = (~batch.padding).sum(dim=1).tolist()
         node_NH = torch.cat([projected_BTH[row, :length] for row, length in enumerate(lengths)])
@@ -149,21 +159,21 @@ class PerUtteranceModel(nn.Module):
         return logits, self.contrastive(node_NH, anchor_NH, graph)
 
     def contrastive(self, node_NH: Tensor, anchor_NH: Tensor, graph: Graph) -> Tensor:
-        """The clean graph against a view with perturbed edges and one with nearest neighbours."""
+        """Return the contrastive loss of the graph with two views: perturbed edges, and added nearest neighbours."""
         c = self.settings.contrastive
         views = (
-            ("view1", perturb_edges(graph, c.edge_perturbation, self.chance, "view1")),
+            ("view1", perturb_edges(graph, c.edge_perturbation, self.random_source, "view1")),
             ("view2", add_nearest(graph, node_NH, c.neighbours)),
         )
         total = node_NH.new_zeros(())
         for name, (source, target) in views:
-            masked_NH = mask_columns(node_NH, c.feature_mask, self.chance, f"{name}.features")
+            masked_NH = mask_columns(node_NH, c.feature_mask, self.random_source, f"{name}.features")
             view_NH = self.graph_conv(masked_NH, source, target, graph.relation(source, target))
             total = total + contrast(anchor_NH, view_NH, c.temperature)
         return total
 
     def load_joyful(self, state: Mapping[str, Tensor]) -> None:
-        """Take the parameters of a joyful GraphModel of the same sizes (its state_dict)."""
+        """Load the state_dict of a joyful GraphModel of the same sizes."""
         renamed = {}
         for name, value in state.items():
             for theirs, ours in ((".qkv.", ".self_attn.in_proj_"), (".out.", ".self_attn.out_proj.")):
@@ -174,10 +184,16 @@ class PerUtteranceModel(nn.Module):
 
 
 class PerUtteranceTrainer:
-    """Trains a PerUtteranceModel by Adam with clipped gradients, on splits of joyful's Dialogues.
+    """Trains a PerUtteranceModel with Adam and clipped gradients.
 
-    encoder_reduction: legacy_sum, legacy_mean (of the batch's last dialogue) or mean (of all utterances).
-    gate_reg: "inside" (the reference's) or "apart" (mean over the batch's utterances, weighted once: joyful's).
+    Args:
+        settings: Settings of the run.
+        model: Model to train.
+        splits: Dialogues of each split.
+        encoder_reduction: "legacy_sum" or "legacy_mean" (over the last dialogue of a batch), or "mean" (over all
+            utterances).
+        gate_reg: "inside" as in the reference, or "apart" as in joyful (mean over the utterances of the batch, weighted
+            once).
     """
 
     def __init__(
@@ -198,7 +214,7 @@ class PerUtteranceTrainer:
         )
 
     def total_loss(self, batch: Collated, logits: Tensor, contrastive: Tensor) -> Tensor:
-        """The weighted sum that is trained (scalar)."""
+        """Return the weighted sum of the losses (scalar)."""
         w, inside = self.settings.weights, self.gate_reg == "inside"
         each = [torch.stack(losses) for losses in batch.encoder_losses]
         gates = torch.stack(batch.gate_regs)
@@ -215,7 +231,7 @@ class PerUtteranceTrainer:
         return total if inside else total + w.gate_reg_weight * gates.mean()
 
     def step(self, dialogues: Sequence[Dialogue]) -> float:
-        """One training step on these dialogues; returns the loss."""
+        """Train one step on these dialogues, and return the loss."""
         self.model.train()
         batch = self.model.collate(dialogues)
         self.optimizer.zero_grad()
@@ -227,7 +243,7 @@ class PerUtteranceTrainer:
         return loss.item()
 
     def evaluate(self, split: str) -> Evaluation:
-        """The split in evaluation mode, in the order of the file; the fusion runs again for it."""
+        """Evaluate a split in evaluation mode, in the order of the file. The fusion runs again."""
         self.model.eval()
         size, dialogues = self.settings.training.batch_size, self.splits[split]
         losses, nlls, counts, predicted, labels = [], [], [], [], []
@@ -247,14 +263,14 @@ class PerUtteranceTrainer:
         )
 
     def train(self, order: Iterable[Sequence[int]] | None = None) -> None:
-        """A step on every batch of `order`, places of training dialogues; of a shuffle of all of them, if None."""
+        """Train one step per batch of `order`, which holds indices of training dialogues; None: all in random order."""
         dialogues = self.splits["train"]
         shuffled = torch.randperm(len(dialogues)).split(self.settings.training.batch_size)
         for chosen in [part.tolist() for part in shuffled] if order is None else order:
             self.step([dialogues[number] for number in chosen])
 
     def epoch(self, order: Iterable[Sequence[int]] | None = None) -> dict[str, Evaluation]:
-        """Train, then evaluate train (again), dev and test; by split. order: of `train`."""
+        """Train, then evaluate each split, and return the evaluations by split. order: see `train`."""
         self.train(order)
         evaluations = {split: self.evaluate(split) for split in self.splits}
         self.scheduler.step(evaluations["dev"].loss)
@@ -262,7 +278,7 @@ class PerUtteranceTrainer:
 
 
 def dialogues_of(split: Dialogues, modalities: Sequence[str]) -> list[Dialogue]:
-    """A list of a split's dialogues, as the reference's pickles hold them."""
+    """Return a list of the dialogues of a split, the form of the reference's pickles."""
     ends = np.cumsum(split.lengths)
     return [
         Dialogue(
@@ -275,7 +291,7 @@ def dialogues_of(split: Dialogues, modalities: Sequence[str]) -> list[Dialogue]:
 
 
 def weighted_f1(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """F1 of each class, weighted by how often the class occurs; 0 for a class that is never met."""
+    """Return the mean F1 of the classes, weighted by their frequency. F1 is 0 for a class without a hit."""
     total = 0.0
     for c in np.unique(labels):
         hits = np.sum((predicted == c) & (labels == c))
@@ -299,9 +315,9 @@ def _require_reference(settings: Settings) -> None:
         "loss": settings.loss.name == "weighted_mse",
         "classification": settings.classification.name != "nll" or settings.classification.class_weight != "none",
     }
-    found = [name for name, other in unknown.items() if other]
-    if found:
+    unsupported = [name for name, other in unknown.items() if other]
+    if unsupported:
         raise ValueError(
-            f"per-utterance trainer: expected the model of model=reference with its plain losses, got another value of "
-            f"{', '.join(found)}; set model=reference and leave the rest as it is"
+            f"per-utterance trainer: expected the model of model=reference with mse or smoothl1 and nll, "
+            f"got another value of {', '.join(unsupported)}; set model=reference and leave these settings at their defaults"
         )

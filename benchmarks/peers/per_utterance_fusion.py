@@ -1,7 +1,7 @@
-"""The two fusion autoencoders for ONE utterance at a time, as the reference runs them.
+"""The two fusion autoencoders for a single utterance, as in the reference.
 
-Plain torch, nothing shared with joyful: the inter-modal softmax is the J x J matrix that the formula names, and it is
-stored for the backward pass. Parameters have the reference's names, so joyful's load.
+Written in plain torch without code of joyful. The inter-modal softmax is the J x J matrix of the formula, and it is
+stored for the backward pass. Parameters have the names of the reference, so joyful's parameters can be loaded.
 
 Shape letters: D features of one modality or of all, J units of a projection (460), L latent units (512).
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Fused:
-    """One utterance: vector (2 L,), reconstruction loss (scalar, both branches), gate regulariser (scalar)."""
+    """Fusion of one utterance: vector (2 L,), reconstruction loss of both branches and gate regulariser (scalars)."""
 
     vector: Tensor
     encoder_loss: Tensor
@@ -25,7 +25,7 @@ class Fused:
 
 
 class PlainFusion(nn.Module):
-    """AutoFusion: two autoencoders. forward: a vector (D,) of each modality, in the order of `dimensions`."""
+    """AutoFusion: two autoencoders. The input is one vector (D,) per modality, in the order of `dimensions`."""
 
     def __init__(
         self, dimensions: Mapping[str, int], inter: int, hidden: int, latent: int, criterion: nn.Module
@@ -57,7 +57,7 @@ class PlainFusion(nn.Module):
         return compressed, self.fuse_outGlobal(compressed), together.new_zeros(())
 
     def intermodal(self, modality: str, vector: Tensor) -> Tensor:
-        """(J,): each unit of the constant branch attends to all units of this modality's projection."""
+        """Return (J,): each unit of the constant branch attends to all units of the projection of this modality."""
         x = getattr(self, f"project{modality[0].upper()}")(vector)
         b = self.projectB(torch.ones(self.inter, dtype=vector.dtype))
         weights_JJ = torch.softmax(torch.outer(b, x), dim=1)
@@ -71,7 +71,7 @@ class PlainFusion(nn.Module):
 
 
 class UtteranceGate(nn.Module):
-    """The gated encoder. The attention head over modalities is run and its output dropped, as the reference does."""
+    """The gated encoder. The attention over modalities is computed and its output is discarded, as in the reference."""
 
     def __init__(self, fusion: PlainFusion) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class UtteranceGate(nn.Module):
 
 
 class DialogueGate(nn.Module):
-    """The gated decoder: latent vector and learned state, (L,) each -> (D,), and the gate regulariser."""
+    """The gated decoder: latent vector and learned state, (L,) each, to (D,) and the gate regulariser."""
 
     def __init__(self, fusion: PlainFusion) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class DialogueGate(nn.Module):
 
 
 class PlainFusionHierarchical(PlainFusion):
-    """AutoFusion_Hierarchical: gates round the global branch."""
+    """AutoFusion_Hierarchical: AutoFusion with gates around the global branch."""
 
     def build_global(self) -> None:
         self.utterance_gate, self.dialogue_gate = UtteranceGate(self), DialogueGate(self)

@@ -1,10 +1,10 @@
-"""The dialogue graph of the per-utterance trainer: edges by loops over utterances, layers edge by edge, two views.
+"""The dialogue graph of the per-utterance trainer: edges from loops over utterances, layers over edges, and two views.
 
-Plain torch, nothing shared with joyful. Where the reference has a slip that joyful mends by design, the mended form is
-here, so that both compute one function; none of them changes what a step costs:
+Written in plain torch without code of joyful. joyful corrects some errors of the reference. The same corrections are
+made here, so that both compute the same function. None of them changes the cost of a step:
 
-- augmented edges get their relations, stay inside their dialogue, and leave the anchor's graph as it is;
-- a node is not its own negative in the contrastive loss.
+- Augmented edges have relations, stay inside their dialogue, and do not change the graph of the anchor.
+- A node is not its own negative in the contrastive loss.
 
 Shape letters: N utterances, E edges, R = 2 S^2 relations of S speakers, H hidden.
 """
@@ -21,7 +21,16 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Graph:
-    """source, target: (E,) utterances of the batch. first, length: (N,) of each utterance's dialogue. speakers: (N,)."""
+    """Edges and dialogues of a batch.
+
+    Attributes:
+        source: (E,), index of the source utterance in the batch.
+        target: (E,), index of the target utterance in the batch.
+        first: (N,), index of the first utterance of each utterance's dialogue.
+        length: (N,), number of utterances of that dialogue.
+        speakers: (N,).
+        n_speakers: Number of speakers.
+    """
 
     source: Tensor
     target: Tensor
@@ -31,13 +40,20 @@ class Graph:
     n_speakers: int
 
     def relation(self, source: Tensor, target: Tensor) -> Tensor:
-        """(E,): who speaks at both ends of each edge, and whether it comes from the future."""
+        """Return (E,): the relation of each edge, from the speakers at its ends and whether the source is later."""
         pair = self.speakers[source] * self.n_speakers + self.speakers[target]
         return 2 * pair + (source > target).long()
 
 
 def build_graph(speakers: list[Tensor], n_speakers: int, past: int, future: int) -> Graph:
-    """The graph of some dialogues, whose speakers are given, (T,) each. past, future: the window, -1 without bound."""
+    """Build the graph of a batch.
+
+    Args:
+        speakers: Speakers of each dialogue, (T,) each.
+        n_speakers: Number of speakers.
+        past: Utterances before each utterance that are connected to it; -1: all.
+        future: Utterances after it; -1: all.
+    """
     source, target, first, length = [], [], [], []
     start = 0
     for who in speakers:
@@ -58,7 +74,7 @@ def build_graph(speakers: list[Tensor], n_speakers: int, past: int, future: int)
 
 
 class PlainRelationalConv(nn.Module):
-    """RGCN with the mean over each relation's neighbours, one relation after another."""
+    """RGCN with the mean over the neighbours of each relation, computed relation by relation."""
 
     def __init__(self, size_in: int, size_out: int, relations: int) -> None:
         super().__init__()
@@ -80,7 +96,7 @@ class PlainRelationalConv(nn.Module):
 
 
 class PlainGraphTransformer(nn.Module):
-    """Multi-head attention over the edges, heads concatenated, with a linear skip."""
+    """Multi-head attention over the edges with concatenated heads and a linear skip connection."""
 
     def __init__(self, size_in: int, size_out: int, heads: int) -> None:
         super().__init__()
@@ -94,7 +110,7 @@ class PlainGraphTransformer(nn.Module):
         q, k, v = (layer(x).view(-1, self.heads, self.size) for layer in (self.lin_query, self.lin_key, self.lin_value))
         score = (q[target] * k[source]).sum(dim=2) / math.sqrt(self.size)  # (E, heads)
         places = target.unsqueeze(1).expand_as(score)
-        # the largest score of each target is taken off, for exponents that cannot overflow; it cancels in the quotient
+        # Subtracting the largest score of each target prevents overflow. It cancels in the quotient.
         top = torch.full((len(x), self.heads), -math.inf, dtype=x.dtype)
         top = top.scatter_reduce(0, places, score.detach(), "amax")
         weight = torch.exp(score - top[target])
@@ -104,34 +120,34 @@ class PlainGraphTransformer(nn.Module):
         return out.flatten(1) + self.lin_skip(x)
 
 
-class Chance:
-    """Where the random numbers of the views come from: torch's global generator."""
+class RandomSource:
+    """Random numbers of the views, from torch's global generator."""
 
     def keep(self, count: int, drop: float, place: str) -> Tensor:
-        """(count,) True with probability 1 - drop."""
+        """Return (count,), True with probability 1 - drop."""
         return torch.rand(count) >= drop
 
     def uniform(self, count: int, place: str) -> Tensor:
-        """(count,) in [0, 1)."""
+        """Return (count,), uniform in [0, 1)."""
         return torch.rand(count)
 
 
-def mask_columns(x: Tensor, drop: float, chance: Chance, place: str) -> Tensor:
-    """Some feature columns set to 0 for all utterances."""
-    return x * chance.keep(x.shape[1], drop, place).to(x.dtype)
+def mask_columns(x: Tensor, drop: float, random_source: RandomSource, place: str) -> Tensor:
+    """Set random feature columns to 0 for all utterances."""
+    return x * random_source.keep(x.shape[1], drop, place).to(x.dtype)
 
 
-def perturb_edges(graph: Graph, share: float, chance: Chance, place: str) -> tuple[Tensor, Tensor]:
-    """A share of the edges get a source drawn evenly from the dialogue of their target."""
+def perturb_edges(graph: Graph, share: float, random_source: RandomSource, place: str) -> tuple[Tensor, Tensor]:
+    """Replace the source of a share of the edges by an utterance drawn uniformly from the dialogue of the target."""
     count = len(graph.source)
-    stays = chance.keep(count, share, f"{place}.which")
-    where = chance.uniform(count, f"{place}.where")
+    stays = random_source.keep(count, share, f"{place}.which")
+    where = random_source.uniform(count, f"{place}.where")
     drawn = graph.first[graph.target] + (where * graph.length[graph.target]).long()
     return torch.where(stays, graph.source, drawn), graph.target
 
 
 def add_nearest(graph: Graph, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Edges added to each utterance from the k others of its dialogue that are most alike by cosine."""
+    """Add edges to each utterance from the k other utterances of its dialogue with the highest cosine similarity."""
     sources, targets = [graph.source], [graph.target]
     start = 0
     while start < len(x):
@@ -147,7 +163,7 @@ def add_nearest(graph: Graph, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def contrast(u: Tensor, v: Tensor, temperature: float) -> Tensor:
-    """InfoNCE of two views of N nodes, negatives in both views, both directions averaged."""
+    """Return the InfoNCE loss of two views of N nodes: negatives from both views, mean over both directions."""
     u, v = functional.normalize(u, dim=1), functional.normalize(v, dim=1)
     across, within_u, within_v = (torch.exp(a @ b.T / temperature) for a, b in ((u, v), (u, u), (v, v)))
     positive = across.diagonal()

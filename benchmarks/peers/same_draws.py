@@ -1,8 +1,8 @@
-"""Gives the per-utterance trainer joyful's random numbers, so that the two can be compared step by step.
+"""joyful's random numbers for the per-utterance trainer, to compare the two step by step.
 
-Masks are functions of (seed, epoch, step, place) and of an utterance's place in the batch (joyful.randomness); here they
-are drawn for the N utterances of a batch and laid out as the trainer's padded rows have them. Attention weights have no
-dropout in joyful, so the trainer's is turned off.
+Masks are functions of (seed, epoch, step, place) and of the position of an utterance in the batch (joyful.randomness).
+Here they are drawn for the N utterances of a batch and copied into the trainer's padded rows. joyful has no dropout on
+attention weights, so the trainer's is turned off.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers.per_utterance import Collated, PerUtteranceModel
-from benchmarks.peers.per_utterance_graph import Chance
+from benchmarks.peers.per_utterance_graph import RandomSource
 from joyful.model.kernels.dropout import dropout
 from joyful.randomness import Draws
 
 
-class SameDraws(Chance):
-    """The random numbers of one batch at a time: `begin` names the step's draws before it is collated."""
+class SameDraws(RandomSource):
+    """Random source of one batch at a time. Call `begin` with the draws of a step before its batch is collated."""
 
     def __init__(self, model: PerUtteranceModel) -> None:
         self.draws, self.dropping = Draws(0, 0, 0), True
         self._padding_BT: Tensor | None = None
-        model.chance = self
-        model.register_forward_pre_hook(self._see)
+        model.random_source = self
+        model.register_forward_pre_hook(self._store_padding)
         for number, layer in enumerate(model.context.layers):
             assert isinstance(layer, nn.TransformerEncoderLayer)
             layer.self_attn.dropout = 0.0
@@ -34,7 +34,7 @@ class SameDraws(Chance):
         self._replace(model, "dropout", "classifier")
 
     def begin(self, draws: Draws) -> None:
-        """The next batch draws from these."""
+        """Set the draws of the next batch."""
         self.draws = draws
 
     def keep(self, count: int, drop: float, place: str) -> Tensor:
@@ -44,7 +44,7 @@ class SameDraws(Chance):
         return self.draws.uniform((count,), place, "cpu", "augmentation")
 
     def drop(self, x: Tensor, share: float, place: str) -> Tensor:
-        """Dropout of (N, D), or of padded rows (B, T, D) by the masks of their utterances."""
+        """Apply dropout to (N, D), or to padded rows (B, T, D) with the masks of their utterances."""
         if x.ndim == 2:
             return dropout(x, share, self.draws, place)
         assert self._padding_BT is not None
@@ -53,8 +53,8 @@ class SameDraws(Chance):
         kept[present_BT] = dropout(kept[present_BT], share, self.draws, place)
         return x * kept
 
-    def _see(self, module: nn.Module, given: tuple[Collated, ...]) -> None:
-        self._padding_BT = given[0].padding
+    def _store_padding(self, module: nn.Module, arguments: tuple[Collated, ...]) -> None:
+        self._padding_BT = arguments[0].padding
 
     def _replace(self, module: nn.Module, name: str, place: str) -> None:
         share = getattr(module, name).p

@@ -1,8 +1,9 @@
-"""What a sweep says: curves, convergence, stability, intervals and verdicts, from the results format alone.
+"""Analysis of a sweep: learning curves, convergence, stability, confidence intervals and verdicts on claims.
 
-Everything here reads `joyful.results` and nothing else of joyful; no torch, so a laptop opens what a cluster trained.
+The package reads the results format (`joyful.results`). It imports no other part of joyful and does not need torch, so
+a sweep can be analysed on a machine that cannot train.
 
     read_sweep (sweep) -> curves -> convergence, stability, gradient_ratio -> statistics -> claims, response
 
-Functions take tidy frames or arrays and return new ones; random generators are passed in, never made inside.
+Functions take tidy data frames or arrays and return new ones. Random generators are passed in and never created inside.
 """

@@ -1,4 +1,4 @@
-"""Finding the arms of a sweep, naming them, choosing the baseline, and refusing what cannot be compared."""
+"""The arms of a sweep: which runs form an arm, names, factors, the baseline, and checks that arms can be compared."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from joyful.results import InputError, RunHeader
 from joyful.results.arms import FOLD, NEVER_COLUMNS, NOT_ARMS, Differences, differences
 from joyful.results.yaml_text import parse_yaml
 
-#: The arm before the note's optimisation: the baseline where neither the reader nor calibration runs say another.
-OLD_SETTINGS = {"loss": "mse", "weights.encoder_loss_weight": 0.05}
+#: Settings before the basic optimisation. An arm with them is the default baseline if there are no calibration runs.
+BASELINE_SETTINGS = {"loss": "mse", "weights.encoder_loss_weight": 0.05}
 
-#: What no comparison may differ in, with the reason.
+#: Settings in which compared arms must agree -> the reason.
 CONDITIONS = {
     "training.epochs": "arms need the same budget",
-    "training.evaluations_per_epoch": "the best and the first of more evaluations come earlier and higher",
-    "training.train_metrics": "train rows would be measured in two ways",
-    "data": "scores on other data are other scores",
+    "training.evaluations_per_epoch": "with more evaluations the best value is higher and a target is reached earlier",
+    "training.train_metrics": "train metrics would be measured in two ways",
+    "data": "scores on different data cannot be compared",
 }
-#: Conditions that stay so even where the reader names them as factors.
-ALWAYS = ("training.epochs", "training.evaluations_per_epoch")
+#: Conditions that hold even if `--baseline` names the setting as a factor.
+FIXED_CONDITIONS = ("training.epochs", "training.evaluations_per_epoch")
 
-#: What short names leave out of a setting's last part.
+#: Suffixes of settings that are left out of the names of arms.
 _SUFFIXES = ("_loss_weight", "_reg_weight", "_weight")
 
 
@@ -33,8 +33,12 @@ _SUFFIXES = ("_loss_weight", "_reg_weight", "_weight")
 class Arm:
     """A configuration that is compared with others.
 
-    name: short, unique in its sweep, readable ("mse 0.05"). settings: factor -> value, for the factors of the sweep.
-    choices: Hydra's group choices. config: dotted name -> value of every setting, as the arm's first run has it.
+    Attributes:
+        name: Short name, unique in the sweep, such as "mse 0.05".
+        settings: Factor -> value, for the factors of the sweep.
+        is_baseline: Whether the other arms are compared with this one.
+        choices: Hydra's group choices in the first run of the arm.
+        config: Dotted name -> value of every setting in the first run of the arm.
     """
 
     name: str
@@ -45,28 +49,36 @@ class Arm:
 
 
 def find_arms(
-    headers: Sequence[RunHeader], told: Differences | None = None
+    headers: Sequence[RunHeader], known: Differences | None = None
 ) -> tuple[list[Arm], list[int], tuple[str, ...]]:
-    """(arms in the order of their first runs, the index of each run's arm, the factors), no baseline marked yet.
+    """Group runs into arms.
 
-    Runs whose settings are all equal (but seed, role, fold, places) are one arm, whatever their choices are called.
-    told: joyful.results.arms.differences of these runs, where it is known already.
+    Runs form one arm if all their settings are equal, apart from seed, role, fold and paths. The names of their group
+    choices do not matter.
+
+    Args:
+        headers: The runs.
+        known: Result of `joyful.results.arms.differences` for these runs, if it was computed before.
+
+    Returns:
+        The arms in the order of their first runs, the index of the arm of each run, and the factors. No arm is marked
+        as the baseline.
     """
-    if told is None:
-        told = differences([h.choices for h in headers], [h.settings for h in headers])
-    columns = [told.columns[name] for name in told.arms]
+    if known is None:
+        known = differences([h.choices for h in headers], [h.settings for h in headers])
+    columns = [known.columns[name] for name in known.arms]
     keys: dict[Any, int] = {}
-    firsts: list[int] = []
-    of_run: list[int] = []
+    first_runs: list[int] = []
+    arm_of_run: list[int] = []
     for index in range(len(headers)):
         key = tuple(_hashable(values[index]) for values in columns)
         if key not in keys:
-            keys[key] = len(firsts)
-            firsts.append(index)
-        of_run.append(keys[key])
-    place = _merge([headers[index] for index in firsts])
-    of_run = [place[number] for number in of_run]
-    kept = [headers[firsts[place.index(number)]] for number in range(max(place, default=-1) + 1)]
+            keys[key] = len(first_runs)
+            first_runs.append(index)
+        arm_of_run.append(keys[key])
+    merged = _merge([headers[index] for index in first_runs])
+    arm_of_run = [merged[number] for number in arm_of_run]
+    kept = [headers[first_runs[merged.index(number)]] for number in range(max(merged, default=-1) + 1)]
     factors = find_factors([h.choices for h in kept], [h.settings for h in kept])
     values = [{factor: _value(factor, h.choices, h.settings) for factor in factors} for h in kept]
     names = arm_names(values)
@@ -74,58 +86,81 @@ def find_arms(
         Arm(name, value, False, dict(h.choices), dict(h.settings))
         for name, value, h in zip(names, values, kept, strict=True)
     ]
-    return arms, of_run, factors
+    return arms, arm_of_run, factors
 
 
 def find_factors(choices: Sequence[Mapping[str, Any]], settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The settings that differ between configurations, by dotted name.
+    """Return the factors: the groups and settings that differ between configurations.
 
-    A group of which one setting repeats the choice (loss.name = mse) is one factor, the group; a group whose choices set
-    only numbers (weights) stands as those numbers; of any other group the choice, and what overrides changed within it.
+    If only numbers differ within a group whose choice differs (such as weights), the factors are these numbers. For any
+    other such group the factor is the group, plus each setting of the group that its choice does not determine. A group
+    is no factor if its settings are recorded and equal. A differing setting outside these groups is a factor.
+
+    Args:
+        choices: Hydra's group choices of each configuration.
+        settings: Dotted name -> value, for each configuration.
+
+    Returns:
+        Names of groups and dotted names of settings.
     """
     differing = differing_settings(settings)
     groups = [
         g for g in sorted({g for run in choices for g in run}) if not g.startswith("hydra/") and g not in NOT_ARMS
     ]
     factors: list[str] = []
-    owned: set[str] = set()
+    covered: set[str] = set()
     for group in groups:
         chosen = [run.get(group) for run in choices]
         section = group.partition("@")[2] or group.replace("/", ".")
         inside = [name for name in differing if name == section or name.startswith(f"{section}.")]
         if len({_hashable(value) for value in chosen}) < 2:
             continue
-        owned.update(inside)
+        covered.update(inside)
         if not inside and any(covers(group, name) for run in settings for name in run):
-            continue  # other names of the same settings
+            continue  # The choices have different names but equal settings.
         columns = {name: [run.get(name) for run in settings] for name in inside}
         if inside and all(_is_number(value) or value is None for values in columns.values() for value in values):
             factors += inside
             continue
         factors.append(group)
         for name, values in columns.items():
-            told: dict[Any, Any] = {}
+            value_of_choice: dict[Any, Any] = {}
             pairs = [(_hashable(c), _hashable(v)) for c, v in zip(chosen, values, strict=True)]
-            if name != group and not all(told.setdefault(c, v) == v for c, v in pairs):
+            if name != group and not all(value_of_choice.setdefault(c, v) == v for c, v in pairs):
                 factors.append(name)
-    factors += [name for name in differing if name not in owned]
+    factors += [name for name in differing if name not in covered]
     return tuple(factors)
 
 
 def differing_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Dotted names of the settings that are not equal in all configurations, sorted; an absent one counts as null."""
+    """Return the sorted names of the settings that differ between configurations. An absent setting counts as null."""
     names = sorted({name for run in settings for name in run} - NEVER_COLUMNS - {FOLD})
     return [name for name in names if len({_hashable(run.get(name)) for run in settings}) > 1]
 
 
 def arm_names(values: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A short name for each arm from its factors: texts as they are, one number beside a text bare ("mse 0.05"), other
-    numbers with short labels ("encoder 0.05")."""
+    """Return a short, unique name for each arm.
+
+    A name lists the values of the factors. Text has no label, nor does a single number next to text ("mse 0.05"). Other
+    numbers have a short label ("encoder 0.05").
+
+    Args:
+        values: Factor -> value, for each arm.
+
+    Returns:
+        The names, in the order of `values`.
+
+    Example:
+        >>> arm_names([{"loss": "mse", "weights.encoder_loss_weight": weight} for weight in (0.05, 0.03)])
+        ['mse 0.05', 'mse 0.03']
+        >>> arm_names([{"weights.encoder_loss_weight": weight} for weight in (0.05, 0.03)])
+        ['encoder 0.05', 'encoder 0.03']
+    """
     if len(values) == 1:
         return ["all runs"]
     factors = list(values[0]) if values else []
     numbers = [f for f in factors if all(_is_number(v[f]) or v[f] is None for v in values)]
-    one = len(numbers) == 1 and any(isinstance(v[f], str) for f in factors for v in values)
+    single_number = len(numbers) == 1 and any(isinstance(v[f], str) for f in factors for v in values)
     names = []
     for value in values:
         parts = []
@@ -133,37 +168,64 @@ def arm_names(values: Sequence[Mapping[str, Any]]) -> list[str]:
             label = factor.rpartition(".")[2]
             for suffix in _SUFFIXES:
                 label = label.removesuffix(suffix)
-            bare = isinstance(item, str) or (one and factor in numbers and item is not None)
-            parts.append(shown(item) if bare else f"{label} {shown(item)}")
+            unlabelled = isinstance(item, str) or (single_number and factor in numbers and item is not None)
+            parts.append(format_value(item) if unlabelled else f"{label} {format_value(item)}")
         names.append(" ".join(parts))
-    if len(set(names)) < len(names):  # two settings of one last part
-        names = [" ".join(f"{factor}={shown(item)}" for factor, item in value.items()) for value in values]
+    if len(set(names)) < len(names):  # Two settings may have the same last part.
+        names = [" ".join(f"{factor}={format_value(item)}" for factor, item in value.items()) for value in values]
     return [name if names.index(name) == i else f"{name} ({i + 1})" for i, name in enumerate(names)]
 
 
 def choose_baseline(
     arms: Sequence[Arm], comparisons: Sequence[int], calibrations: Sequence[int], overrides: Sequence[str] | None
 ) -> tuple[int, str]:
-    """The index of the baseline and how it was found, in words.
+    """Choose the baseline.
 
-    comparisons, calibrations: how many such runs each arm has; where nothing is given, an arm without a comparison run
-    is not chosen if another has one. Raises InputError where the overrides fit no arm or several.
+    Without overrides, the baseline is the arm with the most calibration runs, else the first arm with
+    BASELINE_SETTINGS, else the first arm. Arms without comparison runs are considered only if no arm has comparison
+    runs.
+
+    Args:
+        arms: The arms.
+        comparisons: Number of comparison runs of each arm.
+        calibrations: Number of calibration runs of each arm.
+        overrides: Overrides that the baseline must match, such as ["loss=mse", "weights=baseline"].
+
+    Returns:
+        The index of the baseline, and the reason for the choice as a phrase.
+
+    Raises:
+        InputError: If the overrides match no arm or several arms, or cannot be parsed.
     """
     if overrides:
-        return _matching(arms, overrides), f"given: {' '.join(overrides)}"
+        return _find_matching(arms, overrides), f"given: {' '.join(overrides)}"
     candidates = [i for i in range(len(arms)) if comparisons[i]] or list(range(len(arms)))
     calibrated = max(candidates, key=lambda i: (calibrations[i], -i))
     if calibrations[calibrated]:
         return calibrated, "the arm of the calibration runs"
     for i in candidates if len(arms) > 1 else ():
         arm = arms[i]
-        if all(_equal(_value(name, arm.choices, arm.config), v) for name, v in OLD_SETTINGS.items()):
+        if all(_equal(_value(name, arm.choices, arm.config), v) for name, v in BASELINE_SETTINGS.items()):
             return i, "the settings before the optimisation: MSE, encoder weight 0.05"
     return candidates[0], "the first arm"
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """(dotted name or group, value) of an override as on the command line. Raises InputError for other text."""
+    """Parse an override as on Hydra's command line.
+
+    Args:
+        text: The override, such as "loss=mse" or "+weights.encoder_loss_weight=5e-2".
+
+    Returns:
+        The dotted name or group, and the value.
+
+    Raises:
+        InputError: If the text is not an override.
+
+    Example:
+        >>> parse_override("weights.encoder_loss_weight=5e-2")
+        ('weights.encoder_loss_weight', 0.05)
+    """
     name, equals, value = text.lstrip("+").partition("=")
     try:
         if not (equals and name.strip()):
@@ -174,33 +236,42 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def check_comparable(arms: Sequence[Arm], baseline: Arm, named: Sequence[str]) -> None:
-    """Raises InputError, with every difference shown, where an arm differs from the baseline in more than is named.
+    """Check that the arms differ from the baseline only in what may be compared.
 
-    named: groups and settings that are the question; empty: anything but CONDITIONS.
+    Args:
+        arms: The arms.
+        baseline: The baseline arm.
+        named: Groups and settings in which arms may differ. If it is empty, they may differ in anything but CONDITIONS.
+
+    Raises:
+        InputError: If an arm differs in another setting. The message lists up to five differences.
     """
     problems = []
     for arm in arms:
-        for name in unlike(arm, baseline):
+        for name in differing_names(arm, baseline):
             condition = next((c for c in CONDITIONS if covers(c, name)), None)
             allowed = any(covers(n, name) for n in named) if named or condition else True
-            if allowed and condition not in ALWAYS:
+            if allowed and condition not in FIXED_CONDITIONS:
                 continue
-            why = f": {CONDITIONS[condition]}" if condition else ""
+            reason = f" ({CONDITIONS[condition]})" if condition else ""
             problems.append(
-                f"{name} of '{arm.name}' is {format_setting(name, arm)}, of the baseline {format_setting(name, baseline)}{why}"
+                f"{name} is {format_setting(name, arm)} in '{arm.name}' and {format_setting(name, baseline)} in the "
+                f"baseline{reason}"
             )
     if problems:
-        asked = f" (named: {', '.join(named)})" if named else ""
+        factors = f" other than {', '.join(named)}" if named else " that must be equal"
         more = f"; and {len(problems) - 5} more differences" if len(problems) > 5 else ""
         raise InputError(
-            f"the arms cannot be compared with '{baseline.name}', they differ in more than the factors named{asked}: "
-            f"{'; '.join(problems[:5])}{more}. Analyse the folder of one question at a time, or name these factors in "
-            f"--baseline"
+            f"the arms cannot be compared with '{baseline.name}' because they differ in settings{factors}: "
+            f"{'; '.join(problems[:5])}{more}; analyse one question at a time, or name these factors in --baseline"
         )
 
 
-def unlike(arm: Arm, other: Arm) -> list[str]:
-    """What two arms differ in: settings, and groups whose choice differs without a setting to show for it."""
+def differing_names(arm: Arm, other: Arm) -> list[str]:
+    """Return the names of the settings in which two arms differ.
+
+    A group whose choice differs is included if the configuration holds none of its settings.
+    """
     names = differing_settings([arm.config, other.config])
     for group in sorted({*arm.choices, *other.choices} - NOT_ARMS):
         if group.startswith("hydra/") or arm.choices.get(group) == other.choices.get(group):
@@ -211,13 +282,25 @@ def unlike(arm: Arm, other: Arm) -> list[str]:
 
 
 def covers(named: str, name: str) -> bool:
-    """Whether the setting `name` is, or lies in the section of, the group or setting `named`."""
+    """Return whether a setting belongs to a group or section.
+
+    Args:
+        named: A group ("loss", "model/context", "a@b") or a dotted name.
+        name: Dotted name of the setting.
+
+    Returns:
+        Whether `name` equals `named` or lies in its section.
+
+    Example:
+        >>> covers("loss", "loss.name"), covers("loss", "loss_weight")
+        (True, False)
+    """
     section = named.partition("@")[2] or named.replace("/", ".")
     return name in (named, section) or name.startswith(f"{section}.")
 
 
-def shown(value: Any) -> str:
-    """A setting's value for people: 0.05, true, off (null), text."""
+def format_value(value: Any) -> str:
+    """Return the value of a setting as text: numbers as with %g, `true`, `false`, and `off` for null."""
     if value is None:
         return "off"
     if isinstance(value, bool):
@@ -226,49 +309,49 @@ def shown(value: Any) -> str:
 
 
 def format_setting(name: str, arm: Arm) -> str:
-    """The value of a setting or group in an arm, for people."""
-    return shown(_value(name, arm.choices, arm.config))
+    """Return the value of a setting, or the choice of a group, in an arm as text."""
+    return format_value(_value(name, arm.choices, arm.config))
 
 
 def _merge(headers: Sequence[RunHeader]) -> list[int]:
-    """For each configuration the number of its arm: those of one and the same settings are one."""
+    """Return the number of the arm of each configuration. Configurations with equal settings form one arm."""
     numbers: dict[Any, int] = {}
-    place = []
+    arms = []
     for index, header in enumerate(headers):
         items = {(n, _hashable(v)) for n, v in header.settings.items() if n not in NEVER_COLUMNS and n != FOLD}
-        # a choice whose section is not in the configuration has effects that cannot be seen
-        unseen = [
+        # A choice whose settings are not in the configuration may have other effects, so it counts as a difference.
+        unrecorded = [
             (g, str(c))
             for g, c in header.choices.items()
             if not g.startswith("hydra/") and g not in NOT_ARMS and not any(covers(g, n) for n in header.settings)
         ]
-        key = (frozenset(items), frozenset(unseen)) if items else index
-        place.append(numbers.setdefault(key, len(numbers)))
-    return place
+        key = (frozenset(items), frozenset(unrecorded)) if items else index
+        arms.append(numbers.setdefault(key, len(numbers)))
+    return arms
 
 
-def _matching(arms: Sequence[Arm], overrides: Sequence[str]) -> int:
-    wanted = dict(parse_override(text) for text in overrides)
+def _find_matching(arms: Sequence[Arm], overrides: Sequence[str]) -> int:
+    expected = dict(parse_override(text) for text in overrides)
     known = sorted({name for arm in arms for name in (*arm.choices, *arm.config)})
-    for name in wanted:
+    for name in expected:
         if arms and name not in known:
             close = difflib.get_close_matches(name, known, 3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise InputError(f"baseline: no run has a group or setting {name!r}{hint}")
-    fitting = [i for i, arm in enumerate(arms) if all(_fits(name, value, arm) for name, value in wanted.items())]
-    if len(fitting) == 1:
-        return fitting[0]
-    listed = "; ".join(_described(arms[i]) for i in (fitting or range(len(arms)))[:10])
-    if fitting:
-        raise InputError(f"baseline: {' '.join(overrides)} fits {len(fitting)} arms, one is needed: {listed}")
-    raise InputError(f"baseline: no arm has {' '.join(overrides)}; the arms are: {listed or 'none'}")
+            raise InputError(f"baseline: expected a group or setting of the runs, got {name!r}{hint}")
+    matches = [i for i, arm in enumerate(arms) if all(_matches(name, value, arm) for name, value in expected.items())]
+    if len(matches) == 1:
+        return matches[0]
+    listed = "; ".join(_describe(arms[i]) for i in (matches or range(len(arms)))[:10])
+    if matches:
+        raise InputError(f"baseline: expected one arm, got {len(matches)} that match {' '.join(overrides)}: {listed}")
+    raise InputError(f"baseline: no arm matches {' '.join(overrides)}; the arms are: {listed or 'none'}")
 
 
-def _described(arm: Arm) -> str:
-    return f"'{arm.name}' ({' '.join(f'{n}={shown(v)}' for n, v in arm.settings.items()) or 'no factor'})"
+def _describe(arm: Arm) -> str:
+    return f"'{arm.name}' ({' '.join(f'{n}={format_value(v)}' for n, v in arm.settings.items()) or 'no factor'})"
 
 
-def _fits(name: str, value: Any, arm: Arm) -> bool:
+def _matches(name: str, value: Any, arm: Arm) -> bool:
     choice = arm.choices.get(name)
     return (choice is not None and str(choice) == str(value)) or (
         name in arm.config and _equal(arm.config[name], value)
@@ -276,14 +359,14 @@ def _fits(name: str, value: Any, arm: Arm) -> bool:
 
 
 def _value(name: str, choices: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
-    """Of a factor's name: the setting, else the group's choice, else the setting `name` of that section."""
+    """Return the setting of this name, else the choice of the group, else the setting `name` in the group's section."""
     return settings[name] if name in settings else choices.get(name, settings.get(f"{name}.name"))
 
 
 def _equal(left: Any, right: Any) -> bool:
     if _is_number(left) and _is_number(right):
         return math.isclose(left, right, rel_tol=1e-12)
-    return _hashable(left) == _hashable(right)
+    return bool(_hashable(left) == _hashable(right))
 
 
 def _is_number(value: Any) -> bool:
@@ -291,7 +374,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _hashable(value: Any) -> Any:
-    """Equal for equal settings: 1 and 1.0 are, 1 and true are not, NaN equals itself."""
+    """Return a hashable key that is equal for equal settings: 1 equals 1.0 but not true, and NaN equals NaN."""
     if isinstance(value, bool):
         return ("bool", value)
     if isinstance(value, float) and math.isnan(value):

@@ -1,4 +1,4 @@
-"""The verdict on each claim: supported, contradicted, inconclusive or not testable, with all that stands beside it."""
+"""Verdicts on claims (supported, contradicted, inconclusive, not testable), with effects, tests and sample sizes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis import measures
-from joyful.analysis.arms import Arm, covers, format_setting, unlike
+from joyful.analysis.arms import Arm, covers, differing_names, format_setting
 from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, Metric, parse_claims, read_claims
 from joyful.analysis.convergence import Target, choose_target
-from joyful.analysis.measures import of_arm
+from joyful.analysis.measures import select_arm
 from joyful.analysis.secondary_measures import SecondaryMeasure, secondary_measures
 from joyful.analysis.statistics import (
     Estimate,
@@ -46,16 +46,16 @@ __all__ = [
 
 VERDICTS = ("supported", "contradicted", "inconclusive", "not testable")
 
-#: Columns of verdicts.csv, in this order.
+#: Columns of verdicts.csv, in order.
 VERDICT_COLUMNS = (
     "claim", "metric", "n_pairs", "estimate", "low", "high", "verdict", "detail", "p_zero", "p_lower_edge", "p_holm",
     "minimum_detectable", "pairs_needed",
 )  # fmt: skip
 
-#: Fewer pairs than this are not testable: no sign-flip test of five can reach 0.05.
-FEWEST_PAIRS = 6
+#: Fewest pairs that are judged. A sign-flip test of five pairs cannot reach 0.05.
+MINIMUM_PAIRS = 6
 
-#: Beginnings of columns -> what their unit depends on.
+#: Prefix of a column -> the groups and settings that its unit depends on.
 _UNITS = {
     "loss_total": ("loss", "weights", "weighting", "classification"),
     "loss_encoder": ("loss",),
@@ -66,20 +66,35 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict on one claim and metric for one arm against the baseline.
+    """The verdict on one claim and metric, for one arm against the baseline.
 
-    Effects (estimate, low, high, minimum_detectable, bootstrap, `pairs`, the claim's lower and upper) are in the claim's
-    unit (per cent or points) and positive in the claimed direction: a reduction of 12 % under a claim of "-10 to -20 %"
-    is 12. NaN (counts: None): could not be computed.
+    Effects (`estimate`, `low`, `high`, `minimum_detectable`, `bootstrap` and `pairs`) are in the unit of the claim (per
+    cent or points). They are positive in the claimed direction: a loss that falls by 12 % has the effect 12 under a
+    claim of a decrease. A number that could not be computed is NaN, and a count is None.
 
-    metric: its words. arm, baseline: names. verdict: one of VERDICTS. detail: "" or why, in words. note: what else the
-    reader must know. n_pairs: pairs with a value. low, high: the unadjusted 95 % paired t interval, which decides.
-    p_zero, p_lower_edge: two-sided sign-flip tests of no difference and of the claim's lower edge. p_holm: p_zero
-    adjusted over every testable verdict of the same `judge`. minimum_detectable: the smallest effect that this many
-    pairs could have shown with 80 % power. pairs_needed: pairs for "supported" with 80 % power if the truth is the
-    middle of the claimed range. pairs_to_see: pairs to tell the claim's lower edge from zero with 80 % power.
-    pairs: seed -> effect of that pair. bootstrap: BCa interval, None below 20 pairs. better: P(arm better than baseline)
-    with its interval. secondary: measures that are shown and not judged.
+    Attributes:
+        claim: The claim.
+        metric: Label of the metric, such as "final train nll".
+        arm: Name of the arm.
+        baseline: Name of the baseline arm.
+        n_pairs: Number of pairs with a value.
+        estimate: The mean effect.
+        low: Lower limit of the unadjusted 95 % paired t interval, which decides the verdict.
+        high: Upper limit of that interval.
+        verdict: One of VERDICTS.
+        detail: The reason for the verdict, or "".
+        p_zero: P-value of the two-sided sign-flip test of no difference.
+        p_lower_edge: P-value of the two-sided sign-flip test of an effect equal to the lower edge of the claim.
+        p_holm: `p_zero` after Holm's adjustment over all testable verdicts of the same call of `judge`.
+        minimum_detectable: The smallest effect that this many pairs detect with 80 % power.
+        pairs_needed: Pairs needed for the verdict "supported" with 80 % power if the true effect is the middle of the
+            claimed range.
+        pairs_to_detect: Pairs needed to distinguish the lower edge of the claim from zero with 80 % power.
+        pairs: Effect of each pair, indexed by seed.
+        bootstrap: Limits of the BCa bootstrap interval, or None with fewer than 20 pairs.
+        better: Probability that the arm is better than the baseline, with its interval.
+        secondary: Secondary measures, which are reported but not judged.
+        note: Further information for the reader, such as pairs that were left out.
     """
 
     claim: Claim
@@ -97,7 +112,7 @@ class Verdict:
     p_holm: float
     minimum_detectable: float
     pairs_needed: int | None
-    pairs_to_see: int | None = None
+    pairs_to_detect: int | None = None
     pairs: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     bootstrap: tuple[float, float] | None = None
     better: Estimate | None = None
@@ -106,11 +121,32 @@ class Verdict:
 
 
 def decide(low: float, high: float, lower: float, upper: float) -> tuple[str, str]:
-    """(verdict, detail) on a claim of `lower` to `upper` from the interval of the effect, all in one unit.
+    """Return the verdict on a claimed range, given the confidence interval of the effect.
 
-    supported: low >= lower ("more than claimed" if low > upper). contradicted: high < lower ("reversed" if high < 0,
-    "real but smaller" if low > 0). Otherwise inconclusive, and whether zero lies outside of the interval.
-    NaN in the interval: not testable.
+    All arguments are in one unit and positive in the claimed direction.
+
+    - "supported" if low >= lower. The detail is "more than claimed" if low > upper.
+    - "contradicted" if high < lower. The detail is "reversed" if high < 0, "real but smaller" if low > 0, and
+      "smaller than claimed, direction not established" otherwise.
+    - "inconclusive" otherwise. The detail states whether the interval excludes zero.
+    - "not testable" if a limit of the interval is NaN.
+
+    Args:
+        low: Lower limit of the interval of the effect.
+        high: Upper limit of the interval of the effect.
+        lower: Lower edge of the claimed range.
+        upper: Upper edge of the claimed range. It may be infinite.
+
+    Returns:
+        The verdict, one of VERDICTS, and its detail, which may be "".
+
+    Example:
+        >>> decide(12, 18, lower=10, upper=20)
+        ('supported', '')
+        >>> decide(1, 9, lower=10, upper=20)
+        ('contradicted', 'real but smaller')
+        >>> decide(5, 15, lower=10, upper=20)
+        ('inconclusive', 'direction established')
     """
     if math.isnan(low) or math.isnan(high):
         return "not testable", "there is no interval"
@@ -125,41 +161,55 @@ def decide(low: float, high: float, lower: float, upper: float) -> tuple[str, st
 def judge(
     sweep: Sweep, claims: Sequence[Claim], target: str | Target | None = None, *, rng: np.random.Generator
 ) -> list[Verdict]:
-    """A verdict for every claim, metric and arm against the baseline, in this order: arm, claim, metric.
+    """Judge every claim and metric for every arm against the baseline.
 
-    target: as `convergence.choose_target` takes it, for times of its column. rng: for bootstrap and Monte Carlo tests.
-    p_holm is over all testable verdicts of the answer: several arms are one family.
-    Raises InputError where the sweep was read without a column that a claim needs.
+    `Verdict.p_holm` is adjusted over all testable verdicts that are returned: several arms form one family.
+
+    Args:
+        sweep: The sweep.
+        claims: The claims to judge.
+        target: Target of the convergence speed, as in `convergence.choose_target`. It applies to times to a target of
+            its own column. Other columns use their default target.
+        rng: Generator for the bootstrap and the Monte Carlo tests.
+
+    Returns:
+        The verdicts, ordered by arm, then claim, then metric. The list is empty if the sweep has fewer than two arms.
+
+    Raises:
+        InputError: If the sweep was read without a column that a claim needs, or `target` is not a valid target.
     """
     if sweep.baseline is None:
         return []
-    given = choose_target(sweep, target) if target is not None else None
+    explicit = choose_target(sweep, target) if target is not None else None
 
     @functools.cache
     def target_of(column: str) -> Target | None:
-        return given if given is not None and given.metric == column else choose_target(sweep, None, column)
+        return explicit if explicit is not None and explicit.metric == column else choose_target(sweep, None, column)
 
     @functools.cache
     def measured(metric: Metric) -> tuple[pd.Series, pd.Series]:
         require(sweep, metric.of)
-        wanted = target_of(metric.of) if metric.speaks_of == "speed" else None
-        return measures.values(sweep, metric, wanted), measures.censored(sweep, metric, wanted)
+        metric_target = target_of(metric.of) if metric.kind == "speed" else None
+        return measures.values(sweep, metric, metric_target), measures.censored(sweep, metric, metric_target)
 
     verdicts = []
     for arm in sweep.others:
         for claim in claims:
             for metric in claim.metrics:
-                one = _judge_one(sweep, arm, claim, metric, *measured(metric), rng)
+                verdict = _judge_one(sweep, arm, claim, metric, *measured(metric), rng)
                 secondary = secondary_measures(
-                    sweep, arm, metric, target_of(metric.of) if metric.speaks_of == "speed" else None
+                    sweep, arm, metric, target_of(metric.of) if metric.kind == "speed" else None
                 )
-                verdicts.append(replace(one, secondary=secondary))
+                verdicts.append(replace(verdict, secondary=secondary))
     adjusted = holm([v.p_zero if v.verdict != "not testable" else math.nan for v in verdicts])
     return [replace(verdict, p_holm=float(p)) for verdict, p in zip(verdicts, adjusted, strict=True)]
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """VERDICT_COLUMNS, a row per verdict; with several arms against the baseline, `arm` is one more column, the last."""
+    """Return the verdicts as a table with one row each.
+
+    The columns are VERDICT_COLUMNS. If the verdicts are on several arms, `arm` is an additional last column.
+    """
     rows = [{**vars(verdict), "claim": verdict.claim.name} for verdict in verdicts]
     several = len({verdict.arm for verdict in verdicts}) > 1
     table = pd.DataFrame(rows, columns=[*VERDICT_COLUMNS, *(["arm"] if several else [])])
@@ -167,13 +217,16 @@ def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
 
 def secondary_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """What stands beside the verdicts: `claim`, `metric`, `arm`, `name`, `unit`, `estimate`, `low`, `high`, `whose`
-    ("pairs" for a paired change, else the arm that the value belongs to)."""
+    """Return the secondary measures of the verdicts as a table with one row each.
+
+    The columns are `claim`, `metric`, `arm`, `name`, `unit`, `estimate`, `low`, `high` and `whose`. The last is "pairs"
+    for a change between paired runs, and otherwise the name of the arm that the value belongs to.
+    """
     rows = [
-        {"claim": v.claim.name, "metric": v.metric, "arm": v.arm, "name": b.name, "unit": b.unit}
-        | {"estimate": b.estimate, "low": b.low, "high": b.high, "whose": "pairs" if b.paired else b.arm}
+        {"claim": v.claim.name, "metric": v.metric, "arm": v.arm, "name": m.name, "unit": m.unit}
+        | {"estimate": m.estimate, "low": m.low, "high": m.high, "whose": "pairs" if m.paired else m.arm}
         for v in verdicts
-        for b in v.secondary
+        for m in v.secondary
     ]
     return pd.DataFrame(rows, columns=["claim", "metric", "arm", "name", "unit", "estimate", "low", "high", "whose"])
 
@@ -189,59 +242,63 @@ def _judge_one(
 ) -> Verdict:
     assert sweep.baseline is not None
     base = sweep.baseline
-    all_d = measures.pair_differences(of_arm(values, arm), of_arm(values, base), claim, metric)
-    d = all_d.dropna()
-    why = _not_comparable(sweep, arm, claim) or _units_differ(arm, base, metric)
-    shares = {a.name: of_arm(censored, a).reindex(d.index).mean() for a in (arm, base)}
-    why_not = why or _too_little(len(d), shares)
+    differences = measures.pair_differences(select_arm(values, arm), select_arm(values, base), claim, metric)
+    d = differences.dropna()
+    incomparable = _not_comparable(sweep, arm, claim) or _units_differ(arm, base, metric)
+    shares = {a.name: select_arm(censored, a).reindex(d.index).mean() for a in (arm, base)}
+    reason = incomparable or _insufficient(len(d), shares)
     to_unit = functools.partial(measures.effect, claim=claim, metric=metric)
     verdict = Verdict(
-        claim, metric.label, arm.name, base.name, len(d), math.nan, math.nan, math.nan, "not testable", why_not,
-        math.nan, math.nan, math.nan, math.nan, None, note=_missing(len(all_d), len(d), claim),
+        claim, metric.label, arm.name, base.name, len(d), math.nan, math.nan, math.nan, "not testable", reason,
+        math.nan, math.nan, math.nan, math.nan, None, note=_missing_note(len(differences), len(d), claim),
     )  # fmt: skip
-    if why or d.empty:  # other units or another question: a number would be quoted
+    if incomparable or d.empty:  # An estimate that is not comparable is left out, because it would be quoted.
         return verdict
     interval, edge = paired_t(d), measures.difference(claim.lower, claim, metric)
     low, high = to_unit(interval.low), to_unit(interval.high)
-    word, detail = ("not testable", why_not) if why_not else decide(low, high, claim.lower, claim.upper)
-    spread = float(d.std(ddof=1)) if len(d) > 1 else math.nan
-    room = measures.difference(claim.upper, claim, metric) - edge if math.isfinite(claim.upper) else math.nan
-    boot = bca(d, rng)
+    name, detail = ("not testable", reason) if reason else decide(low, high, claim.lower, claim.upper)
+    sd = float(d.std(ddof=1)) if len(d) > 1 else math.nan
+    width = measures.difference(claim.upper, claim, metric) - edge if math.isfinite(claim.upper) else math.nan
+    bootstrap = bca(d, rng)
     return replace(
         verdict,
         estimate=to_unit(interval.estimate),
         low=low,
         high=high,
-        verdict=word,
+        verdict=name,
         detail=detail,
         p_zero=sign_flip(d, rng=rng),
         p_lower_edge=sign_flip(d, edge, rng=rng),
         minimum_detectable=to_unit(minimum_detectable(d)),
-        pairs_needed=_at_least_fewest(pairs_needed(spread, room / 2)),
-        pairs_to_see=_at_least_fewest(pairs_needed(spread, edge)),
+        pairs_needed=_at_least_minimum(pairs_needed(sd, width / 2)),
+        pairs_to_detect=_at_least_minimum(pairs_needed(sd, edge)),
         pairs=d.map(to_unit),
-        bootstrap=(to_unit(boot.low), to_unit(boot.high)) if boot else None,
+        bootstrap=(to_unit(bootstrap.low), to_unit(bootstrap.high)) if bootstrap else None,
         better=probability_better(d),
     )
 
 
 def _not_comparable(sweep: Sweep, arm: Arm, claim: Claim) -> str:
-    """What the arm differs in beyond the claim's factors, in words; "" where the claim is about these arms."""
+    """Return the reason why the claim does not apply to this pair of arms, or "" if it does.
+
+    A claim applies only if the arms differ in no setting beyond its factors.
+    """
     assert sweep.baseline is not None
     base = sweep.baseline
     known = {name for a in (arm, base) for name in (*a.config, *a.choices)}
     if not claim.factors or not any(covers(factor, name) for factor in claim.factors for name in known):
-        return ""  # runs of another program do not record these settings
-    more = [name for name in unlike(arm, base) if not any(covers(factor, name) for factor in claim.factors)]
+        return ""  # Runs of another program do not record the factors.
+    others = [name for name in differing_names(arm, base) if not any(covers(factor, name) for factor in claim.factors)]
     listed = ", ".join(
-        f"{name} ({format_setting(name, arm)}, baseline {format_setting(name, base)})" for name in more[:4]
+        f"{name} ({format_setting(name, arm)}, baseline {format_setting(name, base)})" for name in others[:4]
     )
-    return f"the claim is about {' and '.join(claim.factors)}, and the arms differ in {listed} too" if more else ""
+    return f"the claim is about {' and '.join(claim.factors)}, and the arms differ in {listed} too" if others else ""
 
 
 def _units_differ(arm: Arm, base: Arm, metric: Metric) -> str:
-    depends = next((on for start, on in _UNITS.items() if metric.of.startswith(start)), ())
-    names = [name for name in unlike(arm, base) if any(covers(group, name) for group in depends)]
+    """Return the reason why the metric has different units in the two arms, or "" if the units agree."""
+    groups = next((groups for prefix, groups in _UNITS.items() if metric.of.startswith(prefix)), ())
+    names = [name for name in differing_names(arm, base) if any(covers(group, name) for group in groups)]
     if not names:
         return ""
     losses = {format_setting("loss", arm), format_setting("loss", base)} | {
@@ -253,19 +310,20 @@ def _units_differ(arm: Arm, base: Arm, metric: Metric) -> str:
     return f"units differ{half} ({listed}), so this compares units, not training"
 
 
-def _too_little(pairs: int, censored: dict[str, float]) -> str:
-    if pairs < FEWEST_PAIRS:
-        return f"{pairs} pair{'' if pairs == 1 else 's'}, at least {FEWEST_PAIRS} are needed"
-    over = [f"{share * pairs:.0f} of {pairs} of '{name}'" for name, share in censored.items() if share > 0.5]
-    return f"over half of the times are censored at the budget: {', '.join(over)}" if over else ""
+def _insufficient(pairs: int, censored: dict[str, float]) -> str:
+    """Return the reason why the data do not suffice for a verdict, or ""; `censored` maps arms to shares of runs."""
+    if pairs < MINIMUM_PAIRS:
+        return f"{pairs} pair{'' if pairs == 1 else 's'}, at least {MINIMUM_PAIRS} are needed"
+    arms = [f"{share * pairs:.0f} of {pairs} of '{name}'" for name, share in censored.items() if share > 0.5]
+    return f"over half of the times are censored at the budget: {', '.join(arms)}" if arms else ""
 
 
-def _missing(all_pairs: int, pairs: int, claim: Claim) -> str:
+def _missing_note(all_pairs: int, pairs: int, claim: Claim) -> str:
     if all_pairs == pairs:
         return ""
-    of = "a positive value" if claim.unit == "percent" else "a value"
-    return f"{all_pairs - pairs} of {all_pairs} pairs have not {of} in both runs and are left out."
+    value = "positive value" if claim.unit == "percent" else "value"
+    return f"{all_pairs - pairs} of {all_pairs} pairs are left out because one of their runs has no {value}."
 
 
-def _at_least_fewest(pairs: int | None) -> int | None:
-    return None if pairs is None else max(FEWEST_PAIRS, pairs)
+def _at_least_minimum(pairs: int | None) -> int | None:
+    return None if pairs is None else max(MINIMUM_PAIRS, pairs)

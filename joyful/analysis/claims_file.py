@@ -1,4 +1,4 @@
-"""Claims as data: the YAML files under analysis/claims/, read and checked."""
+"""Claims files: YAML files such as those in analysis/claims/, parsed and checked."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 from joyful.results import InputError
 from joyful.results.yaml_text import parse_yaml
 
-#: The claims of the note.
+#: Claims file of the basic optimisation, whose claims are judged by default.
 BASIC_OPTIMIZATION = Path(str(files("joyful.claim_files") / "basic_optimization.yaml"))
 
-#: Measure -> its words; {} is the split and column. What a claim speaks of beside it, for `direction`.
+#: Measure -> (label, kind). In the label, {} stands for the split and the column. See `Metric.kind` for the kinds.
 MEASURES: dict[str, tuple[str, str]] = {
     "time_to_target": ("epochs to the target of {}", "speed"),
     "seconds_to_target": ("wall seconds to the target of {}", "speed"),
@@ -35,7 +35,13 @@ _MAXIMUM_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Metric:
-    """What is measured of each run: one of MEASURES, of a column of histories, on a split."""
+    """A number that is computed for each run.
+
+    Attributes:
+        measure: One of MEASURES.
+        split: "train", "dev" or "test".
+        of: Column of the histories, such as "f1_weighted".
+    """
 
     measure: str
     split: str
@@ -43,23 +49,28 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """Its words: "epochs to the target of dev f1_weighted"."""
+        """The label, such as "epochs to the target of dev f1_weighted"."""
         return MEASURES[self.measure][0].format(f"{self.split} {self.of}")
 
     @property
-    def speaks_of(self) -> str:
-        """speed (the inverse of a time), stability (small spread), or the value itself."""
+    def kind(self) -> str:
+        """What increases or decreases: "speed" (the inverse of a time), "stability" (a small spread) or "value"."""
         return MEASURES[self.measure][1]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One line of a claims file: "speed, stability or a value changes by `lower` to `upper`, in this direction".
+    """A claim that a speed, a stability or a value changes by `lower` to `upper` in one direction.
 
-    name: convergence_speed, ... . says: the sentence that is judged, for the page. metrics: each gets a verdict of its
-    own. unit: "percent" or "points" (hundredths of a score). lower, upper: in the unit, positive in the direction.
-    direction: "increase" or "decrease" of what the metrics speak of (speed, stability, the value). factors: groups and
-    settings that the arms may differ in for the claim to be about them; empty: anything.
+    Attributes:
+        name: Name of the claim, such as "convergence_speed".
+        says: The claim as a sentence, for the report.
+        metrics: The metrics. Each gets its own verdict.
+        lower: Lower edge of the claimed range, in `unit` and positive in `direction`.
+        upper: Upper edge of the claimed range. It may be infinite.
+        unit: "percent" or "points" (hundredths of a score).
+        direction: "increase" or "decrease" of the speed, stability or value (see `Metric.kind`).
+        factors: Groups and settings in which the arms may differ. If it is empty, the arms may differ in anything.
     """
 
     name: str
@@ -73,117 +84,154 @@ class Claim:
 
 
 def read_claims(path: str | os.PathLike[str] = BASIC_OPTIMIZATION) -> list[Claim]:
-    """The claims of a YAML file: data alone, no tags and no aliases (nine lines of them unfold to gigabytes).
+    """Read and check a claims file.
 
-    Raises InputError naming the file and the place of what is missing, unknown or out of range.
+    The file may hold at most 1 MiB. YAML tags are ignored. YAML aliases are refused, because
+    a few lines of them can expand to gigabytes.
+
+    Args:
+        path: The YAML file.
+
+    Returns:
+        The claims in the order of the file.
+
+    Raises:
+        InputError: If the file cannot be read, or a key is missing, unknown or out of range. The message names the file
+            and the location.
+
+    Example:
+        >>> [claim.name for claim in read_claims()]
+        ['convergence_speed', 'convergence_stability', 'training_stability', 'training_loss', 'f1']
     """
     path = Path(path)
     try:
         if not path.is_file() and path.exists():
-            raise InputError("expected a claims file, found a folder or device")
+            raise InputError("expected a claims file, got a folder or device")
         if path.stat().st_size > _MAXIMUM_BYTES:
-            raise InputError(f"expected a claims file of at most {_MAXIMUM_BYTES} bytes")
+            raise InputError(f"expected a claims file of at most {_MAXIMUM_BYTES} bytes, got {path.stat().st_size}")
         return parse_claims(parse_yaml(path.read_bytes()))
     except OSError as error:
-        raise InputError(f"{path}: the claims file cannot be read ({error.strerror})") from None
+        raise InputError(f"{path}: the claims file cannot be read ({error.strerror}); check --claims") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
 def parse_claims(content: Any) -> list[Claim]:
-    """The claims of a file's content. Raises InputError as `read_claims`, without the file's name."""
+    """Return the claims in the parsed content of a claims file.
+
+    Args:
+        content: The content as plain dictionaries, lists, strings and numbers.
+
+    Returns:
+        The claims in the order of the content.
+
+    Raises:
+        InputError: If a key is missing, unknown or out of range. The message names the location.
+
+    Example:
+        >>> claim = {"claim": "f1", "range": [1, 2], "unit": "points", "direction": "increase"}
+        >>> claim["metrics"] = [{"measure": "best", "split": "dev", "of": "f1_weighted"}]
+        >>> parse_claims({"claims": [claim]})[0].says
+        'f1: increase by 1 to 2 points'
+    """
     top = _mapping(content, "the file", {"claims"}, {"factors"})
     factors = _texts(top.get("factors", []), "factors")
     if not isinstance(top["claims"], list) or not top["claims"]:
-        raise InputError("claims: expected a list of claims, got " + _short(top["claims"]))
+        raise InputError(f"claims: expected a list of claims, got {_short(top['claims'])}")
     claims = [_claim(item, f"claims[{number}]", factors) for number, item in enumerate(top["claims"])]
     names = [claim.name for claim in claims]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"claims: two claims are called {twice[0]}; give each a name of its own")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(f"claims: expected unique names, got {repeated[0]} twice; rename one of the claims")
     return claims
 
 
-def _claim(item: Any, place: str, factors: tuple[str, ...]) -> Claim:
+def _claim(item: Any, location: str, factors: tuple[str, ...]) -> Claim:
     keys = {"claim", "metrics", "range", "unit", "direction"}
-    entry = _mapping(item, place, keys, {"says", "factors"})
+    entry = _mapping(item, location, keys, {"says", "factors"})
     name = entry["claim"]
     if not isinstance(name, str) or not name.isidentifier():
-        raise InputError(f"{place}.claim: expected a name of letters, digits and _, got {_short(name)}")
-    place = f"{place} ({name})"
-    unit, direction = _one_of(entry, "unit", UNITS, place), _one_of(entry, "direction", DIRECTIONS, place)
-    lower, upper = _range(entry["range"], f"{place}.range")
+        raise InputError(f"{location}.claim: expected a name of letters, digits and _, got {_short(name)}")
+    location = f"{location} ({name})"
+    unit, direction = _one_of(entry, "unit", UNITS, location), _one_of(entry, "direction", DIRECTIONS, location)
+    lower, upper = _range(entry["range"], f"{location}.range")
     if not isinstance(entry["metrics"], list) or not entry["metrics"]:
-        raise InputError(f"{place}.metrics: expected a list, got {_short(entry['metrics'])}")
-    metrics = tuple(_metric(metric, f"{place}.metrics[{i}]", unit) for i, metric in enumerate(entry["metrics"]))
+        raise InputError(f"{location}.metrics: expected a list, got {_short(entry['metrics'])}")
+    metrics = tuple(_metric(metric, f"{location}.metrics[{i}]", unit) for i, metric in enumerate(entry["metrics"]))
     for metric in metrics:
         limit = percent_limit(metric, direction)
         if unit == "percent" and not (lower > -100 and (math.isinf(upper) or upper < limit)):
             raise InputError(
-                f"{place}.range: expected more than -100 % and less than {limit:g} % for {metric.label}, got "
+                f"{location}.range: expected more than -100 % and less than {limit:g} % for {metric.label}, got "
                 f"{lower:g} to {upper:g}"
             )
     says = entry.get("says") or f"{name}: {direction} by {lower:g} to {upper:g} {unit}"
     if not isinstance(says, str):
-        raise InputError(f"{place}.says: expected text, got {_short(says)}")
-    own = _texts(entry.get("factors", list(factors)), f"{place}.factors")
-    return Claim(name, says, metrics, lower, upper, unit, direction, own)
+        raise InputError(f"{location}.says: expected text, got {_short(says)}")
+    claim_factors = _texts(entry.get("factors", list(factors)), f"{location}.factors")
+    return Claim(name, says, metrics, lower, upper, unit, direction, claim_factors)
 
 
 def percent_limit(metric: Metric, direction: str) -> float:
-    """What a change in per cent cannot reach: 100 for a reduction, infinity for a gain."""
-    reduced = (direction == "decrease") != (metric.speaks_of == "stability")
-    return 100.0 if reduced else math.inf
+    """Return the exclusive upper limit of a change in per cent: 100 for a reduction, infinity for a gain."""
+    is_reduction = (direction == "decrease") != (metric.kind == "stability")
+    return 100.0 if is_reduction else math.inf
 
 
-def _metric(item: Any, place: str, unit: str) -> Metric:
-    entry = _mapping(item, place, {"measure", "split", "of"}, set())
+def _metric(item: Any, location: str, unit: str) -> Metric:
+    entry = _mapping(item, location, {"measure", "split", "of"}, set())
     metric = Metric(
-        _one_of(entry, "measure", tuple(MEASURES), place), _one_of(entry, "split", SPLITS, place), entry["of"]
+        _one_of(entry, "measure", tuple(MEASURES), location), _one_of(entry, "split", SPLITS, location), entry["of"]
     )
     if not isinstance(metric.of, str) or not metric.of.isidentifier():
-        raise InputError(f"{place}.of: expected a column of histories such as f1_weighted, got {_short(metric.of)}")
-    if metric.speaks_of == "speed" and (unit != "percent" or metric.split != "dev"):
-        raise InputError(f"{place}: {metric.measure} is a speed: expected unit percent and split dev")
+        raise InputError(f"{location}.of: expected a column of histories such as f1_weighted, got {_short(metric.of)}")
+    if metric.kind == "speed" and (unit != "percent" or metric.split != "dev"):
+        raise InputError(
+            f"{location}: {metric.measure} measures a speed: expected unit percent and split dev, got unit {unit} "
+            f"and split {metric.split}"
+        )
     if metric.split == "test" and metric.measure != "at_best_dev":
-        raise InputError(f"{place}: nothing is chosen on the test split; set measure: at_best_dev, or split: dev")
+        raise InputError(
+            f"{location}: expected measure at_best_dev on the test split, got {metric.measure}; set measure: "
+            "at_best_dev or split: dev"
+        )
     return metric
 
 
-def _range(value: Any, place: str) -> tuple[float, float]:
+def _range(value: Any, location: str) -> tuple[float, float]:
     numbers = isinstance(value, list) and len(value) == 2
     if numbers and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
         lower, upper = float(value[0]), float(value[1])
         if math.isfinite(lower) and not math.isnan(upper) and lower <= upper:
             return lower, upper
     raise InputError(
-        f"{place}: expected [lower, upper], lower finite and at most upper (.inf: no limit), got {_short(value)}"
+        f"{location}: expected [lower, upper] with a finite lower <= upper (.inf for no upper limit), got {_short(value)}"
     )
 
 
-def _mapping(value: Any, place: str, needed: set[str], allowed: set[str]) -> Mapping[str, Any]:
+def _mapping(value: Any, location: str, needed: set[str], allowed: set[str]) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InputError(f"{place}: expected a mapping with {', '.join(sorted(needed))}, got {_short(value)}")
+        raise InputError(f"{location}: expected a mapping with {', '.join(sorted(needed))}, got {_short(value)}")
     missing = sorted(needed - value.keys())
     unknown = sorted(str(key) for key in value.keys() - needed - allowed)
     if missing or unknown:
-        expected = ", ".join(sorted(needed)) + (f" and, optional, {', '.join(sorted(allowed))}" if allowed else "")
+        expected = ", ".join(sorted(needed)) + (f" (optional: {', '.join(sorted(allowed))})" if allowed else "")
         raise InputError(
-            f"{place}: expected {expected}; missing: {', '.join(missing) or 'none'}, unknown: "
+            f"{location}: expected {expected}; missing: {', '.join(missing) or 'none'}, unknown: "
             f"{', '.join(unknown)[:300] or 'none'}"
         )
     return value
 
 
-def _one_of(entry: Mapping[str, Any], key: str, choices: tuple[str, ...], place: str) -> str:
+def _one_of(entry: Mapping[str, Any], key: str, choices: tuple[str, ...], location: str) -> str:
     if entry[key] not in choices:
-        raise InputError(f"{place}.{key}: expected one of {', '.join(choices)}, got {_short(entry[key])}")
+        raise InputError(f"{location}.{key}: expected one of {', '.join(choices)}, got {_short(entry[key])}")
     return str(entry[key])
 
 
-def _texts(value: Any, place: str) -> tuple[str, ...]:
+def _texts(value: Any, location: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise InputError(f"{place}: expected a list of groups and settings such as [loss], got {_short(value)}")
+        raise InputError(f"{location}: expected a list of groups and settings such as [loss], got {_short(value)}")
     return tuple(value)
 
 

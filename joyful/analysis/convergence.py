@@ -1,4 +1,4 @@
-"""Convergence speed: epochs, and wall seconds, until the best-so-far dev score reaches a target."""
+"""Convergence speed: epochs and wall-clock seconds until the best dev value so far reaches a target."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pandas as pd
 
 from joyful.analysis.curves import curves, final
 from joyful.analysis.statistics import proportion
-from joyful.analysis.sweep import WHOLE, Sweep, cached
+from joyful.analysis.sweep import EPOCH_TOLERANCE, Sweep, cached
 from joyful.results import InputError, read_timing
 
-#: Share of the calibration runs' median final value that is the target where none is given.
+#: The default target is this share of the median final value of the calibration runs.
 TARGET_SHARE = 0.95
 
-#: Beginnings of columns that training lowers; anything else is a score that it raises.
+#: Prefixes of columns for which lower values are better. For all other columns higher values are better.
 LOWER_IS_BETTER = ("nll", "loss", "recon", "grad_norm", "error")
 
 _SHORT = {"f1": "f1_weighted"}
@@ -24,7 +24,13 @@ _SHORT = {"f1": "f1_weighted"}
 
 @dataclass(frozen=True)
 class Target:
-    """A dev score to be reached. metric: column of histories. value: in its unit. source: in words, for the page."""
+    """A dev value that runs are to reach.
+
+    Attributes:
+        metric: Column of the histories, such as "f1_weighted".
+        value: The value, in the unit of the column. Scores are fractions from 0 to 1.
+        source: Where the value comes from, as a phrase for the report.
+    """
 
     metric: str
     value: float
@@ -32,38 +38,64 @@ class Target:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether the metric rises to the target."""
+        """Whether higher values of the metric are better."""
         return not self.metric.startswith(LOWER_IS_BETTER)
 
 
 def parse_target(text: str) -> Target:
-    """`dev_f1=0.62` (or 62 %) as a Target: `dev_` and a column of histories; dev_f1 is dev_f1_weighted.
+    """Parse a target such as `dev_f1=0.62`.
 
-    Raises InputError for another split, a value that is no number, or a score outside 0 to 1.
+    Args:
+        text: `dev_COLUMN=VALUE`. VALUE is a number or a percentage such as `62%`. The name `dev_f1` is short for
+            `dev_f1_weighted`.
+
+    Returns:
+        The target.
+
+    Raises:
+        InputError: If the text does not have this form, the value is not a finite number, or a score does not lie
+            strictly between 0 and 1.
+
+    Example:
+        >>> target = parse_target("dev_f1=62%")
+        >>> target.metric, target.value
+        ('f1_weighted', 0.62)
     """
     name, equals, value = text.replace(" ", "").partition("=")
     metric = name.removeprefix("dev_")
     metric = _SHORT.get(metric, metric)
     if not equals or not name.startswith("dev_") or not metric:
-        why = "; nothing is chosen on the test split" if name.startswith("test_") else ""
-        raise InputError(f"target: expected dev_f1=0.62 or another dev_COLUMN=VALUE, got {text!r}{why}")
+        hint = "; a target refers to the dev split" if name.startswith("test_") else ""
+        raise InputError(f"target: expected dev_f1=0.62 or another dev_COLUMN=VALUE, got {text!r}{hint}")
     try:
         number = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
     except ValueError:
         number = math.nan
-    score = metric.startswith(("f1", "accuracy"))
-    if not math.isfinite(number) or (score and not 0 < number < 1):
+    is_score = metric.startswith(("f1", "accuracy"))
+    if not math.isfinite(number) or (is_score and not 0 < number < 1):
         raise InputError(
-            f"target: {name}: expected {'a fraction such as 0.62' if score else 'a number'}, got {value!r}"
+            f"target: {name}: expected {'a fraction such as 0.62' if is_score else 'a number'}, got {value!r}"
         )
     return Target(metric, number, f"given: {name}={number:g}")
 
 
 def choose_target(sweep: Sweep, target: str | Target | None = None, metric: str = "f1_weighted") -> Target | None:
-    """The given target, else TARGET_SHARE of the median over calibration runs of the last dev value of `metric`.
+    """Return the target that is passed, or the default target of the sweep.
 
-    Where lower is better: that median / TARGET_SHARE. Without calibration runs it is taken from the baseline's
-    comparison runs, and `source` says so. None: there is no such run, or it has no value.
+    The default is TARGET_SHARE times the median, over the calibration runs of the baseline, of the last dev value of
+    `metric`. If lower values are better, it is this median divided by TARGET_SHARE. If there are no calibration runs,
+    the comparison runs of the baseline are used, and `Target.source` states this.
+
+    Args:
+        sweep: The sweep.
+        target: A target, text as in `parse_target`, or None for the default.
+        metric: Column of the default target.
+
+    Returns:
+        The target. None if the baseline has no run with a value of `metric`.
+
+    Raises:
+        InputError: If `target` cannot be parsed, or the sweep was read without the column.
     """
     if isinstance(target, str):
         target = parse_target(target)
@@ -71,36 +103,58 @@ def choose_target(sweep: Sweep, target: str | Target | None = None, metric: str 
         return target
     if sweep.baseline is None:
         return None
-    for role, whose in (("calibration", "calibration"), ("comparison", "baseline's comparison")):
+    for role, runs in (("calibration", "calibration runs"), ("comparison", "baseline's comparison runs")):
         values = final(curves(sweep, metric, role=role))
         values = values[values.index.get_level_values("arm") == sweep.baseline.name].dropna()
         if len(values):
-            middle = float(values.median())
-            found = Target(metric, middle, "")
-            value = middle * TARGET_SHARE if found.higher_is_better else middle / TARGET_SHARE
-            source = f"{TARGET_SHARE:.0%} of the median final dev {metric} of {len(values)} {whose} runs ({middle:.4f})"
+            median = float(values.median())
+            higher_is_better = Target(metric, median, "").higher_is_better
+            value = median * TARGET_SHARE if higher_is_better else median / TARGET_SHARE
+            source = f"{TARGET_SHARE:.0%} of the median final dev {metric} of {len(values)} {runs} ({median:.4f})"
             if role == "comparison":
-                source += "; there are no calibration runs, so the compared runs set their own target"
+                source += "; there are no calibration runs, so the target comes from the compared runs"
             return Target(metric, value, source)
     return None
 
 
 def first_reached(curves: pd.DataFrame, value: float, *, higher_is_better: bool = True) -> pd.Series:
-    """Of every curve (a row; columns are epochs) the epoch of its first value at `value` or beyond, inf where there is none."""
-    there = curves >= value if higher_is_better else curves <= value
-    if not there.shape[1]:
+    """Return the epoch at which each curve first reaches a value.
+
+    Args:
+        curves: Curves, one per row. The columns are epochs.
+        value: The value to be reached, in the unit of the curves.
+        higher_is_better: Whether a curve reaches the value from below.
+
+    Returns:
+        The epochs, with the index of `curves`. Infinity if a curve never reaches the value.
+    """
+    is_reached = curves >= value if higher_is_better else curves <= value
+    if not is_reached.shape[1]:
         return pd.Series(np.inf, index=curves.index)
-    return there.idxmax(axis=1).astype(float).where(there.any(axis=1), np.inf)
+    return is_reached.idxmax(axis=1).astype(float).where(is_reached.any(axis=1), np.inf)
 
 
 @cached
 def times_to_target(sweep: Sweep, target: Target) -> pd.DataFrame:
-    """When each comparison run reaches the target: index (arm, seed).
+    """Return the time at which each comparison run reaches the target.
 
-    `epochs`: T, the first evaluation at which the best-so-far dev value is at the target or beyond, min(T, budget).
-    `reached`: False where it never is: T is censored at the budget then. `seconds`: wall seconds until that evaluation
-    (training, evaluation and writing, summed over folds), until the end where censored; NaN without timing.parquet.
-    A curve without a value gives NaN, not reached.
+    The time T is the epoch of the first evaluation at which the best dev value so far is at least as good as the
+    target.
+
+    Args:
+        sweep: The sweep.
+        target: The target.
+
+    Returns:
+        A table indexed by (arm, seed) with the columns
+
+        - `epochs`: min(T, budget), or NaN for a run without any dev value.
+        - `reached`: Whether the target is reached. If not, T is censored at the budget.
+        - `seconds`: Wall-clock seconds until that evaluation, or until the end of a censored run. They include
+          training, evaluation and writing and are summed over folds. NaN without a readable timing.parquet.
+
+    Raises:
+        InputError: If the sweep was read without the column of the target.
     """
     dev = curves(sweep, target.metric)
     times = first_reached(dev, target.value, higher_is_better=target.higher_is_better)
@@ -111,7 +165,14 @@ def times_to_target(sweep: Sweep, target: Target) -> pd.DataFrame:
 
 
 def reach_rate(times: pd.DataFrame) -> pd.DataFrame:
-    """Per arm (index): `n`, `reached`, `rate`, `low`, `high`: the share that reached the target, Wilson's 95 %; 0 to 1."""
+    """Return the share of the runs of each arm that reach the target, with Wilson's 95 % interval.
+
+    Args:
+        times: A table as returned by `times_to_target`. Rows whose `epochs` are NaN are ignored.
+
+    Returns:
+        A table indexed by arm: `n` (runs), `reached` (runs), and `rate`, `low` and `high` from 0 to 1.
+    """
     rows = {}
     for arm, group in times.dropna(subset="epochs").groupby(level="arm", sort=False):
         hits = int(group["reached"].sum())
@@ -123,14 +184,26 @@ def reach_rate(times: pd.DataFrame) -> pd.DataFrame:
 
 
 def kaplan_meier(times: pd.DataFrame) -> pd.DataFrame:
-    """Share of runs that have reached the target by an epoch, with a 95 % interval, tidy.
+    """Return the share of runs that have reached the target by each epoch (1 - the Kaplan-Meier estimate).
 
-    Columns `arm`, `epoch`, `reached`, `low`, `high` (1 - the Kaplan-Meier estimate, with its log(-log) Greenwood
-    interval, 0 to 1), `at_risk` (runs still under way just before), `censored` (runs censored at that epoch). A step
-    function: a row holds until the next of its arm. While no run has reached it, the interval is not defined: NaN.
-    Source: Kaplan and Meier (1958), JASA 53(282); computed by lifelines.
+    The result is a step function: a row holds until the next row of its arm.
+
+    Args:
+        times: A table as returned by `times_to_target`. Rows whose `epochs` are NaN are ignored.
+
+    Returns:
+        A tidy table with the columns
+
+        - `arm` and `epoch`.
+        - `reached`, `low`, `high`: The share, from 0 to 1, with its 95 % log(-log) Greenwood interval. The limits are
+          NaN while no run has reached the target.
+        - `at_risk`: Runs that had neither reached the target nor been censored just before the epoch.
+        - `censored`: Runs that are censored at the epoch.
+
+    Source:
+        Kaplan and Meier (1958), JASA 53(282). Computed by lifelines.
     """
-    from lifelines import KaplanMeierFitter  # two seconds of imports, only where a curve is asked for
+    from lifelines import KaplanMeierFitter  # imported here because it takes about two seconds
 
     parts = []
     for arm, group in times.dropna(subset="epochs").groupby(level="arm", sort=False):
@@ -138,15 +211,15 @@ def kaplan_meier(times: pd.DataFrame) -> pd.DataFrame:
         table, interval = fitter.event_table, fitter.confidence_interval_survival_function_
         reached = 1 - fitter.survival_function_.iloc[:, 0].to_numpy()
         low, high = 1 - interval.iloc[:, 1].to_numpy(), 1 - interval.iloc[:, 0].to_numpy()
-        none = reached == 0
+        not_yet = reached == 0
         parts.append(
             pd.DataFrame(
                 {
                     "arm": arm,
                     "epoch": table.index.to_numpy(dtype=float),
                     "reached": reached,
-                    "low": np.where(none, np.nan, low),
-                    "high": np.where(none, np.nan, high),
+                    "low": np.where(not_yet, np.nan, low),
+                    "high": np.where(not_yet, np.nan, high),
                     "at_risk": table["at_risk"].to_numpy(),
                     "censored": table["censored"].to_numpy(),
                 }
@@ -162,12 +235,12 @@ def _wall_seconds(sweep: Sweep, times: pd.Series) -> pd.Series:
     total: dict[tuple[str, int], float] = {}
     for name, arm, seed in zip(runs["run"], runs["arm"], runs["seed"], strict=True):
         key = (str(arm), int(seed))
-        until = times.get(key, np.nan) + WHOLE
+        end = times.get(key, np.nan) + EPOCH_TOLERANCE
         try:
             rows = read_timing(sweep.path / str(name))
-        except InputError:  # times are beside the measures: a damaged file is as none
+        except InputError:  # Timing is optional, so a damaged file counts as a missing one.
             rows = []
-        known = rows and not math.isnan(until)
-        seconds = sum(row["seconds"] for row in rows if row["epoch"] <= until) if known else math.nan
+        known = rows and not math.isnan(end)
+        seconds = sum(row["seconds"] for row in rows if row["epoch"] <= end) if known else math.nan
         total[key] = total.get(key, 0.0) + seconds
     return pd.Series([total.get(key, math.nan) for key in times.index], index=times.index, dtype=float)

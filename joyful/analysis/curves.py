@@ -1,4 +1,7 @@
-"""Learning curves as matrices: a row per arm and seed, a column per evaluation (epochs). NaN: not measured."""
+"""Learning curves as matrices with one row per arm and seed and one column per evaluation.
+
+The columns are labelled with epochs. NaN marks a value that was not measured.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +9,61 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from joyful.analysis.sweep import WHOLE, Sweep, require
+from joyful.analysis.sweep import EPOCH_TOLERANCE, Sweep, require
 
 
 def curves(
-    sweep: Sweep, metric: str = "f1_weighted", split: str = "dev", *, role: str = "comparison", whole: bool = False
+    sweep: Sweep,
+    metric: str = "f1_weighted",
+    split: str = "dev",
+    *,
+    role: str = "comparison",
+    whole_epochs: bool = False,
 ) -> pd.DataFrame:
-    """The curves of a metric: index (arm, seed), columns the epochs of the evaluations (float), in the files' unit.
+    """Return the learning curves of a metric.
 
-    With folds, a seed's curve is the mean over its folds at each evaluation, NaN where a fold has no value. whole: ends
-    of epochs alone. Arms come in the sweep's order, seeds ascending.
-    Raises InputError where the sweep was read without this column.
+    If the runs have folds, the curve of a seed is the mean over its folds at each evaluation. It is NaN if a fold has
+    no value.
+
+    Args:
+        sweep: The sweep.
+        metric: Column of the histories.
+        split: "train", "dev" or "test".
+        role: "comparison" or "calibration".
+        whole_epochs: Whether to keep only evaluations at the end of an epoch.
+
+    Returns:
+        The curves in the unit of the files. The index is (arm, seed), with arms in the order of the sweep and ascending
+        seeds. The columns are the epochs of the evaluations.
+
+    Raises:
+        InputError: If the sweep was read without the column.
     """
     require(sweep, metric)
     frame = sweep.frame
     rows = frame.loc[
         (frame["split"] == split) & (frame["role"] == role), ["run", "arm", "seed", "fold", "epoch", metric]
     ]
-    return matrix(rows, metric, whole=whole)
+    return matrix(rows, metric, whole_epochs=whole_epochs)
 
 
-def matrix(rows: pd.DataFrame, metric: str, *, whole: bool = False) -> pd.DataFrame:
-    """Rows `run`, `arm`, `seed`, `fold`, `epoch` and a metric, one for each run and epoch, as `curves` gives them."""
+def matrix(rows: pd.DataFrame, metric: str, *, whole_epochs: bool = False) -> pd.DataFrame:
+    """Return rows of a sweep's frame as a matrix of curves, as `curves` does.
+
+    Args:
+        rows: A table with the columns `run`, `arm`, `seed`, `fold`, `epoch` and `metric`, and one row per run and
+            epoch.
+        metric: Column of the values.
+        whole_epochs: Whether to keep only evaluations at the end of an epoch.
+
+    Returns:
+        The matrix, with the index (arm, seed) and epochs as columns.
+    """
     rows = rows.assign(epoch=rows["epoch"].round(6))
     if rows["fold"].notna().any():
         rows = _mean_over_folds(rows, metric)
-    if whole:
-        rows = rows[(rows["epoch"] - rows["epoch"].round()).abs() <= WHOLE]
+    if whole_epochs:
+        rows = rows[(rows["epoch"] - rows["epoch"].round()).abs() <= EPOCH_TOLERANCE]
     names = rows["arm"].cat.categories
     wide = rows.assign(arm=rows["arm"].cat.codes).pivot(index=["arm", "seed"], columns="epoch", values=metric)
     index = [(names[code], int(seed)) for code, seed in wide.index]
@@ -41,20 +72,28 @@ def matrix(rows: pd.DataFrame, metric: str, *, whole: bool = False) -> pd.DataFr
 
 
 def best_so_far(curves: pd.DataFrame, *, higher_is_better: bool = True) -> pd.DataFrame:
-    """max_{e' <= e} f(e') (or min) of every curve; NaN before the first finite value, missing places are passed over."""
+    """Return the best value of each curve so far: the maximum (or minimum) of f(e') over e' <= e.
+
+    NaN values are skipped. The result is NaN before the first value.
+    """
     best = curves.cummax(axis=1) if higher_is_better else curves.cummin(axis=1)
     return best.ffill(axis=1)
 
 
 def final(curves: pd.DataFrame) -> pd.Series:
-    """The value at the last evaluation of the matrix, index (arm, seed); NaN where it is missing."""
+    """Return the value of each curve in the last column, indexed by (arm, seed). NaN where it is missing."""
     return curves.iloc[:, -1] if curves.shape[1] else pd.Series(np.nan, index=curves.index)
 
 
 def area(curves: pd.DataFrame) -> pd.Series:
-    """Area under every curve by the trapezoidal rule over epochs, divided by the epochs spanned: the mean height.
+    """Return the mean height of each curve: the area by the trapezoidal rule, divided by the number of epochs spanned.
 
-    In the curve's unit; index (arm, seed). A curve with a missing place or of one evaluation gives NaN.
+    Args:
+        curves: Curves, one per row. The columns are epochs.
+
+    Returns:
+        The areas in the unit of the curves, indexed by (arm, seed). NaN for a curve with a missing value or with a
+        single evaluation.
     """
     epochs = curves.columns.to_numpy(dtype=float)
     if len(epochs) < 2:
@@ -64,9 +103,17 @@ def area(curves: pd.DataFrame) -> pd.Series:
 
 
 def band(curves: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Mean over seeds ± t_{n-1} · sd / √n, tidy: `arm`, `epoch`, `mean`, `low`, `high`, `n` (seeds measured there).
+    """Return the mean over seeds at each evaluation, with its pointwise t interval mean ± t_{n-1} · sd / √n.
 
-    low and high are NaN where n < 2; NaN values are passed over. Pointwise and unpaired: no statement about pairs.
+    The intervals are unpaired, so they do not show whether two arms differ.
+
+    Args:
+        curves: Curves with the index (arm, seed).
+        confidence: Confidence level, between 0 and 1.
+
+    Returns:
+        A tidy table: `arm`, `epoch`, `mean`, `low`, `high` and `n` (seeds with a value). NaN values are skipped. `low`
+        and `high` are NaN if n < 2.
     """
     parts = []
     for arm, group in curves.groupby(level="arm", sort=False):
@@ -78,7 +125,16 @@ def band(curves: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
 
 
 def t_band(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(mean, low, high, n) of every column of seeds × places: the t interval of the mean; NaN is passed over."""
+    """Return the mean of each column with its t interval.
+
+    Args:
+        values: Values of shape (seeds, columns). NaN values are skipped.
+        confidence: Confidence level, between 0 and 1.
+
+    Returns:
+        Arrays `mean`, `low`, `high` and `n` (values in the column), each of shape (columns,). `mean` is NaN if n is 0,
+        `low` and `high` are NaN if n < 2.
+    """
     measured = ~np.isnan(values)
     n = measured.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -90,7 +146,10 @@ def t_band(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np
 
 
 def best_epoch(dev: pd.DataFrame, *, higher_is_better: bool = True) -> pd.Series:
-    """The epoch of the first best dev value of every curve, index (arm, seed); NaN for a curve without a value."""
+    """Return the epoch of the best dev value of each curve, indexed by (arm, seed).
+
+    The first of equal values counts. The epoch is NaN for a curve without a value.
+    """
     values = dev.to_numpy(dtype=float) * (1 if higher_is_better else -1)
     known = ~np.isnan(values).all(axis=1) if values.shape[1] else np.zeros(len(dev), dtype=bool)
     epochs = np.full(len(dev), np.nan)
@@ -100,23 +159,34 @@ def best_epoch(dev: pd.DataFrame, *, higher_is_better: bool = True) -> pd.Series
 
 
 def at_epoch(curves: pd.DataFrame, epochs: pd.Series) -> pd.Series:
-    """The value of every curve at its own epoch (as `best_epoch` gives); NaN where there is none."""
-    places = curves.columns.get_indexer(pd.Index(epochs.reindex(curves.index)))
+    """Return the value of each curve at one epoch per curve.
+
+    Args:
+        curves: Curves, one per row. The columns are epochs.
+        epochs: Epoch of each curve, indexed like `curves`, for example the result of `best_epoch`.
+
+    Returns:
+        The values, with the index of `curves`. NaN if a curve has no evaluation at its epoch.
+    """
+    columns = curves.columns.get_indexer(pd.Index(epochs.reindex(curves.index)))
     values = curves.to_numpy(dtype=float)
-    found = np.full(len(curves), np.nan)
-    known = places >= 0
-    found[known] = values[np.flatnonzero(known), places[known]]
-    return pd.Series(found, index=curves.index)
+    result = np.full(len(curves), np.nan)
+    known = columns >= 0
+    result[known] = values[np.flatnonzero(known), columns[known]]
+    return pd.Series(result, index=curves.index)
 
 
 def _mean_over_folds(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One row for each arm, seed and evaluation: folds have other numbers of steps, so evaluations meet by their place."""
+    """Return one row per arm, seed and evaluation, with the mean of the metric over folds.
+
+    Folds differ in their numbers of steps, so the n-th evaluations of all folds are combined, at their mean epoch.
+    """
     rows = rows.sort_values(["run", "epoch"])
-    rows = rows.assign(place=rows.groupby("run", observed=True).cumcount())
-    epochs = rows.groupby("place")["epoch"].mean().round(6)
-    keys = ["arm", "seed", "place"]
+    rows = rows.assign(position=rows.groupby("run", observed=True).cumcount())
+    epochs = rows.groupby("position")["epoch"].mean().round(6)
+    keys = ["arm", "seed", "position"]
     mean = rows.groupby(keys, observed=True)[metric].agg(lambda values: values.mean(skipna=False)).reset_index()
-    return mean.assign(epoch=mean["place"].map(epochs), fold=np.nan)
+    return mean.assign(epoch=mean["position"].map(epochs), fold=np.nan)
 
 
 def _empty_index() -> pd.MultiIndex:

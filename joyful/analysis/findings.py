@@ -1,4 +1,4 @@
-"""Everything that a report shows, computed once: verdicts and tidy tables, without a word of presentation."""
+"""The results of a report: verdicts and tidy tables. Presentation is in `joyful.analysis.page`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from joyful.results import InputError
 
 COMPONENTS = ("classification", "contrastive", "encoder", "gate_reg")
 
-#: (metric, split) -> the curves of a report.
+#: (metric, split) of the curves in a report.
 CURVES: tuple[tuple[str, str], ...] = (
     ("f1_weighted", "dev"), ("nll", "dev"), ("nll", "train"), ("recon_mse", "train"),
     *((f"loss_{part}", "train") for part in COMPONENTS), *((f"share_{part}", "train") for part in COMPONENTS),
@@ -26,20 +26,30 @@ CURVES: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True)
 class Findings:
-    """What a sweep says.
+    """The results of the analysis of a sweep.
 
-    tables: name -> tidy frame, each written beside the page as NAME.parquet:
-        runs, left_out       as `Sweep` has them
-        curves               metric, split, arm, epoch, mean, low, high, n
-        pairs                claim, metric, arm, seed, effect (in the claim's unit, positive as claimed)
-        secondary            secondary measures: claim, metric, arm, name, unit, estimate, low, high, whose
-        scores               a row per arm and seed: what came out (`_scores`)
-        survival, reach      as `convergence.kaplan_meier` and `reach_rate`; empty without a target
-        gradient_ratio       as `gradient_ratio.over_training`
-        arm_gradient_ratio   as `gradient_ratio.of_arms`
-        response             as `response.response`
-        trials, importances  of the study
-    Fractions from 0 to 1 as in the files, effects in the claim's unit.
+    Scores are fractions from 0 to 1, as in the files. Effects are in the unit of their claim.
+
+    Attributes:
+        sweep: The sweep.
+        target: Target of the convergence speed, or None.
+        verdicts: Verdicts on the claims.
+        verdict_table: The same verdicts as a table (see `joyful.analysis.claims.verdict_table`).
+        tables: Name -> tidy table. A report contains each of them as NAME.parquet.
+
+            - `runs`, `left_out`: As in `Sweep`.
+            - `curves`: `metric`, `split`, `arm`, `epoch`, `mean`, `low`, `high`, `n`.
+            - `pairs`: `claim`, `metric`, `arm`, `seed`, `effect` (positive in the claimed direction).
+            - `secondary`: Secondary measures, with the columns of `joyful.analysis.claims.secondary_table`.
+            - `scores`: Scores, times and spreads of each arm and seed.
+            - `survival`, `reach`: Results of `convergence.kaplan_meier` and `convergence.reach_rate`. Empty without a
+              target.
+            - `gradient_ratio`: Result of `gradient_ratio.over_training`.
+            - `arm_gradient_ratio`: Result of `gradient_ratio.per_arm`.
+            - `response`: Result of `response.response`.
+            - `trials`, `importances`: Trials and parameter importances of the study, if there is one.
+        study: The Optuna study, or None.
+        notes: Further sentences for the report.
     """
 
     sweep: Sweep
@@ -51,19 +61,31 @@ class Findings:
     notes: tuple[str, ...] = field(default=())
 
     def band(self, metric: str, split: str) -> pd.DataFrame:
-        """The mean and interval of a metric over training: arm, epoch, mean, low, high, n."""
+        """Return the rows of `tables["curves"]` for a metric and split: mean and interval of each arm and epoch."""
         table = self.tables["curves"]
         return table[(table["metric"] == metric) & (table["split"] == split)]
 
 
-def find(sweep: Sweep, claims: Sequence[Claim], target: Target | None = None, *, rng: np.random.Generator) -> Findings:
-    """Compute all that a report shows. target: of the convergence speed; None: as the sweep gives it.
+def compute_findings(
+    sweep: Sweep, claims: Sequence[Claim], target: Target | None = None, *, rng: np.random.Generator
+) -> Findings:
+    """Compute the results of a report.
 
-    Raises InputError where the sweep was read without a column that a claim or the target needs.
+    Args:
+        sweep: The sweep.
+        claims: The claims to judge.
+        target: Target of the convergence speed. None stands for the default target of the sweep.
+        rng: Generator for the bootstrap and the Monte Carlo tests.
+
+    Returns:
+        The results.
+
+    Raises:
+        InputError: If the sweep was read without a column that a claim or the target needs.
     """
-    chosen = convergence.choose_target(sweep, target)
+    effective_target = convergence.choose_target(sweep, target)
     verdicts = judge(sweep, claims, target, rng=rng)
-    times = convergence.times_to_target(sweep, chosen) if chosen is not None else _no_times()
+    times = convergence.times_to_target(sweep, effective_target) if effective_target is not None else _no_times()
     study = read_study(sweep.study) if sweep.study is not None else None
     tables = {
         "runs": sweep.runs,
@@ -75,13 +97,13 @@ def find(sweep: Sweep, claims: Sequence[Claim], target: Target | None = None, *,
         "survival": convergence.kaplan_meier(times) if len(times) else _empty(_SURVIVAL),
         "reach": convergence.reach_rate(times).reset_index() if len(times) else _empty(("arm", *_REACH)),
         "gradient_ratio": gradient_ratio.over_training(sweep),
-        "arm_gradient_ratio": gradient_ratio.of_arms(sweep),
-        "response": response.response(sweep, chosen),
+        "arm_gradient_ratio": gradient_ratio.per_arm(sweep),
+        "response": response.response(sweep, effective_target),
     }
     if study is not None:
         tables["trials"] = study.trials
         tables["importances"] = study.importances.rename_axis("setting").rename("importance").reset_index()
-    return Findings(sweep, chosen, verdicts, verdict_table(verdicts), tables, study)
+    return Findings(sweep, effective_target, verdicts, verdict_table(verdicts), tables, study)
 
 
 _SURVIVAL = ("arm", "epoch", "reached", "low", "high", "at_risk", "censored")
@@ -107,12 +129,12 @@ def _bands(sweep: Sweep) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def _curves(sweep: Sweep, metric: str, split: str, *, whole: bool = False) -> pd.DataFrame | None:
-    """The curves of a metric; None where no run has it."""
+def _curves(sweep: Sweep, metric: str, split: str, *, whole_epochs: bool = False) -> pd.DataFrame | None:
+    """Return the curves of a metric, or None if no run has it."""
     if metric not in sweep.frame.columns:
         return None
     try:
-        matrix = curves.curves(sweep, metric, split, whole=whole)
+        matrix = curves.curves(sweep, metric, split, whole_epochs=whole_epochs)
     except InputError:
         return None
     matrix = matrix.replace([np.inf, -np.inf], np.nan)
@@ -130,16 +152,16 @@ def _pairs(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
 
 def _secondary(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """`secondary_table`, with the bootstrap interval and P(better) of every verdict in the same columns."""
+    """Return `secondary_table`, preceded by the bootstrap interval and the share of better pairs of each verdict."""
     rows = []
     for v in verdicts:
-        place = {"claim": v.claim.name, "metric": v.metric, "arm": v.arm, "whose": "pairs"}
+        keys = {"claim": v.claim.name, "metric": v.metric, "arm": v.arm, "whose": "pairs"}
         if v.better is not None:
             better = {"estimate": 100 * v.better.estimate, "low": 100 * v.better.low, "high": 100 * v.better.high}
-            rows.append(place | {"name": "pairs in which the arm is better", "unit": "per cent"} | better)
+            rows.append(keys | {"name": "pairs in which the arm is better", "unit": "per cent"} | better)
         if v.bootstrap is not None:
             bounds = {"estimate": v.estimate, "low": v.bootstrap[0], "high": v.bootstrap[1]}
-            rows.append(place | {"name": "the effect with its BCa bootstrap interval", "unit": v.claim.unit} | bounds)
+            rows.append(keys | {"name": "the effect with its BCa bootstrap interval", "unit": v.claim.unit} | bounds)
     secondary_measures = secondary_table(verdicts)
     return (
         pd.concat([pd.DataFrame(rows, columns=secondary_measures.columns), secondary_measures], ignore_index=True)
@@ -149,11 +171,12 @@ def _secondary(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
 
 def _scores(sweep: Sweep, times: pd.DataFrame) -> pd.DataFrame:
-    """A row per arm and seed of the comparison runs.
+    """Return scores, times and spreads of the comparison runs, with one row per arm and seed.
 
-    `dev_f1`, `best_epoch`: best dev weighted F1 and where; `test_f1`: test weighted F1 there; `final_*`: at the last
-    evaluation; `epochs_to_target` (the budget where censored), `reached`, `seconds`; `f1_spread`, `nll_spread` (per epoch;
-    dev F1 and train NLL), `f1_drawdown`. NaN: not measured.
+    `dev_f1` is the best dev weighted F1, `best_epoch` its epoch and `test_f1` the test weighted F1 at this epoch.
+    `final_*` are values at the last evaluation. `epochs_to_target` (the budget if censored), `reached` and `seconds`
+    are as in `convergence.times_to_target`. `f1_spread` (dev F1) and `nll_spread` (train NLL) are per epoch.
+    `f1_drawdown` is the largest drawdown of dev F1. NaN marks a value that was not measured.
     """
     dev = _curves(sweep, "f1_weighted", "dev")
     columns: dict[str, pd.Series] = {}
@@ -174,13 +197,13 @@ def _scores(sweep: Sweep, times: pd.DataFrame) -> pd.DataFrame:
         matrix = _curves(sweep, metric, split)
         if matrix is not None:
             columns[name] = curves.final(matrix)
-    whole = _curves(sweep, "f1_weighted", "dev", whole=True)
-    if whole is not None:
-        columns["f1_spread"] = stability.spreads(whole)
-        columns["f1_drawdown"] = stability.drawdowns(whole)
-    train = _curves(sweep, "nll", "train", whole=True)
-    if train is not None:
-        columns["nll_spread"] = stability.spreads(train)
+    dev_by_epoch = _curves(sweep, "f1_weighted", "dev", whole_epochs=True)
+    if dev_by_epoch is not None:
+        columns["f1_spread"] = stability.spreads(dev_by_epoch)
+        columns["f1_drawdown"] = stability.drawdowns(dev_by_epoch)
+    train_by_epoch = _curves(sweep, "nll", "train", whole_epochs=True)
+    if train_by_epoch is not None:
+        columns["nll_spread"] = stability.spreads(train_by_epoch)
     if len(times):
         columns["epochs_to_target"], columns["reached"] = times["epochs"], times["reached"]
         columns["seconds"] = times["seconds"]

@@ -1,29 +1,44 @@
-"""Numbers as a reader wants them: signs, units, intervals, p-values. NaN and None say that there is no number."""
+"""Formatting of numbers, units, intervals and p-values for reports. None and NaN mean that there is no number."""
 
 from __future__ import annotations
 
 import math
 import re
 
+#: Text for a missing number.
 NONE = "–"
 
+#: Column of the histories -> its name in a report.
 _COLUMNS = {
     "f1_weighted": "weighted F1", "f1_macro": "macro F1", "nll": "NLL", "recon_mse": "reconstruction MSE",
     "recon_mae": "reconstruction MAE", "loss_total": "total loss", "loss_encoder": "reconstruction loss",
     "loss_classification": "classification loss", "loss_contrastive": "contrastive loss", "loss_gate_reg": "gate loss",
 }  # fmt: skip
 
-#: Unit of a claim or measure -> what follows a number.
+#: Unit of a claim or measure -> text after a number.
 SUFFIX = {"percent": " %", "per cent": " %"}
 
 
 def number(value: float | None, digits: int = 1, *, signed: bool = False) -> str:
-    """The number with `digits` decimals and a true minus sign; − where it is missing. Infinite: ∞."""
+    """Format a number with a minus sign (U+2212) and spaces between thousands.
+
+    Args:
+        value: The number. None and NaN give NONE, infinity gives ∞.
+        digits: Number of decimals. From one million on, two decimals and an exponent are used.
+        signed: Whether positive numbers have a plus sign.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> number(12345.6), number(-0.04, signed=True)
+        ('12 345.6', '0.0')
+    """
     if value is None or math.isnan(value):
         return NONE
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    value = round(value, digits) + 0.0  # no minus before zero
+    value = round(value, digits) + 0.0  # Adding 0.0 turns -0.0 into 0.0.
     if abs(value) >= 1e6:
         text = f"{value:+.2e}" if signed else f"{value:.2e}"
     else:
@@ -34,38 +49,48 @@ def number(value: float | None, digits: int = 1, *, signed: bool = False) -> str
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
-    """A fraction from 0 to 1 as per cent."""
+    """Format a fraction from 0 to 1 as a percentage."""
     return NONE if fraction is None or math.isnan(fraction) else f"{number(100 * fraction, digits)} %"
 
 
 def quantity(value: float | None, unit: str, digits: int | None = None, *, signed: bool = False) -> str:
-    """The number with its unit ("percent", "points", ...; another unit is written as it is)."""
+    """Format a number with its unit.
+
+    Args:
+        value: The number.
+        unit: "percent", "per cent", "points" or any other text, which is appended unchanged.
+        digits: Number of decimals, by default `decimals(unit)`.
+        signed: Whether positive numbers have a plus sign.
+
+    Returns:
+        The text, or NONE if there is no number.
+    """
     text = number(value, decimals(unit) if digits is None else digits, signed=signed)
     return text if text == NONE else text + SUFFIX.get(unit, f" {unit}" if unit else "")
 
 
 def interval(low: float | None, high: float | None, unit: str = "", digits: int | None = None) -> str:
-    """`3.0 to 21.6 %`; – where there is none."""
+    """Format an interval such as `3.0 to 21.6 %`, or NONE if a limit is missing."""
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return NONE
-    places = decimals(unit) if digits is None else digits
-    return f"{number(low, places)} to {quantity(high, unit, places)}"
+    digits = decimals(unit) if digits is None else digits
+    return f"{number(low, digits)} to {quantity(high, unit, digits)}"
 
 
 def p_value(p: float | None) -> str:
-    """Three decimals; below that "< 0.001"."""
+    """Format a p-value with three decimals, or as "< 0.001"."""
     if p is None or math.isnan(p):
         return NONE
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def decimals(unit: str) -> int:
-    """Decimals that a unit deserves: scores in points have two, per cent one."""
+    """Return the number of decimals for a unit: two for points and ratios, one for other units."""
     return 2 if unit.startswith("points") or unit == "ratio" else 1
 
 
-def small(value: float | None) -> str:
-    """Three significant digits, for ratios and losses of any size."""
+def three_digits(value: float | None) -> str:
+    """Format a number of any magnitude, such as a ratio or a loss, with three significant digits."""
     if value is None or math.isnan(value):
         return NONE
     if math.isinf(value):
@@ -74,29 +99,29 @@ def small(value: float | None) -> str:
 
 
 def count(n: int, one: str, many: str | None = None) -> str:
-    """`1 run`, `3 runs`."""
+    """Format a count such as `1 run` or `3 runs`. The plural is `many`, by default `one` with an s."""
     return f"{n:,} {one if n == 1 else many or one + 's'}".replace(",", " ")
 
 
 def listing(names: list[str], most: int = 5) -> str:
-    """`a, b and c`; beyond `most` the rest is counted."""
+    """Join names as in `a, b and c`. Names after the first `most` are counted, as in `a, b and 4 more`."""
     if len(names) > most:
         names = [*names[:most], f"{len(names) - most} more"]
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def metric(text: str) -> str:
-    """Names of history columns inside the text as a reader knows them: "final train nll" -> "final train NLL"."""
+    """Replace columns of the histories in a text by their names: "final train nll" becomes "final train NLL"."""
     return re.sub(r"[a-z][a-z0-9_]*", lambda match: _COLUMNS.get(match[0], match[0]), text)
 
 
-def tied(text: str) -> str:
-    """The text with no-break spaces inside numbers and before their units, for whoever sets it in lines."""
+def no_break(text: str) -> str:
+    """Use no-break spaces inside numbers, between numbers and units, and inside intervals."""
     text = re.sub(r"(?<=\d) (?=%|points?\b|pairs?\b|epochs?\b|seeds?\b|runs?\b|\d{3}\b)", "\u00a0", text)
     return re.sub(r"(?<=\d) to (?=[−\d])", "\u00a0to\u00a0", text)
 
 
 def heading(name: str) -> str:
-    """convergence_speed -> Convergence speed; f1 -> F1."""
+    """Return the heading of a claim: "convergence_speed" becomes "Convergence speed", and "f1" becomes "F1"."""
     text = name.replace("_", " ")
     return text.upper() if len(text) <= 2 else text[:1].upper() + text[1:]

@@ -1,7 +1,8 @@
-"""The encoder gradient ratio: the weighted encoder gradient over the classification gradient.
+"""The encoder gradient ratio: the norm of the weighted encoder gradient divided by that of the classification gradient.
 
-Both are taken on the shared (fusion) parameters for one fixed training batch at each evaluation: their ratio of norms
-puts MSE and SmoothL1 at any weight on one axis, their cosine says whether they pull the same way.
+Both gradients are with respect to the shared (fusion) parameters, for one fixed training batch at each evaluation. The
+ratio makes MSE and SmoothL1 comparable at any weight. The cosine of the gradients shows whether they point in the same
+direction.
 """
 
 from __future__ import annotations
@@ -17,31 +18,56 @@ _BOUNDS = ("ratio", "ratio_low", "ratio_high", "cosine", "cosine_low", "cosine_h
 
 
 def over_training(sweep: Sweep) -> pd.DataFrame:
-    """Tidy: `arm`, `epoch`, `n` (seeds), `ratio`, `ratio_low`, `ratio_high` (exp of the mean of ln ratio over seeds with
-    its t interval), `cosine`, `cosine_low`, `cosine_high` (mean with its t interval).
+    """Return the mean gradient ratio and cosine of each arm over training.
 
-    Without a unit; the cosine from -1 to 1 (its interval may reach beyond). A ratio of 0 has no logarithm and is passed
-    over; intervals are NaN below two seeds. Without rows where no run has recorded the ratio.
+    Args:
+        sweep: The sweep.
+
+    Returns:
+        A tidy table, without rows if no run has recorded the ratio. Its columns are
+
+        - `arm`, `epoch` and `n` (seeds).
+        - `ratio`, `ratio_low`, `ratio_high`: Geometric mean over seeds, with the t interval of the mean logarithm.
+          Ratios of 0 are skipped.
+        - `cosine`, `cosine_low`, `cosine_high`: Mean over seeds from -1 to 1, with its t interval, which may exceed
+          this range.
+
+        The limits of the intervals are NaN with fewer than two seeds.
+
+    Raises:
+        InputError: If the sweep was read without these columns.
     """
-    ratio, cosine = _felt(sweep, RATIO), _felt(sweep, COSINE)
+    ratio, cosine = _column_matrix(sweep, RATIO), _column_matrix(sweep, COSINE)
     parts = []
     for arm, group in ratio.groupby(level="arm", sort=False):
-        same = cosine.reindex(index=group.index, columns=group.columns)
-        parts.append(pd.DataFrame({"arm": arm, "epoch": group.columns.to_numpy(dtype=float)} | _summary(group, same)))
+        cosines = cosine.reindex(index=group.index, columns=group.columns)
+        summary = _summary(group, cosines)
+        parts.append(pd.DataFrame({"arm": arm, "epoch": group.columns.to_numpy(dtype=float)} | summary))
     columns = ["arm", "epoch", "n", *_BOUNDS]
     frame = pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
     return frame[frame["n"] > 0].reset_index(drop=True)
 
 
-def of_arms(sweep: Sweep) -> pd.DataFrame:
-    """Every arm's place on the axis of ratios, in the sweep's order; columns as `over_training` without epoch, and
-    `is_baseline`. Of each run the median over training is taken; ratio 0.05 means that the reconstruction pulls with
-    one twentieth of the classification's force."""
-    ratio, cosine = (_felt(sweep, name).median(axis=1).to_frame() for name in (RATIO, COSINE))
+def per_arm(sweep: Sweep) -> pd.DataFrame:
+    """Return the gradient ratio and cosine of each arm, with the median over training as the value of a run.
+
+    A ratio of 0.05 means that the encoder gradient is one twentieth as large as the classification gradient.
+
+    Args:
+        sweep: The sweep.
+
+    Returns:
+        A table with one row per arm, in the order of the sweep. The columns are those of `over_training` without
+        `epoch`, and `is_baseline`.
+
+    Raises:
+        InputError: If the sweep was read without these columns.
+    """
+    ratio, cosine = (_column_matrix(sweep, name).median(axis=1).to_frame() for name in (RATIO, COSINE))
     rows = []
     for arm in sweep.arms:
-        mine = ratio[ratio.index.get_level_values("arm") == arm.name]
-        summary = {k: v[0] for k, v in _summary(mine, cosine.reindex(mine.index)).items()} if len(mine) else {"n": 0}
+        group = ratio[ratio.index.get_level_values("arm") == arm.name]
+        summary = {k: v[0] for k, v in _summary(group, cosine.reindex(group.index)).items()} if len(group) else {"n": 0}
         if summary["n"]:
             rows.append({"arm": arm.name} | summary | {"is_baseline": arm.is_baseline})
     return pd.DataFrame(rows, columns=["arm", "n", *_BOUNDS, "is_baseline"])
@@ -56,8 +82,11 @@ def _summary(ratio: pd.DataFrame, cosine: pd.DataFrame) -> dict[str, np.ndarray]
     return {"n": n} | dict(zip(_BOUNDS, (*(np.exp(bound) for bound in bounds), *means), strict=True))
 
 
-def _felt(sweep: Sweep, column: str) -> pd.DataFrame:
-    """The column of comparison runs as a matrix: it stands in train rows at whole epochs, in dev rows inside one."""
+def _column_matrix(sweep: Sweep, column: str) -> pd.DataFrame:
+    """Return a column of the comparison runs as a matrix.
+
+    The ratio is recorded in train rows at whole epochs and in dev rows between them.
+    """
     require(sweep, column)
     frame = sweep.frame
     rows = frame.loc[(frame["role"] == "comparison") & frame[column].notna()]

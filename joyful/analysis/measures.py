@@ -1,4 +1,4 @@
-"""One number for each run (arm and seed) of what a claim speaks of, and the change between two arms."""
+"""The metrics of claims: one number per run (arm and seed), and its change between the two runs of a pair."""
 
 from __future__ import annotations
 
@@ -18,15 +18,26 @@ from joyful.analysis.sweep import Sweep, cached
 
 @cached
 def values(sweep: Sweep, metric: Metric, target: Target | None = None) -> pd.Series:
-    """The metric of every comparison run: index (arm, seed), in the unit of the column, or epochs, or seconds.
+    """Return the metric of every comparison run.
 
-    NaN where it was not measured; times are min(T, budget) (see `censored`). target: for times, and of their column.
+    Times to a target are min(T, budget). `censored` tells which of them are censored.
+
+    Args:
+        sweep: The sweep.
+        metric: The metric.
+        target: Target on the metric's column. It is needed for times only. Without it all times are NaN.
+
+    Returns:
+        The values, indexed by (arm, seed), in epochs, seconds or the unit of the column. NaN where it was not measured.
+
+    Raises:
+        InputError: If the sweep was read without the column.
     """
-    if metric.speaks_of == "speed":
+    if metric.kind == "speed":
         return _times(sweep, metric, target)["seconds" if metric.measure == "seconds_to_target" else "epochs"]
-    whole = metric.measure == "spread" or metric.split == "train"
+    whole_epochs = metric.measure == "spread" or metric.split == "train"
     lower_is_better = metric.of.startswith(LOWER_IS_BETTER)
-    matrix = curves(sweep, metric.of, metric.split, whole=whole)
+    matrix = curves(sweep, metric.of, metric.split, whole_epochs=whole_epochs)
     if metric.measure == "spread":
         return spreads(matrix)
     if metric.measure == "drawdown":
@@ -42,23 +53,54 @@ def values(sweep: Sweep, metric: Metric, target: Target | None = None) -> pd.Ser
 
 
 def censored(sweep: Sweep, metric: Metric, target: Target | None) -> pd.Series:
-    """Whether a time of `values` is censored at the budget: index (arm, seed), bool; all False for other metrics."""
-    if metric.speaks_of == "speed":
+    """Return whether each time in `values` is censored at the budget.
+
+    Args:
+        sweep: The sweep.
+        metric: The metric.
+        target: Target on the metric's column. Without it all times are censored.
+
+    Returns:
+        Booleans, indexed by (arm, seed). They are all False if the metric is not a time.
+
+    Raises:
+        InputError: If the sweep was read without the column.
+    """
+    if metric.kind == "speed":
         return ~_times(sweep, metric, target)["reached"]
     return pd.Series(False, index=curves(sweep, metric.of, metric.split).index)
 
 
-def of_arm(values: pd.Series, arm: Arm) -> pd.Series:
-    """The values of one arm: (arm, seed) -> value becomes seed -> value."""
+def select_arm(values: pd.Series, arm: Arm) -> pd.Series:
+    """Return the values of one arm, indexed by seed. The index of `values` is (arm, seed)."""
     return values[values.index.get_level_values("arm") == arm.name].droplevel("arm")
 
 
 def pair_differences(new: pd.Series, base: pd.Series, claim: Claim, metric: Metric) -> pd.Series:
-    """d of each pair, by seed: positive in the claimed direction, on the scale on which d is averaged.
+    """Return the difference d of each pair, on the scale on which differences are averaged.
 
-    percent: ln(new / base) of the speed or value that is claimed to increase, ln(base / new) of one claimed to decrease
-    and of the spread behind a stability claimed to increase. points: 100 · (new - base), with that sign.
-    Seeds in both series, ascending; NaN where a value is missing, or, for percent, not positive.
+    Differences are positive in the claimed direction. For a claim in per cent, d is ln(new / base) of a speed or value
+    that is claimed to increase. It is ln(base / new) of a speed or value that is claimed to decrease, and of the spread
+    behind a stability that is claimed to increase. The speed is the inverse of the time. For a claim in points, d is
+    100 · (new - base) with the same sign.
+
+    Args:
+        new: Values of the arm, indexed by seed.
+        base: Values of the baseline, indexed by seed.
+        claim: The claim, which sets the unit and the direction.
+        metric: The metric of the values.
+
+    Returns:
+        The differences, indexed by the seeds in both series in ascending order. NaN if a value is missing or, for a
+        claim in per cent, not positive.
+
+    Example:
+        >>> metric = Metric("time_to_target", "dev", "f1_weighted")
+        >>> claim = Claim("convergence_speed", "", (metric,), 15, 25, "percent", "increase")
+        >>> epochs, baseline_epochs = pd.Series({1: 4.0, 2: 5.0}), pd.Series({1: 5.0, 2: 6.0})
+        >>> d = pair_differences(epochs, baseline_epochs, claim, metric)
+        >>> [round(effect(value, claim, metric), 2) for value in d]
+        [25.0, 20.0]
     """
     seeds = sorted(set(new.index) & set(base.index))
     a, b = new.reindex(seeds).to_numpy(dtype=float), base.reindex(seeds).to_numpy(dtype=float)
@@ -71,16 +113,25 @@ def pair_differences(new: pd.Series, base: pd.Series, claim: Claim, metric: Metr
 
 
 def effect(d: float, claim: Claim, metric: Metric) -> float:
-    """A difference d (or a mean of them) in the claim's unit, positive in its direction.
+    """Return a difference of `pair_differences`, or a mean of differences, in the unit of the claim.
 
-    Of what grows (a speed, a value claimed to increase): 100 · (exp(d) - 1) %. Of what shrinks (a spread, a value
-    claimed to decrease): 100 · (1 - exp(-d)) %. points: d itself. Increasing in d, so it carries intervals over.
+    For a quantity that is claimed to grow (a speed, a value), the effect is 100 · (exp(d) - 1) per cent. For a quantity
+    that is claimed to shrink (a spread, a value), it is 100 · (1 - exp(-d)) per cent. For a claim in points it is d.
+    The effect increases with d, so the limits of an interval can be converted one by one.
+
+    Args:
+        d: The difference.
+        claim: The claim.
+        metric: The metric of the difference.
+
+    Returns:
+        The effect in the unit of the claim, positive in its direction.
     """
     return _scale(claim, metric)[0](d)
 
 
 def difference(change: float, claim: Claim, metric: Metric) -> float:
-    """The inverse of `effect`: a change in the claim's unit as a difference d."""
+    """Return the difference d for a change in the unit of the claim. This is the inverse of `effect`."""
     return _scale(claim, metric)[1](change)
 
 
@@ -93,13 +144,15 @@ def _scale(claim: Claim, metric: Metric) -> tuple[Callable[[float], float], Call
 
 
 def _grows(claim: Claim, metric: Metric) -> bool:
-    """Whether what is measured (the speed, the spread, the value) is claimed to grow."""
-    return (claim.direction == "increase") != (metric.speaks_of == "stability")
+    """Return whether the claim implies that the measured quantity (speed, spread or value) grows."""
+    return (claim.direction == "increase") != (metric.kind == "stability")
 
 
 def _sign(claim: Claim, metric: Metric) -> int:
     grows = _grows(claim, metric)
-    return 1 if grows != (metric.speaks_of == "speed") else -1  # a speed grows as its time shrinks
+    return (
+        1 if grows != (metric.kind == "speed") else -1
+    )  # A speed is measured as a time, which shrinks as speed grows.
 
 
 def _times(sweep: Sweep, metric: Metric, target: Target | None) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""An Optuna study (study.db) as frames. Optuna is optional here: without it the page says so and shows everything else."""
+"""Reading an Optuna study (study.db) into data frames. Without Optuna, the report states this and omits the study."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from typing import Any
 
 import pandas as pd
 
-#: Trials beyond this are not read: the history of the first ones says what the page can say.
+#: Largest number of trials that a study may have. The trials of a larger study are not read.
 MAXIMUM_TRIALS = 20_000
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study as read.
+    """Trials and parameter importances of an Optuna study.
 
-    trials: `number`, `state` (complete, pruned, fail, running, waiting), `value` (objective; of a pruned trial its last
-    report; NaN), `parameters` (text). importances: setting -> 0 to 1 (PED-ANOVA over completed trials), empty where they
-    cannot be had. note: what a reader must know in place of what is missing.
+    Attributes:
+        name: Name of the study.
+        maximise: Whether the objective is maximised.
+        trials: One row per trial: `number`, `state` (complete, pruned, fail, running or waiting), `value` (the
+            objective, or the last reported value of a pruned trial, or NaN) and `parameters` (text).
+        importances: Importance of each parameter, from 0 to 1, over completed trials. Empty if they cannot be computed.
+        note: Sentences for the report on what is missing, or "".
     """
 
     name: str = ""
@@ -36,15 +40,21 @@ class Study:
 
 
 def read_study(path: Path) -> Study:
-    """The study in an SQLite file, from a copy: a sweep that is running is not disturbed.
+    """Read the study in an SQLite file.
 
-    Of several studies in one file the one with the most trials is read. Never raises for what the file holds: a study that
-    cannot be read comes back empty, with the reason as its note.
+    The file is copied first, so that a running sweep is not disturbed. If it holds several studies, the one with the
+    most trials is read. A file that cannot be read does not raise an error.
+
+    Args:
+        path: The SQLite file.
+
+    Returns:
+        The study. If it cannot be read, it is empty and `Study.note` gives the reason.
     """
     try:
         import optuna
     except ImportError:
-        return Study(note="Optuna is not installed here, so the study is not shown: pip install 'joyful[sweep]'.")
+        return Study(note="Optuna is not installed, so the study is not shown; run pip install joyful-sweeps.")
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -52,15 +62,15 @@ def read_study(path: Path) -> Study:
             return _read(optuna, storage.of_optuna)
     except (sqlite3.Error, OSError) as error:
         return Study(note=f"{path.name} could not be read ({error}).")
-    except Exception as error:  # what Optuna and SQLAlchemy raise for a strange file is not theirs to document
-        first = (str(error).splitlines() or [""])[0]
-        return Study(note=f"{path.name} could not be read as an Optuna study ({type(error).__name__}: {first[:200]}).")
+    except Exception as error:  # Optuna and SQLAlchemy do not document which errors an invalid file raises.
+        line = (str(error).splitlines() or [""])[0]
+        return Study(note=f"{path.name} could not be read as an Optuna study ({type(error).__name__}: {line[:200]}).")
     finally:
         optuna.logging.set_verbosity(verbosity)
 
 
 class _Storage:
-    """Optuna's storage, with its connections closed at the end: the copy is deleted then."""
+    """Optuna's storage with a `close` method, because the copy can be deleted only after its connections are closed."""
 
     def __init__(self, url: str) -> None:
         import optuna
@@ -88,11 +98,13 @@ def _read(optuna: Any, storage: Any) -> Study:
     if not summaries:
         return Study(note="study.db holds no study yet.")
     summary = summaries[0]
-    notes = [f"study.db holds {len(summaries)} studies; shown is the largest."] if len(summaries) > 1 else []
+    notes = [f"study.db holds {len(summaries)} studies; the largest is shown."] if len(summaries) > 1 else []
     if summary.n_trials > MAXIMUM_TRIALS:
-        return Study(summary.study_name, note=f"{summary.n_trials} trials; at most {MAXIMUM_TRIALS} are shown.")
+        note = f"The study has {summary.n_trials} trials and is not shown; a report shows at most {MAXIMUM_TRIALS}."
+        return Study(summary.study_name, note=note)
     if len(summary.directions) != 1:
-        return Study(summary.study_name, note="The study has several objectives; a report shows one.")
+        note = "The study has several objectives and is not shown; a report shows studies with one objective."
+        return Study(summary.study_name, note=note)
     maximise = summary.directions[0].name == "MAXIMIZE"
     study = optuna.load_study(study_name=summary.study_name, storage=storage)
     trials = study.get_trials(deepcopy=False)
@@ -107,12 +119,12 @@ def _read(optuna: Any, storage: Any) -> Study:
     ]
     frame = pd.DataFrame(rows, columns=["number", "state", "value", "parameters"]).astype({"value": float})
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             importances = pd.Series(optuna.importance.get_param_importances(study), dtype=float)
         if importances.empty:
             notes.append("Importances cannot be computed yet: there are too few completed trials.")
-        notes += [f"Importances: {str(warning.message).rstrip('.')}." for warning in told[:1] if len(importances)]
+        notes += [f"Importances: {str(warning.message).rstrip('.')}." for warning in caught[:1] if len(importances)]
     except (ValueError, RuntimeError, ImportError, ZeroDivisionError) as error:
         importances = pd.Series(dtype=float)
         notes.append(

@@ -1,8 +1,9 @@
-"""The report of a sweep: one page to show, the same in Markdown, the verdicts as CSV and every table as Parquet.
+"""The report of a sweep: an HTML page, the same in Markdown, the verdicts as CSV and all tables as Parquet.
 
-    python -m joyful.analysis.report SWEEP_FOLDER [--claims FILE] [--baseline "loss=mse weights=baseline"] [--target dev_f1=0.62]
+    joyful report SWEEP_FOLDER [--claims FILE] [--baseline "loss=mse weights=baseline"] [--target dev_f1=0.62]
 
-The same sweep gives the same bytes: random numbers come from a fixed seed, and no time, machine or path goes in.
+A report is reproducible byte for byte. Random numbers come from a fixed seed, and the files hold no date, host name or
+absolute path.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ import pyarrow.parquet as pq
 
 from joyful.analysis.claims import BASIC_OPTIMIZATION, read_claims
 from joyful.analysis.convergence import parse_target
-from joyful.analysis.findings import Findings, find
+from joyful.analysis.findings import Findings, compute_findings
 from joyful.analysis.page import html, markdown, summary
 from joyful.analysis.page.parts import Page, clean
 from joyful.analysis.page.sections import sections
 from joyful.analysis.sweep import REPORT_COLUMNS, read_sweep
 from joyful.results import InputError, ResultsError, ResultsWarning, write_bytes
 
-#: Seed of bootstrap and Monte Carlo tests.
+#: Seed of the bootstrap and the Monte Carlo tests.
 SEED = 0
 
 
@@ -38,42 +39,52 @@ def build(
 ) -> tuple[Findings, Page]:
     """Read a sweep and compute its report.
 
-    baseline: overrides as on the command line, in one text. target: such as "dev_f1=0.62".
-    Raises InputError for bad input: no such folder, no runs, an unknown baseline, a broken claims file, a bad target.
+    Args:
+        folder: Folder with runs in it or below it.
+        claims: Claims file.
+        baseline: Overrides that the baseline arm must match, such as "loss=mse weights=baseline".
+        target: Target of the convergence speed, such as "dev_f1=0.62".
+
+    Returns:
+        The results and the page.
+
+    Raises:
+        InputError: If the folder holds no runs, the claims file is invalid, the baseline matches no arm or several
+            arms, the arms cannot be compared, or the target is invalid.
     """
     try:
         overrides = None if baseline is None else shlex.split(baseline)
     except ValueError as error:
         raise InputError(f"--baseline {baseline!r}: {error}; write it as on the command line of run.py") from None
-    read = read_claims(claims)
-    wanted = None if target is None else parse_target(target)
-    timed = sorted({metric.of for claim in read for metric in claim.metrics if metric.speaks_of == "speed"})
-    if wanted is not None and timed and wanted.metric not in timed:
+    parsed_claims = read_claims(claims)
+    parsed_target = None if target is None else parse_target(target)
+    timed = sorted({metric.of for claim in parsed_claims for metric in claim.metrics if metric.kind == "speed"})
+    if parsed_target is not None and timed and parsed_target.metric not in timed:
         raise InputError(
-            f"--target {target}: the claims speak of the time to a dev {', '.join(timed)}, not {wanted.metric}; give a target "
-            "of that, or a claims file (--claims) that speaks of this"
+            f"--target {target}: expected a target of dev {', '.join(timed)} for the claims on speed, got "
+            f"{parsed_target.metric}; change the target, or set --claims to a file with claims on it"
         )
-    columns = [*REPORT_COLUMNS, *(metric.of for claim in read for metric in claim.metrics)]
-    if wanted is not None:
-        columns.append(wanted.metric)
+    columns = [*REPORT_COLUMNS, *(metric.of for claim in parsed_claims for metric in claim.metrics)]
+    if parsed_target is not None:
+        columns.append(parsed_target.metric)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResultsWarning)  # damaged runs are named on the page
+        warnings.simplefilter("ignore", ResultsWarning)  # The page lists damaged runs.
         sweep = read_sweep(folder, list(dict.fromkeys(columns)), overrides)
     if sweep.runs.empty and sweep.left_out.empty and sweep.study is None:
         raise InputError(
-            f"{folder}: expected the folder of a sweep, but there is no run (run.json) in or below it; give the folder that "
+            f"{folder}: expected the folder of a sweep, got a folder without runs (run.json); use the folder that "
             "python run.py -m wrote (multirun/NAME)"
         )
-    if wanted is not None and len(sweep.frame):
-        dev = sweep.frame.loc[sweep.frame["split"] == "dev", wanted.metric]
+    if parsed_target is not None and len(sweep.frame):
+        dev = sweep.frame.loc[sweep.frame["split"] == "dev", parsed_target.metric]
         if dev.isna().all():
-            raise InputError(f"--target {target}: no run has a dev value of {wanted.metric!r}; try dev_f1=VALUE")
-    findings = find(sweep, read, wanted, rng=np.random.default_rng(SEED))
+            raise InputError(f"--target {target}: no run has a dev value of {parsed_target.metric!r}; try dev_f1=VALUE")
+    findings = compute_findings(sweep, parsed_claims, parsed_target, rng=np.random.default_rng(SEED))
     return findings, make_page(findings)
 
 
 def make_page(findings: Findings) -> Page:
-    """The page of these findings."""
+    """Return the page that shows the results."""
     sweep = findings.sweep
     return Page(
         title=summary.title(sweep),
@@ -89,15 +100,26 @@ def make_page(findings: Findings) -> Page:
 
 
 def write(findings: Findings, page: Page, out: Path) -> Path:
-    """Write the report into `out`, every file whole or not at all, the page last; returns the path of the page.
+    """Write the files of a report.
 
-    Raises ResultsError when the disk refuses.
+    Each file is written atomically, and index.html is written last.
+
+    Args:
+        findings: The results.
+        page: The page.
+        out: Folder for the files. It is created if necessary.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        ResultsError: If the folder cannot be created or a file cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultsError(
-            error.errno, f"{out} cannot be made: {error.strerror}; choose another folder by --out"
+            error.errno, f"{out} cannot be created: {error.strerror}; choose another folder with --out"
         ) from None
     for name, table in findings.tables.items():
         write_bytes(out / f"{name}.parquet", parquet(table))
@@ -108,7 +130,7 @@ def write(findings: Findings, page: Page, out: Path) -> Path:
 
 
 def parquet(table: pd.DataFrame) -> bytes:
-    """A table as Parquet bytes, a function of the table alone. Columns of mixed kinds become text."""
+    """Return a table as Parquet bytes, which depend on the table only. Columns of mixed types become text."""
     sink = io.BytesIO()
     frame = table.reset_index(drop=True).copy()
     frame.attrs = {}
@@ -122,30 +144,44 @@ def parquet(table: pd.DataFrame) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make a report and print where it is; returns the exit code: 0 done, 1 the disk refused, 2 bad input."""
+    """Run the command `joyful report`.
+
+    Args:
+        arguments: Arguments of the command line, by default those of the process.
+
+    Returns:
+        The exit code: 0 for success, 1 if the report cannot be written, 2 for invalid input.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m joyful.analysis.report",
-        description="Compare the arms of a sweep in pairs and write the report: index.html, report.md, verdicts.csv and the "
-        "tables as Parquet.",
-        epilog="Exit codes: 0 done, 1 the disk refused, 2 bad input.",
+        prog="joyful report",
+        description="Compare the arms of a sweep in pairs and write the report: index.html, report.md, verdicts.csv and "
+        "the tables as Parquet.",
+        epilog="Exit codes: 0 success, 1 the report cannot be written, 2 invalid input.",
     )
     parser.add_argument(
         "sweep", metavar="SWEEP_FOLDER", type=Path, help="folder with runs in or below it (multirun/NAME)"
     )
     parser.add_argument("--claims", metavar="FILE", type=Path, default=BASIC_OPTIMIZATION,
-                        help="claims to judge, YAML (default: the five of the basic optimisation)")  # fmt: skip
+                        help="YAML file of claims to judge (default: those of the basic optimisation)")  # fmt: skip
     parser.add_argument(
-        "--baseline", metavar="OVERRIDES", help='the baseline arm, as on the command line: "loss=mse weights=baseline"'
+        "--baseline",
+        metavar="OVERRIDES",
+        help='overrides that the baseline arm matches, such as "loss=mse weights=baseline"',
     )
-    parser.add_argument("--target", metavar="dev_f1=VALUE", help="target of the convergence speed, a fraction (default: 95 %% of "
-                        "what the calibration runs reach)")  # fmt: skip
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="where to write (default: SWEEP_FOLDER/report)")
+    parser.add_argument(
+        "--target",
+        metavar="dev_f1=VALUE",
+        help="target of the convergence speed, a fraction (default: 95 %% of the median final value of the calibration runs)",
+    )
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, help="folder for the report (default: SWEEP_FOLDER/report)"
+    )
     parsed = parser.parse_args(arguments)
     try:
         findings, page = build(parsed.sweep, parsed.claims, parsed.baseline, parsed.target)
         path = write(findings, page, parsed.out if parsed.out is not None else parsed.sweep / "report")
     except (InputError, ResultsError) as error:
-        print(f"joyful.analysis.report: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"joyful report: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     print(f"{page.title}: {', '.join(f'{n} {word}' for word, n in page.counts.items()) or 'nothing to judge'}")
     print(path)

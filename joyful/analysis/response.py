@@ -1,4 +1,4 @@
-"""The response of F1, speed and stability to a weight, where a sweep holds a grid of it."""
+"""Response curves: F1, speed and stability as functions of a weight, for sweeps with a grid of its values."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis import measures
-from joyful.analysis.arms import Arm, shown
+from joyful.analysis.arms import Arm, format_value
 from joyful.analysis.claims_file import Claim, Metric
 from joyful.analysis.convergence import Target, choose_target
 from joyful.analysis.statistics import Estimate, paired_t
 from joyful.analysis.sweep import Sweep
 
-#: Distinct values of a weight that make a grid.
+#: Fewest distinct values of a weight that form a grid.
 GRID = 3
 
+#: Columns of `response`.
 COLUMNS = (
     "factor", "line", "arm", "weight", "measure", "unit", "n", "estimate", "low", "high", "gain", "gain_low",
     "gain_high", "gain_unit", "censored",
 )  # fmt: skip
 
-_MEASURES: dict[str, tuple[Metric, str, str]] = {  # measure -> (metric, its unit, the unit of its gain)
+#: Measure -> (metric, unit, unit of the gain).
+_MEASURES: dict[str, tuple[Metric, str, str]] = {
     "f1": (Metric("best", "dev", "f1_weighted"), "points", "points"),
     "speed": (Metric("time_to_target", "dev", "f1_weighted"), "epochs", "per cent"),
     "stability": (Metric("spread", "dev", "f1_weighted"), "points per epoch", "per cent"),
@@ -32,20 +34,34 @@ _MEASURES: dict[str, tuple[Metric, str, str]] = {  # measure -> (metric, its uni
 
 
 def weight_factors(sweep: Sweep) -> tuple[str, ...]:
-    """The factors that are numbers and take at least GRID values while all other factors stand still."""
+    """Return the factors that take at least GRID numeric values while all other factors are fixed."""
     return tuple(factor for factor in sweep.factors if _lines(sweep, factor))
 
 
 def response(sweep: Sweep, target: Target | None = None) -> pd.DataFrame:
-    """Tidy frame for response curves (COLUMNS), without rows where there is no grid.
+    """Return the response of F1, speed and stability to each weight with a grid.
 
-    `factor`: dotted name of the weight. `line`: what else the arms of this curve have in common ("mse"). `weight`: its
-    value. `measure`: "f1" (dev weighted F1 at the best dev epoch, points: mean over seeds), "speed" (epochs to target:
-    geometric mean) or "stability" (spread of dev F1, points per epoch: geometric mean), in `unit`. `n`: seeds. `low`,
-    `high`: the t interval over seeds, of the logarithm for geometric means; NaN below two. `gain`, `gain_low`,
-    `gain_high` in `gain_unit`: paired against the baseline arm, positive is better; NaN for the baseline itself and
-    below two pairs. `censored`: share of runs that never reached the target (speed alone; their T is the budget).
-    target: None: as choose_target does.
+    Args:
+        sweep: The sweep.
+        target: Target of the convergence speed. None stands for the default target of the sweep.
+
+    Returns:
+        A tidy table, without rows if the sweep has no grid. Its columns are
+
+        - `factor`: Dotted name of the weight.
+        - `line`: The other factors, which the arms of a curve share, such as "mse".
+        - `arm` and `weight`: The arm and its value of the weight.
+        - `measure` and `unit`: "f1" (best dev weighted F1 in points, mean over seeds), "speed" (epochs to the target,
+          geometric mean) or "stability" (spread of dev F1 in points per epoch, geometric mean).
+        - `n`: Seeds.
+        - `estimate`, `low`, `high`: The mean with its t interval over seeds, computed from logarithms for geometric
+          means. The limits are NaN with fewer than two seeds.
+        - `gain`, `gain_low`, `gain_high` and `gain_unit`: Paired change against the baseline, positive if the arm is
+          better. NaN for the baseline. The limits are NaN with fewer than two pairs.
+        - `censored`: Share of runs that do not reach the target and whose time is the budget. NaN except for speed.
+
+    Raises:
+        InputError: If the sweep was read without a column that is needed.
     """
     if target is None and weight_factors(sweep):
         target = choose_target(sweep)
@@ -61,7 +77,7 @@ def response(sweep: Sweep, target: Target | None = None) -> pd.DataFrame:
 
 
 def _lines(sweep: Sweep, factor: str) -> dict[str, list[Arm]]:
-    """Line -> its arms in the order of the weight, for every line of at least GRID arms."""
+    """Return the arms of each line, sorted by weight, for lines with at least GRID distinct weights."""
     numbers = [arm for arm in sweep.arms if _is_number(arm.settings.get(factor))]
     lines: dict[str, list[Arm]] = {}
     for arm in numbers:
@@ -72,35 +88,35 @@ def _lines(sweep: Sweep, factor: str) -> dict[str, list[Arm]]:
 
 def _line(settings: Mapping[str, Any], factor: str) -> str:
     others = {name: value for name, value in settings.items() if name != factor}
-    parts = [value if isinstance(value, str) else f"{name}={shown(value)}" for name, value in others.items()]
+    parts = [value if isinstance(value, str) else f"{name}={format_value(value)}" for name, value in others.items()]
     return " ".join(parts) or "all"
 
 
 def _row(sweep: Sweep, arm: Arm, measure: str, target: Target | None) -> dict[str, Any]:
     metric, unit, gain_unit = _MEASURES[measure]
-    if metric.speaks_of == "speed" and target is not None and target.metric != metric.of:
+    if metric.kind == "speed" and target is not None and target.metric != metric.of:
         metric = Metric(metric.measure, metric.split, target.metric)
     values = measures.values(sweep, metric, target)
-    mine = measures.of_arm(values, arm)
+    arm_values = measures.select_arm(values, arm)
     censored = math.nan
-    if metric.speaks_of == "speed" and target is not None:
-        censored = float(measures.of_arm(measures.censored(sweep, metric, target), arm).mean())
+    if metric.kind == "speed" and target is not None:
+        censored = float(measures.select_arm(measures.censored(sweep, metric, target), arm).mean())
     scale = 100.0 if unit.startswith("points") else 1.0
     if measure == "f1":
-        value = paired_t(mine * scale)
+        value = paired_t(arm_values * scale)
     else:
         with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.where(mine > 0, np.log(mine * scale), np.nan)
+            logs = np.where(arm_values > 0, np.log(arm_values * scale), np.nan)
         t = paired_t(logs)
         value = Estimate(math.exp(t.estimate), math.exp(t.low), math.exp(t.high))
     claim = Claim(measure, "", (metric,), 0.0, math.inf, "points" if measure == "f1" else "percent", "increase")
     gain = Estimate(math.nan, math.nan, math.nan)
     if sweep.baseline is not None and not arm.is_baseline:
-        base = measures.of_arm(values, sweep.baseline)
-        d = paired_t(measures.pair_differences(mine, base, claim, metric))
+        base = measures.select_arm(values, sweep.baseline)
+        d = paired_t(measures.pair_differences(arm_values, base, claim, metric))
         gain = Estimate(*(measures.effect(x, claim, metric) for x in (d.estimate, d.low, d.high)))
     return {
-        "measure": measure, "unit": unit, "n": int(mine.notna().sum()), "estimate": value.estimate, "low": value.low,
+        "measure": measure, "unit": unit, "n": int(arm_values.notna().sum()), "estimate": value.estimate, "low": value.low,
         "high": value.high, "gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high, "gain_unit": gain_unit,
         "censored": censored,
     }  # fmt: skip

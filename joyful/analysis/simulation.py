@@ -1,10 +1,10 @@
-"""The statistics tested on themselves: simulated sweeps of which the truth is known.
+"""Simulation of the statistics: error rates, coverage and power of verdicts on sweeps whose true effects are known.
 
     python -m joyful.analysis.simulation [--sweeps 4000] [--seed 1]
 
-prints the tables of docs/CONVERGENCE_ANALYSIS.md. Each simulated sweep has n pairs of runs; what a run measures goes
-through the functions that judge real sweeps (pair_differences, paired_t, decide), or, for the stability, through
-`spread` of whole curves first.
+This command prints the table of docs/CONVERGENCE_ANALYSIS.md. Each simulated sweep has n pairs of runs. The simulated
+values are judged with the functions that judge real sweeps: `pair_differences`, `paired_t` and `decide`. For the
+stability, whole curves are simulated, and `spread_of_rows` is applied first.
 """
 
 from __future__ import annotations
@@ -18,33 +18,41 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from joyful.analysis.claims import FEWEST_PAIRS, decide
+from joyful.analysis.claims import MINIMUM_PAIRS, decide
 from joyful.analysis.claims_file import Claim, Metric
 from joyful.analysis.measures import difference, effect, pair_differences
 from joyful.analysis.stability import spread_of_rows
 from joyful.analysis.statistics import BOOTSTRAP_FROM, bca, paired_t
 
+#: Numbers of pairs that are simulated.
 PAIRS = (6, 10, 20, 30)
 
-#: The bars: coverage of the nominal 95 % interval from 10 pairs on, and false "supported" at the claim's lower edge.
+#: Requirements: smallest coverage of the nominal 95 % interval, fewest pairs to which this applies, and largest rate
+#: of the verdict "supported" at the lower edge of the claim.
 COVERAGE_BAR, COVERAGE_FROM, FALSE_BAR = 0.93, 10, 0.05
 
 SPEED = Claim("convergence_speed", "", (Metric("time_to_target", "dev", "f1_weighted"),), 15, 25, "percent", "increase")
 STABILITY = Claim("convergence_stability", "", (Metric("spread", "dev", "f1_weighted"),), 30, 40, "percent", "increase")
 
-#: Runs of which a truth without a formula is worked out, once for each setting.
+#: Numbers of simulated pairs from which the true mean of d is computed where it has no formula.
 _TRUTH_RUNS, _TRUTH_CURVES = 400_000, 40_000
 _CURVE_EPOCHS = 20
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One kind of sweep.
+    """Parameters of simulated sweeps.
 
-    noise: of each arm's ln T (times) or of each epoch (curves), "normal" or "gamma(2)" (skewness 1.41), standardised.
-    sd: of the paired difference. correlation: of the two runs of a pair. censored: share of the baseline's times beyond
-    the budget. grid: evaluations per epoch on which times are read; 0: as they are. noisier: standard deviation of the
-    new arm's noise / the baseline's. curves: spreads of whole curves in place of times.
+    Attributes:
+        label: Label of the setting in the table.
+        noise: Distribution of ln T of a run (times) or of the jitter at each epoch (curves): "normal" or "gamma(2)",
+            which has skewness 1.41. Both are standardised.
+        sd: Standard deviation of the paired difference of ln T.
+        correlation: Correlation of the noise of the two runs of a pair.
+        censored: Share of the baseline's times that exceed the budget.
+        grid: Evaluations per epoch. Times are rounded up to an evaluation. 0 means no rounding.
+        noisier: Standard deviation of the noise of the new arm, divided by that of the baseline.
+        curves: Whether to simulate curves and measure their spreads, instead of times.
     """
 
     label: str
@@ -58,9 +66,11 @@ class Setting:
 
     @property
     def claim(self) -> Claim:
+        """The claim that is judged."""
         return STABILITY if self.curves else SPEED
 
 
+#: Settings of the table.
 SETTINGS = (
     Setting("times, normal noise"),
     Setting("times, gamma(2) noise", noise="gamma(2)"),
@@ -77,10 +87,19 @@ SETTINGS = (
 
 
 def standard_noise(kind: str, correlation: float, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Pairs of standardised noise (mean 0, sd 1, this correlation): size + (2,).
+    """Draw pairs of correlated noise with mean 0 and standard deviation 1.
 
-    normal: √ρ · shared + √(1-ρ) · own. gamma(2): (g - 2) / √2 with g = shared gamma(2ρ) + own gamma(2(1-ρ)), so that each
-    is gamma(2) whatever ρ is.
+    Normal noise is √ρ · shared + √(1-ρ) · own. Gamma noise is (g - 2) / √2, where g is the sum of a shared gamma(2ρ)
+    and an own gamma(2(1-ρ)) variable. Such a sum has a gamma(2) distribution for any ρ.
+
+    Args:
+        kind: "normal" or "gamma(2)".
+        correlation: Correlation ρ of a pair, from 0 to 1.
+        size: Shape of the array of pairs.
+        rng: The generator.
+
+    Returns:
+        An array of shape size + (2,).
     """
     if kind == "normal":
         shared, own = rng.standard_normal((*size, 1)), rng.standard_normal((*size, 2))
@@ -91,30 +110,46 @@ def standard_noise(kind: str, correlation: float, size: tuple[int, ...], rng: np
 
 
 class Simulator:
-    """Differences d of simulated pairs under one setting, for a true change of any size.
+    """Simulate the paired differences d under one setting.
 
-    `shift` is the true change: the difference of the logarithms of the uncensored times, or of the jitter. What the
-    design measures is the mean of d, `estimand(shift)`: smaller under censoring (T is min(T, budget)), and for spreads,
-    into which the bend of the curve leaks at the edges of the median.
+    The parameter `shift` is the true change: the difference of the logarithms of the uncensored times, or of the
+    standard deviation of the jitter. The quantity that is estimated is the mean of d, `estimand(shift)`. It is smaller
+    than the shift under censoring, because the measured time is min(T, budget). It is also smaller for spreads, because
+    the trend of the curve contributes to them at the edges of the median window.
+
+    Args:
+        setting: The setting.
+        rng: Generator for the noise from which the estimand is computed.
     """
 
     def __init__(self, setting: Setting, rng: np.random.Generator) -> None:
         self.setting = setting
-        self._base = math.log(8.0)  # epochs; the scale matters to the grid alone
+        self._base = math.log(8.0)  # Median time in epochs. The scale matters only with a grid.
         unit = math.sqrt(1 + setting.noisier**2 - 2 * setting.correlation * setting.noisier)
         self._sd = setting.sd / unit
         self._budget = math.inf
-        self._truth = self._noise(_TRUTH_CURVES if setting.curves else _TRUTH_RUNS, rng)
+        self._reference = self._noise(_TRUTH_CURVES if setting.curves else _TRUTH_RUNS, rng)
         self._shifts: dict[float, float] = {}
-        #: Whether the mean of d is the true change itself.
-        self.plain = not (setting.censored or setting.grid or setting.curves)
+        #: Whether the mean of d equals the true change.
+        self.shift_is_estimand = not (setting.censored or setting.grid or setting.curves)
         if setting.censored:
-            self._budget = float(np.exp(np.quantile(self._base + self._truth[:, 0], 1 - setting.censored)))
+            self._budget = float(np.exp(np.quantile(self._base + self._reference[:, 0], 1 - setting.censored)))
 
     def differences(
         self, shift: float, sweeps: int, pairs: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(d, censored): sweeps × pairs differences, and for each sweep the larger share of censored times of an arm."""
+        """Simulate sweeps.
+
+        Args:
+            shift: The true change.
+            sweeps: Number of sweeps.
+            pairs: Number of pairs of each sweep.
+            rng: The generator.
+
+        Returns:
+            The differences, of shape (sweeps, pairs), and the share of censored times of each sweep in the arm with
+            more of them, of shape (sweeps,).
+        """
         measured, censored = self._measure(shift, self._noise(sweeps * pairs, rng))
         base, new = (pd.Series(measured[:, arm]) for arm in (0, 1))
         d = pair_differences(new, base, self.setting.claim, self.setting.claim.metrics[0])
@@ -122,15 +157,15 @@ class Simulator:
         return d.to_numpy().reshape(sweeps, pairs), shares
 
     def estimand(self, shift: float) -> float:
-        """The mean of d over all pairs that there could be."""
-        if self.plain:
+        """Return the expected value of d for a true change."""
+        if self.shift_is_estimand:
             return shift
-        measured, _ = self._measure(shift, self._truth)
+        measured, _ = self._measure(shift, self._reference)
         return float(np.mean(np.log(measured[:, 0] / measured[:, 1])))
 
     def shift_for(self, estimand: float) -> float:
-        """The true change for which the mean of d is this."""
-        if self.plain:
+        """Return the true change for which d has a given expected value. This is the inverse of `estimand`."""
+        if self.shift_is_estimand:
             return estimand
         if estimand not in self._shifts:
             low, high = estimand - 0.2, estimand + 1.0
@@ -146,8 +181,8 @@ class Simulator:
         return noise if self.setting.curves else self._sd * noise * np.array([1.0, self.setting.noisier])
 
     def _measure(self, shift: float, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(what is measured, whether it is censored) of each run: pairs × 2 (baseline, new)."""
-        if self.setting.curves:  # 0.6 (1 - exp(-e / 4)) + jitter; the two of a pair share part of each epoch's jitter
+        """Return the measured values and whether they are censored, both of shape (pairs, 2): baseline and new arm."""
+        if self.setting.curves:  # 0.6 (1 - exp(-e / 4)) + jitter, where the runs of a pair have correlated jitter
             trend = 0.6 * (1 - np.exp(-np.arange(1, _CURVE_EPOCHS + 1) / 4))
             curves = trend[:, None] + 0.01 * noise * np.exp([0.0, -shift])
             measured = np.stack([spread_of_rows(curves[:, :, arm]) for arm in (0, 1)], axis=1)
@@ -159,13 +194,25 @@ class Simulator:
 
 
 def summarise(simulator: Simulator, pairs: int, sweeps: int, rng: np.random.Generator) -> dict[str, float]:
-    """Rates over `sweeps` simulated sweeps of `pairs` pairs, each from 0 to 1 (NaN: not worked out).
+    """Return error rates, coverage and power over simulated sweeps.
 
-    coverage: of the true mean of d by the decision interval, where it is the middle of the claimed range. false_edge:
-    "supported" where the mean of d is the claim's lower edge; false_change: where the true change (of uncensored times,
-    of the jitter) is the edge. power_middle, power_upper: "supported" where the mean of d is the middle, the upper edge.
-    seen: the interval lies above zero at the middle. wrong: "contradicted" where the true change is the middle.
-    not_testable: at the middle. bca: coverage of the BCa interval, on a tenth of the sweeps.
+    Args:
+        simulator: The simulator.
+        pairs: Number of pairs of each sweep.
+        sweeps: Number of sweeps.
+        rng: The generator.
+
+    Returns:
+        Rates from 0 to 1, where "middle" and "edges" refer to the claimed range:
+
+        - `coverage`: The t interval covers the expected value of d, which is the middle.
+        - `power_middle`, `power_upper`: Verdict "supported" if the expected value of d is the middle or the upper edge.
+        - `seen`: The t interval lies above zero if the expected value of d is the middle.
+        - `not_testable`: Verdict "not testable" if the expected value of d is the middle.
+        - `bca`: The BCa interval covers the middle, on a tenth of the sweeps. NaN with too few pairs for the bootstrap.
+        - `wrong`: Verdict "contradicted" if the true change is the middle.
+        - `false_edge`: Verdict "supported" if the expected value of d is the lower edge.
+        - `false_change`: Verdict "supported" if the true change is the lower edge.
     """
     claim = simulator.setting.claim
     edge, upper = (difference(bound, claim, claim.metrics[0]) for bound in (claim.lower, claim.upper))
@@ -174,35 +221,44 @@ def summarise(simulator: Simulator, pairs: int, sweeps: int, rng: np.random.Gene
     def run(shift: float) -> tuple[np.ndarray, np.ndarray, list[str]]:
         d, censored = simulator.differences(shift, sweeps, pairs, rng)
         bounds = np.array([(interval.low, interval.high) for interval in map(paired_t, d)])
-        testable = (censored <= 0.5) & (pairs >= FEWEST_PAIRS)
+        testable = (censored <= 0.5) & (pairs >= MINIMUM_PAIRS)
         return (
             d,
             bounds,
             [
-                _word(low, high, claim) if ok else "not testable"
+                _verdict(low, high, claim) if ok else "not testable"
                 for (low, high), ok in zip(bounds, testable, strict=True)
             ],
         )
 
-    def rate(word: str, shift: float) -> float:
-        return run(shift)[2].count(word) / sweeps
+    def rate(verdict: str, shift: float) -> float:
+        return run(shift)[2].count(verdict) / sweeps
 
-    d, bounds, words = run(simulator.shift_for(middle))
+    d, bounds, verdicts = run(simulator.shift_for(middle))
     rates = {
         "coverage": float(np.mean((bounds[:, 0] <= middle) & (middle <= bounds[:, 1]))),
-        "power_middle": words.count("supported") / sweeps,
+        "power_middle": verdicts.count("supported") / sweeps,
         "seen": float(np.mean(bounds[:, 0] > 0)),
-        "not_testable": words.count("not testable") / sweeps,
+        "not_testable": verdicts.count("not testable") / sweeps,
         "bca": _bca_coverage(d[: sweeps // 10], middle, rng),
-        "wrong": words.count("contradicted") / sweeps if simulator.plain else rate("contradicted", middle),
+        "wrong": (
+            verdicts.count("contradicted") / sweeps if simulator.shift_is_estimand else rate("contradicted", middle)
+        ),
         "false_edge": rate("supported", simulator.shift_for(edge)),
         "power_upper": rate("supported", simulator.shift_for(upper)),
     }
-    return rates | {"false_change": rates["false_edge"] if simulator.plain else rate("supported", edge)}
+    false_change = rates["false_edge"] if simulator.shift_is_estimand else rate("supported", edge)
+    return rates | {"false_change": false_change}
 
 
 def run_all(sweeps: int, seed: int, settings: Sequence[Setting] = SETTINGS) -> Iterator[dict[str, Any]]:
-    """`summarise` of every setting and number of pairs, one row after another: setting, pairs, and the rates."""
+    """Yield a row for each setting and number of pairs: `setting`, `pairs` and the rates of `summarise`.
+
+    Args:
+        sweeps: Number of simulated sweeps per row.
+        seed: Seed of the simulation.
+        settings: The settings.
+    """
     for number, setting in enumerate(settings):
         rng = np.random.default_rng([seed, number])
         simulator = Simulator(setting, rng)
@@ -211,17 +267,17 @@ def run_all(sweeps: int, seed: int, settings: Sequence[Setting] = SETTINGS) -> I
 
 
 def misses_coverage(row: Mapping[str, Any]) -> bool:
-    """Whether a row lies below the bar of coverage, where the bar holds."""
+    """Return whether the coverage of a row is below COVERAGE_BAR, for rows with at least COVERAGE_FROM pairs."""
     return bool(row["coverage"] < COVERAGE_BAR and row["pairs"] >= COVERAGE_FROM)
 
 
 def misses_false(row: Mapping[str, Any]) -> bool:
-    """Whether a row calls more claims supported at their lower edge than the bar allows."""
+    """Return whether the rate of false "supported" verdicts of a row exceeds FALSE_BAR."""
     return bool(max(row["false_edge"], row["false_change"]) > FALSE_BAR)
 
 
 def markdown(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The table's lines in per cent; what misses a bar is set in bold."""
+    """Yield the lines of the Markdown table. Rates are in per cent. Rates that miss a requirement are in bold."""
     head = (
         "setting", "pairs", "coverage", "false supported", "supported, middle", "supported, upper edge", "above zero, middle",
         "wrongly contradicted", "not testable", "BCa coverage",
@@ -240,26 +296,29 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the command, the table, and the error of its rates."""
+    """Run the simulation and print the command, the standard error of the rates, and the table."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         "python -m joyful.analysis.simulation", description=__doc__, formatter_class=formatter
     )
     parser.add_argument("--sweeps", type=int, default=4000, help="simulated sweeps for each row (default 4000)")
-    parser.add_argument("--seed", type=int, default=1, help="of the simulation (default 1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the simulation (default 1)")
     options = parser.parse_args(arguments)
     if options.sweeps < 100 or options.seed < 0:
-        parser.error("expected --sweeps of at least 100 and --seed of at least 0")
+        parser.error(
+            f"expected --sweeps >= 100 and --seed >= 0, got --sweeps {options.sweeps} and --seed {options.seed}"
+        )
     error = math.sqrt(0.95 * 0.05 / options.sweeps) * 100
     print(
-        f"`python -m joyful.analysis.simulation --sweeps {options.sweeps} --seed {options.seed}`; all in per cent; the standard"
+        f"`python -m joyful.analysis.simulation --sweeps {options.sweeps} --seed {options.seed}`; all values are in per cent."
     )
-    print(f"error of a coverage of 95 is {error:.2f} points ({error * math.sqrt(10):.2f} of BCa's).\n")
+    bca_error = error * math.sqrt(10)
+    print(f"The standard error of a coverage of 95 is {error:.2f} points ({bca_error:.2f} for the BCa interval).\n")
     for line in markdown(run_all(options.sweeps, options.seed)):
         print(line, flush=True)
 
 
-def _word(low: float, high: float, claim: Claim) -> str:
+def _verdict(low: float, high: float, claim: Claim) -> str:
     low, high = (effect(bound, claim, claim.metrics[0]) for bound in (low, high))
     return decide(low, high, claim.lower, claim.upper)[0]
 

@@ -1,4 +1,4 @@
-"""Stability: how much a curve jumps from epoch to epoch beside its trend, how deep it falls, how far seeds lie apart."""
+"""Stability: the epoch-to-epoch spread of a curve around its trend, its drawdown, and the spread across seeds."""
 
 from __future__ import annotations
 
@@ -11,54 +11,80 @@ from scipy import stats
 
 from joyful.analysis.curves import best_so_far
 
-#: Epochs of the centred median that stands for the trend of the differences.
+#: Window of the centred median that estimates the trend, in epoch-to-epoch differences.
 WINDOW = 5
 
 
 def spread(values: Sequence[float] | np.ndarray) -> float:
-    """Spread s of one curve of whole epochs f(1) ... f(E), in its unit per epoch.
+    """Return the epoch-to-epoch spread s of a curve f(1), ..., f(E).
 
-    First differences d(e) = f(e) - f(e-1); the first fifth of the E - 1 differences is dropped (rounded down: training
-    has hardly begun there); from each of the rest the median of the WINDOW differences centred on it is subtracted
-    (fewer at the edges: those that are there); s is the standard deviation (n - 1) of what remains.
-    NaN where fewer than two differences remain or a value is not finite.
+    The spread is computed in four steps:
+
+    1. Take the differences d(e) = f(e) - f(e-1).
+    2. Drop the first fifth of the E - 1 differences (rounded down), where training has only started.
+    3. Subtract from each difference the median of the WINDOW differences centred on it. At the edges the window is cut
+       off.
+    4. The spread is the standard deviation (with n - 1) of the result.
+
+    Args:
+        values: The curve, with one value per whole epoch.
+
+    Returns:
+        The spread, in the unit of the curve per epoch. NaN if fewer than two differences remain or a value is not
+        finite.
+
+    Example:
+        >>> round(spread([0.0, 9.0, 10.0, 12.0, 16.0, 17.0, 20.0]), 3)
+        1.369
     """
     return float(spread_of_rows(np.asarray(values, dtype=float)[None, :])[0])
 
 
 def spread_of_rows(curves: np.ndarray) -> np.ndarray:
-    """`spread` of every row of curves × epochs."""
+    """Return the `spread` of each row of an array of shape (curves, epochs)."""
     differences = np.diff(curves, axis=1)
     kept = differences[:, differences.shape[1] // 5 :]
-    places = kept.shape[1]
-    if places < 2:
+    count = kept.shape[1]
+    if count < 2:
         return np.full(len(curves), np.nan)
     half = WINDOW // 2
     finite = np.asarray(np.isfinite(kept).all(axis=1))
     kept = np.where(finite[:, None], kept, 0.0)
-    trend = np.stack([np.median(kept[:, max(0, p - half) : p + half + 1], axis=1) for p in range(places)], axis=1)
+    trend = np.stack([np.median(kept[:, max(0, i - half) : i + half + 1], axis=1) for i in range(count)], axis=1)
     return np.where(finite, np.std(kept - trend, axis=1, ddof=1), np.nan)
 
 
 def spreads(curves: pd.DataFrame) -> pd.Series:
-    """`spread` of every curve (whole epochs), index (arm, seed)."""
+    """Return the `spread` of each curve, indexed by (arm, seed). The columns must be whole epochs."""
     return pd.Series(spread_of_rows(curves.to_numpy(dtype=float)), index=curves.index, dtype=float)
 
 
 def drawdowns(curves: pd.DataFrame, *, higher_is_better: bool = True) -> pd.Series:
-    """Largest drawdown of every curve, max over e of (best so far - value), >= 0 in its unit, index (arm, seed).
+    """Return the largest drawdown of each curve: the maximum over epochs of the best value so far minus the value.
 
-    Where lower is better: max of (value - best so far). NaN for a curve without a value.
+    Args:
+        curves: Curves, one per row.
+        higher_is_better: Whether higher values are better. If not, the drawdown is the maximum of the value minus the
+            best value so far.
+
+    Returns:
+        The drawdowns (>= 0) in the unit of the curves, indexed by (arm, seed). NaN for a curve without a value.
     """
     fall = best_so_far(curves, higher_is_better=higher_is_better) - curves
     return (fall if higher_is_better else -fall).max(axis=1)
 
 
 def across_seeds(values: pd.Series) -> pd.DataFrame:
-    """Standard deviation over seeds per arm, index arm: `n`, `mean`, `sd`, `low`, `high`; in the unit of the values.
+    """Return the standard deviation over seeds of each arm, with its 95 % interval for normally distributed values.
 
-    low, high: sd · √((n-1) / χ²_{n-1, 0.975 or 0.025}), the 95 % interval for normal values. NaN below two values; NaN
-    values are passed over.
+    The limits are sd · √((n-1) / χ²_{n-1, p}) with p = 0.975 (lower) and p = 0.025 (upper).
+
+    Args:
+        values: Values indexed by (arm, seed). NaN values are skipped.
+
+    Returns:
+        A table indexed by arm: `n` (values), `mean`, `sd`, `low` and `high`, in the unit of the values. `sd`, `low` and
+        `high` are NaN with fewer than two values.
     """
     rows = {}
     for arm, group in values.groupby(level="arm", sort=False):

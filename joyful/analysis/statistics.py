@@ -1,7 +1,8 @@
-"""Paired intervals, tests and power. Arrays in, numbers out; a generator is passed in where one is needed.
+"""Confidence intervals, tests and power for paired differences.
 
-d: the differences of n pairs, in any unit. NaN in d is a pair without a value: it is dropped and n counts what is left.
-Infinite differences are refused (InputError): a mean of them says nothing.
+In every function `d` holds the differences of the pairs, in any unit. NaN marks a pair without a value. Such pairs are
+dropped, and n is the number of pairs that remain. An infinite difference raises InputError because the mean is
+undefined. Functions that draw random numbers take a generator.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from statsmodels.stats.proportion import proportion_confint
 
 from joyful.results import InputError
 
-#: From so many pairs on the BCa bootstrap is shown; below it covers too little (84 % at n = 5, 89 % at n = 10).
+#: Fewest pairs for the BCa bootstrap. With fewer pairs its coverage is too low (84 % at n = 5, 89 % at n = 10).
 BOOTSTRAP_FROM = 20
 
-#: Up to so many pairs every sign pattern is enumerated (2^20, about a million); above, patterns are drawn.
+#: Largest number of pairs for which `sign_flip` enumerates all sign patterns (2^20, about a million).
 EXACT_UP_TO = 20
 
-#: No search for a number of pairs goes beyond this.
+#: Upper limit of the search in `pairs_needed`.
 MAXIMUM_PAIRS = 1_000_000
 
 Differences = npt.ArrayLike
@@ -33,7 +34,13 @@ Differences = npt.ArrayLike
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval, in one unit."""
+    """An estimate and its confidence interval.
+
+    Attributes:
+        estimate: The point estimate.
+        low: Lower limit of the interval, in the unit of the estimate.
+        high: Upper limit of the interval, in the unit of the estimate.
+    """
 
     estimate: float
     low: float
@@ -41,10 +48,28 @@ class Estimate:
 
 
 def paired_t(d: Differences, confidence: float = 0.95) -> Estimate:
-    """mean(d) ± t_{n-1, (1+c)/2} · sd(d) / √n, the interval that decides; in the unit of d.
+    """Return the mean of paired differences with its t interval.
 
-    One pair: low and high are NaN; none: all three are. Equal differences: an interval of width 0.
-    Source: Student (1908), Biometrika 6(1).
+    The interval is mean(d) ± t_{n-1, (1+c)/2} · sd(d) / √n. Verdicts on claims are based on this interval.
+
+    Args:
+        d: Differences of the pairs.
+        confidence: Confidence level c, between 0 and 1.
+
+    Returns:
+        The estimate in the unit of `d`. With one pair `low` and `high` are NaN; without pairs all three values are NaN.
+        The interval has width 0 if all differences are equal.
+
+    Raises:
+        InputError: If a difference is infinite.
+
+    Source:
+        Student (1908), Biometrika 6(1).
+
+    Example:
+        >>> interval = paired_t([1.0, 2.0, 3.0])
+        >>> round(interval.estimate, 2), round(interval.low, 2), round(interval.high, 2)
+        (2.0, -0.48, 4.48)
     """
     d = _finite(d)
     n = len(d)
@@ -55,10 +80,23 @@ def paired_t(d: Differences, confidence: float = 0.95) -> Estimate:
 
 
 def bca(d: Differences, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 9999) -> Estimate | None:
-    """mean(d) with its bias-corrected and accelerated bootstrap interval; in the unit of d.
+    """Return the mean of paired differences with its bias-corrected and accelerated (BCa) bootstrap interval.
 
-    None below BOOTSTRAP_FROM pairs, where the interval is too short to be shown. Equal differences: width 0 (SciPy's
-    would be NaN there). Source: Efron (1987), JASA 82(397); computed by scipy.stats.bootstrap.
+    Args:
+        d: Differences of the pairs.
+        rng: Generator for the bootstrap resamples.
+        confidence: Confidence level, between 0 and 1.
+        resamples: Number of bootstrap resamples.
+
+    Returns:
+        The estimate in the unit of `d`, or None with fewer than BOOTSTRAP_FROM pairs. If all differences are equal, the
+        interval has width 0 (`scipy.stats.bootstrap` returns NaN in this case).
+
+    Raises:
+        InputError: If a difference is infinite.
+
+    Source:
+        Efron (1987), JASA 82(397). Computed by `scipy.stats.bootstrap`.
     """
     d = _finite(d)
     if len(d) < BOOTSTRAP_FROM:
@@ -74,38 +112,69 @@ def bca(d: Differences, rng: np.random.Generator, confidence: float = 0.95, resa
 
 
 def sign_flip(d: Differences, centre: float = 0.0, *, rng: np.random.Generator, draws: int = 99_999) -> float:
-    """Two-sided sign-flip p-value of "the differences are symmetric about `centre`", 0 to 1.
+    """Return the two-sided p-value of the sign-flip test that the differences are symmetric about `centre`.
 
-    With e = d - centre: the share of the 2^n sign patterns g with |Σ g e| >= |Σ e|; exact up to EXACT_UP_TO pairs, above
-    (1 + hits) / (1 + draws) over random patterns. Sums equal but for rounding count as equal. NaN without a pair. The
-    smallest possible value is 2 / 2^n: 0.031 at n = 6, and no n below 6 can reach 0.05.
-    Source: Fisher (1935), The Design of Experiments, section 21.
+    With e = d - centre, the p-value is the share of the 2^n sign patterns g for which |Σ g e| >= |Σ e|. It is exact up
+    to EXACT_UP_TO pairs. Above that it is (1 + hits) / (1 + draws) over random patterns. Sums that differ by rounding
+    error only count as equal. The smallest possible exact value is 2 / 2^n, which is 0.031 for n = 6. With fewer than 6
+    pairs the test cannot reach 0.05.
+
+    Args:
+        d: Differences of the pairs.
+        centre: Centre of symmetry under the null hypothesis, in the unit of `d`.
+        rng: Generator for the random patterns. It is used only above EXACT_UP_TO pairs.
+        draws: Number of random patterns.
+
+    Returns:
+        The p-value, from 0 to 1, or NaN without pairs.
+
+    Raises:
+        InputError: If a difference is infinite.
+
+    Source:
+        Fisher (1935), The Design of Experiments, section 21.
+
+    Example:
+        >>> sign_flip([1.0, 2.0, 3.0], rng=np.random.default_rng(0))
+        0.25
     """
     e = _finite(d) - centre
     n = len(e)
     if n == 0:
         return math.nan
-    # the margin is for rounding alone: sums of the same numbers in another order
+    # The margin absorbs rounding: the same numbers are added in different orders.
     observed = abs(float(e.sum())) - 1e-12 * max(1.0, float(np.abs(e).sum()))
     if n <= EXACT_UP_TO:
-        sums = e[:1]  # the first sign is fixed: patterns come in pairs of equal |sum|
+        sums = e[:1]  # The first sign is fixed because g and -g give the same |sum|.
         for value in e[1:]:
             sums = np.concatenate((sums + value, sums - value))
         return float(np.mean(np.abs(sums) >= observed))
-    hits, left = 0, draws
-    while left:
-        block = min(left, 2_000_000 // n + 1)
+    hits, remaining = 0, draws
+    while remaining:
+        block = min(remaining, 2_000_000 // n + 1)
         signs = rng.integers(0, 2, size=(block, n), dtype=np.int8) * 2 - 1
         hits += int(np.count_nonzero(np.abs(signs @ e) >= observed))
-        left -= block
+        remaining -= block
     return (1 + hits) / (1 + draws)
 
 
 def holm(p: npt.ArrayLike) -> np.ndarray:
-    """Holm's step-down adjusted p-values, in the order given; NaN is no member of the family and stays NaN.
+    """Return p-values adjusted by Holm's step-down method.
 
-    p_(i) adjusted = max over j <= i of min(1, (m - j + 1) p_(j)). Source: Holm (1979), Scand. J. Stat. 6(2); computed by
-    statsmodels.
+    For m sorted p-values, the i-th adjusted value is the maximum over j <= i of min(1, (m - j + 1) p_(j)).
+
+    Args:
+        p: P-values from 0 to 1, in any order. NaN values are not counted in the family.
+
+    Returns:
+        The adjusted p-values in the order of `p`. NaN stays NaN.
+
+    Source:
+        Holm (1979), Scand. J. Stat. 6(2). Computed by statsmodels.
+
+    Example:
+        >>> [round(float(value), 2) for value in holm([0.01, 0.04, 0.03])]
+        [0.03, 0.06, 0.06]
     """
     values = np.asarray(p, dtype=float)
     adjusted = np.full(values.shape, np.nan)
@@ -116,7 +185,19 @@ def holm(p: npt.ArrayLike) -> np.ndarray:
 
 
 def proportion(hits: float, n: int, confidence: float = 0.95) -> Estimate:
-    """hits / n with Wilson's score interval, 0 to 1; NaN where n is 0. Source: Wilson (1927), JASA 22(158)."""
+    """Return the proportion hits / n with Wilson's score interval.
+
+    Args:
+        hits: Number of successes. It may be fractional.
+        n: Number of trials.
+        confidence: Confidence level, between 0 and 1.
+
+    Returns:
+        The estimate, from 0 to 1. All values are NaN if `n` is 0.
+
+    Source:
+        Wilson (1927), JASA 22(158). Computed by statsmodels.
+    """
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan)
     low, high = proportion_confint(hits, n, alpha=1 - confidence, method="wilson")
@@ -124,20 +205,45 @@ def proportion(hits: float, n: int, confidence: float = 0.95) -> Estimate:
 
 
 def probability_better(d: Differences, confidence: float = 0.95) -> Estimate:
-    """P(A > B): the share of pairs with d > 0, ties as half a pair, with Wilson's interval; 0 to 1.
+    """Return the share of pairs with a positive difference, with Wilson's interval.
 
-    Over pairs, not over all combinations of runs: the two runs of a pair share their seed. NaN without a pair.
+    A tie counts as half a pair. Each run is compared only with the other run of its pair, because these two share a
+    seed.
+
+    Args:
+        d: Differences of the pairs.
+        confidence: Confidence level, between 0 and 1.
+
+    Returns:
+        The estimate of P(A > B), from 0 to 1. All values are NaN without pairs.
+
+    Raises:
+        InputError: If a difference is infinite.
     """
     d = _finite(d)
     return proportion(float(np.count_nonzero(d > 0) + np.count_nonzero(d == 0) / 2), len(d), confidence)
 
 
 def minimum_detectable(d: Differences, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest true |mean difference| that n pairs tell from zero with this power; in the unit of d.
+    """Return the smallest true mean difference that a t test of these pairs detects with the given power.
 
-    The δ with P(|T| > t_{n-1, 1-α/2}) = power, T noncentral t with n - 1 degrees of freedom and noncentrality
-    δ √n / sd(d). Takes sd(d) for the truth, which few pairs know only roughly. NaN below 2 pairs.
-    Source: Cohen (1988), Statistical Power Analysis, chapter 2.
+    This is the δ > 0 for which P(|T| > t_{n-1, 1-α/2}) = power, where T has a noncentral t distribution with n - 1
+    degrees of freedom and noncentrality δ √n / sd(d). The sample standard deviation is used in place of the true one,
+    so the result is rough when there are few pairs.
+
+    Args:
+        d: Differences of the pairs.
+        power: Power of the test, between 0 and 1.
+        alpha: Two-sided level α of the test, between 0 and 1.
+
+    Returns:
+        The difference in the unit of `d`, or NaN with fewer than 2 pairs.
+
+    Raises:
+        InputError: If a difference is infinite.
+
+    Source:
+        Cohen (1988), Statistical Power Analysis, chapter 2.
     """
     d = _finite(d)
     n = len(d)
@@ -145,16 +251,30 @@ def minimum_detectable(d: Differences, power: float = 0.8, alpha: float = 0.05) 
 
 
 def pairs_needed(sd: float, effect: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """The fewest pairs whose t interval lies on the effect's side of zero with this power, if `effect` is the truth.
+    """Return the number of pairs that a t test needs to detect an effect with the given power.
 
-    The smallest n >= 2 with P(T > t_{n-1, 1-α/2}) >= power, T noncentral t with n - 1 degrees of freedom and
-    noncentrality |effect| √n / sd. sd of the differences and effect in one unit. None where sd or effect is NaN, effect
-    is 0, or MAXIMUM_PAIRS are too few.
+    The t interval then excludes zero on the side of the effect. The number is the smallest n >= 2 for which P(T >
+    t_{n-1, 1-α/2}) >= power, where T has a noncentral t distribution with n - 1 degrees of freedom and noncentrality
+    |effect| √n / sd.
+
+    Args:
+        sd: Standard deviation of the differences.
+        effect: True mean difference, in the unit of `sd`.
+        power: Power of the test, between 0 and 1.
+        alpha: Two-sided level α of the test, between 0 and 1.
+
+    Returns:
+        The number of pairs. None if `sd` or `effect` is not finite, if `effect` is 0, or if more than MAXIMUM_PAIRS
+        pairs are needed.
+
+    Example:
+        >>> pairs_needed(sd=1.0, effect=1.0)
+        10
     """
     if not (math.isfinite(sd) and math.isfinite(effect)) or effect == 0:
         return None
     ratio = abs(effect) / sd if sd > 0 else math.inf
-    low, high = 1, 2  # too few (a t interval needs two), and a candidate
+    low, high = 1, 2  # low is always too few pairs: a t interval needs two.
     while _power(high, ratio, alpha) < power:
         low, high = high, high * 2
         if low > MAXIMUM_PAIRS:
@@ -169,7 +289,9 @@ def _finite(d: Differences) -> np.ndarray:
     values = np.asarray(d, dtype=float)
     values = values[~np.isnan(values)]
     if not np.isfinite(values).all():
-        raise InputError("a paired difference is infinite: one run of the pair has the value 0 or an overflow")
+        raise InputError(
+            "differences: expected finite values or NaN, but a paired difference is infinite; use NaN to drop a pair"
+        )
     return values
 
 
@@ -180,20 +302,20 @@ def _t_quantile(df: int, confidence: float) -> float:
 
 @functools.cache
 def _detectable(n: int, power: float, alpha: float) -> float:
-    """The noncentrality at which a two-sided t test of n pairs has this power."""
+    """Return the noncentrality at which a two-sided t test of n pairs has this power."""
     quantile = _t_quantile(n - 1, 1 - alpha)
 
-    def reached(noncentrality: float) -> float:
-        other_side = float(stats.nct.cdf(-quantile, n - 1, noncentrality))
-        # SciPy 1.17 gives NaN for some tails that are nought to every digit (df 1, noncentrality 8)
-        return _upper_tail(quantile, n, noncentrality) + (0.0 if math.isnan(other_side) else other_side)
+    def power_at(noncentrality: float) -> float:
+        lower_tail = float(stats.nct.cdf(-quantile, n - 1, noncentrality))
+        # SciPy 1.17 returns NaN for some tails that are 0 to machine precision (df 1, noncentrality 8).
+        return _upper_tail(quantile, n, noncentrality) + (0.0 if math.isnan(lower_tail) else lower_tail)
 
     low, high = 0.0, 1.0
-    while reached(high) < power:
+    while power_at(high) < power:
         low, high = high, high * 2
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if reached(middle) >= power else (middle, high)
+        low, high = (low, middle) if power_at(middle) >= power else (middle, high)
     return high
 
 
@@ -204,8 +326,8 @@ def _power(n: int, ratio: float, alpha: float) -> float:
 
 
 def _upper_tail(quantile: float, n: int, noncentrality: float) -> float:
-    """P(T > quantile) of the noncentral t with n - 1 degrees of freedom."""
-    with warnings.catch_warnings():  # far out SciPy's series warns and gives NaN, where the answer is 0 or 1
+    """Return P(T > quantile) of the noncentral t distribution with n - 1 degrees of freedom."""
+    with warnings.catch_warnings():  # For extreme arguments SciPy warns and returns NaN where the answer is 0 or 1.
         warnings.simplefilter("ignore")
         value = float(stats.nct.sf(quantile, n - 1, noncentrality))
     return value if not math.isnan(value) else float(noncentrality > quantile)

@@ -1,4 +1,4 @@
-"""A sweep as read for a comparison: runs, arms, factors, and what was left out, each with its reason."""
+"""Reading a sweep for a comparison: its runs, arms and factors, and the runs that are left out with their reasons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ __all__ = ["REPORT_COLUMNS", "Arm", "Sweep", "read_sweep"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: The columns of histories that a report needs.
+#: Columns of the histories that a report needs.
 REPORT_COLUMNS: tuple[str, ...] = (
     "f1_weighted", "f1_macro", "accuracy", "nll", "recon_mse", "recon_mae", "loss_total",
     "loss_classification", "loss_contrastive", "loss_encoder", "loss_gate_reg",
@@ -31,29 +31,33 @@ REPORT_COLUMNS: tuple[str, ...] = (
     "encoder_gradient_ratio", "encoder_gradient_cosine",
 )  # fmt: skip
 
-#: Roles of runs that are compared or set the target; a search's runs are neither.
+#: Roles of runs that are compared or set the target. Runs of a search are not used.
 ROLES = ("comparison", "calibration")
 
-#: Epochs are whole but for rounding where they lie this near a whole number.
-WHOLE = 1e-6
+#: Largest distance from a whole number at which an epoch counts as whole.
+EPOCH_TOLERANCE = 1e-6
 
 
-@dataclass(frozen=True, eq=False)  # equal to itself alone, so that measures can be remembered by sweep
+@dataclass(frozen=True, eq=False)  # Compared by identity, so that results can be cached per sweep.
 class Sweep:
     """All runs below a folder.
 
-    frame: a row per run, evaluation and split of the runs that are used: `run`, `arm`, `seed`, `role`, `fold` (NaN where
-        there is none), `step`, `epoch`, `split` and the history's columns (NaN: not measured). Runs that were left out
-        have no rows here. Fractions from 0 to 1, as in the files.
-    runs: a row per run, used or not: `run`, `arm` (None where its files could not be read, or it is of a search),
-        `seed`, `role`, `fold`, `status`, `reason` (why it ended so, or why it is left out; None), `epochs` (reached),
-        `budget` (asked for), `used`.
-    arms: the baseline first, then the others in the order of their runs.
-    factors: the settings that differ between the arms, dotted names; a group choice where it says it all ("loss").
-    left_out: the rows of `runs` that are not used, each with its reason; `status` is running, interrupted, pruned,
-        failed, damaged, or completed (for reasons such as early stopping, a missing fold, a second run of one seed).
-    study: the sweep's Optuna study (study.db), None where there is none.
-    notes: sentences that a reader of the page must know (how the baseline was found, failed runs of an arm, ...).
+    Attributes:
+        path: The folder.
+        frame: One row per run, evaluation and split, for the runs that are used: `run`, `arm`, `seed`, `role`, `fold`
+            (NaN without folds), `step`, `epoch`, `split` and the columns of the histories (NaN if not measured). Scores
+            are fractions from 0 to 1, as in the files.
+        runs: One row per run, used or not: `run`, `arm` (None if the run could not be read or belongs to a search),
+            `seed`, `role`, `fold`, `status`, `reason` (why the run ended or is left out, or None), `epochs` (epochs
+            reached), `budget` (epochs configured) and `used`.
+        arms: The arms, the baseline first and the others in the order of their runs.
+        factors: Dotted names of the settings that differ between the arms, or a group such as "loss" (see
+            `joyful.analysis.arms.find_factors`).
+        left_out: The rows of `runs` that are not used. `status` is "running", "interrupted", "pruned", "failed",
+            "damaged", "unknown" or "completed". A completed run is left out because of early stopping, a missing fold
+            or a repeated seed, for example.
+        study: Path of the Optuna study (study.db), or None.
+        notes: Sentences for the report, such as the choice of the baseline or the number of failed runs of an arm.
     """
 
     path: Path
@@ -67,26 +71,26 @@ class Sweep:
 
     @property
     def baseline(self) -> Arm | None:
-        """The arm that the others are compared with; None in a sweep without any run."""
+        """The arm that the others are compared with, or None if the sweep has no arms."""
         return self.arms[0] if self.arms else None
 
     @property
     def others(self) -> tuple[Arm, ...]:
-        """Every arm but the baseline."""
+        """All arms except the baseline."""
         return self.arms[1:]
 
     @property
     def budget(self) -> float:
-        """Epochs that the compared runs were given; NaN in a sweep without a run that is used."""
+        """Number of epochs of the used runs, or NaN if no run is used."""
         return float(self.runs.loc[self.runs["used"], "budget"].max())
 
     def seeds(self, arm: Arm, role: str = "comparison") -> list[int]:
-        """Seeds of the runs of an arm that are used."""
-        chosen = self.runs["used"] & (self.runs["arm"] == arm.name) & (self.runs["role"] == role)
-        return sorted(int(seed) for seed in self.runs.loc[chosen, "seed"].unique())
+        """Return the sorted seeds of the used runs of an arm."""
+        selected = self.runs["used"] & (self.runs["arm"] == arm.name) & (self.runs["role"] == role)
+        return sorted(int(seed) for seed in self.runs.loc[selected, "seed"].unique())
 
     def pairs(self, arm: Arm) -> list[int]:
-        """Seeds that both the baseline and `arm` have a complete comparison run of (with folds: of every fold)."""
+        """Return the sorted seeds for which the baseline and `arm` have complete comparison runs of every fold."""
         if self.baseline is None:
             return []
         return sorted(set(self.seeds(self.baseline)) & set(self.seeds(arm)))
@@ -95,24 +99,31 @@ class Sweep:
 def read_sweep(
     path: str | os.PathLike[str], columns: Sequence[str] | None = None, baseline: Sequence[str] | None = None
 ) -> Sweep:
-    """Read all runs below `path` and find the arms.
+    """Read all runs below a folder and group them into arms.
 
-    columns: those of the histories to read; None: REPORT_COLUMNS. Absent ones are NaN.
-    baseline: overrides as on the command line (["loss=mse", "weights=baseline"]), matched against group choices and
-        settings; then these are the factors named, and arms that differ from the baseline in anything else are refused.
-        None: the arm of the calibration runs, else MSE with encoder weight 0.05, else the first arm.
+    Args:
+        path: Folder with runs in it or below it.
+        columns: Columns of the histories to read, by default REPORT_COLUMNS. A column that a history lacks is NaN.
+        baseline: Overrides that the baseline must match, such as ["loss=mse", "weights=baseline"]. They are matched
+            against group choices and settings. The arms may then differ in these groups and settings only. By default
+            the baseline is the arm of the calibration runs, else the arm with MSE and encoder weight 0.05, else the
+            first arm.
 
-    Raises InputError where `path` is no folder, where `baseline` fits no arm or several, where arms differ in more than
-    the factors named, or in what no comparison may differ in (data, epochs, evaluations per epoch).
+    Returns:
+        The sweep.
+
+    Raises:
+        InputError: If `path` is not a folder, if `baseline` matches no arm or several arms, or if the arms differ in a
+            setting in which compared arms must agree (such as data, epochs or evaluations per epoch).
     """
     folder = Path(path)
     loaded = read_runs(folder, REPORT_COLUMNS if columns is None else columns, absent_as_nan=True)
     headers = loaded.headers
     roles = [header.role or "comparison" for header in headers]
-    chosen = [index for index, role in enumerate(roles) if role in ROLES]
-    told = loaded.differences if len(chosen) == len(headers) else None
-    arms, of_run, factors = find_arms([headers[index] for index in chosen], told)
-    arm_of = dict(zip(chosen, of_run, strict=True))
+    selected = [index for index, role in enumerate(roles) if role in ROLES]
+    differences = loaded.differences if len(selected) == len(headers) else None
+    arms, arm_of_selected, factors = find_arms([headers[index] for index in selected], differences)
+    arm_of = dict(zip(selected, arm_of_selected, strict=True))
     runs = _runs(headers, roles, {index: arms[number].name for index, number in arm_of.items()})
     runs["epochs"] = _reached(loaded.frame, len(headers))
     runs["budget"] = runs["budget"].fillna(runs["epochs"].max())
@@ -120,15 +131,15 @@ def read_sweep(
     notes: list[str] = []
     order = list(range(len(arms)))
     if arms:
-        counted = Counter((roles[index], arm_of[index]) for index in chosen)
-        comparisons, calibrations = ([counted[role, number] for number in order] for role in ROLES)
-        first, how = choose_baseline(arms, comparisons, calibrations, baseline)
+        counts = Counter((roles[index], arm_of[index]) for index in selected)
+        comparisons, calibrations = ([counts[role, number] for number in order] for role in ROLES)
+        first, reason = choose_baseline(arms, comparisons, calibrations, baseline)
         order = [first, *(number for number in order if number != first)]
         used = set(runs.loc[runs["used"], "arm"])
         named = [parse_override(text)[0] for text in baseline or ()]
         check_comparable([arm for arm in arms if arm.name in used], arms[first], named)
         if len(arms) > 1:
-            notes.append(f"The baseline is '{arms[first].name}': {how}.")
+            notes.append(f"The baseline is '{arms[first].name}': {reason}.")
     frame = _used_frame(loaded.frame, runs, [arms[number].name for number in order])
     damaged = [{"run": h.name, "status": "damaged", "reason": h.damage, "used": False} for h in loaded.damaged]
     if damaged:
@@ -168,22 +179,22 @@ def _runs(headers: Sequence[RunHeader], roles: Sequence[str], arm_of: dict[int, 
 
 
 def _reached(frame: pd.DataFrame, runs: int) -> np.ndarray:
-    """The last epoch of every run that is in the frame; 0 where it has no row."""
+    """Return the last epoch of each run in the frame, or 0 for a run without rows."""
     reached = np.zeros(runs)
     np.maximum.at(reached, frame["run"].cat.codes.to_numpy(), frame["epoch"].to_numpy())
     return reached
 
 
 def _leave_out(runs: pd.DataFrame, headers: Sequence[RunHeader]) -> None:
-    """Set `used` and `reason` of every run that would bias a comparison."""
+    """Set `used` and `reason` of each run that cannot be compared."""
     seen: dict[Any, str] = {}
     for index, (header, run) in enumerate(zip(headers, runs.to_dict("records"), strict=True)):
-        reason = _why_not(header, run)
+        reason = _reason_left_out(header, run)
         if reason is None:
             key = (run["arm"], run["role"], header.seed, _number(header.settings.get(FOLD), missing=-1.0))
             first = seen.setdefault(key, header.name)
             if first != header.name:
-                reason = f"a second run of this arm and seed, beside {first}"
+                reason = f"a second run of this arm and seed, in addition to {first}"
         if reason is not None:
             runs.loc[index, ["used", "reason"]] = False, reason
     used = runs[runs["used"] & runs["fold"].notna()]
@@ -191,38 +202,39 @@ def _leave_out(runs: pd.DataFrame, headers: Sequence[RunHeader]) -> None:
     for _, group in used.groupby(["arm", "role", "seed"], dropna=False):
         missing = sorted(folds - set(group["fold"]))
         if missing:
-            words = f"fold {', '.join(f'{fold:g}' for fold in missing)} of this arm and seed is missing"
+            reason = f"fold {', '.join(f'{fold:g}' for fold in missing)} of this arm and seed is missing"
             runs.loc[group.index, "used"] = False
-            runs.loc[group.index, "reason"] = words
+            runs.loc[group.index, "reason"] = reason
 
 
-def _why_not(header: RunHeader, run: Mapping[Hashable, Any]) -> str | None:
-    """Why a run by itself is left out; None: it is used."""
-    far = f"{run['epochs']:g} of {run['budget']:g} epochs" if run["budget"] > 0 else f"{run['epochs']:g} epochs"
+def _reason_left_out(header: RunHeader, run: Mapping[Hashable, Any]) -> str | None:
+    """Return why a run cannot be compared, or None. This does not consider other runs."""
+    progress = f"{run['epochs']:g} of {run['budget']:g} epochs" if run["budget"] > 0 else f"{run['epochs']:g} epochs"
     if header.status not in ("completed", "unknown"):
-        return f"{header.reason or header.status} ({far})"
+        return f"{header.reason or header.status} ({progress})"
     if run["role"] not in ROLES:
-        return f"role={run['role']}: its seed and settings are not those of a comparison"
+        return f"role={run['role']}: the run is not part of a comparison"
     if header.rows == 0:
         return "it has no evaluation"
     if header.seed is None:
-        return "it has no seed, so there is nothing to pair it by"
+        return "it has no seed, so it cannot be paired"
     if header.settings.get("training.early_stopping"):
         return (
-            f"training.early_stopping={header.settings['training.early_stopping']}: comparisons need the whole budget"
+            f"training.early_stopping={header.settings['training.early_stopping']}: compared runs must not stop early"
         )
-    if run["epochs"] < run["budget"] - WHOLE:
-        return f"it ended after {far}"
+    if run["epochs"] < run["budget"] - EPOCH_TOLERANCE:
+        return f"it ended after {progress}"
     return None
 
 
 def _used_frame(frame: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of the used runs, with the columns of `Sweep.frame`."""
     codes = frame["run"].cat.codes.to_numpy()
     kept = runs["used"].to_numpy(dtype=bool)[codes] if len(frame) else np.zeros(0, dtype=bool)
     first = [name for name in ("run", "step", "epoch", "split") if name in frame]
-    told = {"status", "seed", "role", "fold", "arm"}
+    of_runs = {"status", "seed", "role", "fold", "arm"}
     start = list(frame.columns).index("step")
-    others = [name for name in frame.columns[start:] if name not in first and name not in told]
+    others = [name for name in frame.columns[start:] if name not in first and name not in of_runs]
     if not kept.all():
         frame, codes = frame.loc[kept], codes[kept]
     arm = pd.Categorical(runs["arm"], categories=list(names))
@@ -242,15 +254,18 @@ def _notes(runs: pd.DataFrame, arms: Sequence[Arm]) -> list[str]:
     notes = []
     compared = runs["role"] == "comparison"
     for arm in arms:
-        mine = runs[compared & (runs["arm"] == arm.name)]
-        failed = int((mine["status"] == "failed").sum())
+        arm_runs = runs[compared & (runs["arm"] == arm.name)]
+        failed = int((arm_runs["status"] == "failed").sum())
         if failed:
             notes.append(
-                f"{failed} of {len(mine)} runs of '{arm.name}' failed and are left out; that they failed is a result too."
+                f"{failed} of {len(arm_runs)} runs of '{arm.name}' failed and are left out; "
+                "take this into account when comparing the arms."
             )
-    searched = int((~runs["role"].isin(ROLES) & runs["role"].notna()).sum())
-    if searched:
-        notes.append(f"{searched} runs of a search are left out: what a search chose is no fair comparison.")
+    search_runs = int((~runs["role"].isin(ROLES) & runs["role"].notna()).sum())
+    if search_runs:
+        notes.append(
+            f"{search_runs} runs of a search are left out, because comparing settings that a search chose is biased."
+        )
     return notes
 
 
@@ -259,21 +274,21 @@ def _number(value: Any, missing: float = np.nan) -> float:
 
 
 def cached(function: Callable[Concatenate[Sweep, P], T]) -> Callable[Concatenate[Sweep, P], T]:
-    """A measure of a sweep that is worked out once for each sweep and arguments; callers must not change the answer."""
-    memory: weakref.WeakKeyDictionary[Sweep, dict[Any, T]] = weakref.WeakKeyDictionary()
+    """Cache the results of a function of a sweep, per sweep and arguments. Callers must not modify a result."""
+    cache: weakref.WeakKeyDictionary[Sweep, dict[Any, T]] = weakref.WeakKeyDictionary()
 
     @functools.wraps(function)
-    def recall(sweep: Sweep, *args: P.args, **kwargs: P.kwargs) -> T:
-        answers = memory.setdefault(sweep, {})
+    def wrapper(sweep: Sweep, *args: P.args, **kwargs: P.kwargs) -> T:
+        results = cache.setdefault(sweep, {})
         key = (args, tuple(sorted(kwargs.items())))
-        if key not in answers:
-            answers[key] = function(sweep, *args, **kwargs)
-        return answers[key]
+        if key not in results:
+            results[key] = function(sweep, *args, **kwargs)
+        return results[key]
 
-    return recall
+    return cast(Callable[Concatenate[Sweep, P], T], wrapper)
 
 
 def require(sweep: Sweep, column: str) -> None:
-    """Raises InputError where the sweep was read without this column of histories."""
+    """Raise InputError if the sweep was read without this column of the histories."""
     if column not in sweep.frame.columns:
         raise InputError(f"the sweep was read without the column {column!r}; name it in read_sweep(columns=...)")

@@ -1,4 +1,4 @@
-"""Batches of dialogues, packed without padding: features stay on the device, structure on the host.
+"""Batches of dialogues without padding. Features stay on the device; the structure stays on the host.
 
 Shape letters: B dialogues, N utterances, D features, S speakers.
 """
@@ -16,9 +16,13 @@ from joyful.records import Batch, Dialogues
 
 
 class DeviceSplit:
-    """One split with its features on a device once and for all, from which batches are gathered.
+    """One split whose features are copied to a device once. Batches are gathered there.
 
-    n_speakers: S, the relation count depends on it. modalities: those to keep, in the order of concatenation.
+    Args:
+        dialogues: The split.
+        modalities: Modalities to keep, in the order of concatenation.
+        n_speakers: S, the number of speaker slots of the dataset.
+        device: Device of the features.
     """
 
     def __init__(
@@ -36,22 +40,26 @@ class DeviceSplit:
         return len(self.lengths)
 
     def batch(self, dialogues: np.ndarray) -> Batch:
-        """The batch of these dialogues (B,), in this order."""
+        """Return a batch.
+
+        Args:
+            dialogues: (B,) indices of dialogues, in the order of the batch.
+        """
         lengths = self.lengths[dialogues]
         offsets = np.cumsum(lengths) - lengths
-        places = np.repeat(self._starts[dialogues] - offsets, lengths) + np.arange(lengths.sum())
-        speakers = self._speakers[places]
+        rows = np.repeat(self._starts[dialogues] - offsets, lengths) + np.arange(lengths.sum())
+        speakers = self._speakers[rows]
         order = np.argsort(speakers, kind="stable")
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
-        contiguous = bool((np.diff(places) == 1).all())
+        contiguous = bool((np.diff(rows) == 1).all())
 
         def take(values: Tensor) -> Tensor:
-            if contiguous:  # evaluation batches are slices: no copy
-                return values[places[0] : places[-1] + 1]
+            if contiguous:  # batches in the order of the file, as in evaluation, are slices and need no copy
+                return values[rows[0] : rows[-1] + 1]
             return values.index_select(0, index)
 
-        index = self._to_device(places)
+        index = self._to_device(rows)
         return Batch(
             features={name: take(values) for name, values in self.features.items()},
             labels=take(self.labels),
@@ -63,7 +71,11 @@ class DeviceSplit:
         )
 
     def batches_in_order(self, size: int) -> list[Batch]:
-        """All dialogues in the order of the file, `size` to a batch."""
+        """Return batches of all dialogues in the order of the file.
+
+        Args:
+            size: Dialogues per batch. The last batch can be smaller.
+        """
         return [self.batch(part) for part in np.split(np.arange(len(self)), range(size, len(self), size))]
 
     def _to_device(self, array: np.ndarray) -> Tensor:
@@ -74,14 +86,30 @@ class DeviceSplit:
 
 
 def epoch_order(n_dialogues: int, size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The dialogues of each batch of an epoch: a permutation that depends on (seed, epoch) alone, cut into parts of `size`."""
+    """Return the dialogues of each batch of an epoch: a random permutation that is split into batches.
+
+    The permutation depends only on the seed and the epoch.
+
+    Args:
+        n_dialogues: Number of dialogues in the split.
+        size: Dialogues per batch. The last batch can be smaller.
+        seed: Seed of the run.
+        epoch: Number of the epoch.
+
+    Returns:
+        Arrays of indices of dialogues, one per batch.
+
+    Example:
+        >>> [len(batch) for batch in epoch_order(5, 2, seed=24, epoch=1)]
+        [2, 2, 1]
+    """
     order = host_generator(seed, "batches", epoch).permutation(n_dialogues)
     return np.split(order, range(size, n_dialogues, size))
 
 
 def _tensor(array: np.ndarray, dtype: type) -> Tensor:
-    """A tensor of the array's values; memory-mapped features are shared, not copied."""
+    """Return a tensor that shares the memory of the array if dtype and layout allow it (memory-mapped features)."""
     with warnings.catch_warnings():
-        # torch warns of arrays that cannot be written to; batches are only ever read
+        # torch warns about read-only arrays, but batches are never written to
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(np.ascontiguousarray(array, dtype=dtype))

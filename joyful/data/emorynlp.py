@@ -1,11 +1,15 @@
 """EmoryNLP: scenes of the series *Friends*, 7 emotions, official split. Text only.
 
-Zahiri and Choi 2018, arXiv:1708.04299.
+Source: S. Zahiri and J. Choi, 2018, arXiv:1708.04299.
 
-Files in data.root: emorynlp_train_final.csv, emorynlp_dev_final.csv, emorynlp_test_final.csv. Scene_ID counts anew
-in every episode, so a dialogue is (Season, Episode, Scene_ID). Speaker is a list written as text: people who speak
-together count as one speaker of their own. Utterance ids have gaps; the same words can carry different emotions in
-different places.
+Files in data.root: emorynlp_train_final.csv, emorynlp_dev_final.csv, emorynlp_test_final.csv.
+
+Properties of the files:
+
+- Scene_ID starts again in every episode, so a dialogue is (Season, Episode, Scene_ID).
+- Speaker is a list written as text. People who speak together count as one additional speaker.
+- Utterance ids have gaps.
+- The same text can have different labels in different places.
 """
 
 from __future__ import annotations
@@ -15,26 +19,38 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from joyful.config import DataSettings
-from joyful.data.tables import Encode, Row, Utterance, find_files, read_table, read_text_corpus, short
+from joyful.data.tables import Encode, Row, Utterance, find_files, quoted, read_table, read_text_corpus
 from joyful.records import DialogueDataset
 
 SOURCE_MODALITIES = ("text",)
 FILES = ("emorynlp_train_final.csv", "emorynlp_dev_final.csv", "emorynlp_test_final.csv")
-#: By frequency in the training split, most frequent first.
+#: Sorted by frequency in the training split, most frequent first.
 LABELS = ("neutral", "joyful", "scared", "mad", "peaceful", "powerful", "sad")
-#: The most speakers of a scene (in train; 8 in dev, 7 in test).
+#: Largest number of speakers in a scene of train (dev 8, test 7).
 N_SPEAKERS = 9
 
-_MAX_SPEAKER_CHARACTERS = 1000  # ast.literal_eval must not be given text of any length: deep nesting exhausts the stack
+_MAX_SPEAKER_CHARACTERS = 1000  # deep nesting in a long text would exhaust the stack of ast.literal_eval
 
 
 def source_files(settings: DataSettings) -> list[Path]:
-    """The three files. Raises InputError if one is not there."""
+    """Return the paths of the three files.
+
+    Raises:
+        InputError: If data.root is not set or a file is missing.
+    """
     return find_files(settings, FILES)
 
 
 def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
-    """Return the official split, scenes in file order, utterances by Utterance_ID. Raises InputError."""
+    """Read the official split: scenes in the order of the file, utterances in the order of Utterance_ID.
+
+    Args:
+        settings: The data settings.
+        encode: The sentence encoder. None is an error.
+
+    Raises:
+        InputError: If there is no encoder, or a file is missing or invalid.
+    """
     return read_text_corpus(settings, encode, source_files(settings), _utterances, LABELS, N_SPEAKERS)
 
 
@@ -53,12 +69,12 @@ def _utterances(path: Path) -> Iterator[Utterance]:
 
 
 def _speaker(row: Row) -> str:
-    """One name for the list of speakers: the same people in another order are the same speaker."""
+    """Return one name for the list of speakers. It does not depend on their order."""
     text = row.text("Speaker")
     try:
         names = ast.literal_eval(text) if len(text) <= _MAX_SPEAKER_CHARACTERS else None
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         names = None
     if not (isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names)):
-        raise row.problem(f"Speaker must be a list of names such as ['A', 'B'], got {short(text)}")
+        raise row.error(f"Speaker must be a list of names such as ['A', 'B'], got {quoted(text)}")
     return " & ".join(sorted(name.strip() for name in names))

@@ -1,15 +1,15 @@
-"""The front of the data room: from settings to a checked dataset, quickly the second time.
+"""Load a dataset from its settings: read, validate and cache it.
 
-A source is a module of this folder with `source_files(settings) -> list[Path]` and `read(settings, encode) ->
-DialogueDataset`; `data.source` names it. Optional constants of a source: SOURCE_MODALITIES, those that its files can
-have (so that a wrong choice is refused before anything is read), and CACHED = False, if keeping a prepared copy
-would gain nothing.
+Sources. A source is a module of this folder with the functions `source_files(settings) -> list[Path]` and
+`read(settings, encode) -> DialogueDataset`. The setting `data.source` is its name. A source can have two constants:
+SOURCE_MODALITIES, the modalities that its files can have, which rejects a wrong choice before files are read; and
+CACHED = False, if a prepared copy would save no time.
 
-What was read is kept in `<cache>/prepared/<name>-<digest>/` (joyful.data.prepared). The digest is taken of the
-contents of the source files, the settings and the code of this folder, so nothing is ever served stale. To make that
-quick, the digest of a file is remembered under its path, size, inode and times of change; ctime cannot be set back,
-and a file that changed within two seconds before it was digested is digested again. A copy with the same origin and
-another digest is superseded and removed; a process that has it mapped keeps it.
+Cache. A dataset is kept in `<cache>/prepared/<name>-<digest>/` (see joyful.data.prepared). The digest covers the
+contents of the source files, the settings and the code of this folder, so the cache never returns stale data. Digests
+of source files are cached too, together with the file's path, size, inode, mtime and ctime. ctime cannot be set back.
+The digest of a file that changed in the last two seconds is not cached, because a second change could leave the times
+equal. A copy with the same origin and another digest is removed. Processes that have mapped it can still use it.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from joyful.data.text_encoder import SentenceEncoder
 from joyful.data.validation import validate
 from joyful.records import MODALITIES, DialogueDataset, InputError
 
-#: Raise it when the meaning of prepared datasets changes in a way that neither the readers nor the format show.
+#: Increase this number if the meaning of prepared datasets changes, but neither the code of this folder nor the format.
 PREPARED_VERSION = 1
 
 _FOLDER = Path(__file__).resolve().parent
-_KEPT_IN_MEMORY = 2
+_KEPT_IN_MEMORY = 2  # datasets
 _RACY_NANOSECONDS = 2_000_000_000
 
 _log = logging.getLogger(__name__)
@@ -49,14 +49,25 @@ _memory_lock = threading.Lock()
 
 
 def load(settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset:
-    """Return the dataset with those of the modalities ("audio", "text", "visual") that its source has.
+    """Load a dataset.
 
-    Raises InputError for an unknown source, files that are missing or at fault, or if none of the modalities is there.
+    The two most recently used datasets are kept in memory. This function is thread-safe.
+
+    Args:
+        settings: The data settings.
+        modalities: Some of "audio", "text" and "visual". Text is encoded only if it is requested.
+
+    Returns:
+        The validated dataset, with the requested modalities that its source provides.
+
+    Raises:
+        InputError: If the source is unknown, a file is missing or invalid, the cache cannot be used, or the source
+            provides none of the modalities.
     """
     source = find_source(settings)
-    can_have = getattr(source, "SOURCE_MODALITIES", None)
-    if can_have is not None:
-        _require_any(settings, modalities, can_have)
+    available = getattr(source, "SOURCE_MODALITIES", None)
+    if available is not None:
+        _require_any(settings, modalities, available)
     encoder = make_encoder(settings) if "text" in modalities else None
     digest = _digest(settings, source, encoder)
     with _memory_lock:
@@ -71,11 +82,20 @@ def load(settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset
         _memory.move_to_end(digest)
         while len(_memory) > _KEPT_IN_MEMORY:
             _memory.popitem(last=False)
-    return choose(dataset, settings, modalities)
+    return select_modalities(dataset, settings, modalities)
 
 
-def choose(dataset: DialogueDataset, settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset:
-    """The dataset with only those of the modalities that it has, at least one (InputError)."""
+def select_modalities(dataset: DialogueDataset, settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset:
+    """Return the dataset with only the requested modalities that it has.
+
+    Args:
+        dataset: The dataset.
+        settings: The data settings, for messages.
+        modalities: Some of "audio", "text" and "visual".
+
+    Raises:
+        InputError: If the dataset has none of the modalities.
+    """
     _require_any(settings, modalities, tuple(dataset.dimensions))
     dimensions = {name: d for name, d in dataset.dimensions.items() if name in modalities}
     splits = {
@@ -86,7 +106,14 @@ def choose(dataset: DialogueDataset, settings: DataSettings, modalities: tuple[s
 
 
 def find_source(settings: DataSettings) -> ModuleType:
-    """Import joyful.data.<source>. InputError, with the list of sources, if this folder has no such reader."""
+    """Import the module joyful.data.SOURCE.
+
+    Args:
+        settings: The data settings; `source` is the name of the module.
+
+    Raises:
+        InputError: If this folder has no such source. The message lists the sources.
+    """
     readers = {"cogmen": _FOLDER / "cogmen/reader.py"} | {path.stem: path for path in _FOLDER.glob("*.py")}
     names = sorted(name for name, path in readers.items() if re.search(r"^def read\(", path.read_text("utf-8"), re.M))
     if settings.source not in names:
@@ -95,34 +122,38 @@ def find_source(settings: DataSettings) -> ModuleType:
 
 
 def make_encoder(settings: DataSettings) -> SentenceEncoder | None:
-    """The sentence encoder that the settings name, with its cache; it loads nothing until it is needed."""
+    """Return the sentence encoder of data.text_encoder, or None if it is null. The model is loaded on first use.
+
+    Raises:
+        InputError: If the encoder is a local folder that cannot be read.
+    """
     if settings.text_encoder is None:
         return None
     return SentenceEncoder(settings.text_encoder, cache_folder(settings) / "text")
 
 
 def cache_folder(settings: DataSettings) -> Path:
-    """data.cache, else $JOYFUL_CACHE, else ~/.cache/joyful."""
-    chosen = settings.cache or os.environ.get("JOYFUL_CACHE") or Path.home() / ".cache" / "joyful"
-    return Path(chosen).expanduser().absolute()
+    """Return the cache folder: data.cache, else $JOYFUL_CACHE, else ~/.cache/joyful. It need not exist."""
+    folder = settings.cache or os.environ.get("JOYFUL_CACHE") or Path.home() / ".cache" / "joyful"
+    return Path(folder).expanduser().absolute()
 
 
 def _require_any(settings: DataSettings, modalities: tuple[str, ...], present: tuple[str, ...]) -> None:
     if not set(modalities) & set(present):
         letters = "".join(letter for letter, name in MODALITIES.items() if name in present)
         raise InputError(
-            f"data={settings.name} has {' and '.join(present) or 'no modality'}, but modalities chooses"
+            f"data={settings.name} has {' and '.join(present) or 'no modality'}, but modalities selects"
             f" {' and '.join(modalities) or 'none'}; set modalities={letters or '...'}"
         )
 
 
 def _digest(settings: DataSettings, source: ModuleType, encoder: SentenceEncoder | None) -> str:
-    """What the dataset is a function of, as 16 hex digits."""
+    """Return the digest of everything that determines the dataset, 16 hexadecimal digits."""
     stamps = cache_folder(settings) / "prepared" / ".digests"
     parts = {
         "version": [PREPARED_VERSION, prepared.FORMAT_VERSION],
         "settings": settings.model_dump(exclude={"root", "cache", "text_encoder"}),
-        # no encoder because text is not asked for, and none because none is set, are different requests
+        # Distinguish two cases without an encoder: text is not requested, or data.text_encoder is null.
         "encoder": encoder.identity if encoder else settings.text_encoder is None,
         "code": [prepared.sha256(path) for path in sorted(_FOLDER.rglob("*.py"))],
         "files": [[path.name, _file_digest(path, stamps)] for path in source.source_files(settings)],
@@ -131,46 +162,46 @@ def _digest(settings: DataSettings, source: ModuleType, encoder: SentenceEncoder
 
 
 def _file_digest(path: Path, stamps: Path) -> str:
-    """SHA-256 of a file, remembered in `stamps` as long as the file's stamp stays the same."""
+    """Return the SHA-256 digest of a file, which is cached in the folder `stamps` (see the module docstring)."""
     try:
         before = path.stat()
         stamp = [str(path.absolute()), before.st_size, before.st_ino, before.st_mtime_ns, before.st_ctime_ns]
         record = stamps / f"{hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:24]}.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads(record.read_text("utf-8"))
-            if known["stamp"] == stamp and re.fullmatch(r"[0-9a-f]{64}", known["sha256"]):
-                return known["sha256"]
-        began = time.time_ns()
+            cached = json.loads(record.read_text("utf-8"))
+            if cached["stamp"] == stamp and re.fullmatch(r"[0-9a-f]{64}", cached["sha256"]):
+                return str(cached["sha256"])
+        start = time.time_ns()
         digest = prepared.sha256(path)
-        if began - max(before.st_mtime_ns, before.st_ctime_ns) > _RACY_NANOSECONDS:
-            with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        if start - max(before.st_mtime_ns, before.st_ctime_ns) > _RACY_NANOSECONDS:
+            with contextlib.suppress(OSError):  # without this cache the program is only slower
                 stamps.mkdir(parents=True, exist_ok=True)
                 temporary = record.with_name(f"{record.name}.{os.getpid()}.{threading.get_ident()}")
                 temporary.write_text(json.dumps({"stamp": stamp, "sha256": digest}), "utf-8")
                 os.replace(temporary, record)
         return digest
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error}); check data.root") from None
+        raise InputError(f"{path} cannot be read ({error}); check data.root and the permissions") from None
 
 
 def _load_prepared(
     settings: DataSettings, source: ModuleType, encoder: SentenceEncoder | None, digest: str
 ) -> DialogueDataset:
-    """Open the prepared copy; make it first if there is none or it is damaged."""
+    """Open the prepared copy. Create it first if it is missing or damaged."""
     folder = cache_folder(settings) / "prepared" / f"{settings.name}-{digest}"
     if folder.exists():
-        with contextlib.suppress(InputError):  # damage is told of below, where no other process can be at it
+        with contextlib.suppress(InputError):  # damage is handled below, under the lock
             return _open(folder)
     try:
         with _locked(folder.parent / f".{settings.name}.lock"):
-            if folder.exists():  # another process was quicker, or it is damaged
+            if folder.exists():  # another process was faster, or the copy is damaged
                 try:
                     return _open(folder)
                 except InputError as error:
-                    _log.warning("the prepared copy is made again: %s", error)
+                    _log.warning("the prepared copy is damaged and is created again: %s", error)
                     shutil.rmtree(folder)
-            for left_over in folder.parent.glob(f".{folder.name}.*"):
-                shutil.rmtree(left_over, ignore_errors=True)
+            for leftover in folder.parent.glob(f".{folder.name}.*"):  # of killed processes
+                shutil.rmtree(leftover, ignore_errors=True)
             dataset = source.read(settings, encoder)
             validate(dataset)
             changes = {"root": os.path.abspath(settings.root or "")} | ({} if encoder else {"text_encoder": None})
@@ -191,6 +222,7 @@ def _open(folder: Path) -> DialogueDataset:
 
 
 def _remove_superseded(folder: Path, name: str) -> None:
+    """Remove the copies with the same origin and another digest."""
     origin = prepared.read_meta(folder)["origin"]
     for other in folder.parent.glob(f"{name}-" + "[0-9a-f]" * 16):
         with contextlib.suppress(InputError):
@@ -200,9 +232,10 @@ def _remove_superseded(folder: Path, name: str) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process at a time prepares a dataset; the lock ends with its process.
+    """Hold a lock, so that one process at a time prepares a dataset. The lock ends with its process.
 
-    Where there are no such locks (not POSIX, some network disks) two may do the same work; the first to end is kept.
+    Without such locks (not POSIX, some network file systems) several processes may prepare the same dataset. The copy
+    of the first to finish is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
@@ -212,6 +245,6 @@ def _locked(path: Path) -> Iterator[None]:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                _log.info("waiting for another process that prepares this dataset (%s)", path)
+                _log.info("another process is preparing this dataset; waiting for it (lock %s)", path)
                 fcntl.flock(stream, fcntl.LOCK_EX)
         yield

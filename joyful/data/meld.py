@@ -1,8 +1,14 @@
-"""MELD: dialogues of the series *Friends*, 7 emotions, official split (Poria et al. 2019, arXiv:1810.02508). Text only.
+"""MELD: dialogues of the series *Friends*, 7 emotions, official split. Text only.
 
-Files in data.root: train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv. Known traits that are kept as they are:
-utterance ids have gaps and 10 training dialogues begin at 1 (their order is what counts), many dialogues have one
-speaker, and one test dialogue also stands in train, as in every published figure on the official split.
+Source: S. Poria et al., 2019, arXiv:1810.02508.
+
+Files in data.root: train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv.
+
+The reader does not change these properties of the files:
+
+- Utterance ids have gaps, and 10 training dialogues start at 1. Only the order of the ids is used.
+- Many dialogues have one speaker.
+- One test dialogue is also in train. All published results on the official split include it.
 """
 
 from __future__ import annotations
@@ -17,17 +23,29 @@ from joyful.records import DialogueDataset
 SOURCE_MODALITIES = ("text",)
 FILES = ("train_sent_emo.csv", "dev_sent_emo.csv", "test_sent_emo.csv")
 LABELS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
-#: The most speakers of a dialogue, also in the reference.
+#: Largest number of speakers in a dialogue. The reference uses the same number.
 N_SPEAKERS = 9
 
 
 def source_files(settings: DataSettings) -> list[Path]:
-    """The three files. Raises InputError if one is not there."""
+    """Return the paths of the three files.
+
+    Raises:
+        InputError: If data.root is not set or a file is missing.
+    """
     return find_files(settings, FILES)
 
 
 def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
-    """Return the official split, dialogues in file order, utterances by Utterance_ID. Raises InputError."""
+    """Read the official split: dialogues in the order of the file, utterances in the order of Utterance_ID.
+
+    Args:
+        settings: The data settings.
+        encode: The sentence encoder. None is an error.
+
+    Raises:
+        InputError: If there is no encoder, or a file is missing or invalid.
+    """
     return read_text_corpus(settings, encode, source_files(settings), _utterances, LABELS, N_SPEAKERS)
 
 

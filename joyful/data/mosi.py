@@ -1,18 +1,21 @@
-"""CMU-MOSI: review videos of one speaker, binary sentiment, audio, text and video features.
+"""CMU-MOSI: review videos with one speaker each, binary sentiment; audio, text and video features.
 
-Zadeh et al. 2016, arXiv:1606.06259.
+Source: A. Zadeh et al., 2016, arXiv:1606.06259.
 
-Files in data.root, as bc-LSTM distributed them: transcripts.csv (VIDEO_n, text, word count, label; no header), and
-of the 31 test videos rows_test.csv (for each feature row the 0-based row of transcripts.csv), audio_test.csv (73
-numbers and the label) and video_test.csv (100 numbers and the label).
+Files in data.root, without headers, as distributed with bc-LSTM:
 
-The training videos are not read at all: whatever made their video features had seen their labels (a dev set cut from
-them scores 94 per cent where test scores 54). Instead: five-fold cross-validation by video inside the test videos.
-In fold k the videos with number k modulo 5, by name, are test, those with k + 1 are dev, the rest train. So figures
-of this reader do not compare with published ones.
+    transcripts.csv   VIDEO_n, text, word count, label; all videos
+    rows_test.csv     row of transcripts.csv, counted from 0, for each row of the feature files
+    audio_test.csv    73 features and the label; the 31 test videos
+    video_test.csv    100 features and the label; the 31 test videos
 
-Features stay as they are, though the audio columns differ widely in scale, with heavy tails, and 32 video columns are
-constant: model.standardise=true scales them by the training split.
+The reader does not use the training videos, because the labels leaked into their video features: a dev set taken from
+them scores 94 %, and test scores 54 %. Instead it uses five-fold cross-validation by video within the test videos. The
+videos are sorted by name and numbered. In fold k, those with number k modulo 5 are test, those with k + 1 are dev, and
+the others are train. Results therefore cannot be compared with published ones.
+
+The reader does not scale the features. The scales of the audio columns differ widely, with heavy tails, and 32 video
+columns are constant. model.standardise=true scales them by the training split.
 """
 
 from __future__ import annotations
@@ -29,11 +32,11 @@ from joyful.data.tables import (
     assemble,
     encode_splits,
     find_files,
-    group,
-    problem,
+    group_dialogues,
+    line_error,
+    quoted,
     read_matrix,
     read_table,
-    short,
 )
 from joyful.records import SPLITS, DialogueDataset, InputError
 
@@ -46,23 +49,37 @@ AUDIO, VISUAL = 73, 100
 
 
 def source_files(settings: DataSettings) -> list[Path]:
-    """The four files. Raises InputError if one is not there."""
+    """Return the paths of the four files.
+
+    Raises:
+        InputError: If data.root is not set or a file is missing.
+    """
     return find_files(settings, FILES)
 
 
 def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
-    """Return one fold. Without an encoder the dataset has no text. Raises InputError."""
+    """Read one fold.
+
+    Args:
+        settings: The data settings; `fold` is a number from 0 to 4.
+        encode: The sentence encoder. Without it, the dataset has no text.
+
+    Raises:
+        InputError: If data.fold is null, or a file is missing or invalid.
+    """
     transcripts, rows, audio, video = source_files(settings)
     if settings.fold is None:
-        raise InputError("data=mosi is read in five folds by video, and data.fold is null; set data.fold=0 (to 4)")
+        raise InputError("data.fold: expected a fold from 0 to 4 for data=mosi, got null; set data.fold=0")
     utterances = _utterances(transcripts, rows)
-    videos = sorted(group(transcripts, utterances, N_SPEAKERS), key=lambda video: video[0].dialogue)
+    videos = sorted(group_dialogues(transcripts, utterances, N_SPEAKERS), key=lambda video: video[0].dialogue)
     by_row = {
         "audio": _features(audio, AUDIO, utterances),
         "visual": _features(video, VISUAL, utterances),
     }
     if len(videos) < FOLDS:
-        raise InputError(f"{rows} names {len(videos)} videos; five folds need at least {FOLDS}")
+        raise InputError(
+            f"{rows}: expected at least {FOLDS} videos for {FOLDS} folds, got {len(videos)}; use the complete files"
+        )
     splits: dict[str, list[list[Utterance]]] = {split: [] for split in SPLITS}
     for number, utterances_of_video in enumerate(videos):
         split = {0: "test", 1: "dev"}.get((number - settings.fold) % FOLDS, "train")
@@ -86,21 +103,22 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
 
 
 def _utterances(transcripts: Path, rows: Path) -> list[Utterance]:
-    """The utterances that have features, in the order of the feature rows."""
+    """Return the utterances that have features, in the order of the feature rows."""
     table = list(read_table(transcripts, ("id", "text", "words", "label"), header=False))
     utterances: list[Utterance] = []
     seen: dict[int, int] = {}
-    for place, entry in enumerate(read_table(rows, ("row",), header=False)):
+    for index, entry in enumerate(read_table(rows, ("row",), header=False)):
         number = entry.integer("row")
         if number >= len(table):
-            raise entry.problem(f"row {number} is named, but {transcripts.name} has {len(table)} rows, counted from 0")
+            message = f"expected a row of {transcripts.name} from 0 to {len(table) - 1}, got {number}"
+            raise entry.error(f"{message}; use files of one distribution")
         if (first := seen.setdefault(number, entry.line)) != entry.line:
-            raise entry.problem(f"row {number} is named in line {first} already; remove one of the two")
+            raise entry.error(f"row {number} is already in line {first}; remove one of the two")
         row = table[number]
-        # "AB_1_12" is utterance 12 of video "AB_1"; names of videos hold underscores themselves
+        # names of videos can contain underscores: "AB_1_12" is utterance 12 of video "AB_1"
         match = re.fullmatch(r"(.+)_([0-9]{1,9})", row.text("id"))
         if match is None:
-            raise row.problem(f"the id must be VIDEO_n with an integer n, got {short(row.text('id'))}")
+            raise row.error(f"the id must be VIDEO_n with an integer n, got {quoted(row.text('id'))}")
         utterances.append(
             Utterance(
                 line=row.line,
@@ -109,21 +127,21 @@ def _utterances(transcripts: Path, rows: Path) -> list[Utterance]:
                 speaker=match[1],
                 label=row.index("label", ("0", "1")),
                 sentence=row.text("text"),
-                row=place,
+                row=index,
             )
         )
     return utterances
 
 
 def _features(path: Path, width: int, utterances: list[Utterance]) -> np.ndarray:
-    """(N, width) float32 in the order of the rows; the last column of the file must repeat the transcripts' labels."""
+    """Read features, (N, width) float32. The last column of the file must agree with the labels of the transcripts."""
     values, lines = read_matrix(path, width + 1)
     if len(values) != len(utterances):
         raise InputError(
-            f"{path} has {len(values)} rows, but rows_test.csv has {len(utterances)}; take files that belong together"
+            f"{path} has {len(values)} rows, but rows_test.csv has {len(utterances)}; use files of one distribution"
         )
     for utterance, label, line in zip(utterances, values[:, -1], lines, strict=True):
         if label != utterance.label:
             message = f"the label is {label:g}, but transcripts.csv, line {utterance.line}, has {utterance.label}"
-            raise problem(path, line, f"{message}; take files that belong together")
+            raise line_error(path, line, f"{message}; use files of one distribution")
     return np.ascontiguousarray(values[:, :-1])

@@ -1,6 +1,6 @@
-"""Convert any dataset, once, to the prepared format (joyful.data.prepared).
+"""The command `joyful prepare`: convert a dataset to the prepared format (see joyful.data.prepared).
 
-python -m joyful.data.prepare data=NAME data.root=FOLDER out=FOLDER
+joyful prepare data=NAME data.root=FOLDER out=FOLDER
 """
 
 from __future__ import annotations
@@ -19,27 +19,35 @@ from joyful.data.validation import validate
 from joyful.records import SPLITS, DialogueDataset, InputError
 
 HELP = """\
-python -m joyful.data.prepare data=NAME [data.SETTING=VALUE ...] out=FOLDER
+joyful prepare data=NAME [data.SETTING=VALUE ...] out=FOLDER
 
-Reads a dataset and writes it to a new folder as safetensors (features, labels, speakers, lengths) and Parquet
-(one row per utterance). All its modalities are kept; text is encoded with data.text_encoder.
+Read a dataset and write it to a new folder as safetensors (features, labels, speakers, lengths) and Parquet
+(one row per utterance). All modalities are kept. Text is encoded with data.text_encoder.
 
-  python -m joyful.data.prepare data=meld data.root=$JOYFUL_DATA/meld out=prepared/meld
-  python -m joyful.data.prepare data=mosi data.root=$JOYFUL_DATA/mosi data.fold=2 out=prepared/mosi-2
-  python -m joyful.data.prepare data=mosei data.root=pickles data.emotion=7class out=prepared/mosei-7
+  joyful prepare data=meld data.root=$JOYFUL_DATA/meld out=prepared/meld
+  joyful prepare data=mosi data.root=$JOYFUL_DATA/mosi data.fold=2 out=prepared/mosi-2
+  joyful prepare data=mosei data.root=pickles data.emotion=7class out=prepared/mosei-7
 
-Then train with it:
+Then train on it:
 
   python run.py data=prepared data.root=prepared/meld modalities=t
 
-Settings are those of conf/data/NAME.yaml, written as Hydra overrides. Exit codes: 0 done, 2 bad input.
+The settings are those of conf/data/NAME.yaml, written as Hydra overrides. Exit codes: 0 success, 2 invalid input.
 """
 
 
 def prepare(settings: DataSettings, out: Path) -> DialogueDataset:
-    """Read the dataset with all its modalities and write it as the new folder `out`.
+    """Read a dataset with all its modalities and write it to a new folder.
 
-    Raises InputError if the dataset is at fault, or `out` exists or cannot be written.
+    Args:
+        settings: The data settings.
+        out: The new folder.
+
+    Returns:
+        The dataset as read from `out`, with verified digests.
+
+    Raises:
+        InputError: If the dataset is missing or invalid, or `out` exists or cannot be written.
     """
     if out.exists():
         raise InputError(f"out={out} exists; remove it or choose another folder")
@@ -53,28 +61,38 @@ def prepare(settings: DataSettings, out: Path) -> DialogueDataset:
     except OSError as error:
         raise InputError(f"out={out} cannot be written ({error}); choose another folder") from None
     if not written:
-        raise InputError(f"out={out} was made by another process meanwhile; choose another folder")
+        raise InputError(f"out={out} was created by another process in the meantime; choose another folder")
     return prepared.open_folder(out, verify=True)[0]
 
 
 def read_overrides(overrides: Sequence[str]) -> tuple[DataSettings, Path]:
-    """Return the data settings and the output folder that the command line's overrides name. Raises InputError."""
+    """Parse the overrides of the command line.
+
+    Args:
+        overrides: Texts NAME=VALUE: data, data.SETTING and out.
+
+    Returns:
+        The data settings and the output folder.
+
+    Raises:
+        InputError: If an override is invalid, or data or out is missing.
+    """
     from hydra import compose, initialize_config_module
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    given = dict(_split(override) for override in overrides)
-    out = given.pop("out", "")
-    if not out or "data" not in given:
-        raise InputError("expected data=NAME and out=FOLDER; `python -m joyful.data.prepare --help` shows examples")
-    if others := [name for name in given if name != "data" and not name.startswith("data.")]:
-        raise InputError(f"{', '.join(others)}: only data=, data.SETTING= and out= are settings of this command")
-    # "+data": no defaults list is composed here, so the group is added; nothing but the data group matters
-    chosen = [f"+data={given.pop('data')}", *(f"{name}={value}" for name, value in given.items())]
+    values = dict(_split(override) for override in overrides)
+    out = values.pop("out", "")
+    if not out or "data" not in values:
+        raise InputError("expected data=NAME and out=FOLDER; `joyful prepare --help` shows examples")
+    if others := [name for name in values if name != "data" and not name.startswith("data.")]:
+        raise InputError(f"{', '.join(others)}: not a setting of this command; set data=, data.SETTING= and out= only")
+    # "+data" adds the group, because there is no defaults list. No other group is needed.
+    composed = [f"+data={values.pop('data')}", *(f"{name}={value}" for name, value in values.items())]
     try:
         with initialize_config_module("joyful.conf", version_base=None):
-            config = compose(config_name=None, overrides=chosen)
+            config = compose(config_name=None, overrides=composed)
         return DataSettings.model_validate(OmegaConf.to_container(config.data, resolve=True)), Path(out).expanduser()
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(" ".join(str(error).split())) from None
@@ -84,6 +102,7 @@ def read_overrides(overrides: Sequence[str]) -> tuple[DataSettings, Path]:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code: 0 success, 2 invalid input."""
     if not arguments or {"--help", "-h"} & set(arguments):
         print(HELP, end="")
         return 0 if arguments else 2
@@ -99,14 +118,14 @@ def main(arguments: Sequence[str]) -> int:
         for split in SPLITS
     )
     widths = ", ".join(f"{name} {d}" for name, d in dataset.dimensions.items())
-    print(f"{out}: {dataset.name}; {counts}; {widths}\ntrain with it: python run.py data=prepared data.root={out}")
+    print(f"{out}: {dataset.name}; {counts}; {widths}\ntrain on it: python run.py data=prepared data.root={out}")
     return 0
 
 
 def _split(override: str) -> tuple[str, str]:
     name, sign, value = override.partition("=")
     if not sign:
-        raise InputError(f"{override!r} is not NAME=VALUE; `python -m joyful.data.prepare --help` shows examples")
+        raise InputError(f"expected NAME=VALUE, got {override!r}; `joyful prepare --help` shows examples")
     return name.lstrip("+"), value
 
 

@@ -1,15 +1,19 @@
-"""The prepared format: a dataset as one memory-mapped file of arrays, a table to look at, and a description.
+"""The prepared format: a dataset as a memory-mapped file of arrays, a readable table, and metadata.
 
-A folder (written by joyful.data.prepare, and kept by joyful.data.loading so that the second start is quick):
+`joyful prepare` writes this format. `joyful.data.loading` also uses it as a cache, so that later starts are fast. A
+folder contains
 
     features.safetensors   SPLIT/MODALITY (N, D) float32, SPLIT/labels, SPLIT/speakers (N,), SPLIT/lengths (B,)
-    utterances.parquet     split, dialogue, position, speaker, label, sentence: a row per utterance
-    meta.json              format version, the dataset's own values, what it was made from, sizes and digests
+    utterances.parquet     split, dialogue, position, speaker, label, sentence: one row per utterance
+    meta.json              format version, values of the dataset, its origin, sizes and SHA-256 digests of the files
 
-The folder appears whole or not at all. It is trusted no more than any other input: every size, name, type and shape
-is checked when it is opened (the digests only where asked: reading all bytes would cost the quick start).
+The folder is written atomically: it appears complete or not at all. Like all input, it is not trusted. Every size,
+name, type and shape is checked when the folder is opened. The digests are checked only on request, because reading all
+bytes takes too long for a fast start.
 
-Also a source of its own: data=prepared data.root=FOLDER.
+This module is also a data source: `python run.py data=prepared data.root=FOLDER`.
+
+Shape letters: B dialogues, N utterances, D features.
 """
 
 from __future__ import annotations
@@ -36,42 +40,62 @@ from joyful.results.parquet_pages import decoded_bytes
 FORMAT_VERSION = 1
 ARRAYS, UTTERANCES, META = "features.safetensors", "utterances.parquet", "meta.json"
 FILES = (ARRAYS, UTTERANCES, META)
-#: This source is the cache's own format already.
+#: This source needs no prepared copy, because it already has the prepared format.
 CACHED = False
 
 _DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
 _MAX_HEADER_BYTES = 2**20
 _MAX_META_BYTES = 2**24
-_MAX_TEXT_BYTES = 2**28  # of the table of utterances, in the file and decoded; the largest corpus has 10 MB
-_AGAIN = "make it again with `python -m joyful.data.prepare`"
+_MAX_TEXT_BYTES = 2**28  # limit on utterances.parquet, encoded and decoded; the largest corpus has 10 MB
+_REMEDY = "create it again with `joyful prepare`"
 
 
 def source_files(settings: DataSettings) -> list[Path]:
-    """The three files. Raises InputError if one is not there."""
+    """Return the paths of the three files.
+
+    Raises:
+        InputError: If data.root is not set or a file is missing.
+    """
     return find_files(settings, FILES)
 
 
 def read(settings: DataSettings, encode: Encode | None = None) -> DialogueDataset:
-    """Open data.root.
+    """Open the prepared dataset in data.root.
 
-    Raises InputError if it is damaged, or was made with another fold or label set than the settings name.
+    Args:
+        settings: The data settings. A fold or an emotion that is set must match the prepared dataset.
+        encode: Not used. All sources have the same signature.
+
+    Returns:
+        The dataset, with memory-mapped arrays.
+
+    Raises:
+        InputError: If the folder is missing or damaged, or was prepared with another fold or emotion.
     """
     folder = source_files(settings)[0].parent
     dataset, origin = open_folder(folder)
-    for name, wanted in (("fold", settings.fold), ("emotion", settings.emotion)):
-        if wanted is not None and origin.get(name) != wanted:
+    for name, expected in (("fold", settings.fold), ("emotion", settings.emotion)):
+        if expected is not None and origin.get(name) != expected:
             raise InputError(
-                f"{folder} was prepared with data.{name}={origin.get(name)}, but data.{name}={wanted} is set;"
-                f" prepare it again with `python -m joyful.data.prepare ... data.{name}={wanted} out=FOLDER`"
+                f"{folder} was prepared with data.{name}={origin.get(name)}, but data.{name}={expected} is set;"
+                f" prepare it again with `joyful prepare ... data.{name}={expected} out=FOLDER`"
             )
     return dataset
 
 
 def write_folder(dataset: DialogueDataset, folder: Path, origin: Mapping[str, Any]) -> bool:
-    """Write a dataset as a new folder, whole or not at all; returns False if another process was quicker.
+    """Write a dataset to a new folder, atomically.
 
-    origin: plain values that say what it was made from (kept in meta.json, given back by open_folder).
-    Raises OSError where the disk refuses.
+    Args:
+        dataset: The dataset.
+        folder: The new folder. Its parents are created.
+        origin: JSON values that describe the source of the dataset. `open_folder` returns them.
+
+    Returns:
+        True, or False if the folder already exists (for example because another process was faster).
+
+    Raises:
+        OSError: If the folder cannot be written.
     """
     from safetensors.numpy import save_file
 
@@ -100,7 +124,8 @@ def write_folder(dataset: DialogueDataset, folder: Path, origin: Mapping[str, An
         }
         (temporary / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         for name in FILES:
-            (temporary / name).chmod(0o644)  # the libraries make some of these private; a cache may be shared
+            # the libraries create some of these with mode 600, but users may share a cache
+            (temporary / name).chmod(0o644)
             with (temporary / name).open("rb") as stream:
                 os.fsync(stream.fileno())
         temporary.chmod(0o755)
@@ -116,46 +141,59 @@ def write_folder(dataset: DialogueDataset, folder: Path, origin: Mapping[str, An
 
 
 def open_folder(folder: Path, *, verify: bool = False) -> tuple[DialogueDataset, dict[str, Any]]:
-    """Return (dataset, origin), the arrays memory-mapped (copy on write: changing them never changes the file).
+    """Open a prepared dataset.
 
-    verify: also read every byte and compare the digests.
-    Raises InputError if anything is not as meta.json says.
+    Args:
+        folder: The folder.
+        verify: Whether to read all bytes and compare the digests.
+
+    Returns:
+        A tuple (dataset, origin). The arrays are memory-mapped, copy on write: changing them does not change the file.
+        origin is the argument of `write_folder`.
+
+    Raises:
+        InputError: If the folder is missing or damaged, or does not match its meta.json.
     """
     meta = read_meta(folder)
-    with _whole(folder):
+    with _damage_as_input_error(folder):
         for name in (ARRAYS, UTTERANCES):
             entry, path = meta["files"][name], folder / name
             if path.stat().st_size != entry["bytes"] or (verify and sha256(path) != entry["sha256"]):
-                raise ValueError(f"{name} is not the file that was written")
+                raise ValueError(f"{name} does not have the size or digest in {META}")
         return _dataset(folder, meta, _map_arrays(folder / ARRAYS)), meta["origin"]
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """The contents of meta.json. Raises InputError if it is damaged or of another format version."""
-    with _whole(folder):
+    """Return the content of meta.json.
+
+    Raises:
+        InputError: If the file is missing, damaged or of another format version.
+    """
+    with _damage_as_input_error(folder):
         path = folder / META
         if path.stat().st_size > _MAX_META_BYTES:
-            raise ValueError(f"{META} is too large")
+            raise ValueError(f"{META} has more than {_MAX_META_BYTES} bytes")
         meta = json.loads(path.read_text(encoding="utf-8"))
         version = meta["format"]
         if not isinstance(meta["origin"], dict):
             raise ValueError(f"{META} has no origin")
     if version != FORMAT_VERSION:
-        raise InputError(f"{folder} has format {version!r}, this program reads {FORMAT_VERSION}; {_AGAIN}")
+        raise InputError(f"{folder}: expected format {FORMAT_VERSION}, got format {version!r}; {_REMEDY}")
     return meta
 
 
 @contextlib.contextmanager
-def _whole(folder: Path) -> Iterator[None]:
-    """Whatever a damaged folder makes us raise leaves as one InputError."""
+def _damage_as_input_error(folder: Path) -> Iterator[None]:
+    """Raise InputError for every error that a damaged folder can cause in the block."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise InputError(f"{folder} is not a whole prepared dataset ({reason}); {_AGAIN}") from None
+        raise InputError(f"{folder} is not a valid prepared dataset ({reason}); {_REMEDY}") from None
 
 
 def sha256(path: Path) -> str:
+    """Return the SHA-256 digest of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -185,12 +223,15 @@ def _write_utterances(dataset: DialogueDataset, path: Path) -> None:
 
 
 def _map_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file without copying them: 8 bytes of length, a JSON header, then the data."""
+    """Return the arrays of a safetensors file, memory-mapped.
+
+    The file has the length of the header (8 bytes, little-endian), the header (JSON), and the data.
+    """
     with path.open("rb") as stream:
         buffer = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     length = int.from_bytes(buffer[:8], "little")
     if not 2 <= length <= min(_MAX_HEADER_BYTES, len(buffer) - 8):
-        raise ValueError(f"{path.name} has no header")
+        raise ValueError(f"{path.name} has no valid header")
     begin = 8 + length
     arrays = {}
     for name, entry in json.loads(buffer[8:begin]).items():
@@ -198,9 +239,9 @@ def _map_arrays(path: Path) -> dict[str, np.ndarray]:
             continue
         dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
         low, high = entry["data_offsets"]
-        sizes = all(type(n) is int and n >= 0 for n in (*shape, low, high))
-        if not sizes or high - low != math.prod(shape) * dtype.itemsize or begin + high > len(buffer):
-            raise ValueError(f"{path.name}: {name} lies outside the file")
+        valid = all(type(n) is int and n >= 0 for n in (*shape, low, high))
+        if not valid or high - low != math.prod(shape) * dtype.itemsize or begin + high > len(buffer):
+            raise ValueError(f"{path.name}: the shape and the offsets of {name} do not fit the file")
         arrays[name] = np.frombuffer(buffer, dtype, math.prod(shape), begin + low).reshape(shape)
     return arrays
 
@@ -214,11 +255,11 @@ def _dataset(folder: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) 
         start += n[split]
         lengths = arrays[f"{split}/lengths"]
         if lengths.ndim != 1 or (lengths < 1).any() or int(lengths.sum()) != n[split]:
-            raise ValueError(f"{split}/lengths do not add up")
+            raise ValueError(f"{split}/lengths do not add up to {n[split]} utterances")
         firsts = (np.cumsum(lengths) - lengths).tolist()
         names, texts = dialogue[part], sentence[part]
         if meta["sentences"][split] and None in texts:
-            raise ValueError(f"{UTTERANCES} lacks sentences of {split}")
+            raise ValueError(f"{UTTERANCES} has no sentence for some utterances of {split}")
         splits[split] = Dialogues(
             features={name: arrays[f"{split}/{name}"] for name in MODALITIES.values() if name in meta["dimensions"]},
             labels=arrays[f"{split}/labels"],
@@ -238,7 +279,7 @@ def _dataset(folder: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) 
 
 
 def _read_texts(path: Path, n: int) -> tuple[list[str], list[str]]:
-    """The columns dialogue and sentence, n rows."""
+    """Return the columns dialogue and sentence, which must have n rows."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -247,26 +288,26 @@ def _read_texts(path: Path, n: int) -> tuple[list[str], list[str]]:
         data = path.read_bytes() if path.stat().st_size <= _MAX_TEXT_BYTES else b""
         size = decoded_bytes(data)
         if size > _MAX_TEXT_BYTES:
-            raise ValueError(f"{path.name} announces {size} bytes; at most {_MAX_TEXT_BYTES} are read")
-        # through its dictionary: a text that is repeated a million times stays one text in memory
+            raise ValueError(f"{path.name} decodes to {size} bytes; the limit is {_MAX_TEXT_BYTES}")
+        # read_dictionary: a text that is repeated a million times is in memory once
         with parquet.ParquetFile(pa.BufferReader(data), read_dictionary=names) as file:
             if file.metadata.num_rows != n:
-                raise ValueError(f"{path.name} has {file.metadata.num_rows} rows, not {n}")
+                raise ValueError(f"{path.name}: expected {n} rows, got {file.metadata.num_rows}")
             table = file.read(columns=names, use_threads=False)
-        # Parquet's reader takes places beyond the end of a dictionary as they come
+        # the reader does not check that indices are within the dictionary
         table.validate(full=True)
-        kinds = {table.column(name).type for name in names}
-        if kinds != {pa.dictionary(pa.int32(), pa.string())} or table.column("dialogue").null_count:
-            raise ValueError(f"{path.name}: dialogue and sentence must be text")
+        types = {table.column(name).type for name in names}
+        if types != {pa.dictionary(pa.int32(), pa.string())} or table.column("dialogue").null_count:
+            raise ValueError(f"{path.name}: dialogue and sentence must be text, without null in dialogue")
         return _texts(table.column("dialogue")), _texts(table.column("sentence"))
     except (pa.ArrowException, MemoryError) as error:
         raise ValueError(f"{path.name}: {str(error)[:200]}") from None
 
 
 def _texts(column: Any) -> list[Any]:
-    """The texts (None for null) of a dictionary-coded column, equal ones shared."""
+    """Return the texts of a dictionary-encoded column, None for null. Equal texts are one object."""
     texts: list[Any] = []
     for chunk in column.chunks:
         values = chunk.dictionary.to_pylist()
-        texts += [None if place is None else values[place] for place in chunk.indices.to_pylist()]
+        texts += [None if index is None else values[index] for index in chunk.indices.to_pylist()]
     return texts

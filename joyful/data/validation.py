@@ -1,4 +1,4 @@
-"""What every dataset must satisfy before anything is trained on it, whoever made it.
+"""Validation of datasets. Every dataset is validated before it is used, whatever its source.
 
 Shape letters: B dialogues, N utterances, D features, C classes, S speakers.
 """
@@ -11,9 +11,13 @@ from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, Input
 
 
 def validate(dataset: DialogueDataset) -> None:
-    """Raise InputError unless the dataset is what joyful.records.DialogueDataset promises.
+    """Check that a dataset is as `joyful.records.DialogueDataset` describes it.
 
-    Checked: splits, names, shapes, dtypes, lengths, ranges of labels and speakers, and that every feature is finite.
+    This checks splits, names, shapes, dtypes, lengths, the ranges of labels and speakers, and that all features are
+    finite.
+
+    Raises:
+        InputError: If a check fails.
     """
     where = f"dataset {dataset.name}"
     _expect(set(dataset.splits) == set(SPLITS), f"{where}: splits {', '.join(SPLITS)}", sorted(dataset.splits))
@@ -59,14 +63,15 @@ def _validate_labels(dataset: DialogueDataset, labels: np.ndarray, n: int, where
 def _expect_finite(part: Dialogues, name: str, where: str) -> None:
     x = part.features[name]
     with np.errstate(invalid="ignore"):
-        total = x.sum(dtype=np.float64)  # quicker than isfinite, and as sure: float32 values cannot overflow float64
+        # faster than isfinite and equivalent, because a sum of float32 values does not overflow float64
+        total = x.sum(dtype=np.float64)
     if not np.isfinite(total):
         row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
         ends = np.cumsum(part.lengths)
         dialogue = int(np.searchsorted(ends, row, side="right"))
-        place = row - int(ends[dialogue] - part.lengths[dialogue]) + 1
-        message = f"utterance {place} of dialogue {part.ids[dialogue]} has a value that is not finite"
-        raise InputError(f"{where}: {name}: {message}; mend or remove it in the source")
+        position = row - int(ends[dialogue] - part.lengths[dialogue]) + 1
+        message = f"utterance {position} of dialogue {part.ids[dialogue]} has a value that is not finite"
+        raise InputError(f"{where}: {name}: {message}; correct or remove it in the source")
 
 
 def _expect_array(array: np.ndarray, dtype: type, shape: tuple[int, ...], what: str) -> None:
@@ -81,4 +86,4 @@ def _expect_range(array: np.ndarray, end: int, what: str) -> None:
 
 def _expect(condition: bool, expected: str, got: object) -> None:
     if not condition:
-        raise InputError(f"{expected} expected, got {got}")
+        raise InputError(f"{expected} expected, got {got}; correct the dataset")

@@ -1,7 +1,8 @@
-"""Vectors of texts on disk, shared by processes: one SQLite file, key sha256(text), value float32 little-endian.
+"""A store of text vectors on disk, which several processes can use at the same time.
 
-Each value carries its checksum: a value that does not agree with it counts as missing. A file that SQLite finds
-damaged is set aside under a new name with one warning, and a new one begun.
+The store is one SQLite file. The key is the SHA-256 digest of the text, and the value is the vector as little-endian
+float32. Each vector has a checksum (CRC-32). A vector with a wrong checksum counts as missing. A file that SQLite
+reports as damaged is renamed with one warning, and a new file is created.
 """
 
 from __future__ import annotations
@@ -22,17 +23,20 @@ import numpy as np
 from joyful.records import InputError
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL, crc INTEGER NOT NULL)"
-_LOCK_SECONDS = 60.0
-_CHUNK = 500  # keys of one query; SQLite allows 999 parameters even in old builds
+_LOCK_SECONDS = 60.0  # how long a write waits for other processes
+_CHUNK = 500  # keys per query; old builds of SQLite allow 999 parameters
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
 class VectorStore:
-    """A mapping text -> (D,) float32 in one file. Use it as a context manager.
+    """A persistent mapping from texts to vectors, (D,) float32. Use it as a context manager.
 
-    Opened at first need. Raises InputError if the file cannot be opened or made.
+    The file is opened on first use. Shape letter: D features of a vector.
+
+    Args:
+        path: The file. `put` creates it and its folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,17 +52,34 @@ class VectorStore:
         self._close()
 
     def get(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """The vectors of those texts that have one. Makes no file."""
+        """Return the vectors that are in the store. This creates no file.
+
+        Args:
+            texts: The texts to look up.
+
+        Returns:
+            Text -> vector, for the texts that are in the store.
+
+        Raises:
+            InputError: If the file cannot be used.
+        """
         if self._connection is None and not self.path.exists():
             return {}
         return self._guarded(lambda connection: _get(connection, texts))
 
     def put(self, vectors: Mapping[str, np.ndarray]) -> None:
-        """Store vectors, in one transaction. Where a sound one stands already, it stays."""
+        """Store vectors in one transaction. Existing vectors with a correct checksum are not replaced.
+
+        Args:
+            vectors: Text -> vector.
+
+        Raises:
+            InputError: If the file cannot be used.
+        """
         self._guarded(lambda connection: _put(connection, vectors))
 
     def _guarded(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Do the work; once more with a new file if this one is damaged."""
+        """Call `work` with the connection. If the file is damaged, rename it and try once more with a new file."""
         for attempt in (1, 2):
             try:
                 return work(self._open())
@@ -66,11 +87,11 @@ class VectorStore:
                 self._close()
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                 if attempt == 1 and code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                    self._set_aside(error)
+                    self._rename_damaged(error)
                     continue
                 raise InputError(
                     f"the cache of text vectors {self.path} cannot be used ({error});"
-                    " set data.cache=FOLDER to a folder that can be written"
+                    " set data.cache=FOLDER to a writable folder"
                 ) from None
         raise AssertionError("unreachable")
 
@@ -78,7 +99,7 @@ class VectorStore:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=_LOCK_SECONDS)
-            if not self._has_table():  # only then: a change of journal mode needs the file for itself
+            if not self._has_table():  # once per file, because a change of the journal mode needs exclusive access
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute(_SCHEMA)
                 self._connection.commit()
@@ -94,15 +115,17 @@ class VectorStore:
             self._connection.close()
             self._connection = None
 
-    def _set_aside(self, error: Exception) -> None:
-        aside = self.path.with_name(f"{self.path.stem}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+    def _rename_damaged(self, error: Exception) -> None:
+        renamed = self.path.with_name(f"{self.path.stem}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
         try:
-            os.replace(self.path, aside)
+            os.replace(self.path, renamed)
         except FileNotFoundError:
-            return  # another process was quicker
+            return  # another process was faster
         for suffix in ("-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-        _log.warning("%s is damaged (%s): set aside as %s and begun anew", self.path, error, aside.name)
+        _log.warning(
+            "%s is damaged (%s): it is set aside as %s, and a new file is created", self.path, error, renamed.name
+        )
 
 
 def _get(connection: sqlite3.Connection, texts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -111,8 +134,9 @@ def _get(connection: sqlite3.Connection, texts: Sequence[str]) -> dict[str, np.n
     vectors: dict[str, np.ndarray] = {}
     for start in range(0, len(keys), _CHUNK):
         chunk = keys[start : start + _CHUNK]
-        marks = ",".join("?" * len(chunk))
-        for key, blob, crc in connection.execute(f"SELECT key, vector, crc FROM vectors WHERE key IN ({marks})", chunk):
+        placeholders = ",".join("?" * len(chunk))
+        query = f"SELECT key, vector, crc FROM vectors WHERE key IN ({placeholders})"
+        for key, blob, crc in connection.execute(query, chunk):
             if isinstance(blob, bytes) and blob and len(blob) % 4 == 0 and zlib.crc32(blob) == crc:
                 vectors[by_key[key]] = np.frombuffer(blob, dtype="<f4").astype(np.float32)
     return vectors

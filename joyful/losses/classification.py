@@ -1,9 +1,14 @@
-"""Classification losses: cross-entropy (NLL), focal loss, and binary cross-entropy for several labels at once.
+"""Classification losses: cross-entropy (negative log-likelihood) and focal loss.
 
-    cross-entropy   -w_y log p_y                       mean over sum of w_y
-    focal           -alpha (1 - p_y)^gamma w_y log p_y mean over sum of w_y   (Lin et al. 2017)
+    cross-entropy   -w_y log p_y                         divided by the sum of w_y
+    focal loss      -alpha (1 - p_y)^gamma w_y log p_y   divided by the sum of w_y
 
-At gamma = 0 and alpha = 1 the focal loss is the cross-entropy.
+Here p_y is the probability of the label y, and w_y is its class weight. If an utterance can have several labels, both
+losses use binary cross-entropy for each class. With gamma = 0 and alpha = 1 the focal loss is the cross-entropy.
+
+Source: T.-Y. Lin et al., "Focal Loss for Dense Object Detection", 2017.
+
+Shape letters: N utterances, C classes.
 """
 
 from __future__ import annotations
@@ -18,12 +23,30 @@ from joyful.losses.reconstruction import check_reduction
 
 
 class FocalLoss(nn.Module):
-    """Focal loss. forward(logits (N, C), labels (N,) int64 or (N, C) zeros and ones) -> scalar, or (N,) with reduction
-    "none".
+    """Focal loss, which reduces the weight of utterances that are classified well.
 
-    alpha >= 0 scales, gamma >= 0 lowers the weight of utterances already right; class_weights: C numbers >= 0 or None.
-    For several labels at once the binary form is used and the mean taken over all N C decisions.
-    Raises ValueError for a negative or non-finite alpha or gamma, an unknown reduction, or shapes that do not fit.
+        -alpha (1 - p_y)^gamma w_y log p_y
+
+    p_y is the probability of the label y and w_y is its class weight. The mean divides the sum of these values by the
+    sum of w_y. If an utterance can have several labels, the formula is applied to each of the N C binary decisions, w
+    is the weight of the class, and the mean divides by N C.
+
+    Source: Lin et al. 2017.
+
+    Args:
+        alpha: Factor of the loss, finite and >= 0.
+        gamma: Focusing parameter, finite and >= 0. Larger values reduce the weight of well-classified utterances more.
+        class_weights: (C,), numbers >= 0, or None for equal weights (see the function `class_weights`).
+        reduction: "mean", "sum" or "none".
+
+    Raises:
+        ValueError: If alpha or gamma is negative or not finite, or the reduction is unknown.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[1.0986, 0.0]])  # probabilities 3/4 and 1/4
+        >>> FocalLoss(gamma=2.0)(logits, torch.tensor([0]))  # -(1/4)^2 ln(3/4)
+        tensor(0.0180)
     """
 
     class_weights: Tensor | None
@@ -39,6 +62,18 @@ class FocalLoss(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the reduced loss.
+
+        Args:
+            logits: (N, C).
+            labels: (N,) int64, the class of each utterance, or (N, C) with zeros and ones if there can be several.
+
+        Returns:
+            A scalar. For reduction "none", the values before the division: (N,), or (N, C) for labels (N, C).
+
+        Raises:
+            ValueError: If the shapes do not match.
+        """
         _check_shapes(logits, labels)
         if labels.ndim == 2:
             labels = labels.to(logits.dtype)
@@ -46,13 +81,13 @@ class FocalLoss(nn.Module):
                 logits, labels, weight=self.class_weights, reduction="none"
             )
             probability = torch.sigmoid(logits)
-            right = torch.where(labels > 0.5, probability, 1 - probability)
-            values, weights = self.alpha * _focus(right, self.gamma) * entropy, torch.ones_like(logits)
+            p_correct = torch.where(labels > 0.5, probability, 1 - probability)
+            values, weights = self.alpha * _focus(p_correct, self.gamma) * entropy, torch.ones_like(logits)
         else:
             log_probability = functional.log_softmax(logits, dim=-1)
-            log_right = log_probability.gather(-1, labels[:, None]).squeeze(-1)
-            weights = torch.ones_like(log_right) if self.class_weights is None else self.class_weights[labels]
-            values = -self.alpha * _focus(log_right.exp(), self.gamma) * weights * log_right
+            log_p_correct = log_probability.gather(-1, labels[:, None]).squeeze(-1)
+            weights = torch.ones_like(log_p_correct) if self.class_weights is None else self.class_weights[labels]
+            values = -self.alpha * _focus(log_p_correct.exp(), self.gamma) * weights * log_p_correct
         if self.reduction == "none":
             return values
         return (
@@ -63,9 +98,20 @@ class FocalLoss(nn.Module):
 
 
 class NLLLoss(nn.Module):
-    """Cross-entropy of logits. forward(logits (N, C), labels (N,) int64 or (N, C) zeros and ones) -> scalar.
+    """Cross-entropy of logits: the negative log-likelihood of the labels.
 
-    Several labels at once use binary cross-entropy, mean over all N C decisions. ValueError where shapes do not fit.
+        -w_y log p_y
+
+    The mean divides the sum of these values by the sum of w_y. It is 0 if all class weights in the batch are 0. If an
+    utterance can have several labels, the loss is the binary cross-entropy, averaged over all N C decisions.
+
+    Args:
+        class_weights: (C,), numbers >= 0, or None for equal weights (see the function `class_weights`).
+
+    Example:
+        >>> import torch
+        >>> NLLLoss()(torch.zeros(2, 4), torch.tensor([0, 3]))  # ln 4
+        tensor(1.3863)
     """
 
     class_weights: Tensor | None
@@ -75,6 +121,18 @@ class NLLLoss(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss.
+
+        Args:
+            logits: (N, C).
+            labels: (N,) int64, the class of each utterance, or (N, C) with zeros and ones if there can be several.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: If the shapes do not match.
+        """
         _check_shapes(logits, labels)
         if labels.ndim == 2:
             return functional.binary_cross_entropy_with_logits(
@@ -82,16 +140,33 @@ class NLLLoss(nn.Module):
             )
         if self.class_weights is None:
             return functional.cross_entropy(logits, labels)
-        # a batch whose classes all have weight 0 (none of them occurs in training) has loss 0, not 0 / 0
+        # PyTorch's mean would be 0 / 0 for a batch with only classes of weight 0 (classes absent from training)
         total = functional.cross_entropy(logits, labels, weight=self.class_weights, reduction="sum")
         return total / self.class_weights[labels].sum().clamp(min=torch.finfo(logits.dtype).tiny)
 
 
 def class_weights(frequencies: Tensor, scheme: str) -> Tensor | None:
-    """Weights of C classes from their counts in the training split, with mean 1 over the classes that occur.
+    """Return class weights from the class counts of the training split.
 
-    "none" -> None; "inverse" -> 1 / count; "sqrt" -> 1 / sqrt(count). A class that never occurs gets weight 0.
-    Raises ValueError for another scheme.
+        "inverse"   w_c proportional to 1 / count_c
+        "sqrt"      w_c proportional to 1 / sqrt(count_c)
+
+    The weights are scaled to mean 1 over the classes that occur. A class that does not occur has weight 0.
+
+    Args:
+        frequencies: (C,), counts >= 0.
+        scheme: "none", "inverse" or "sqrt".
+
+    Returns:
+        (C,) float32, or None for "none".
+
+    Raises:
+        ValueError: If the scheme is unknown.
+
+    Example:
+        >>> import torch
+        >>> class_weights(torch.tensor([1, 4, 0]), "inverse")
+        tensor([1.6000, 0.4000, 0.0000])
     """
     if scheme == "none":
         return None
@@ -104,9 +179,12 @@ def class_weights(frequencies: Tensor, scheme: str) -> Tensor | None:
     return (weights / weights.sum() * occurs.sum()).to(torch.float32)
 
 
-def _focus(right: Tensor, gamma: float) -> Tensor:
-    # x ** 0 has the gradient 0 * x ** -1, which is NaN at x = 0: gamma 0 must be the cross-entropy in its gradient too
-    return (1 - right).clamp(min=torch.finfo(right.dtype).tiny) ** gamma if gamma else torch.ones_like(right)
+def _focus(p_correct: Tensor, gamma: float) -> Tensor:
+    # The gradient of x ** 0 is 0 * x ** -1, which is NaN at x = 0. With gamma 0 the gradient must be that of the
+    # cross-entropy, so the factor is a constant.
+    return (
+        (1 - p_correct).clamp(min=torch.finfo(p_correct.dtype).tiny) ** gamma if gamma else torch.ones_like(p_correct)
+    )
 
 
 def _check_shapes(logits: Tensor, labels: Tensor) -> None:

@@ -1,8 +1,10 @@
-"""How the weights of the loss move in training: fixed, adaptive, normalised, or balanced by gradient norms.
+"""Loss weightings: fixed, adaptive, on normalised losses, or balanced by gradient norms.
 
-A weighting is called with the scalar components of one step and returns the total, the detached parts, and the weight
-that each part had. Everything stays on the losses' device. To add one, write a class as `Weighting` describes it (most
-of it can come from FixedWeighting) and name it in WEIGHTINGS.
+A weighting combines the scalar components of one training step into the total loss. All tensors stay on the device of
+the losses, so the host never waits for the device.
+
+To add a weighting, write a class with the methods of `Weighting` (it can inherit most of them from `FixedWeighting`)
+and add it to `WEIGHTINGS`.
 """
 
 from __future__ import annotations
@@ -20,31 +22,67 @@ Combined = tuple[Tensor, dict[str, Tensor], dict[str, "float | Tensor"]]
 
 
 class Weighting(Protocol):
-    """What the Coach needs of a weighting."""
+    """The interface of a weighting, as `Coach` uses it.
+
+    Attributes:
+        needs_gradient_norms: Whether `observe` must be called with gradient norms from time to time.
+    """
 
     needs_gradient_norms: bool
 
     def combine(self, components: Mapping[str, Tensor], config: LossWeightConfig) -> Combined:
-        """Total (with gradient), parts as of compute_training_loss, and effective weight of each part."""
+        """Combine the components of one step into the total loss.
+
+        Args:
+            components: Name -> unweighted scalar with gradient.
+            config: The configured weights.
+
+        Returns:
+            A tuple (total, parts, weights). total is a scalar with gradient. parts has the unweighted components and
+            `total`, all detached. weights has the effective weight of each component: the factor of its gradient in
+            the gradient of the total.
+        """
         ...
 
     def observe(self, gradient_norms: Mapping[str, Tensor]) -> None:
-        """Take note of the gradient norm of each unweighted component on the shared parameters."""
+        """Record the gradient norm of each unweighted component on the shared parameters.
+
+        Args:
+            gradient_norms: Name of a component -> scalar >= 0.
+        """
         ...
 
-    def state_dict(self) -> dict[str, Tensor]: ...
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state that a checkpoint needs. Empty for a weighting without memory."""
+        ...
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the state from a `state_dict`."""
+        ...
 
 
 class AdaptiveLossWeight:
-    """Weights inversely proportional to a moving average of each loss.
+    """Weights that are inversely proportional to a moving average of each loss.
 
-        m_k <- momentum m_k + (1 - momentum) l_k,     w_k = w0_k / m_k * sum(w0) / sum(w0 / m)
+        m_k <- momentum m_k + (1 - momentum) l_k
+        w_k  = w0_k / (m_k + eps) * sum(w0) / sum(w0 / (m + eps))
 
-    so that the weights keep their sum. initial_weights: {name: number >= 0}; losses are scalars >= 0 by those names.
-    The first update sets the averages to the losses. A NaN or infinite loss leaves its average as it was.
-    Raises ValueError for a momentum outside [0, 1), a negative weight, or a loss without an initial weight.
+    The sum of the weights is constant. The first update sets the averages to the losses. A NaN or infinite loss does
+    not change its average.
+
+    Args:
+        initial_weights: Name of a loss -> w0, finite and >= 0.
+        momentum: Momentum of the averages, in [0, 1).
+        eps: Added to each average, in units of the loss.
+
+    Raises:
+        ValueError: If the momentum is out of range or an initial weight is negative or not finite.
+
+    Example:
+        >>> import torch
+        >>> adaptive = AdaptiveLossWeight({"classification": 1.0, "encoder": 1.0})
+        >>> adaptive.update({"classification": torch.tensor(1.0), "encoder": torch.tensor(3.0)})
+        {'classification': tensor(1.5000), 'encoder': tensor(0.5000)}
     """
 
     def __init__(self, initial_weights: Mapping[str, float], momentum: float = 0.9, eps: float = 1e-8) -> None:
@@ -60,16 +98,26 @@ class AdaptiveLossWeight:
         self._averages: dict[str, Tensor] = {}
 
     def update(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Move the averages and return the new weights, scalars by name, without gradient."""
+        """Update the averages and return the new weights.
+
+        Args:
+            losses: Name -> scalar >= 0.
+
+        Returns:
+            Name -> scalar without gradient, for all losses so far.
+
+        Raises:
+            ValueError: If a loss has no initial weight.
+        """
         unknown = sorted(set(losses) - set(self.initial_weights))
         if unknown:
             raise ValueError(f"losses {unknown}: no initial weight; set initial_weights for {', '.join(unknown)}")
         for name, loss in losses.items():
-            self._averages[name] = _moved(self._averages.get(name), loss.detach().reshape(()), self.momentum)
+            self._averages[name] = _moving_average(self._averages.get(name), loss.detach().reshape(()), self.momentum)
         return self.weights()
 
     def weights(self) -> dict[str, Tensor]:
-        """The current weights; before the first update an empty dict."""
+        """Return the current weights by name, scalars without gradient. Empty before the first update."""
         raw = {name: self.initial_weights[name] / (mean + self.eps) for name, mean in self._averages.items()}
         if not raw:
             return {}
@@ -78,52 +126,63 @@ class AdaptiveLossWeight:
         return {name: weight * scale for name, weight in raw.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The moving averages by name, scalars."""
+        """Return the moving averages by name, scalars."""
         return {name: value.clone() for name, value in self._averages.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the averages that `state_dict` gave."""
+        """Restore the averages from a `state_dict`."""
         self._averages = {name: value.clone() for name, value in state.items()}
 
 
 class FixedWeighting:
-    """The configured weights, unchanged."""
+    """Constant weights, as configured: total = sum of w0_k l_k."""
 
     needs_gradient_norms = False
 
     def combine(self, components: Mapping[str, Tensor], config: LossWeightConfig) -> Combined:
-        weights: dict[str, float | Tensor] = {name: config.of_components()[name] for name in components}
+        """Return the total, the parts and the configured weights (see `Weighting.combine`)."""
+        weights: dict[str, float | Tensor] = {name: config.component_weights()[name] for name in components}
         return *weighted_total(components, weights), weights
 
     def observe(self, gradient_norms: Mapping[str, Tensor]) -> None:
-        """Nothing to note."""
+        """Ignore the gradient norms."""
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Return an empty state."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing to take up."""
+        """Ignore the state, which is empty."""
 
 
 class AdaptiveWeighting(FixedWeighting):
-    """AdaptiveLossWeight from the configured weights. The classification loss keeps weight 1, as the unit of the
-    rest."""
+    """Weights that are inversely proportional to a moving average of each loss, relative to the classification loss.
+
+        w_k = w0_k m_classification / m_k
+
+    The averages m are those of `AdaptiveLossWeight`, with the configured weights w0 as initial weights. The
+    classification loss has weight 1. A component with configured weight 0 or without gradient has weight 0.
+
+    Args:
+        momentum: Momentum of the averages, in [0, 1).
+    """
 
     def __init__(self, momentum: float = 0.9) -> None:
         self.momentum = momentum
         self._averages: dict[str, Tensor] = {}
 
     def combine(self, components: Mapping[str, Tensor], config: LossWeightConfig) -> Combined:
-        configured = {name: config.of_components()[name] for name in components}
-        # A component of weight 0, or one that this model has no part for (a constant), moves nothing and gets weight 0.
-        moving = {
+        """Update the averages; return the total, the parts and the weights (see `Weighting.combine`)."""
+        configured = {name: config.component_weights()[name] for name in components}
+        # A component without gradient is a constant: the model has no such part.
+        trained = {
             name: weight
             for name, weight in configured.items()
             if weight > 0 and (name == "classification" or components[name].requires_grad)
         }
-        adaptive = AdaptiveLossWeight(moving, self.momentum)
-        adaptive.load_state_dict({name: average for name, average in self._averages.items() if name in moving})
-        adapted = adaptive.update({name: components[name] for name in moving})
+        adaptive = AdaptiveLossWeight(trained, self.momentum)
+        adaptive.load_state_dict({name: average for name, average in self._averages.items() if name in trained})
+        adapted = adaptive.update({name: components[name] for name in trained})
         self._averages |= adaptive.state_dict()
         unit = adapted["classification"]
         weights: dict[str, float | Tensor] = {
@@ -133,21 +192,35 @@ class AdaptiveWeighting(FixedWeighting):
         return *weighted_total(components, weights), weights
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Return the averages of the losses by name, scalars."""
         return {name: value.clone() for name, value in self._averages.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the averages from a `state_dict`."""
         self._averages = {name: value.clone() for name, value in state.items()}
 
 
 class NormalisedWeighting(FixedWeighting):
-    """Configured weights on normalised losses (LossNormalizer). The weight reported is what a part's gradient carries,
-    w_k d(normalised_k) / d(l_k): w_k / (1 + l_k) for log, w_k / range_k for min-max."""
+    """Configured weights on losses that are normalised by `LossNormalizer`.
+
+        total = sum of w0_k normalised(l_k)
+
+    The effective weight is the factor of a component's gradient, w0_k d normalised(l_k) / d l_k. It is w0_k / (1 + l_k)
+    for "log" and w0_k / (max_k - min_k) for "minmax".
+
+    Args:
+        method: "log" or "minmax".
+
+    Raises:
+        ValueError: If the method is unknown.
+    """
 
     def __init__(self, method: str = "log") -> None:
         self.normalizer = LossNormalizer(method)
 
     def combine(self, components: Mapping[str, Tensor], config: LossWeightConfig) -> Combined:
-        configured = config.of_components()
+        """Normalise the components; return the total, the parts and the weights (see `Weighting.combine`)."""
+        configured = config.component_weights()
         normalised = self.normalizer(components)
         total, parts = weighted_total(normalised, {name: configured[name] for name in normalised})
         slopes = self.normalizer.slopes(components)
@@ -161,19 +234,29 @@ class NormalisedWeighting(FixedWeighting):
         )
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Return the state of the normalizer."""
         return self.normalizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the state of the normalizer from a `state_dict`."""
         self.normalizer.load_state_dict(state)
 
 
 class GradientBalancedWeighting(FixedWeighting):
-    """A configured weight is the ratio of a part's gradient norm to the classification's on the shared parameters.
+    """Weights that set the ratio of each component's gradient norm to that of the classification loss.
 
-        w_k = w0_k * g_classification / g_k,   g: moving averages of gradient norms (after Chen et al. 2018, GradNorm)
+        g_k <- momentum g_k + (1 - momentum) n_k
+        w_k  = w0_k g_classification / g_k
 
-    Until the first measurement, and for a part that has no gradient there, the configured weight itself holds. A NaN or
-    infinite norm leaves its average as it was.
+    n_k is the norm of the gradient of the unweighted component on the shared parameters. The configured weight w0_k is
+    therefore the ratio of the weighted gradients. The configured weight itself is used before the first measurement,
+    and for a component whose gradient norm is 0. A NaN or infinite norm does not change its average.
+
+    Source: adapted from Z. Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask
+    Networks", 2018.
+
+    Args:
+        momentum: Momentum of the averages, in [0, 1).
     """
 
     needs_gradient_norms = True
@@ -183,14 +266,16 @@ class GradientBalancedWeighting(FixedWeighting):
         self._norms: dict[str, Tensor] = {}
 
     def observe(self, gradient_norms: Mapping[str, Tensor]) -> None:
+        """Update the averages of the gradient norms."""
         for name, norm in gradient_norms.items():
-            self._norms[name] = _moved(self._norms.get(name), norm.detach().reshape(()), self.momentum)
+            self._norms[name] = _moving_average(self._norms.get(name), norm.detach().reshape(()), self.momentum)
 
     def combine(self, components: Mapping[str, Tensor], config: LossWeightConfig) -> Combined:
+        """Return the total, the parts and the weights (see `Weighting.combine`)."""
         weights: dict[str, float | Tensor] = {}
         unit = self._norms.get("classification")
         for name in components:
-            configured, norm = config.of_components()[name], self._norms.get(name)
+            configured, norm = config.component_weights()[name], self._norms.get(name)
             if name == "classification" or unit is None or norm is None or configured == 0:
                 weights[name] = configured
             else:
@@ -198,22 +283,24 @@ class GradientBalancedWeighting(FixedWeighting):
         return *weighted_total(components, weights), weights
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Return the averages of the gradient norms by name, scalars."""
         return {name: value.clone() for name, value in self._norms.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the averages from a `state_dict`."""
         self._norms = {name: value.clone() for name, value in state.items()}
 
 
-def _moved(average: Tensor | None, value: Tensor, momentum: float) -> Tensor:
-    """momentum average + (1 - momentum) value; where one of the two is not finite, the other."""
+def _moving_average(average: Tensor | None, value: Tensor, momentum: float) -> Tensor:
+    """Return momentum * average + (1 - momentum) * value. If one of the two is not finite, return the other."""
     if average is None:
         return value
     average = average.to(value)
-    moved = torch.where(torch.isfinite(average), momentum * average + (1 - momentum) * value, value)
-    return torch.where(torch.isfinite(value), moved, average)
+    updated = torch.where(torch.isfinite(average), momentum * average + (1 - momentum) * value, value)
+    return torch.where(torch.isfinite(value), updated, average)
 
 
-#: weighting=NAME -> constructor of (momentum, normalisation method).
+#: Value of the setting `weighting` -> constructor with the arguments (momentum, normalisation method).
 WEIGHTINGS: dict[str, Callable[[float, str], Weighting]] = {
     "fixed": lambda momentum, method: FixedWeighting(),
     "adaptive": lambda momentum, method: AdaptiveWeighting(momentum),

@@ -1,11 +1,12 @@
 """The two augmented views of a dialogue graph for the contrastive loss.
 
-    view 1   feature columns masked, a share of the edges rewired to random sources of the same dialogue
-    view 2   feature columns masked, edges added from the nearest neighbours (cosine) inside the same dialogue
+    view 1   feature columns masked, a fraction of the edges rewired to random sources in the same dialogue
+    view 2   feature columns masked, edges added from the nearest neighbours (cosine) in the same dialogue
 
-Masks and rewirings are functions of the step (joyful.randomness); new edges never cross dialogues, and the graph of the
-anchor and the classifier stays as it is. Shape letters: N utterances, H hidden, E edges, K neighbours, G blocks, T
-utterances.
+Masks and rewirings are functions of the training step (`joyful.randomness`). New edges never connect two dialogues. The
+graph of the anchor and of the classifier is not changed.
+
+Shape letters: N utterances, H hidden, E edges, K neighbours, G blocks, T utterances of a block.
 """
 
 from __future__ import annotations
@@ -18,32 +19,53 @@ from joyful.randomness import Draws
 
 
 def mask_features(x_NH: Tensor, share: float, draws: Draws, place: str) -> Tensor:
-    """Set the same random columns of all utterances to 0, each with probability `share`."""
+    """Return x with random columns set to 0, the same columns for all utterances.
+
+    Args:
+        x_NH: Features of the utterances.
+        share: Probability of masking a column, in [0, 1).
+        draws: Random numbers of the step.
+        place: Name of the view, for the random numbers.
+    """
     if share == 0.0:
         return x_NH
     return x_NH * draws.keep((x_NH.shape[1],), share, place, x_NH.device, "augmentation").to(x_NH.dtype)
 
 
 def rewire(edges: Edges, first_N: Tensor, length_N: Tensor, share: float, draws: Draws, place: str) -> Edges:
-    """Give each edge, with probability `share`, a source drawn evenly from the dialogue of its target.
+    """Return edges of which some have a new source, drawn uniformly from the dialogue of their target.
 
-    first_N, length_N: first place and length of each utterance's dialogue. The number of edges stays the same.
+    The number of edges does not change.
+
+    Args:
+        edges: Edges of the batch.
+        first_N: Position of the first utterance of each utterance's dialogue.
+        length_N: Number of utterances of each utterance's dialogue.
+        share: Probability of rewiring an edge, in [0, 1).
+        draws: Random numbers of the step.
+        place: Name of the view, for the random numbers.
     """
     if share == 0.0:
         return edges
     count = (edges.source.shape[0],)
-    stays = draws.keep(count, share, f"{place}.which", edges.source.device, "augmentation")
+    unchanged = draws.keep(count, share, f"{place}.which", edges.source.device, "augmentation")
     uniform = draws.uniform(count, f"{place}.where", edges.source.device, "augmentation")
     length = length_N.index_select(0, edges.target)
     drawn = first_N.index_select(0, edges.target) + (uniform * length).long()
-    return Edges(torch.where(stays, edges.source, drawn), edges.target, edges.kept)
+    return Edges(torch.where(unchanged, edges.source, drawn), edges.target, edges.kept)
 
 
 def add_neighbours(edges: Edges, x_NH: Tensor, blocks: AttentionBlocks, k: int) -> Edges:
-    """Add edges to each utterance from the k most similar others of its dialogue (cosine of x, without gradient).
+    """Return the edges, with edges to each utterance from its k most similar utterances in the dialogue appended.
 
-    blocks: whole dialogues. In a dialogue with fewer than k + 1 utterances the missing edges are kept with weight 0, so
-    that the number of edges does not depend on the data.
+    In a dialogue with fewer than k + 1 utterances, the missing edges are added with weight 0. The number of edges
+    therefore does not depend on the data.
+
+    Args:
+        edges: Edges of the batch.
+        x_NH: Features; similarity is their cosine. No gradient flows through it.
+        blocks: Attention blocks of whole dialogues.
+        k: Number of neighbours of each utterance.
     """
     n = x_NH.shape[0]
     k = min(k, blocks.keys.shape[1] - 1)

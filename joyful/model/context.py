@@ -1,6 +1,8 @@
-"""Context over the dialogue before the graph: a transformer encoder, or a two-way LSTM or GRU; then a projection.
+"""Sequence context over the dialogue, before the graph: a transformer encoder, or a bidirectional LSTM or GRU.
 
-Linear layers run on the N utterances without padding; only attention and recurrence see dialogues as rows.
+A linear projection follows. Linear layers process the N utterances without padding; only attention and recurrence
+gather dialogues into rows.
+
 Shape letters: N utterances, D input width, H hidden.
 """
 
@@ -15,12 +17,19 @@ from joyful.model.graph_layers import block_attention
 from joyful.model.kernels.dialogue_attention import dialogue_attention
 from joyful.model.kernels.dropout import dropout, relu_dropout_
 from joyful.model.kernels.layer_norm import lean_layer_norm
-from joyful.model.kernels.recurrence import two_way_gru
+from joyful.model.kernels.recurrence import bidirectional_gru
 from joyful.randomness import Draws
 
 
 class TransformerLayer(nn.Module):
-    """Post-norm encoder layer (Vaswani et al. 2017) on utterances without padding: (N, D) -> (N, D)."""
+    """Post-norm encoder layer (Vaswani et al. 2017) on utterances without padding, (N, D) -> (N, D).
+
+    Args:
+        width: D.
+        heads: Number of attention heads; divides D.
+        feedforward: Hidden units of the feed-forward part.
+        drop: Dropout probability.
+    """
 
     def __init__(self, width: int, heads: int, feedforward: int, drop: float) -> None:
         super().__init__()
@@ -31,7 +40,7 @@ class TransformerLayer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def reset_parameters(self) -> None:
-        """Glorot's uniform for the joint projection, as for attention in the original."""
+        """Initialise the joint projection with Glorot's uniform distribution and the attention biases with 0."""
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
@@ -40,7 +49,7 @@ class TransformerLayer(nn.Module):
         self, x_ND: Tensor, lengths: tuple[int, ...], blocks: AttentionBlocks, draws: Draws | None, place: str
     ) -> Tensor:
         qkv_N3D = self.qkv(x_ND)
-        if qkv_N3D.is_cuda:  # one launch for all dialogues; on the processor padding costs more than a loop
+        if qkv_N3D.is_cuda:  # one launch for all dialogues; on the CPU, padding costs more than a loop
             q, k, v = qkv_N3D.chunk(3, dim=1)
             mixed_ND = block_attention(q, k, v, blocks, self.heads)
         else:
@@ -53,13 +62,24 @@ class TransformerLayer(nn.Module):
 
 
 def _add(branch: Tensor, x: Tensor) -> Tensor:
-    """branch + x, in the place of the branch where it has the type of the sum: no backward pass reads a branch."""
+    """Return branch + x, in place if the branch has the dtype of the sum. No backward pass reads the branch."""
     return branch.add_(x) if torch.promote_types(branch.dtype, x.dtype) == branch.dtype else branch + x
 
 
 class TransformerContext(nn.Module):
-    """Transformer encoder over whole dialogues, then Linear: (N, D) -> (N, H). Raises ValueError unless heads divide
-    D."""
+    """Transformer encoder over whole dialogues, then a linear projection, (N, D) -> (N, H).
+
+    Args:
+        width: D.
+        hidden: H.
+        layers: Number of encoder layers.
+        heads: Number of attention heads; must divide D.
+        feedforward: Hidden units of each feed-forward part.
+        drop: Dropout probability.
+
+    Raises:
+        ValueError: `heads` does not divide `width`.
+    """
 
     def __init__(self, width: int, hidden: int, layers: int, heads: int, feedforward: int, drop: float) -> None:
         super().__init__()
@@ -78,13 +98,21 @@ class TransformerContext(nn.Module):
 
 
 class RecurrentContext(nn.Module):
-    """Two-way LSTM or GRU over each dialogue, then Linear: (N, D) -> (N, H). Each direction has H units."""
+    """Bidirectional LSTM or GRU over each dialogue, then a linear projection, (N, D) -> (N, H).
+
+    Args:
+        kind: "lstm" or "gru".
+        width: D.
+        hidden: H; each direction has H units.
+        layers: Number of recurrent layers.
+        drop: Dropout probability before each layer.
+    """
 
     def __init__(self, kind: str, width: int, hidden: int, layers: int, drop: float) -> None:
         super().__init__()
         cell = {"lstm": nn.LSTM, "gru": nn.GRU}[kind]
         sizes = [width] + [2 * hidden] * (layers - 1)
-        # one module a layer: the dropout between them is ours, so that its masks are a function of the step
+        # One module per layer, because the dropout between layers must draw from `joyful.randomness`.
         self.layers = nn.ModuleList(cell(size, hidden, batch_first=True, bidirectional=True) for size in sizes)
         self.drop = drop
         self.project = nn.Linear(2 * hidden, hidden)
@@ -93,15 +121,15 @@ class RecurrentContext(nn.Module):
         for number, layer in enumerate(self.layers):
             x_ND = dropout(x_ND, self.drop, draws, f"context.{number}")
             if isinstance(layer, nn.GRU) and not x_ND.is_cuda:
-                x_ND = two_way_gru(layer, x_ND, lengths)
+                x_ND = bidirectional_gru(layer, x_ND, lengths)
             else:
                 x_ND = _packed(layer, x_ND, lengths, blocks)
         return self.project(x_ND)
 
 
 def _packed(layer: nn.Module, x_ND: Tensor, lengths: tuple[int, ...], blocks: AttentionBlocks) -> Tensor:
-    """A recurrent layer of torch over each dialogue."""
-    # longest first, as the blocks come, and on the host: packing need not sort, which would wait for the device
+    """Apply a recurrent layer of PyTorch to each dialogue."""
+    # The blocks are sorted by decreasing length. Sorted lengths on the host save a sort that would wait for the device.
     sizes = torch.tensor(sorted(lengths, reverse=True))
     padded_BTD = blocks.gather(x_ND, blocks.queries)
     packed = pack_padded_sequence(padded_BTD, sizes, batch_first=True, enforce_sorted=True)

@@ -1,9 +1,10 @@
-"""The structure of a batch of dialogues: who attends to whom. Built on the host from lengths alone, so no step waits
-for it.
+"""The graph structure of a batch of dialogues: which utterances are connected.
 
-An edge runs from every utterance j to utterance i of the same dialogue where i - wp <= j <= i + wf (-1: no bound),
-itself included. Its relation is (speaker of source, speaker of target, source in the past or the future of the target):
-2 S^2.
+The structure depends only on the lengths of the dialogues and is built on the host, so no training step waits for it.
+
+An edge connects utterance j to utterance i of the same dialogue if i - wp <= j <= i + wf (-1: no bound). Every
+utterance has an edge to itself. The relation of an edge is the triple (speaker of the source, speaker of the target,
+whether the source is later than the target), which gives 2 S^2 relations.
 
 Shape letters: B dialogues, N utterances, E edges, G attention blocks, Q queries and K keys of a block.
 """
@@ -18,13 +19,20 @@ from torch import Tensor
 
 from joyful.records import Batch
 
-#: Longest block of queries. With bounded windows a long dialogue is cut into blocks, so memory grows with N, not N^2.
-BLOCK = 64
+#: Largest number of queries in a block. A bounded window splits long dialogues into blocks: memory grows with N, not
+#: N^2.
+BLOCK_SIZE = 64
 
 
 @dataclass(frozen=True)
 class Edges:
-    """source, target: (E,) int64 places in the batch. kept: (E,) zeros and ones, or None for all."""
+    """Directed edges between utterances of a batch.
+
+    Attributes:
+        source: (E,) int64, position of each source in the batch.
+        target: (E,) int64, position of each target in the batch.
+        kept: (E,) 1 for an edge that exists, 0 for one that is ignored; None if all edges exist.
+    """
 
     source: Tensor
     target: Tensor
@@ -33,12 +41,14 @@ class Edges:
 
 @dataclass(frozen=True)
 class AttentionBlocks:
-    """Queries and the keys that they may see, gathered into dense blocks.
+    """Queries and the keys that they attend to, gathered into dense blocks.
 
-    queries: (G, Q) and keys: (G, K) places in the batch, N where there is none (a row of zeros appended).
-    bias: (G, 1, Q, K) float32, 0 where query may see key, -inf elsewhere (an empty query sees its first key, for finite
-    numbers).
-    place: (N,) where each utterance stands among the G Q queries.
+    Attributes:
+        queries: (G, Q) position of each query in the batch; N for padding.
+        keys: (G, K) position of each key in the batch; N for padding.
+        bias: (G, 1, Q, K) float32, 0 where the query attends to the key, else -inf. A padded query attends to its first
+            key, which keeps its result finite.
+        place: (N,) index of each utterance among the G Q queries.
     """
 
     queries: Tensor
@@ -47,19 +57,26 @@ class AttentionBlocks:
     place: Tensor
 
     def gather(self, x: Tensor, places: Tensor) -> Tensor:
-        """Rows of x (N, H) at places (G, Q or K) -> (G, Q or K, H), zeros where there is none."""
+        """Return the rows of x (N, H) at the positions (G, Q or K), shape (G, Q or K, H); zeros for padding."""
         padded = torch.cat([x, x.new_zeros(1, x.shape[1])])
         return padded.index_select(0, places.reshape(-1)).view(*places.shape, x.shape[1])
 
     def scatter(self, blocks: Tensor) -> Tensor:
-        """Back from (G, Q, H) to (N, H)."""
+        """Return the row of each utterance from blocks (G, Q, H), shape (N, H)."""
         return blocks.reshape(-1, blocks.shape[-1]).index_select(0, self.place)
 
 
 @dataclass(frozen=True)
 class Structure:
-    """All that a model asks of a batch's lengths: whole dialogues and windows as attention blocks, the window's edges, and
-    first place and length of each utterance's dialogue, (N,) each."""
+    """Everything that the model derives from the lengths of a batch.
+
+    Attributes:
+        dialogues: Attention blocks of whole dialogues.
+        window: Attention blocks of the window.
+        edges: Edges of the window.
+        first: (N,) position of the first utterance of each utterance's dialogue.
+        length: (N,) length of each utterance's dialogue.
+    """
 
     dialogues: AttentionBlocks
     window: AttentionBlocks
@@ -69,41 +86,65 @@ class Structure:
 
 
 def structure(batch: Batch, wp: int, wf: int) -> Structure:
-    """The structure of a batch under a window, made once in the batch's life."""
+    """Return the structure of a batch for a window. The result is cached in the batch.
+
+    Args:
+        batch: Batch of dialogues.
+        wp: Number of past utterances connected to each utterance; -1 for all.
+        wf: Number of future utterances connected to each utterance; -1 for all.
+    """
     if (wp, wf) not in batch.structures:
         lengths, device = batch.lengths, batch.speakers.device
         batch.structures[wp, wf] = Structure(
             attention_blocks(lengths, -1, -1, device),
             attention_blocks(lengths, wp, wf, device),
             window_edges(lengths, wp, wf, device),
-            *dialogue_of(lengths, device),
+            *dialogue_spans(lengths, device),
         )
-    found: Structure = batch.structures[wp, wf]
-    return found
+    cached: Structure = batch.structures[wp, wf]
+    return cached
 
 
 def window_edges(lengths: tuple[int, ...], wp: int, wf: int, device: torch.device) -> Edges:
-    """The edges of dialogues of these lengths, sorted by target, then source. wp, wf: utterances of past and future
-    linked to each, -1 for all."""
+    """Return the edges of dialogues of the given lengths, sorted by target, then by source.
+
+    Args:
+        lengths: Number of utterances of each dialogue.
+        wp: Number of past utterances connected to each utterance; -1 for all.
+        wf: Number of future utterances connected to each utterance; -1 for all.
+        device: Device of the edges.
+
+    Example:
+        >>> edges = window_edges((3,), wp=1, wf=0, device=torch.device("cpu"))
+        >>> list(zip(edges.source.tolist(), edges.target.tolist(), strict=True))
+        [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)]
+    """
     source, target = _window_edges(lengths, wp, wf)
     return Edges(_to(source, device), _to(target, device))
 
 
-def dialogue_of(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(N,) first place and (N,) length of each utterance's dialogue."""
+def dialogue_spans(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the position of the first utterance (N,) and the length (N,) of each utterance's dialogue."""
     counts = np.asarray(lengths)
     starts = np.cumsum(counts) - counts
     return _to(np.repeat(starts, counts), device), _to(np.repeat(counts, counts), device)
 
 
 def attention_blocks(lengths: tuple[int, ...], wp: int, wf: int, device: torch.device) -> AttentionBlocks:
-    """Blocks for attention inside the window.
+    """Return the blocks for attention within a window.
 
-    wp = wf = -1: each block is a whole dialogue. Longer dialogues come first, as packing for recurrent layers wants them.
+    The blocks are sorted by decreasing length of the dialogue, as packing for recurrent layers requires.
+
+    Args:
+        lengths: Number of utterances of each dialogue.
+        wp: Number of past utterances visible to each utterance; -1 for all.
+        wf: Number of future utterances visible to each utterance; -1 for all. If wp or wf is -1, each block is a whole
+            dialogue.
+        device: Device of the blocks.
     """
     n, block = sum(lengths), max(lengths)
     if wp >= 0 and wf >= 0:
-        block = min(block, BLOCK)
+        block = min(block, BLOCK_SIZE)
     queries: list[np.ndarray] = []
     keys: list[np.ndarray] = []
     starts = np.cumsum(lengths) - lengths
@@ -147,9 +188,9 @@ def _window_edges(lengths: tuple[int, ...], wp: int, wf: int) -> tuple[np.ndarra
 
 
 def _to(array: np.ndarray, device: torch.device) -> Tensor:
-    # cached structures are shared between evaluation and training: never inference tensors, which autograd refuses
+    # Evaluation and training share cached structures, and autograd refuses inference tensors.
     with torch.inference_mode(False):
         tensor = torch.from_numpy(array)
-        if device.type == "cuda":  # pinned memory lets the copy run beside the computation, without a wait
+        if device.type == "cuda":  # pinned memory allows an asynchronous copy
             return tensor.pin_memory().to(device, non_blocking=True)
         return tensor.to(device)

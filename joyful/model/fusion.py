@@ -1,11 +1,13 @@
-"""AutoFusion: one utterance's modalities to one vector, by two autoencoders (Li et al. 2023, section 3.2).
+"""AutoFusion: fusion of the modalities of an utterance by two autoencoders (Li et al. 2023, section 3.2).
 
-    global branch   g = encode([a, t, v]), reconstructed as [a, t, v]
-    inter branch    y_m = intermodal_softmax(project_m(m), b), z = encode([y_a, y_t, y_v]), reconstructed as its input
+    global branch   g = encode([a, t, v]), reconstructs [a, t, v]
+    inter branch    y_m = intermodal_softmax(project_m(m), b), z = encode([y_a, y_t, y_v]), reconstructs [y_a, y_t, y_v]
     fused = [g, z]
 
 Shape letters: N utterances, D features of all modalities together, J units of a projection (460), L latent units (512).
-Names in the state dict are the reference's, so its checkpoints load; a modality that is left out has no projection.
+
+The names in the state dict are those of the reference, so its checkpoints load. A modality that is not used has no
+projection.
 """
 
 from __future__ import annotations
@@ -26,8 +28,13 @@ Criterion = MSELoss | SmoothL1Loss | WeightedMSELoss
 
 @dataclass(frozen=True)
 class FusionSizes:
-    """Units of a fusion's layers, the reference's by default: of each modality's projection in the inter-modal branch (J),
-    of the hidden layers of both autoencoders, and of their latent vectors (L)."""
+    """Layer sizes of a fusion. The defaults are those of the reference.
+
+    Attributes:
+        inter: J, units of each modality's projection in the inter-modal branch.
+        hidden: Hidden units of both autoencoders.
+        latent: L, latent units of each autoencoder.
+    """
 
     inter: int = 460
     hidden: int = 1024
@@ -38,12 +45,14 @@ REFERENCE_SIZES = FusionSizes()
 
 
 class FusionOutput(NamedTuple):
-    """What a fusion returns for N utterances (for one utterance given as vectors, `fused` is (2 L,)).
+    """Output of a fusion for N utterances.
 
-    fused: (N, 2 L). encoder_losses: (N,) reconstruction loss of each utterance, both branches added.
-    gate_reg_loss: scalar, 0 for a fusion without gates, unweighted.
-    errors: {"recon_mse", "recon_mae", "recon_mse_global", "recon_mae_global"} -> (N,) detached, whatever loss is
-    trained.
+    Attributes:
+        fused: (N, 2 L) fused vectors; (2 L,) if the input was a single utterance given as vectors.
+        encoder_losses: (N,) reconstruction loss of each utterance, the sum of both branches.
+        gate_reg_loss: Gate regulariser, an unweighted scalar; 0 for a fusion without gates.
+        errors: "recon_mse", "recon_mae", "recon_mse_global" and "recon_mae_global" -> (N,) errors, detached. They do
+            not depend on the loss that is trained.
     """
 
     fused: Tensor
@@ -53,19 +62,29 @@ class FusionOutput(NamedTuple):
 
     @property
     def encoder_loss(self) -> Tensor:
-        """Mean reconstruction loss over the utterances."""
+        """The mean reconstruction loss over the utterances."""
         return self.encoder_losses.mean()
 
 
 class AutoFusion(nn.Module):
-    """The fusion of the paper. forward(audio, text, visual): (N, D_m) each, or (D_m,) for one utterance; None where
-    left out. trained: only the reconstruction losses of so many utterances, the last ones, have gradients (None: all).
+    """The fusion of the paper: two autoencoders without gates.
 
-    input_features: {"audio": D_a, "text": D_t, "visual": D_v} or a part of it; the number 1380 means 100, 768 and 512.
-    use_smooth_l1: SmoothL1 in place of MSE; `criterion` overrides it. sizes: units of the layers. intermodal: form of the
-    inter-modal softmax.
-    Raises ValueError for other numbers, unknown modalities, a missing modality, features of the wrong width, or of
-    different numbers of utterances.
+    Args:
+        input_features: Modality -> feature width, for some of "audio", "text" and "visual"; or 1380, which stands for
+            the widths of the reference (100, 768 and 512).
+        use_smooth_l1: Use SmoothL1 instead of MSE as the reconstruction loss.
+        sizes: Layer sizes.
+        criterion: Reconstruction loss; overrides `use_smooth_l1`.
+        intermodal: Algorithm of the inter-modal softmax: "auto", "exact" or "interpolated" (see `intermodal_softmax`).
+
+    Raises:
+        ValueError: `input_features` is another number, names an unknown modality or holds a width below 1.
+
+    Example:
+        >>> fusion = AutoFusion({"audio": 3, "text": 4}, sizes=FusionSizes(inter=5, hidden=6, latent=2))
+        >>> output = fusion(audio=torch.ones(7, 3), text=torch.ones(7, 4))
+        >>> output.fused.shape, output.encoder_losses.shape
+        (torch.Size([7, 4]), torch.Size([7]))
     """
 
     has_gates = False
@@ -93,12 +112,14 @@ class AutoFusion(nn.Module):
 
     @property
     def output_size(self) -> int:
-        """Width of the fused vector."""
+        """The width of the fused vector, 2 L."""
         return 2 * self.sizes.latent
 
     def shared_parameters(self) -> list[nn.Parameter]:
-        """Parameters on the way to the fused vector: those that the classification loss and the encoder loss both
-        move."""
+        """Return the parameters that receive gradients from both the classification loss and the encoder loss.
+
+        These are the trained parameters that the fused vector depends on; only the decoders are left out.
+        """
         return [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith(self.decoders)]
 
     decoders: tuple[str, ...] = ("fuse_outGlobal", "fuse_outInter")
@@ -111,6 +132,19 @@ class AutoFusion(nn.Module):
         *,
         trained: int | None = None,
     ) -> FusionOutput:
+        """Fuse the modalities of N utterances, or of one.
+
+        Args:
+            audio: (N, D_a), or (D_a,) for one utterance; None if the fusion was built without this modality.
+            text: (N, D_t) or (D_t,), in the same way.
+            visual: (N, D_v) or (D_v,), in the same way.
+            trained: Number of utterances, the last of the batch, whose reconstruction losses have gradients; None for
+                all.
+
+        Raises:
+            ValueError: A modality is missing or not expected, has the wrong width, or has a different number of
+                utterances from the others.
+        """
         features = self._check_features({"audio": audio, "text": text, "visual": visual})
         single = features[0].ndim == 1
         batch = [feature.unsqueeze(0) for feature in features] if single else features
@@ -118,12 +152,15 @@ class AutoFusion(nn.Module):
         latent_NL, gated_NL, gate_reg = self._encode_global(concatenated_ND)
         inter_N3J = self._inter(batch)
         inter_latent_NL = self.fuse_inInter(inter_N3J)
-        losses, errors = self._partly(trained, gated_NL, concatenated_ND, inter_latent_NL, inter_N3J)
+        losses, errors = self._reconstruct_trained(trained, gated_NL, concatenated_ND, inter_latent_NL, inter_N3J)
         fused = torch.cat([latent_NL, inter_latent_NL], dim=1)
         return FusionOutput(fused[0] if single else fused, losses, gate_reg, errors)
 
-    def _partly(self, trained: int | None, *rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """_reconstruct of all rows, with gradients of the last `trained` alone: a decoder's backward pass is twice its forward."""
+    def _reconstruct_trained(self, trained: int | None, *rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reconstruct all rows, with gradients only for the last `trained`.
+
+        The backward pass of a decoder costs twice its forward pass, and this skips it for the other rows.
+        """
         untrained = 0 if trained is None else len(rows[0]) - trained
         if untrained <= 0:
             return self._reconstruct(*rows)
@@ -135,7 +172,7 @@ class AutoFusion(nn.Module):
     def _reconstruct(
         self, gated_NL: Tensor, concatenated_ND: Tensor, inter_latent_NL: Tensor, inter_N3J: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses (N,) and errors of the decoders of both branches, as FusionOutput has them."""
+        """Return `encoder_losses` and `errors` of FusionOutput."""
         reconstructed_ND = self._decode_global(gated_NL)
         inter_reconstructed = self.fuse_outInter(inter_latent_NL)
         widths = list(self.dimensions.values())
@@ -157,21 +194,20 @@ class AutoFusion(nn.Module):
         self.fuse_outGlobal = decoder(self.input_features, self.sizes)
 
     def _encode_global(self, concatenated_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Latent vectors (N, L), what the decoder reads (N, L), and the gate regulariser (scalar)."""
+        """Return the latent vectors (N, L), the input of the decoder (N, L) and the gate regulariser (scalar)."""
         latent_NL = self.fuse_inGlobal(concatenated_ND)
         return latent_NL, latent_NL, concatenated_ND.new_zeros(())
 
     def _decode_global(self, gated_NL: Tensor) -> Tensor:
-        """The reconstruction, (N, D)."""
+        """Return the reconstruction (N, D)."""
         reconstructed_ND: Tensor = self.fuse_outGlobal(gated_NL)
         return reconstructed_ND
 
     def _inter(self, features: Sequence[Tensor]) -> Tensor:
-        """The inter-modal softmax of every modality, (N, M J): rows of all modalities in one call, since b is one for
-        all."""
+        """Return the inter-modal softmax of every modality (N, M J). They share b, so one call computes them all."""
         projections = [getattr(self, _projection_name(m))(x) for m, x in zip(self.dimensions, features, strict=True)]
         b_J = self.projectB(torch.ones(self.sizes.inter, device=features[0].device, dtype=features[0].dtype))
-        # float32 under autocast too: exponents do not bear eight bits of mantissa
+        # float32 under autocast as well: eight bits of mantissa are too few for exponents.
         stacked = torch.cat(projections, dim=0)
         wide = torch.float64 if stacked.dtype == torch.float64 else torch.float32
         mixed = intermodal_softmax(stacked.to(wide), b_J.to(wide), self.intermodal)
@@ -180,13 +216,13 @@ class AutoFusion(nn.Module):
     def _losses(self, reconstructed: Tensor, target: Tensor, widths: Sequence[int]) -> Tensor:
         return self.criterion.elementwise(reconstructed.to(target.dtype), target, widths).mean(dim=1)
 
-    def _check_features(self, given: Mapping[str, Tensor | None]) -> list[Tensor]:
-        for name, feature in given.items():
+    def _check_features(self, inputs: Mapping[str, Tensor | None]) -> list[Tensor]:
+        for name, feature in inputs.items():
             expected = self.dimensions.get(name)
             if (feature is None) != (expected is None):
-                came = "nothing" if feature is None else f"shape {tuple(feature.shape)}"
+                given = "nothing" if feature is None else f"shape {tuple(feature.shape)}"
                 raise ValueError(
-                    f"{name}: expected {'nothing' if expected is None else f'(..., {expected})'}, got {came}; "
+                    f"{name}: expected {'nothing' if expected is None else f'(..., {expected})'}, got {given}; "
                     f"this fusion was built for {', '.join(self.dimensions)}"
                 )
             if feature is not None and (feature.ndim not in (1, 2) or feature.shape[-1] != expected):
@@ -194,17 +230,28 @@ class AutoFusion(nn.Module):
                     f"{name}: expected ({expected},) or (N, {expected}), got {tuple(feature.shape)}; "
                     "set input_features to the widths of the data"
                 )
-        features: list[Tensor] = [given[name] for name in self.dimensions]  # type: ignore[misc]
+        features: list[Tensor] = [inputs[name] for name in self.dimensions]  # type: ignore[misc]
         if len({feature.shape[:-1] for feature in features}) > 1:
             shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in zip(self.dimensions, features, strict=True))
             raise ValueError(
-                f"fusion: expected the same utterances in every modality, got {shapes}; pass a row for each"
+                f"fusion: expected the same utterances in every modality, got {shapes}; pass one row per utterance"
             )
         return features
 
 
 def modality_dimensions(input_features: int | Mapping[str, int]) -> dict[str, int]:
-    """{modality: width} in the order audio, text, visual. Raises ValueError for what can't be read so."""
+    """Return the width of each modality, in the order audio, text, visual.
+
+    Args:
+        input_features: Modality -> width; or 1380 for the widths of the reference.
+
+    Raises:
+        ValueError: `input_features` is another number, is empty, names an unknown modality or holds a width below 1.
+
+    Example:
+        >>> modality_dimensions(1380)
+        {'audio': 100, 'text': 768, 'visual': 512}
+    """
     if isinstance(input_features, int):
         if input_features != sum(REFERENCE_DIMENSIONS.values()):
             raise ValueError(
@@ -216,18 +263,18 @@ def modality_dimensions(input_features: int | Mapping[str, int]) -> dict[str, in
     if unknown or not input_features or any(size < 1 for size in input_features.values()):
         raise ValueError(
             f"input_features: expected positive widths of some of {', '.join(MODALITIES.values())}, "
-            f"got {dict(input_features)}"
+            f"got {dict(input_features)}; set input_features to the widths of the data"
         )
     return {name: int(input_features[name]) for name in MODALITIES.values() if name in input_features}
 
 
 def encoder(width: int, sizes: FusionSizes) -> nn.Sequential:
-    """First half of an autoencoder, (N, width) -> (N, L)."""
+    """Return the encoder of an autoencoder, (N, width) -> (N, L)."""
     return nn.Sequential(nn.Linear(width, sizes.hidden), nn.Tanh(), nn.Linear(sizes.hidden, sizes.latent), nn.ReLU())
 
 
 def decoder(width: int, sizes: FusionSizes) -> nn.Sequential:
-    """Second half of an autoencoder, (N, L) -> (N, width)."""
+    """Return the decoder of an autoencoder, (N, L) -> (N, width)."""
     return nn.Sequential(nn.Linear(sizes.latent, sizes.hidden), nn.Tanh(), nn.Linear(sizes.hidden, width))
 
 

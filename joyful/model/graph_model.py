@@ -1,5 +1,4 @@
-"""The JOYFUL model: fusion, sequence context, relational graph, graph transformer, classifier, and the contrastive
-views.
+"""The JOYFUL model: fusion, sequence context, graph layers, classifier and contrastive views.
 
 Shape letters: N utterances of the batch, D features, H hidden, C classes, S speakers.
 """
@@ -26,8 +25,14 @@ from joyful.records import Batch
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """logits: (N, C). contrastive: scalar in nats, 0 where no views were asked for. unimodal: modality -> (N, C) logits
-    (ULGM)."""
+    """Output of the model.
+
+    Attributes:
+        logits: (N, C), float32.
+        contrastive: Contrastive loss, a scalar in nats; 0 if no views were requested.
+        fusion: Output of the fusion.
+        unimodal: Modality -> (N, C) logits of its unimodal head (ULGM); empty without these heads.
+    """
 
     logits: Tensor
     contrastive: Tensor
@@ -36,7 +41,13 @@ class ModelOutput:
 
 
 class Standardise(nn.Module):
-    """(x - mean) / deviation with the training split's numbers; a constant column becomes 0. Off, it returns x."""
+    """Scale each column by the mean and standard deviation of the training split, (N, D) -> (N, D).
+
+    Columns that are constant in the training split become 0. Before `fit`, the output is the input.
+
+    Args:
+        width: D.
+    """
 
     mean: Tensor
     scale: Tensor
@@ -47,7 +58,7 @@ class Standardise(nn.Module):
         self.register_buffer("scale", torch.ones(width))
 
     def fit(self, x_ND: Tensor) -> None:
-        """Take mean and deviation of each column over N utterances, in float64."""
+        """Compute mean and standard deviation (without Bessel's correction) of each column, in float64."""
         deviation, mean = torch.std_mean(x_ND.double(), dim=0, correction=0)
         self.mean.copy_(mean)
         self.scale.copy_(
@@ -59,7 +70,14 @@ class Standardise(nn.Module):
 
 
 class UnimodalHead(nn.Module):
-    """ULGM head of one modality: (N, D) -> (N, C) logits."""
+    """Unimodal classification head of one modality (ULGM), (N, D) -> (N, C) logits.
+
+    Args:
+        width: D.
+        hidden: Hidden units.
+        classes: C.
+        drop: Dropout probability.
+    """
 
     def __init__(self, width: int, hidden: int, classes: int, drop: float) -> None:
         super().__init__()
@@ -70,7 +88,11 @@ class UnimodalHead(nn.Module):
 
 
 class Highway(nn.Module):
-    """y = t * relu(W x) + (1 - t) * x, t = sigmoid(V x) (Srivastava et al. 2015), (N, H) -> (N, H)."""
+    """Highway layer (Srivastava et al. 2015), (N, H) -> (N, H): y = t relu(W x) + (1 - t) x with t = sigmoid(V x).
+
+    Args:
+        width: H.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -82,13 +104,20 @@ class Highway(nn.Module):
 
 
 class GraphModel(nn.Module):
-    """forward(batch, draws, views, train_contrast, train_reconstruction): draws None for evaluation; views None where the
-    contrastive loss is not wanted, train_contrast False where its value alone is; train_reconstruction: of how many utterances,
-    the last of the batch, the reconstruction loss is to have gradients (None: all).
+    """The complete model.
 
-    fusion: built by the caller for the widths of the data. n_unimodal: units of the ULGM heads, 0 for none.
-    A row of logits depends on its own dialogue alone; only training-mode batch normalisation and the contrastive loss
-    see the batch. Raises ValueError where sizes do not fit (heads that do not divide the context's width).
+    The logits of an utterance depend only on its own dialogue. Two parts use the whole batch: batch normalisation in
+    training mode, and the contrastive loss.
+
+    Args:
+        settings: Sizes and options of the model.
+        fusion: Fusion for the feature widths of the data.
+        classes: C.
+        n_speakers: S.
+        n_unimodal: Hidden units of the unimodal heads (ULGM); 0 for no such heads.
+
+    Raises:
+        ValueError: `settings.context_heads` does not divide the width of the transformer context.
     """
 
     def __init__(
@@ -100,7 +129,7 @@ class GraphModel(nn.Module):
             {m: Standardise(d) for m, d in fusion.dimensions.items()} if settings.standardise else {}
         )
         width = fusion.output_size + settings.speaker_embedding
-        # the skip is projected unless told otherwise: at full width it would be the larger part of a small model
+        # The projection is the default, because at full width the skip would be most of a small model.
         self.skip: nn.Module | None = None
         if settings.skip:
             project = settings.skip_projection
@@ -134,6 +163,16 @@ class GraphModel(nn.Module):
         train_contrast: bool = True,
         train_reconstruction: int | None = None,
     ) -> ModelOutput:
+        """Return logits and losses of a batch.
+
+        Args:
+            batch: Batch of dialogues.
+            draws: Random numbers of dropout; None for evaluation without dropout.
+            views: Random numbers of the augmented views; None to skip the contrastive loss.
+            train_contrast: Whether the contrastive loss has gradients.
+            train_reconstruction: Number of utterances, the last of the batch, whose reconstruction losses have
+                gradients; None for all.
+        """
         settings = self.settings
         graph = structure(batch, settings.wp, settings.wf)
         speakers = Speakers(batch.speakers, batch.speaker_order, batch.speaker_rank, batch.speaker_sizes)
@@ -154,7 +193,7 @@ class GraphModel(nn.Module):
 
         anchor_NH = self.graph_conv(node_NH, speakers, graph.edges)
         contrastive = node_NH.new_zeros(())
-        if views is not None:  # before the rest, which then has the memory that only the views' losses need
+        if views is not None:  # computed first, so that its temporary memory is free again for the rest
             with torch.set_grad_enabled(torch.is_grad_enabled() and train_contrast):
                 contrastive = self._contrast(node_NH, anchor_NH, speakers, graph, views)
         hidden_NH = nn.functional.leaky_relu(self._normalise(self.graph_transformer(anchor_NH, graph.window)))
@@ -169,20 +208,20 @@ class GraphModel(nn.Module):
         return ModelOutput(self.classifier(hidden_NH).float(), contrastive, fusion, unimodal)
 
     def _normalise(self, x_NH: Tensor) -> Tensor:
-        # a batch of one utterance has no variance: it is normalised by the running one
-        alone = self.training and x_NH.shape[0] == 1
+        # A batch of one utterance has no variance and uses the running statistics instead.
+        single = self.training and x_NH.shape[0] == 1
         return (
             nn.functional.batch_norm(
                 x_NH, self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias
             )
-            if alone
+            if single
             else self.norm(x_NH)
         )
 
     def _contrast(
         self, node_NH: Tensor, anchor_NH: Tensor, speakers: Speakers, graph: Structure, views: Draws
     ) -> Tensor:
-        """InfoNCE between the clean graph and each of the two augmented ones, added."""
+        """Return the sum of InfoNCE between the original graph and each of the two augmented graphs."""
         c = self.settings.contrastive
         rewired = augmentation.rewire(graph.edges, graph.first, graph.length, c.edge_perturbation, views, "view1")
         extended = augmentation.add_neighbours(graph.edges, node_NH, graph.dialogues, c.neighbours)
@@ -194,11 +233,15 @@ class GraphModel(nn.Module):
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Set every parameter as a function of (seed, its module's name), so that models that share a module share its
-    weights.
+    """Initialise all parameters as a function of the seed and of each module's name.
 
-    Each module draws by its own reset_parameters, from a generator that is set for it and put back afterwards. A module
-    comes after those inside it, so that what it wants of them holds.
+    Two models that share a module therefore start with the same weights in it. Each module's `reset_parameters` runs
+    with PyTorch's generator seeded for that module; the state of the generator is restored afterwards. Child modules
+    are initialised before their parents, so a parent can override the values of its children.
+
+    Args:
+        model: Model to initialise, in place.
+        seed: Seed of the run.
     """
     with torch.random.fork_rng(devices=[]):
         for name, module in reversed(list(model.named_modules())):
@@ -209,8 +252,11 @@ def initialise(model: nn.Module, seed: int) -> None:
 
 
 def parameter_groups(model: GraphModel) -> dict[str, list[nn.Parameter]]:
-    """Trained parameters by module, for gradient norms: fusion, context, graph, classifier, and what else there is."""
-    room = {
+    """Return the trained parameters by part of the model, for gradient norms.
+
+    The keys are "fusion", "context", "graph" and "classifier". Modules of no other part belong to "classifier".
+    """
+    group_of = {
         "fusion": "fusion",
         "context": "context",
         "graph_conv": "graph",
@@ -220,12 +266,17 @@ def parameter_groups(model: GraphModel) -> dict[str, list[nn.Parameter]]:
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault(room.get(name.split(".")[0], "classifier"), []).append(parameter)
+            groups.setdefault(group_of.get(name.split(".")[0], "classifier"), []).append(parameter)
     return groups
 
 
 def standardise(model: GraphModel, features: Mapping[str, Tensor]) -> None:
-    """Fit the standardisation, where the model has one, to the training split's features, modality -> (N, D)."""
+    """Fit the standardisation to the features of the training split. Does nothing if the model has none.
+
+    Args:
+        model: Model to change, in place.
+        features: Modality -> (N, D).
+    """
     for modality, layer in model.standardise.items():
         assert isinstance(layer, Standardise)
         layer.fit(features[modality])

@@ -1,9 +1,11 @@
-"""AutoFusion_Hierarchical: AutoFusion with gates round the global branch.
+"""AutoFusion_Hierarchical: AutoFusion with gates in the global branch.
 
     utterance gate   c = Hardtanh_[0,1](W x) * encode(x)
     dialogue gates   temporal, forget, input = Hardtanh_[0,1](W_. [c, s])    s: a learned global emotion state
     reconstruction   decode(temporal * (forget * s + input * c))
-    regulariser      sum over the three gates of mean((gate - 1/2)^2), returned apart and weighted once
+    regulariser      sum over the three gates of mean((gate - 1/2)^2)
+
+The regulariser is returned separately from the reconstruction losses and unweighted.
 
 Shape letters: N utterances, D features of all modalities together, L latent units (512).
 """
@@ -19,8 +21,15 @@ from joyful.model.fusion import REFERENCE_SIZES, AutoFusion, Criterion, FusionSi
 
 
 class UtteranceGate(nn.Module):
-    """Gated encoder, (N, D) -> (N, L). `modal_attention` is the reference's head whose output it never uses: it is
-    kept, untrained, where checkpoints of the reference are to be loaded."""
+    """Gated encoder, (N, D) -> (N, L).
+
+    Args:
+        width: D.
+        sizes: Layer sizes.
+        modalities: Number of modalities.
+        modal_attention: Add the attention head of the reference. Its output is not used and it is not trained; it only
+            allows checkpoints of the reference to load.
+    """
 
     def __init__(self, width: int, sizes: FusionSizes, modalities: int, modal_attention: bool) -> None:
         super().__init__()
@@ -37,8 +46,12 @@ class UtteranceGate(nn.Module):
 
 
 class DialogueGate(nn.Module):
-    """Gated decoder: the latent vectors (N, L) and the state (L,) -> what `fuse_out` reads (N, L), and the gate regulariser
-    (scalar)."""
+    """Gated decoder: latent vectors (N, L) and state (L,) -> input of `fuse_out` (N, L), gate regulariser (scalar).
+
+    Args:
+        width: Width D of the reconstruction.
+        sizes: Layer sizes.
+    """
 
     def __init__(self, width: int, sizes: FusionSizes) -> None:
         super().__init__()
@@ -50,11 +63,11 @@ class DialogueGate(nn.Module):
 
     def forward(self, latent_NL: Tensor, state_L: Tensor) -> tuple[Tensor, Tensor]:
         temporal, forget, entry = (self._gate(name, latent_NL, state_L) for name in self.gates)
-        gate_reg = torch.stack([_from_half(gate) for gate in (temporal, forget, entry)]).sum()
+        gate_reg = torch.stack([_distance_from_half(gate) for gate in (temporal, forget, entry)]).sum()
         return temporal * (forget * state_L + entry * latent_NL), gate_reg
 
     def _gate(self, name: str, latent_NL: Tensor, state_L: Tensor) -> Tensor:
-        """The gate of [c, s]: s is one for all utterances, so its part of the product is a vector, computed once."""
+        """Return the gate of [c, s]. All utterances share s, so its part of the product is computed once."""
         linear, hardtanh = getattr(self, name)
         weight_c, weight_s = linear.weight.split(latent_NL.shape[1], dim=1)
         bias_L = nn.functional.linear(state_L, weight_s, linear.bias)
@@ -63,17 +76,26 @@ class DialogueGate(nn.Module):
 
 
 def _hardtanh() -> nn.Hardtanh:
-    return nn.Hardtanh(0.0, 1.0, inplace=True)  # what comes out tells the backward pass as much as what went in
+    return nn.Hardtanh(0.0, 1.0, inplace=True)  # the backward pass needs only its output
 
 
-def _from_half(gate: Tensor) -> Tensor:
-    """mean((gate - 1/2)^2) in at least float32; keeps no difference for the backward pass."""
+def _distance_from_half(gate: Tensor) -> Tensor:
+    """Return mean((gate - 1/2)^2) in at least float32. The backward pass stores no difference."""
     gate = gate.to(torch.promote_types(gate.dtype, torch.float32))
     return nn.functional.mse_loss(gate, gate.new_full((), 0.5).expand_as(gate))
 
 
 class AutoFusion_Hierarchical(AutoFusion):
-    """The gated fusion of the note; arguments, inputs, outputs and errors as of AutoFusion."""
+    """The gated fusion of the note. Inputs, outputs and errors are those of AutoFusion.
+
+    Args:
+        input_features: See AutoFusion.
+        use_smooth_l1: See AutoFusion.
+        sizes: See AutoFusion.
+        criterion: See AutoFusion.
+        intermodal: See AutoFusion.
+        modal_attention: Add the unused attention head of the reference, to load its checkpoints.
+    """
 
     has_gates = True
     decoders = ("dialogue_gate", "global_emotion_state", "fuse_outInter")
@@ -99,7 +121,7 @@ class AutoFusion_Hierarchical(AutoFusion):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The state starts near zero: N(0, 0.01)."""
+        """Initialise the emotion state from a normal distribution with mean 0 and standard deviation 0.01."""
         nn.init.normal_(self.global_emotion_state, std=0.01)
 
     def _encode_global(self, concatenated_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,8 @@
-"""The results format: written whole or not at all, read as one pandas frame. Without torch and without Hydra.
+"""The results format: write the folder of a run, and read many runs as one pandas frame.
 
-A run is a folder with run.json, history.parquet and timing.parquet (schema.py names every key and column). One process
-writes it, under its `lock`, through `RunFolder`; any process reads all runs below a folder with `load`.
+A run is a folder with run.json, history.parquet and timing.parquet (schema.py lists every key and column). Files are
+written atomically. One process writes a run: it holds the `lock` of the folder and uses `RunFolder`. Any process reads
+all runs below a folder with `load`. This package imports neither torch nor Hydra.
 """
 
 from joyful.records import InputError

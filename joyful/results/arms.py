@@ -1,8 +1,8 @@
-"""Which settings and group choices tell the runs apart, and which of them make arms.
+"""Find the settings and group choices that differ between runs, and those that define arms.
 
-A setting belongs to the configuration group whose section it lies in (weights.cl_loss_weight to weights). Where it has
-one value within each choice of its group, the choice says it all and the setting is no column; where an override
-changed it within a choice, it is a column of its own.
+A setting belongs to the configuration group that contains its section: weights.cl_loss_weight belongs to weights. If
+the setting has one value within each choice of its group, the choice explains it and the setting gets no column. If an
+override changed it within a choice, the setting gets its own column.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 
 from joyful.records import InputError
 
-#: Settings that cannot change what an arm is: places, names, and how fast the machine is.
+#: Settings that never define an arm: paths, names, and the speed of the machine.
 NEVER_COLUMNS = frozenset(
     {"seed", "role", "resume", "fork", "sweep_name", "data.root", "data.cache", "training.threads", "device"}
 )
 
-#: A column where it differs, but no arm: repetition over parts of the same data.
+#: The fold is a column if it differs, but never defines an arm: folds repeat a run on other parts of the same data.
 FOLD = "data.fold"
 
-#: Groups that only set other groups' settings: a column where the choice differs, but what they set is seen there.
+#: Groups that only set the settings of other groups. A differing choice is a column; those settings define the arms.
 NOT_ARMS = frozenset({"experiment", "sweeps"})
 
 MAXIMUM_DEPTH = 100
@@ -32,16 +32,32 @@ MAXIMUM_SETTINGS = 10_000
 
 @dataclass(frozen=True)
 class Differences:
-    """columns: name -> one value for each run, in the order of the frame. arms: the names among them that make arms."""
+    """The columns in which runs differ.
+
+    Attributes:
+        columns: Column name -> one value for each run, in the order of the runs.
+        arms: The names among `columns` that define arms, sorted.
+    """
 
     columns: dict[str, list[Any]]
     arms: tuple[str, ...]
 
 
 def flatten(config: dict[str, Any]) -> dict[str, Any]:
-    """Dotted name -> value of every leaf; a list is a leaf, as its JSON text.
+    """Return a nested configuration as a flat mapping from dotted names to values.
 
-    Raises InputError beyond 100 levels or 10,000 settings.
+    Args:
+        config: Nested dictionaries with text keys. A list is a leaf; its value is its JSON text.
+
+    Returns:
+        Dotted name -> value of every leaf.
+
+    Raises:
+        InputError: If there are more than 100 levels or 10,000 settings.
+
+    Example:
+        >>> flatten({"seed": 1, "loss": {"name": "mse", "grid": [1, 2]}})
+        {'seed': 1, 'loss.name': 'mse', 'loss.grid': '[1, 2]'}
     """
     leaves: dict[str, Any] = {}
     stack: list[tuple[str, int, dict[str, Any]]] = [("", 0, config)]
@@ -50,7 +66,7 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
         if depth > MAXIMUM_DEPTH:
             raise InputError(f"the configuration is nested deeper than {MAXIMUM_DEPTH} sections")
         for key, value in section.items():
-            if isinstance(value, dict):  # what JSON and YAML give; the test of any Mapping is many times slower
+            if isinstance(value, dict):  # JSON and YAML give dict; testing for Mapping is many times slower
                 stack.append((f"{prefix}{key}.", depth + 1, value))
             else:
                 leaves[prefix + key] = scalar(value) if isinstance(value, list) else value
@@ -60,9 +76,20 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(choices: Sequence[Mapping[str, Any]], settings: Sequence[Mapping[str, Any]]) -> Differences:
-    """What tells runs apart, from each run's group choices and flattened settings.
+    """Return the columns in which runs differ.
 
-    A setting that a run does not have counts as null, 1 as 1.0. Hydra's own groups (hydra/...) are passed over.
+    A setting that a run lacks counts as null. The values 1 and 1.0 are equal, 1 and true are not, and NaN equals NaN.
+
+    Args:
+        choices: Group choices of each run. Hydra's own groups (hydra/...) are ignored.
+        settings: Flattened settings of each run (see `flatten`), in the same order.
+
+    Returns:
+        The differing columns, and those among them that define arms.
+
+    Example:
+        >>> differences([{}, {}], [{"loss.beta": 1.0, "seed": 1}, {"loss.beta": 0.5, "seed": 2}])
+        Differences(columns={'loss.beta': [1.0, 0.5]}, arms=('loss.beta',))
     """
     choices = [{name: scalar(value) for name, value in run.items() if not name.startswith("hydra/")} for run in choices]
     groups = sorted({name for run in choices for name in run})
@@ -82,7 +109,7 @@ def differences(choices: Sequence[Mapping[str, Any]], settings: Sequence[Mapping
         values = [run.get(name) for run in settings]
         if name != FOLD and owner is not None and _explains(chosen[owner], [_identity(value) for value in values]):
             continue
-        columns[printable(name)] = values  # of a group and a setting of one name (modalities) the setting says more
+        columns[printable(name)] = values  # if a group and a setting share a name (modalities), the setting wins
         if name != FOLD:
             arms.add(printable(name))
     ordered = {name: columns[name] for name in sorted(columns)}
@@ -90,20 +117,24 @@ def differences(choices: Sequence[Mapping[str, Any]], settings: Sequence[Mapping
 
 
 def scalar(value: Any) -> Any:
-    """Text, numbers, booleans and null as they are, anything else as its JSON text.
+    """Return text, numbers, booleans and None unchanged, and any other value as its JSON text.
 
-    Raises InputError where that is nested too deep for JSON.
+    Raises:
+        InputError: If the value is nested too deeply for JSON.
     """
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     try:
         return json.dumps(value, sort_keys=True)
     except RecursionError:
-        raise InputError("a list of the configuration is nested too deep") from None
+        raise InputError("a list in the configuration is nested too deeply") from None
 
 
 def printable(text: str) -> str:
-    """The text with what UTF-8 cannot hold (undecodable bytes of file names, lone surrogates) written as escapes."""
+    """Return the text with characters that UTF-8 cannot encode written as backslash escapes.
+
+    Such characters are lone surrogates, for example from undecodable bytes in file names.
+    """
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -114,7 +145,7 @@ def _varying(settings: Sequence[Mapping[str, Any]]) -> set[str]:
         for name, value in run.items():
             other = first.get(name)
             if value is other or (value == other and type(value) is type(other)):
-                continue  # the quick way out for almost all of a million comparisons
+                continue  # fast path: almost all of the comparisons (up to a million) end here
             if name not in varying and _identity(value) != _identity(other):
                 varying.add(name)
         if len(run) != len(first) or run.keys() != first.keys():
@@ -123,7 +154,7 @@ def _varying(settings: Sequence[Mapping[str, Any]]) -> set[str]:
 
 
 def _identity(value: Any) -> Any:
-    """A hashable that is equal for equal settings: 1 and 1.0 are, 1 and true are not, NaN is equal to itself."""
+    """Return a hashable key that is equal for equal settings: 1 equals 1.0, 1 does not equal true, NaN equals NaN."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -132,7 +163,7 @@ def _identity(value: Any) -> Any:
 
 
 def _group_of(name: str, groups: Sequence[str]) -> str | None:
-    """The group in whose section a setting lies; of nested groups the inner one."""
+    """Return the group whose section contains a setting; the innermost one if groups are nested."""
     best, length = None, -1
     for group in groups:
         section = group.partition("@")[2] or group.replace("/", ".")

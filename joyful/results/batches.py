@@ -1,8 +1,9 @@
-"""Reading many runs at once: in batches, by this process and by helpers that share the work.
+"""Read many runs in batches, in this process and in helper processes.
 
-Opening small Parquet files is bound to Python's lock, so threads gain little. A helper is this interpreter again (not
-multiprocessing, which would run the caller's script anew); batches go to it as JSON and come back as JSON and plain
-arrays, so that nothing is unpickled. A helper that dies costs time only: its batch is read here.
+Reading small Parquet files is limited by Python's global interpreter lock, so threads help little. A helper is another
+process of the same interpreter. It is not started by multiprocessing, which would run the caller's script again.
+Requests are JSON; answers are JSON and raw arrays, so nothing is unpickled. If a helper dies, this process reads its
+batch.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-#: (name, folder, whether it has .hydra/) of a run.
+#: (name, folder, whether it has a .hydra/ folder) of a run.
 Item = tuple[str, str, bool]
 
 BATCH = 250
-#: A helper takes about half a second to start; fewer runs than this are read without.
+#: Number of runs from which helpers are used; a helper takes about half a second to start.
 HELPERS_FROM = 1000
 MAXIMUM_HELPERS = 7
-#: Threads that hide the waits for the disk.
+#: Threads of each process; they overlap waits for the disk.
 _THREADS = 4
 
 _CHILD = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from joyful.results.batches import serve; serve()"
@@ -42,14 +43,28 @@ _CHILD = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from joyful.r
 
 @dataclass
 class Batch:
-    """Some runs: their headers, and their rows one after another. columns: name -> one array over all rows."""
+    """The runs of a batch.
+
+    Attributes:
+        headers: One header per run.
+        columns: Column name -> one array with the rows of all runs, one run after another.
+    """
 
     headers: list[RunHeader] = field(default_factory=list)
     columns: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def read_batches(items: Sequence[Item], columns: Sequence[str] | None, helpers: int | None = None) -> list[Batch]:
-    """All items in their order, in batches. helpers: processes beside this one; None: by the cores and the work."""
+    """Read all runs, in the order of `items`.
+
+    Args:
+        items: The runs to read.
+        columns: History columns to read; None reads all.
+        helpers: Number of processes in addition to this one; None chooses it from the cores and the number of runs.
+
+    Returns:
+        The batches, in order.
+    """
     slices = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
     if helpers is None:
         helpers = 0 if len(items) < HELPERS_FROM else min(MAXIMUM_HELPERS, _cores() - 1, len(slices) - 1)
@@ -66,8 +81,8 @@ def read_batches(items: Sequence[Item], columns: Sequence[str] | None, helpers: 
         try:
             with _helper() as helper:
                 while (number := take()) is not None:
-                    done[number] = _ask(helper, slices[number], columns)
-        except Exception:  # whatever a helper does, it must not cost the answer: its batch is read here
+                    done[number] = _request(helper, slices[number], columns)
+        except Exception:  # if a helper fails in any way, this process reads its batch
             if number is not None:
                 with lock:
                     waiting.append(number)
@@ -86,18 +101,18 @@ def read_batches(items: Sequence[Item], columns: Sequence[str] | None, helpers: 
                         thread.join(0.02)
     finally:
         with lock:
-            waiting.clear()  # after an error or Ctrl-C here, the helpers stop
+            waiting.clear()  # stops the helpers after an error or Ctrl-C
     return [done[number] for number in range(len(slices))]
 
 
 def read_batch(items: Sequence[Item], columns: Sequence[str] | None, pool: ThreadPoolExecutor) -> Batch:
-    """The runs of one batch; damaged ones have a `damage` and no rows."""
-    read = list(pool.map(lambda item: read_run_folder(item[0], Path(item[1]), item[2], columns), items))
-    return Batch([header for header, _ in read], _columns([table for _, table in read if table is not None]))
+    """Read the runs of one batch. A damaged run has a header with `damage` and no rows."""
+    results = list(pool.map(lambda item: read_run_folder(item[0], Path(item[1]), item[2], columns), items))
+    return Batch([header for header, _ in results], _columns([table for _, table in results if table is not None]))
 
 
 def serve() -> None:
-    """A helper: a line of JSON in (items and columns), a batch out, until the input ends."""
+    """Run a helper: read lines of JSON (items and columns) from standard input and write a batch for each."""
     import numpy as np
 
     out = sys.stdout.buffer
@@ -116,7 +131,7 @@ def serve() -> None:
 @contextlib.contextmanager
 def _helper() -> Iterator[subprocess.Popen[bytes]]:
     if not sys.executable:
-        raise OSError("this Python is embedded: there is no interpreter to start")
+        raise OSError("this Python is embedded and has no interpreter to start")
     command = [sys.executable, "-c", _CHILD, json.dumps([os.fspath(place) for place in sys.path])]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=False
@@ -128,21 +143,21 @@ def _helper() -> Iterator[subprocess.Popen[bytes]]:
         process.communicate()
 
 
-def _ask(helper: subprocess.Popen[bytes], items: Sequence[Item], columns: Sequence[str] | None) -> Batch:
+def _request(helper: subprocess.Popen[bytes], items: Sequence[Item], columns: Sequence[str] | None) -> Batch:
     import numpy as np
 
     assert helper.stdin is not None
     assert helper.stdout is not None
     helper.stdin.write(json.dumps([items, None if columns is None else list(columns)]).encode("ascii") + b"\n")
     helper.stdin.flush()
-    head = json.loads(helper.stdout.readline() or _ended())
+    head = json.loads(helper.stdout.readline() or _raise_ended())
     arrays = {}
     for name, kind, length in head["columns"]:
         arrays[name] = np.empty(length, dtype=np.dtype(kind))
         _fill(helper.stdout, arrays[name].view(np.uint8).data)
     headers = [RunHeader(**header) for header in head["headers"]]
     if [header.name for header in headers] != [name for name, _, _ in items]:
-        raise ValueError("the helper answered for other runs than it was asked for")
+        raise ValueError("the helper returned other runs than requested")
     return Batch(headers, arrays)
 
 
@@ -150,22 +165,22 @@ def _fill(stream: IO[bytes], place: memoryview) -> None:
     while place.nbytes:
         count = stream.readinto(place)  # type: ignore[attr-defined]
         if not count:
-            _ended()
+            _raise_ended()
         place = place[count:]
 
 
-def _ended() -> bytes:
+def _raise_ended() -> bytes:
     raise EOFError("the helper ended")
 
 
 def _columns(tables: Sequence[pa.Table]) -> dict[str, np.ndarray]:
-    """The columns of some runs, one run after another, in file order; null as NaN, split as its place in SPLITS."""
+    """Concatenate the columns of several runs, in file order. Null becomes NaN; split becomes its index in SPLITS."""
     import pyarrow as pa
 
     present = {name for table in tables for name in table.column_names}
     if tables and all(table.schema.equals(tables[0].schema) for table in tables[1:]):
-        whole = pa.concat_tables(tables)  # the runs of a sweep have one schema: no look at each of their columns
-        chunks = {name: whole.column(name).chunks for name in present}
+        combined = pa.concat_tables(tables)  # fast path: the runs of a sweep have one schema
+        chunks = {name: combined.column(name).chunks for name in present}
     else:
         chunks = {name: [] for name in present}
         for table in tables:
@@ -180,11 +195,12 @@ def _array(name: str, chunks: Sequence[Any]) -> np.ndarray:
 
     if name == "split":
         return _split_codes(chunks)
-    return pa.chunked_array(chunks, type=pa.int64() if name == "step" else pa.float64()).to_numpy()
+    column = pa.chunked_array(chunks, type=pa.int64() if name == "step" else pa.float64())
+    return np.asarray(column.to_numpy())
 
 
 def _split_codes(chunks: Sequence[Any]) -> np.ndarray:
-    """Index into SPLITS for every row of dictionary-coded chunks, each with a dictionary of its own."""
+    """Return the index into SPLITS of every row of dictionary-coded chunks; each chunk has its own dictionary."""
     import numpy as np
 
     tables_of: dict[tuple[str, ...], Any] = {}

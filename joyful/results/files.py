@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and bounded reading of files that others wrote."""
+"""Write files atomically, and read files of unknown origin within bounds."""
 
 from __future__ import annotations
 
@@ -19,17 +19,22 @@ from joyful.results.lock import holds, require_lock
 from joyful.results.machine import machine
 from joyful.results.schema import ResultsError
 
-# .NAME.MACHINE-PID-TOKEN.tmp: hidden, so that no reader takes it for a result; machine and pid, so that a dead writer's is
-# known
+# .NAME.MACHINE-PID-TOKEN.tmp. The name is hidden, so no reader mistakes the file for a result. Machine and process
+# number show whether the writer is still alive.
 _TEMPORARY = re.compile(r"\..+\.(?P<machine>[^.]*)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp\Z")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
-    """Put `data` at `path`, whole or not at all: a temporary name beside it, fsync, rename, fsync of the folder.
+    """Write `data` to `path` atomically: to a temporary file in the same folder, fsync, rename, fsync of the folder.
 
-    Raises ResultsError when the disk refuses; the temporary file is gone then. What stood at `path` before still
-    stands, or, where only the folder's own fsync failed, `data` stands whole in its place. Raises LockLostError where
-    another process has taken the run over whose folder it is.
+    Args:
+        path: The file to write or replace.
+        data: The new content.
+
+    Raises:
+        ResultsError: If the file cannot be written. The temporary file is removed. `path` keeps its previous content
+            or, if only the fsync of the folder failed, holds all of `data`.
+        LockLostError: If another process has taken over the run that owns the folder.
     """
 
     def write(temporary: Path) -> None:
@@ -40,9 +45,16 @@ def write_bytes(path: str | os.PathLike[str], data: bytes | bytearray | memoryvi
 
 
 def write_file(path: str | os.PathLike[str], write: Callable[[Path], None], size: int) -> None:
-    """As `write_bytes`, for a library that writes the file itself: `write` is given the temporary path, which exists.
+    """Write a file atomically through a library that writes to a path.
 
-    size: about how many bytes it will be, for messages. Only OSError may leave `write` when the disk refuses.
+    Args:
+        path: The file to write or replace.
+        write: Called with the path of the temporary file, which exists. It must raise OSError if it cannot write.
+        size: Approximate size in bytes, for messages.
+
+    Raises:
+        ResultsError: See `write_bytes`.
+        LockLostError: See `write_bytes`.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -53,28 +65,48 @@ def write_file(path: str | os.PathLike[str], write: Callable[[Path], None], size
             _sync_file(temporary)
             require_lock(path.parent)
             os.replace(temporary, path)
-        except BaseException:  # an interrupt too must leave no half file behind
+        except BaseException:  # an interrupt must not leave a partial file either
             temporary.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
     except OSError as error:
-        require_lock(path.parent)  # (whoever has taken the folder over has removed the temporary file)
+        require_lock(path.parent)  # a process that took over the folder has removed the temporary file
         raise ResultsError(error.errno, _explain(path, size, error)) from error
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Put a value at `path` as strict JSON, whole or not at all; numbers that are not finite become null.
+    """Write a value to `path` atomically as strict JSON. NaN and infinities become null.
 
-    Raises InputError naming the place of a value that JSON cannot hold, ResultsError when the disk refuses.
+    Args:
+        path: The file to write or replace.
+        value: A value that `plain` accepts.
+
+    Raises:
+        InputError: If JSON cannot represent a part of the value. The message names the part.
+        ResultsError: If the file cannot be written.
     """
     text = json.dumps(plain(value), indent=2, allow_nan=False)
     write_bytes(path, text.encode("ascii") + b"\n")
 
 
 def plain(value: Any, place: str = "") -> Any:
-    """The same value in JSON's types: mappings with text keys, lists, text, numbers, true, false, null.
+    """Convert a value to the types of JSON: dictionaries with text keys, lists, text, numbers, booleans and None.
 
-    NaN and infinities become None, NumPy scalars Python's numbers, paths text. Raises InputError for anything else.
+    NaN and infinities become None, NumPy scalars become Python numbers, and paths become text.
+
+    Args:
+        value: The value to convert.
+        place: Name of the value in error messages.
+
+    Returns:
+        A new value; `value` is not changed.
+
+    Raises:
+        InputError: If the value contains any other type.
+
+    Example:
+        >>> plain({"loss": float("nan"), "betas": (0.9, 0.999)})
+        {'loss': None, 'betas': [0.9, 0.999]}
     """
     if value is None or isinstance(value, (bool, str)):
         return value
@@ -86,9 +118,7 @@ def plain(value: Any, place: str = "") -> Any:
         result = {}
         for key, item in value.items():
             if not isinstance(key, str):
-                raise InputError(
-                    f"{place or 'the value'}: expected text as keys, got {key!r}; write it as {str(key)!r}"
-                )
+                raise InputError(f"{place or 'the value'}: expected keys of type text, got {key!r}; use {str(key)!r}")
             result[key] = plain(item, f"{place}.{key}" if place else key)
         return result
     if isinstance(value, (list, tuple)):
@@ -103,11 +133,19 @@ def plain(value: Any, place: str = "") -> Any:
 
 
 def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
-    """The bytes of a plain file of at most `limit` bytes.
+    """Return the content of a regular file of at most `limit` bytes.
 
-    A symbolic link is not followed and a pipe or device is not waited for. Raises InputError for these and for a longer
-    file (without its name, which the caller knows), FileNotFoundError where there is none, another OSError when the
-    disk refuses.
+    Symbolic links are not followed. Pipes and devices are refused without waiting for them.
+
+    Args:
+        path: The file to read.
+        limit: Maximum size in bytes.
+
+    Raises:
+        InputError: If the file is longer, or is a link, a pipe or a device. The message does not name the file; the
+            caller adds the name.
+        FileNotFoundError: If there is no such file.
+        OSError: If the file cannot be read.
     """
     descriptor, size = _open_plain(path)
     try:
@@ -122,17 +160,17 @@ def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def open_plain(path: str | os.PathLike[str]) -> io.BufferedReader:
-    """A plain file, opened for reading. Raises as `read_bounded`."""
+    """Open a regular file for reading. Raises the same errors as `read_bounded`."""
     return os.fdopen(_open_plain(path)[0], "rb")
 
 
 def _open_plain(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """The descriptor of a plain file, and its size."""
+    """Return the descriptor of a regular file, and its size in bytes."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise InputError("it is a symbolic link; put the file itself there") from None
+            raise InputError("it is a symbolic link; replace it by the file") from None
         raise
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
@@ -142,10 +180,16 @@ def _open_plain(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def remove_leftovers(folder: Path) -> list[str]:
-    """Remove the temporary files of writers that are dead; return their names.
+    """Remove the temporary files of dead writers.
 
-    Dead: a process of this machine that has ended; any of another machine, once this process holds the lock of the run. No
-    age of a file says so: a clock may jump.
+    A writer on this machine is dead if its process has ended. A writer on another machine counts as dead if this
+    process holds the lock of the run. The age of a file is not used, because clocks can jump.
+
+    Args:
+        folder: The folder of a run, or a folder in it.
+
+    Returns:
+        The names of the removed files, sorted.
     """
     removed, own, held = [], _machine(), holds(folder)
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -158,13 +202,23 @@ def remove_leftovers(folder: Path) -> list[str]:
                 os.unlink(entry.path)
                 removed.append(entry.name)
         except OSError:
-            continue  # another opener was quicker, or the folder is read-only: a leftover does no harm
+            continue  # another process was faster, or the folder is read-only; a leftover does no harm
     return removed
 
 
 def set_aside(path: Path, why: str) -> None:
-    """Give a damaged file another name, and say so in a line; nothing where there is no such file. Raises ResultsError where the
-    disk refuses."""
+    """Rename a damaged file to NAME.damaged (or NAME.damaged-2, ...) and print a line about it.
+
+    Does nothing if the file does not exist.
+
+    Args:
+        path: The damaged file.
+        why: The reason, for the printed line.
+
+    Raises:
+        ResultsError: If the file cannot be renamed.
+        LockLostError: If another process has taken over the run that owns the folder.
+    """
     if not os.path.lexists(path):
         return
     require_lock(path.parent)
@@ -191,7 +245,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # some network filesystems have no fsync of folders: there the rename is as durable as it can be
+        # some network file systems do not support fsync of folders; the rename is then as durable as it can be
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
             raise
     finally:
@@ -217,12 +271,12 @@ def _explain(path: Path, size: int, error: OSError) -> str:
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some of your quota",
         errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
-        errno.EROFS: "choose a folder that can be written (hydra.run.dir=FOLDER)",
-        errno.EACCES: "choose a folder that you may write (hydra.run.dir=FOLDER)",
-        errno.EPERM: "choose a folder that you may write (hydra.run.dir=FOLDER)",
-        errno.ENOENT: "the folder is gone: put it back",
-    }.get(error.errno or 0, "mend the disk")
+        errno.EROFS: "set hydra.run.dir=FOLDER to a writable folder",
+        errno.EACCES: "set hydra.run.dir=FOLDER to a writable folder",
+        errno.EPERM: "set hydra.run.dir=FOLDER to a writable folder",
+        errno.ENOENT: "restore the folder, which no longer exists",
+    }.get(error.errno or 0, "check the disk")
     return (
         f"{path.name} ({size} bytes) cannot be written in {path.parent}: {error.strerror or error}. "
-        f"What stood there before is whole; {advice}, then start again (a run goes on by resume=FOLDER)"
+        f"The previous file is intact; {advice}, then start again (resume a run with resume=FOLDER)"
     )

@@ -1,4 +1,4 @@
-"""One writer for a run folder: a lock that its holder's death releases."""
+"""The lock of a run folder. It admits one writer and is released when that process ends."""
 
 from __future__ import annotations
 
@@ -18,35 +18,41 @@ from joyful.results.schema import ResultsError
 LOCK = ".lock"
 
 
-class LockLostError(BaseException):  # (no `except Exception` of a run may go on after it)
-    """Another process has taken this process's run folder over: nothing more may be written there."""
+class LockLostError(BaseException):  # a BaseException, so that no `except Exception` continues the run
+    """Another process has taken over this run's folder, so this process must not write there any more."""
 
 
 class RunLock:
-    """A held lock of a run folder; `release` it, or use it as a context manager. The kernel releases it at death."""
+    """A held lock of a run folder.
+
+    Call `release`, or use the lock as a context manager. The kernel releases the lock when the process ends.
+
+    Attributes:
+        path: Absolute path of the run folder.
+    """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor: int | None = descriptor
 
     def release(self) -> None:
-        """Let the next writer in; releasing twice does nothing."""
+        """Release the lock. A second call does nothing."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             _held.discard(self)
             try:
-                os.ftruncate(descriptor, 0)  # the file stays: removing it would race with a process that just opened it
+                os.ftruncate(descriptor, 0)  # keep the file: removing it would race with a process that just opened it
             finally:
                 os.close(descriptor)
 
     @property
     def is_taken_over(self) -> bool:
-        """Whether another holder's lock stands in the place of this one."""
+        """Whether another process has replaced this lock by its own."""
         try:
-            there = os.stat(self.path / LOCK, follow_symlinks=False)
+            current = os.stat(self.path / LOCK, follow_symlinks=False)
         except OSError:
-            return False  # it is being put there, or was removed by hand
-        return self._descriptor is not None and not os.path.samestat(there, os.fstat(self._descriptor))
+            return False  # it is being created, or was removed by hand
+        return self._descriptor is not None and not os.path.samestat(current, os.fstat(self._descriptor))
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +68,7 @@ _held: set[RunLock] = set()
 
 
 def holds(folder: str | os.PathLike[str]) -> bool:
-    """Whether this process holds the lock of the run whose folder it is, or which it lies in."""
+    """Return whether this process holds the lock of a run, given its folder or a folder in it."""
     return bool(_held_of(folder))
 
 
@@ -72,24 +78,38 @@ def _held_of(folder: str | os.PathLike[str]) -> list[RunLock]:
 
 
 def require_lock(folder: str | os.PathLike[str]) -> None:
-    """Before a change in a run's folder: raises LockLostError where this process held its lock and another has taken it over.
+    """Check, before a change in a run's folder, that this process has not lost the lock of the run.
 
-    Together with `_fence` nothing slips through for files that get their names at last: a process that is frozen after this
-    look finds its temporary file gone, and one that wakes before it is told here.
+    A file that is written to a temporary name and then renamed is safe together with `_fence`: a process that is frozen
+    after this check finds its temporary file gone, and a process that wakes before it fails here.
+
+    Args:
+        folder: The folder of a run, or one in it. A process that never held the lock passes.
+
+    Raises:
+        LockLostError: If this process held the lock and another process has taken it over.
     """
     mine = _held_of(folder)
     if mine and all(held.is_taken_over for held in mine):
-        raise LockLostError(f"{folder}: another process has taken this run over; nothing more is written by this one")
+        raise LockLostError(f"{folder}: another process has taken over this run; this process writes nothing more")
 
 
 def lock(path: str | os.PathLike[str], take_over_after: float | None = None) -> RunLock:
-    """Take the lock of the run folder `path` and hold it until `release` or the process's death.
+    """Lock a run folder until `RunLock.release` is called or the process ends.
 
-    take_over_after: None does not wait for another holder; a number of seconds waits so long and then puts a lock of its own in
-    place of the other's. That is for a caller who knows that the holder has lost its right to the folder; whatever that one
-    still tries to write, frozen and woken, gets no name there.
-    The folder must exist. A second taker, in another process or in this one, gets an InputError that says who holds it.
-    Raises ResultsError where the filesystem has no locks.
+    Args:
+        path: The folder of the run. It must exist.
+        take_over_after: Seconds to wait for another holder before this process replaces that lock by its own. Set it
+            only if the holder has lost its right to the folder, for example by an expired lease. A holder that wakes
+            later cannot put a file in place. None does not wait and does not take over.
+
+    Returns:
+        The held lock.
+
+    Raises:
+        InputError: If the folder does not exist, or if another process, or this one, holds the lock. The message names
+            the holder.
+        ResultsError: If the file system does not support locks.
     """
     if take_over_after is None:
         return _lock_at_once(path)
@@ -101,25 +121,25 @@ def lock(path: str | os.PathLike[str], take_over_after: float | None = None) -> 
             if time.monotonic() > deadline:
                 break
         time.sleep(0.1)
-    (Path(path) / LOCK).unlink(missing_ok=True)  # the other holds a file that has no name any more
+    (Path(path) / LOCK).unlink(missing_ok=True)  # the holder keeps a lock on a file that no longer has a name
     held = _lock_at_once(path)
     _fence(Path(path))
     return held
 
 
 def _fence(folder: Path) -> None:
-    """Remove all files that are being written in the folder and in its own: their writers have lost it."""
+    """Remove the temporary files in the folder and its subfolders, because their writers have lost the lock."""
     for place in (folder, *(entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink())):
         for path in place.glob(".*.tmp"):
             path.unlink(missing_ok=True)
 
 
 def _lock_at_once(path: str | os.PathLike[str]) -> RunLock:
-    import fcntl  # not on Windows; there is no run without it
+    import fcntl  # not available on Windows, where runs cannot be locked
 
     folder = Path(path)
     if not folder.is_dir():
-        raise InputError(f"{folder}: expected the folder of a run, found none; make it before locking it")
+        raise InputError(f"{folder}: expected the folder of a run, found none; create it before locking it")
     try:
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
@@ -131,9 +151,9 @@ def _lock_at_once(path: str | os.PathLike[str]) -> RunLock:
         os.close(descriptor)
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             raise InputError(
-                f"{folder}: another process writes this run ({holder}); wait for it, or end it first"
+                f"{folder}: another process is writing this run ({holder}); wait for it or stop it"
             ) from None
-        message = f"{folder} cannot be locked ({error.strerror}); put the runs on a filesystem with locks"
+        message = f"{folder} cannot be locked ({error.strerror}); put the runs on a file system that supports locks"
         raise ResultsError(error.errno, message) from error
     held = RunLock(folder.absolute(), descriptor)
     holder_info = {
@@ -145,7 +165,7 @@ def _lock_at_once(path: str | os.PathLike[str]) -> RunLock:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(holder_info).encode("ascii"), 0)
     except OSError:
-        pass  # a full disk takes nothing from the lock itself, only the words about its holder
+        pass  # on a full disk the lock holds all the same; only the information about its holder is missing
     _held.add(held)
     return held
 
@@ -155,14 +175,14 @@ def _holder(descriptor: int) -> str:
         info = json.loads(os.pread(descriptor, 4096, 0))
         return f"pid {info['pid']} on {info['host']} since {info['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "its holder has not said who it is"
+        return "unknown holder"
 
 
 def _forget_all() -> None:
-    """In a forked child: let go of the parent's locks, so that the child does not hold them on after its death."""
+    """Close the parent's locks in a forked child, so that the child does not hold them after the parent ends."""
     for held in _held:
         if held._descriptor is not None:
-            os.close(held._descriptor)  # no truncation: the words about the holder are the parent's
+            os.close(held._descriptor)  # not truncated: the content describes the parent
             held._descriptor = None
     _held.clear()
 

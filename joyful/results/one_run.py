@@ -1,4 +1,4 @@
-"""One run's folder as read by others than its writer: verified by digest, or damaged with the reason."""
+"""Read the folder of one run that another process may be writing, and verify its history by digest."""
 
 from __future__ import annotations
 
@@ -22,17 +22,25 @@ if TYPE_CHECKING:
 HYDRA = ".hydra"
 _MAXIMUM_YAML_BYTES = 2**20
 
-# A writer may put a new history in place between our two reads; run.json changes with it, so one more look suffices.
-_LOOKS = 5
+# A writer may replace the history between our two reads. It changes run.json too, so another attempt usually succeeds.
+_ATTEMPTS = 5
 
 
 @dataclass
 class RunHeader:
-    """What a run's folder says of it, beside its rows.
+    """The description of a run, without the rows of its history.
 
-    name: the folder, relative to where the reading began ("." for itself). damage: why the run is left out; empty: it is
-    whole. status, reason, seed, role, epochs (asked for): as in run.json, None where it says nothing. choices: Hydra's
-    group choices. settings: dotted name -> value of every setting. rows: of its history.
+    Attributes:
+        name: Folder of the run, relative to the folder that was read ("." for that folder itself).
+        damage: Reason why the run is damaged and left out; empty if it is intact.
+        status: Status from run.json, "unknown" if there is none.
+        reason: Why the run ended as it did; None if not recorded.
+        seed: Training seed; None if not recorded.
+        role: comparison, calibration or search; None if not recorded.
+        epochs: Requested passes over the training split; None if not recorded.
+        choices: Hydra's group choices.
+        settings: Dotted name -> value of every setting.
+        rows: Number of rows of the history.
     """
 
     name: str
@@ -50,7 +58,17 @@ class RunHeader:
 def read_run_folder(
     name: str, folder: Path, hydra: bool, columns: Sequence[str] | None
 ) -> tuple[RunHeader, pa.Table | None]:
-    """The header and the history of a run (None: there is none yet); hydra: whether it has .hydra/. Raises nothing."""
+    """Read the header and the history of a run. Damage is reported in the header and raises nothing.
+
+    Args:
+        name: Name of the run for the header.
+        folder: Folder of the run.
+        hydra: Whether the folder contains .hydra/.
+        columns: History columns to read; None reads all.
+
+    Returns:
+        The header, and the history or None if there is none yet or the run is damaged.
+    """
     try:
         return _read(name, folder, hydra, columns)
     except InputError as error:
@@ -91,9 +109,9 @@ def _read(name: str, folder: Path, hydra: bool, columns: Sequence[str] | None) -
 
 
 def _read_files(folder: Path) -> tuple[dict[str, Any] | None, bytes | None]:
-    """run.json (None: there is none) and the bytes of the history that it vouches for (None: no evaluation yet)."""
+    """Return run.json (None if missing) and the history that matches it (None before the first evaluation)."""
     previous = None
-    for _ in range(_LOOKS):
+    for _ in range(_ATTEMPTS):
         try:
             written = read_bounded(folder / RUN, MAXIMUM_RUN_BYTES)
             info = None if written == previous else parse_run(written)
@@ -104,16 +122,16 @@ def _read_files(folder: Path) -> tuple[dict[str, Any] | None, bytes | None]:
         if info is None:
             break
         previous = written
-        vouched = info.get("history_sha256")
+        digests = info.get("history_sha256")
         try:
             data = _read_history(folder)
         except FileNotFoundError:
-            if vouched or info["status"] in ("completed", "pruned"):
+            if digests or info["status"] in ("completed", "pruned"):
                 raise InputError(f"{HISTORY}: it is missing") from None
             return info, None
-        if not vouched or hashlib.sha256(data).hexdigest() in vouched:
+        if not digests or hashlib.sha256(data).hexdigest() in digests:
             return info, data
-    raise InputError(f"{HISTORY}: its digest is none that {RUN} vouches for; it was changed after it was written")
+    raise InputError(f"{HISTORY}: its SHA-256 is not in {RUN}; the file was changed after it was written")
 
 
 def _read_history(folder: Path) -> bytes:

@@ -1,10 +1,12 @@
-"""What a Parquet file of unknown origin would take in memory, by its footer and by the heads of its pages.
+"""Compute the decoded size of a Parquet file of unknown origin from its footer and page headers.
 
-A footer may lie: 46 KB of zstd hold a text of 1.5 GB in a page that the footer announces as 100 bytes, and the decoder makes room
-for what the page says. So the heads of compressed pages are read here, and their sizes added up, before anything is decoded.
-pyarrow cannot be asked: what it says of a column ends the process where the footer is damaged (row_group(0).column(0)).
+A footer can be wrong: 46 KB of zstd can hold a text of 1.5 GB in a page that the footer declares as 100 bytes, and the
+decoder allocates what the page header declares. This module therefore adds up the sizes in the headers of all
+compressed pages before anything is decoded. It does not use pyarrow, because reading column metadata
+(row_group(0).column(0)) crashes the process if the footer is damaged.
 
-Both are structs in Thrift's compact protocol: a byte of field step and kind, then the value; integers are zigzag varints.
+Footer and page headers are structs in Thrift's compact protocol: a byte with the field's delta and type, then the
+value. Integers are zigzag varints.
 """
 
 from __future__ import annotations
@@ -12,41 +14,49 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-#: Bytes of a footer; parsed, it takes many times as much memory. Ours has four thousand.
+#: Maximum size of a footer in bytes. A parsed footer takes many times as much memory. This
+#: package writes footers of 4,000 bytes.
 MAXIMUM_FOOTER = 2**24
-#: Pages of a column that are looked at; no honest file of the sizes that are read has as many.
+#: Maximum number of pages of a column. No valid file within the size limits has as many.
 MAXIMUM_PAGES = 100_000
 
 _MAGIC = b"PAR1"
 _BYTE, _INTEGERS, _DOUBLE, _BINARY, _LISTS, _STRUCT = 3, (4, 5, 6), 7, 8, (9, 10), 12
 _MAXIMUM_DEPTH = 16
 
-# fields of parquet.thrift
+# field numbers in parquet.thrift
 _GROUPS = 4  # of FileMetaData
 _COLUMNS, _GROUP_BYTES = 1, 2  # of RowGroup
 _COLUMN = 3  # of ColumnChunk: its ColumnMetaData
 _CODEC, _UNCOMPRESSED, _COMPRESSED, _DATA_PAGE, _DICTIONARY_PAGE = 4, 6, 7, 9, 11  # of ColumnMetaData
 _PAGE_UNCOMPRESSED, _PAGE_COMPRESSED = 2, 3  # of PageHeader
 
-#: What is kept of a footer, nested as the file is; everything else is passed over.
+#: The fields to keep from a footer, nested like the footer; all others are skipped.
 _FOOTER: dict[int, Any] = {_GROUPS: [{_COLUMNS: [{_COLUMN: {}}]}]}
 
 
 def decoded_bytes(data: bytes) -> int:
-    """Bytes that the footer of the file `data` announces, or its pages after decompression, whichever are more.
+    """Return the decoded size of a Parquet file in bytes.
 
-    Raises ValueError where it is no such file, its footer is too long, or a column lies outside the file.
+    Args:
+        data: The content of the file.
+
+    Returns:
+        The larger of the size that the footer declares and the sum of the page sizes after decompression.
+
+    Raises:
+        ValueError: If this is not a Parquet file, its footer is too long, or a column lies outside the file.
     """
     length = int.from_bytes(data[-8:-4], "little")
     if len(data) < 12 or data[-4:] != _MAGIC or not 0 < length <= min(MAXIMUM_FOOTER, len(data) - 12):
         raise ValueError(f"a footer of at most {MAXIMUM_FOOTER} bytes was expected")
     footer = data[-8 - length : -8]
-    announced, plain, compressed = (_known_columns if length <= _REMEMBERED else _columns)(footer)
+    announced, plain, compressed = (_cached_columns if length <= _MAXIMUM_CACHED_FOOTER else _columns)(footer)
     return max(announced, plain + sum(_pages_of(data, column) for column in compressed))
 
 
 def _columns(footer: bytes) -> tuple[int, int, tuple[dict[int, int], ...]]:
-    """Bytes that its row groups announce, bytes of its columns that are not compressed, and the others' ColumnMetaData."""
+    """Return the declared bytes of all row groups, the bytes of uncompressed columns, and metadata of the others."""
     groups = _struct(footer, 0, _FOOTER, 0)[0].get(_GROUPS, [])
     chunks = [chunk.get(_COLUMN, {}) for group in groups for chunk in group.get(_COLUMNS, [])]
     announced = sum(max(0, group.get(_GROUP_BYTES, 0)) for group in groups)
@@ -54,13 +64,14 @@ def _columns(footer: bytes) -> tuple[int, int, tuple[dict[int, int], ...]]:
     return announced, plain, tuple(chunk for chunk in chunks if chunk.get(_CODEC))
 
 
-#: The runs of a sweep have few different footers, and to read one takes as long as to read the rest of a small history.
-_REMEMBERED = 2**15
-_known_columns = functools.lru_cache(maxsize=64)(_columns)
+#: Maximum size in bytes of a footer whose result is cached. The runs of a sweep have few different footers, and parsing
+#: one takes as long as reading the rest of a small history.
+_MAXIMUM_CACHED_FOOTER = 2**15
+_cached_columns = functools.lru_cache(maxsize=64)(_columns)
 
 
 def _pages_of(data: bytes, column: dict[int, Any]) -> int:
-    """Bytes of a column's pages after decompression, by their heads."""
+    """Return the bytes of a column's pages after decompression, according to their headers."""
     start = column.get(_DATA_PAGE, 0)
     if column.get(_DICTIONARY_PAGE):
         start = min(start, column[_DICTIONARY_PAGE])
@@ -79,10 +90,13 @@ def _pages_of(data: bytes, column: dict[int, Any]) -> int:
 
 
 def _struct(data: bytes, at: int, kept: dict[int, Any] | None, depth: int) -> tuple[dict[int, Any], int]:
-    """The integers of the struct at `at` by field, with the structs in it that `kept` names; and where it ends. None: nothing."""
+    """Return the kept fields of the struct at offset `at`, and the offset of its end.
+
+    Integers are kept by field number, nested structs only if `kept` names them. If `kept` is None, nothing is kept.
+    """
     if depth > _MAXIMUM_DEPTH:
-        raise ValueError("it is nested too deep")
-    found: dict[int, Any] = {}
+        raise ValueError("it is nested too deeply")
+    values: dict[int, Any] = {}
     field = 0
     try:
         while head := data[at]:
@@ -100,36 +114,39 @@ def _struct(data: bytes, at: int, kept: dict[int, Any] | None, depth: int) -> tu
                 else:
                     value, at = _varint(data, at)
                 if kept is not None and field not in kept:
-                    found[field] = (value >> 1) ^ -(value & 1)
+                    values[field] = (value >> 1) ^ -(value & 1)
             elif kept is not None and field in kept:
                 value, at = _value(data, at, kind, kept[field], depth + 1)
                 if value is not None:
-                    found[field] = value
+                    values[field] = value
             else:
                 _, at = _value(data, at, kind, None, depth + 1)
     except IndexError:
         raise ValueError("it ends early") from None
-    return found, at + 1
+    return values, at + 1
 
 
 def _value(data: bytes, at: int, kind: int, kept: Any, depth: int) -> tuple[Any, int]:
-    """A value of that kind, kept where it is the struct (a dict) or the list of structs that `kept` says; and where it ends."""
+    """Return a value of type `kind`, and the offset of its end.
+
+    The value is None unless `kept` asks for it: a dict asks for a struct, a list for a list of structs.
+    """
     if kind == _BINARY:
         length, at = _varint(data, at)
         return None, at + length
     if kind == _STRUCT:
         wanted = kept if isinstance(kept, dict) else None
-        found, at = _struct(data, at, wanted, depth)
-        return (None if wanted is None else found), at
+        values, at = _struct(data, at, wanted, depth)
+        return (None if wanted is None else values), at
     if kind in _LISTS:
         return _list(data, at, kept[0] if isinstance(kept, list) else None, depth)
-    if kind in (1, 2):  # true and false are kinds of their own
+    if kind in (1, 2):  # true and false are encoded in the type
         return None, at
     if kind in _INTEGERS:
         return None, _varint(data, at)[1]
     if kind in (_BYTE, _DOUBLE):
         return None, at + (1 if kind == _BYTE else 8)
-    raise ValueError("it holds a kind of value that no Parquet file has")
+    raise ValueError("it contains a type of value that no Parquet file has")
 
 
 def _list(data: bytes, at: int, kept: dict[int, Any] | None, depth: int) -> tuple[list[Any] | None, int]:
@@ -138,11 +155,11 @@ def _list(data: bytes, at: int, kept: dict[int, Any] | None, depth: int) -> tupl
     count, kind = head >> 4, head & 0x0F
     if count == 15:
         count, at = _varint(data, at)
-    if count > len(data) - at or (kept is not None and kind != _STRUCT):  # every element takes a byte at least
-        raise ValueError("it holds a list that no Parquet file has")
+    if count > len(data) - at or (kept is not None and kind != _STRUCT):  # every element takes at least one byte
+        raise ValueError("it contains a list that no Parquet file has")
     values = []
     for _ in range(count):
-        if kind in (1, 2):  # in a list, true and false take a byte
+        if kind in (1, 2):  # in a list, true and false take a byte each
             at += 1
             continue
         value, at = _value(data, at, kind, kept, depth + 1)
@@ -161,4 +178,4 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
         if shift > 63:
-            raise ValueError("it holds an endless number")
+            raise ValueError("it contains an integer of too many bytes")

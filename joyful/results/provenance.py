@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: the state of the code and the versions of what computes them."""
+"""The state of the code and the versions of the libraries that produce the numbers of a run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ DISTRIBUTIONS = ("torch", "hydra-core", "numpy", "joyful")
 
 
 class GitState(TypedDict):
+    """The state of a Git repository.
+
+    Attributes:
+        commit: Hash of the current commit; None if there is none or it is unknown.
+        dirty: Whether tracked files differ from the commit; None if unknown.
+    """
+
     commit: str | None
     dirty: bool | None
 
 
 def git_state(folder: str | os.PathLike[str]) -> GitState:
-    """The commit of the repository around `folder`, and whether tracked files differ from it.
+    """Return the commit of the repository that contains `folder`, and whether tracked files differ from it.
 
-    {commit: None, dirty: None} outside a repository, without git, or where git takes longer than five seconds.
+    Both values are None outside a repository, if Git is not installed, or if it takes longer than five seconds.
     """
     command = [
         "git",
@@ -32,8 +39,8 @@ def git_state(folder: str | os.PathLike[str]) -> GitState:
         "--untracked-files=no",
         "--no-renames",
     ]
-    # variables of a surrounding git (a hook's GIT_DIR) would name another repository; a status must not take the
-    # lock of the index
+    # Variables such as GIT_DIR in a Git hook would select another repository. GIT_OPTIONAL_LOCKS=0 keeps `git status`
+    # from locking the index.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
@@ -49,11 +56,11 @@ def git_state(folder: str | os.PathLike[str]) -> GitState:
 
 
 def versions() -> dict[str, str | None]:
-    """Distribution -> version, read from the installed metadata (nothing is imported); None where not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    """Return distribution -> version from the installed metadata, without importing; None if not installed."""
+    result: dict[str, str | None] = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
         try:
-            found[name] = metadata.version(name)
+            result[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            result[name] = None
+    return result

@@ -1,4 +1,4 @@
-"""All runs below a folder as one tidy frame. A damaged run is named and left out."""
+"""Read all runs below a folder as one tidy frame. Damaged runs are reported and left out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from joyful.results.schema import HISTORY, HISTORY_COLUMNS, RESERVED_COLUMNS, RU
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Folders of a run that hold no runs.
+#: Subfolders of a run that are not searched for runs.
 _NO_RUNS_IN = frozenset({"checkpoint"})
 
 _ALWAYS = frozenset(RESERVED_COLUMNS) | HISTORY_COLUMNS.keys()
@@ -29,10 +29,13 @@ _ALWAYS = frozenset(RESERVED_COLUMNS) | HISTORY_COLUMNS.keys()
 
 @dataclass(frozen=True)
 class Runs:
-    """All runs below a folder. frame: as `load` gives it, its `run` coded by the place in `headers`.
+    """All runs below a folder.
 
-    headers: the whole runs, in the frame's order, those without rows too. damaged: those left out, each with its
-    `damage`. differences: what tells the whole runs apart.
+    Attributes:
+        frame: The frame that `load` returns. The category codes of its column `run` index `headers`.
+        headers: The intact runs in the order of the frame, including those without rows.
+        damaged: The runs that were left out, each with its `damage`.
+        differences: The columns in which the intact runs differ.
     """
 
     frame: pd.DataFrame
@@ -42,19 +45,29 @@ class Runs:
 
 
 def load(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read all runs below `path`: a row per run, evaluation and split.
+    """Read all runs below a folder into one frame, with a row per run, evaluation and split.
 
-    A run is a folder with run.json, or with .hydra/ and history.parquet; symbolic links and hidden folders are not
-    followed. Runs come in the natural order of their names (2 before 10), rows as they stand in the history.
+    A run is a folder with run.json, or with .hydra/ and history.parquet. Symbolic links and hidden folders are not
+    followed. A damaged run is left out with a ResultsWarning.
 
-    columns: those of the history to read (step, epoch and split come along); None: all. Beside them are `run` (folder
-    relative to `path`, "." for itself), `status` ("unknown" without run.json), `seed`, `role`, and a column for every
-    group choice and setting that differs between the runs, under its dotted name. Text is categorical; null is NaN.
+    Args:
+        path: The folder of the runs. It may be a run itself.
+        columns: History columns to read; step, epoch and split are always read. None reads all.
 
-    frame.attrs["arms"]: the columns that make arms (see `arm_columns`). frame.attrs["damaged"]: run -> reason; each is
-    told in a ResultsWarning too. frame.attrs["empty"]: runs without any evaluation yet.
+    Returns:
+        A frame whose runs are in natural order of their names (2 before 10) and whose rows are in the order of the
+        history. Text is categorical and null is NaN. In addition to the history columns it has:
 
-    Raises InputError where `path` is no folder, or where no run has a column that was asked for.
+        - `run`: folder relative to `path`, "." for `path` itself,
+        - `status`: "unknown" if there is no run.json,
+        - `seed` and `role`,
+        - a column for every group choice and setting that differs between the runs, under its dotted name.
+
+        `frame.attrs` has three entries: "arms" lists the columns that define arms (see `arm_columns`), "damaged" maps
+        damaged runs to reasons, and "empty" lists runs without an evaluation.
+
+    Raises:
+        InputError: If `path` is not a folder, or no run has a column of `columns`.
     """
     runs = read_runs(path, columns)
     for header in runs.damaged:
@@ -65,43 +78,57 @@ def load(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
 def read_runs(
     path: str | os.PathLike[str], columns: Sequence[str] | None = None, *, absent_as_nan: bool = False
 ) -> Runs:
-    """As `load`, with what each run's folder says of it; damaged runs are in the answer and there is no warning.
+    """Read all runs below a folder as `load` does, and return their headers too. Damaged runs cause no warning.
 
-    absent_as_nan: a column that was asked for and that no run has is a column of NaN, not an error.
+    Args:
+        path: See `load`.
+        columns: See `load`.
+        absent_as_nan: Whether a column of `columns` that no run has becomes a column of NaN instead of an error.
+
+    Returns:
+        The frame, the headers, the damaged runs, and the differences between the runs.
+
+    Raises:
+        InputError: See `load`.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(
             f"{folder}: expected a folder of runs, found {'a file' if folder.exists() else 'nothing'} there"
         )
-    found, unlisted = _find(folder)
-    batches = read_batches(found, columns)
+    items, unlisted = _find(folder)
+    batches = read_batches(items, columns)
     damaged = unlisted + [header for batch in batches for header in batch.headers if header.damage]
     for batch in batches:
         batch.headers = [header for header in batch.headers if not header.damage]
     headers = [header for batch in batches for header in batch.headers]
-    told = differences([header.choices for header in headers], [header.settings for header in headers])
-    frame = _frame(headers, batches, told, columns, absent_as_nan)
+    differing = differences([header.choices for header in headers], [header.settings for header in headers])
+    frame = _frame(headers, batches, differing, columns, absent_as_nan)
     frame.attrs["damaged"] = {header.name: header.damage for header in damaged}
-    return Runs(frame, headers, damaged, told)
+    return Runs(frame, headers, damaged, differing)
 
 
 def arm_columns(frame: pd.DataFrame) -> list[str]:
-    """The columns of a loaded frame whose values together name an arm; never seed, role or data.fold.
+    """Return the columns of a loaded frame whose values together define an arm; never seed, role or data.fold.
 
-    Values may be null (a setting that is off): group with dropna=False. Raises InputError for a frame that did not come
-    from `load`, or that lost its attrs on the way (a merge drops them).
+    The values may be null for a setting that is off, so group with `dropna=False`.
+
+    Args:
+        frame: A frame from `load`, or a selection of its rows.
+
+    Raises:
+        InputError: If the frame has no `attrs["arms"]`: it does not come from `load`, or a merge dropped the attrs.
     """
     if "arms" not in frame.attrs:
         raise InputError(
-            "this frame does not say which columns make arms; ask the frame that joyful.results.load returned"
+            "this frame does not record which columns define arms; pass the frame that joyful.results.load returned"
         )
     return list(frame.attrs["arms"])
 
 
 def _find(root: Path) -> tuple[list[Item], list[RunHeader]]:
-    """(name, folder, whether it has .hydra/) of every run, in natural order; and folders that cannot be listed."""
-    found: list[Item] = []
+    """Return the items of all runs in natural order, and headers for folders that cannot be listed."""
+    items: list[Item] = []
     damaged: list[RunHeader] = []
     stack = [("", os.fspath(root))]
     while stack:
@@ -116,11 +143,11 @@ def _find(root: Path) -> tuple[list[Item], list[RunHeader]]:
             continue
         hydra = kinds.get(HYDRA, False)
         if not kinds.get(RUN, True) or (hydra and not kinds.get(HISTORY, True)):
-            found.append((printable(name) or ".", folder, hydra))
+            items.append((printable(name) or ".", folder, hydra))
         for child, is_folder in kinds.items():
             if is_folder and not child.startswith(".") and child not in _NO_RUNS_IN:
                 stack.append((f"{name}/{child}" if name else child, os.path.join(folder, child)))
-    return sorted(found, key=lambda item: _natural(item[0])), damaged
+    return sorted(items, key=lambda item: _natural(item[0])), damaged
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
@@ -131,15 +158,15 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 def _frame(
     runs: Sequence[RunHeader],
     batches: Sequence[Batch],
-    told: Differences,
+    differing: Differences,
     columns: Sequence[str] | None,
     absent_as_nan: bool,
 ) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
-    # a setting may have the name of a column that is always there (`status`, `epoch`): both are shown
-    shown = {name: f"config.{name}" if name in _ALWAYS else name for name in told.columns}
+    # a setting may share its name with a column that is always present (`status`, `epoch`); both are included
+    shown = {name: f"config.{name}" if name in _ALWAYS else name for name in differing.columns}
     of_run = np.repeat(np.arange(len(runs)), np.array([run.rows for run in runs], dtype=np.int64))
     series: dict[str, Any] = {
         "run": _spread([run.name for run in runs], of_run, in_order=True),
@@ -147,35 +174,37 @@ def _frame(
         "seed": _spread([run.seed for run in runs], of_run, number=True),
         "role": _spread([run.role for run in runs], of_run),
     }
-    for name, values in told.columns.items():
+    for name, values in differing.columns.items():
         series[shown[name]] = _spread(values, of_run)
     for name in _history_names(batches, columns, series, absent_as_nan):
-        # likewise a history's further column may have the name of a group (`loss`) or of what stands beside it
-        series[f"history.{name}" if name in series else name] = _whole_column(name, batches)
+        # likewise, an undocumented history column may share its name with a group (`loss`) or a reserved column
+        series[f"history.{name}" if name in series else name] = _joined_column(name, batches)
     frame = pd.DataFrame(series, copy=False)
-    frame.attrs["arms"] = [shown[name] for name in told.arms]
+    frame.attrs["arms"] = [shown[name] for name in differing.arms]
     frame.attrs["empty"] = [run.name for run in runs if not run.rows]
     return frame
 
 
 def _history_names(
-    batches: Sequence[Batch], columns: Sequence[str] | None, beside: Iterable[str], absent_as_nan: bool
+    batches: Sequence[Batch], columns: Sequence[str] | None, other_columns: Iterable[str], absent_as_nan: bool
 ) -> list[str]:
     present = {name for batch in batches for name in batch.columns}
     names = column_order(present)
     if columns is None:
         return names
-    unknown = [name for name in columns if name not in names and name not in set(beside) | set(RESERVED_COLUMNS)]
+    unknown = [name for name in columns if name not in names and name not in set(other_columns) | set(RESERVED_COLUMNS)]
     if unknown and absent_as_nan:
         names = column_order(present | set(unknown))
     elif unknown and present:
         documented = ", ".join(HISTORY_COLUMNS)
-        raise InputError(f"no run has a column {', '.join(unknown)} in its history; documented are {documented}")
+        raise InputError(
+            f"no run has a column {', '.join(unknown)} in its history; the documented columns are {documented}"
+        )
     return [name for name in names if name in columns or name in tables.KEY_COLUMNS]
 
 
-def _whole_column(name: str, batches: Sequence[Batch]) -> Any:
-    """One column of all batches, one after another. The batches' own copies are let go."""
+def _joined_column(name: str, batches: Sequence[Batch]) -> Any:
+    """Concatenate one column of all batches, and remove it from the batches to free memory."""
     import numpy as np
     import pandas as pd
 
@@ -193,19 +222,25 @@ def _whole_column(name: str, batches: Sequence[Batch]) -> Any:
 
 
 def _spread(values: Sequence[Any], of_run: Any, *, in_order: bool = False, number: bool = False) -> Any:
-    """One value per run -> one per row: numbers and booleans as arrays, anything else categorical; null is NaN.
+    """Repeat one value per run for every row. Numbers and booleans become arrays, other values categories, null NaN.
 
-    in_order: the categories come as the values do, otherwise sorted. number: nothing but nulls is numbers too.
+    Args:
+        values: One value per run.
+        of_run: Index of the run for every row.
+        in_order: Whether categories keep the order of the values. By default they are sorted.
+        number: Whether a column of nulls alone is numeric. By default it is categorical.
     """
     import numpy as np
     import pandas as pd
 
-    given = [value for value in values if value is not None]
-    complete = bool(given) and len(given) == len(values)
-    if complete and all(isinstance(value, bool) for value in given):
+    present = [value for value in values if value is not None]
+    complete = bool(present) and len(present) == len(values)
+    if complete and all(isinstance(value, bool) for value in present):
         return np.array(values, dtype=bool)[of_run]
-    if (given or number) and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in given):
-        if len(given) == len(values) and all(isinstance(value, int) and abs(value) < 2**63 for value in given):
+    if (present or number) and all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) for value in present
+    ):
+        if len(present) == len(values) and all(isinstance(value, int) and abs(value) < 2**63 for value in present):
             return np.array(values, dtype=np.int64)[of_run]
         return np.array([np.nan if value is None else _float(value) for value in values], dtype=np.float64)[of_run]
     labels = [None if value is None else _label(value) for value in values]
@@ -225,5 +260,5 @@ def _float(value: float) -> float:
 
 
 def _label(value: Any) -> str:
-    """Text as it is; a list, or a number or boolean in a column of mixed kinds, as JSON."""
+    """Return text unchanged, and any other value in a column of mixed types as JSON."""
     return printable(value if isinstance(value, str) else json.dumps(value))

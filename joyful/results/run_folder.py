@@ -1,8 +1,8 @@
-"""Writing a run's folder so that a kill between any two writes leaves a valid run.
+"""Write the folder of a run such that a kill between any two writes leaves a valid run.
 
-run.json vouches for history.parquet by digest. Before a new history is renamed into place, run.json vouches for the
-old and the new one; after it, for the new alone, and that last write is merged with the next one of run.json, which a
-reader cannot tell from a kill in between. So an evaluation costs two small files, each with two fsyncs.
+run.json records the SHA-256 of history.parquet. Before a new history is renamed into place, run.json records both the
+old and the new digest. The old digest is dropped at the next write of run.json; for a reader this is the same as a kill
+in between. An evaluation therefore writes two small files, each with two fsyncs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from joyful.results.files import plain, read_bounded, remove_leftovers, write_by
 from joyful.results.provenance import git_state, versions
 from joyful.results.schema import HISTORY, RUN, RUN_KEYS, SCHEMA, STATUSES, TIMING, ResultsError
 
-#: run.json longer than this is not read, in bytes.
+#: Maximum size of run.json in bytes.
 MAXIMUM_RUN_BYTES = 4 * 2**20
 
 _OWN_KEYS = ("schema", "status", "reason", "objective", "history_sha256")
@@ -31,22 +31,33 @@ _GIVEN_KEYS = tuple(key for key in RUN_KEYS if key not in _OWN_KEYS + _FILLED_KE
 
 
 class RunFolder:
-    """The results of one run, for its one writer (see `joyful.results.lock`)."""
+    """The results of one run, for the process that writes it and holds its lock (see `joyful.results.lock`).
+
+    Attributes:
+        path: The folder of the run.
+        info: The content of run.json.
+    """
 
     def __init__(self, path: Path, info: dict[str, Any], digest: str) -> None:
         self.path = path
-        #: What run.json holds, as written.
         self.info = info
-        self._digest: str | None = digest  # of history.parquet; None: a write failed half-way, look at the file
+        self._digest: str | None = digest  # of history.parquet; None after a failed write: compute it from the file
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], header: Mapping[str, Any]) -> Self:
-        """Begin a run: status running, a history without rows. The folder is made where it is missing.
+        """Create a run with status "running" and a history without rows.
 
-        header: the keys of run.json (`RUN_KEYS`) except schema, status, reason, objective and history_sha256, which are
-        kept here; git, versions, started and host are filled in where missing.
-        Raises InputError for missing or unknown keys and where the folder already holds a run, ResultsError when the
-        disk refuses.
+        Args:
+            path: The folder of the run. It is created if it does not exist.
+            header: The keys of run.json (`RUN_KEYS`) except schema, status, reason, objective and history_sha256, which
+                this class manages. The keys git, versions, started and host are optional and filled in.
+
+        Returns:
+            The new run.
+
+        Raises:
+            InputError: If keys are missing or unknown, or the folder already contains a run.
+            ResultsError: If the folder or a file cannot be written.
         """
         folder = Path(path)
         missing = [key for key in _GIVEN_KEYS if key not in header]
@@ -60,16 +71,16 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ResultsError(
-                error.errno, f"{folder} cannot be made: {error.strerror}; choose another folder"
+                error.errno, f"{folder} cannot be created: {error.strerror}; choose another folder"
             ) from error
         remove_leftovers(folder)
         empty = tables.history_bytes([])
         if (folder / RUN).exists() or _other_history(folder / HISTORY, empty):
             raise InputError(
-                f"{folder} already holds a run; go on with it by resume={folder}, or choose another folder"
+                f"{folder} already contains a run; resume it with resume={folder}, or choose another folder"
             )
         filled = dict(header)
-        if "git" not in filled:  # (asking git takes a process)
+        if "git" not in filled:  # setdefault would start a git process each time
             filled["git"] = git_state(Path(__file__).parent)
         filled.setdefault("versions", versions())
         filled.setdefault("started", datetime.now(UTC).isoformat(timespec="seconds"))
@@ -77,17 +88,25 @@ class RunFolder:
         digest = _sha256(empty)
         own = {"schema": SCHEMA, "status": "running", "reason": None, "objective": None, "history_sha256": [digest]}
         run = cls(folder, plain({key: (filled | own)[key] for key in RUN_KEYS}), digest)
-        # The history comes first: run.json makes the folder a run, and from then on a history is always there.
+        # Write the history first: run.json makes the folder a run, and a run always has a history.
         write_bytes(folder / HISTORY, empty)
         write_json(folder / RUN, run.info)
         return run
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, reading: bool = False) -> Self:
-        """Go on with a run: verify its history against run.json and clear away what dead writers left.
+        """Open an existing run: verify its history against run.json, and remove the temporary files of dead writers.
 
-        reading: nothing in the folder is changed; it may be another's.
-        Raises InputError where there is no run or it is damaged, OSError when the disk refuses.
+        Args:
+            path: The folder of the run.
+            reading: Whether to leave the folder unchanged, because another process may be writing it.
+
+        Returns:
+            The run.
+
+        Raises:
+            InputError: If there is no run, or it is damaged.
+            OSError: If a file cannot be read.
         """
         folder = Path(path)
         try:
@@ -102,11 +121,15 @@ class RunFolder:
         return cls(folder, info, _sha256(data))
 
     def write_history(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Put these rows in place of the history, whole or not at all.
+        """Replace the history atomically.
 
-        rows: all rows of the run so far (see `HISTORY_COLUMNS`); the bytes depend on nothing else.
-        Raises InputError for rows that are not a history's, ResultsError when the disk refuses: the old history stands
-        then.
+        Args:
+            rows: All rows of the run so far, one per evaluation and split (see `HISTORY_COLUMNS`). The bytes of the
+                file depend on nothing else.
+
+        Raises:
+            InputError: If the rows are not a valid history (see `tables.history_bytes`).
+            ResultsError: If the file cannot be written. The old history is then intact.
         """
         data = tables.history_bytes(rows)
         old, new = self._current_digest(), _sha256(data)
@@ -118,7 +141,11 @@ class RunFolder:
         self._digest = new
 
     def history_rows(self) -> list[dict[str, Any]]:
-        """The rows of the history, each with what was measured. Raises InputError if it is not the one vouched for."""
+        """Return the rows of the history, each without its null values.
+
+        Raises:
+            InputError: If the file is damaged, or its digest is not in run.json.
+        """
         data = _verified_history(self.path, self.info)
         try:
             return tables.history_rows(data)
@@ -126,17 +153,24 @@ class RunFolder:
             raise InputError(f"{self.path / HISTORY}: {error}") from None
 
     def write_timing(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Put these rows {epoch, phase, seconds} in place of timing.parquet. Raises as `write_history`."""
+        """Replace timing.parquet atomically by rows {epoch, phase, seconds}. Raises the errors of `write_history`."""
         write_bytes(self.path / TIMING, tables.timing_bytes(rows))
 
     def timing_rows(self) -> list[dict[str, Any]]:
-        """The rows of timing.parquet, none where there is no such file. Raises InputError if it is damaged."""
+        """Return the rows of timing.parquet, or an empty list if there is no such file (see `read_timing`)."""
         return read_timing(self.path)
 
     def set_status(self, status: str, reason: str | None = None, objective: float | None = None) -> None:
-        """Write status, reason and objective together (a NaN or infinite objective as null), and settle the digests.
+        """Write status, reason and objective together, and drop the digest of a replaced history.
 
-        Raises InputError for a status other than `STATUSES`, ResultsError when the disk refuses.
+        Args:
+            status: One of `STATUSES`.
+            reason: Why the run has this status; None if there is nothing to report.
+            objective: Value of the objective; None if unknown. NaN and infinities become null.
+
+        Raises:
+            InputError: If the status is not one of `STATUSES`.
+            ResultsError: If run.json cannot be written.
         """
         if status not in STATUSES:
             raise InputError(f"status: expected one of {', '.join(STATUSES)}, got {status!r}")
@@ -144,7 +178,15 @@ class RunFolder:
         self._write_run(self.info | outcome | {"history_sha256": [self._current_digest()]})
 
     def update(self, header: Mapping[str, Any]) -> None:
-        """Change keys of the header, as a resumed run does on another machine. Raises as `create` and `set_status`."""
+        """Change keys of the header, for example after a run was resumed on another machine.
+
+        Args:
+            header: The keys to change (see `create`).
+
+        Raises:
+            InputError: If a key does not belong to the header.
+            ResultsError: If run.json cannot be written.
+        """
         unknown = [str(key) for key in header if key not in _GIVEN_KEYS + _FILLED_KEYS]
         if unknown:
             raise InputError(f"run.json: expected keys of the header, got {', '.join(unknown)}")
@@ -157,15 +199,20 @@ class RunFolder:
 
     def _current_digest(self) -> str:
         if self._digest is None:
-            # A write failed where nobody can tell whether the rename was done: only the file knows.
+            # A write failed, possibly after the rename, so only the file itself shows which history is there.
             self._digest = _sha256(_verified_history(self.path, self.info))
         return self._digest
 
 
 def read_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The checked contents of a run folder's run.json.
+    """Return the validated content of a run's run.json.
 
-    Raises InputError where it is damaged or of another version, FileNotFoundError where there is none.
+    Args:
+        folder: The folder of the run.
+
+    Raises:
+        InputError: If run.json is damaged, or of another version of the format.
+        FileNotFoundError: If there is no run.json.
     """
     try:
         return parse_run(read_bounded(Path(folder) / RUN, MAXIMUM_RUN_BYTES))
@@ -174,9 +221,17 @@ def read_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_timing(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The rows {epoch, phase, seconds} of a run folder's timing.parquet, none where there is no such file.
+    """Return the rows {epoch, phase, seconds} of a run's timing.parquet.
 
-    Raises InputError where it is damaged, by its pages' checksums: no digest vouches for it.
+    Args:
+        folder: The folder of the run.
+
+    Returns:
+        The rows, or an empty list if there is no such file.
+
+    Raises:
+        InputError: If the file is damaged. Damage is detected by the checksums of its pages, as run.json has no digest
+            of it.
     """
     path = Path(folder) / TIMING
     try:
@@ -184,20 +239,28 @@ def read_timing(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except InputError as error:
-        raise InputError(f"{path}: {error}; remove it to go on without its times") from None
+        raise InputError(f"{path}: {error}; delete it to continue without timings") from None
 
 
 def parse_run(data: bytes) -> dict[str, Any]:
-    """run.json from its bytes, with the types of what readers use checked. Raises InputError."""
+    """Parse run.json and check the types of the keys that readers use.
+
+    Args:
+        data: The content of the file.
+
+    Raises:
+        InputError: If this is not a valid run.json of this version of the format.
+    """
     try:
         info = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InputError(f"it is not JSON ({one_line(error)})") from None
     if not isinstance(info, dict):
-        raise InputError(f"expected a mapping of names to values, got {type(info).__name__}")
+        raise InputError(f"expected an object with names and values, got {type(info).__name__}")
     if info.get("schema") != SCHEMA or isinstance(info["schema"], bool):
         raise InputError(
-            f"expected schema {SCHEMA}, got {str(info.get('schema'))[:100]}; read it with the joyful that wrote it"
+            f"expected schema {SCHEMA}, got {str(info.get('schema'))[:100]}; "
+            "read it with the version of joyful that wrote it"
         )
     if info.get("status") not in STATUSES:
         raise InputError(f"status: expected one of {', '.join(STATUSES)}, got {str(info.get('status'))[:100]!r}")
@@ -215,7 +278,7 @@ def parse_run(data: bytes) -> dict[str, Any]:
 
 
 def _other_history(path: Path, empty: bytes) -> bool:
-    """Whether `path` holds a history with rows: a run of a program that writes no run.json, not ours to overwrite."""
+    """Return whether `path` is a history with rows, written by a program that writes no run.json."""
     try:
         return read_bounded(path, tables.MAXIMUM_BYTES) != empty
     except FileNotFoundError:
@@ -225,16 +288,16 @@ def _other_history(path: Path, empty: bytes) -> bool:
 
 
 def _verified_history(folder: Path, info: Mapping[str, Any]) -> bytes:
-    """The bytes of history.parquet, which run.json vouches for. Raises InputError where it does not."""
+    """Return the bytes of history.parquet. Raises InputError if its digest is not in run.json."""
     try:
         data = read_bounded(folder / HISTORY, tables.MAXIMUM_BYTES)
     except InputError as error:
         raise InputError(f"{folder / HISTORY}: {error}") from None
-    vouched = info.get("history_sha256")
-    if vouched and _sha256(data) not in vouched:
+    digests = info.get("history_sha256")
+    if digests and _sha256(data) not in digests:
         raise InputError(
-            f"{folder / HISTORY}: its digest is none that {RUN} vouches for; it was changed after it was written, so "
-            f"restore both files from a copy, or train anew in another folder"
+            f"{folder / HISTORY}: its SHA-256 is not in {RUN}; the file was changed after it was written. Restore both "
+            f"files from a copy, or start a new run in another folder"
         )
     return data
 

@@ -1,4 +1,7 @@
-"""Rows <-> Parquet bytes. The bytes are a pure function of the rows: fixed columns, types and writer options."""
+"""Convert between rows and Parquet bytes.
+
+The bytes are a pure function of the rows: columns, types and writer options are fixed.
+"""
 
 from __future__ import annotations
 
@@ -18,29 +21,38 @@ from joyful.results.schema import HISTORY_COLUMNS, RESERVED_COLUMNS, TIMING_COLU
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Bounds on a Parquet file of unknown origin, held against its footer and its pages' heads before anything is decoded.
+#: Limits on a Parquet file of unknown origin, checked against its footer and page headers before anything is decoded.
 MAXIMUM_ROWS = 1_000_000
 MAXIMUM_COLUMNS = 10_000
 MAXIMUM_BYTES = 2**26
-#: Values of a table that becomes a list of rows, a Python object each: a history that is gone on with, or times.
+#: Maximum number of values of a table that is converted to rows of Python objects (the history of a resumed run,
+#: timings).
 MAXIMUM_VALUES = 4_000_000
 
 KEY_COLUMNS = ("step", "epoch", "split")
 
 
 def history_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """history.parquet of these rows, in their order.
+    """Return history.parquet for the given rows, in their order.
 
-    A missing key or None becomes null (not measured); NaN and infinities stay what they are (measured, and not finite).
-    Raises InputError for a row without step, epoch or split, an unknown split, a value that is not a number, a column
-    name that load could not show, or two rows of one step and split.
+    A missing key or None becomes null, which means not measured. NaN and infinities are kept: they were measured.
+
+    Args:
+        rows: Mappings from column names to values, one per evaluation and split (see `HISTORY_COLUMNS`).
+
+    Returns:
+        The content of the file. It does not depend on the order of the keys.
+
+    Raises:
+        InputError: If a row has no step, epoch or split, a split is unknown, a value is not a number, a column name is
+            invalid or reserved, or two rows have the same step and split.
     """
     rows = list(rows)
     keys = [_check_key(row) for row in rows]
     for (step, split), times in Counter(keys).items():
         if times > 1:
             raise InputError(
-                f"history: {times} rows of step {step}, split {split}; an evaluation gives one for each split"
+                f"history: {times} rows of step {step}, split {split}; expected one row per evaluation and split"
             )
     unknown = set().union(*rows) - HISTORY_COLUMNS.keys()
     extra = {_extra_name(name) for name in unknown if any(row.get(name) is not None for row in rows)}
@@ -50,7 +62,7 @@ def history_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
             columns[name] = [key[0] if name == "step" else key[1] for key in keys]
         else:
             values = [row.get(name) for row in rows]
-            # a whole history is written at every evaluation: a plain float that equals itself needs no call
+            # fast path for floats that are not NaN, because all rows are written at every evaluation
             columns[name] = [
                 value if type(value) is float and value == value else _number(value, name, key)
                 for value, key in zip(values, keys, strict=True)
@@ -58,16 +70,25 @@ def history_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return _history_parquet(columns)
 
 
-def history_bytes_of_columns(columns: Mapping[str, Any]) -> bytes:
-    """As `history_bytes`, from arrays of one length (null: NaN stays NaN, None is null), without a look at each value.
+def history_bytes_from_columns(columns: Mapping[str, Any]) -> bytes:
+    """Return history.parquet for the given columns, without checking each value.
 
-    For writers that have whole columns, such as importers and simulations. step, epoch and split must be there; columns
-    that are not given are null. Raises InputError for a missing key column, unequal lengths, a column name that load
-    could not show, a value that is not a number, or an unknown split.
+    This is faster than `history_bytes` for writers that have columns, such as importers and simulations.
+
+    Args:
+        columns: Column name -> sequence of values, all of one length. step, epoch and split are required; missing
+            columns are null. NaN stays NaN and None becomes null.
+
+    Returns:
+        The content of the file, the same as `history_bytes` of the corresponding rows.
+
+    Raises:
+        InputError: If step, epoch or split is missing, lengths differ, a column name is invalid or reserved, a value is
+            not a number, or a split is unknown.
     """
     missing = [name for name in KEY_COLUMNS if name not in columns]
     if missing:
-        raise InputError(f"history: there is no column {', '.join(missing)}; a history has step, epoch and split")
+        raise InputError(f"history: there is no column {', '.join(missing)}; expected step, epoch and split")
     sizes = {name: len(values) for name, values in columns.items()}
     if len(set(sizes.values())) > 1:
         raise InputError(f"history: expected columns of one length, got {sizes}")
@@ -91,9 +112,20 @@ def _history_parquet(columns: Mapping[str, Any]) -> bytes:
 
 
 def history_rows(data: bytes) -> list[dict[str, Any]]:
-    """The rows of a history.parquet: what was measured, in column order; history_bytes of them gives the same bytes.
+    """Return the rows of a history.parquet. `history_bytes` of these rows gives the same bytes.
 
-    Raises InputError where the bytes are not such a file.
+    Args:
+        data: The content of the file.
+
+    Returns:
+        One mapping per row, in column order, without null values.
+
+    Raises:
+        InputError: If this is not a history.parquet, or it has more than 4 million values.
+
+    Example:
+        >>> history_rows(history_bytes([{"step": 1, "epoch": 1.0, "split": "dev", "nll": 0.5, "lr": None}]))
+        [{'step': 1, 'epoch': 1.0, 'split': 'dev', 'nll': 0.5}]
     """
     table = decode(data, trusted=True)
     _check_values(table.num_rows * table.num_columns)
@@ -101,7 +133,14 @@ def history_rows(data: bytes) -> list[dict[str, Any]]:
 
 
 def timing_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """timing.parquet of rows {epoch: passes, phase: text, seconds: wall seconds}. Raises InputError for other rows."""
+    """Return timing.parquet for the given rows.
+
+    Args:
+        rows: Mappings with the keys epoch (passes over the training split), phase (text) and seconds (wall time).
+
+    Raises:
+        InputError: If a row has other keys, or a value has another type.
+    """
     import pyarrow as pa
 
     rows = list(rows)
@@ -117,23 +156,38 @@ def timing_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def timing_rows(data: bytes) -> list[dict[str, Any]]:
-    """The rows of a timing.parquet. Raises InputError where the bytes are not such a file."""
+    """Return the rows of a timing.parquet.
+
+    Args:
+        data: The content of the file.
+
+    Raises:
+        InputError: If this is not a timing.parquet, or it has more than 4 million values.
+    """
     with _damage_as_input_error():
         file = _open(data, text="phase", verify=True)
         names = file.schema_arrow.names
         if names != list(TIMING_COLUMNS):
             raise InputError(f"expected the columns {', '.join(TIMING_COLUMNS)}, got {', '.join(names[:10])[:200]}")
         _check_values(file.metadata.num_rows * len(names))
-        return file.read(use_threads=False).to_pylist()
+        rows: list[dict[str, Any]] = file.read(use_threads=False).to_pylist()
+        return rows
 
 
 def decode(data: bytes, columns: Sequence[str] | None = None, *, trusted: bool = False) -> pa.Table:
-    """The table of a history.parquet: step int64, split dictionary-coded text, every other column float64.
+    """Return the table of a history.parquet.
 
-    columns: those to read (absent ones are skipped); step, epoch and split always are. trusted: a digest vouches for
-    the bytes, so that neither the pages' own checksums nor the values need a look.
-    Raises InputError for anything else: not Parquet, beyond the bounds, key columns missing or empty in places, a
-    column that is not a number, an unknown split.
+    Args:
+        data: The content of the file.
+        columns: Columns to read; missing ones are skipped, and step, epoch and split are always read. None reads all.
+        trusted: Whether a digest has verified the bytes. Page checksums and values are then not checked.
+
+    Returns:
+        A table in which step is int64, split is dictionary-encoded text, and every other column is float64.
+
+    Raises:
+        InputError: If this is not a Parquet file, it exceeds the limits, step, epoch or split is missing or has nulls,
+            another column is not numeric, or a split is unknown.
     """
     with _damage_as_input_error():
         file = _open(data, text="split", verify=not trusted)
@@ -168,13 +222,13 @@ def _open(data: bytes, text: str, verify: bool) -> Any:
     size = decoded_bytes(data)
     options = {"page_checksum_verification": verify, "pre_buffer": False}
     try:
-        # text is decoded through its dictionary: a long text repeated ten million times stays one text in memory
+        # decoding text as a dictionary keeps one copy in memory of a long text that is repeated ten million times
         file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=[text], **options)
-    except KeyError:  # there is no such column, which the caller finds out and says
+    except KeyError:  # the column is missing; the caller reports it
         file = pq.ParquetFile(pa.BufferReader(data), **options)
     footer = file.metadata
     rows, width = footer.num_rows, footer.num_columns
-    size = max(size, 8 * rows * width)  # a footer may announce little for columns that repeat one value
+    size = max(size, 8 * rows * width)  # a footer can declare little for columns that repeat one value
     if not (0 <= rows <= MAXIMUM_ROWS and 0 <= width <= MAXIMUM_COLUMNS and 0 <= size <= MAXIMUM_BYTES):
         raise InputError(
             f"it announces {rows} rows, {width} columns and {size} bytes; at most {MAXIMUM_ROWS} rows, "
@@ -183,8 +237,8 @@ def _open(data: bytes, text: str, verify: bool) -> Any:
     return file
 
 
-#: The last schema that was checked, with its names and whether its types are those of `decode`: the histories of a
-#: sweep have one schema, and looking at thirty fields of each costs more than reading them.
+#: The last checked schema, its names, and whether its types are those that `decode` returns. The histories of a sweep
+#: have one schema, and checking thirty fields takes longer than reading them.
 _last_schema: list[tuple[Any, list[str], bool]] = []
 
 
@@ -203,10 +257,10 @@ def _check_schema(schema: pa.Schema) -> None:
     dictionary, texts, integers, numbers = _type_ids()
     names = schema.names
     if len(set(names)) != len(names):
-        raise InputError("it has two columns of one name")
+        raise InputError("it has two columns with the same name")
     missing = [name for name in KEY_COLUMNS if name not in names]
     if missing:
-        raise InputError(f"it has no column {', '.join(missing)}; a history has step, epoch and split")
+        raise InputError(f"it has no column {', '.join(missing)}; expected step, epoch and split")
     for name, kind in zip(names, schema.types, strict=True):
         identity = kind.value_type.id if name == "split" and kind.id == dictionary else kind.id
         if identity not in (texts if name == "split" else integers if name == "step" else numbers):
@@ -222,7 +276,7 @@ def _check_keys(table: pa.Table, trusted: bool) -> None:
             raise InputError(f"column {name}: {table.column(name).null_count} rows have no value")
     splits = table.column("split")
     if any(text not in SPLITS for chunk in splits.chunks for text in chunk.dictionary.to_pylist()):
-        # an entry of the dictionary that no row uses is harmless
+        # unused entries of the dictionary are allowed
         unknown = sorted(set(splits.unique().to_pylist()) - set(SPLITS))
         if unknown:
             raise InputError(f"column split: expected {', '.join(SPLITS)}, got {unknown[0][:100]!r}")
@@ -247,7 +301,7 @@ def _with_types(table: pa.Table) -> pa.Table:
 
 @functools.cache
 def _type_ids() -> tuple[int, frozenset[int], frozenset[int], frozenset[int]]:
-    """Arrow's numbers of the dictionary type, of texts, of integers, and of all numbers with null."""
+    """Return Arrow's type ids of dictionaries, of text, of integers, and of all numeric types including null."""
     from pyarrow import lib
 
     integers = {getattr(lib, f"Type_{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)}
@@ -260,8 +314,8 @@ def _parquet(table: pa.Table, dictionary: list[str]) -> bytes:
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
-    # Everything that could differ between two writers of the same rows is fixed here. No compression, dictionaries or
-    # statistics of numbers: they are random to a compressor, and the files are read by the ten thousand.
+    # All options that affect the bytes are fixed here. Numbers have no compression, dictionaries or statistics: they do
+    # not compress, and tens of thousands of files must be read fast.
     pq.write_table(
         table, sink, row_group_size=1_000_000, version="2.6", use_dictionary=dictionary, compression="none",
         write_statistics=False, data_page_version="1.0", store_schema=False, write_page_checksum=True,
@@ -279,7 +333,7 @@ def _extra_name(name: object) -> str:
     if not is_column_name(name):
         raise InputError(
             f"history: column {name!r}: expected a name of lower-case letters, digits and _ "
-            f"that is none of {', '.join(RESERVED_COLUMNS)}"
+            f"other than {', '.join(RESERVED_COLUMNS)}"
         )
     return str(name)
 
@@ -312,4 +366,4 @@ def _number(value: Any, name: str, key: tuple[Any, str]) -> float | None:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name} at {key[0]}, {key[1]}: expected a number, got {value!r}") from None
-    return math.nan if math.isnan(number) else number  # one NaN: its sign and payload would be bytes of their own
+    return math.nan if math.isnan(number) else number  # one NaN, because its sign and payload would change the bytes

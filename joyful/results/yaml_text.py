@@ -1,7 +1,7 @@
-"""Hydra's YAML files as plain data: nothing is constructed, no interpolation is resolved.
+"""Read Hydra's YAML files as plain data, without constructing objects or resolving interpolations.
 
-The values are built here from the parser's events, so that tags construct nothing, an alias (and with it a document
-that unfolds to gigabytes) is refused, and nesting cannot exhaust the stack.
+This module builds the values from the parser's events. Tags therefore construct nothing, aliases are refused (they
+could expand to gigabytes), and deep nesting cannot exhaust the stack.
 """
 
 from __future__ import annotations
@@ -16,14 +16,27 @@ if TYPE_CHECKING:
 
 MAXIMUM_DEPTH = 100
 
-# YAML 1.1 as PyYAML reads it takes 1e-4 for text, and a number needs a dot and a signed exponent; OmegaConf takes these for numbers
+# In PyYAML (YAML 1.1) a number with an exponent needs a dot and a signed exponent, so 1e-4 is text. OmegaConf reads it
+# as a number, and so does this module.
 _FLOAT = re.compile(r"[-+]?[0-9]+(_[0-9]+)*(\.[0-9_]*)?[eE][-+]?[0-9]+\Z")
 
 
 def parse_yaml(data: bytes) -> Any:
-    """The mappings (text keys), lists, text, numbers, booleans and nulls of one YAML document; empty: None.
+    """Parse one YAML document, reading scalars as OmegaConf does.
 
-    `${...}` stays text, a tag is passed over. Raises InputError for anything that is not one such document.
+    Args:
+        data: The document in UTF-8.
+
+    Returns:
+        Dictionaries with text keys, lists, text, numbers, booleans and None; None for an empty document. `${...}` stays
+        text and tags are ignored.
+
+    Raises:
+        InputError: If this is not valid YAML, has aliases or several documents, or is nested deeper than 100 levels.
+
+    Example:
+        >>> parse_yaml(b"loss: {name: mse, beta: 1e-2}")
+        {'loss': {'name': 'mse', 'beta': 0.01}}
     """
     import yaml
 
@@ -31,14 +44,14 @@ def parse_yaml(data: bytes) -> Any:
     try:
         return _build(yaml.parse(data.decode("utf-8"), Loader=loader))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"it is not YAML that can be read ({one_line(error)})") from None
+        raise InputError(f"it is not valid YAML ({one_line(error)})") from None
 
 
 def _build(events: Any) -> Any:
     import yaml
 
     root: list[Any] = []
-    # open containers, innermost last: the container, and for a mapping the key that waits for its value
+    # open containers, innermost last; for a mapping with the key whose value comes next
     stack: list[tuple[Any, list[str]]] = [(root, [])]
 
     def place(value: Any) -> None:
@@ -52,7 +65,7 @@ def _build(events: Any) -> Any:
 
     for event in events:
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError("it has an alias (*), which Hydra never writes")
+            raise ValueError("it has an alias (*), which is not supported")
         if isinstance(event, yaml.ScalarEvent):
             place(_scalar(event))
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
@@ -78,7 +91,7 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
     import yaml
 
     text = event.value
-    if event.style or event.tag:  # quoted text; and what a tag means is not looked at
+    if event.style or event.tag:  # quoted text; tags are ignored
         return text
     patterns = yaml.resolver.Resolver.yaml_implicit_resolvers.get(text[:1], ())
     tag = next((tag for tag, pattern in patterns if pattern.match(text)), "float" if _FLOAT.match(text) else "text")
@@ -88,4 +101,4 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
     if kind in ("bool", "int", "float"):
         build = getattr(yaml.constructor.SafeConstructor(), f"construct_yaml_{kind}")
         return build(yaml.ScalarNode(tag, text))
-    return text  # (times too, as for OmegaConf)
+    return text  # dates too, as in OmegaConf

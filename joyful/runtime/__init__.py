@@ -1,1 +1,1 @@
-"""What a program needs around its work: signals, memory, disk space, and the edges to Hydra. Imports no torch."""
+"""Signals, memory, disk space and the connection to Hydra. This package does not import torch."""

@@ -1,8 +1,8 @@
-"""What Hydra must know of joyful in every process: where ``+sweeps=NAME`` is found, and where runs and sweeps write.
+"""Hydra plugin that provides ``+sweeps=NAME`` and the resolvers of output folders.
 
-Hydra finds this plugin by its entry point (group hydra.plugins, see pyproject.toml) and imports it in workers too, so the
-resolvers are known there. The plugin only makes a scheme known: conf/config.yaml names ``joyful://sweeps`` in its
-``hydra.searchpath``, and no other program sees the sweeps.
+Hydra finds this plugin by its entry point (group hydra.plugins in pyproject.toml) and imports it in every process, so
+workers have the resolvers too. The plugin only registers the scheme ``joyful://``. conf/config.yaml adds
+``joyful://sweeps`` to its ``hydra.searchpath``; other programs do not see the sweeps.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from joyful.records import NAME_PATTERN
 class SweepSource(ConfigSource):
     """The package ``joyful.sweeps`` as the config group ``sweeps``.
 
-    Its files' settings are those of the whole configuration, without Hydra's line ``# @package _global_`` at their head: the
-    first line of a sweep's file is the command that runs it.
+    The files are merged at the root of the configuration. They do not need the header ``# @package _global_``, so the
+    first line of a file can be the command that runs the sweep.
     """
 
     @staticmethod
@@ -32,19 +32,19 @@ class SweepSource(ConfigSource):
         return "joyful"
 
     def available(self) -> bool:
-        """Whether the path names the package."""
+        """Return whether the path is ``sweeps``."""
         return self.path == "sweeps"
 
     def is_group(self, config_path: str) -> bool:
-        """Whether it is the root or the group itself."""
+        """Return whether the path is the root or the group ``sweeps``."""
         return config_path in ("", "sweeps")
 
     def is_config(self, config_path: str) -> bool:
-        """Whether it is a file of the group."""
+        """Return whether the path is a file of the group."""
         return self._file(config_path).is_file()
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> builtins.list[str]:
-        """The group at the root, its files in the group."""
+        """Return the name of the group for the root, and the names of its files for the group."""
         if config_path == "":
             return ["sweeps"] if results_filter in (None, ObjectType.GROUP) else []
         if config_path != "sweeps" or results_filter == ObjectType.GROUP:
@@ -53,7 +53,11 @@ class SweepSource(ConfigSource):
         return sorted(name.removesuffix(".yaml") for name in names if not name.startswith("_"))
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """The file, with the package ``_global_``. Raises ConfigLoadError where there is none."""
+        """Load a file with the package ``_global_``.
+
+        Raises:
+            ConfigLoadError: If there is no such file.
+        """
         file = self._file(config_path)
         if not file.is_file():
             raise ConfigLoadError(f"Config not found : {config_path}")
@@ -68,13 +72,15 @@ class SweepSource(ConfigSource):
 
 
 def _sweep_folder(sweep_name: str | None, dated: str) -> str:
-    """A named sweep has a folder of its own, so that the same command goes on with it; others keep Hydra's dated one, and so does
-    a name that is none (joyful.config refuses it, and until then nothing may be written elsewhere)."""
+    """Return the folder of a sweep: one by its name, so that the same command resumes it, or else Hydra's dated folder.
+
+    An invalid name gives the dated folder too; joyful.config refuses it later, before anything is written.
+    """
     return f"multirun/{sweep_name}" if sweep_name and re.fullmatch(NAME_PATTERN, sweep_name) else dated
 
 
 def _run_folder(resume: str | None, dated: str) -> str:
-    """A resumed run's log and overrides go beside those of the run, which stay as they are."""
+    """Return the output folder of a run. A resumed run gets a subfolder, which keeps its first log and overrides."""
     if not resume or not Path(resume, "run.json").exists():
         return dated
     return f"{resume}/.resumed/{dated.removeprefix('outputs/').replace('/', '_')}"

@@ -1,7 +1,8 @@
-"""How much disk a run and a sweep will need, from the settings and the widths of the data alone, without torch.
+"""Estimate the disk space of a run and of a sweep from the settings and the widths of the data, without torch.
 
-`tests/faults/test_disk_full.py` holds the count of parameters against the models, and the estimate against runs: it is never
-below what a run leaves, and at most half as much again (for a tiny run, whose files are mostly fixed parts: twice).
+`tests/faults/test_disk_full.py` compares the number of parameters with the models, and the estimate with runs. The
+estimate is never below the size of a run's files and at most 1.5 times as large; for tiny runs, whose files have mostly
+fixed parts, at most twice as large.
 """
 
 from __future__ import annotations
@@ -14,31 +15,44 @@ from pathlib import Path
 from joyful.config import Settings
 from joyful.records import InputError
 
-#: Bytes of a run's texts (run.json, .hydra/, logs), of the heads of its tensor files and of the ends of its files' last blocks.
+#: Bytes of a run's text files (run.json, .hydra/, logs), of the headers of its tensor files, and of partly filled
+#: blocks.
 FIXED = 96 * 2**10
 
-#: Bytes of a row of history.parquet and of its share of timing.parquet.
+#: Bytes of a row of history.parquet and of its part of timing.parquet.
 ROW = 420
 
-#: Bytes of an empty study with its write-ahead log, of a trial in it, and of one of its epochs.
+#: Bytes of an empty Optuna study with its write-ahead log, of a trial, and of an epoch of a trial.
 STUDY, TRIAL, EPOCH = 5 * 2**20, 8 * 2**10, 160
 
 
-class NoRoomError(InputError):
-    """The disk has less room than will be needed."""
+class DiskSpaceError(InputError):
+    """There is not enough free disk space."""
 
 
 @dataclass(frozen=True)
-class Need:
-    """kept: bytes that a run leaves. passing: bytes that it needs beside them while it writes: the new file next to the old."""
+class DiskNeed:
+    """The disk space of a run in bytes.
 
-    kept: int
-    passing: int
+    Attributes:
+        permanent: Size of the files that the run leaves.
+        temporary: Additional space while a new file is written before it replaces the old one.
+    """
+
+    permanent: int
+    temporary: int
 
 
-def run_need(settings: Settings, dimensions: Mapping[str, int], classes: int, n_speakers: int) -> Need:
-    """What one run needs. dimensions: modality -> width, of the modalities that it is trained on."""
-    trained = parameters(settings, dimensions, classes, n_speakers)
+def run_need(settings: Settings, dimensions: Mapping[str, int], classes: int, n_speakers: int) -> DiskNeed:
+    """Estimate the disk space of one run.
+
+    Args:
+        settings: The settings of the run.
+        dimensions: Modality -> feature width, for the modalities that are used.
+        classes: Number of classes.
+        n_speakers: Number of speakers.
+    """
+    trained = parameter_count(settings, dimensions, classes, n_speakers)
     m, t = settings.model, settings.training
     unused = _linear(width := sum(dimensions.values()), width // 2) + _linear(width // 2, len(dimensions))
     unused = unused if m.modal_attention and settings.fusion.name == "hierarchical" else 0
@@ -47,11 +61,11 @@ def run_need(settings: Settings, dimensions: Mapping[str, int], classes: int, n_
     states = {"adam": 2, "adamw": 2, "sgd": int(o.momentum > 0), "rmsprop": 1 + int(o.momentum > 0)}[o.name]
     last = 4 * (model + (states + int(t.moving_average > 0)) * trained)
     history = ROW * t.epochs * (2 * t.evaluations_per_epoch + 1)
-    return Need(kept=last + 4 * model + history + FIXED, passing=last + history)
+    return DiskNeed(permanent=last + 4 * model + history + FIXED, temporary=last + history)
 
 
-def parameters(settings: Settings, dimensions: Mapping[str, int], classes: int, n_speakers: int) -> int:
-    """Trained parameters of the model, counted as joyful.model.graph_model builds it."""
+def parameter_count(settings: Settings, dimensions: Mapping[str, int], classes: int, n_speakers: int) -> int:
+    """Return the number of trained parameters of the model that joyful.model.graph_model builds (see `run_need`)."""
     m, fusion = settings.model, settings.fusion
     features, modalities = sum(dimensions.values()), len(dimensions)
     inter, hidden, latent = m.inter_size, m.fusion_hidden_size, m.fusion_latent_size
@@ -100,35 +114,45 @@ def _linear(inputs: int, outputs: int) -> int:
 
 
 def study_need(trials: int, epochs: int) -> int:
-    """Bytes of a study in SQLite."""
+    """Return the bytes of an Optuna study in SQLite with so many trials, each with so many epochs."""
     return STUDY + trials * (TRIAL + EPOCH * epochs)
 
 
-def check_room(folder: Path, need: int, what: str, way: str) -> str:
-    """What is needed and free, in a line. need: bytes; what: for whom; way: how to choose another folder.
+def check_disk_space(folder: Path, need: int, user: str, setting: str) -> str:
+    """Check that a folder has enough free disk space.
 
-    Raises NoRoomError where less is free.
+    Args:
+        folder: The folder to write to. It need not exist yet.
+        need: Required bytes.
+        user: What needs the space, as the subject of the message.
+        setting: The setting that chooses another folder, for the error message.
+
+    Returns:
+        One line with the required and the free space.
+
+    Raises:
+        DiskSpaceError: If less than `need` is free.
     """
-    place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(place).free
-    line = f"{what} needs about {_shown(need)} of disk in {folder}, {_shown(free)} are free"
+    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(existing).free
+    line = f"{user} needs about {_format_size(need)} of disk in {folder}, {_format_size(free)} are free"
     if free < need:
-        raise NoRoomError(f"{line}; free some space, or choose another folder by {way}")
+        raise DiskSpaceError(f"{line}; free some space, or choose another folder with {setting}")
     return line
 
 
-def size(folder: Path) -> int:
-    """Bytes that a folder's files take."""
+def folder_size(folder: Path) -> int:
+    """Return the disk space of the files in a folder in bytes; 0 if the folder does not exist."""
     total = 0
     for path in folder.rglob("*") if folder.is_dir() else ():
         try:
             total += path.lstat().st_blocks * 512
         except OSError:
-            continue  # it went away just now
+            continue  # removed in the meantime
     return total
 
 
-def _shown(size: int) -> str:
+def _format_size(size: int) -> str:
     if size < 10**6:
         return f"{max(1, round(size / 10**3))} kB"
     return f"{size / 10**6:.0f} MB" if size < 10**10 else f"{size / 10**9:.0f} GB"

@@ -1,13 +1,14 @@
-"""The C library's heap as a training wants it: a step frees what the next one allocates again, so freed memory stays, and fits.
+"""Configure the heap of the C library for training: keep freed memory, because the next step allocates it again.
 
-By default glibc returns the end of its heap to the system and takes pages of their own for large tensors; the kernel then
-clears each page anew, step after step. That was 6 % of a step of the small model and 4 % of the large one
+By default glibc returns the end of its heap to the system and maps separate pages for large tensors. The kernel then
+clears these pages again in every step, which took 6 % of a step of the small model and 4 % of the large one
 (docs/PERFORMANCE.md).
 
-A tensor is aligned, so glibc cuts a sliver off before and behind it. It keeps slivers for small objects (per-thread cache, fast
-bins), which then stand between what two tensors leave: the hole of a tensor has no room for another of its size, and the heap of
-a full-size training grows by 0.2 GiB. Without both, slivers and holes become one again; small objects cost no time that could
-be measured. The per-thread cache is settled when a process begins, hence `start_over`.
+Tensors are aligned, so glibc splits off a small piece before and after each. It keeps these pieces for small objects,
+in its per-thread cache and fast bins. They then separate the space that two tensors leave, so the next tensor of the
+same size does not fit, and the heap of a full-size training grows by 0.2 GiB. With both turned off, neighbouring free
+pieces are merged. Small objects did not become measurably slower. The per-thread cache can only be set when a process
+starts, hence `restart_with_heap_settings`.
 """
 
 from __future__ import annotations
@@ -17,23 +18,26 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 
-#: Names of glibc's malloc.h.
+#: Parameters from malloc.h of glibc.
 _M_MXFAST, _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = 1, -1, -3
 
-#: Bytes: no free end of the heap is given back, and only a tensor beyond a gibibyte has pages of its own.
+#: Thresholds in bytes: never return the end of the heap, and map separate pages only for tensors of more than 1 GiB.
 _NEVER, _GIBIBYTE = 2**31 - 1, 2**30
 
-#: Where glibc reads its settings, and the one that is wanted.
+#: The environment variable with the settings of glibc, and the setting of the per-thread cache.
 VARIABLE, _CACHE = "GLIBC_TUNABLES", "glibc.malloc.tcache_count"
 
-#: Arguments of Hydra programs, and of argparse, that show something and train nothing: such a start is to be quick.
-_LOOKS = frozenset({"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version"})
+#: Arguments of Hydra and argparse that only print something. These commands skip the restart to stay fast.
+_PRINTING_ARGUMENTS = frozenset({"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version"})
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep what is freed, in one piece; returns whether it could be told (glibc alone can).
+    """Make the C library keep freed memory and merge free pieces.
 
-    The most memory that the process ever has resident stays as it was, or less; from then on it has it until its end.
+    The peak of resident memory does not increase, but the process keeps that memory until it ends.
+
+    Returns:
+        Whether the settings were made. Only glibc has them.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -47,31 +51,36 @@ def keep_freed_memory() -> bool:
     return all(mallopt(name, value) for name, value in settings.items())
 
 
-def environment(given: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that is to train: as given, glibc's per-thread cache off unless it says something of it."""
-    settings = given.get(VARIABLE, "")
-    if _CACHE in settings:
-        return dict(given)
-    return {**given, VARIABLE: ":".join(filter(None, [settings, f"{_CACHE}=0"]))}
+def training_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment with the per-thread cache of glibc turned off, for a process that trains.
 
-
-def start_over() -> None:
-    """Begin this program again in `environment`, in the same process and by the same command, if it is not in it yet.
-
-    For the first line of a program. Only where `python PROGRAM ARGUMENTS...` started it: a debugger, a runner of tests or
-    whatever else may stand before it goes on as it is, as does another C library, and a program that is only to show something.
+    Args:
+        environment: The environment to extend. If it sets the cache itself, that setting is kept.
     """
-    wanted = environment(os.environ)
-    if _LOOKS.intersection(sys.argv):
+    settings = environment.get(VARIABLE, "")
+    if _CACHE in settings:
+        return dict(environment)
+    return {**environment, VARIABLE: ":".join(filter(None, [settings, f"{_CACHE}=0"]))}
+
+
+def restart_with_heap_settings() -> None:
+    """Restart this program in `training_environment`, in the same process and with the same command.
+
+    Call it in the first line of a program. It does nothing if the environment is already set, if the C library is not
+    glibc, for arguments that only print something, and unless the program was started as `python PROGRAM ARGUMENTS...`
+    (a debugger or a test runner starts it in another way).
+    """
+    environment = training_environment(os.environ)
+    if _PRINTING_ARGUMENTS.intersection(sys.argv):
         return
-    if wanted.get(VARIABLE) == os.environ.get(VARIABLE) or sys.orig_argv[1:] != sys.argv or not _is_glibc():
+    if environment.get(VARIABLE) == os.environ.get(VARIABLE) or sys.orig_argv[1:] != sys.argv or not _is_glibc():
         return
-    with suppress(OSError):  # memory alone is lost
-        os.execve(sys.executable, [sys.executable, *sys.argv], wanted)
+    with suppress(OSError):  # without the restart the program only needs more memory
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment)
 
 
 def _is_glibc() -> bool:
     try:
         return "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or "")
-    except (AttributeError, ValueError):  # another system, another C library
+    except (AttributeError, ValueError):  # not Linux, or another C library
         return False

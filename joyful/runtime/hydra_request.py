@@ -1,4 +1,4 @@
-"""From Hydra's composed configuration to the request that experiment trains. Imports no torch."""
+"""Convert Hydra's composed configuration to a training request. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -14,38 +14,49 @@ from omegaconf.errors import OmegaConfBaseException
 
 from joyful.records import InputError, Request, one_line
 
-#: What the messages of Hydra and OmegaConf say beside what is wrong.
+#: Lines of the messages of Hydra and OmegaConf that do not describe the error.
 _NOISE = re.compile(r"\s*(object_type=|reference_type=|See https://|_\w+$|$)")
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """A job's configuration without Hydra's own part, resolved. Raises OmegaConf's errors."""
+def resolved_config(config: DictConfig) -> dict[str, Any]:
+    """Return the resolved configuration of a job without the section ``hydra``.
+
+    Raises:
+        OmegaConfBaseException: If an interpolation fails or a mandatory value is missing.
+    """
     task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     values = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
 
-def refusal(error: Exception) -> str:
-    """What Hydra, OmegaConf or a YAML reader refuse, on one line."""
+def config_error_message(error: Exception) -> str:
+    """Return the message of an error of Hydra, OmegaConf or a YAML parser on one line."""
     text = str(error)
     if isinstance(error.__cause__, OmegaConfBaseException):
         text += f"\n{error.__cause__}"
     lines = [line for line in text.split("Config search path:")[0].splitlines() if not _NOISE.match(line)]
-    # (a list, such as that of a group's options, has a tab before each item)
-    words = re.sub(r"\n\s*full_key: (\S+)", r" (\1)", re.sub(r"(\n\t\S+)(?=\n\t)", r"\1,", "\n".join(lines)))
+    # items of a list, such as the options of a group, start with a tab
+    message = re.sub(r"\n\s*full_key: (\S+)", r" (\1)", re.sub(r"(\n\t\S+)(?=\n\t)", r"\1,", "\n".join(lines)))
     kind = "" if isinstance(error, (HydraException, OmegaConfBaseException)) else f"{type(error).__name__}: "
-    return one_line(f"configuration: {kind}{words}", limit=600)
+    return one_line(f"configuration: {kind}{message}", limit=600)
 
 
 def from_hydra(config: DictConfig) -> Request:
-    """The request of the running Hydra job: its configuration resolved, its choices, what was overridden, its output folder."""
+    """Return the training request of the running Hydra job.
+
+    Args:
+        config: The composed configuration of the job.
+
+    Raises:
+        InputError: If the configuration cannot be resolved.
+    """
     hydra = HydraConfig.get()
     try:
-        values = plain(config)
+        values = resolved_config(config)
     except OmegaConfBaseException as error:
-        raise InputError(refusal(error)) from None
-    # an override is [+~]name=value or name@package=value; the sign and the package are not part of the name
+        raise InputError(config_error_message(error)) from None
+    # an override is [+~]name=value or name@package=value; sign and package do not belong to the name
     names = tuple(item.lstrip("+~").split("=", 1)[0].split("@")[0].replace("/", ".") for item in hydra.overrides.task)
     choices = {k: str(v) for k, v in hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
     return Request(

@@ -1,7 +1,8 @@
-"""What stands around Hydra: bad settings are refused before it writes anything, what it refuses itself is one line, and the
-failed runs of a multirun are named.
+"""Checks and error messages around Hydra.
 
-conf/config.yaml has RunGuard as hydra.callbacks.guard, run.py has `refusing`. Light: torch is not imported here.
+`RunGuard` refuses bad settings before Hydra writes anything and lists the failed runs of a multirun; conf/config.yaml
+registers it as hydra.callbacks.guard. `report_config_errors` prints errors of Hydra's own on one line; joyful.cli uses
+it. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -23,38 +24,49 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from joyful.records import InputError, print_error
-from joyful.runtime.hydra_request import plain, refusal
-from joyful.runtime.signals import CTRL_C, raise_at_ctrl_c
+from joyful.runtime.hydra_request import config_error_message, resolved_config
+from joyful.runtime.signals import CTRL_C, raise_on_ctrl_c
 
-#: Our own sweeper checks every trial, and ends with a summary of its own.
-_OURS = "OptunaPrunedSweeper"
+#: The sweeper of this package. It checks every trial and prints its own summary.
+_OWN_SWEEPER = "OptunaPrunedSweeper"
 
-#: Failed runs that the summary of a multirun names.
-_NAMED = 20
+#: Maximum number of failed runs that the summary of a multirun lists.
+_MAXIMUM_LISTED = 20
 
-
-#: What a configuration may have called by `_target_`: an overlay from somebody else's folder may name anything.
+#: The targets that `_target_` may name. An overlay from an untrusted folder could name any function.
 _TARGETS = (
     "joyful.runtime.run_guard.RunGuard", "joyful.sweeper.plugin.OptunaPrunedSweeper", "hydra._internal.core_plugins.*",
     "hydra_plugins.*", "optuna.samplers.*", "optuna.pruners.*",
 )  # fmt: skip
 
-#: Environment variables that decide which code a process runs: no configuration may set them (hydra.job.env_set).
-_CODE = re.compile(r"PYTHON\w*|LD_\w*|DYLD_\w*|PATH|BASH_ENV|ENV|IFS")
+#: Environment variables that determine the code of a process. A configuration must not set them (hydra.job.env_set).
+_CODE_VARIABLES = re.compile(r"PYTHON\w*|LD_\w*|DYLD_\w*|PATH|BASH_ENV|ENV|IFS")
 
 
-def targets() -> list[str]:
-    """What may be called by `_target_`, and what JOYFUL_TARGETS adds (names with commas between, such as mymodule.*)."""
+def allowed_targets() -> list[str]:
+    """Return the names that `_target_` may have, including those from the environment variable JOYFUL_TARGETS.
+
+    JOYFUL_TARGETS holds names separated by commas, such as ``mymodule.*``.
+    """
     return [*_TARGETS, *filter(None, os.environ.get("JOYFUL_TARGETS", "").split(","))]
 
 
-#: Hydra raises what went wrong where this is 1; elsewhere it prints a report and ends with code 1.
+#: If this variable is 1, Hydra raises errors. Otherwise it prints a report and exits with code 1.
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def refusing(program: Callable[[], Any]) -> Callable[[], Any]:
-    """A program of hydra.main that ends with one line and code 2 where Hydra cannot compose what is asked for: no such file or
-    group, YAML or overrides that cannot be read, a `_target_` that may not be called. With HYDRA_FULL_ERROR=1, a traceback."""
+def report_config_errors(program: Callable[[], Any]) -> Callable[[], Any]:
+    """Wrap a hydra.main program to exit with one line and code 2 if Hydra cannot compose the configuration.
+
+    Examples are a missing file or group, invalid YAML, invalid overrides, and a `_target_` that is not allowed. With
+    HYDRA_FULL_ERROR=1 the program raises the error with its traceback.
+
+    Args:
+        program: The program that hydra.main returns.
+
+    Returns:
+        The wrapped program.
+    """
 
     def run() -> Any:
         if os.environ.get(_FULL_ERROR) == "1":
@@ -62,14 +74,15 @@ def refusing(program: Callable[[], Any]) -> Callable[[], Any]:
         RunGuard.composed = False
         os.environ[_FULL_ERROR] = "1"
         try:
-            with CTRL_C.kept():
+            with CTRL_C.prefer_signal():
                 return program()
         except Exception as error:
-            # after that only errors that Hydra itself makes are about the configuration: a trial of a sweep is composed late
+            # After the first composition, only errors of Hydra and OmegaConf concern the configuration: trials are
+            # composed later.
             if RunGuard.composed and not isinstance(error, (HydraException, OmegaConfBaseException)):
                 os.environ.pop(_FULL_ERROR)
                 return _reported_by_hydra(error)
-            print_error(f"{refusal(error)} (HYDRA_FULL_ERROR=1 shows where)")
+            print_error(f"{config_error_message(error)} (set HYDRA_FULL_ERROR=1 for the traceback)")
             sys.exit(2)
         finally:
             os.environ.pop(_FULL_ERROR, None)
@@ -80,54 +93,58 @@ def refusing(program: Callable[[], Any]) -> Callable[[], Any]:
 def _reported_by_hydra(error: Exception) -> Any:
     from hydra._internal.utils import run_and_report
 
-    def again() -> None:
+    def reraise() -> None:
         raise error
 
-    return run_and_report(again)
+    return run_and_report(reraise)
 
 
 class RunGuard(Callback):
-    """Ends the program with one line and code 2 for settings that are wrong, 1 where every run of a multirun failed."""
+    """Hydra callback that exits with one line and code 2 for bad settings, and with 1 if all runs of a multirun failed.
 
-    #: Whether Hydra has composed what the command asks for, in this process.
+    Attributes:
+        composed: Whether Hydra has composed the configuration of the command in this process.
+    """
+
     composed = False
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Refuse bad settings, and a run to go on with that is none, before Hydra makes a folder."""
+        """Refuse bad settings, and `resume` or `fork` of a folder without a run, before Hydra creates a folder."""
         RunGuard.composed = True
         _refuse_bad(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """As on_run_start, for the settings that all runs share."""
+        """Refuse bad settings that all runs share, before Hydra creates a folder."""
         RunGuard.composed = True
-        # another launcher's processes end by what Ctrl-C raises here; our sweeper sees to it itself
-        if not _is_ours(config):
-            raise_at_ctrl_c()
+        # Ctrl-C ends the processes of other launchers through this exception; our own sweeper handles it itself
+        if not _uses_own_sweeper(config):
+            raise_on_ctrl_c()
         _refuse_bad(config, "hydra.sweep.dir")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Name the runs that failed; end with 1 where all did."""
+        """List the failed runs, and exit with code 1 if all failed."""
         error = sys.exc_info()[1]
-        if _is_ours(config) or not isinstance(error, Exception | None):
+        if _uses_own_sweeper(config) or not isinstance(error, Exception | None):
             return
         statuses, failed = _outcomes(Path(config.hydra.sweep.dir))
         if not failed:
             return
-        for name, reason in list(failed.items())[:_NAMED]:
+        for name, reason in list(failed.items())[:_MAXIMUM_LISTED]:
             print_error(f"run {name} failed: {reason}")
         print_error(
-            f"{len(failed)} of {len(statuses)} runs failed; the same command trains them again ({config.hydra.sweep.dir})"
+            f"{len(failed)} of {len(statuses)} runs failed in {config.hydra.sweep.dir}; "
+            "run the same command to train them again"
         )
         if len(failed) == len(statuses):
             sys.exit(1)
 
 
-def _is_ours(config: DictConfig) -> bool:
-    return str(config.hydra.sweeper._target_).endswith(_OURS)
+def _uses_own_sweeper(config: DictConfig) -> bool:
+    return str(config.hydra.sweeper._target_).endswith(_OWN_SWEEPER)
 
 
 def _refuse_bad(config: DictConfig, place: str) -> None:
-    """place: the setting that says where it is written to."""
+    """Exit with code 2 if a setting is bad. place: Hydra's setting of the output folder."""
     from joyful.config import check
 
     folder = None
@@ -138,12 +155,13 @@ def _refuse_bad(config: DictConfig, place: str) -> None:
         if place == "hydra.sweep.dir":
             _refuse_unknown(config.hydra.sweeper, Sweeper)
             _refuse_unknown(config.hydra.launcher, Launcher)
-        forbidden = [str(name) for name in config.hydra.job.env_set if _CODE.fullmatch(str(name))]
+        forbidden = [str(name) for name in config.hydra.job.env_set if _CODE_VARIABLES.fullmatch(str(name))]
         if forbidden:
             raise InputError(
-                f"hydra.job.env_set: expected variables that choose no code, got {', '.join(forbidden)}; set them in the shell"
+                "hydra.job.env_set: expected no variables that determine the code, "
+                f"got {', '.join(forbidden)}; set them in the shell"
             )
-        settings = check(plain(config))
+        settings = check(resolved_config(config))
         for name in ("resume", "fork"):
             other = getattr(settings, name)
             if other and not (Path(other) / "run.json").exists():
@@ -151,15 +169,15 @@ def _refuse_bad(config: DictConfig, place: str) -> None:
         unwritable = settings.resume and _unwritable(Path(settings.resume))
         if unwritable:
             raise InputError(
-                f"resume: {unwritable}; check its permissions, or begin a new run from it by fork={settings.resume}"
+                f"resume: {unwritable}; check its permissions, or start a new run from it with fork={settings.resume}"
             )
         unwritable = _unwritable(Path(str(folder)))
         if unwritable:
-            raise InputError(f"{unwritable}; choose a folder that you may write by {place}=FOLDER")
+            raise InputError(f"{unwritable}; set {place}=FOLDER to a writable folder")
     except OmegaConfBaseException as error:
         if folder is not None and place == "hydra.sweep.dir":
-            return  # a value that only a trial of a sweep sets, perhaps: whoever resolves it says so
-        print_error(refusal(error))
+            return  # perhaps only a trial sets the value; an error is then reported when the trial is resolved
+        print_error(config_error_message(error))
         sys.exit(2)
     except InputError as error:
         print_error(str(error))
@@ -167,33 +185,34 @@ def _refuse_bad(config: DictConfig, place: str) -> None:
 
 
 def _refuse_unknown(settings: DictConfig, kind: type[Plugin]) -> None:
-    """Raises InputError for a sweeper or a launcher that Hydra has not found among its plugins."""
+    """Raise InputError if a sweeper or a launcher is not among the plugins that Hydra has found."""
     known = sorted(f"{plugin.__module__}.{plugin.__qualname__}" for plugin in Plugins.instance().discover(kind))
     if settings.get("_target_") not in known:
         raise InputError(
-            f"hydra.{kind.__name__.lower()}._target_: expected one of {', '.join(known)}, got {settings.get('_target_')!r}"
+            f"hydra.{kind.__name__.lower()}._target_: expected one of {', '.join(known)}, "
+            f"got {settings.get('_target_')!r}"
         )
 
 
 def _unwritable(folder: Path) -> str:
-    """Why nothing can be written into a folder that may have to be made, empty where it can."""
+    """Return why a folder, which need not exist, cannot be written; empty if it can."""
     for parent in (folder, *folder.absolute().parents):
         try:
             if not parent.is_dir():
                 if os.path.lexists(parent):
-                    return f"{folder} cannot be written: {parent} is no folder"
+                    return f"{folder} cannot be written: {parent} is not a folder"
                 continue
         except OSError as error:
             return f"{folder} cannot be written ({error.strerror})"
         if os.access(parent, os.W_OK | os.X_OK):
             return ""
         read_only = os.statvfs(parent).f_flag & os.ST_RDONLY
-        return f"{folder} cannot be written: {parent} is {'on a read-only disk' if read_only else 'not yours to write'}"
+        return f"{folder} cannot be written: {parent} is {'on a read-only disk' if read_only else 'not writable'}"
     return ""
 
 
 def _outcomes(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Status of every run in a multirun's folder, and why some failed."""
+    """Return the status of every run of a multirun, and the reasons of the failed ones."""
     from joyful.results import read_runs
 
     if not folder.is_dir():

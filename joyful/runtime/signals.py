@@ -1,14 +1,15 @@
-"""Signals as exceptions that are not lost, and Ctrl-C as an end at once while a program still loads.
+"""Turn signals into exceptions that are not lost, and exit at once on Ctrl-C while a program is still loading.
 
-What a signal's handler raises may come while Python runs a callback of its own (of a weak reference, a `__del__`). Such exceptions
-are only printed ("Exception ignored in ..."): the signal would be lost, and the reader left with a traceback.
+Raising an exception in a signal handler has three problems:
 
-It may also come while an extension module is loaded: torch's own calls Python from C++ that no exception may leave, and the process
-aborts with a core ("terminate called after throwing ..."). Nothing has begun then, so nothing needs to be raised.
-
-And it may come while other people's code can only fail for it: OmegaConf, interrupted while it makes a node, fails with an
-AttributeError as it tidies up, and Hydra reports a configuration that cannot be composed. What fails after a signal has failed
-because of it (`RaisingSignals.kept`).
+- The signal may arrive while Python runs a callback of a weak reference or a `__del__`. Python only prints exceptions
+  from there ("Exception ignored in ..."), so the signal would be lost. `resend_ignored_signals` sends it again.
+- The signal may arrive while an extension module is loaded. torch's extension calls Python from C++ code that no
+  exception may leave, and the process aborts ("terminate called after throwing ..."). No work has started then, so
+  `exit_on_ctrl_c` exits without raising.
+- The signal may make other code fail with another error. OmegaConf, interrupted while it creates a node, fails with an
+  AttributeError, and Hydra reports a configuration that cannot be composed. `RaisingSignals.prefer_signal` therefore
+  treats an error after a signal as the signal.
 """
 
 from __future__ import annotations
@@ -22,51 +23,62 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-#: Seconds after which a signal that was lost comes again: by then the callback has ended.
-AGAIN_SECONDS = 0.02
+#: Seconds after which a lost signal is sent again; by then the callback has ended.
+RESEND_SECONDS = 0.02
 
 
-class Signalled(BaseException):  # (not an error: like KeyboardInterrupt, no `except Exception` may swallow it)
-    """The process was told to end by a signal; `code` is the exit code by convention (128 + signal)."""
+class Signalled(BaseException):  # a BaseException like KeyboardInterrupt, so that `except Exception` does not catch it
+    """The process received a signal to end.
+
+    Attributes:
+        number: Number of the signal.
+        code: Exit code by convention, 128 + number.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number, self.code = int(number), 128 + number
 
 
-def leave_at_ctrl_c() -> None:
-    """From now on, until `raise_at_ctrl_c`, Ctrl-C ends this process in one line with code 130, and raises nothing.
+def exit_on_ctrl_c() -> None:
+    """Make Ctrl-C exit this process with one line and code 130, until `raise_on_ctrl_c` is called.
 
-    For the first lines of a program, in its main thread. Where somebody else answers Ctrl-C, or it is ignored (as a shell's job in
-    the background does), that stays.
+    Call it in the first lines of a program, in the main thread. Another handler of Ctrl-C is kept. So is ignoring it,
+    as background jobs of a shell do.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _leave)
+        signal.signal(signal.SIGINT, _exit)
 
 
-def raise_at_ctrl_c() -> None:
-    """Undo `leave_at_ctrl_c`: what is to be used is loaded, and Ctrl-C raises KeyboardInterrupt again, as CTRL_C."""
-    if signal.getsignal(signal.SIGINT) is _leave:
+def raise_on_ctrl_c() -> None:
+    """Make Ctrl-C raise KeyboardInterrupt again, through `CTRL_C`, once all modules are loaded."""
+    if signal.getsignal(signal.SIGINT) is _exit:
         CTRL_C.begin()
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
-    # written to the descriptor: nothing of Python's may hold it up
+def _exit(number: int, frame: FrameType | None) -> None:
+    # written to the descriptor, because Python's streams could block
     os.write(2, b"joyful: interrupted by Ctrl-C before anything began; nothing is lost\n")
     os._exit(128 + number)
 
 
 class RaisingSignals:
-    """Signals that raise in the main thread what `answer` returns for their numbers, while the context lasts.
+    """Context in which signals raise exceptions in the main thread.
 
-    One that was ignored when it begins (Ctrl-C by a shell's job in the background, a hang-up under nohup) stays ignored. In another
-    than the main thread, where nobody can answer signals, it changes nothing.
+    A signal that is ignored at the start stays ignored, such as SIGINT in a background job of a shell or SIGHUP under
+    nohup. In a thread other than the main thread, where Python handles no signals, the context does nothing.
+
+    Args:
+        make_exception: Returns the exception to raise for a signal number.
+        numbers: Signal numbers.
+
+    Attributes:
+        raised: The exception of the last signal; None if there was none.
     """
 
-    def __init__(self, answer: Callable[[int], BaseException], *numbers: int) -> None:
-        self._answer, self._numbers = answer, numbers
-        self._before: dict[int, Any] = {}
-        #: What the last signal has raised, None where none came.
+    def __init__(self, make_exception: Callable[[int], BaseException], *numbers: int) -> None:
+        self._make_exception, self._numbers = make_exception, numbers
+        self._previous: dict[int, Any] = {}
         self.raised: BaseException | None = None
 
     def __enter__(self) -> Self:
@@ -74,26 +86,30 @@ class RaisingSignals:
         return self
 
     def begin(self) -> None:
-        """Answer them from now on, to the end of the context, or of the program where there is none."""
+        """Install the handlers until the context ends, or until the program ends if this is not used as a context."""
         if threading.current_thread() is threading.main_thread():
-            insist_on_signals()
+            resend_ignored_signals()
             for number in self._numbers:
                 if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._raise)
+                    self._previous[number] = signal.signal(number, self._raise)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # (None: one that was not set by Python)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None if the handler was not set by Python
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
-        self.raised = self._answer(number)
+        self.raised = self._make_exception(number)
         raise self.raised
 
     @contextmanager
-    def kept(self, *others: type[Exception]) -> Iterator[None]:
-        """Inside, an error that comes after a signal becomes what the signal has raised. Those of `others` stay what they are."""
+    def prefer_signal(self, *others: type[Exception]) -> Iterator[None]:
+        """Context in which an error after a signal is replaced by the exception of the signal.
+
+        Args:
+            others: Types of exceptions that are not replaced.
+        """
         try:
             yield
         except others:
@@ -104,31 +120,30 @@ class RaisingSignals:
             raise self.raised from None
 
 
-#: Ctrl-C between `raise_at_ctrl_c` and whatever answers it otherwise (a run, a sweep's driver).
+#: Handles Ctrl-C after `raise_on_ctrl_c`, until a run or the driver of a sweep installs its own handler.
 CTRL_C = RaisingSignals(lambda number: KeyboardInterrupt(), signal.SIGINT)
 
 
-def insist_on_signals() -> None:
-    """From now on, a signal whose exception Python had to ignore (Signalled, KeyboardInterrupt) is sent to this process again.
+def resend_ignored_signals() -> None:
+    """Send a signal again if Python had to ignore its exception (Signalled or KeyboardInterrupt).
 
-    Everything else that Python ignores is told as before. Calling it again changes nothing.
+    Other ignored exceptions are reported as before. A second call does nothing.
     """
-    if getattr(sys.unraisablehook, "insists_on_signals", False):
+    if getattr(sys.unraisablehook, "resends_ignored_signals", False):
         return
-    before = sys.unraisablehook
+    previous = sys.unraisablehook
 
     def hook(ignored: Any) -> None:
         number = _number(ignored.exc_value)
         if number is None:
-            before(ignored)
+            previous(ignored)
             return
-        again = threading.Timer(
-            AGAIN_SECONDS, os.kill, (os.getpid(), number)
-        )  # (raised here, it would be ignored again)
-        again.daemon = True
-        again.start()
+        # an exception raised here would be ignored again
+        timer = threading.Timer(RESEND_SECONDS, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
 
-    hook.insists_on_signals = True  # type: ignore[attr-defined]
+    hook.resends_ignored_signals = True  # type: ignore[attr-defined]
     sys.unraisablehook = hook
 
 

@@ -1,5 +1,6 @@
-"""`hydra/sweeper=optuna_pruned`: Optuna search with pruning, resume and workers, and paired sweeps by lists of overrides.
+"""The Hydra sweeper `optuna_pruned`: Optuna search with pruning, resuming, parallel workers and paired comparisons.
 
-plugin (Hydra's face) -> driver (launches and watches workers) -> worker (claims trials) -> trainer (a process that trains).
-plan, space of trials; study, the Optuna study; registry, who is alive and who holds which trial; status, what a sweep shows.
+`plugin` is the Hydra plugin. It calls `driver`, which launches and monitors workers. A `worker` claims trials and runs
+each one in a separate process, the `trainer`. `plan` holds the trials to run, `study` wraps the Optuna study,
+`registry` stores members and leases, and `status` reports the progress of a sweep.
 """

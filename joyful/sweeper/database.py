@@ -1,4 +1,4 @@
-"""The database of a sweep: its URL, Optuna's storage in it, an engine for our own tables, and patience with its pauses."""
+"""The database of a sweep: its URL, Optuna's storage, an engine for the sweeper's own tables, and retries."""
 
 from __future__ import annotations
 
@@ -35,157 +35,201 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: A database that does not answer is asked again for so long, in seconds: a restart takes less.
-PATIENCE = 120.0
+#: Seconds for which a database that does not answer is retried. A restart takes less.
+RETRY_SECONDS = 120.0
 
 #: Seconds that SQLite waits for another writer.
 BUSY_SECONDS = 30
 
-#: What is said where a study finds no room.
-FULL = (
-    "the sweep's study cannot be written: its disk is full. What stood there before is whole; free some space, then give the "
-    "same command again: it goes on"
+#: The message for a study on a full disk.
+DISK_FULL = (
+    "the sweep's study cannot be written because its disk is full; existing data are intact; free some space, then run "
+    "the same command again to resume"
 )
 
-#: File systems of other machines, where SQLite's write-ahead log does not work.
+#: Network file systems, on which SQLite's write-ahead log does not work.
 _NETWORK = ("nfs", "cifs", "smb", "9p", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs", "afs")
 
 
 def storage_url(storage: str | None, folder: Path) -> URL:
-    """The database of a sweep in `folder`: the URL given, or study.db in the folder.
+    """Return the database URL of a sweep.
 
-    Raises InputError for anything but SQLite files and PostgreSQL, and where the driver is not installed.
+    Args:
+        storage: The URL from the settings; None: study.db in the sweep folder.
+        folder: The sweep folder.
+
+    Raises:
+        InputError: If the URL is neither an SQLite file nor PostgreSQL, or if PostgreSQL's driver is not installed.
+
+    Example:
+        >>> storage_url("sqlite:////tmp/mine.db", Path("multirun/mine"))
+        sqlite:////tmp/mine.db
     """
     if storage is None:
         return URL.create("sqlite", database=str(folder.absolute() / "study.db"))
-    wish = "expected sqlite:///FILE or postgresql://USER@HOST/NAME"
+    expected = "expected sqlite:///FILE or postgresql://USER@HOST/NAME"
     try:
         url = make_url(storage)
     except ArgumentError:
-        raise InputError(f"hydra.sweeper.storage: {wish}, got {storage!r}") from None
+        raise InputError(f"hydra.sweeper.storage: {expected}, got {storage!r}") from None
     backend = url.get_backend_name()
     if backend not in ("sqlite", "postgresql"):
-        raise InputError(f"hydra.sweeper.storage: {wish}, got {backend}")
+        raise InputError(f"hydra.sweeper.storage: {expected}, got {backend}")
     if backend == "sqlite" and url.database in (None, "", ":memory:"):
-        raise InputError(f"hydra.sweeper.storage: {wish}, got a database in memory, which no worker could share")
+        raise InputError(f"hydra.sweeper.storage: {expected}, got a database in memory, which workers cannot share")
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    if "password" in url.query:  # (where nothing would hide it)
+    if "password" in url.query:  # SQLAlchemy does not hide passwords there
         url = url.set(password=str(url.query["password"])).difference_update_query(["password"])
     if url.drivername == "postgresql+psycopg" and importlib.util.find_spec("psycopg") is None:
-        raise InputError("hydra.sweeper.storage: PostgreSQL needs its driver; pip install 'joyful[postgres]'")
+        raise InputError(
+            "hydra.sweeper.storage: expected the PostgreSQL driver psycopg, found none; "
+            "pip install 'joyful-sweeps[sweep]'"
+        )
     return url
 
 
 def without_password(url: URL) -> str:
-    """The URL as it may be written down: whoever reads it there has the password in PGPASSWORD or in ~/.pgpass."""
+    """Return the URL without its password, for files and logs. Readers need the password in PGPASSWORD or ~/.pgpass.
+
+    Example:
+        >>> without_password(make_url("postgresql://me:secret@host/sweeps"))
+        'postgresql://me@host/sweeps'
+    """
     bare = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
     return bare.render_as_string()
 
 
-def text(url: URL) -> str:
-    """The URL with its password, for another process's make_url."""
+def with_password(url: URL) -> str:
+    """Return the URL with its password, as SQLAlchemy's `make_url` reads it."""
     return url.render_as_string(hide_password=False)
 
 
 def open_engine(url: URL) -> sqlalchemy.Engine:
-    """An engine for our own tables: short transactions, each begun by its write, so that SQLite can wait for the other writer."""
+    """Return an engine for the sweeper's own tables.
+
+    Each transaction starts with its write, so that SQLite can wait for another writer.
+    """
     if url.get_backend_name() != "sqlite":
         return sqlalchemy.create_engine(url, pool_pre_ping=True, pool_size=2, connect_args={"connect_timeout": 10})
     engine = sqlalchemy.create_engine(url, connect_args={"timeout": BUSY_SECONDS}, poolclass=sqlalchemy.NullPool)
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: object, _: object) -> None:
-        # a power cut may cost the last sign of life, never the study: Optuna's own connections sync every commit
+        # After a power failure the last heartbeats may be missing. Optuna's own connections still sync every commit.
         connection.execute("PRAGMA synchronous=NORMAL")  # type: ignore[attr-defined]
 
     return engine
 
 
 def open_storage(url: URL) -> RDBStorage:
-    """Optuna's storage in that database, made where it is missing. Raises InputError where it cannot be had."""
+    """Open Optuna's storage in a database, and create it if it is missing.
+
+    Raises:
+        InputError: If the database cannot be used.
+    """
     sqlite = url.get_backend_name() == "sqlite"
     try:
         if sqlite:
             _use_write_ahead_log(url)
         connect = {"timeout": BUSY_SECONDS} if sqlite else {"connect_timeout": 10}
         options = {"connect_args": connect} | ({} if sqlite else {"pool_pre_ping": True})
-        return made(lambda: RDBStorage(text(url), engine_kwargs=options), sqlite)
+        return create_with_retries(lambda: RDBStorage(with_password(url), engine_kwargs=options), sqlite)
     except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError, NoSuchModuleError) as error:
         raise InputError(
-            f"hydra.sweeper.storage: {url.render_as_string()} cannot be used ({first_line(error)}); check that the database "
-            "runs, that the address is right and that its folder can be written"
+            f"hydra.sweeper.storage: {url.render_as_string()} cannot be used ({first_line(error)}); check that the "
+            "database is running, that the URL is correct and that its folder is writable"
         ) from None
 
 
-def close(storage: RDBStorage) -> None:
-    """End the storage's connections; used again, it would make new ones."""
+def close_storage(storage: RDBStorage) -> None:
+    """Close the connections of a storage. Further use opens new ones."""
     storage.remove_session()
     storage.engine.dispose()
 
 
-def made(create: Callable[[], T], sqlite: bool) -> T:
-    """The result of `create`, which makes tables where they are missing: of two processes that do so at once one fails, and finds
-    them when it looks again."""
-    clashes = (IntegrityError, ProgrammingError, *((OperationalError,) if sqlite else ()))
+def create_with_retries(create: Callable[[], T], sqlite: bool) -> T:
+    """Call a function that creates missing tables, and return its result.
+
+    If two processes create the tables at the same time, one of them fails. It tries again, and finds the tables.
+
+    Args:
+        create: The function.
+        sqlite: Whether the database is SQLite, which reports the conflict as another error.
+    """
+    conflicts = (IntegrityError, ProgrammingError, *((OperationalError,) if sqlite else ()))
     for attempt in range(1, 6):
         try:
             return create()
         except (DBAPIError, StorageInternalError) as error:
-            if attempt == 5 or (not isinstance(error, clashes) and not isinstance(error.__cause__, clashes)):
+            if attempt == 5 or (not isinstance(error, conflicts) and not isinstance(error.__cause__, conflicts)):
                 raise
         time.sleep(0.2 * attempt)
     raise AssertionError
 
 
-def retried(action: Callable[[], T], patience: float = PATIENCE) -> T:
-    """The result of `action`, which may be repeated: a database that is busy or restarts is asked again, for `patience` seconds.
+def with_retries(action: Callable[[], T], seconds: float = RETRY_SECONDS) -> T:
+    """Call a function of the database, and repeat it while the database is busy or does not answer.
 
-    All actions of a process share their patience: where one has waited in vain, the next does not wait as long once more, unless
-    the database answered in the meantime. Raises what the action raised last. Only failures of the connection are repeated, not
-    errors in what was asked; a full disk is a ResultsError at once.
+    Only connection failures are retried, with growing pauses, not errors in the statement. The limit holds for an
+    outage, not for a call: if an earlier call of this process has waited in vain, and the database has not answered
+    since, this call waits only for the rest.
+
+    Args:
+        action: The function. It must be safe to repeat.
+        seconds: Seconds after which to give up.
+
+    Returns:
+        The result of the function.
+
+    Raises:
+        ResultsError: If the disk is full.
+        Exception: The last error of the function, if it is not a connection failure or the time is over.
     """
-    began, pause = time.monotonic(), 0.05
+    start, pause = time.monotonic(), 0.05
     while True:
         try:
             result = action()
         except (DBAPIError, StorageInternalError) as error:
             if _is_full(error):
-                raise ResultsError(errno.ENOSPC, FULL) from error
-            if not _is_passing(error) or time.monotonic() + pause > min(began, _silence.since(patience)) + patience:
+                raise ResultsError(errno.ENOSPC, DISK_FULL) from error
+            if not _is_transient(error) or time.monotonic() + pause > min(start, _outage.start(seconds)) + seconds:
                 raise
-            log.debug("the database does not answer (%s); asked again in %.2f s", first_line(error), pause)
+            log.debug("the database does not answer (%s); retrying in %.2f s", first_line(error), pause)
         else:
-            _silence.end()
+            _outage.end()
             return result
         time.sleep(pause)
         pause = min(2 * pause, 2.0)
 
 
-class _Silence:
-    """Since when the database of this process's sweep has not answered."""
+class _Outage:
+    """The time since which this process's database has not answered."""
 
     def __init__(self) -> None:
         self._first = self._last = -math.inf
 
-    def since(self, patience: float) -> float:
-        """Its beginning, this moment being one without an answer. One before a pause of `patience` was another's."""
+    def start(self, seconds: float) -> float:
+        """Record a failure now, and return the start of the outage.
+
+        A failure more than `seconds` after the last one starts a new outage.
+        """
         now = time.monotonic()
-        if now - self._last > patience:
+        if now - self._last > seconds:
             self._first = now
         self._last = now
         return self._first
 
     def end(self) -> None:
-        """There was an answer."""
+        """Record an answer of the database."""
         self._last = -math.inf
 
 
-_silence = _Silence()
+_outage = _Outage()
 
 
 def _is_full(error: BaseException) -> bool:
-    """Whether a disk has no room: SQLite's, with whatever it could not write there, or PostgreSQL's."""
+    """Return whether SQLite or PostgreSQL reports a full disk."""
     for cause in _causes(error):
         origin = getattr(cause, "orig", None)
         code = getattr(origin, "sqlite_errorcode", 0) & 0xFF
@@ -194,7 +238,7 @@ def _is_full(error: BaseException) -> bool:
     return False
 
 
-def _is_passing(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     for cause in _causes(error):
         if isinstance(cause, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)):
             return True
@@ -204,7 +248,7 @@ def _is_passing(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on."""
+    """Yield the error and its chain of causes."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -228,6 +272,6 @@ def _use_write_ahead_log(url: URL) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of the database says, without the statement and the advice below it."""
+    """Return the first line of a database error, without the SQL statement and hints that follow."""
     cause = error.__cause__ or error
     return next(iter(str(getattr(cause, "orig", None) or cause).splitlines()), type(cause).__name__)[:300]

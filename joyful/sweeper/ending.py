@@ -1,4 +1,4 @@
-"""The end of a sweep: a summary, the best settings as a configuration that runs, what mattered, and how to get the report."""
+"""The end of a sweep: print a summary, write the best settings as a configuration, and write parameter importances."""
 
 from __future__ import annotations
 
@@ -16,31 +16,39 @@ from rich.text import Text
 
 from joyful.records import InputError
 from joyful.results import read_run, write_bytes, write_json
-from joyful.sweeper.status import best_trial, snapshot
+from joyful.sweeper.status import best_trial, take_snapshot
 from joyful.sweeper.study import OVERRIDES, SAME_AS, StudyAccess
-from joyful.sweeper.view import line
+from joyful.sweeper.view import format_line
 
 if TYPE_CHECKING:
     from joyful.sweeper.preparation import Sweep
 
-#: In the sweep's folder: the best settings, for --config-dir, and the importance of each parameter.
+#: Files in the sweep folder: the best settings, for --config-dir, and the importance of each parameter.
 OVERLAY, IMPORTANCES = Path("experiment") / "best.yaml", "importances.json"
 
-#: Settings of a run that are not part of what was found.
-NOT_FOUND = ("seed", "role", "sweep_name", "resume", "fork", "device")
+#: Settings of a run that are not part of the best settings.
+EXCLUDED = ("seed", "role", "sweep_name", "resume", "fork", "device")
 
 
 def conclude(sweep: Sweep, access: StudyAccess) -> int:
-    """Write the overlay and the importances, print the summary on standard output; returns the exit code (1: all failed)."""
+    """Write the best settings and the importances, and print a summary to standard output.
+
+    Args:
+        sweep: The finished sweep.
+        access: Its study.
+
+    Returns:
+        The exit code: 0, or 1 if every trial failed.
+    """
     folder = sweep.folder
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    shot = snapshot(access, sweep.registry, sweep.task.settings.lease_seconds)
-    console.print(Text(line(shot)))
-    for number, reason in shot.failures.items():
+    snapshot = take_snapshot(access, sweep.registry, sweep.task.settings.lease_seconds)
+    console.print(Text(format_line(snapshot)))
+    for number, reason in snapshot.failures.items():
         console.print(Text(f"trial {number} failed: {reason}"))
-    if shot.failed == shot.n_trials:
+    if snapshot.failed == snapshot.n_trials:
         print(
-            f"joyful: every trial failed; mend the cause, then python -m joyful.sweeper retry {folder} --failed, and the same "
+            f"joyful: every trial failed; fix the cause, run joyful sweep retry {folder} --failed, then run the same "
             "command again",
             file=sys.stderr,
         )
@@ -50,29 +58,38 @@ def conclude(sweep: Sweep, access: StudyAccess) -> int:
     if best is not None and not sweep.task.plan.trials:
         _write_overlay(study, best, sweep, console)
         _write_importances(study, folder, console)
-    console.print(Text(f"report: python -m joyful.analysis.report {shlex.quote(str(folder))}"))
+    console.print(Text(f"report: joyful report {shlex.quote(str(folder))}"))
     console.print(Text(f"results: {folder}"))
     return 0
 
 
 def _write_overlay(study: optuna.Study, best: FrozenTrial, sweep: Sweep, console: Console) -> None:
     folder = sweep.folder
-    number = int(best.user_attrs.get(SAME_AS, best.number))  # where its configuration was trained
+    number = int(best.user_attrs.get(SAME_AS, best.number))  # the trial that trained its configuration
     try:
         info = read_run(folder / str(number))
     except (InputError, OSError) as error:
-        console.print(Text(f"the best settings could not be written: {error}"))
+        console.print(Text(f"the best settings cannot be written: {error}"))
         return
     names = set(best.params)
     text = overlay(best, info["config"], info["choices"], names)
     (folder / OVERLAY).parent.mkdir(exist_ok=True)
     write_bytes(folder / OVERLAY, text.encode())
     command = f"python run.py --config-dir {shlex.quote(str(folder))} experiment=best"
-    console.print(Text(f"best settings, as a configuration that runs: {command}"))
+    console.print(Text(f"train the best settings: {command}"))
 
 
 def overlay(best: FrozenTrial, config: Mapping[str, Any], choices: Mapping[str, Any], names: set[str]) -> str:
-    """The YAML of an experiment: the group choices of the best trial's overrides, and the settings that its overrides gave."""
+    """Return the YAML text of an experiment with the best settings.
+
+    It holds the config groups and the settings that the overrides of the best trial set.
+
+    Args:
+        best: The best trial.
+        config: The composed configuration of its run.
+        choices: Config group -> choice, of its run.
+        names: Names of the parameters, for the comment in the first lines.
+    """
     items = [item for item in shlex.split(str(best.user_attrs[OVERRIDES])) if "=" in item]
     keys = [item.split("=", 1)[0] for item in items]
     groups = [key for key in dict.fromkeys(keys) if key in choices and key not in ("experiment",)]
@@ -81,9 +98,10 @@ def overlay(best: FrozenTrial, config: Mapping[str, Any], choices: Mapping[str, 
     if groups:
         document["defaults"] = [{f"override /{group}": choices[group]} for group in groups]
     for name in settings:
-        if name.split(".")[0] not in NOT_FOUND:
+        if name.split(".")[0] not in EXCLUDED:
             _put(document, name.split("."), _get(config, name.split(".")))
-    head = f"# @package _global_\n# The best of the sweep: trial {best.number}, {best.values[0]:.4f} ({', '.join(sorted(names))})\n"
+    params = ", ".join(sorted(names))
+    head = f"# @package _global_\n# Best of the sweep: trial {best.number}, {best.values[0]:.4f} ({params})\n"
     return head + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
@@ -98,13 +116,13 @@ def _put(document: dict[str, Any], parts: list[str], value: Any) -> None:
 
 
 def _write_importances(study: optuna.Study, folder: Path, console: Console) -> None:
-    """PED-ANOVA importances (Watanabe et al. 2023) of the first objective; needs no model of the objective."""
+    """Write the PED-ANOVA importances (Watanabe et al. 2023) of the parameters for the first objective."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < 4 or len({t.values[0] for t in complete}) < 2 or not complete[0].params:
         return
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     target = (lambda trial: trial.values[0]) if len(study.directions) > 1 else None
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
-    values = {name: float(value) for name, value in found.items()}
+    importances = optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
+    values = {name: float(value) for name, value in importances.items()}
     write_json(folder / IMPORTANCES, values)
     console.print(Text("importances: " + ", ".join(f"{name} {100 * value:.0f} %" for name, value in values.items())))

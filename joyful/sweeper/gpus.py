@@ -1,4 +1,4 @@
-"""One visible GPU for each worker, in turn; found without importing torch."""
+"""Assignment of one visible GPU to each worker, round-robin, without importing torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 def visible(
     environment: Mapping[str, str] | None = None, devices: Path = Path("/proc/driver/nvidia/gpus")
 ) -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: those of the variable, else all there are."""
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them.
+
+    Args:
+        environment: Environment variables; None: those of this process.
+        devices: The folder in which the NVIDIA driver lists the GPUs, used if the environment does not set the
+            variable.
+
+    Example:
+        >>> visible({"CUDA_VISIBLE_DEVICES": "0, 2"})
+        ['0', '2']
+    """
     environment = os.environ if environment is None else environment
     if VARIABLE in environment:
         return [name.strip() for name in environment[VARIABLE].split(",") if name.strip() not in ("", "-1")]
@@ -23,16 +33,32 @@ def visible(
 
 
 def environment(index: int, names: list[str] | None = None) -> dict[str, str]:
-    """What the training process of worker `index` (from 0) sees: GPU index mod their number; nothing is set where there is none.
+    """Return the environment variables that assign a GPU to the training process of a worker.
 
-    How many workers share a GPU follows from how many there are (`most_workers`). names: the GPUs, None for those visible here:
-    a launcher that gives each job a GPU of its own has set the variable, then there is one, and it stays.
+    Workers take the GPUs round-robin. `most_workers` bounds how many workers share a GPU. A launcher that assigns a GPU
+    to each job has set the variable already. Then one GPU is visible, and the worker uses it.
+
+    Args:
+        index: Number of the worker, from 0.
+        names: The GPUs; None: those visible to this process.
+
+    Returns:
+        The variable, or nothing if there is no GPU.
+
+    Example:
+        >>> environment(2, ["4", "7"])
+        {'CUDA_VISIBLE_DEVICES': '4'}
     """
     names = visible() if names is None else names
     return {VARIABLE: names[index % len(names)]} if names else {}
 
 
 def most_workers(workers_per_gpu: int, names: list[str] | None = None) -> int | None:
-    """How many workers this machine's GPUs take, None where it has none."""
+    """Return how many workers the GPUs can take, None if there are no GPUs.
+
+    Args:
+        workers_per_gpu: Workers that may share a GPU.
+        names: The GPUs; None: those visible to this process.
+    """
     names = visible() if names is None else names
     return len(names) * workers_per_gpu if names else None

@@ -1,4 +1,4 @@
-"""The sign of life that drivers and workers give, beside their work."""
+"""Heartbeats of drivers and workers."""
 
 from __future__ import annotations
 
@@ -11,25 +11,33 @@ from joyful.sweeper.registry import Registry
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two signs of life, and between two looks of an idle worker.
-BEAT = 1.0
+#: Seconds between two heartbeats, and between two attempts of an idle worker to claim a trial.
+HEARTBEAT_SECONDS = 1.0
 
 
-def keep_alive(registry: Registry, member: str, done: threading.Event, look: Callable[[], object]) -> bool:
-    """Show that `member` lives and look around, once a BEAT, until `done` is set or a look returns something true.
+def send_heartbeats(registry: Registry, member: str, done: threading.Event, check: Callable[[], object]) -> bool:
+    """Send a heartbeat and call `check` every HEARTBEAT_SECONDS, until `done` is set or `check` returns a true value.
 
-    Returns whether a look ended it. What fails, as all does while the database is away for longer than it is waited for, is tried
-    again with the next beat, and told once in a row.
+    Exceptions of the database or of `check` do not end the loop. The first of several failures in a row is logged.
+
+    Args:
+        registry: The registry that counts the heartbeats.
+        member: The id of the member.
+        done: Ends the loop when set.
+        check: Called after each heartbeat.
+
+    Returns:
+        True if `check` ended the loop, False if `done` was set.
     """
     failed = False
-    while not done.wait(BEAT):
+    while not done.wait(HEARTBEAT_SECONDS):
         try:
             registry.beat(member)
-            if look():
+            if check():
                 return True
             failed = False
         except Exception as error:
             if not failed:
-                log.warning("no sign of life could be given: %s", first_line(error))
+                log.warning("heartbeat failed: %s", first_line(error))
             failed = True
     return False

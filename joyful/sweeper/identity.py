@@ -1,6 +1,6 @@
-"""Who a process is, so that others can tell whether it lives: machine, process number and the moment of its start.
+"""The identity of a process: machine, process id and start time.
 
-A process number alone is used again by the kernel; with the start time it names one process for ever.
+The kernel reuses process ids. Together with the start time, a process id identifies one process permanently.
 """
 
 from __future__ import annotations
@@ -18,40 +18,54 @@ from joyful.results.machine import machine
 
 @dataclass(frozen=True)
 class Identity:
-    """machine: see `joyful.results.machine`. born: the process's start, see `_birth`."""
+    """The identity of a process.
+
+    Attributes:
+        machine: The name from `joyful.results.machine`.
+        pid: The process id.
+        start_time: On Linux in clock ticks since boot, which changes of the clock do not affect. Elsewhere in seconds
+            since the epoch.
+    """
 
     machine: str
     pid: int
     start_time: float
 
 
-def own() -> Identity:
-    """The identity of the calling process."""
-    return Identity(machine(), os.getpid(), _birth(os.getpid()) or 0.0)
+def current_process() -> Identity:
+    """Return the identity of the calling process.
+
+    Example:
+        >>> is_local(current_process())
+        True
+        >>> has_ended(current_process())
+        False
+    """
+    return Identity(machine(), os.getpid(), _start_time(os.getpid()) or 0.0)
 
 
 def is_local(identity: Identity) -> bool:
-    """Whether this process can see that one."""
+    """Return whether the process runs, or ran, on this machine."""
     return identity.machine == machine()
 
 
-def is_gone(identity: Identity) -> bool:
-    """Whether a process of this machine has ended (a zombie has). Meaningless for processes of other machines."""
-    return _birth(identity.pid) != identity.start_time
+def has_ended(identity: Identity) -> bool:
+    """Return whether a process of this machine has ended. A zombie counts as ended."""
+    return _start_time(identity.pid) != identity.start_time
 
 
 def is_stopped(identity: Identity) -> bool:
-    """Whether a process of this machine stands still (SIGSTOP, Ctrl-Z); False where that cannot be seen."""
+    """Return whether a process of this machine is stopped (SIGSTOP, Ctrl-Z). False on systems without /proc."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{identity.pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"T", b"t")
     return False
 
 
-def _birth(pid: int) -> float | None:
-    """When the process was started, None for one that has ended. On Linux in clock ticks since the machine's start: unlike a time
-    of day it stays the same when somebody sets the clock."""
+def _start_time(pid: int) -> float | None:
+    """Return the start time of a process as in `Identity`, None if it has ended."""
     try:
-        # the name, in parentheses, may hold anything; the state is the first field behind it, the start the twentieth
+        # The command name is in parentheses and may contain anything. The state is the first field after it, the start
+        # time the twentieth.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return None if fields[0] in (b"Z", b"X") else float(fields[19])
     except FileNotFoundError:
@@ -67,7 +81,7 @@ def _birth(pid: int) -> float | None:
 
 
 def kill(identity: Identity) -> None:
-    """Kill a process of this machine, if it is still that one: a frozen process that has lost its trial must not wake in it."""
-    if not is_gone(identity):
+    """Kill a process of this machine, unless it has ended. Its process id may belong to another process by now."""
+    if not has_ended(identity):
         with contextlib.suppress(ProcessLookupError):
             os.kill(identity.pid, signal.SIGKILL)

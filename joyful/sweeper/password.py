@@ -1,4 +1,4 @@
-"""The password of a sweep's database: it reaches the workers, and neither a file nor a log."""
+"""Handling of the database password. Workers receive it, but it never appears in files or logs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict, read_write
 from sqlalchemy.engine import URL
 
-from joyful.sweeper.database import text, without_password
+from joyful.sweeper.database import with_password, without_password
 
-#: Where PostgreSQL's own library looks for a password that the address does not have.
+#: The variable in which PostgreSQL's client library looks for a password that the URL does not contain.
 VARIABLE = "PGPASSWORD"
 
 _STORAGE = "hydra.sweeper.storage"
 
 
 def hide(config: DictConfig, url: URL) -> None:
-    """Write the database's address into Hydra's composed configuration as it may be written down: trials keep a copy of it, and
-    some launchers pickle it. It is changed where it stands, since Hydra's loader holds it too, in its cache."""
+    """Replace the database URL in Hydra's composed configuration by one without the password.
+
+    Trials save a copy of the configuration, and some launchers pickle it. The configuration is changed in place because
+    Hydra's loader caches it too.
+    """
     if url.password is None:
         return
     address = without_password(url)
@@ -32,15 +35,22 @@ def hide(config: DictConfig, url: URL) -> None:
 
 
 def hide_in(config: DictConfig, address: str | None) -> None:
-    """Set the address in one composed configuration."""
+    """Set the database URL in one composed configuration, in place."""
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.sweeper.storage = address
 
 
 def address_for_workers(url: URL, launcher: str) -> str:
-    """The address that workers get. The password goes by the environment, which launchers hand on; Ray's workers have one that
-    is not ours, and what it sends them touches no file."""
+    """Return the database URL for the workers. Put the password into the environment if the URL does not contain it.
+
+    Launchers pass the environment on to their workers. Ray does not, but it sends tasks without writing them to a file,
+    so there the URL contains the password.
+
+    Args:
+        url: The database URL.
+        launcher: The full name of the launcher's class.
+    """
     if url.password is None or launcher.endswith(".RayLauncher"):
-        return text(url)
+        return with_password(url)
     os.environ[VARIABLE] = str(url.password)
     return without_password(url)

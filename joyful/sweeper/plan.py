@@ -1,7 +1,7 @@
-"""What a sweep will try, fixed before anything is asked or trained: a search space, or a list of trials.
+"""The plan of a sweep: a search space or a list of trials, fixed before the first trial.
 
-The search space is read by hydra-optuna-sweeper's own code (`create_params_from_overrides`, private there: the version is
-pinned and tests/sweeper/test_contract.py holds it to what is used here).
+hydra-optuna-sweeper parses the search space. Its function `create_params_from_overrides` is private, so its version is
+pinned and tests/sweeper/test_contract.py checks what is used here.
 """
 
 from __future__ import annotations
@@ -25,17 +25,24 @@ from optuna.distributions import (
 from joyful.records import InputError
 from joyful.sweeper.settings import CALIBRATION_SEEDS, SweepSettings
 
-#: Composes the configuration of a job under override strings, as Hydra does.
+#: Composes the configuration of a job from override strings.
 Compose = Callable[[Sequence[str]], DictConfig]
 
-#: A full grid of more points is not listed.
+#: Maximum number of points of a full grid.
 MAXIMUM_TRIALS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """space: parameter -> distribution (empty for a list of trials). fixed: overrides of every trial. trials: the overrides of
-    each trial of a list. grid: the parameters of each trial of a grid. n_trials: how many there will be."""
+    """The trials of a sweep.
+
+    Attributes:
+        n_trials: Number of trials.
+        fixed: Overrides of every trial.
+        space: Parameter -> distribution; empty for a list of trials.
+        trials: Overrides of each trial, for a list of trials.
+        grid: Parameters of each trial, for a grid.
+    """
 
     n_trials: int
     fixed: tuple[str, ...]
@@ -44,14 +51,14 @@ class Plan:
     grid: tuple[Mapping[str, Any], ...] | None = None
 
     def describe(self) -> dict[str, Any]:
-        """What may not change while a study lives, as JSON can hold it."""
+        """Return the part of the plan that may not change during a study, as JSON types."""
         return {
             "space": {name: json.loads(distribution_to_json(d)) for name, d in sorted(self.space.items())},
             "trials": [" ".join(trial) for trial in self.trials] if self.trials is not None else None,
         }
 
     def varied(self) -> set[str]:
-        """Names of the settings and groups that differ between trials."""
+        """Return the names of the settings and groups that differ between trials."""
         if self.trials is None:
             return set(self.space)
         pairs = {tuple(item.split("=", 1)) for trial in self.trials for item in trial if "=" in item}
@@ -59,26 +66,42 @@ class Plan:
         return {name for name in names if names.count(name) > 1}
 
     def first_overrides(self) -> list[str]:
-        """The overrides of a trial that can be composed without asking: the first of a list, the low corner of a space."""
+        """Return the overrides of the first trial of a list or grid, or the low end of each parameter of a space."""
         if self.grid is not None:
             return self.overrides(0, self.grid[0])
         return self.overrides(0, {name: _extremes(distribution)[0] for name, distribution in self.space.items()})
 
     def overrides(self, number: int, params: Mapping[str, Any]) -> list[str]:
-        """Trial `number`'s overrides, given its parameters."""
+        """Return the overrides of a trial.
+
+        Args:
+            number: Number of the trial.
+            params: Its parameters; not used for a list of trials.
+        """
         own = self.trials[number] if self.trials is not None else [override(n, v) for n, v in params.items()]
         return [*self.fixed, *own]
 
 
 def override(name: str, value: Any) -> str:
-    """NAME=VALUE, as the search space's own code writes it."""
+    """Return the override NAME=VALUE.
+
+    Example:
+        >>> override("weights.encoder_loss_weight", 0.03)
+        'weights.encoder_loss_weight=0.03'
+    """
     return f"{name}={value}"
 
 
 def make_plan(settings: SweepSettings, arguments: Sequence[str], grid: bool) -> Plan:
-    """The plan of a command line. grid: the sampler is GridSampler.
+    """Make the plan of a sweep.
 
-    Raises InputError for a search space that cannot be searched and for a list of trials beside a search space.
+    Args:
+        settings: The settings of the sweep.
+        arguments: The overrides of the command line. They replace `settings.params` of the same name.
+        grid: Whether the sampler is GridSampler.
+
+    Raises:
+        InputError: If the search space is invalid or missing, or if there is a list of trials as well.
     """
     from hydra.errors import HydraException
     from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
@@ -88,24 +111,25 @@ def make_plan(settings: SweepSettings, arguments: Sequence[str], grid: bool) -> 
         space, fixed_values, fixed = create_params_from_overrides(inputs)
     except (HydraException, ValueError, NotImplementedError, AssertionError) as error:
         raise InputError(
-            f"search space: {_one_line(error)}; expected NAME=interval(LOW, HIGH), choice(A, B) or range(LOW, HIGH, step=S), "
-            "LOW below HIGH"
+            f"search space: {_one_line(error)}; expected NAME=interval(LOW, HIGH), choice(A, B) or range(LOW, HIGH, "
+            "step=S), LOW below HIGH"
         ) from None
     space = {name: distribution for name, distribution in space.items() if name not in fixed_values}
     _check_ranges(space)
     fixed = [override(name, value) for name, value in fixed_values.items()] + fixed
-    listed = _listed(settings)
-    if listed is not None:
+    trials = _list_trials(settings)
+    if trials is not None:
         if space:
             raise InputError(
-                f"hydra.sweeper: expected a list of trials (trials or arms) or a search space, got both ({', '.join(space)}); "
-                "give these one value each"
+                "hydra.sweeper: expected a list of trials (trials or arms) or a search space, got both "
+                f"({', '.join(space)}); set each of these to a single value"
             )
-        return Plan(len(listed), tuple(fixed), trials=tuple(listed))
+        return Plan(len(trials), tuple(fixed), trials=tuple(trials))
     if not space:
         raise InputError(
-            "hydra.sweeper: expected a search space, got none; give weights.encoder_loss_weight='interval(0.01,0.1)' or the "
-            "like on the command line or in hydra.sweeper.params, or a list by hydra.sweeper.trials or hydra.sweeper.arms"
+            "hydra.sweeper: expected a search space, got none; set, for example, "
+            "weights.encoder_loss_weight='interval(0.01,0.1)' on the command line or in hydra.sweeper.params, or set "
+            "hydra.sweeper.trials or hydra.sweeper.arms"
         )
     if grid:
         points = _grid(space, settings.n_trials)
@@ -114,9 +138,18 @@ def make_plan(settings: SweepSettings, arguments: Sequence[str], grid: bool) -> 
 
 
 def check_compositions(plan: Plan, compose: Compose, check: Callable[[DictConfig], None]) -> None:
-    """Compose and check what the plan will try: every trial of a list; of a space both ends and every choice of each parameter.
+    """Compose and check configurations before any trial exists.
 
-    Raises InputError with the overrides at fault, before any trial exists.
+    These are all trials of a list. For a search space, they cover both ends of each range and every choice of each
+    parameter.
+
+    Args:
+        plan: The plan.
+        compose: Composes a configuration.
+        check: Checks a composed configuration, and raises an exception if it is invalid.
+
+    Raises:
+        InputError: If a configuration is invalid. The message starts with its overrides.
     """
     for overrides in _samples(plan):
         try:
@@ -129,7 +162,7 @@ def _samples(plan: Plan) -> list[list[str]]:
     if plan.trials is not None:
         return [plan.overrides(number, {}) for number in range(plan.n_trials)]
     values = {name: _extremes(distribution) for name, distribution in plan.space.items()}
-    # together: first with first, second with second, ... so that each value is composed once, not each combination
+    # Combine the i-th values of all parameters, so that each value is composed once instead of each combination.
     length = max(map(len, values.values()))
     return [plan.overrides(0, {name: v[min(i, len(v) - 1)] for name, v in values.items()}) for i in range(length)]
 
@@ -144,21 +177,25 @@ def _extremes(distribution: BaseDistribution) -> list[Any]:
 def _check_ranges(space: Mapping[str, BaseDistribution]) -> None:
     for name, distribution in space.items():
         if isinstance(distribution, CategoricalDistribution) and not distribution.choices:
-            raise InputError(f"search space: {name}: expected at least one choice, got none")
+            raise InputError(f"search space: {name}: expected at least one choice, got none; set {name}='choice(A,B)'")
         if isinstance(distribution, FloatDistribution) and distribution.low == distribution.high:
             raise InputError(
-                f"search space: {name}: expected a range, got the one value {distribution.low}; set {name}={distribution.low}"
+                f"search space: {name}: expected a range, got the single value {distribution.low}; set "
+                f"{name}={distribution.low}"
             )
 
 
-def _listed(settings: SweepSettings) -> list[tuple[str, ...]] | None:
+def _list_trials(settings: SweepSettings) -> list[tuple[str, ...]] | None:
     if settings.trials:
         return [tuple(_split(trial, "trials")) for trial in settings.trials]
     if not settings.arms:
         return None
     arms = [tuple(_split(arm, "arms")) for arm in settings.arms]
     if len(arms) < 2 or len(set(arms)) < len(arms):
-        raise InputError(f"hydra.sweeper.arms: expected two or more different arms, got {settings.arms}")
+        raise InputError(
+            f"hydra.sweeper.arms: expected two or more different arms, got {settings.arms}; add an arm or remove the "
+            "duplicate"
+        )
     folds = [()] if settings.folds is None else [(f"data.fold={fold}",) for fold in settings.folds]
     calibration = [
         (*arms[0], f"seed={seed}", *fold, "role=calibration") for seed in CALIBRATION_SEEDS for fold in folds
@@ -182,14 +219,16 @@ def _grid(space: Mapping[str, BaseDistribution], limit: int) -> tuple[dict[str, 
         axes = {name: list(OptunaSweeperImpl._to_grid_sampler_choices(d)) for name, d in space.items()}
     except ValueError:
         raise InputError(
-            "hydra/sweeper/sampler=grid: expected choices or ranges with a step, got an interval; use choice(...) or another "
-            "sampler"
+            "hydra/sweeper/sampler=grid: expected choices or ranges with a step, got an interval; set choice(...) or "
+            "another sampler"
         ) from None
     size = 1
     for values in axes.values():
         size *= len(values)
     if size > MAXIMUM_TRIALS:
-        raise InputError(f"hydra/sweeper/sampler=grid: expected at most {MAXIMUM_TRIALS} points, got {size}")
+        raise InputError(
+            f"hydra/sweeper/sampler=grid: expected at most {MAXIMUM_TRIALS} points, got {size}; reduce the choices"
+        )
     points = itertools.islice(itertools.product(*axes.values()), limit)
     return tuple(dict(zip(axes, values, strict=True)) for values in points)
 

@@ -1,4 +1,4 @@
-"""Hydra's face of the sweeper: holds the settings, and imports Optuna and the rest only when a sweep begins."""
+"""The Hydra plugin of the sweeper. It imports Optuna and the rest of the package only when a sweep starts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,31 @@ from omegaconf import DictConfig
 
 
 class OptunaPrunedSweeper(Sweeper):
-    """`hydra/sweeper=optuna_pruned`; its settings are those of joyful.sweeper.settings, with a sampler and a pruner."""
+    """The sweeper `hydra/sweeper=optuna_pruned`.
+
+    Args:
+        sampler: Configuration of the Optuna sampler.
+        pruner: Configuration of the Optuna pruner.
+        **settings: The settings of `joyful.sweeper.settings.SweepSettings`.
+    """
 
     def __init__(self, sampler: Any, pruner: Any, **settings: Any) -> None:
         self._sampler, self._pruner, self._settings = sampler, pruner, settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands over. The task function is joyful's own whatever the program is."""
+        """Store the context and the configuration. The task function is not used: workers always train with joyful."""
         self.hydra_context, self.config, self.launcher = hydra_context, config, None
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the sweep to its end. Ends the program with 1 where every trial failed, 2 for bad input, 130 or 143 for signals."""
+        """Run the sweep.
+
+        Args:
+            arguments: The overrides of the command line.
+
+        Raises:
+            SystemExit: With code 1 if every trial failed or the sweep cannot continue, 2 for bad input, 130 or 143
+                after a signal.
+        """
         from joyful.sweeper import driver
 
         assert self.hydra_context is not None

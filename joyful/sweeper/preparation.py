@@ -1,4 +1,4 @@
-"""Everything before a sweep's first worker: checks all that can be checked, then opens the study and creates its trials."""
+"""Preparation of a sweep: check the settings, the data and the disk, then open the study and create its trials."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from joyful.config import PLACES, Settings, check
+from joyful.config import LOCATION_SETTINGS, Settings, check
 from joyful.data.loading import load
 from joyful.records import InputError
 from joyful.results import write_json
 from joyful.runtime import disk
-from joyful.runtime.hydra_request import plain
+from joyful.runtime.hydra_request import resolved_config
 from joyful.sweeper import password, recovery
 from joyful.sweeper.database import open_engine, open_storage, storage_url, without_password
 from joyful.sweeper.plan import Plan, check_compositions, make_plan
@@ -38,16 +38,23 @@ log = logging.getLogger(__name__)
 SAMPLERS = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
 PRUNERS = ("optuna.pruners.*",)
 
-#: Their workers are processes of this machine.
+#: Launchers whose workers are processes on this machine.
 LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
 
-#: Settings that may differ between two commands of one sweep: places, and on what the trials are trained.
-MAY_DIFFER = (*PLACES, "device", "training.threads")
+#: Settings that may differ between two commands of one sweep: folders, the device and the number of threads.
+MAY_DIFFER = (*LOCATION_SETTINGS, "device", "training.threads")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that is ready to run. task: what its workers do, but for the driver's id. n_trials: trials of the study."""
+    """A sweep that is ready to run.
+
+    Attributes:
+        task: The task of its workers, without the driver's id.
+        registry: Its members and leases.
+        folder: The sweep folder.
+        n_trials: Number of trials in the study.
+    """
 
     task: WorkerTask
     registry: Registry
@@ -63,7 +70,19 @@ def prepare(
     settings: Mapping[str, Any],
     arguments: Sequence[str],
 ) -> Sweep:
-    """Everything before the first worker: the study, with all its trials. Raises InputError for bad input, creating no trial."""
+    """Check the input, open or create the study, and create its trials.
+
+    Args:
+        hydra_context: Hydra's context.
+        config: The composed configuration of the sweep.
+        sampler: Configuration of the sampler.
+        pruner: Configuration of the pruner.
+        settings: The settings of `hydra.sweeper`.
+        arguments: The overrides of the command line.
+
+    Raises:
+        InputError: For bad input. Then no trial was created.
+    """
     build = _sampler_builder(sampler)
     try:
         pruner_ = instantiate(pruner, _execution_whitelist_=PRUNERS)
@@ -77,34 +96,34 @@ def prepare(
     compose = partial(_compose, hydra_context, config)
     job_check = _JobCheck(plan, launcher_name(config) in LOCAL_LAUNCHERS)
     check_compositions(plan, compose, job_check)
-    first = plain(compose(plan.first_overrides()))
+    first = resolved_config(compose(plan.first_overrides()))
     folder = Path(config.hydra.sweep.dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"hydra.sweep.dir={folder} cannot be made ({error.strerror}); choose another folder") from None
+        raise InputError(f"hydra.sweep.dir={folder} cannot be created ({error.strerror}); set another folder") from None
     if not os.access(folder, os.W_OK):
-        raise InputError(f"hydra.sweep.dir={folder} cannot be written; choose another folder")
+        raise InputError(f"hydra.sweep.dir={folder} is not writable; set another folder")
     url = storage_url(checked.storage, folder)
     sqlite = url.get_backend_name() == "sqlite"
     recovery.set_damaged_aside(url)
-    begins = sqlite and not Path(str(url.database)).exists()
-    if begins:
+    is_new = sqlite and not Path(str(url.database)).exists()
+    if is_new:
         job_check.check_room(folder, plan.n_trials, checked.n_jobs, sqlite)
     backend = open_storage(url)
     name = checked.study_name or folder.name
     description = plan.describe() | {
         "objectives": checked.objectives,
         "target": checked.target,
-        "base": _without_places(first),
+        "base": _fixed_settings(first),
     }
     study_id = open_or_create(backend, name, checked.directions, description)
     registry = Registry(open_engine(url), study_id)
     finished = sum(state in FINISHED for state in states(registry.engine, study_id).values())
-    if not begins and finished < plan.n_trials:
+    if not is_new and finished < plan.n_trials:
         job_check.check_room(folder, plan.n_trials - finished, checked.n_jobs, sqlite)
     seed = build.seed if build.seed is not None else int(first["seed"])
-    if grid:  # its points are the trials' fixed parameters
+    if grid:  # the points of the grid are fixed parameters of the trials
         sampler_for = sampler_factory(optuna.samplers.RandomSampler, seed, reseed=True)
     else:
         sampler_for = sampler_factory(build, seed, reseed=build.kind is not optuna.samplers.QMCSampler)
@@ -116,7 +135,7 @@ def prepare(
         config, checked.model_copy(update={"storage": saved}), plan, address, name, study_id, "",
         sampler_for, pruner_,
     )  # fmt: skip
-    with _alone(registry, checked.lease_seconds):
+    with _exclusive(registry, checked.lease_seconds):
         known = {} if states(registry.engine, study_id) else recovery.params_of_runs(folder, plan.space, plan.n_trials)
         n_trials = enqueue(backend, study_id, plan, known)
     write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved})
@@ -124,20 +143,29 @@ def prepare(
 
 
 def launcher_name(config: DictConfig) -> str:
-    """The class of the launcher that a configuration names, without its module."""
+    """Return the class name of the configured launcher, without its module."""
     return str(config.hydra.launcher._target_).rpartition(".")[2]
 
 
 @dataclass(frozen=True)
 class _SamplerBuilder:
-    """A sampler's class or factory, called again for each trial with a seed of its own. Picklable."""
+    """Builds a sampler from its configuration and the seed of a trial. Picklable.
+
+    Attributes:
+        config: Configuration of the sampler.
+        kind: Class of the sampler.
+        seed: The configured seed, if any.
+    """
 
     config: Any
     kind: Any
     seed: int | None
 
     def __call__(self, seed: int) -> optuna.samplers.BaseSampler:
-        return instantiate({**self.config, "seed": seed}, _execution_whitelist_=SAMPLERS)
+        sampler: optuna.samplers.BaseSampler = instantiate(
+            {**self.config, "seed": seed}, _execution_whitelist_=SAMPLERS
+        )
+        return sampler
 
 
 def _sampler_builder(config: Any) -> _SamplerBuilder:
@@ -160,69 +188,86 @@ def _compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequenc
 
 
 class _JobCheck:
-    """Checks a composed trial. data_is_here: its data are read too, once for each choice of them, and what it will need of the disk
-    is noted; other machines may have their data elsewhere."""
+    """Checks the configuration of a trial.
 
-    def __init__(self, plan: Plan, data_is_here: bool) -> None:
-        self._gate = "weights.gate_reg_weight"
-        self._varied, self._data_is_here = plan.varied(), data_is_here
-        self._read: dict[str, tuple[dict[str, int], int, int]] = {}
-        self._needs: list[disk.Need] = []
+    Args:
+        plan: The plan of the sweep.
+        data_is_local: Whether to load the data too, once per data configuration, and to record the disk space of the
+            trials. On other machines the data may be in another folder.
+    """
+
+    def __init__(self, plan: Plan, data_is_local: bool) -> None:
+        self._gate_weight = "weights.gate_reg_weight"
+        self._varied, self._data_is_local = plan.varied(), data_is_local
+        self._loaded: dict[str, tuple[dict[str, int], int, int]] = {}
+        self._needs: list[disk.DiskNeed] = []
         self._epochs = 0
 
     def __call__(self, job: DictConfig) -> None:
-        settings, gate = check(plain(job)), self._gate
-        if gate in self._varied and settings.fusion.name == "auto":
+        settings, gate_weight = check(resolved_config(job)), self._gate_weight
+        if gate_weight in self._varied and settings.fusion.name == "auto":
             raise InputError(
-                f"{gate} is searched, but fusion=auto has no gates; set fusion=hierarchical or leave {gate} out"
+                f"{gate_weight} is varied, but fusion=auto has no gates; "
+                f"set fusion=hierarchical or remove {gate_weight}"
             )
-        if not self._data_is_here:
+        if not self._data_is_local:
             return
-        key = _data_of(settings)
-        if key not in self._read:
+        key = _data_key(settings)
+        if key not in self._loaded:
             data = load(settings.data, settings.modality_names)
-            self._read[key] = data.dimensions, len(data.labels), data.n_speakers
-        self._needs.append(disk.run_need(settings, *self._read[key]))
+            self._loaded[key] = data.dimensions, len(data.labels), data.n_speakers
+        self._needs.append(disk.run_need(settings, *self._loaded[key]))
         self._epochs = max(self._epochs, settings.training.epochs)
 
     def check_room(self, folder: Path, trials: int, workers: int, sqlite: bool) -> None:
-        """Say how much disk so many trials will need. Raises NoRoomError where less is free. The largest of the checked trials
-        stands for all of a search; of a list, all were checked."""
+        """Log how much disk space the trials need.
+
+        For a list of trials, all were checked. For a search, the largest checked trial represents those that were not.
+
+        Args:
+            folder: The sweep folder.
+            trials: Number of trials to train.
+            workers: Number of workers.
+            sqlite: Whether the study is on this disk too.
+
+        Raises:
+            DiskSpaceError: If less is free.
+        """
         if not self._needs:
             return
-        largest = max(need.kept for need in self._needs)
-        kept = sum(sorted((need.kept for need in self._needs), reverse=True)[:trials])
-        kept += largest * max(0, trials - len(self._needs))
-        passing = max(need.passing for need in self._needs) * min(workers, trials)
+        largest = max(need.permanent for need in self._needs)
+        permanent = sum(sorted((need.permanent for need in self._needs), reverse=True)[:trials])
+        permanent += largest * max(0, trials - len(self._needs))
+        temporary = max(need.temporary for need in self._needs) * min(workers, trials)
         study = disk.study_need(trials, self._epochs) if sqlite else 0
         what = f"the sweep ({trials} {'trial' if trials == 1 else 'trials'} to train)"
-        log.info("%s", disk.check_room(folder, kept + passing + study, what, "hydra.sweep.dir=FOLDER"))
+        log.info("%s", disk.check_disk_space(folder, permanent + temporary + study, what, "hydra.sweep.dir=FOLDER"))
 
 
-def _data_of(settings: Settings) -> str:
+def _data_key(settings: Settings) -> str:
     return f"{settings.data.model_dump_json()} {settings.modality_names}"
 
 
-def _without_places(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """What a study's trials were begun with: under other base settings they would compare nothing."""
+def _fixed_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the settings that all trials of a study must share to be comparable: all except MAY_DIFFER."""
     return {
-        key: _without_places(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        key: _fixed_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in config.items()
         if f"{prefix}{key}" not in MAY_DIFFER
     }
 
 
 @contextmanager
-def _alone(registry: Registry, lease_seconds: float) -> Iterator[None]:
-    """One driver at a time creates trials. Trial number -1 stands for the right to do so."""
+def _exclusive(registry: Registry, lease_seconds: float) -> Iterator[None]:
+    """Let one driver at a time create trials, by a lease on the trial number -1."""
     me, detector = registry.join("driver"), FailureDetector(lease_seconds)
     try:
         while True:
             leases, members = registry.leases_and_members()
-            detector.look(members)
-            before = leases.get(-1)
-            free = before is None or not before.owner or detector.is_dead(members.get(before.owner))
-            if free and registry.claim(-1, me.id, before) is not None:
+            detector.observe(members)
+            lease = leases.get(-1)
+            free = lease is None or not lease.owner or detector.is_dead(members.get(lease.owner))
+            if free and registry.claim(-1, me.id, lease) is not None:
                 break
             time.sleep(0.2)
         yield

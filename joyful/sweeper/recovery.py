@@ -1,4 +1,4 @@
-"""A sweep's study that was damaged: set aside, and made anew from the run folders, which hold all that was trained."""
+"""Recovery of a damaged study: set the file aside, and rebuild the study from the run folders."""
 
 from __future__ import annotations
 
@@ -23,42 +23,64 @@ log = logging.getLogger(__name__)
 
 
 def set_damaged_aside(url: URL) -> None:
-    """Where the study's SQLite file is damaged, or holds something else, give it another name and say so."""
+    """Rename the study's SQLite file if it is damaged or is not a study, and print a message.
+
+    Args:
+        url: The database URL. Other databases than SQLite are not examined.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
     path = Path(str(url.database)).absolute()
     if url.get_backend_name() != "sqlite" or not path.is_file():
         return
-    with _alone(path.parent):
-        why = damage(path)
-        if why:
-            set_aside(path, f"{path} is damaged ({why}); the study is made anew from the folders of its runs")
+    with _exclusive(path.parent):
+        problem = find_damage(path)
+        if problem:
+            set_aside(path, f"{path} is damaged ({problem}); the study is rebuilt from its run folders")
             for suffix in ("-wal", "-shm"):
-                set_aside(path.with_name(path.name + suffix), "it belongs to that study")
+                set_aside(path.with_name(path.name + suffix), "it belongs to the damaged study")
 
 
-def damage(path: Path) -> str:
-    """What is wrong with the study in an SQLite file, "" where nothing is. Raises InputError where it cannot be looked at."""
+def find_damage(path: Path) -> str:
+    """Return what is wrong with a study's SQLite file, or "" if it is intact.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
     try:
         connection = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_SECONDS)
     except sqlite3.Error as error:
-        raise InputError(f"hydra.sweeper.storage: {path} cannot be opened ({error})") from None
+        raise InputError(f"hydra.sweeper.storage: {path} cannot be opened ({error}); check its permissions") from None
     try:
-        found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
-        if found != "ok":
-            return " ".join(found.split())
+        result = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        if result != "ok":
+            return " ".join(result.split())
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        return "" if "studies" in tables or not tables else "it is no study but another database"
+        return "" if "studies" in tables or not tables else "it is another database, not a study"
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
             return str(error)
-        raise InputError(f"hydra.sweeper.storage: {path} cannot be read ({error})") from None
+        raise InputError(
+            f"hydra.sweeper.storage: {path} cannot be read ({error}); check its permissions and the disk"
+        ) from None
     finally:
         connection.close()
 
 
 def params_of_runs(folder: Path, space: Mapping[str, BaseDistribution], n_trials: int) -> dict[int, dict[str, Any]]:
-    """Trial number -> the parameters that its run was trained with, of every trial that has a run: for a study made anew."""
-    found = {}
+    """Read the parameters of trials from their runs, for rebuilding a study.
+
+    Args:
+        folder: The sweep folder.
+        space: The search space.
+        n_trials: Number of trials of the plan.
+
+    Returns:
+        Trial number -> parameters, for each trial whose run exists and lies in the search space.
+    """
+    params = {}
     for number in range(n_trials) if space else ():
         try:
             info = read_run(folder / str(number))
@@ -66,14 +88,14 @@ def params_of_runs(folder: Path, space: Mapping[str, BaseDistribution], n_trials
             continue
         values = {name: _value(info, name, distribution) for name, distribution in space.items()}
         if None not in values.values():
-            found[number] = values
-    if found:
-        log.info("%d trials get the parameters of the runs that are here", len(found))
-    return found
+            params[number] = values
+    if params:
+        log.info("%d trials keep the parameters of their existing runs", len(params))
+    return params
 
 
 def _value(info: Mapping[str, Any], name: str, distribution: BaseDistribution) -> Any:
-    """The run's value of a parameter, None where it is none of the distribution's."""
+    """Return the run's value of a parameter, None if the distribution does not contain it."""
     bare = name.lstrip("+")
     value: Any = (info.get("choices") or {}).get(bare.replace(".", "/")) or info.get("config")
     if isinstance(value, Mapping):
@@ -88,11 +110,11 @@ def _value(info: Mapping[str, Any], name: str, distribution: BaseDistribution) -
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time looks for damage in a folder: of two that found it the second would set the new study aside."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder. Without it, a second process that found the damage could set the rebuilt study aside."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
+        with contextlib.suppress(OSError):  # the file system has no locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

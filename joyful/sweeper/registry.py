@@ -1,9 +1,12 @@
-"""Who is alive and who holds which trial: three small tables beside Optuna's own, in the same database.
+"""Members and leases of a sweep: three small tables in the same database as Optuna's own.
 
-A lease is claim, heartbeat and takeover at once. Every change is one statement that succeeds only if nobody changed the row
-before, so two workers can never hold one trial. Nobody compares clocks: a member shows life by counting its beats, and an
-observer calls it dead when the count stood still for `lease_seconds` of the observer's own watching (`Watch`), or at once
-where both are on one machine and its process has ended. So a clock that jumps and a database that pauses kill nobody.
+A lease is the claim on a trial. It also stores its progress, and another worker can take it over. Every change is one
+statement that succeeds only if the row is unchanged since it was read, so two workers never hold the same trial.
+
+Clocks are never compared. A member counts its heartbeats, and each observer runs its own `FailureDetector`: a member
+has failed if its count has not changed for `lease_seconds` of observation. A member on the observer's machine has
+failed as soon as its process has ended. A clock that jumps, or a database that pauses, therefore makes no member look
+failed.
 """
 
 from __future__ import annotations
@@ -11,28 +14,28 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy
 from sqlalchemy import Boolean, Column, Float, Integer, MetaData, String, Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from joyful.sweeper import identity
-from joyful.sweeper.database import made, retried
+from joyful.sweeper.database import create_with_retries, with_retries
 from joyful.sweeper.identity import Identity
 
 Role = Literal["driver", "worker"]
 
 _metadata = MetaData()
 
-# The names of the columns are those of version 0.1, so that its studies can be read; `key` is the name in this code.
+# The column names are those of version 0.1, so that its studies stay readable. `key` is the name in this code.
 _members = Table(
     "joyful_member",
     _metadata,
     Column("study", Integer, primary_key=True),
     Column("id", String(64), primary_key=True),
     Column("role", String(16), nullable=False),
-    Column("driver", String(64), nullable=False),  # the driver that started it; a driver's own id
+    Column("driver", String(64), nullable=False),  # id of the driver that started it; for a driver, its own id
     Column("machine", String(128), nullable=False),
     Column("pid", Integer, nullable=False),
     Column("born", Float(53), key="start_time", nullable=False),
@@ -45,10 +48,10 @@ _leases = Table(
     _metadata,
     Column("study", Integer, primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("owner", String(64), nullable=False),  # "": released
-    Column("term", Integer, nullable=False),  # how often it was claimed
-    Column("epochs", Integer, nullable=False),  # whole epochs trained, as far as is known
-    Column("deaths", Integer, key="worker_failures", nullable=False),  # in a row, without a whole epoch in between
+    Column("owner", String(64), nullable=False),  # "" if released
+    Column("term", Integer, nullable=False),  # number of claims so far
+    Column("epochs", Integer, nullable=False),  # whole epochs reported so far
+    Column("deaths", Integer, key="worker_failures", nullable=False),  # in a row, without a whole epoch between them
     Column("epochs_at_death", Integer, key="epochs_at_failure", nullable=False),
 )
 
@@ -63,7 +66,16 @@ _configurations = Table(
 
 @dataclass(frozen=True)
 class Member:
-    """A process that takes part. beats: its signs of life so far. stop: it was told to end, with all that it started."""
+    """A process that takes part in a sweep.
+
+    Attributes:
+        id: Unique id of the member.
+        role: "driver" or "worker".
+        driver: Id of the driver that started it; for a driver, its own id.
+        identity: The process.
+        beats: Heartbeats so far.
+        stop: Whether it was asked to stop.
+    """
 
     id: str
     role: str
@@ -73,14 +85,23 @@ class Member:
     stop: bool
 
     @property
-    def is_gone(self) -> bool:
-        """Whether its process, of this machine, has ended; False for what cannot be seen from here."""
-        return identity.is_local(self.identity) and identity.is_gone(self.identity)
+    def has_ended(self) -> bool:
+        """Whether its process has ended. False for processes of other machines, which cannot be observed."""
+        return identity.is_local(self.identity) and identity.has_ended(self.identity)
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A trial's holder ("" for none), the number of its claims, its whole epochs, and how many workers failed at it in a row."""
+    """The claim on a trial.
+
+    Attributes:
+        number: Number of the trial.
+        owner: Id of the worker that holds the trial, "" for none.
+        term: Number of claims so far.
+        epochs: Whole epochs trained so far.
+        worker_failures: Worker failures in a row, without a whole epoch between them.
+        epochs_at_failure: Value of `epochs` at the last failure.
+    """
 
     number: int
     owner: str
@@ -91,58 +112,66 @@ class Lease:
 
 
 class LeaseLostError(Exception):
-    """The trial is another worker's now: write nothing more for it."""
+    """Another worker holds the trial now. The former owner must not write anything more for it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"trial {number} was taken over by another worker")
 
 
 class Registry:
-    """The tables, for one study."""
+    """The members, leases and configurations of one study. Creates the tables if they are missing.
 
-    def __init__(self, engine: sqlalchemy.Engine, study: int) -> None:
-        self.engine, self.study = engine, study
-        made(lambda: _metadata.create_all(engine, checkfirst=True), engine.dialect.name == "sqlite")
+    Args:
+        engine: The engine of the database.
+        study_id: Optuna's id of the study.
+    """
+
+    def __init__(self, engine: sqlalchemy.Engine, study_id: int) -> None:
+        self.engine, self.study_id = engine, study_id
+        create_with_retries(lambda: _metadata.create_all(engine, checkfirst=True), engine.dialect.name == "sqlite")
 
     # --- members
 
     def join(self, role: Role, driver: str | None = None) -> Member:
-        """Enter this process. driver: who started it; a driver gives none."""
+        """Add this process as a member.
+
+        Args:
+            role: Role of the process.
+            driver: Id of the driver that started it; None for a driver.
+        """
         name = uuid.uuid4().hex[:16]
-        member = Member(name, role, driver or name, identity.own(), 0, False)
+        member = Member(name, role, driver or name, identity.current_process(), 0, False)
         row = {"id": name, "role": role, "driver": member.driver, "beats": 0, "stop": False} | vars(member.identity)
-        self._write(insert(_members).values(study=self.study, **row))
+        self._write(insert(_members).values(study=self.study_id, **row))
         return member
 
     def beat(self, member: str) -> None:
-        """A sign of life."""
+        """Count one heartbeat of a member."""
         row = _members.c
-        self._write(
-            update(_members).where(row.study == self.study, row.id == member).values(beats=row.beats + 1)
-        )  # (a count, not a time: see the module's docstring)
+        self._write(update(_members).where(row.study == self.study_id, row.id == member).values(beats=row.beats + 1))
 
     def leave(self, member: str) -> None:
-        """Release what the member holds, and strike it off."""
+        """Release the leases of a member and remove it."""
         lease, row = _leases.c, _members.c
-        self._write(update(_leases).where(lease.study == self.study, lease.owner == member).values(owner=""))
-        self._write(delete(_members).where(row.study == self.study, row.id == member))
+        self._write(update(_leases).where(lease.study == self.study_id, lease.owner == member).values(owner=""))
+        self._write(delete(_members).where(row.study == self.study_id, row.id == member))
 
     def stop(self, driver: str) -> None:
-        """Tell a driver's workers to end."""
+        """Ask a driver's workers to stop."""
         row = _members.c
-        self._write(update(_members).where(row.study == self.study, row.driver == driver).values(stop=True))
+        self._write(update(_members).where(row.study == self.study_id, row.driver == driver).values(stop=True))
 
     def members(self) -> dict[str, Member]:
-        """Everybody who entered and was not struck off, by id."""
-        rows = self._read(select(_members).where(_members.c.study == self.study))
+        """Return all current members by id."""
+        rows = self._read(select(_members).where(_members.c.study == self.study_id))
         return {
             r.id: Member(r.id, r.role, r.driver, Identity(r.machine, r.pid, r.start_time), r.beats, bool(r.stop))
             for r in rows
         }
 
     def member(self, name: str) -> Member | None:
-        """One member, None where there is none."""
-        rows = self._read(select(_members).where(_members.c.study == self.study, _members.c.id == name))
+        """Return the member with an id, None if there is none."""
+        rows = self._read(select(_members).where(_members.c.study == self.study_id, _members.c.id == name))
         return next(
             (
                 Member(r.id, r.role, r.driver, Identity(r.machine, r.pid, r.start_time), r.beats, bool(r.stop))
@@ -154,94 +183,145 @@ class Registry:
     # --- leases
 
     def leases(self) -> dict[int, Lease]:
-        """Every trial that was ever claimed, by number."""
-        rows = self._read(select(_leases).where(_leases.c.study == self.study))
+        """Return the lease of each trial that was ever claimed, by trial number."""
+        rows = self._read(select(_leases).where(_leases.c.study == self.study_id))
         return {
             r.number: Lease(r.number, r.owner, r.term, r.epochs, r.worker_failures, r.epochs_at_failure) for r in rows
         }
 
     def leases_and_members(self) -> tuple[dict[int, Lease], dict[str, Member]]:
-        """Both, so that an owner who is not among the members has left: nobody claims before joining, so the leases are read first.
-        The other way round, one who joins and claims in between would be taken for dead."""
+        """Return both, read in an order that makes them consistent: an owner that is not among the members has left.
+
+        The leases are read first. In the other order, a worker that joins and claims a trial between the two reads
+        would look as if it had left.
+        """
         leases = self.leases()
         return leases, self.members()
 
-    def claim(self, number: int, owner: str, before: Lease | None, died: bool = False) -> Lease | None:
-        """Take trial `number` if its lease still is `before` (None: never claimed); None where somebody was quicker.
+    def claim(self, number: int, owner: str, previous: Lease | None, owner_failed: bool = False) -> Lease | None:
+        """Claim a trial if its lease has not changed since it was read.
 
-        died: its last owner died at its work; counted in `worker_failures`, from 1 again after each whole epoch.
+        Args:
+            number: Number of the trial.
+            owner: Id of the new owner.
+            previous: The lease as it was read; None if the trial was never claimed.
+            owner_failed: Whether the previous owner failed while it held the trial. The failure is counted in
+                `worker_failures`, which starts again at 1 after each whole epoch.
+
+        Returns:
+            The new lease, or None if another worker has changed the lease in the meantime.
         """
-        if before is None:
+        if previous is None:
             lease = Lease(number, owner, 1, 0, 0, 0)
             try:
-                self._write(insert(_leases).values(study=self.study, **vars(lease)))
+                self._write(insert(_leases).values(study=self.study_id, **vars(lease)))
             except IntegrityError:
-                found = self.leases().get(number)  # (a repeated statement may find its own row)
-                return found if found is not None and found.owner == owner else None
+                # The insert may have been repeated after a lost connection. Then the row is this owner's.
+                existing = self.leases().get(number)
+                return existing if existing is not None and existing.owner == owner else None
             return lease
-        worker_failures, at = before.worker_failures, before.epochs_at_failure
-        if died:
-            worker_failures, at = (1 if before.epochs > at else worker_failures + 1), before.epochs
-        lease = Lease(number, owner, before.term + 1, before.epochs, worker_failures, at)
+        worker_failures, epochs_at_failure = previous.worker_failures, previous.epochs_at_failure
+        if owner_failed:
+            worker_failures = 1 if previous.epochs > epochs_at_failure else worker_failures + 1
+            epochs_at_failure = previous.epochs
+        lease = Lease(number, owner, previous.term + 1, previous.epochs, worker_failures, epochs_at_failure)
         row = _leases.c
-        unchanged = (row.study == self.study, row.number == number, row.owner == before.owner, row.term == before.term)
-        taken = self._write(
+        unchanged = (
+            row.study == self.study_id,
+            row.number == number,
+            row.owner == previous.owner,
+            row.term == previous.term,
+        )
+        updated = self._write(
             update(_leases)
             .where(*unchanged)
-            .values(owner=owner, term=lease.term, worker_failures=worker_failures, epochs_at_failure=at)
+            .values(owner=owner, term=lease.term, worker_failures=worker_failures, epochs_at_failure=epochs_at_failure)
         )
-        # where the answer was lost with the connection, the repeated statement changes nothing: the row tells
-        return lease if taken or self.leases().get(number) == lease else None
+        # The update may have been repeated after a lost connection. Then it changes nothing, and the row is the new
+        # lease.
+        return lease if updated or self.leases().get(number) == lease else None
 
     def renew(self, lease: Lease, epochs: int | None = None) -> None:
-        """Show life before a write; epochs: whole epochs trained by now. Raises LeaseLostError where it is another's."""
+        """Verify that a lease is still held, as its owner must do before each write to the trial.
+
+        Args:
+            lease: The lease.
+            epochs: Whole epochs trained so far, to be stored; None: unchanged.
+
+        Raises:
+            LeaseLostError: If another worker has claimed the trial.
+        """
         row = _leases.c
         values: dict[str, object] = {"term": lease.term}
         if epochs is not None:
             values["epochs"] = epochs
-        mine = (row.study == self.study, row.number == lease.number, row.owner == lease.owner, row.term == lease.term)
+        mine = (
+            row.study == self.study_id,
+            row.number == lease.number,
+            row.owner == lease.owner,
+            row.term == lease.term,
+        )
         if not self._write(update(_leases).where(*mine).values(**values)):
             raise LeaseLostError(lease.number)
 
     def count_failure(self, lease: Lease) -> Lease:
-        """The trainer of a trial died while its worker lives on, and keeps it. Returns the lease with the failure counted."""
-        again = self.claim(lease.number, lease.owner, self.leases()[lease.number], died=True)
-        if again is None:
+        """Count a failure of the training process. The worker keeps the trial.
+
+        Returns:
+            The new lease.
+
+        Raises:
+            LeaseLostError: If another worker has claimed the trial.
+        """
+        renewed = self.claim(lease.number, lease.owner, self.leases()[lease.number], owner_failed=True)
+        if renewed is None:
             raise LeaseLostError(lease.number)
-        return again
+        return renewed
 
     def release(self, number: int, owner: str) -> None:
-        """Give a trial back, if it still is the owner's."""
+        """Release a trial if the owner still holds it."""
         row = _leases.c
         self._write(
-            update(_leases).where(row.study == self.study, row.number == number, row.owner == owner).values(owner="")
+            update(_leases).where(row.study == self.study_id, row.number == number, row.owner == owner).values(owner="")
         )
 
     def reset_failures(self, number: int) -> None:
-        """Set a trial's worker failures to 0, so that it is tried again."""
+        """Release a trial and set its worker failures to 0, for another attempt."""
         row = _leases.c
         self._write(
-            update(_leases).where(row.study == self.study, row.number == number).values(owner="", worker_failures=0)
+            update(_leases).where(row.study == self.study_id, row.number == number).values(owner="", worker_failures=0)
         )
 
     # --- configurations
 
-    def trainer_of(self, digest: str, number: int) -> int:
-        """The trial that trains the configuration of this digest: `number`, unless another was first."""
+    def claim_configuration(self, digest: str, number: int) -> int:
+        """Claim a configuration for a trial, unless another trial has claimed it.
+
+        Args:
+            digest: Digest of the configuration.
+            number: Number of the trial.
+
+        Returns:
+            The number of the trial that trains the configuration.
+        """
         row = _configurations.c
         try:
-            self._write(insert(_configurations).values(study=self.study, digest=digest, number=number))
+            self._write(insert(_configurations).values(study=self.study_id, digest=digest, number=number))
             return number
         except IntegrityError:
-            rows = self._read(select(row.number).where(row.study == self.study, row.digest == digest))
+            rows = self._read(select(row.number).where(row.study == self.study_id, row.digest == digest))
             return int(rows[0].number)
 
-    def succeed(self, digest: str, failed: int, number: int) -> bool:
-        """Trial `number` trains the configuration instead of the failed trial; False where another was first."""
+    def replace_failed(self, digest: str, failed: int, number: int) -> bool:
+        """Claim a configuration for a trial in place of a failed trial.
+
+        Returns:
+            False if another trial has claimed it in the meantime.
+        """
         row = _configurations.c
         return self._write(
             update(_configurations)
-            .where(row.study == self.study, row.digest == digest, row.number == failed)
+            .where(row.study == self.study_id, row.digest == digest, row.number == failed)
             .values(number=number)
         )
 
@@ -252,28 +332,34 @@ class Registry:
             with self.engine.begin() as connection:
                 return connection.execute(statement).rowcount > 0
 
-        return retried(write)
+        return with_retries(write)
 
-    def _read(self, statement: sqlalchemy.Select) -> list[sqlalchemy.Row]:
-        def read() -> list[sqlalchemy.Row]:
+    def _read(self, statement: sqlalchemy.Select[Any]) -> list[sqlalchemy.Row[Any]]:
+        def read() -> list[sqlalchemy.Row[Any]]:
             with self.engine.connect() as connection:
                 return list(connection.execute(statement))
 
-        return retried(read)
+        return with_retries(read)
 
 
 class FailureDetector:
-    """An observer's memory of other members' beats, for telling the dead from the living."""
+    """Decides from heartbeats which members have failed. Each observer has its own.
+
+    Args:
+        lease_seconds: Seconds of observation without a heartbeat after which a member counts as dead.
+    """
 
     def __init__(self, lease_seconds: float) -> None:
         self._lease_seconds = lease_seconds
-        self._seen: dict[str, tuple[int, float]] = {}  # id -> beats, seconds watched without another
+        self._seen: dict[str, tuple[int, float]] = {}  # id -> heartbeats, seconds observed without a new one
         self._last = time.monotonic()
 
-    def look(self, members: dict[str, Member]) -> None:
-        """Take note of everybody's beats; to be called about once a second."""
+    def observe(self, members: dict[str, Member]) -> None:
+        """Record the heartbeat counts of all members. Call it about once a second.
+
+        At most 2 s are counted between two calls. A longer gap is a pause of the observer or of the database.
+        """
         now = time.monotonic()
-        # A gap between two looks is the observer's own pause, or the database's: it says nothing of the others.
         gap, self._last = min(now - self._last, 2.0), now
         seen = {}
         for name, member in members.items():
@@ -282,13 +368,13 @@ class FailureDetector:
         self._seen = seen
 
     def silence(self, member: str) -> float:
-        """Seconds watched since its last beat."""
+        """Return the observed seconds since the last heartbeat of a member, by id."""
         return self._seen.get(member, (0, 0.0))[1]
 
     def is_dead(self, member: Member | None) -> bool:
-        """Whether it has left, or its process has ended, or it was silent for too long."""
+        """Return whether a member has left (None), its process has ended, or its heartbeats have stopped."""
         if member is None:
             return True
-        if member.is_gone:
+        if member.has_ended:
             return True
         return self.silence(member.id) > self._lease_seconds

@@ -1,4 +1,4 @@
-"""How a worker is told to end: by its driver, or by a terminal's Ctrl-C."""
+"""The signal that stops a worker, sent by its driver or by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,51 +11,69 @@ from contextlib import contextmanager
 
 from joyful.sweeper.training_process import TrainingProcess
 
-#: Seconds that a training gets to end by itself, and then its worker to notice that it was killed.
+#: Seconds that the training gets to end by itself, and then seconds that the worker gets after the training is killed.
 TRAINING_SECONDS, WORKER_SECONDS = 4.0, 3.0
 
 
 class StopSignal:
-    """Rung, it ends the training in progress, and with it the work; a worker that does not end then is ended."""
+    """An event, like `threading.Event`, that also terminates the training in progress when it is set.
+
+    Setting it has an effect only inside `active`. The training is killed if it does not end within TRAINING_SECONDS.
+    The worker exits with code 143 if `active` does not end within another WORKER_SECONDS.
+
+    Args:
+        trainer: The training process to terminate.
+    """
 
     def __init__(self, trainer: TrainingProcess) -> None:
         self._trainer = trainer
-        # (a queue, because a signal's handler may not touch an event's lock)
-        self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        #: Set once it has rung: the work is to end.
-        self.is_set = threading.Event()
+        # A signal handler may call `set`. It must not touch the lock of an event, so it uses a queue.
+        self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._event = threading.Event()
         self._done = threading.Event()
+
+    def is_set(self) -> bool:
+        """Return whether the worker is to stop."""
+        return self._event.is_set()
+
+    def set(self) -> None:
+        """Ask the worker to stop. Safe in any thread and in a signal handler."""
+        self._requests.put(True)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the signal is set, or for `timeout` seconds, and return whether it is set."""
+        return self._event.wait(timeout)
 
     @contextmanager
     def active(self) -> Iterator[threading.Event]:
-        """The bell is heard inside; gives the event that is set at its end.
+        """Respond to `set` and to Ctrl-C inside the context.
 
-        A terminal's Ctrl-C, which reaches workers too, rings it. Raised, it could turn into an error of whatever it interrupts, and
-        the trial would be taken for a failed one. A driver that is its own worker answers it itself; ignored, it stays so.
+        Ctrl-C in a terminal reaches the workers too. Here it sets the signal. A KeyboardInterrupt could turn into an
+        error of the interrupted code, and the trial would be recorded as failed. A SIGINT handler that somebody else
+        installed, such as that of a driver that is its own worker, stays in place. So does an ignored SIGINT.
+
+        Yields:
+            An event that is set when the context ends.
         """
         default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ours = default and threading.current_thread() is threading.main_thread()
-        threading.Thread(target=self._obey, daemon=True).start()
-        if ours:
+        handles_sigint = default and threading.current_thread() is threading.main_thread()
+        threading.Thread(target=self._handle_request, daemon=True).start()
+        if handles_sigint:
             signal.signal(signal.SIGINT, lambda number, frame: self.set())
         try:
             yield self._done
         finally:
             self._done.set()
-            self._orders.put(False)
-            if ours:
+            self._requests.put(False)
+            if handles_sigint:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def set(self) -> None:
-        """End the work. May be called from any thread, and by a signal's handler."""
-        self._orders.put(True)
-
-    def _obey(self) -> None:
-        if not self._orders.get():
+    def _handle_request(self) -> None:
+        if not self._requests.get():
             return
-        self.is_set.set()
-        self._trainer.ask_to_end()
+        self._event.set()
+        self._trainer.terminate()
         if not self._done.wait(TRAINING_SECONDS):
             self._trainer.kill()
         if not self._done.wait(WORKER_SECONDS):
-            os._exit(143)  # the main thread hangs in something that is not ours
+            os._exit(143)  # the main thread hangs in foreign code

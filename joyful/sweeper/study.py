@@ -1,7 +1,7 @@
-"""The Optuna study of a sweep: opened or made, held against what was asked, its trials created, one asked and told at a time.
+"""The Optuna study of a sweep: create or open it, check its settings, create its trials, ask and tell them.
 
-Optuna keeps states, parameters and values; who may work on a trial is the registry's business. All calls may be repeated, so a
-database that restarts costs patience and nothing else.
+Optuna stores states, parameters and values. The registry decides which worker may work on a trial. All calls are safe
+to repeat, so a restart of the database only causes a delay.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from sqlalchemy import delete, select, update
 
 from joyful.config import differences
 from joyful.records import InputError
-from joyful.sweeper.database import retried
+from joyful.sweeper.database import with_retries
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.settings import Direction
 
 log = logging.getLogger(__name__)
 
-#: The study attribute that holds what may not change while the study lives.
+#: The study attribute that holds the settings that may not change during a study.
 DESCRIPTION = "joyful"
 
-#: Trial attributes: why it ended so; the trial whose training gave its value; the digest of its configuration; all its
-#: overrides; and those of them that it does not share with every trial.
+#: Trial attributes: the reason for its state; the trial with the same configuration whose result it takes; the digest
+#: of its configuration; all its overrides; and its overrides without those that all trials share.
 REASON, SAME_AS, DIGEST, OVERRIDES, OWN = "reason", "same_as", "config_hash", "overrides", "own_overrides"
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -45,7 +45,14 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 @dataclass(frozen=True)
 class StudyAccess:
-    """A study by name, opened anew for each trial: nothing is cached that a `retry` could change."""
+    """Opens a study by name. Each trial opens it again, so that nothing is cached that `retry` may change.
+
+    Attributes:
+        backend: Optuna's storage.
+        name: Name of the study.
+        sampler_for: Maps a trial number to its sampler.
+        pruner: The pruner.
+    """
 
     backend: RDBStorage
     name: str
@@ -53,53 +60,64 @@ class StudyAccess:
     pruner: BasePruner
 
     def open(self, number: int = 0) -> optuna.Study:
-        """The study, with the sampler of trial `number`."""
+        """Open the study with the sampler of trial `number`."""
         storage = get_storage(self.backend)
-        return retried(
+        return with_retries(
             lambda: optuna.load_study(
                 study_name=self.name, storage=storage, sampler=self.sampler_for(number), pruner=self.pruner
             )
         )
 
 
-def quiet() -> None:
-    """Optuna's log and warnings of experimental features off, and the launchers' lists of overrides: the sweep has its own view."""
+def silence_logs() -> None:
+    """Turn off Optuna's log, its warnings of experimental features, and the launchers' lists of overrides."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    logging.raiseExceptions = False  # (a log that finds no room is no reason for a traceback)
+    logging.raiseExceptions = False  # no traceback for a log file on a full disk
     for name in ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 def open_or_create(backend: RDBStorage, name: str, directions: list[Direction], description: dict[str, Any]) -> int:
-    """The id of the study of that name, made where there is none.
+    """Open a study, or create it if it does not exist.
 
-    Raises InputError where it exists with another objective, search space, list of trials or base configuration, the
-    differences named. A longer list that begins with the old one is taken as its extension.
+    Args:
+        backend: Optuna's storage.
+        name: Name of the study.
+        directions: Direction of each objective.
+        description: The settings that may not change during a study, as JSON types. A list of trials may become longer
+            if it starts with the old list.
+
+    Returns:
+        Optuna's id of the study.
+
+    Raises:
+        InputError: If the study exists with other directions, another search space, list of trials or base
+            configuration. The message names the differences.
     """
     storage = get_storage(backend)
-    study = retried(
+    study = with_retries(
         lambda: optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
     )
-    found = [direction.name.lower() for direction in study.directions]
-    if found != directions:
+    existing = [direction.name.lower() for direction in study.directions]
+    if existing != directions:
         raise InputError(
-            f"study {name}: it has the objectives {', '.join(found)}, expected {', '.join(directions)}; choose another "
-            "sweep_name, or the objectives that the study was begun with"
+            f"study {name}: expected the directions {', '.join(directions)}, got a study with {', '.join(existing)}; "
+            "set another sweep_name, or the objectives of the existing study"
         )
     before = study.user_attrs.get(DESCRIPTION)
     if before is None:
-        if retried(lambda: storage.get_n_trials(study._study_id)) > 0:
+        if with_retries(lambda: storage.get_n_trials(study._study_id)) > 0:
             raise InputError(
-                f"study {name}: its {len(study.trials)} trials were not made by this sweeper; choose another sweep_name"
+                f"study {name}: its {len(study.trials)} trials were not created by this sweeper; set another sweep_name"
             )
     elif lines := _changes(before, description):
         raise InputError(
-            f"study {name} was begun with other settings ({'; '.join(lines)}); choose another sweep_name for the new ones, or "
-            "give the old ones again to go on"
+            f"study {name} was created with other settings ({'; '.join(lines)}); set another sweep_name for the new "
+            "settings, or use the old settings to resume"
         )
     if before != description:
-        retried(lambda: study.set_user_attr(DESCRIPTION, description))
+        with_retries(lambda: study.set_user_attr(DESCRIPTION, description))
     return study._study_id
 
 
@@ -107,7 +125,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     old, new = dict(before), dict(after)
     if old.get("trials") and new.get("trials") and new["trials"][: len(old["trials"])] == old["trials"]:
         old["trials"] = new["trials"]
-    if isinstance(old.get("trials"), list) and isinstance(new.get("trials"), list):  # one line for each that differs
+    if isinstance(old.get("trials"), list) and isinstance(new.get("trials"), list):  # one line per trial
         old["trials"] = {f"{i}": t for i, t in enumerate(old["trials"])}
         new["trials"] = {f"{i}": t for i, t in enumerate(new["trials"])}
     lines = differences(old, new)
@@ -117,23 +135,37 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 def enqueue(
     backend: RDBStorage, study_id: int, plan: Plan, known: Mapping[int, Mapping[str, Any]] | None = None
 ) -> int:
-    """Create the trials that are missing to the plan's number; returns how many there are. One caller at a time.
+    """Create the trials of a plan that do not exist yet. Only one process may call it at a time.
 
-    known: parameters that trials of a search shall have, by number.
+    Args:
+        backend: Optuna's storage.
+        study_id: Optuna's id of the study.
+        plan: The plan.
+        known: Parameters to fix for trials of a search, by trial number.
+
+    Returns:
+        The number of trials in the study.
     """
     storage = get_storage(backend)
-    count = retried(lambda: storage.get_n_trials(study_id))
+    count = with_retries(lambda: storage.get_n_trials(study_id))
     for number in range(count, plan.n_trials):
         fixed = dict(plan.grid[number]) if plan.grid is not None else dict((known or {}).get(number, {}))
         template = optuna.trial.create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": fixed})
-        retried(lambda template=template: storage.create_new_trial(study_id, template))  # type: ignore[misc]
+        with_retries(lambda template=template: storage.create_new_trial(study_id, template))  # type: ignore[misc]
     return max(count, plan.n_trials)
 
 
 def sampler_factory(build: Callable[..., BaseSampler], seed: int, reseed: bool) -> Callable[[int], BaseSampler]:
-    """Trial number -> its sampler, whose random numbers are a function of (seed, number): who asks, and when, changes nothing.
+    """Return a function from trial number to sampler.
 
-    reseed: False for samplers that take their place in a sequence from the storage (quasi-random ones).
+    The random numbers of a sampler are a function of (seed, trial number). They do not depend on the worker or the
+    time.
+
+    Args:
+        build: Returns a sampler for a `seed`.
+        seed: Seed of the sweep.
+        reseed: Whether each trial gets another seed. False for quasi-random samplers, which read their position in the
+            sequence from the storage.
     """
 
     def sampler_for(number: int) -> BaseSampler:
@@ -144,25 +176,30 @@ def sampler_factory(build: Callable[..., BaseSampler], seed: int, reseed: bool) 
 
 
 class TrialAccess:
-    """One trial of a study, for the worker that holds its lease."""
+    """Access to one trial of a study, for the worker that holds its lease.
+
+    Args:
+        access: The study.
+        number: Number of the trial.
+    """
 
     def __init__(self, access: StudyAccess, number: int) -> None:
         self._access, self.number = access, number
         self.study = access.open(number)
         self._storage: BaseStorage = self.study._storage
         study_id = self.study._study_id
-        # Optuna's cache takes parameters only for trials that it has read
-        retried(lambda: self._storage.get_all_trials(study_id, deepcopy=False))
-        self._id = retried(lambda: self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
+        # Optuna's cache accepts parameters only for trials that it has read.
+        with_retries(lambda: self._storage.get_all_trials(study_id, deepcopy=False))
+        self._id = with_retries(lambda: self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
     def frozen(self) -> FrozenTrial:
-        """The trial as the database has it."""
-        return retried(lambda: self._storage.get_trial(self._id))
+        """Return the trial as stored in the database."""
+        return with_retries(lambda: self._storage.get_trial(self._id))
 
     def ask(self, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-        """Begin the trial, or go on with it, and return its parameters: sampled where they are missing."""
+        """Start or resume the trial, and return its parameters. Missing parameters are sampled from `space`."""
         if self.frozen().state == TrialState.WAITING:
-            retried(lambda: self._storage.set_trial_state_values(self._id, TrialState.RUNNING))
+            with_retries(lambda: self._storage.set_trial_state_values(self._id, TrialState.RUNNING))
         if all(name in self.frozen().params for name in space):
             return dict(self.frozen().params)
 
@@ -170,56 +207,66 @@ class TrialAccess:
             trial = Trial(self.study, self._id)
             return {name: trial._suggest(name, distribution) for name, distribution in space.items()}
 
-        return retried(suggest)
+        return with_retries(suggest)
 
-    def note(self, **attributes: Any) -> None:
-        """Keep something about the trial, as JSON can hold it."""
+    def set_user_attrs(self, **attributes: Any) -> None:
+        """Store user attributes of the trial, which must be JSON types."""
         for name, value in attributes.items():
-            retried(lambda name=name, value=value: self._storage.set_trial_user_attr(self._id, name, value))  # type: ignore[misc]
+            with_retries(lambda name=name, value=value: self._storage.set_trial_user_attr(self._id, name, value))  # type: ignore[misc]
 
     def report(self, epoch: int, value: float) -> bool:
-        """Tell the best value up to the end of an epoch; returns whether the pruner wants the trial to go on."""
+        """Report the best value up to the end of an epoch.
+
+        Values that are not finite, and epochs that were reported before, are not stored.
+
+        Returns:
+            True if the trial should continue, False if the pruner stops it.
+        """
         if epoch not in self.frozen().intermediate_values and math.isfinite(value):
-            retried(lambda: self._storage.set_trial_intermediate_value(self._id, epoch, value))
-        return not retried(lambda: self.study.pruner.prune(self.study, self.frozen()))
+            with_retries(lambda: self._storage.set_trial_intermediate_value(self._id, epoch, value))
+        return not with_retries(lambda: self.study.pruner.prune(self.study, self.frozen()))
 
     def report_all(self, best: Mapping[int, float]) -> None:
-        """Tell what was not told yet of epoch -> best value, as of a run that was trained before its study was made."""
-        told = self.frozen().intermediate_values
+        """Report the best values of a run that was trained before its study was created.
+
+        Args:
+            best: Epoch -> best value up to its end. Epochs that were reported before are skipped.
+        """
+        reported = self.frozen().intermediate_values
         for epoch, value in best.items():
-            if epoch not in told and math.isfinite(value):
-                retried(lambda e=epoch, v=value: self._storage.set_trial_intermediate_value(self._id, e, v))  # type: ignore[misc]
+            if epoch not in reported and math.isfinite(value):
+                with_retries(lambda e=epoch, v=value: self._storage.set_trial_intermediate_value(self._id, e, v))  # type: ignore[misc]
 
     def tell(self, state: TrialState, values: list[float] | None = None) -> None:
-        """End the trial; one that has ended already stays as it is."""
+        """Finish the trial. A trial that is finished already does not change."""
 
         def tell() -> None:
             self.study.tell(self.number, values, state=state, skip_if_finished=True)
 
         if self.frozen().state == TrialState.WAITING:
-            retried(lambda: self._storage.set_trial_state_values(self._id, TrialState.RUNNING))
-        retried(tell)
+            with_retries(lambda: self._storage.set_trial_state_values(self._id, TrialState.RUNNING))
+        with_retries(tell)
 
-    def tell_as(self, other: FrozenTrial) -> None:
-        """End the trial as another of the same configuration ended."""
+    def copy_result(self, other: FrozenTrial) -> None:
+        """Finish the trial with the state and the values of another trial, which has the same configuration."""
         for step, value in other.intermediate_values.items():
-            retried(lambda step=step, value=value: self._storage.set_trial_intermediate_value(self._id, step, value))  # type: ignore[misc]
+            with_retries(lambda s=step, v=value: self._storage.set_trial_intermediate_value(self._id, s, v))  # type: ignore[misc]
         self.tell(other.state, list(other.values) if other.state == TrialState.COMPLETE else None)
 
 
 def states(engine: sqlalchemy.Engine, study_id: int) -> dict[int, TrialState]:
-    """Trial number -> state, without the trials' contents: workers look often."""
+    """Return the state of each trial by number. Faster than reading whole trials; workers call it often."""
     query = select(models.TrialModel.number, models.TrialModel.state).where(models.TrialModel.study_id == study_id)
 
     def read() -> dict[int, TrialState]:
         with engine.connect() as connection:
             return {row.number: row.state for row in connection.execute(query.order_by(models.TrialModel.number))}
 
-    return retried(read)
+    return with_retries(read)
 
 
-def same_as(engine: sqlalchemy.Engine, study_id: int) -> dict[int, int]:
-    """Running trials that wait for another one's value -> that other trial's number."""
+def waiting_duplicates(engine: sqlalchemy.Engine, study_id: int) -> dict[int, int]:
+    """Return the running trials that wait for the result of another trial, with the number of that trial."""
     trial, attribute = models.TrialModel, models.TrialUserAttributeModel
     query = (
         select(trial.number, attribute.value_json)
@@ -231,19 +278,22 @@ def same_as(engine: sqlalchemy.Engine, study_id: int) -> dict[int, int]:
         with engine.connect() as connection:
             return {row.number: int(json.loads(row.value_json)) for row in connection.execute(query)}
 
-    return retried(read)
+    return with_retries(read)
 
 
-def renew_failed(engine: sqlalchemy.Engine, study_id: int) -> list[int]:
-    """Make failed trials wait again, under their numbers and with their parameters; returns the numbers.
+def requeue_failed(engine: sqlalchemy.Engine, study_id: int) -> list[int]:
+    """Set failed trials to waiting. They keep their numbers and parameters.
 
-    Optuna has no call for it (a finished trial is final there), so its tables are written; the version is pinned and a test
-    holds the tables to what is used here.
+    Optuna has no function for this: finished trials are final. So this function writes Optuna's tables. Optuna's
+    version is pinned, and tests/sweeper/test_contract.py checks the tables.
+
+    Returns:
+        The numbers of the trials.
     """
     trial = models.TrialModel
     failed = select(trial.trial_id).where(trial.study_id == study_id, trial.state == TrialState.FAIL)
 
-    def renew() -> list[int]:
+    def requeue() -> list[int]:
         with engine.begin() as connection:
             condition = (trial.study_id == study_id, trial.state == TrialState.FAIL)
             numbers = list(connection.scalars(select(trial.number).where(*condition).order_by(trial.number)))
@@ -258,4 +308,4 @@ def renew_failed(engine: sqlalchemy.Engine, study_id: int) -> list[int]:
             )
             return numbers
 
-    return retried(renew)
+    return with_retries(requeue)

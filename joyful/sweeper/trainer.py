@@ -1,11 +1,16 @@
-"""The process that trains a worker's trials, one after another: `python -m joyful.sweeper.trainer`, started by `worker`.
+"""The process that trains the trials of a worker, one after another. `worker` starts it.
 
-A process of its own, so that what kills a training (the kernel for want of memory, a crash in a driver) leaves the worker alive
-to see it, so that a worker can always end its training in time, and so that torch is loaded once for all trials of a worker.
+It is a separate process for three reasons. The worker survives a training that the kernel kills or that crashes in a
+GPU driver. The worker can always end the training in time. torch is loaded once for all trials of a worker.
 
-Lines of JSON on standard input and on the descriptor given as argument. The worker sends {"run": request} and gets any number
-of questions, {"ask": "write"} before a change of the folder and {"ask": "evaluated", ...} after an evaluation, which it answers
-by {"answer": "go"}, "prune" or "stop"; at last {"end": status, ...}.
+The two processes exchange lines of JSON. The worker writes to standard input of the trainer; the trainer writes to the
+descriptor given as its first argument.
+
+- The worker sends {"run": request}.
+- The trainer sends {"ask": "write"} before it changes the run folder and {"ask": "evaluated", ...} after an
+  evaluation.
+- The worker answers each question with {"answer": "go"}, {"answer": "prune"} or {"answer": "stop"}.
+- The trainer sends {"end": status, ...} at the end of the run.
 """
 
 from __future__ import annotations
@@ -24,12 +29,17 @@ from pathlib import Path
 from typing import IO, Any
 
 
-class TakenOverError(BaseException):  # (no `except Exception` of a run may go on after it)
-    """The worker said stop: the trial is another's, nothing more is written."""
+class TakenOverError(BaseException):  # not an Exception, so that no `except Exception` of a run catches it
+    """Another worker has taken the trial over. The run must not write anything more."""
 
 
 class Channel:
-    """The worker's end of the conversation. When the worker is gone, so is this process: it must not write any more."""
+    """The connection to the worker. The process exits when the worker has ended, because it must not write any more.
+
+    Args:
+        source: Messages of the worker.
+        sink: Messages to the worker.
+    """
 
     def __init__(self, source: IO[str], sink: IO[str]) -> None:
         self._source, self._sink = source, sink
@@ -39,7 +49,7 @@ class Channel:
     def _listen(self) -> None:
         for line in self._source:
             self._lines.put(line)
-        os._exit(0)  # the end of the input: the worker has ended, or let go of this process
+        os._exit(0)  # end of input: the worker has ended, or has closed the connection
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send one message."""
@@ -47,31 +57,46 @@ class Channel:
         self._sink.flush()
 
     def receive(self) -> dict[str, Any]:
-        """Wait for the next message."""
+        """Wait for the next message and return it."""
         while True:
             try:
-                # with a time limit, so that a signal gets its turn
-                return json.loads(self._lines.get(timeout=0.5))
+                # The timeout lets Python run signal handlers.
+                message: dict[str, Any] = json.loads(self._lines.get(timeout=0.5))
+                return message
             except queue.Empty:
                 continue
 
     def ask(self, question: Mapping[str, Any]) -> str:
-        """Send a question and wait for its answer."""
+        """Send a question, wait for the answer and return it."""
         self.send(question)
         return str(self.receive()["answer"])
 
 
 class RemoteObserver:
-    """The worker as observer of a run (joyful.training.experiment.Observer)."""
+    """The worker as the observer of a run, see `joyful.training.experiment.Observer`.
+
+    Args:
+        channel: The connection to the worker.
+    """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
     def before_write(self) -> None:
+        """Ask whether the worker still holds the trial.
+
+        Raises:
+            TakenOverError: If it does not.
+        """
         if self._channel.ask({"ask": "write"}) == "stop":
             raise TakenOverError
 
     def evaluated(self, record: Any, best: Mapping[str, float]) -> bool:
+        """Report an evaluation, and return whether the run should continue.
+
+        Raises:
+            TakenOverError: If the worker does not hold the trial any more.
+        """
         question = {"ask": "evaluated", "epoch": record.epoch, "best": best["f1_weighted"]}
         answer = self._channel.ask(question)
         if answer == "stop":
@@ -80,19 +105,19 @@ class RemoteObserver:
 
 
 def train(channel: Channel, request: dict[str, Any]) -> dict[str, Any]:
-    """Train one run; the message that ends it."""
+    """Train one run, and return the message with its end."""
     from joyful import results
     from joyful.records import InputError, Request
-    from joyful.runtime.disk import NoRoomError
+    from joyful.runtime.disk import DiskSpaceError
     from joyful.training import experiment
     from joyful.training.coach import TrainingFailedError
 
-    wanted = Request(**{**request, "folder": Path(request["folder"]), "overridden": tuple(request["overridden"])})
+    run_request = Request(**{**request, "folder": Path(request["folder"]), "overridden": tuple(request["overridden"])})
     try:
-        objective = experiment.train_run(wanted, RemoteObserver(channel))
+        objective = experiment.train_run(run_request, RemoteObserver(channel))
     except experiment.PrunedError as error:
         return {"end": "pruned", "reason": str(error)}
-    except (results.ResultsError, NoRoomError) as error:  # no fault of the trial's
+    except (results.ResultsError, DiskSpaceError) as error:  # not the fault of the trial
         return {"end": "disk", "reason": _one_line(str(error))}
     except (InputError, TrainingFailedError) as error:
         return {"end": "failed", "reason": _one_line(str(error))}
@@ -111,7 +136,11 @@ def _one_line(text: str) -> str:
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the one that started it ends (Linux; elsewhere the end of the input does it)."""
+    """Have the kernel kill this process when its parent ends (Linux). On other systems the end of the input ends it.
+
+    Args:
+        parent: Process id of the parent.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
@@ -119,11 +148,11 @@ def end_with_parent(parent: int) -> None:
 
 
 def main() -> None:
-    """Serve the worker until it closes the conversation."""
+    """Train runs until the worker closes the connection."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     end_with_parent(parent)
     faulthandler.enable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the worker decides what follows
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group. The worker handles it.
     channel = Channel(sys.stdin, os.fdopen(descriptor, "w", encoding="utf-8"))
     while True:
         request = channel.receive()["run"]

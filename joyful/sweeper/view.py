@@ -1,4 +1,4 @@
-"""The sweep on the terminal: a live panel where there is one, plain lines where there is not."""
+"""Display of a sweep: a live panel in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,24 +16,30 @@ from rich.text import Text
 
 from joyful.sweeper.status import Snapshot
 
-#: Seconds between two plain lines while nothing ends.
-QUIET_SECONDS = 60.0
+#: Seconds between two plain lines while no trial finishes.
+LINE_SECONDS = 60.0
 
-#: Looking at the study may take this share of the time at most: a look that took more than so many seconds is followed by a
-#: pause, of so many seconds at most.
-SHARE, DEAR, LONGEST_PAUSE = 0.02, 0.02, 10.0
+#: Reading the study may take at most this share of the time. A read of more than CHEAP_SECONDS is followed by a pause
+#: of at most MAXIMUM_PAUSE seconds.
+MAXIMUM_SHARE, CHEAP_SECONDS, MAXIMUM_PAUSE = 0.02, 0.02, 10.0
 
 
 class SweepView:
-    """Shows a sweep on standard error while it runs. take: gives its present state."""
+    """Shows a running sweep on standard error. A context manager.
 
-    def __init__(self, take: Callable[[], Snapshot], folder: Path, console: Console | None = None) -> None:
-        self._take, self._folder = take, folder
+    Args:
+        take_snapshot: Returns the current state of the sweep.
+        folder: The sweep folder.
+        console: The console; None: standard error.
+    """
+
+    def __init__(self, take_snapshot: Callable[[], Snapshot], folder: Path, console: Console | None = None) -> None:
+        self._take_snapshot, self._folder = take_snapshot, folder
         self._console = console or Console(stderr=True, highlight=False)
         self._live: Live | None = None
-        self._last: tuple[int, ...] = ()
-        self._spoke = 0.0
-        self._due = 0.0
+        self._last_counts: tuple[int, ...] = ()
+        self._last_print = 0.0
+        self._next_read = 0.0
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -48,65 +54,74 @@ class SweepView:
             self._live.stop()
 
     def update(self) -> None:
-        """Show the present state, unless the last look was too dear to be repeated so soon; without a terminal only when a trial
-        has ended, or once a minute."""
-        began = time.monotonic()
-        if began < self._due:
+        """Show the current state, unless reading it took long and is paused.
+
+        Without a terminal, print a line only if a trial has finished, or once a minute.
+        """
+        start = time.monotonic()
+        if start < self._next_read:
             return
-        shot = self._take()
+        snapshot = self._take_snapshot()
         now = time.monotonic()
-        took = now - began
-        self._due = now + min(took / SHARE - took, LONGEST_PAUSE) if took > DEAR else now
+        seconds = now - start
+        self._next_read = (
+            now + min(seconds / MAXIMUM_SHARE - seconds, MAXIMUM_PAUSE) if seconds > CHEAP_SECONDS else now
+        )
         if self._live is not None:
-            self._live.update(panel(shot, self._folder), refresh=True)
+            self._live.update(panel(snapshot, self._folder), refresh=True)
             return
-        counts = (shot.complete, shot.pruned, shot.failed)
-        if counts != self._last or now - self._spoke > QUIET_SECONDS:
-            self._last, self._spoke = counts, now
-            self._console.print(Text(line(shot)), soft_wrap=True)
+        counts = (snapshot.complete, snapshot.pruned, snapshot.failed)
+        if counts != self._last_counts or now - self._last_print > LINE_SECONDS:
+            self._last_counts, self._last_print = counts, now
+            self._console.print(Text(format_line(snapshot)), soft_wrap=True)
 
 
-def line(shot: Snapshot) -> str:
-    """The sweep in one line."""
-    done = shot.complete + shot.pruned + shot.failed
-    words = [f"sweep {shot.name}: {done} of {shot.n_trials} trials done"]
-    words.append(f"({shot.complete} complete, {shot.pruned} pruned, {shot.failed} failed), {shot.running} running")
-    if shot.best_value is not None:
-        words.append(f"; best {shot.best_value:.4f} (trial {shot.best_trial}: {_settings(shot.best_params)})")
-    if shot.seconds_left is not None and done < shot.n_trials:
-        words.append(f"; about {duration(shot.seconds_left)} left")
-    return " ".join(words).replace(" ;", ";")
+def format_line(snapshot: Snapshot) -> str:
+    """Return the state of a sweep as one line."""
+    done = snapshot.complete + snapshot.pruned + snapshot.failed
+    parts = [f"sweep {snapshot.name}: {done} of {snapshot.n_trials} trials done"]
+    parts.append(
+        f"({snapshot.complete} complete, {snapshot.pruned} pruned, {snapshot.failed} failed), "
+        f"{snapshot.running} running"
+    )
+    if snapshot.best_value is not None:
+        parts.append(
+            f"; best {snapshot.best_value:.4f} (trial {snapshot.best_trial}: {_settings(snapshot.best_params)})"
+        )
+    if snapshot.seconds_left is not None and done < snapshot.n_trials:
+        parts.append(f"; about {format_duration(snapshot.seconds_left)} left")
+    return " ".join(parts).replace(" ;", ";")
 
 
-def panel(shot: Snapshot, folder: Path) -> Group:
-    """The sweep as a panel of a few lines, as wide as the terminal."""
-    done = shot.complete + shot.pruned + shot.failed
+def panel(snapshot: Snapshot, folder: Path) -> Group:
+    """Return the state of a sweep as a panel of a few lines, as wide as the terminal."""
+    done = snapshot.complete + snapshot.pruned + snapshot.failed
     bar = Padding(
-        ProgressBar(total=max(shot.n_trials, 1), completed=done, width=60), 0
-    )  # (alone it does not end its line)
-    return Group(Text(f"sweep {shot.name}  {folder}", style="dim"), bar, _counts(shot), Text(_best(shot)))
+        ProgressBar(total=max(snapshot.n_trials, 1), completed=done, width=60), 0
+    )  # a ProgressBar alone does not end its line
+    return Group(Text(f"sweep {snapshot.name}  {folder}", style="dim"), bar, _counts(snapshot), Text(_best(snapshot)))
 
 
-def _counts(shot: Snapshot) -> Text:
-    done = shot.complete + shot.pruned + shot.failed
-    words = [
-        (f"{done}/{shot.n_trials} trials", "bold"),
-        (f"{shot.complete} complete", "green"),
-        (f"{shot.running} running", "cyan"),
-        (f"{shot.waiting} waiting", "dim"),
-        (f"{shot.pruned} pruned", "yellow"),
-        (f"{shot.failed} failed", "red" if shot.failed else "dim"),
-        (f"{shot.workers} worker{'' if shot.workers == 1 else 's'}", ""),
+def _counts(snapshot: Snapshot) -> Text:
+    done = snapshot.complete + snapshot.pruned + snapshot.failed
+    parts = [
+        (f"{done}/{snapshot.n_trials} trials", "bold"),
+        (f"{snapshot.complete} complete", "green"),
+        (f"{snapshot.running} running", "cyan"),
+        (f"{snapshot.waiting} waiting", "dim"),
+        (f"{snapshot.pruned} pruned", "yellow"),
+        (f"{snapshot.failed} failed", "red" if snapshot.failed else "dim"),
+        (f"{snapshot.workers} worker{'' if snapshot.workers == 1 else 's'}", ""),
     ]
-    if shot.seconds_left is not None and done < shot.n_trials:
-        words.append((f"about {duration(shot.seconds_left)} left", "dim"))
-    return Text("  ").join(Text(word, style) for word, style in words)
+    if snapshot.seconds_left is not None and done < snapshot.n_trials:
+        parts.append((f"about {format_duration(snapshot.seconds_left)} left", "dim"))
+    return Text("  ").join(Text(part, style) for part, style in parts)
 
 
-def _best(shot: Snapshot) -> str:
-    if shot.best_value is None:
+def _best(snapshot: Snapshot) -> str:
+    if snapshot.best_value is None:
         return "no trial is complete yet"
-    return f"best {shot.best_value:.4f}, trial {shot.best_trial}: {_settings(shot.best_params)}"
+    return f"best {snapshot.best_value:.4f}, trial {snapshot.best_trial}: {_settings(snapshot.best_params)}"
 
 
 def _settings(params: Mapping[str, Any]) -> str:
@@ -117,22 +132,33 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    minutes, rest = divmod(round(seconds), 60)
+def format_duration(seconds: float) -> str:
+    """Return a duration in hours and minutes, minutes and seconds, or seconds.
+
+    Example:
+        >>> format_duration(4000.0)
+        '1 h 06 min'
+    """
+    minutes, seconds_left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return f"{minutes} min {seconds_left:02d} s" if minutes else f"{seconds_left} s"
 
 
-def show(shot: Snapshot, folder: Path, console: Console | None = None) -> None:
-    """Print the panel, and why trials failed, on standard output; without a terminal one fact a line, and no bar."""
+def print_snapshot(snapshot: Snapshot, folder: Path, console: Console | None = None) -> None:
+    """Print the panel and the reasons of failed trials. Without a terminal, print plain lines without the bar.
+
+    Args:
+        snapshot: State of the sweep.
+        folder: The sweep folder.
+        console: The console; None: standard output.
+    """
     console = console or Console(highlight=False)
     if console.is_terminal:
-        console.print(panel(shot, folder))
+        console.print(panel(snapshot, folder))
     else:
-        for text in (f"sweep {shot.name}  {folder}", _counts(shot).plain, _best(shot)):
+        for text in (f"sweep {snapshot.name}  {folder}", _counts(snapshot).plain, _best(snapshot)):
             console.print(Text(text), soft_wrap=True)
-    for number, reason in shot.failures.items():
+    for number, reason in snapshot.failures.items():
         console.print(Text(f"trial {number} failed: {reason}"), soft_wrap=True)

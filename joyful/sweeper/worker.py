@@ -1,8 +1,8 @@
-"""A worker: one launcher job that takes trials of the study, one after another, until all of them are finished.
+"""A worker: a launcher job that claims trials of the study, one after another, until all are finished.
 
-It composes a trial's configuration and runs it by Hydra's own run_job, so that folders, logs and callbacks are those of any
-job; the training itself runs in a process of its own (`trainer`), to which the worker is the observer: it renews the lease
-before every write, reports every epoch, asks the pruner, and tells how the trial ended.
+The worker composes the configuration of a trial and runs it with Hydra's `run_job`, so that folders, logs and callbacks
+are those of any job. The training runs in a separate process (`trainer`), and the worker is its observer. It renews the
+lease before every write, reports every epoch to the pruner, and records the result of the trial.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
-from joyful.config import LESS_MEMORY, check, config_hash
+from joyful.config import MEMORY_ADVICE, check, config_hash
 from joyful.results import ResultsError
 from joyful.runtime import hydra_request
 from joyful.sweeper import gpus, identity, outcome, password
 from joyful.sweeper.database import open_engine, open_storage
-from joyful.sweeper.heartbeat import BEAT, keep_alive
+from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, send_heartbeats
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.registry import FailureDetector, Lease, LeaseLostError, Registry
 from joyful.sweeper.settings import SweepSettings
@@ -45,37 +45,47 @@ from joyful.sweeper.study import (
     SAME_AS,
     StudyAccess,
     TrialAccess,
-    quiet,
-    same_as,
+    silence_logs,
     states,
+    waiting_duplicates,
 )
 from joyful.sweeper.training_process import TrainerEndedError, TrainingProcess
 
 log = logging.getLogger(__name__)
 
-#: Seconds without a sign of life after which a driver of this machine is given up although its process runs.
-LATE_SECONDS = 60.0
+#: Seconds without a heartbeat after which a driver on this machine counts as dead although its process runs.
+RUNNING_DRIVER_SECONDS = 60.0
 
-#: Seconds that a worker which was told to end waits at most for the others to be done; the driver waits longer.
-LAST_SECONDS = 5.0
+#: Maximum seconds that a stopped worker waits for the driver's other workers to leave. Less than `driver.STOP_SECONDS`.
+LEAVE_SECONDS = 5.0
 
-#: Deaths in a row, without a whole epoch in between, after which a trial is given up.
+#: Worker failures in a row, without a whole epoch between them, after which a trial fails.
 MAXIMUM_FAILURES = 3
 
-#: Seconds that a trial waits for its former owner to leave the folder, before it takes the lock.
+#: Seconds that a trial waits for its former owner to release the folder, before it takes the lock.
 TAKE_OVER_AFTER = 5.0
 
 
-class Stopped(BaseException):  # (like KeyboardInterrupt: no `except Exception` may swallow it)
-    """The driver has ended, or told its workers to."""
+class Stopped(BaseException):  # not an Exception, so that no `except Exception` catches it
+    """The driver has ended, or has asked its workers to stop."""
 
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What a launcher runs as the task of a worker's job. Picklable; everything else is made where it runs.
+    """The task function of a worker's launcher job. Picklable: connections and processes are created where it runs.
 
-    hydra_context, config: of the sweep, for composing trials. url: of the database. driver: the id of the member
-    that launches it. sampler_for: trial number -> sampler. gpus: those that the workers take in turn, None: those that they see.
+    Attributes:
+        hydra_context: Hydra's context of the sweep, for composing trials.
+        config: Configuration of the sweep.
+        settings: Settings of the sweep.
+        plan: The trials.
+        url: URL of the database.
+        study_name: Name of the study.
+        study_id: Optuna's id of the study.
+        driver: Id of the driver that launches the worker.
+        sampler_for: Trial number -> sampler.
+        pruner: The pruner.
+        gpus: GPUs to assign round-robin; None: those visible to each worker.
     """
 
     hydra_context: HydraContext
@@ -91,16 +101,23 @@ class WorkerTask:
     gpus: tuple[str, ...] | None = None
 
     def access(self) -> StudyAccess:
-        """The study, by a connection of the calling process."""
+        """Return access to the study, with a connection of the calling process."""
         return StudyAccess(open_storage(make_url(self.url)), self.study_name, self.sampler_for, self.pruner)
 
     def __call__(self, job: DictConfig) -> dict[str, Any]:
-        """Work until all trials are finished; returns how many of them this worker ended, by state, and under "problem" why it
-        ended before its time, if it did: what is raised would end the other workers in the middle of their work."""
+        """Work until all trials are finished.
+
+        Args:
+            job: Configuration of the launcher job. Not used.
+
+        Returns:
+            Number of trials that this worker finished, by state. If it ended early, "problem" has the reason. An
+            exception would end the other workers in the middle of their work.
+        """
         from hydra.core.hydra_config import HydraConfig
 
         runtime = HydraConfig.get()
-        # relative paths, of the sweep and of the data, are the driver's: a cluster's processes begin elsewhere
+        # Relative paths refer to the driver's working directory. On a cluster, workers start in another one.
         with contextlib.chdir(self.config.hydra.runtime.cwd):
             return _Worker(self, Path(runtime.runtime.output_dir), int(runtime.job.num)).work()
 
@@ -108,7 +125,7 @@ class WorkerTask:
 class _Worker:
     def __init__(self, task: WorkerTask, folder: Path, index: int) -> None:
         self._task, self._index = task, index
-        quiet()
+        silence_logs()
         url = make_url(task.url)
         self._engine = open_engine(url)
         self._access = task.access()
@@ -125,114 +142,120 @@ class _Worker:
         here = driver is not None and identity.is_local(driver.identity)
         self._driver_pid = driver.identity.pid if driver is not None and here else None
         try:
-            with self._stop_signal.active() as done, self._pulse(done):
-                self._work_on()
+            with self._stop_signal.active() as done, self._heartbeat(done):
+                self._process_trials()
         except Stopped:
             pass
         except OSError as error:
             self._counts["problem"] = " ".join(str(error).split())
         finally:
             self._trainer.close()
-            with contextlib.suppress(ResultsError):  # a study without room: whoever looks finds this process gone
+            with contextlib.suppress(ResultsError):  # the disk is full: others see that this process has ended
                 self._registry.leave(self._me.id)
-        if self._stop_signal.is_set.is_set() and os.getpid() != self._driver_pid:
-            # a launcher's process would wait for more work from a driver that has ended
-            self._let_others_end()
+        if self._stop_signal.is_set() and os.getpid() != self._driver_pid:
+            # The launcher's process would wait for more work from a driver that has ended.
+            self._wait_for_other_workers()
             logging.shutdown()
             os._exit(143)
         return self._counts
 
-    def _work_on(self) -> None:
-        while not self._stop_signal.is_set.is_set():
-            claimed, unfinished = self._claim()
-            if claimed is not None:
-                self._run(claimed)
+    def _process_trials(self) -> None:
+        while not self._stop_signal.is_set():
+            lease, unfinished = self._claim_next()
+            if lease is not None:
+                self._run_trial(lease)
             elif not unfinished:
                 break
             else:
-                self._stop_signal.is_set.wait(BEAT)
+                self._stop_signal.wait(HEARTBEAT_SECONDS)
 
-    def _let_others_end(self) -> None:
-        """Wait until this driver's other workers have left, too: where one of its processes ends, joblib's pool kills the rest, in
-        the middle of what they write."""
-        deadline = time.monotonic() + LAST_SECONDS
+    def _wait_for_other_workers(self) -> None:
+        """Wait until the driver's other workers have left.
+
+        When one process of joblib's pool exits, joblib kills the others, even while they write.
+        """
+        deadline = time.monotonic() + LEAVE_SECONDS
         while time.monotonic() < deadline:
             members = self._registry.members().values()
-            if not any(m.role == "worker" and m.driver == self._task.driver and not m.is_gone for m in members):
+            if not any(m.role == "worker" and m.driver == self._task.driver and not m.has_ended for m in members):
                 break
             time.sleep(0.05)
 
-    # --- being told to end
+    # --- stopping
 
     @contextlib.contextmanager
-    def _pulse(self, done: threading.Event) -> Iterator[None]:
-        """Shows life inside, until it is done, and rings the bell when the driver has ended or says stop."""
-        silence = FailureDetector(max(6.0, min(8.0, self._task.settings.lease_seconds))), FailureDetector(LATE_SECONDS)
+    def _heartbeat(self, done: threading.Event) -> Iterator[None]:
+        """Send heartbeats inside the context, and set the stop signal when the driver has ended or asks to stop."""
+        lease_seconds = max(6.0, min(8.0, self._task.settings.lease_seconds))
+        detectors = FailureDetector(lease_seconds), FailureDetector(RUNNING_DRIVER_SECONDS)
 
         def beat() -> None:
-            if keep_alive(self._registry, self._me.id, done, partial(self._is_alone, *silence)):
+            if send_heartbeats(self._registry, self._me.id, done, partial(self._should_stop, *detectors)):
                 self._stop_signal.set()
 
-        pulse = threading.Thread(target=beat, daemon=True)
-        pulse.start()
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
         try:
             yield
         finally:
             done.set()
-            pulse.join()
+            thread.join()
 
-    def _is_told_to_stop(self) -> bool:
-        """Whether the driver was stopped, asked of the study: the bell may not have rung yet."""
+    def _stop_requested(self) -> bool:
+        """Return whether the database asks to stop. The stop signal may not be set yet."""
         driver = self._registry.member(self._task.driver)
         return driver is None or driver.stop
 
-    def _is_alone(self, usual: FailureDetector, late: FailureDetector) -> bool:
-        """Whether the driver has said stop, or shows no life: for as long as is `usual`, or, while it can be seen to run on this
-        machine (which has too much to do), until it is `late`."""
+    def _should_stop(self, usual: FailureDetector, patient: FailureDetector) -> bool:
+        """Return whether the driver asks to stop, or has failed.
+
+        `patient` decides about a driver whose process runs on this machine: the machine may be overloaded. `usual`
+        decides about other drivers.
+        """
         driver = self._registry.member(self._task.driver)
-        for detector in (usual, late):
-            detector.look({driver.id: driver} if driver is not None else {})
+        for detector in (usual, patient):
+            detector.observe({driver.id: driver} if driver is not None else {})
         runs = driver is not None and identity.is_local(driver.identity) and not identity.is_stopped(driver.identity)
-        return (late if runs else usual).is_dead(driver) or (driver is not None and driver.stop)
+        return (patient if runs else usual).is_dead(driver) or (driver is not None and driver.stop)
 
     # --- claiming
 
-    def _claim(self) -> tuple[Lease | None, bool]:
-        """The lease of the next trial, None where none is free; and whether any trial is unfinished."""
+    def _claim_next(self) -> tuple[Lease | None, bool]:
+        """Claim the next trial. Return its lease, None if no trial is free, and whether any trial is unfinished."""
         leases, members = self._registry.leases_and_members()
-        self._detector.look(members)
+        self._detector.observe(members)
         all_states = states(self._engine, self._task.study_id)
         unfinished = [number for number, state in all_states.items() if state not in FINISHED]
-        same = same_as(self._engine, self._task.study_id)
+        duplicates = waiting_duplicates(self._engine, self._task.study_id)
         for number in unfinished:
-            if number in same and all_states[same[number]] not in FINISHED:
-                continue  # another trial is training its configuration just now
+            if number in duplicates and all_states[duplicates[number]] not in FINISHED:
+                continue  # another trial is training its configuration
             lease = leases.get(number)
             owner = members.get(lease.owner) if lease is not None and lease.owner else None
             if lease is not None and lease.owner and not self._detector.is_dead(owner):
                 continue
-            died = owner is not None and not self._detector.is_dead(members.get(owner.driver))
-            claimed = self._registry.claim(number, self._me.id, lease, died=died)
+            owner_failed = owner is not None and not self._detector.is_dead(members.get(owner.driver))
+            claimed = self._registry.claim(number, self._me.id, lease, owner_failed=owner_failed)
             if claimed is None:
                 continue
             if owner is not None and identity.is_local(owner.identity):
-                identity.kill(owner.identity)  # frozen, and not dead: it must not wake and write
+                identity.kill(owner.identity)  # it may be frozen, and must not resume and write
             if all_states[number] == TrialState.RUNNING:
-                log.info("trial %d was begun by another worker and is gone on with", number)
+                log.info("trial %d was started by another worker and is resumed", number)
             return claimed, True
         return None, bool(unfinished)
 
     # --- one trial
 
-    def _run(self, lease: Lease) -> None:
+    def _run_trial(self, lease: Lease) -> None:
         trial = TrialAccess(self._access, lease.number)
         try:
             if lease.worker_failures >= MAXIMUM_FAILURES:
-                self._give_up(trial, lease, "its worker died")
+                self._give_up(trial, lease, "its worker failed")
                 return
             self._train(trial, lease)
         except LeaseLostError as error:
-            log.warning("%s; this worker leaves it", error)
+            log.warning("%s; this worker stops training it", error)
             self._trainer.close(grace=0.0)
         finally:
             with contextlib.suppress(ResultsError):
@@ -242,34 +265,34 @@ class _Worker:
         overrides = self._task.plan.overrides(lease.number, trial.ask(self._task.plan.space))
         try:
             config = self._compose(overrides, lease.number)
-            settings = check(hydra_request.plain(config))
+            settings = check(hydra_request.resolved_config(config))
         except Exception as error:
-            if self._is_told_to_stop():  # a driver that is its own worker was interrupted in it
+            if self._stop_requested():  # a driver that is its own worker was interrupted here
                 raise Stopped from error
             reason = " ".join(str(error).split())[:500] or type(error).__name__
             self._tell(trial, lease, TrialState.FAIL, reason=reason)
             return
         digest = config_hash(settings)
         own = overrides[len(self._task.plan.fixed) :]
-        trial.note(**{DIGEST: digest, OVERRIDES: shlex.join(overrides), OWN: shlex.join(own)})
-        other = self._same(trial, digest)
+        trial.set_user_attrs(**{DIGEST: digest, OVERRIDES: shlex.join(overrides), OWN: shlex.join(own)})
+        other = self._find_duplicate(trial, digest)
         if other is not None:
             if other.state in FINISHED:
-                self._tell_as(trial, lease, other)
-            return  # (otherwise it waits: `_claim` passes over it until the other is finished)
+                self._copy_result(trial, lease, other)
+            return  # an unfinished duplicate waits: `_claim_next` skips the trial until the other is finished
         while True:
-            returned = run_job(
+            job_return = run_job(
                 hydra_context=self._task.hydra_context,
-                task_function=partial(self._converse, trial, lease),
+                task_function=partial(self._train_in_process, trial, lease),
                 config=config,
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
             )
-            end = returned.return_value
+            end = job_return.return_value
             if end["end"] != "died":
                 self._finish(trial, lease, config, end)
                 return
-            if self._stop_signal.is_set.is_set():
+            if self._stop_signal.is_set():
                 raise Stopped
             lease = self._registry.count_failure(lease)
             log.warning("trial %d: %s (%d in a row)", lease.number, end["reason"], lease.worker_failures)
@@ -285,33 +308,36 @@ class _Worker:
             config.hydra.job.num = number
         return config
 
-    def _same(self, trial: TrialAccess, digest: str) -> FrozenTrial | None:
-        """The other trial that trains, or has trained, this very configuration; None where this one shall."""
-        trainer = self._registry.trainer_of(digest, trial.number)
-        if trainer == trial.number:
+    def _find_duplicate(self, trial: TrialAccess, digest: str) -> FrozenTrial | None:
+        """Return the other trial that trains or has trained the same configuration, None if there is none."""
+        number = self._registry.claim_configuration(digest, trial.number)
+        if number == trial.number:
             return None
-        other = TrialAccess(self._access, trainer).frozen()
-        if other.state == TrialState.FAIL and self._registry.succeed(digest, trainer, trial.number):
+        other = TrialAccess(self._access, number).frozen()
+        if other.state == TrialState.FAIL and self._registry.replace_failed(digest, number, trial.number):
             return None
-        trial.note(**{SAME_AS: trainer})
+        trial.set_user_attrs(**{SAME_AS: number})
         return other
 
-    def _converse(self, trial: TrialAccess, lease: Lease, config: DictConfig) -> dict[str, Any]:
-        """Have the trainer train the running job, and answer its questions. Returns the message that ends it, or that it died, or
-        that the study has no room: what is raised here, Hydra would announce as an error of the job."""
+    def _train_in_process(self, trial: TrialAccess, lease: Lease, config: DictConfig) -> dict[str, Any]:
+        """Train the running Hydra job in the training process.
+
+        Returns the final message of the process. Its end and a full disk are returned as messages too, because Hydra
+        would log an exception as an error of the job.
+        """
         try:
-            return self._conversation(trial, lease, config)
+            return self._exchange_messages(trial, lease, config)
         except TrainerEndedError as error:
             return {"end": "died", "reason": str(error)}
         except ResultsError as error:
             return {"end": "disk", "reason": str(error)}
 
-    def _conversation(self, trial: TrialAccess, lease: Lease, config: DictConfig) -> dict[str, Any]:
+    def _exchange_messages(self, trial: TrialAccess, lease: Lease, config: DictConfig) -> dict[str, Any]:
         request = asdict(hydra_request.from_hydra(config))
         request |= {"folder": str(request["folder"]), "overridden": list(request["overridden"])}
         self._trainer.send({"run": request | {"take_over_after": TAKE_OVER_AFTER}})
-        if self._stop_signal.is_set.is_set():  # (when the bell rang there may have been no process to ask)
-            self._trainer.ask_to_end()
+        if self._stop_signal.is_set():  # there may have been no process when it was set
+            self._trainer.terminate()
         while True:
             message = self._trainer.receive()
             if "end" in message:
@@ -324,18 +350,18 @@ class _Worker:
                 raise
 
     def _answer(self, trial: TrialAccess, lease: Lease, message: Mapping[str, Any]) -> str:
-        whole = message["ask"] == "evaluated" and float(message["epoch"]).is_integer()
-        self._registry.renew(lease, epochs=int(message["epoch"]) if whole else None)
-        if whole:
-            go_on = trial.report(int(message["epoch"]), float(message["best"]))
-            return "go" if go_on else "prune"
+        whole_epoch = message["ask"] == "evaluated" and float(message["epoch"]).is_integer()
+        self._registry.renew(lease, epochs=int(message["epoch"]) if whole_epoch else None)
+        if whole_epoch:
+            keep_going = trial.report(int(message["epoch"]), float(message["best"]))
+            return "go" if keep_going else "prune"
         return "go"
 
     def _finish(self, trial: TrialAccess, lease: Lease, config: DictConfig, end: Mapping[str, Any]) -> None:
         status = end["end"]
         if status == "interrupted":
             raise Stopped
-        if status == "taken over":  # (its trainer was frozen and has found another's lock)
+        if status == "taken over":  # the trainer was frozen, and another process holds the lock of the folder now
             raise LeaseLostError(lease.number)
         if status == "disk":
             raise ResultsError(end["reason"])
@@ -344,14 +370,17 @@ class _Worker:
         elif status == "completed":
             folder = Path(config.hydra.runtime.output_dir)
             values = outcome.objectives(self._task.settings, folder, float(end["objective"]))
-            if not trial.frozen().intermediate_values:  # trained before the study was made
+            if not trial.frozen().intermediate_values:  # trained before the study was created
                 trial.report_all(outcome.best_by_epoch(folder))
             self._tell(trial, lease, TrialState.COMPLETE, values)
         else:
             self._tell(trial, lease, TrialState.FAIL, reason=end["reason"])
 
-    def _give_up(self, trial: TrialAccess, lease: Lease, why: str) -> None:
-        reason = f"{why}, {lease.worker_failures} times without completing an epoch in between; where memory ran out, {LESS_MEMORY}"
+    def _give_up(self, trial: TrialAccess, lease: Lease, cause: str) -> None:
+        reason = (
+            f"{cause}, {lease.worker_failures} times in a row without completing an epoch; if memory ran out, "
+            f"{MEMORY_ADVICE}"
+        )
         folder = Path(self._task.config.hydra.sweep.dir) / str(lease.number)
         outcome.mark_failed(folder, reason)
         self._tell(trial, lease, TrialState.FAIL, reason=reason)
@@ -366,14 +395,14 @@ class _Worker:
     ) -> None:
         self._registry.renew(lease)
         if reason is not None:
-            trial.note(**{REASON: reason})
+            trial.set_user_attrs(**{REASON: reason})
         trial.tell(state, values)
         name = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(state, "failed")
         self._counts[name] += 1
         if state == TrialState.FAIL:
             log.warning("trial %d failed: %s", lease.number, reason)
 
-    def _tell_as(self, trial: TrialAccess, lease: Lease, other: FrozenTrial) -> None:
+    def _copy_result(self, trial: TrialAccess, lease: Lease, other: FrozenTrial) -> None:
         self._registry.renew(lease)
-        trial.tell_as(other)
-        log.info("trial %d is trial %d again and was told its value", lease.number, other.number)
+        trial.copy_result(other)
+        log.info("trial %d has the configuration of trial %d and takes its result", lease.number, other.number)

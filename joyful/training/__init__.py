@@ -1,1 +1,1 @@
-"""Training of one run: the steps (``coach``), evaluation, optimizers, checkpoints, and the run as a whole (``experiment``)."""
+"""Training of one run: steps (``coach``), evaluation, optimizers, checkpoints and the whole run (``experiment``)."""

@@ -1,4 +1,4 @@
-"""Moving average of the parameters, evaluated in place of the parameters themselves (Polyak & Juditsky 1992)."""
+"""Moving average of the parameters, used for evaluation instead of the parameters (Polyak & Juditsky 1992)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 
 class ParameterAverage:
-    """average <- d average + (1 - d) parameter after each step, d = min(decay, (1 + step) / (10 + step)).
+    """Exponential moving average of the parameters of a model.
 
-    decay 0 keeps none: the parameters themselves are evaluated.
+        average <- d average + (1 - d) parameter    after each step, with d = min(decay, (1 + step) / (10 + step))
+
+    Args:
+        parameters: Name -> parameter. The average starts at the current values.
+        decay: From 0 to 1. With 0 no average is kept, and `applied` changes nothing.
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
@@ -20,7 +24,7 @@ class ParameterAverage:
         self._average = {name: p.detach().clone() for name, p in parameters.items()} if decay else {}
 
     def update(self, step: int) -> None:
-        """Take in the parameters after optimizer step `step` (from 1)."""
+        """Update the average with the parameters after optimizer step `step`, counted from 1."""
         if self._average:
             decay = min(self.decay, (1 + step) / (10 + step))
             torch._foreach_lerp_(
@@ -29,7 +33,7 @@ class ParameterAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the model's parameters are the averages; afterwards the parameters are back."""
+        """Replace the parameters by their averages inside a `with` block, and restore them afterwards."""
         self._swap()
         try:
             yield
@@ -42,8 +46,14 @@ class ParameterAverage:
             parameter.data, self._average[name] = average, parameter.data
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Return the averages by parameter name; empty for decay 0."""
         return dict(self._average)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Copy the averages from a `state_dict`.
+
+        Raises:
+            KeyError: If the average of a parameter is missing.
+        """
         for name, average in self._average.items():
             average.copy_(state[name])

@@ -1,8 +1,9 @@
-"""Checkpoints without pickle: tensors in safetensors, the rest in JSON that vouches for the tensors by SHA-256.
+"""Checkpoints without pickle: tensors in safetensors, everything else in JSON with the SHA-256 of the tensor file.
 
-A checkpoint NAME ("last" or "best") is NAME.json, which names its tensor file NAME-<step>.safetensors. The tensor file is put in
-place first and the JSON after it, both whole or not at all, so a kill at any moment leaves the old checkpoint or the new one.
-The last one but one is kept as "previous" while a run is not complete, for the case that the last is damaged later.
+A checkpoint NAME ("last" or "best") consists of NAME.json and the tensor file NAME-<step>.safetensors, which the JSON
+names. The tensor file is written first, then the JSON, both atomically. A process that is killed at any moment
+therefore leaves either the old checkpoint or the new one. Until a run is complete, the checkpoint before the last one
+is kept as "previous", in case the last one is damaged later.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from joyful.results import plain, remove_leftovers, write_file, write_json
 from joyful.results.files import open_plain, read_bounded
 from joyful.results.lock import require_lock
 
-#: Bytes of a checkpoint's JSON, and of the header of its tensors, that are read at most; ours have a hundredth of it.
+#: Largest JSON file and largest header of a tensor file that are read, in bytes. Ours are about a hundredth of that.
 MAXIMUM_STATE = MAXIMUM_HEADER = 2**22
 
-#: Names of tensor files: nothing that leads out of the folder.
+#: Names of tensor files. The pattern excludes path separators.
 _TENSORS = re.compile(r"[a-z]+-\d{1,12}\.safetensors")
 
 LAST, PREVIOUS, BEST = "last", "previous", "best"
@@ -36,17 +37,33 @@ LAST, PREVIOUS, BEST = "last", "previous", "best"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """tensors: by name, on the host. state: what JSON can hold."""
+    """A checkpoint in memory.
+
+    Attributes:
+        tensors: Name -> tensor; on the host after `read`.
+        state: All other values, of types that JSON can represent.
+    """
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]
 
 
 def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint in place and remove older ones by that name, of "last" all but one. Raises OSError if the disk refuses."""
+    """Write a checkpoint and remove older ones of the same name. One older "last" is kept as "previous".
+
+    Args:
+        folder: The folder of checkpoints; created if it is missing.
+        name: "last" or "best".
+        step: Number of optimizer steps, part of the name of the tensor file.
+        checkpoint: The content. Tensors may be on any device.
+
+    Raises:
+        ResultsError: If a file cannot be written, for example because the disk is full (a subclass of OSError).
+        LockLostError: If another process has taken over the run.
+    """
     folder.mkdir(exist_ok=True)
     if name == LAST and (folder / f"{LAST}.json").exists():
-        drop_previous(folder)  # (before the new tensors need its room)
+        drop_previous(folder)  # first, to free disk space for the new tensors
     values = {key: value.detach().contiguous().cpu() for key, value in checkpoint.tensors.items()}
     tensors = f"{name}-{step}.safetensors"
     digest = ""
@@ -55,12 +72,10 @@ def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
         nonlocal digest
         mode = temporary.stat().st_mode
         try:
-            save_file(
-                values, temporary
-            )  # straight from the tensors' memory: a checkpoint costs no second copy of the model
+            save_file(values, temporary)  # writes from the tensors' memory, without a second copy of the model
         except SafetensorError as error:
             raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, str(error)) from error
-        temporary.chmod(mode)  # (safetensors puts a file of its own there, which nobody else may read)
+        temporary.chmod(mode)  # safetensors replaces the file by one that only its owner can read
         digest = _sha256(temporary)
 
     write_file(folder / tensors, save, sum(value.nbytes for value in values.values()))
@@ -74,59 +89,67 @@ def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
 
 
 def drop_previous(folder: Path) -> None:
-    """Remove the last checkpoint but one."""
+    """Remove the checkpoint "previous", if there is one."""
     require_lock(folder)
     (folder / f"{PREVIOUS}.json").unlink(missing_ok=True)
     _remove_unnamed(folder, LAST)
 
 
 def _remove_unnamed(folder: Path, name: str) -> None:
-    """Remove the tensor files of the checkpoint `name` that no JSON names any more."""
+    """Remove the tensor files of the checkpoint `name` that no JSON file names."""
     require_lock(folder)
-    kept = named_tensors(folder)
+    referenced = referenced_tensors(folder)
     for old in folder.glob(f"{name}-*.safetensors"):
-        if old.name not in kept:
+        if old.name not in referenced:
             old.unlink(missing_ok=True)
 
 
-def previous_is_last(folder: Path) -> None:
-    """Put the last checkpoint but one in the place of the last, which is missing."""
+def promote_previous(folder: Path) -> None:
+    """Rename the checkpoint "previous" to "last", which must be missing."""
     require_lock(folder)
     os.replace(folder / f"{PREVIOUS}.json", folder / f"{LAST}.json")
 
 
-def tensors_of(name: str) -> str:
-    """How the tensor files of a checkpoint of that name begin."""
+def tensor_prefix(name: str) -> str:
+    """Return the prefix of the tensor files of a checkpoint. "previous" shares it with "last"."""
     return LAST if name == PREVIOUS else name
 
 
-def named_tensors(folder: Path, without: str = "") -> set[str]:
-    """The tensor files that the checkpoints of a folder name, but for the one of the name `without`. Damaged ones name none."""
-    found = set()
+def referenced_tensors(folder: Path, without: str = "") -> set[str]:
+    """Return the names of the tensor files that the checkpoints of a folder refer to.
+
+    Args:
+        folder: The folder of checkpoints. Damaged JSON files are skipped.
+        without: Name of a checkpoint to leave out.
+    """
+    names = set()
     for path in folder.glob("*.json"):
         try:
             name = json.loads(read_bounded(path, MAXIMUM_STATE))["tensors"] if path.stem != without else ""
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
-        found.add(str(name))
-    return found
+        names.add(str(name))
+    return names
 
 
-def tidy(folder: Path) -> None:
-    """Remove what writers left that were killed: half-written files, and tensors that no JSON names. For its writer."""
+def clean_up(folder: Path) -> None:
+    """Remove the files that killed writers left: temporary files, and tensor files that no JSON file names.
+
+    Only the process that holds the lock of the run may call this function.
+    """
     if not folder.is_dir():
         return
     remove_leftovers(folder)
-    for path in folder.glob(".tmp??????"):  # safetensors' own, beside which ours lies
+    for path in folder.glob(".tmp??????"):  # the temporary files of safetensors
         path.unlink(missing_ok=True)
-    kept = named_tensors(folder)
+    referenced = referenced_tensors(folder)
     for path in folder.glob("*-*.safetensors"):
-        if path.name not in kept and _is_whole(folder / f"{path.name.rpartition('-')[0]}.json"):
+        if path.name not in referenced and _is_intact_or_missing(folder / f"{path.name.rpartition('-')[0]}.json"):
             path.unlink(missing_ok=True)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a checkpoint's JSON can be read, or is not there: beside a damaged one no tensors are removed."""
+def _is_intact_or_missing(path: Path) -> bool:
+    """Whether a checkpoint's JSON is readable or missing. The tensors of a damaged checkpoint are not removed."""
     try:
         return "tensors" in json.loads(read_bounded(path, MAXIMUM_STATE))
     except FileNotFoundError:
@@ -136,9 +159,18 @@ def _is_whole(path: Path) -> bool:
 
 
 def read(folder: Path, name: str) -> Checkpoint | None:
-    """The checkpoint of that name, None where there is none.
+    """Read a checkpoint and verify its digests.
 
-    Raises InputError where it is damaged, PermissionError where it may not be read, which says nothing of what it holds.
+    Args:
+        folder: The folder of checkpoints.
+        name: "last", "previous" or "best".
+
+    Returns:
+        The checkpoint with its tensors on the host, or None if there is no checkpoint of that name.
+
+    Raises:
+        InputError: If the checkpoint is damaged.
+        PermissionError: If a file may not be read. Such a checkpoint may still be intact.
     """
     path = folder / f"{name}.json"
     if not os.path.lexists(path):
@@ -147,28 +179,28 @@ def read(folder: Path, name: str) -> Checkpoint | None:
         document = json.loads(read_bounded(path, MAXIMUM_STATE))
         tensors, digest, state = document["tensors"], document["sha256"], document["state"]
         if not _TENSORS.fullmatch(tensors) or not isinstance(state, dict):
-            raise ValueError("it names a file outside its folder, or holds no state")
+            raise ValueError("its tensor file is outside its folder, or its state is missing")
         _check_header(folder / tensors)
         if document.get("state_sha256", _state_digest(state)) != _state_digest(state):
-            raise ValueError("its state is not what was written (its SHA-256 differs)")
+            raise ValueError("its state has changed since it was written (its SHA-256 differs)")
         if _sha256(folder / tensors) != digest:
-            raise ValueError(f"{tensors} is not the file that was written (its SHA-256 differs)")
+            raise ValueError(f"{tensors} has changed since it was written (its SHA-256 differs)")
         return Checkpoint(load_file(folder / tensors), state)
     except PermissionError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise InputError(
             f"checkpoint {path}: expected a checkpoint written by joyful, got a damaged one ({one_line(error)}); "
-            "remove its files to begin from the start, or restore them"
+            "restore its files, or remove them to start again"
         ) from None
 
 
 def _check_header(path: Path) -> None:
-    """Raises ValueError for a header that would take much more memory than the tensors that it names."""
+    """Raise ValueError if the header announces more than MAXIMUM_HEADER bytes, which could exhaust the memory."""
     with open_plain(path) as file:
         length = int.from_bytes(file.read(8), "little")
     if length > MAXIMUM_HEADER:
-        raise ValueError(f"{path.name} announces a header of {length} bytes; at most {MAXIMUM_HEADER} are read")
+        raise ValueError(f"{path.name} announces a header of {length} bytes; expected at most {MAXIMUM_HEADER}")
 
 
 def _state_digest(state: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
-"""Coach: trains one run, yields an EpochRecord after each evaluation, keeps last and best checkpoints, resumes.
+"""The training loop of one run, with evaluations, checkpoints and resuming.
 
-Every random number is a function of (seed, purpose, epoch, step, place), so a resumed run goes on as if nothing had happened.
-The training step never waits for the device: what the host wants to know is summed there and read at evaluations.
+Every random number is a function of (seed, purpose, epoch, step, place), so a resumed run gives the same results as an
+uninterrupted one. The training step never waits for the device: metrics are summed on the device, and the host reads
+them at evaluations only.
 """
 
 from __future__ import annotations
@@ -31,15 +32,33 @@ from joyful.training.optimizers import Plateau, build_optimizer
 
 
 class TrainingFailedError(RuntimeError):
-    """A loss that is not finite: names the epoch and the component, and what to set."""
+    """Training failed, for example because a loss is not finite or memory ran out. The message says what to set."""
 
 
 class Coach:
-    """Trains `model` on `splits` under `settings`; everything is on `device` already.
+    """Trains a model, and yields an `EpochRecord` after each evaluation.
 
-    n_classes: C. checkpoints: folder for "last" and "best", None keeps none.
-    loss_weight_config holds the loss weights that are trained with; it may be updated between epochs.
-    Raises InputError where the settings do not fit the data.
+    Args:
+        settings: The settings of the run.
+        model: The model, on `device`.
+        splits: "train", "dev" and "test", on `device`.
+        n_classes: Number of classes C.
+        device: The device of the model and the data.
+        checkpoints: Folder for the checkpoints "last" and "best"; None writes none.
+
+    Raises:
+        InputError: If the settings do not fit the data.
+
+    Attributes:
+        loss_weight_config: The weights of the loss. They may be updated between epochs.
+        epoch: Number of complete epochs.
+        step: Number of optimizer steps.
+        best: Dev "f1_weighted", "epoch", "step" and test scores of the best evaluation; empty before the first one.
+        fingerprint: Entries of the state of "last" checkpoints that identify the run (configuration and data). They are
+            compared when the run is resumed.
+        checkpoint_seconds: Epoch -> wall-clock seconds that writing its "last" checkpoint took.
+        before_write: Called before each checkpoint is written. It may raise an error if this process no longer owns the
+            folder.
     """
 
     def __init__(
@@ -58,7 +77,7 @@ class Coach:
         self.steps_per_epoch = math.ceil(len(splits["train"]) / t.batch_size)
         if t.evaluations_per_epoch > self.steps_per_epoch:
             raise InputError(
-                f"training.evaluations_per_epoch: expected at most {self.steps_per_epoch} (batches in an epoch: "
+                f"training.evaluations_per_epoch: expected at most {self.steps_per_epoch} (an epoch has that many batches: "
                 f"{len(splits['train'])} dialogues by {t.batch_size}), got {t.evaluations_per_epoch}; lower it or "
                 "training.batch_size"
             )
@@ -69,7 +88,7 @@ class Coach:
         ).to(device)
         s = settings.weighting
         self._weighting = WEIGHTINGS[s.name](s.momentum, s.normalisation)
-        self._weights: Mapping[str, float | Tensor] = self.loss_weight_config.of_components()
+        self._weights: Mapping[str, float | Tensor] = self.loss_weight_config.component_weights()
         self._groups = parameter_groups(model)
         self._shared = model.fusion.shared_parameters()
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -80,24 +99,25 @@ class Coach:
         self._probe = splits["train"].batches_in_order(t.probe_dialogues)[0]
         self._ordered: dict[str, list[Batch]] = {}
         self.step, self.epoch = 0, 0
-        self.best: dict[str, float] = {}  # dev f1_weighted, epoch, step and test scores of the best evaluation
+        self.best: dict[str, float] = {}
         self._stale_epochs = 0
-        self.checkpoint_seconds: dict[int, float] = {}  # epoch -> wall seconds that its "last" checkpoint took
-        self.stamp: dict[
-            str, str
-        ] = {}  # what a checkpoint must agree with to be resumed: see joyful.training.experiment
-        self.before_write: Callable[[], None] | None = None  # may raise, where the folder is no longer this process's
+        self.checkpoint_seconds: dict[int, float] = {}
+        self.fingerprint: dict[str, str] = {}
+        self.before_write: Callable[[], None] | None = None
 
     @property
     def finished(self) -> bool:
-        """Whether the last epoch is done, or early stopping has ended the run."""
+        """Whether all epochs are complete or early stopping has ended the run."""
         patience = self.settings.training.early_stopping
         return self.epoch >= self.settings.training.epochs or bool(patience and self._stale_epochs >= patience)
 
     def train(self) -> Iterator[EpochRecord]:
-        """Train to the end, yielding a record after each evaluation; writes "last" after each epoch, once the record was taken.
+        """Train to the end, and yield a record after each evaluation.
 
-        Raises TrainingFailedError where a loss is not finite.
+        The checkpoint "last" of an epoch is written when the caller asks for the record after the epoch's last one.
+
+        Raises:
+            TrainingFailedError: If a loss is not finite.
         """
         while not self.finished:
             yield from self._train_epoch(self.epoch + 1)
@@ -106,9 +126,17 @@ class Coach:
             self.checkpoint_seconds[self.epoch] = time.monotonic() - clock
 
     def train_epoch(self, epoch: int) -> list[EpochRecord]:
-        """Train one epoch (from 1) and return its records. Epochs come in order: epoch must be self.epoch + 1."""
+        """Train one epoch and return its records. This method does not write the checkpoint "last".
+
+        Args:
+            epoch: Number of the epoch, counted from 1. It must be `self.epoch` + 1.
+
+        Raises:
+            ValueError: If it is not the next epoch.
+            TrainingFailedError: If a loss is not finite.
+        """
         if epoch != self.epoch + 1:
-            raise ValueError(f"epoch: expected {self.epoch + 1}, the one after the last, got {epoch}")
+            raise ValueError(f"epoch: expected {self.epoch + 1}, the next epoch, got {epoch}")
         return list(self._train_epoch(epoch))
 
     def _train_epoch(self, epoch: int) -> Iterator[EpochRecord]:
@@ -123,12 +151,12 @@ class Coach:
             self._train_step(self.splits["train"].batch(dialogues), epoch, running, norms)
             if number not in self._evaluate_after:
                 continue
-            whole = number == len(order)
+            epoch_ends = number == len(order)
             seconds["train"] += time.monotonic() - clock
             clock = time.monotonic()
-            position = float(epoch) if whole else epoch - 1 + number / len(order)
-            rows = self._evaluate(position, running if whole else None, norms if whole else None)
-            if whole:
+            position = float(epoch) if epoch_ends else epoch - 1 + number / len(order)
+            rows = self._evaluate(position, running if epoch_ends else None, norms if epoch_ends else None)
+            if epoch_ends:
                 self.epoch = epoch
                 improved = self.best.get("f1_weighted", -math.inf) > best_before
                 self._stale_epochs = 0 if improved else self._stale_epochs + 1
@@ -146,7 +174,7 @@ class Coach:
         views = draws if trained or running is not None else None
         reconstructed = objective.trained_reconstructions(batch.lengths, s.loss.encoder_reduction)
         with self._autocast():
-            # the weighting may want the gradient of a loss that has no weight
+            # A weighting may need the gradient norm of the contrastive loss even if its weight is 0.
             output = self.model(batch, draws, views, trained or self._weighting.needs_gradient_norms, reconstructed)
         parts = objective.components(output, batch, self._criterion, s.loss.encoder_reduction)
         if self._weighting.needs_gradient_norms and step % s.weighting.every == 0:
@@ -161,14 +189,14 @@ class Coach:
         if step < warmup:
             self._optimizer.lr = s.optimizer.learning_rate * (step + 1) / warmup
         self._optimizer.step()
-        self._optimizer.zero_grad()  # here, since the next forward pass needs their memory
+        self._optimizer.zero_grad()  # now, to free their memory for the next forward pass
         self.step += 1
         self._average.update(self.step)
         if running is not None:
             running.add(output, batch, parts)
 
     def _clip(self, norms: dict[str, Tensor]) -> None:
-        """Add each module's gradient norm to `norms`, then scale all gradients to max_grad_norm at most."""
+        """Add the gradient norm of each module to `norms`, then clip the total norm to training.max_grad_norm."""
         gradients, squares = [], []
         for name, parameters in self._groups.items():
             present = [p.grad for p in parameters if p.grad is not None]
@@ -187,7 +215,13 @@ class Coach:
     def _evaluate(
         self, position: float, running: Accumulator | None, norms: dict[str, Tensor] | None
     ) -> list[dict[str, Any]]:
-        """Rows of the splits; train rows at whole epochs only (norms given). Reads the device, updates the best."""
+        """Evaluate all splits, update the best evaluation and return one row for each split.
+
+        Args:
+            position: Epochs so far, possibly a fraction.
+            running: Accumulated metrics of the training steps, used instead of evaluating the train split.
+            norms: Sums of gradient norms over the epoch. None in the middle of an epoch, where train has no row.
+        """
         common: dict[str, Any] = {"step": self.step, "epoch": position, "lr": self._optimizer.lr}
         rows = []
         with self._average.applied(), torch.inference_mode():
@@ -210,12 +244,12 @@ class Coach:
         if by_split["dev"]["f1_weighted"] > self.best.get("f1_weighted", -math.inf):
             self.best = {"f1_weighted": by_split["dev"]["f1_weighted"], "epoch": position, "step": self.step}
             self.best |= {f"test_{name}": by_split["test"][name] for name in ("accuracy", "f1_weighted", "f1_macro")}
-            with self._average.applied():  # the best checkpoint is what was evaluated
+            with self._average.applied():  # the checkpoint "best" holds the evaluated parameters
                 self._write("best")
         return rows
 
     def _run(self, split: str) -> Accumulator:
-        """The split in evaluation mode, batches in the order of the file. The contrastive views are those of epoch 0, always."""
+        """Evaluate a split, in file order. The contrastive loss always uses the augmented views of epoch 0."""
         if split not in self._ordered:
             self._ordered[split] = self.splits[split].batches_in_order(self.settings.training.batch_size)
         self.model.eval()
@@ -228,8 +262,12 @@ class Coach:
         return accumulator
 
     def _encoder_gradient_ratio(self) -> dict[str, float]:
-        """The encoder gradient ratio and cosine: on one fixed batch, without dropout, the ratio of the norms of the weighted
-        encoder gradient and the classification gradient on the shared fusion parameters, and the cosine between the two."""
+        """Return the encoder gradient ratio and cosine.
+
+        Both compare the gradients of the weighted encoder loss and of the classification loss with respect to the
+        shared parameters of the fusion, on one fixed batch without dropout. The ratio is that of their norms. A value
+        is NaN if a norm in its denominator is 0.
+        """
         self.model.eval()
         with self._autocast():
             output = self.model(self._probe)
@@ -246,20 +284,21 @@ class Coach:
         }
 
     def _gradients(self, loss: Tensor) -> list[Tensor]:
-        """Gradient of a scalar on the shared fusion parameters, zeros where it has none; keeps the graph."""
+        """Return the gradient of a scalar with respect to the shared fusion parameters. The graph is retained."""
         if not loss.requires_grad:
             return [torch.zeros_like(p) for p in self._shared]
-        found = torch.autograd.grad(loss, self._shared, retain_graph=True, allow_unused=True)
-        return [torch.zeros_like(p) if g is None else g for p, g in zip(self._shared, found, strict=True)]
+        gradients = torch.autograd.grad(loss, self._shared, retain_graph=True, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(self._shared, gradients, strict=True)]
 
     def _check_finite(self, rows: list[dict[str, Any]], position: float) -> None:
         for row in rows:
-            # NLL before the components: where the logits are NaN, that is the thing to name
+            # The NLL comes first: NaN logits show in it whatever classification loss is trained.
             for name in ("nll", "loss_classification", "loss_contrastive", "loss_encoder", "loss_gate_reg"):
                 if not math.isfinite(row[name]):
                     raise TrainingFailedError(
-                        f"epoch {position:g}: {name} of the {row['split']} split is {row[name]}; expected a finite number: "
-                        "lower optimizer.learning_rate or the weight of that component, or set training.max_grad_norm=1.0"
+                        f"epoch {position:g}: {name} of the {row['split']} split is {row[name]}; expected a finite number"
+                        ": lower optimizer.learning_rate or the weight of that component, or set "
+                        "training.max_grad_norm=1.0"
                     )
 
     def _schedule(self, rows: list[dict[str, Any]]) -> None:
@@ -294,7 +333,7 @@ class Coach:
             tensors |= {f"average.{key}": value for key, value in self._average.state_dict().items()}
             tensors |= {f"weighting.{key}": value for key, value in self._weighting.state_dict().items()}
             state = {
-                **self.stamp,
+                **self.fingerprint,
                 "epoch": self.epoch,
                 "step": self.step,
                 "best": self.best,
@@ -305,7 +344,12 @@ class Coach:
         checkpoints.write(self.checkpoints, name, self.step, checkpoints.Checkpoint(tensors, state))
 
     def restore(self, saved: checkpoints.Checkpoint) -> None:
-        """Go on from a "last" checkpoint. Raises InputError where it does not fit this model."""
+        """Continue from a checkpoint "last".
+
+        Raises:
+            InputError: If the checkpoint belongs to a different model or optimizer. The coach is then in an undefined
+                state.
+        """
         tensors, state = saved.tensors, saved.state
 
         def part(prefix: str) -> dict[str, Tensor]:
@@ -319,16 +363,16 @@ class Coach:
             self.epoch, self.step = int(state["epoch"]), int(state["step"])
             self.best, self._stale_epochs = dict(state["best"]), int(state["stale_epochs"])
             if not all(isinstance(value, (int, float)) for value in self.best.values()):
-                raise ValueError("its best scores are no numbers")
+                raise ValueError("its best scores are not numbers")
             self._optimizer.lr = float(state["lr"])
             self._plateau.load_state_dict(state["plateau"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise InputError(
-                f"checkpoint: expected one of this model and optimizer, got another ({first_line_of(error)}); "
+                f"checkpoint: expected one of this model and optimizer, got a different one ({first_line_of(error)}); "
                 "resume with the configuration that wrote it"
             ) from None
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:
-    """Euclidean norm over all elements of some tensors, a scalar on their device."""
+    """Return the Euclidean norm over all elements of the tensors, as a scalar on their device."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))

@@ -1,4 +1,4 @@
-"""Accumulates the rows of history.parquet on the device; the host reads them once, at the end of a split.
+"""Accumulation of the rows of history.parquet on the device.
 
 Shape letters: N utterances, C classes.
 """
@@ -19,9 +19,13 @@ from joyful.training import metrics
 
 
 class Accumulator:
-    """Sums over the batches of a split. `add` never waits for the device; `row` does, once.
+    """Accumulates the metrics of a split over its batches.
 
-    Losses are means over utterances: a batch's loss counts by its number of utterances.
+    Each loss is averaged over batches, weighted by their numbers of utterances. `add` never waits for the device. `row`
+    waits once.
+
+    Attributes:
+        utterances: Number of utterances added so far.
     """
 
     def __init__(self) -> None:
@@ -30,7 +34,13 @@ class Accumulator:
         self.utterances = 0
 
     def add(self, output: ModelOutput, batch: Batch, components: Mapping[str, Tensor]) -> None:
-        """Take in one batch: its scores, plain NLL, reconstruction errors and unweighted components."""
+        """Add a batch: its classification counts, plain NLL, reconstruction errors and loss components.
+
+        Args:
+            output: Output of the model for the batch.
+            batch: The batch.
+            components: The unweighted loss components.
+        """
         n = batch.n_utterances
         with torch.no_grad():
             if batch.labels.ndim == 2:
@@ -48,8 +58,17 @@ class Accumulator:
         self.utterances += n
 
     def row(self, weights: Mapping[str, float | Tensor]) -> dict[str, float]:
-        """Scores, losses, effective weights and shares of the total, by the columns of history.parquet. Waits for the device."""
-        assert self._counts is not None, "a split without a batch"
+        """Return the scores, losses, weights and shares of the total loss, by columns of history.parquet.
+
+        This method waits for the device.
+
+        Args:
+            weights: Component -> its current weight in the total loss.
+
+        Returns:
+            Column -> value. Scores are fractions. The shares are NaN if the total loss is 0.
+        """
+        assert self._counts is not None, "the split has no batch"
         names = list(self._sums)
         flat = torch.stack(
             [self._sums[name] for name in names] + [_tensor(weights[c], self._counts) for c in COMPONENTS]
@@ -60,7 +79,7 @@ class Accumulator:
         classes = self._counts.shape[1]
         table = np.array(values[len(names) + len(COMPONENTS) :]).reshape(4, classes)
         row = metrics.scores(table, self.utterances) | means
-        # a part of weight 0 is not in the total, whatever its value
+        # A component of weight 0 does not enter the total, even if it is NaN.
         weighted = {c: weight[c] * means[f"loss_{c}"] if weight[c] else 0.0 for c in COMPONENTS}
         total = math.fsum(weighted.values())
         row["loss_total"] = total

@@ -1,7 +1,8 @@
-"""The joint: builds everything from a configuration and trains one run. The only file that knows all rooms.
+"""Building and training one run from a configuration.
 
-`train_run` is the function behind run.py, train.py and the sweeper: it raises what goes wrong. `door` is the same for a
-person at the shell: errors become one line and an exit code.
+This module connects data, losses, model, training and results. `train_run` is the function behind run.py, train.py and
+the sweeper, and raises errors. `main` does the same for the command line: it reports errors as one line and an exit
+code.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from joyful import results
-from joyful.config import LESS_MEMORY, PLACES, Settings, check, config_hash, differences
+from joyful.config import LOCATION_SETTINGS, MEMORY_ADVICE, Settings, check, config_hash, differences
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
 from joyful.model.fusion import AutoFusion, FusionSizes
@@ -29,7 +30,7 @@ from joyful.model.graph_model import GraphModel, initialise, standardise
 from joyful.model.hierarchical_fusion import AutoFusion_Hierarchical
 from joyful.records import DialogueDataset, EpochRecord, InputError, Request, print_error
 from joyful.runtime import disk, heap
-from joyful.runtime.signals import RaisingSignals, Signalled, raise_at_ctrl_c
+from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.training import checkpoints, restoring
 from joyful.training.coach import Coach, TrainingFailedError
 from joyful.training.objective import reconstruction_criterion
@@ -40,25 +41,38 @@ OBJECTIVE = "best dev f1_weighted"
 
 
 class Interrupted(Signalled):
-    """A run was told to end by a signal."""
+    """A signal has ended the run."""
 
 
 class PrunedError(Exception):
-    """The observer ended the run before its time; its folder says so, and holds all that was trained."""
+    """The observer has pruned the run. Its folder has the status "pruned" and the results up to then."""
 
 
 class Observer(Protocol):
-    """Whoever watches a run from outside, as a sweep does. Both may raise to end the run, then nothing more is written."""
+    """Observer of a run, such as a sweep. An error raised by its methods ends the run without further writes."""
 
     def before_write(self) -> None:
-        """Called before each change of the run's folder."""
+        """Called before each write to the folder of the run."""
 
     def evaluated(self, record: EpochRecord, best: Mapping[str, float]) -> bool:
-        """Called after each evaluation, before it is written, with the best one so far. False prunes the run."""
+        """Called after each evaluation, before its rows are written.
+
+        Args:
+            record: The record of the evaluation.
+            best: Scores of the best evaluation so far (`Coach.best`).
+
+        Returns:
+            Whether the run continues. False prunes it.
+        """
 
 
 def build_fusion(settings: Settings, dimensions: Mapping[str, int]) -> AutoFusion:
-    """The fusion that `fusion` names, for these modality widths, with the reconstruction loss that `loss` names."""
+    """Return the fusion of the settings group `fusion`, with the reconstruction loss of the group `loss`.
+
+    Args:
+        settings: The settings of the run.
+        dimensions: Modality -> feature width.
+    """
     m = settings.model
     common: dict[str, Any] = {
         "sizes": FusionSizes(m.inter_size, m.fusion_hidden_size, m.fusion_latent_size),
@@ -71,7 +85,11 @@ def build_fusion(settings: Settings, dimensions: Mapping[str, int]) -> AutoFusio
 
 
 def build_model(settings: Settings, data: DialogueDataset) -> GraphModel:
-    """The model for this dataset, its weights a function of the seed. Raises InputError where sizes do not fit."""
+    """Return the model for a dataset. Its initial weights are a function of the seed.
+
+    Raises:
+        InputError: If sizes in the settings do not fit together.
+    """
     n_unimodal = settings.fusion.ulgm_hidden_size if settings.fusion.use_ulgm else 0
     try:
         fusion = build_fusion(settings, data.dimensions)
@@ -83,7 +101,11 @@ def build_model(settings: Settings, data: DialogueDataset) -> GraphModel:
 
 
 def choose_device(name: str) -> torch.device:
-    """auto: CUDA where there is one, else the processor. Raises InputError for cuda where there is none."""
+    """Return the device for the setting `device`: "auto", "cpu" or "cuda". "auto" prefers CUDA.
+
+    Raises:
+        InputError: If `name` is "cuda" and no CUDA device is available.
+    """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError("device=cuda: expected a CUDA device, found none; set device=auto or device=cpu")
@@ -91,14 +113,19 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_threads(setting: str | int, multirun: bool) -> int:
-    """auto: every core that this process may use in a single run, one in any multirun."""
+    """Return the number of threads for the setting training.threads.
+
+    Args:
+        setting: A number, or "auto": one thread in a multirun, otherwise all cores that this process may use.
+        multirun: Whether the run is part of a multirun.
+    """
     if isinstance(setting, int):
         return setting
     return 1 if multirun else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def data_digest(data: DialogueDataset) -> str:
-    """Digest (SHA-256, 16 hex digits) of labels, lengths, speakers and features of all splits."""
+    """Return a digest of the labels, lengths, speakers and features of all splits (SHA-256, 16 hexadecimal digits)."""
     digest = hashlib.sha256()
     for split, dialogues in data.splits.items():
         digest.update(split.encode())
@@ -108,19 +135,32 @@ def data_digest(data: DialogueDataset) -> str:
 
 
 def train_run(request: Request, observer: Observer | None = None) -> float:
-    """Train one run, or go on with it, and return its objective: the best dev weighted F1, to be maximised.
+    """Train or resume one run.
 
-    A folder that already holds this very run is gone on with, or, if complete, only asked for its objective.
-    Raises InputError for bad settings and data, before anything is trained; TrainingFailedError where a loss is not finite (the
-    run's status is failed then); Interrupted on SIGTERM, KeyboardInterrupt on SIGINT (status interrupted); PrunedError where the
-    observer says so.
+    A run that is already in the folder is resumed. If it is complete, only its objective is returned.
+
+    Args:
+        request: Configuration, folder and options of the run.
+        observer: Called before writes and after evaluations; may prune the run.
+
+    Returns:
+        The objective: the best dev weighted F1, a fraction. Higher is better.
+
+    Raises:
+        InputError: If the settings or the data are invalid. Nothing is trained in that case.
+        TrainingFailedError: If a loss is not finite or memory runs out. The status of the run is then "failed".
+        Interrupted: On SIGTERM. The status of the run is then "interrupted".
+        KeyboardInterrupt: On SIGINT. The status of the run is then "interrupted".
+        PrunedError: If the observer prunes the run. The status of the run is then "pruned".
+        ResultsError: If a file of the run cannot be written.
+        LockLostError: If another process has taken over the run.
     """
-    with RaisingSignals(_interruption, signal.SIGTERM, signal.SIGINT) as signals, signals.kept(PrunedError):
+    with RaisingSignals(_interruption, signal.SIGTERM, signal.SIGINT) as signals, signals.prefer_signal(PrunedError):
         return _train_run(request, observer, signals)
 
 
 def _train_run(request: Request, observer: Observer | None, signals: RaisingSignals) -> float:
-    config, source = _merged(request)
+    config, source = _merge_saved_config(request)
     settings = check(config)
     folder = Path(settings.resume) if settings.resume else request.folder
     device = choose_device(settings.device)
@@ -129,73 +169,74 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
     data = load(settings.data, settings.modality_names)
     header = _header(settings, config, request, device, threads)
     need = disk.run_need(settings, data.dimensions, len(data.labels), data.n_speakers)
-    missing = max(0, need.kept - disk.size(folder)) + need.passing
-    disk.check_room(folder, missing, "the run", f"hydra.{'sweep' if request.multirun else 'run'}.dir=FOLDER")
-    with _own_to_read(folder):
+    missing = max(0, need.permanent - disk.folder_size(folder)) + need.temporary
+    disk.check_disk_space(folder, missing, "the run", f"hydra.{'sweep' if request.multirun else 'run'}.dir=FOLDER")
+    with _disk_errors_as_input_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with results.lock(folder, request.take_over_after):
-        with _own_to_read(folder):
+        with _disk_errors_as_input_errors(folder):
             run, finished = restoring.open_or_create(folder, header)
         if finished:
             return float(run.info["objective"])
         if observer is None:
-            _say_where_bfloat16_is_slower(settings, device)
+            _warn_if_bfloat16_is_slower(settings, device)
         try:
-            with signals.kept(PrunedError):  # (here, too: the status is to say so)
+            with signals.prefer_signal(PrunedError):  # also here, so that the status becomes "interrupted"
                 return _train(run, settings, data, device, source, observer)
         except (PrunedError, InputError, results.ResultsError):
             raise
         except Exception as error:
-            reason, no_memory = describe_failure(error), is_out_of_memory(error)
-            if no_memory:  # what the failed step still holds: writing needs memory too
+            reason, out_of_memory = describe_failure(error), is_out_of_memory(error)
+            if out_of_memory:  # free the tensors of the failed step, since writing the status needs memory
                 traceback.clear_frames(error.__traceback__)
             run.set_status("failed", reason)
-            if no_memory:
+            if out_of_memory:
                 raise TrainingFailedError(reason) from None
             raise
         except (Interrupted, KeyboardInterrupt) as signal_:
             run.set_status(
-                "interrupted", f"stopped by {signal_ if str(signal_) else 'Ctrl-C'}; resume={folder} goes on"
+                "interrupted", f"stopped by {signal_ if str(signal_) else 'Ctrl-C'}; set resume={folder} to resume it"
             )
             raise
 
 
-def _say_where_bfloat16_is_slower(settings: Settings, device: torch.device) -> None:
+def _warn_if_bfloat16_is_slower(settings: Settings, device: torch.device) -> None:
     if settings.training.precision != "bf16" or device.type != "cpu":
         return
     gain = bfloat16_gain()
     if gain < 1:
         print_error(
-            f"training.precision=bf16 makes this run slower: bfloat16's matrix products have {gain:.2g} times the speed of "
-            "float32's on this processor; set training.precision=fp32"
+            "training.precision=bf16 makes this run slower: on this processor matrix products in bfloat16 have "
+            f"{gain:.2g} times the speed of float32; set training.precision=fp32"
         )
 
 
 @contextmanager
-def _own_to_read(folder: Path) -> Iterator[None]:
-    """Inside, what the disk refuses of the run's folder is bad input: nothing was trained yet."""
+def _disk_errors_as_input_errors(folder: Path) -> Iterator[None]:
+    """Convert OSError to InputError inside a `with` block, for accesses to the folder before training starts."""
     try:
         yield
     except (InputError, results.ResultsError):
         raise
     except OSError as error:
         raise InputError(
-            f"{error.filename or folder} cannot be used ({error.strerror}); check its permissions, or choose another folder"
+            f"{error.filename or folder} cannot be used ({error.strerror}); check its permissions or choose another "
+            "folder"
         ) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory, on the host or on the device."""
-    # torch raises a plain RuntimeError on the host
+    """Return whether the error is a failed allocation of memory, on the host or on the device."""
+    # torch raises a plain RuntimeError for the host.
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def describe_failure(error: BaseException) -> str:
-    """Why a run failed, in one line; for want of memory, what would need less."""
+    """Return the reason of a failed run, on one line. For lack of memory it names settings that reduce memory."""
     if is_out_of_memory(error):
-        return f"out of memory; {LESS_MEMORY}"
-    words = " ".join(str(error).split())[:500]
-    return words if isinstance(error, TrainingFailedError) else f"{type(error).__name__}: {words}"
+        return f"out of memory; {MEMORY_ADVICE}"
+    text = " ".join(str(error).split())[:500]
+    return text if isinstance(error, TrainingFailedError) else f"{type(error).__name__}: {text}"
 
 
 def _train(
@@ -211,20 +252,20 @@ def _train(
     model = build_model(settings, data)
     standardise(model, splits["train"].features)
     coach = Coach(settings, model.to(device), splits, len(data.labels), device, run.path / "checkpoint")
-    coach.stamp = {"config_hash": config_hash(settings), "data": data_digest(data)}
+    coach.fingerprint = {"config_hash": config_hash(settings), "data": data_digest(data)}
     before_write = observer.before_write if observer is not None else _nothing
     coach.before_write = before_write
     before_write()
-    with _own_to_read(run.path):
+    with _disk_errors_as_input_errors(run.path):
         history, timing = restoring.restore(run, coach)
         if source is not None and not history:
             history, timing = restoring.restore_from(source, coach)
     run.set_status("running")
     with TrainingProgress(settings.training.epochs, coach.epoch) as progress:
         for record in coach.train():
-            go_on = observer is None or observer.evaluated(record, coach.best)
+            should_continue = observer is None or observer.evaluated(record, coach.best)
             clock = time.monotonic()
-            # an epoch's checkpoint is written after its record was taken, so its time comes with the next one
+            # The checkpoint of an epoch is written after its record, so its duration is known at the next record.
             timing += _checkpoint_rows(coach)
             history += record.rows
             run.write_history(history)
@@ -232,7 +273,7 @@ def _train(
             timing += [{"epoch": record.epoch, "phase": phase, "seconds": value} for phase, value in seconds.items()]
             run.write_timing(timing)
             progress.show(record)
-            if not go_on:
+            if not should_continue:
                 reason = f"pruned at epoch {record.epoch:g} of {settings.training.epochs}"
                 checkpoints.drop_previous(run.path / "checkpoint")
                 run.set_status("pruned", reason, objective=coach.best["f1_weighted"])
@@ -241,9 +282,7 @@ def _train(
     before_write()
     timing += _checkpoint_rows(coach)
     run.write_timing(timing)
-    checkpoints.drop_previous(
-        run.path / "checkpoint"
-    )  # (first: a run that has its last status is not written to again)
+    checkpoints.drop_previous(run.path / "checkpoint")  # before the final status, after which nothing is written
     run.set_status("completed", objective=objective)
     if observer is None:
         closing_table(
@@ -258,45 +297,53 @@ def _nothing() -> None:
 
 
 def _checkpoint_rows(coach: Coach) -> list[dict[str, Any]]:
-    """Rows of timing.parquet for the checkpoints written since the last call."""
-    taken, coach.checkpoint_seconds = coach.checkpoint_seconds, {}
-    return [{"epoch": float(epoch), "phase": "checkpoint", "seconds": seconds} for epoch, seconds in taken.items()]
+    """Return the rows of timing.parquet for the checkpoints written since the last call."""
+    durations, coach.checkpoint_seconds = coach.checkpoint_seconds, {}
+    return [{"epoch": float(epoch), "phase": "checkpoint", "seconds": value} for epoch, value in durations.items()]
 
 
-def _merged(request: Request) -> tuple[dict[str, Any], Path | None]:
-    """The configuration to train, and the folder whose checkpoint is the start (for fork), else None.
+def _merge_saved_config(request: Request) -> tuple[dict[str, Any], Path | None]:
+    """Merge the configuration saved by the run that `resume` or `fork` names with the overrides.
 
-    resume: the saved configuration; whatever was overridden beside it must agree with it. fork: the saved one with the overrides.
+    With resume, the overrides must agree with the saved configuration. With fork, they replace saved settings.
+
+    Returns:
+        The configuration to train, and for fork the folder whose checkpoint is the starting point, otherwise None.
     """
     config = request.config
     folder = config.get("resume") or config.get("fork")
     if not folder:
         return config, None
     if config.get("resume") and config.get("fork"):
-        raise InputError("resume and fork: expected one of the two, got both; resume goes on, fork begins a new folder")
-    what = "resume" if config.get("resume") else "fork"
+        raise InputError(
+            "resume and fork: expected one of them, got both; set resume to continue a run, or fork to start a new run "
+            "from it"
+        )
+    mode = "resume" if config.get("resume") else "fork"
     try:
         saved = results.read_run(Path(folder))["config"]
     except FileNotFoundError:
-        raise InputError(f"{what}={folder}: expected the folder of a run (with run.json), found none") from None
+        raise InputError(
+            f"{mode}={folder}: expected the folder of a run, found no run.json; set {mode} to such a folder"
+        ) from None
     except OSError as error:
         raise InputError(
-            f"{what}={folder}: its run.json cannot be read ({error.strerror}); check its permissions"
+            f"{mode}={folder}: its run.json cannot be read ({error.strerror}); check its permissions"
         ) from None
-    old, new = dict(saved), {**saved, what: folder}
+    old, new = dict(saved), {**saved, mode: folder}
     for name in request.overridden:
         if name not in ("resume", "fork"):
             value = _select(config, name)
             new = _replace(new, name.split("."), value)
-            if name not in PLACES:
+            if name not in LOCATION_SETTINGS:
                 old = _replace(old, name.split("."), _select(saved, name))
-    changed = [line for line in differences(old, new) if not line.startswith(PLACES)]
-    if what == "resume" and changed:
+    changed = [line for line in differences(old, new) if not line.startswith(LOCATION_SETTINGS)]
+    if mode == "resume" and changed:
         raise InputError(
-            f"resume={folder}: the run has another configuration ({'; '.join(changed)}); resume it as it is, or start a "
-            f"new one from it by fork={folder}"
+            f"resume={folder}: the run has a different configuration ({'; '.join(changed)}); resume it without these "
+            f"overrides, or set fork={folder} to start a new run from it"
         )
-    return new, Path(folder) if what == "fork" else None
+    return new, Path(folder) if mode == "fork" else None
 
 
 def _select(config: Mapping[str, Any], name: str) -> Any:
@@ -330,7 +377,12 @@ def _header(
 
 
 def describe_device(device: torch.device) -> str:
-    """The device as a reader knows it; a GPU with its name among all of the machine, where one was chosen for this process."""
+    """Return the name of a device for reports. A GPU's name includes CUDA_VISIBLE_DEVICES if it is set.
+
+    Example:
+        >>> describe_device(torch.device("cpu"))
+        'cpu'
+    """
     if device.type != "cuda":
         return device.type
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -338,16 +390,20 @@ def describe_device(device: torch.device) -> str:
 
 
 def prepare_torch(device: torch.device, threads: int) -> None:
-    """Threads, algorithms that give the same bits each time, and a heap that keeps what steps free."""
+    """Configure this process for training: threads, deterministic algorithms, and a heap that keeps freed memory.
+
+    Args:
+        device: The device of the run.
+        threads: Number of threads of torch.
+    """
     torch.set_num_threads(threads)
     heap.keep_freed_memory()
     if device.type == "cuda":
-        os.environ.setdefault(
-            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-        )  # cuBLAS repeats its bits only with a fixed workspace
-    # use_deterministic_algorithms(True) is the same, and loads the compiler, whose own setting it is too: 1.5 s in every process
+        # cuBLAS is deterministic only with a workspace of fixed size.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Has the effect of use_deterministic_algorithms(True), which would import the compiler (1.5 s in every process).
     torch.set_deterministic_debug_mode("error")
-    # only a debugging aid, and it costs time
+    # Filling uninitialized memory is a debugging aid that costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
@@ -356,39 +412,48 @@ def _interruption(number: int) -> BaseException:
 
 
 def main(get_request: Callable[[], Request]) -> float:
-    """train_run of what `ask` returns, for a person at the shell.
+    """Run `train_run` for the command line: report errors as one line on standard error and an exit code.
 
-    Bad input ends with one line and code 2, a failed run with 1, a signal with 130 or 143. In a multirun a failed run is one
-    line and NaN, and the next one is trained: joyful.runtime.run_guard sums up.
+    In a multirun, a failed run writes its line and returns NaN, and the multirun continues. `joyful.runtime.run_guard`
+    prints a summary at the end.
+
+    Args:
+        get_request: Returns the request. Its errors are reported in the same way.
+
+    Returns:
+        The objective of the run, or NaN for a failed run of a multirun.
+
+    Raises:
+        SystemExit: With exit code 2 for invalid input, 1 for a failed run, 130 after Ctrl-C and 143 after SIGTERM.
     """
     try:
-        raise_at_ctrl_c()
+        raise_on_ctrl_c()
         request = get_request()
         return train_run(request)
     except InputError as error:
-        _leave(str(error), 2)
+        _exit(str(error), 2)
     except TrainingFailedError as error:
         return _failed(request, str(error))
     except (results.ResultsError, results.LockLostError) as error:
-        _leave(str(error), 1)
+        _exit(str(error), 1)
     except KeyboardInterrupt:
-        _leave("interrupted by Ctrl-C; nothing that was completed is lost", 130)
+        _exit("interrupted by Ctrl-C; nothing that was completed is lost", 130)
     except Interrupted as error:
-        _leave(f"interrupted by {error}; nothing that was completed is lost", error.code)
+        _exit(f"interrupted by {error}; nothing that was completed is lost", error.code)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         return _failed(request, describe_failure(error))
-    return math.nan  # not reached: _leave raises
+    return math.nan  # not reached, because _exit raises SystemExit
 
 
 def _failed(request: Request, message: str) -> float:
     if not request.multirun:
-        _leave(message, 1)
+        _exit(message, 1)
     print_error(f"{request.folder}: {message}")
     return math.nan
 
 
-def _leave(message: str, code: int) -> None:
+def _exit(message: str, code: int) -> None:
     print_error(message)
     raise SystemExit(code)

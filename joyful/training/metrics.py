@@ -1,11 +1,12 @@
-"""Classification scores from counts that stay on the device until the split is done.
+"""Classification scores from counts that stay on the device until the end of a split.
 
-    F1_c = 2 tp_c / (predicted_c + support_c)      0 where both are 0
+    F1_c = 2 tp_c / (predicted_c + support_c)      0 if the denominator is 0
     f1_weighted = sum_c support_c F1_c / sum_c support_c
     f1_macro = mean of F1_c over the classes that occur in the labels or the predictions
 
-For several labels at once each label is a class of its own and accuracy is the share of utterances with all labels
-right.
+For multi-label data each label is one class, and the accuracy is the fraction of utterances whose labels are all
+predicted correctly.
+
 Shape letters: N utterances, C classes.
 """
 
@@ -17,10 +18,16 @@ from torch import Tensor
 
 
 def counts(logits_NC: Tensor, labels: Tensor) -> Tensor:
-    """(4, C) float64 of one batch: true positives, predicted, support, and utterances with every label right in [3, 0].
+    """Count correct and predicted labels of one batch, without waiting for the device.
 
-    labels: (N,) classes, decided by the largest logit, or (N, C) zeros and ones, decided at logit 0. No wait for the
-    device.
+    Args:
+        logits_NC: (N, C) logits.
+        labels: (N,) class indices, predicted by the largest logit; or (N, C) zeros and ones, each predicted as 1 for a
+            positive logit.
+
+    Returns:
+        A (4, C) float64 tensor. Row 0 has the true positives, row 1 the predicted labels and row 2 the support of each
+        class. Element [3, 0] is the number of utterances whose labels are all correct. Counts of batches can be added.
     """
     c = logits_NC.shape[1]
     if labels.ndim == 2:
@@ -37,7 +44,21 @@ def counts(logits_NC: Tensor, labels: Tensor) -> Tensor:
 
 
 def scores(total: np.ndarray, utterances: int) -> dict[str, float]:
-    """{"accuracy", "f1_weighted", "f1_macro"}, fractions, from the sum of `counts` over a split of `utterances`."""
+    """Return accuracy, weighted F1 and macro F1.
+
+    Args:
+        total: (4, C) sum of `counts` over the batches of a split.
+        utterances: Number of utterances of the split.
+
+    Returns:
+        "accuracy", "f1_weighted" and "f1_macro" -> fraction from 0 to 1.
+
+    Example:
+        >>> logits = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+        >>> labels = torch.tensor([0, 1, 1, 1])
+        >>> {name: round(value, 3) for name, value in scores(counts(logits, labels).numpy(), 4).items()}
+        {'accuracy': 0.75, 'f1_weighted': 0.767, 'f1_macro': 0.733}
+    """
     hit, predicted, support = total[0], total[1], total[2]
     f1 = np.divide(2 * hit, predicted + support, out=np.zeros_like(hit), where=predicted + support > 0)
     occurs = predicted + support > 0

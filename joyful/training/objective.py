@@ -1,4 +1,4 @@
-"""From the model's output to the components of the loss: the one place where they are put together.
+"""The components of the training loss, computed from the output of the model.
 
 Shape letters: N utterances, B dialogues, C classes.
 """
@@ -14,14 +14,19 @@ from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss
 from joyful.model.graph_model import ModelOutput
 from joyful.records import Batch
 
-#: Share of each modality in the unimodal loss (ULGM), as in the reference.
-UNIMODAL_SHARE = {"text": 1.0, "audio": 0.5, "visual": 0.5}
+#: Weight of each modality in the unimodal loss (ULGM), as in the reference.
+UNIMODAL_WEIGHTS = {"text": 1.0, "audio": 0.5, "visual": 0.5}
 
 
 def reconstruction_criterion(
     settings: LossSettings, modalities: tuple[str, ...]
 ) -> MSELoss | SmoothL1Loss | WeightedMSELoss:
-    """The criterion that `loss` names, for these modalities in the order of concatenation."""
+    """Return the reconstruction loss of the settings group `loss`.
+
+    Args:
+        settings: The group `loss`.
+        modalities: The modalities, in the order in which their features are concatenated.
+    """
     if settings.name == "smoothl1":
         return SmoothL1Loss(beta=settings.beta)
     if settings.name == "weighted_mse":
@@ -30,17 +35,36 @@ def reconstruction_criterion(
 
 
 def classification_criterion(settings: ClassificationSettings, class_weights: Tensor | None) -> NLLLoss | FocalLoss:
-    """The criterion that `classification` names."""
+    """Return the classification loss of the settings group `classification`.
+
+    Args:
+        settings: The group `classification`.
+        class_weights: (C,) weights of the classes; None weights all classes equally.
+    """
     if settings.name == "focal":
         return FocalLoss(settings.alpha, settings.gamma, class_weights)
     return NLLLoss(class_weights)
 
 
 def reduce_encoder_losses(losses_N: Tensor, lengths: tuple[int, ...], how: str) -> Tensor:
-    """The reconstruction losses of N utterances to the scalar that is trained.
+    """Reduce the reconstruction losses of a batch to the scalar that is trained.
 
-    "mean": over all utterances of the batch. "legacy_sum" and "legacy_mean": over the utterances of the batch's last
-    dialogue alone, as the reference came to train it. Raises ValueError for another word.
+    Args:
+        losses_N: (N,) losses of the utterances.
+        lengths: Numbers of utterances of the B dialogues, sum N.
+        how: "mean" averages over all utterances. "legacy_sum" and "legacy_mean" use only the utterances of the last
+            dialogue of the batch, as the reference does.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: If `how` is anything else.
+
+    Example:
+        >>> losses = torch.tensor([1.0, 2.0, 3.0, 6.0])
+        >>> reduce_encoder_losses(losses, (2, 2), "mean"), reduce_encoder_losses(losses, (2, 2), "legacy_mean")
+        (tensor(3.), tensor(4.5000))
     """
     if how == "mean":
         return losses_N.mean()
@@ -54,14 +78,21 @@ def reduce_encoder_losses(losses_N: Tensor, lengths: tuple[int, ...], how: str) 
 
 
 def trained_reconstructions(lengths: tuple[int, ...], how: str) -> int | None:
-    """How many utterances, the last of the batch, `reduce_encoder_losses` reads; None: all."""
+    """Return how many utterances, counted from the end of the batch, `reduce_encoder_losses` uses; None means all."""
     return None if how == "mean" else lengths[-1]
 
 
 def components(
     output: ModelOutput, batch: Batch, criterion: NLLLoss | FocalLoss, encoder_reduction: str
 ) -> dict[str, Tensor]:
-    """The four unweighted components as scalars, in the order of joyful.records.COMPONENTS."""
+    """Return the four unweighted loss components as scalars, in the order of `joyful.records.COMPONENTS`.
+
+    Args:
+        output: Output of the model for the batch.
+        batch: The batch.
+        criterion: The classification loss.
+        encoder_reduction: Setting loss.encoder_reduction, see `reduce_encoder_losses`.
+    """
     return {
         "classification": criterion(output.logits, batch.labels),
         "contrastive": output.contrastive,
@@ -71,13 +102,21 @@ def components(
 
 
 def unimodal_loss(output: ModelOutput, batch: Batch, criterion: NLLLoss | FocalLoss) -> Tensor:
-    """The ULGM heads' losses, added with weights text 1, audio 0.5, visual 0.5."""
-    losses = [UNIMODAL_SHARE[m] * criterion(logits.float(), batch.labels) for m, logits in output.unimodal.items()]
+    """Return the sum of the classification losses of the unimodal (ULGM) heads, weighted by UNIMODAL_WEIGHTS."""
+    losses = [UNIMODAL_WEIGHTS[m] * criterion(logits.float(), batch.labels) for m, logits in output.unimodal.items()]
     return torch.stack(losses).sum()
 
 
 def unimodal_weight(settings: FusionSettings, epoch: int) -> float:
-    """Weight of the unimodal loss in this epoch (from 1): 0 for the delay, then a linear rise over the warm-up."""
+    """Return the weight of the unimodal loss in an epoch.
+
+    It is 0 during the first `ulgm_delay_epochs` epochs, then rises linearly to `unimodal_loss_weight` over
+    `ulgm_warmup_epochs` epochs.
+
+    Args:
+        settings: The group `fusion`.
+        epoch: Number of the epoch, counted from 1.
+    """
     if not settings.use_ulgm or epoch <= settings.ulgm_delay_epochs:
         return 0.0
     rise = (epoch - settings.ulgm_delay_epochs) / max(1, settings.ulgm_warmup_epochs)

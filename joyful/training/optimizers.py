@@ -1,10 +1,11 @@
-"""Adam, AdamW, SGD with momentum and RMSprop, and the plateau schedule of the learning rate.
+"""Adam, AdamW, SGD with momentum and RMSprop, and a learning rate schedule that reacts to plateaus.
 
-The arithmetic is torch's: its fused kernels, for RMSprop its operations on lists. Its classes are not used: from their first step
-on they load the compiler (torch._dynamo), which takes seconds and tens of MiB in every run and every worker of a sweep, for
-nothing that is used here. Checkpoints hold the same tensors by the same names.
+The updates use torch's fused kernels, and for RMSprop its foreach operations. The optimizer classes of torch are not
+used, because their first step imports the compiler (torch._dynamo). This would take seconds and tens of MiB in every
+run and every worker of a sweep. The entries of the state have the same names and values as in torch.
 
-Sources: Kingma & Ba 2015 (Adam); Loshchilov & Hutter 2019 (AdamW); Polyak 1964 (momentum); Tieleman & Hinton 2012 (RMSprop).
+Sources: Kingma & Ba 2015 (Adam); Loshchilov & Hutter 2019 (AdamW); Polyak 1964 (momentum); Tieleman & Hinton 2012
+(RMSprop).
 """
 
 from __future__ import annotations
@@ -22,26 +23,33 @@ State = dict[str, Tensor]
 
 
 class Optimizer:
-    """Changes `parameters` by their gradients; those without one are left alone, their state too.
+    """Base class of the optimizers. A step skips parameters without a gradient, and their state.
 
-    lr: the learning rate, may be set between steps. weight_decay: added to the gradient as weight_decay * parameter (AdamW: taken
-    off the parameter as lr * weight_decay * parameter). names: of the tensors of a parameter's state.
+    Args:
+        parameters: The parameters to update in place.
+        lr: Learning rate.
+        weight_decay: Added to the gradient as weight_decay * parameter. AdamW instead subtracts
+            lr * weight_decay * parameter from the parameter.
+        names: Names of the tensors of a parameter's state.
+
+    Attributes:
+        lr: Learning rate of the next step. It may be set between steps.
     """
 
     def __init__(self, parameters: Sequence[Tensor], lr: float, weight_decay: float, names: tuple[str, ...]) -> None:
         self.parameters, self.lr, self.weight_decay, self.names = list(parameters), lr, weight_decay, names
-        # all from the beginning: taken in the first step, their memory would stand among what that step frees
+        # All state is allocated here. Allocated in the first step, it would fragment the memory that this step frees.
         self._state = [self._zeros(parameter) for parameter in self.parameters]
-        self._begun: set[int] = set()  # places of the parameters that have had a gradient
+        self._updated: set[int] = set()  # indices of the parameters that have had a gradient
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step by the gradients that there are. Never waits for the device."""
+        """Update the parameters that have a gradient. Never waits for the device."""
         parameters, gradients, states = [], [], []
-        for place, (parameter, state) in enumerate(zip(self.parameters, self._state, strict=True)):
+        for index, (parameter, state) in enumerate(zip(self.parameters, self._state, strict=True)):
             if parameter.grad is None:
                 continue
-            self._begun.add(place)
+            self._updated.add(index)
             parameters.append(parameter)
             gradients.append(parameter.grad)
             states.append(state)
@@ -49,32 +57,36 @@ class Optimizer:
             self._update(parameters, gradients, {name: [s[name] for s in states] for name in self.names})
 
     def zero_grad(self) -> None:
-        """Let go of all gradients."""
+        """Set all gradients to None."""
         for parameter in self.parameters:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state as "<number of the parameter>.<name>", of the parameters that have had a gradient."""
-        return {f"{i}.{name}": value for i in sorted(self._begun) for name, value in self._state[i].items()}
+        """Return the state by "<index of the parameter>.<name>", for parameters that have had a gradient."""
+        return {f"{i}.{name}": value for i in sorted(self._updated) for name, value in self._state[i].items()}
 
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
-        """Take up what `state_dict` gave. Raises ValueError where it is that of another optimizer or other parameters."""
+        """Copy the state from a `state_dict`.
+
+        Raises:
+            ValueError: If it belongs to a different optimizer or to other parameters. The state is then unchanged.
+        """
         states: list[State] = [{} for _ in self.parameters]
         for key, value in saved.items():
             number, _, name = key.partition(".")
             if not number.isdecimal() or int(number) >= len(states) or name not in self.names:
                 raise ValueError(
-                    f"optimizer.{key}: expected {', '.join(self.names) or 'no state'} of {len(states)} tensors"
+                    f"optimizer.{key}: expected {', '.join(self.names) or 'no state'} of {len(states)} parameters"
                 )
             parameter = self.parameters[int(number)]
             shape = () if name == "step" else tuple(parameter.shape)
             if tuple(value.shape) != shape:
                 raise ValueError(f"optimizer.{key}: expected shape {shape}, got {tuple(value.shape)}")
             states[int(number)][name] = value
-        for place, state in enumerate(states):
+        for index, state in enumerate(states):
             if state and set(state) != set(self.names):
-                raise ValueError(f"optimizer.{place}: expected {', '.join(self.names)}, got {', '.join(state)}")
-        self._begun = {place for place, state in enumerate(states) if state}
+                raise ValueError(f"optimizer.{index}: expected {', '.join(self.names)}, got {', '.join(state)}")
+        self._updated = {index for index, state in enumerate(states) if state}
         for own, state in zip(self._state, states, strict=True):
             for name, tensor in own.items():
                 tensor.copy_(state[name]) if state else tensor.zero_()
@@ -88,7 +100,10 @@ class Optimizer:
 
 
 class Adam(Optimizer):
-    """m, v: moving averages (0.9, 0.999) of g and g^2, corrected for their start; p -= lr m / (sqrt(v) + 1e-8)."""
+    """Adam: p -= lr m / (sqrt(v) + 1e-8).
+
+    m and v are the bias-corrected moving averages of g and g^2, with decay rates 0.9 and 0.999.
+    """
 
     _kernel: ClassVar[Any] = staticmethod(torch._fused_adam_)
 
@@ -104,13 +119,13 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay does not go through the moving averages."""
+    """Adam with decoupled weight decay, which does not enter the moving averages."""
 
     _kernel = staticmethod(torch._fused_adamw_)
 
 
 class SGD(Optimizer):
-    """b = momentum b + g; p -= lr b."""
+    """SGD with momentum: b = momentum b + g; p -= lr b."""
 
     def __init__(self, parameters: Sequence[Tensor], lr: float, weight_decay: float, momentum: float) -> None:
         super().__init__(parameters, lr, weight_decay, ("momentum_buffer",) if momentum else ())
@@ -124,7 +139,10 @@ class SGD(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """v: moving average (0.99) of g^2; b = momentum b + g / (sqrt(v) + 1e-8); p -= lr b."""
+    """RMSprop: b = momentum b + g / (sqrt(v) + 1e-8); p -= lr b.
+
+    v is the moving average of g^2 with decay rate 0.99.
+    """
 
     def __init__(self, parameters: Sequence[Tensor], lr: float, weight_decay: float, momentum: float) -> None:
         names = ("square_avg", "momentum_buffer") if momentum else ("square_avg",)
@@ -149,7 +167,7 @@ class RMSprop(Optimizer):
 
 
 def build_optimizer(settings: OptimizerSettings, parameters: Sequence[Tensor]) -> Optimizer:
-    """The optimizer that `optimizer` names."""
+    """Return the optimizer of the settings group `optimizer` for these parameters."""
     lr, decay, momentum = settings.learning_rate, settings.weight_decay, settings.momentum
     if settings.name == "rmsprop":
         return RMSprop(parameters, lr, decay, momentum)
@@ -159,12 +177,19 @@ def build_optimizer(settings: OptimizerSettings, parameters: Sequence[Tensor]) -
 
 
 class Plateau:
-    """Multiplies the learning rate by `factor` when a quantity has not fallen for more than `patience` looks; not below `minimum`.
+    """Reduces the learning rate when a metric stops improving, as torch's ReduceLROnPlateau with threshold 0.
 
-    As torch's ReduceLROnPlateau with threshold 0. A quantity that is NaN has not fallen.
+    The learning rate is multiplied by `factor` after more than `patience` epochs in a row without a new minimum of the
+    metric. NaN never counts as a new minimum.
+
+    Args:
+        optimizer: The optimizer whose `lr` is set.
+        factor: Factor of a reduction.
+        patience: Number of epochs without a new minimum that are tolerated.
+        minimum: Lower bound of the learning rate.
     """
 
-    #: A change of the learning rate below this is not made.
+    #: Smaller changes of the learning rate are not applied.
     LEAST_CHANGE = 1e-8
 
     def __init__(self, optimizer: Optimizer, factor: float, patience: int, minimum: float) -> None:
@@ -172,7 +197,7 @@ class Plateau:
         self.best, self.bad = math.inf, 0
 
     def step(self, value: float) -> None:
-        """Take in the quantity of one more epoch."""
+        """Process the value of the metric after an epoch."""
         if value < self.best:
             self.best, self.bad = value, 0
         else:
@@ -184,9 +209,13 @@ class Plateau:
             self.bad = 0
 
     def state_dict(self) -> dict[str, float]:
-        """What JSON can hold."""
+        """Return the state, of types that JSON can represent."""
         return {"best": self.best, "num_bad_epochs": self.bad}
 
     def load_state_dict(self, saved: Mapping[str, float]) -> None:
-        """Take up what `state_dict` gave. Raises KeyError where something is missing."""
+        """Restore the state from a `state_dict`.
+
+        Raises:
+            KeyError: If an entry is missing.
+        """
         self.best, self.bad = float(saved["best"]), int(saved["num_bad_epochs"])

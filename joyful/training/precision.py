@@ -1,7 +1,8 @@
-"""Whether bfloat16 pays on this machine's processor: measured, since its instruction sets do not tell.
+"""Measurement of the speed of bfloat16 on this processor.
 
-With amx_bf16 its matrix products are three times as fast as float32's, with avx512_bf16 on AMD's processors twice, on Intel's
-half as fast, and without any of them many times slower (docs/PERFORMANCE.md).
+The speed is measured because the instruction sets of a processor do not determine it. Compared with float32, matrix
+products in bfloat16 are three times as fast with amx_bf16. With avx512_bf16 they are twice as fast on AMD processors
+and half as fast on Intel processors. Without these instructions they are many times slower (docs/PERFORMANCE.md).
 """
 
 from __future__ import annotations
@@ -10,14 +11,20 @@ import time
 
 import torch
 
-#: Side of the square matrices that are multiplied: large enough for the caches to matter, some milliseconds a product.
+#: Number of rows and columns of the matrices. A product takes some milliseconds and exceeds the innermost caches.
 SIDE = 768
 
 
 def bfloat16_gain(repeats: int = 3) -> float:
-    """How many times as fast bfloat16's matrix products are as float32's, on the processor and the threads that torch has now.
+    """Return the speed of matrix products in bfloat16 relative to float32, with the current number of torch's threads.
 
-    The best of `repeats` products of each, after one that warms up, so that a busy machine does not decide. A tenth of a second.
+    The measurement takes about 0.1 s. It compares the fastest products, which makes it robust on a busy machine.
+
+    Args:
+        repeats: Number of timed products of each type, after one untimed product.
+
+    Returns:
+        The ratio. Above 1 bfloat16 is faster.
     """
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(SIDE, SIDE, generator=generator)
@@ -25,11 +32,11 @@ def bfloat16_gain(repeats: int = 3) -> float:
 
 
 def _seconds(matrix: torch.Tensor, repeats: int) -> float:
-    """Wall seconds of the fastest product."""
-    found = []
+    """Return the wall-clock seconds of the fastest product."""
+    seconds = []
     with torch.inference_mode():
         for _ in range(repeats + 1):
             clock = time.perf_counter()
             torch.mm(matrix, matrix)
-            found.append(time.perf_counter() - clock)
-    return min(found[1:])
+            seconds.append(time.perf_counter() - clock)
+    return min(seconds[1:])

@@ -1,4 +1,4 @@
-"""What a run shows on the terminal: a live bar while it trains (nothing without a terminal), a small table at the end."""
+"""Terminal output of a run: a progress bar during training and a summary table at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from joyful.records import EpochRecord
 
 
 class TrainingProgress:
-    """A progress bar over epochs on standard error; quiet where that is no terminal."""
+    """A progress bar over epochs on standard error. It is disabled if standard error is not a terminal.
+
+    Use it as a context manager.
+
+    Args:
+        epochs: Total number of epochs.
+        done: Number of epochs that are complete at the start.
+    """
 
     def __init__(self, epochs: int, done: int) -> None:
         console = Console(stderr=True)
@@ -43,7 +50,7 @@ class TrainingProgress:
         self._progress.stop()
 
     def show(self, record: EpochRecord) -> None:
-        """Move the bar to the record's epoch and show its scores in per cent."""
+        """Advance the bar to the epoch of the record, and show its dev scores. F1 is in per cent."""
         rows = {row["split"]: row for row in record.rows}
         dev = rows["dev"]
         scores = f"dev F1 {100 * float(dev['f1_weighted']):.1f} %  NLL {float(dev['nll']):.3f}"
@@ -51,7 +58,16 @@ class TrainingProgress:
 
 
 def closing_table(title: str, folder: Path, status: str, best: Mapping[str, Any], epochs: int, seconds: float) -> None:
-    """Print the run's outcome and its folder on standard output. Scores in per cent, seconds of training in this process."""
+    """Print the outcome and the folder of a run on standard output. Scores are shown in per cent.
+
+    Args:
+        title: Title of the table.
+        folder: Folder of the run.
+        status: Status of the run.
+        best: Scores of the best evaluation (`Coach.best`); empty if there was none.
+        epochs: Number of epochs of the run.
+        seconds: Wall-clock seconds of training in this process.
+    """
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     table = Table(title=escape(title), title_justify="left", show_header=False)
     if best:

@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing goes wrong, everything is seen, nothing scrolls sideways, light and dark and on paper."""
+"""The page in a browser: no errors, visible figures, no horizontal scrolling, light and dark schemes, and print."""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,11 @@ import pytest
 
 from joyful.analysis.report import main
 from tests.support.analysis import NOTE_ARMS, Truth, simulate_sweep
-from tests.support.browser import listen, needs_chromium, open_browser
+from tests.support.browser import collect_problems, needs_chromium, open_browser
 
 pytestmark = [
     needs_chromium,
-    pytest.mark.xdist_group("browser"),  # one browser, and the pages once
+    pytest.mark.xdist_group("browser"),  # so that the browser and the pages are created once
 ]
 
 SIZES = {"phone": (390, 844), "tablet": (820, 1180), "desk": (1280, 900)}
@@ -19,7 +19,7 @@ LONG = "weighted-mean-absolute-percentage-error-with-a-very-long-name-that-nobod
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, str]:
-    """Name -> address: the note's two arms, and a grid of arms with a long name and a run left out with a long reason."""
+    """Name -> URL of two pages: two arms ("note"), and a grid with a long arm name and a damaged run ("grid")."""
     folder = tmp_path_factory.mktemp("pages")
     simulate_sweep(folder / "note", NOTE_ARMS, range(1, 7), epochs=8)
     weights = (0.05, 0.01, 0.1)
@@ -39,22 +39,22 @@ def browser() -> Iterator[object]:
 
 
 @pytest.fixture
-def look(browser, pages):
-    """look(page, size, scheme) opens a page and fails at the end if the browser complained or asked for anything."""
+def open_page(browser, pages):
+    """A function that opens a page. The test fails if the browser reports an error or requests a resource."""
     complaints: list[str] = []
     contexts = []
 
-    def opened(name: str, size: str = "desk", scheme: str = "light", media: str = "screen"):
+    def open_named(name: str, size: str = "desk", scheme: str = "light", media: str = "screen"):
         width, height = SIZES[size]
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
-        listen(page, pages[name], complaints)
+        collect_problems(page, pages[name], complaints)
         page.emulate_media(media=media, color_scheme=scheme)
         page.goto(pages[name])
         return page
 
-    yield opened
+    yield open_named
     for context in contexts:
         context.close()
     assert complaints == []
@@ -62,8 +62,8 @@ def look(browser, pages):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ["note", "grid"])
-def test_nothing_scrolls_sideways(look, name, size):
-    page = look(name, size)
+def test_nothing_scrolls_sideways(open_page, name, size):
+    page = open_page(name, size)
     page.evaluate("document.querySelectorAll('details').forEach(element => element.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") == SIZES[size][0]
     outside = page.evaluate(
@@ -78,8 +78,8 @@ def test_nothing_scrolls_sideways(look, name, size):
 
 @pytest.mark.parametrize("size", ["phone", "desk"])
 @pytest.mark.parametrize("name", ["note", "grid"])
-def test_all_figures_are_visible_and_hold_ink(look, name, size):
-    page = look(name, size)
+def test_all_figures_are_visible_and_not_empty(open_page, name, size):
+    page = open_page(name, size)
     figures = page.locator("svg.plot")
     assert figures.count() >= 15
     for index in range(figures.count()):
@@ -102,8 +102,8 @@ def test_all_figures_are_visible_and_hold_ink(look, name, size):
         assert size_of_text > 8  # CSS pixels, on a phone too
 
 
-def test_labels_of_figures_stay_inside(look):
-    page = look("note")
+def test_labels_of_figures_stay_inside(open_page):
+    page = open_page("note")
     cut = page.evaluate(
         """() => [...document.querySelectorAll('svg.plot text')].filter(text => {
             const box = text.getBoundingClientRect(), around = text.closest('svg').getBoundingClientRect();
@@ -115,8 +115,8 @@ def test_labels_of_figures_stay_inside(look):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_and_lines_stand_out(look, scheme):
-    page = look("note", scheme=scheme)
+def test_text_contrasts_with_the_background(open_page, scheme):
+    page = open_page("note", scheme=scheme)
     colours = page.evaluate(
         """() => {
             const channel = text => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
@@ -125,24 +125,24 @@ def test_text_and_lines_stand_out(look, scheme):
                     label: channel(style('svg.plot text').fill)};
         }"""
     )
-    bright = {name: sum(value) / 3 for name, value in colours.items()}
-    assert (bright["page"] > 200) == (scheme == "light")
-    assert abs(bright["page"] - bright["text"]) > 150
-    assert abs(bright["page"] - bright["label"]) > 150
+    brightness = {name: sum(value) / 3 for name, value in colours.items()}
+    assert (brightness["page"] > 200) == (scheme == "light")
+    assert abs(brightness["page"] - brightness["text"]) > 150
+    assert abs(brightness["page"] - brightness["label"]) > 150
 
 
-def test_on_paper_everything_is_open_light_and_within_the_margins(look):
-    page = look("note", "tablet", "dark", media="print")
+def test_in_print_everything_is_expanded_light_and_within_the_margins(open_page):
+    page = open_page("note", "tablet", "dark", media="print")
     assert page.locator("nav").is_hidden()
     assert page.locator("#table-pairs").is_visible()  # inside a closed <details>
-    dark = page.evaluate("getComputedStyle(document.querySelector('#summary p')).color.match(/\\d+/g).map(Number)")
-    assert sum(dark) < 300
+    colour = page.evaluate("getComputedStyle(document.querySelector('#summary p')).color.match(/\\d+/g).map(Number)")
+    assert sum(colour) < 300
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["tablet"][0]
     assert len(page.pdf(format="A4")) > 20_000
 
 
-def test_a_keyboard_reaches_the_tables_and_their_headings_are_told(look):
-    page = look("grid", "phone")
+def test_tables_are_reachable_by_keyboard_and_have_labels(open_page):
+    page = open_page("grid", "phone")
     for box in page.locator(".scrolls, .restacks").all():
         assert box.get_attribute("tabindex") == "0"
         assert box.get_attribute("aria-label")

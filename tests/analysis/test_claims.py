@@ -1,4 +1,4 @@
-"""Verdicts: the words of the design, on sweeps of which the truth is known, and all that stands beside them."""
+"""Verdicts and secondary measures on simulated sweeps whose true effects are known."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-# The four words, written out from the design's sentences: claim of 10 to 20
+# The four verdicts for a claim of 10 to 20.
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def rng() -> np.random.Generator:
         (math.nan, math.nan, ("not testable", "there is no interval")),
     ],
 )
-def test_the_four_words(low: float, high: float, expected: tuple[str, str]) -> None:
+def test_the_four_verdicts(low: float, high: float, expected: tuple[str, str]) -> None:
     assert decide(low, high, 10, 20) == expected
 
 
-# From runs to differences to per cent
+# From values of runs to differences and effects
 
 
 def claim(unit: str, direction: str, measure: str = "final") -> tuple[Claim, Metric]:
@@ -72,16 +72,16 @@ def claim(unit: str, direction: str, measure: str = "final") -> tuple[Claim, Met
     ],
 )
 def test_effects_by_hand(unit: str, direction: str, measure: str, new: float, base: float, expected: float) -> None:
-    question = claim(unit, direction, measure)
-    d = pair_differences(pd.Series([new]), pd.Series([base]), *question).iloc[0]
+    claim_and_metric = claim(unit, direction, measure)
+    d = pair_differences(pd.Series([new]), pd.Series([base]), *claim_and_metric).iloc[0]
     assert d > 0
-    assert effect(d, *question) == pytest.approx(expected)
-    assert difference(expected, *question) == pytest.approx(d)
-    assert effect(-1e9, *question) < effect(0, *question) == 0
+    assert effect(d, *claim_and_metric) == pytest.approx(expected)
+    assert difference(expected, *claim_and_metric) == pytest.approx(d)
+    assert effect(-1e9, *claim_and_metric) < effect(0, *claim_and_metric) == 0
 
 
 def test_the_mean_is_geometric() -> None:
-    """exp(mean ln(T_base / T_new)) - 1: halving and doubling are nothing, whatever the epochs."""
+    """exp(mean ln(T_base / T_new)) - 1: halving one time and doubling another cancel, whatever their lengths."""
     d = pair_differences(
         pd.Series([2.0, 40.0]), pd.Series([4.0, 20.0]), *claim("percent", "increase", "time_to_target")
     )
@@ -95,7 +95,7 @@ def test_pairs_without_a_positive_value_are_nan() -> None:
     assert pair_differences(new, base, *claim("points", "increase"))[1] == -100
 
 
-# On sweeps
+# Verdicts on sweeps
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,8 @@ def test_verdicts_of_the_notes_arms(note: Path) -> None:
     assert set(table["verdict"]) <= {"supported", "contradicted", "inconclusive", "not testable"}
     known = table["estimate"].notna()
     assert ((table["low"] <= table["estimate"]) & (table["estimate"] <= table["high"]))[known].all()
-    # the simulated train NLL of the second arm tends to 0.85 of the first's, its MAE to √0.85: "10 to 20 % lower" holds and not
+    # The train NLL of the second arm tends to 0.85 times that of the first, so "10 to 20 % lower" holds. Its MAE tends
+    # to √0.85 times, so the claim does not hold.
     by_metric = table.set_index("metric")
     assert by_metric.loc["final train nll", ["verdict", "detail"]].tolist() == ["supported", ""]
     assert by_metric.loc["final train nll", "estimate"] == pytest.approx(15, abs=2)
@@ -158,19 +159,19 @@ def test_the_trained_total_of_arms_with_equal_losses_is_testable(tmp_path: Path)
     assert abs(table.loc["final train loss_total", "estimate"]) < 2
 
 
-def test_a_claim_says_nothing_of_arms_that_differ_in_more(tmp_path: Path) -> None:
+def test_a_claim_does_not_apply_to_arms_that_differ_in_other_settings(tmp_path: Path) -> None:
     arms = [NOTE_ARMS[0], replace(NOTE_ARMS[1], overrides={**NOTE_ARMS[1].overrides, "optimizer.learning_rate": 0.01})]
     simulate_sweep(tmp_path, arms, seeds=range(6), epochs=5)
     verdicts = judge(read_sweep(tmp_path), read_claims(), rng=rng())
     assert {verdict.verdict for verdict in verdicts} == {"not testable"}
     assert verdicts[0].detail == (
-        "the claim is about loss and weights.encoder_loss_weight, and the arms differ in optimizer.learning_rate (0.01, "
-        "baseline 0.001) too"
+        "the claim is about loss and weights.encoder_loss_weight, but the arms also differ in optimizer.learning_rate "
+        "(0.01, baseline 0.001)"
     )
 
 
 def test_runs_that_do_not_record_the_claims_factors_are_judged(tmp_path: Path) -> None:
-    """Curves of another trainer: nothing says what the arms differ in but their names."""
+    """Curves of another trainer record only the names of the arms."""
     simulate_sweep(tmp_path, seeds=range(6), epochs=5, calibration=())
     for path in tmp_path.glob("*/run.json"):
         info = json.loads(path.read_text())
@@ -213,13 +214,13 @@ def test_over_half_of_the_times_censored(tmp_path: Path, never: int, verdict: st
     assert rates == pytest.approx({"mse": 100 * (6 - never) / 6, "smoothl1": 100})
 
 
-def test_pairs_without_a_value_are_counted_and_said(tmp_path: Path) -> None:
+def test_pairs_without_a_value_are_reported(tmp_path: Path) -> None:
     for seed in range(7):
         dev_run(tmp_path / f"a{seed}", "mse", seed, [0.1, 0.2, 0.1, 0.3])
         dev_run(tmp_path / f"b{seed}", "smoothl1", seed, [0.2] * 4 if seed == 0 else [0.1, 0.2, 0.15, 0.3])
     (one,) = judge(read_sweep(tmp_path, columns=["f1_weighted", "nll"]), [STABILITY], rng=rng())
     assert one.n_pairs == 6
-    assert one.note == "1 of 7 pairs have not a positive value in both runs and are left out."
+    assert one.note == "1 of 7 pairs are left out because one of their runs has no positive value."
 
 
 def test_a_metric_that_was_never_measured_is_not_testable(tmp_path: Path) -> None:
@@ -253,28 +254,28 @@ def test_one_arm_or_none_has_nothing_to_judge(tmp_path: Path) -> None:
     assert len(secondary_table([])) == 0
 
 
-def test_the_bootstrap_comes_with_twenty_pairs_and_the_answer_repeats(tmp_path: Path) -> None:
+def test_the_bootstrap_starts_at_twenty_pairs_and_is_reproducible(tmp_path: Path) -> None:
     simulate_sweep(tmp_path, seeds=range(21), epochs=4, evaluations_per_epoch=1)
     sweep = read_sweep(tmp_path)
     first, second = (judge(sweep, [F1], rng=rng())[0] for _ in range(2))
     assert first.bootstrap is not None
     assert first.bootstrap == second.bootstrap
-    assert first.p_zero == second.p_zero  # 21 pairs: drawn
+    assert first.p_zero == second.p_zero  # With 21 pairs, sign patterns are drawn at random.
     assert first.bootstrap[0] < first.estimate < first.bootstrap[1]
 
 
 def test_what_the_pairs_could_have_shown(note: Path) -> None:
-    """minimum_detectable and pairs_to_see are two sides of one question; pairs_needed asks for the verdict."""
+    """minimum_detectable and pairs_to_detect agree; pairs_needed refers to the verdict "supported"."""
     (verdict,) = judge(read_sweep(note), [F1], rng=rng())
-    assert verdict.pairs_to_see is not None
+    assert verdict.pairs_to_detect is not None
     assert verdict.pairs_needed is not None
-    assert (verdict.minimum_detectable <= F1.lower) == (verdict.pairs_to_see <= verdict.n_pairs)
-    assert verdict.pairs_needed > verdict.pairs_to_see  # half a point from the edge, against one from zero
-    endless = replace(F1, upper=math.inf)
-    assert judge(read_sweep(note), [endless], rng=rng())[0].pairs_needed is None
+    assert (verdict.minimum_detectable <= F1.lower) == (verdict.pairs_to_detect <= verdict.n_pairs)
+    assert verdict.pairs_needed > verdict.pairs_to_detect  # half a point from the edge, one point from zero
+    unbounded = replace(F1, upper=math.inf)
+    assert judge(read_sweep(note), [unbounded], rng=rng())[0].pairs_needed is None
 
 
-def test_beside(note: Path) -> None:
+def test_secondary_measures(note: Path) -> None:
     sweep = read_sweep(note)
     table = secondary_table(judge(sweep, read_claims(), rng=rng()))
     names = table.groupby("claim", sort=False)["name"].unique().map(list).to_dict()
@@ -302,8 +303,8 @@ def test_the_target_may_be_of_another_column(tmp_path: Path) -> None:
     sweep = read_sweep(tmp_path)
     metric = Metric("time_to_target", "dev", "accuracy")
     by_accuracy = replace(SPEED, metrics=(metric,))
-    given = judge(sweep, [by_accuracy], "dev_accuracy=0.3", rng=rng())[0]
-    other = judge(sweep, [by_accuracy], "dev_f1=0.3", rng=rng())[0]  # of F1 alone: accuracy has its own
-    own = judge(sweep, [by_accuracy], rng=rng())[0]
-    assert other.pairs.to_dict() == own.pairs.to_dict() != given.pairs.to_dict()
+    explicit = judge(sweep, [by_accuracy], "dev_accuracy=0.3", rng=rng())[0]
+    other = judge(sweep, [by_accuracy], "dev_f1=0.3", rng=rng())[0]  # A target of F1 does not apply to accuracy.
+    default = judge(sweep, [by_accuracy], rng=rng())[0]
+    assert other.pairs.to_dict() == default.pairs.to_dict() != explicit.pairs.to_dict()
     assert censored(sweep, metric, None).all()

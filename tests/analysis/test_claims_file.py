@@ -1,4 +1,4 @@
-"""Claims files: the note's own, and every mistake that a user can make named with its place."""
+"""Claims files: the default file, a user's file, and the error messages for invalid content."""
 
 import copy
 import math
@@ -25,7 +25,7 @@ GOOD = {
 }
 
 
-def test_the_notes_five_claims() -> None:
+def test_the_default_claims() -> None:
     claims = read_claims()
     assert [(c.name, c.lower, c.upper, c.unit, c.direction) for c in claims] == [
         ("convergence_speed", 15, 25, "percent", "increase"),
@@ -43,7 +43,7 @@ def test_the_notes_five_claims() -> None:
     assert BASIC_OPTIMIZATION.name == "basic_optimization.yaml"
 
 
-def test_a_file_of_ones_own(tmp_path: Path) -> None:
+def test_a_users_file(tmp_path: Path) -> None:
     text = """
 claims:
   - claim: floor
@@ -80,7 +80,7 @@ def change(place: str, value: object) -> dict:
         (None, "the file: expected a mapping"),
         (change("claims", []), r"claims: expected a list of claims, got \[\]"),
         (change("claims", {"a": 1}), "claims: expected a list"),
-        (change("factor", ["loss"]), "the file: expected claims and, optional, factors; missing: none, unknown: factor"),
+        (change("factor", ["loss"]), r"the file: expected claims .optional: factors.; missing: none, unknown: factor"),
         (change("factors", "loss"), r"factors: expected a list of groups and settings such as \[loss\], got 'loss'"),
         (change("claims.0.range", None), r"claims\[0\]: expected .* missing: range"),
         (change("claims.0.margin", 1), r"claims\[0\]: .* unknown: margin"),
@@ -95,20 +95,21 @@ def change(place: str, value: object) -> dict:
         (change("claims.0.metrics.0.measure", "last"), f"measure: expected one of {', '.join(MEASURES)}, got 'last'"),
         (change("claims.0.metrics.0.of", "a b"), "of: expected a column of histories such as f1_weighted, got 'a b'"),
         (change("claims.0.metrics.0.of", None), r"metrics\[0\]: expected .*missing: of"),
-        (change("claims.0.metrics.0.split", "test"), "nothing is chosen on the test split; set measure: at_best_dev"),
-        (change("claims.0.metrics.0.measure", "time_to_target"), "is a speed: expected unit percent and split dev"),
+        (change("claims.0.metrics.0.split", "test"), "on the test split, got best; set measure: at_best_dev or"),
+        (change("claims.0.metrics.0.measure", "time_to_target"),
+         "measures a speed: expected unit percent and split dev, got unit points and split dev"),
         (change("claims.0.says", 7), "says: expected text, got 7"),
-        ({"claims": GOOD["claims"] * 2}, "two claims are called f1; give each a name of its own"),
+        ({"claims": GOOD["claims"] * 2}, "claims: expected unique names, got f1 twice; rename one of the claims"),
         (change("claims.0", GOOD["claims"][0] | {"unit": "percent", "direction": "decrease", "range": [90, 100]}),
          r"less than 100 % for best dev f1_weighted, got 90 to 100"),
     ],
 )  # fmt: skip
-def test_mistakes_are_named(content: object, message: str) -> None:
+def test_invalid_content_is_refused(content: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_claims(content)
 
 
-def test_a_score_at_the_best_dev_epoch_may_be_of_the_test_split() -> None:
+def test_at_best_dev_allows_the_test_split() -> None:
     content = change("claims.0.metrics.0.measure", "at_best_dev")
     content["claims"][0]["metrics"][0]["split"] = "test"
     assert parse_claims(content)[0].metrics[0].label == "test f1_weighted at the best dev epoch"
@@ -119,7 +120,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_claims(tmp_path / "none.yaml")
     path = tmp_path / "claims.yaml"
     for text, message in (
-        ("claims: [", "it is not YAML"),
+        ("claims: [", "it is not valid YAML"),
         ("claims: !!python/object/apply:os.system ['true']", r"claims\[0\]: expected a mapping .*, got 'true'"),
         ("claims: []", r"claims\.yaml: claims: expected a list"),
         ("#" * (2**20 + 1), "at most 1048576 bytes"),

@@ -1,4 +1,4 @@
-"""Targets, censored times, reach rates and Kaplan-Meier curves, against hand-made cases and lifelines 0.30."""
+"""Targets, censored times, reach rates and Kaplan-Meier curves, against cases computed by hand and lifelines 0.30."""
 
 import math
 from pathlib import Path
@@ -13,11 +13,13 @@ from joyful.results import InputError
 from tests.support.analysis import simulate_sweep, write_run
 
 
-def run(folder: Path, dev: list[float], *, loss: str = "mse", seed: int = 1, role: str = "comparison", **given) -> None:
-    """A run whose dev weighted F1 at the ends of its epochs is this."""
+def run(
+    folder: Path, dev: list[float], *, loss: str = "mse", seed: int = 1, role: str = "comparison", **options
+) -> None:
+    """Write a run with these dev weighted F1 values at the ends of its epochs."""
     epochs = [float(e + 1) for e in range(len(dev))]
     columns = {"step": [int(e) for e in epochs], "epoch": epochs, "split": ["dev"] * len(dev), "f1_weighted": dev}
-    write_run(folder, columns, {"loss": loss, "role": role, "training.epochs": len(dev)}, seed=seed, **given)
+    write_run(folder, columns, {"loss": loss, "role": role, "training.epochs": len(dev)}, seed=seed, **options)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_targets(text: str, metric: str, value: float) -> None:
     ("text", "message"),
     [
         ("f1=0.62", "expected dev_f1=0.62"),
-        ("test_f1=0.62", "nothing is chosen on the test split"),
+        ("test_f1=0.62", "a target refers to the dev split"),
         ("dev_f1", "expected dev_f1=0.62"),
         ("dev_f1=62", "expected a fraction such as 0.62, got '62'"),
         ("dev_f1=0", "expected a fraction"),
@@ -64,14 +66,14 @@ def test_the_target_is_95_percent_of_the_calibration_runs_median(tmp_path: Path)
     assert target is not None
     assert target.value == pytest.approx(0.95 * 0.6)  # the last value, not the best
     assert target.source == "95% of the median final dev f1_weighted of 3 calibration runs (0.6000)"
-    given = choose_target(sweep, "dev_f1=0.4")
-    assert given is not None
-    assert given.value == 0.4
+    explicit = choose_target(sweep, "dev_f1=0.4")
+    assert explicit is not None
+    assert explicit.value == 0.4
     assert choose_target(sweep, target) is target
-    assert choose_target(sweep, metric="nll") is None  # never measured
+    assert choose_target(sweep, metric="nll") is None  # not measured
 
 
-def test_without_calibration_runs_the_baseline_sets_the_target_and_it_is_said(tmp_path: Path) -> None:
+def test_without_calibration_runs_the_target_comes_from_the_baseline(tmp_path: Path) -> None:
     run(tmp_path / "1", [0.1, 0.4])
     run(tmp_path / "2", [0.1, 0.8], loss="smoothl1")
     target = choose_target(read_sweep(tmp_path, baseline=["loss=mse"]))
@@ -83,7 +85,7 @@ def test_without_calibration_runs_the_baseline_sets_the_target_and_it_is_said(tm
     assert choose_target(read_sweep(tmp_path / "empty")) is None
 
 
-def test_where_lower_is_better_the_target_lies_above(tmp_path: Path) -> None:
+def test_if_lower_is_better_the_target_is_above_the_median(tmp_path: Path) -> None:
     columns = {"step": [1], "epoch": [1.0], "split": ["dev"], "nll": [0.76]}
     write_run(tmp_path / "1", columns, {"training.epochs": 1, "role": "calibration"}, seed=9000)
     target = choose_target(read_sweep(tmp_path), metric="nll")
@@ -105,7 +107,7 @@ def test_times_are_the_first_evaluation_at_the_target_and_censored_at_the_budget
     assert falling["epochs"].isna().all()
 
 
-def test_damaged_times_are_as_none(tmp_path: Path) -> None:
+def test_a_damaged_timing_file_counts_as_missing(tmp_path: Path) -> None:
     run(tmp_path / "1", [0.1, 0.6])
     (tmp_path / "1" / "timing.parquet").write_bytes(b"PAR1")
     times = times_to_target(read_sweep(tmp_path), Target("f1_weighted", 0.6, ""))
@@ -113,7 +115,7 @@ def test_damaged_times_are_as_none(tmp_path: Path) -> None:
     assert times["seconds"].isna().all()
 
 
-def test_folds_add_their_seconds_and_share_one_curve(tmp_path: Path) -> None:
+def test_seconds_are_summed_over_folds(tmp_path: Path) -> None:
     simulate_sweep(tmp_path, seeds=(1,), epochs=4, evaluations_per_epoch=1, calibration=(), folds=(0, 1, 2))
     times = times_to_target(read_sweep(tmp_path), Target("f1_weighted", 0.3, ""))
     assert (times["seconds"] == 3 * 2 * times["epochs"]).all()
@@ -135,13 +137,13 @@ def test_reach_rate() -> None:
 
 
 def test_kaplan_meier_by_hand() -> None:
-    # four runs: 1 reached, 2 censored, 3 and 4 reached: S = 3/4, 3/4, 3/4 · 1/2, 0
+    # Of four runs, the second is censored and the others reach the target: S = 3/4, 3/4, 3/4 · 1/2, 0.
     curve = kaplan_meier(frame([1, 2, 3, 4], [True, False, True, True]))
     assert curve["epoch"].tolist() == [0, 1, 2, 3, 4]
     assert curve["reached"].tolist() == pytest.approx([0, 1 / 4, 1 / 4, 5 / 8, 1])
     assert curve["at_risk"].tolist() == [4, 4, 3, 2, 1]
     assert curve["censored"].tolist() == [0, 0, 1, 0, 0]
-    # at epoch 1: Greenwood's sum is 1 / (4 · 3); log(-log S) ± z √sum / |log S|
+    # At epoch 1 Greenwood's sum is 1 / (4 · 3). The interval is log(-log S) ± z √sum / |log S|.
     log = math.log(0.75)
     half = 1.959964 * math.sqrt(1 / 12) / abs(log)
     bounds = [1 - 0.75 ** math.exp(sign * half) for sign in (-1, 1)]

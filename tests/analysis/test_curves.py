@@ -1,4 +1,4 @@
-"""Curves as matrices: NaN, areas and bands by hand and against SciPy."""
+"""Curves as matrices: NaN, areas and bands, against values computed by hand and SciPy."""
 
 import math
 from pathlib import Path
@@ -29,14 +29,14 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
-def test_curves_are_the_histories(folder: Path) -> None:
+def test_curves_hold_the_values_of_the_histories(folder: Path) -> None:
     sweep = read_sweep(folder)
     dev = curves(sweep)
     assert list(dev.columns) == [0.5, 1, 1.5, 2, 2.5, 3]
     assert list(dev.index) == [("mse 0.05", 1), ("mse 0.05", 2), ("smoothl1 0.03", 1), ("smoothl1 0.03", 2)]
     rows = sweep.frame.query("arm == 'smoothl1 0.03' and seed == 2 and split == 'dev'")
     assert dev.loc[("smoothl1 0.03", 2)].tolist() == rows["f1_weighted"].tolist()
-    assert list(curves(sweep, whole=True).columns) == [1, 2, 3]
+    assert list(curves(sweep, whole_epochs=True).columns) == [1, 2, 3]
     assert list(curves(sweep, "nll", "train").columns) == [1, 2, 3]
     assert list(curves(sweep, role="calibration").index.get_level_values("seed")) == [9000, 9001, 9002]
     with pytest.raises(InputError, match="read without the column 'lr'"):
@@ -51,14 +51,14 @@ def test_no_runs_give_no_curves(tmp_path: Path) -> None:
     assert final(dev).empty
 
 
-def test_best_so_far_passes_over_what_is_missing() -> None:
+def test_best_so_far_skips_missing_values() -> None:
     rows = frame([[NAN, 0.2, 0.1, NAN, 0.3]], [1, 2, 3, 4, 5])
     assert best_so_far(rows).iloc[0].tolist()[1:] == [0.2, 0.2, 0.2, 0.3]
     assert math.isnan(best_so_far(rows).iloc[0, 0])
     assert best_so_far(rows, higher_is_better=False).iloc[0].tolist()[1:] == [0.2, 0.1, 0.1, 0.1]
 
 
-def test_final_best_and_at() -> None:
+def test_final_best_epoch_and_at_epoch() -> None:
     rows = frame([[0.1, 0.3, 0.3], [NAN, NAN, NAN], [0.5, 0.4, NAN]], [1, 2, 3])
     assert best_epoch(rows).tolist()[::2] == [2, 1]  # the first of equals
     assert math.isnan(best_epoch(rows).iloc[1])
@@ -81,11 +81,11 @@ def test_area_by_hand() -> None:
 def test_band_is_the_t_interval() -> None:
     values = np.random.default_rng(0).normal(size=(5, 3))
     values[0, 1] = NAN
-    shown = band(frame(values.tolist(), [1, 2, 3]))
-    for place in range(3):
-        known = values[~np.isnan(values[:, place]), place]
+    bands = band(frame(values.tolist(), [1, 2, 3]))
+    for column in range(3):
+        known = values[~np.isnan(values[:, column]), column]
         expected = stats.ttest_1samp(known, 0).confidence_interval(0.95)
-        row = shown.iloc[place]
+        row = bands.iloc[column]
         assert (row["mean"], row["low"], row["high"], row["n"]) == pytest.approx((known.mean(), *expected, len(known)))
     one = band(frame([[0.5]], [1]))
     assert one["mean"].tolist() == [0.5]

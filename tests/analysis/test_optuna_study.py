@@ -1,4 +1,4 @@
-"""A study is read from a copy; what cannot be read becomes a sentence on the page."""
+"""Reading Optuna studies: trials, importances, and notes for files that cannot be read."""
 
 import builtins
 
@@ -10,7 +10,7 @@ from joyful.analysis.optuna_study import read_study
 
 @pytest.fixture
 def database(tmp_path):
-    """Twenty trials of a study whose objective depends on `weight` alone; trial 3 is pruned, trial 4 fails."""
+    """A study with twenty trials whose objective depends only on `weight`. Trial 3 is pruned and trial 4 fails."""
     path = tmp_path / "study.db"
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.RandomSampler(seed=0)
@@ -38,7 +38,7 @@ def test_trials_and_importances(database):
     assert (study.name, study.maximise, study.note) == ("weights", True, "")
     assert study.trials["number"].tolist() == list(range(20))
     assert study.trials["state"].value_counts().to_dict() == {"complete": 18, "pruned": 1, "fail": 1}
-    assert study.trials["value"][3] == 0.1  # the last report of the pruned one
+    assert study.trials["value"][3] == 0.1  # the last reported value of the pruned trial
     assert study.trials["parameters"][0].startswith("loss=")
     assert study.importances["weight"] > study.importances["loss"]
     assert study.importances.sum() == pytest.approx(1)
@@ -46,7 +46,7 @@ def test_trials_and_importances(database):
     assert [path.name for path in database.parent.iterdir()] == ["study.db"]
 
 
-def test_a_study_that_is_being_written(database):
+def test_a_running_trial(database):
     optuna.load_study(study_name="weights", storage=f"sqlite:///{database}").ask()
     assert read_study(database).trials["state"].iloc[-1] == "running"
 
@@ -55,7 +55,7 @@ def test_the_largest_of_several_studies(database):
     optuna.create_study(study_name="another", storage=f"sqlite:///{database}")
     study = read_study(database)
     assert study.name == "weights"
-    assert study.note == "study.db holds 2 studies; shown is the largest."
+    assert study.note == "study.db holds 2 studies; the largest is shown."
 
 
 def test_a_study_without_trials_and_one_with_two_objectives(tmp_path):
@@ -71,7 +71,7 @@ def test_a_study_without_trials_and_one_with_two_objectives(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database" * 100, b"SQLite format 3\0" + bytes(5000)])
-def test_what_is_no_study_becomes_a_sentence(tmp_path, content):
+def test_an_invalid_file_gives_a_note(tmp_path, content):
     (tmp_path / "study.db").write_bytes(content)
     study = read_study(tmp_path / "study.db")
     assert len(study.trials) == 0
@@ -82,7 +82,7 @@ def test_a_missing_file(tmp_path):
     assert "could not be read" in read_study(tmp_path / "study.db").note
 
 
-def test_without_optuna_the_page_says_so(database, monkeypatch):
+def test_without_optuna_there_is_a_note(database, monkeypatch):
     real = builtins.__import__
 
     def refuse(name, *args, **kwargs):
@@ -96,7 +96,7 @@ def test_without_optuna_the_page_says_so(database, monkeypatch):
     assert "Optuna is not installed" in study.note
 
 
-def test_optunas_log_level_is_put_back(database):
+def test_optunas_log_level_is_restored(database):
     optuna.logging.set_verbosity(optuna.logging.INFO)
     read_study(database)
     assert optuna.logging.get_verbosity() == optuna.logging.INFO

@@ -1,4 +1,4 @@
-"""The report from the command line: files, words, and one clear line for whatever cannot be reported."""
+"""The command `joyful report`: the files, the text of the page, and the error messages."""
 
 import html.parser
 import re
@@ -26,12 +26,12 @@ HOSTILE = '<script>alert("1")</script><img src=http://example.invalid/x> |$x_1$|
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser makes of the page: tags, attributes, and the text outside of <style>."""
+    """The parsed page: tags, attributes, and the text outside of <style>."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
+        self.parts: list[str] = []
         self._style = False
         self.feed(text)
 
@@ -44,15 +44,15 @@ class Page(html.parser.HTMLParser):
 
     def handle_data(self, data):
         if not self._style:
-            self.words.append(data)
+            self.parts.append(data)
 
     @property
     def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.words)).replace("\u00a0", " ")
+        return re.sub(r"\s+", " ", " ".join(self.parts)).replace("\u00a0", " ")
 
 
-def told(sweep: Path, **options: str) -> str:
-    """The words of a report, without drawing its figures: Markdown has all of them."""
+def report_text(sweep: Path, **options: str) -> str:
+    """Return the text of a report. Markdown has all of it, and is rendered without the figures."""
     return re.sub(r"\\([\\`*_\[\]|~$])", r"\1", markdown.render(build(sweep, **options)[1]))
 
 
@@ -63,7 +63,7 @@ def report(sweep: Path, *options: str) -> Page:
 
 @pytest.fixture(scope="module")
 def note(tmp_path_factory) -> Path:
-    """The note's two arms, eight pairs, as the note says they are."""
+    """A sweep with two arms and eight pairs, whose true effects are as claimed."""
     folder = tmp_path_factory.mktemp("sweeps") / "note"
     simulate_sweep(folder, NOTE_ARMS, range(1, 9), epochs=12)
     return folder
@@ -74,7 +74,7 @@ def page(note) -> Page:
     return report(note)
 
 
-def test_the_files_beside_the_page(note, page):
+def test_the_files_of_a_report(note, page):
     folder = note / "report"
     verdicts = pd.read_csv(folder / "verdicts.csv")
     assert tuple(verdicts.columns) == VERDICT_COLUMNS
@@ -97,15 +97,15 @@ def test_the_files_beside_the_page(note, page):
     assert not list(folder.glob(".*"))
 
 
-def test_first_on_the_page_is_what_was_compared(page):
+def test_the_page_starts_with_what_was_compared(page):
     start = page.text[: page.text.index("Verdict on every claim")]
     assert (
-        "Two arms were compared, which differ in loss (mse → smoothl1) and weights.encoder_loss_weight (0.05 → 0.03)"
+        "Two arms are compared. They differ in loss (mse → smoothl1) and weights.encoder_loss_weight (0.05 → 0.03)."
         in start
     )
     assert "8 pairs of runs, 12 epochs each" in start
     assert "95% of the median final dev weighted F1 of 3 calibration runs" in start
-    for title in ("What holds", "What could not be tested", "What could not have been seen"):
+    for title in ("Supported claims", "Claims that could not be tested", "Limits of the comparison"):
         assert title in start
     assert "SmoothL1 is half of MSE near zero" in start
 
@@ -116,14 +116,15 @@ def test_every_claim_and_chapter_is_there(note, page):
         assert f"{number} {word}" in page.text
     ids = {attributes.get("id") for tag, attributes in page.tags if tag == "section"}
     assert ids == {
-        "summary", "verdicts", "effects", "curves", "speed", "stability", "losses", "gradient-ratio", "arms", "left-out", "method",
+        "summary", "verdicts", "effects", "curves", "speed", "stability", "losses", "encoder-gradient-ratio", "arms",
+        "left-out", "method",
     }  # fmt: skip
     for tag, attributes in page.tags:
         if tag == "a":
             assert attributes["href"].removeprefix("#") in ids
 
 
-def test_every_figure_has_its_words(page):
+def test_every_figure_has_a_caption_and_labels(page):
     figures = [attributes for tag, attributes in page.tags if tag == "svg"]
     assert len(figures) >= 15
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
@@ -135,7 +136,7 @@ def test_every_figure_has_its_words(page):
     assert "Nothing was measured" not in page.text
 
 
-def test_the_page_asks_for_nothing_from_anywhere(page):
+def test_the_page_loads_no_external_resources(page):
     for tag, attributes in page.tags:
         assert tag not in ("script", "iframe", "object", "embed", "img"), tag
         for name in ("src", "href", "srcset", "action"):
@@ -152,27 +153,27 @@ def test_the_same_sweep_gives_the_same_bytes(note, page, tmp_path):
         assert (copy / "report" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_no_place_of_this_machine_is_on_the_page(note, page):
+def test_the_files_hold_no_absolute_path(note, page):
     for name in ("index.html", "report.md", "verdicts.csv"):
         assert str(note.parent) not in (note / "report" / name).read_text()
 
 
-def test_markdown_has_the_same_words(note, page):
+def test_markdown_tables_are_well_formed(note, page):
     text = (note / "report" / "report.md").read_text()
     assert text.startswith("# smoothl1 0.03 against mse 0.05\n")
-    assert "| claim | claimed | effect, 95 % interval | verdict |" in text
+    assert "| claim | claimed range | effect, 95 % interval | verdict |" in text
     for block in text.split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("| ")]
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) <= 1, block
 
 
 def test_target_and_baseline_can_be_chosen(note):
-    text = told(note, baseline="loss=smoothl1 weights=basic", target="dev_f1=0.5")
+    text = report_text(note, baseline="loss=smoothl1 weights=basic", target="dev_f1=0.5")
     assert text.startswith("# mse 0.05 against smoothl1 0.03\n")
     assert "a dev weighted F1 of 50.00 %" in text
 
 
-def test_the_place_can_be_chosen_and_the_last_line_names_it(tmp_path, capsys):
+def test_the_output_folder_can_be_chosen_and_is_printed_last(tmp_path, capsys):
     simulate_sweep(tmp_path / "one", NOTE_ARMS[:1], range(1, 3), epochs=6)
     assert main([str(tmp_path / "one"), "--out", str(tmp_path / "out")]) == 0
     out, error = capsys.readouterr()
@@ -181,27 +182,27 @@ def test_the_place_can_be_chosen_and_the_last_line_names_it(tmp_path, capsys):
     assert not (tmp_path / "one" / "report").exists()
     page = Page((tmp_path / "out" / "index.html").read_text())
     assert "The sweep has one arm" in page.text
-    assert "With one arm nothing can be concluded" in page.text
+    assert "the sweep has only one arm" in page.text
     assert pd.read_csv(tmp_path / "out" / "verdicts.csv").empty
 
 
-def test_another_question(note, tmp_path):
+def test_another_claims_file(note, tmp_path):
     (tmp_path / "claims.yaml").write_text(
         "claims:\n  - claim: macro\n    says: Macro F1 rises.\n    metrics: [{measure: best, split: dev, of: f1_macro}]\n"
         "    range: [0.5, 3]\n    unit: points\n    direction: increase\n"
     )
-    text = told(note, claims=tmp_path / "claims.yaml")
+    text = report_text(note, claims=tmp_path / "claims.yaml")
     assert "Macro (best dev macro F1)" in text
     assert "Convergence speed (" not in text
 
 
 @pytest.mark.parametrize(
-    ("pairs", "words"), [(1, "With one pair there is no spread"), (4, "Below 6 pairs no claim is judged")]
+    ("pairs", "text"), [(1, "With fewer than two pairs"), (4, "A claim is judged only with at least 6 pairs")]
 )
-def test_few_seeds_get_a_page_that_says_what_cannot_be_concluded(tmp_path, pairs, words):
+def test_with_few_pairs_the_page_states_what_cannot_be_concluded(tmp_path, pairs, text):
     simulate_sweep(tmp_path / "few", NOTE_ARMS, range(1, pairs + 1), epochs=6)
     findings, page = build(tmp_path / "few")
-    assert words in " ".join(page.unseen)
+    assert text in " ".join(page.unseen)
     assert set(page.counts) == {"not testable"}
     assert set(findings.verdict_table["verdict"]) == {"not testable"}
 
@@ -222,7 +223,7 @@ def test_runs_that_cannot_be_used_are_counted_and_named(tmp_path):
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     page = report(tmp_path / "part")
-    assert "5 runs of 13 left out (1 damaged, 1 failed, 1 interrupted, 1 pruned and 1 running)" in page.text
+    assert "5 of 13 runs are left out (1 damaged, 1 failed, 1 interrupted, 1 pruned and 1 running)" in page.text
     start = page.text.index("Runs left out", page.text.index("could not be used") - 200)
     for word in (
         "running",
@@ -230,7 +231,7 @@ def test_runs_that_cannot_be_used_are_counted_and_named(tmp_path):
         "pruned",
         "failed",
         "damaged",
-        "its digest is none that run.json vouches for",
+        "its SHA-256 is not in run.json",
     ):
         assert word in page.text[start:]
     assert re.sub(r"\s+", " ", HOSTILE) in page.text
@@ -240,16 +241,16 @@ def test_runs_that_cannot_be_used_are_counted_and_named(tmp_path):
 def test_only_unfinished_runs(tmp_path):
     columns = history(NOTE_ARMS[0], 3, 1, np.random.default_rng(1), np.random.default_rng(2))
     write_run(tmp_path / "new" / "0", columns, {"training.epochs": 6}, status="running")
-    assert "left out (1 running)" in told(tmp_path / "new")
+    assert "1 of 1 run is left out (1 running)" in report_text(tmp_path / "new")
 
 
 def test_a_search_without_a_comparison(tmp_path):
     columns = history(NOTE_ARMS[0], 3, 1, np.random.default_rng(1), np.random.default_rng(2))
     for seed in (5000, 5001):
         write_run(tmp_path / "search" / str(seed), columns, {"training.epochs": 3, "role": "search"}, seed=seed)
-    text = told(tmp_path / "search")
-    assert "2 runs of 2 left out (2 of a search)" in text
-    assert "Without a run of a comparison that can be used, nothing can be concluded" in text
+    text = report_text(tmp_path / "search")
+    assert "2 of 2 runs are left out (2 from a search)" in text
+    assert "No claim was judged, because the sweep has no usable comparison run" in text
 
 
 def test_a_target_that_no_run_has(note, tmp_path):
@@ -261,7 +262,7 @@ def test_a_target_that_no_run_has(note, tmp_path):
         build(note, claims=tmp_path / "claims.yaml", target="dev_typo=0.6")
 
 
-def test_markup_in_names_is_text(tmp_path):
+def test_markup_in_names_is_escaped(tmp_path):
     rows = [
         f'"{arm.replace(chr(34), chr(34) * 2)}",{seed},{epoch},{split},{0.3 + 0.05 * epoch + 0.001 * seed},{1 / (epoch + seed)}'
         for arm in ("plain", HOSTILE, "多=<b>", "=cmd|' /C calc'!A0", "‮txt\ttab")
@@ -314,11 +315,11 @@ def test_a_grid_draws_response_curves_and_a_study_its_history(tmp_path):
     assert pd.read_parquet(tmp_path / "grid/report/trials.parquet")["number"].tolist() == list(range(8))
 
 
-def test_a_damaged_study_does_not_take_the_page_with_it(note, tmp_path):
+def test_a_damaged_study_does_not_prevent_the_report(note, tmp_path):
     shutil.copytree(note, tmp_path / "note", ignore=shutil.ignore_patterns("report"))
     sqlite3.connect(tmp_path / "note" / "study.db").executescript("create table t (x); insert into t values (1);")
-    text = told(tmp_path / "note")
-    assert "The search (Optuna)" in text
+    text = report_text(tmp_path / "note")
+    assert "Optuna study" in text
     assert "study.db" in text
 
 
@@ -330,15 +331,15 @@ def test_a_damaged_study_does_not_take_the_page_with_it(note, tmp_path):
         (["--baseline", "loss='mse"], "No closing quotation"),
         (["--claims", "none.yaml"], "none.yaml"),
         (["--target", "dev_f1=62"], "a fraction such as 0.62"),
-        (["--target", "test_f1=0.6"], "nothing is chosen on the test split"),
-        (["--target", "dev_nll=0.6"], "the claims speak of the time to a dev f1_weighted, not nll"),
+        (["--target", "test_f1=0.6"], "a target refers to the dev split"),
+        (["--target", "dev_nll=0.6"], "expected a target of dev f1_weighted for the claims on speed, got nll"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(note, tmp_path, capsys, options, message):
     assert main([str(note), "--out", str(tmp_path / "out"), *options]) == 2
     out, error = capsys.readouterr()
     assert out == ""
-    assert error.startswith("joyful.analysis.report: ")
+    assert error.startswith("joyful report: ")
     assert error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "out").exists()
@@ -355,14 +356,14 @@ def test_no_such_folder_a_file_and_a_folder_without_runs(note, tmp_path, capsys)
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_refusing_disk_is_exit_code_one(note, tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_created_is_exit_code_one(note, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([str(note), "--out", str(tmp_path / "file" / "report")]) == 1
-    assert "choose another folder by --out" in capsys.readouterr().err
+    assert "choose another folder with --out" in capsys.readouterr().err
 
 
 def test_a_report_needs_no_torch(note, tmp_path):
-    """A laptop opens what a cluster trained; the last line says so of a whole run, and of the study's reader."""
+    """Neither a complete report nor the reader of studies imports torch."""
     code = (
         "import sys; from joyful.analysis.report import main; import joyful.analysis.optuna_study; "
         f"code = main([{str(note)!r}, '--out', {str(tmp_path / 'out')!r}]); print(code, 'torch' in sys.modules)"

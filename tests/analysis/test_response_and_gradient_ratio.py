@@ -1,4 +1,4 @@
-"""Response curves over a weight grid, and the axis of encoder gradient ratios."""
+"""Response curves over a grid of weights, and encoder gradient ratios of arms."""
 
 import math
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_speed_is_a_geometric_mean_with_its_censored_share(grid: Path) -> None:
     assert frame.loc[frame["measure"] == "f1", "censored"].isna().all()
 
 
-def test_two_weights_are_no_grid(tmp_path: Path) -> None:
+def test_two_weights_do_not_form_a_grid(tmp_path: Path) -> None:
     simulate_sweep(tmp_path, seeds=(1, 2), epochs=3)
     sweep = read_sweep(tmp_path)
     assert weight_factors(sweep) == ()
@@ -68,8 +68,8 @@ def test_two_weights_are_no_grid(tmp_path: Path) -> None:
     assert response(sweep).empty
 
 
-def test_lines_stand_still_in_every_other_factor(tmp_path: Path) -> None:
-    """A grid of one weight with another weight moved once: the arm apart is on no line of three."""
+def test_the_other_factors_are_fixed_on_a_line(tmp_path: Path) -> None:
+    """Three arms differ in one weight only. A fourth arm also differs in another weight and is not on their line."""
     pairs = [(0.01, 0.2), (0.03, 0.2), (0.05, 0.2), (0.05, 0.5)]
     arms = [Truth({"weights.encoder_loss_weight": e, "weights.cl_loss_weight": c}) for e, c in pairs]
     simulate_sweep(tmp_path, arms, seeds=(1,), epochs=3, calibration=())
@@ -79,24 +79,24 @@ def test_lines_stand_still_in_every_other_factor(tmp_path: Path) -> None:
     assert frame[["low", "high"]].isna().all(axis=None)  # one seed
 
 
-def test_every_arm_has_its_place(grid: Path) -> None:
+def test_gradient_ratio_per_arm(grid: Path) -> None:
     sweep = read_sweep(grid)
-    places = gradient_ratio.of_arms(sweep)
-    assert places["arm"].tolist() == [arm.name for arm in sweep.arms]
-    assert places["is_baseline"].tolist() == [True] + [False] * 5
-    assert (places["n"] == 3).all()
+    table = gradient_ratio.per_arm(sweep)
+    assert table["arm"].tolist() == [arm.name for arm in sweep.arms]
+    assert table["is_baseline"].tolist() == [True] + [False] * 5
+    assert (table["n"] == 3).all()
     weights = [arm.settings["weights.encoder_loss_weight"] for arm in sweep.arms]
-    assert places["ratio"].tolist() == pytest.approx(weights, rel=0.1)  # the simulated ratio, jitter 10 %
+    assert table["ratio"].tolist() == pytest.approx(weights, rel=0.1)  # the simulated ratio with a jitter of 10 %
     rows = sweep.frame[sweep.frame["arm"] == "mse 0.01"]
     rows = rows[rows["split"].eq("train") | (rows["split"].eq("dev") & (rows["epoch"] % 1 > 0))]
     medians = rows.groupby("seed")["encoder_gradient_ratio"].median()
-    place = places.set_index("arm").loc["mse 0.01"]
-    assert place["ratio"] == pytest.approx(stats.gmean(medians))
+    row = table.set_index("arm").loc["mse 0.01"]
+    assert row["ratio"] == pytest.approx(stats.gmean(medians))
     interval = stats.ttest_1samp(np.log(medians), 0).confidence_interval()
-    assert (place["ratio_low"], place["ratio_high"]) == pytest.approx(tuple(np.exp(interval)))
+    assert (row["ratio_low"], row["ratio_high"]) == pytest.approx(tuple(np.exp(interval)))
 
 
-def test_over_training(grid: Path) -> None:
+def test_gradient_ratio_over_training(grid: Path) -> None:
     frame = gradient_ratio.over_training(read_sweep(grid))
     first = frame[frame["arm"] == "mse 0.05"]
     assert first["epoch"].tolist() == [e / 2 for e in range(1, 13)]
@@ -109,7 +109,7 @@ def test_runs_without_the_ratio(tmp_path: Path) -> None:
     write_run(tmp_path / "0", columns, {"training.epochs": 1})
     sweep = read_sweep(tmp_path)
     assert gradient_ratio.over_training(sweep).empty
-    assert gradient_ratio.of_arms(sweep).empty
+    assert gradient_ratio.per_arm(sweep).empty
     columns |= {"encoder_gradient_ratio": [0.0, math.nan], "encoder_gradient_cosine": [0.5, math.nan]}
     write_run(tmp_path / "0", columns, {"training.epochs": 1})
-    assert gradient_ratio.of_arms(read_sweep(tmp_path)).empty  # a ratio of 0 has no logarithm
+    assert gradient_ratio.per_arm(read_sweep(tmp_path)).empty  # a ratio of 0 has no logarithm

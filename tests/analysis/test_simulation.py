@@ -1,4 +1,4 @@
-"""The simulation of the statistics: its noise, its truths, and that it could find a rule that fails."""
+"""The simulation of the statistics: its noise and true values, and that it detects an incorrect decision rule."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_differences_have_the_stated_spread_and_mean() -> None:
         assert not censored.any()
 
 
-def test_censoring_shrinks_what_the_design_measures() -> None:
+def test_censoring_reduces_the_estimand() -> None:
     simulator = Simulator(Setting("c", censored=0.25), np.random.default_rng(0))
     assert 0.1 < simulator.estimand(0.2) < 0.2
     assert simulator.estimand(simulator.shift_for(0.15)) == pytest.approx(0.15, abs=1e-4)
@@ -39,13 +39,13 @@ def test_censoring_shrinks_what_the_design_measures() -> None:
     assert shares.mean() == pytest.approx(0.28, abs=0.05)  # the larger of two shares near 0.25
 
 
-def test_the_bend_of_a_curve_leaks_into_its_spread() -> None:
+def test_the_trend_of_a_curve_contributes_to_its_spread() -> None:
     simulator = Simulator(Setting("s", curves=True), np.random.default_rng(0))
     assert 0.3 < simulator.estimand(0.4) < 0.4
 
 
-def test_the_rule_holds_its_bars_on_a_short_run() -> None:
-    """As the table of the document, with fewer sweeps: three standard errors of room."""
+def test_the_rule_meets_the_requirements_on_a_short_run() -> None:
+    """This repeats part of the documented table with fewer sweeps, so three standard errors are allowed."""
     for row in run_all(400, 1, [SETTINGS[0], SETTINGS[1]]):
         if row["pairs"] >= 10:
             assert row["coverage"] >= 0.93 - 3 * math.sqrt(0.93 * 0.07 / 400)
@@ -53,14 +53,14 @@ def test_the_rule_holds_its_bars_on_a_short_run() -> None:
         assert row["power_middle"] < row["power_upper"]
 
 
-def test_a_rule_that_is_too_sure_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With intervals of half their width the bars are missed and set in bold."""
+def test_too_narrow_intervals_are_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With intervals that are too narrow, the rates miss the requirements and are in bold."""
 
-    def too_sure(d: np.ndarray) -> Estimate:
+    def too_narrow(d: np.ndarray) -> Estimate:
         half = d.std(ddof=1) / math.sqrt(len(d))
         return Estimate(d.mean(), d.mean() - half, d.mean() + half)
 
-    monkeypatch.setattr(simulation, "paired_t", too_sure)
+    monkeypatch.setattr(simulation, "paired_t", too_narrow)
     rng = np.random.default_rng(0)
     row = {"setting": "s", "pairs": 10} | summarise(Simulator(SETTINGS[0], rng), 10, 400, rng)
     assert simulation.misses_coverage(row)

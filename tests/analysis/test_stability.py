@@ -1,4 +1,4 @@
-"""The spread s by hand and against pandas' rolling median; drawdown; the interval of a standard deviation."""
+"""The spread against hand-computed values and pandas' rolling median; drawdowns; intervals of standard deviations."""
 
 import math
 
@@ -17,9 +17,9 @@ def frame(rows: list[list[float]]) -> pd.DataFrame:
 
 
 def test_spread_by_hand() -> None:
-    # E = 7 epochs: differences 9, 1, 2, 4, 1, 3; a fifth of six rounds down to 1, so 9 is dropped.
-    # Of 1, 2, 4, 1, 3 the centred medians are 2 (1 2 4), 1.5 (1 2 4 1), 2 (all), 2.5 (2 4 1 3), 3 (4 1 3):
-    # what remains -1, 0.5, 2, -1.5, 0 has mean 0 and sum of squares 7.5: s = sqrt(7.5 / 4)
+    # E = 7 epochs have the differences 9, 1, 2, 4, 1, 3. A fifth of six rounds down to 1, so 9 is dropped.
+    # The centred medians of 1, 2, 4, 1, 3 are 2 (1 2 4), 1.5 (1 2 4 1), 2 (all), 2.5 (2 4 1 3), 3 (4 1 3).
+    # The residuals -1, 0.5, 2, -1.5, 0 have mean 0 and sum of squares 7.5, so s = sqrt(7.5 / 4).
     curve = np.cumsum([0, 9, 1, 2, 4, 1, 3])
     assert spread(curve) == pytest.approx(math.sqrt(7.5 / 4))
 
@@ -36,10 +36,10 @@ def test_a_smooth_curve_has_hardly_any_spread() -> None:
     epochs = np.arange(1, 21)
     assert spread(0.02 * epochs) == pytest.approx(0, abs=1e-15)
     noise = 0.01 * np.random.default_rng(0).standard_normal((400, 20))
-    straight = spread_of_rows(noise).mean()
-    # independent noise of 0.01 has differences of standard deviation 0.01 √2; a median of five changes little of it
-    assert straight == pytest.approx(0.01 * math.sqrt(2), rel=0.1)
-    assert spread_of_rows(noise + 0.03 * epochs).mean() == pytest.approx(straight)
+    without_trend = spread_of_rows(noise).mean()
+    # Differences of independent noise of 0.01 have standard deviation 0.01 √2. A median of five changes it little.
+    assert without_trend == pytest.approx(0.01 * math.sqrt(2), rel=0.1)
+    assert spread_of_rows(noise + 0.03 * epochs).mean() == pytest.approx(without_trend)
 
 
 def test_spread_without_enough_epochs_or_with_nan() -> None:
@@ -65,7 +65,7 @@ def test_drawdown_by_hand() -> None:
 
 
 def test_standard_deviation_over_seeds() -> None:
-    # by hand: 1, 2, 3 has sd 1; chi² of 2 degrees of freedom at 0.975 and 0.025 is 7.37776 and 0.0506356
+    # 1, 2, 3 has sd 1. The quantiles 0.975 and 0.025 of chi² with 2 degrees of freedom are 7.37776 and 0.0506356.
     table = across_seeds(frame([[1], [2], [3]]).iloc[:, 0])
     assert table.loc["a"].to_dict() == pytest.approx(
         {"n": 3, "mean": 2, "sd": 1, "low": math.sqrt(2 / 7.37776), "high": math.sqrt(2 / 0.0506356)}, rel=1e-5

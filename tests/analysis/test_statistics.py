@@ -1,4 +1,4 @@
-"""Paired intervals, tests and power against SciPy 1.17, statsmodels 0.15, and cases by hand."""
+"""Paired intervals, tests and power, against SciPy 1.17, statsmodels 0.15 and values computed by hand."""
 
 import math
 
@@ -82,14 +82,14 @@ def test_sign_flip_is_scipys_permutation_test(n: int, rng) -> None:
 
 
 def test_sign_flip_by_hand(rng) -> None:
-    # patterns of (1, 2, 3): sums ±6, ±4, ±2, ±0 twice -> |sum| >= 6 in 2 of 8
+    # The patterns of (1, 2, 3) have sums ±6, ±4, ±2, ±0, so |sum| >= 6 in 2 of 8.
     assert sign_flip([1, 2, 3], rng=rng) == 0.25
-    # about 2: (-1, 0, 1) sums to 0, and every |sum| is at least that
+    # About 2, the differences (-1, 0, 1) sum to 0, and every |sum| is at least 0.
     assert sign_flip([1, 2, 3], 2.0, rng=rng) == 1.0
     assert sign_flip([1] * 6, rng=rng) == 2 / 64
     assert sign_flip([0.0] * 6, rng=rng) == 1.0
     assert math.isnan(sign_flip([math.nan], rng=rng))
-    # 0.1 + 0.2 and 0.3 differ in the last bit, and are one sum all the same: ±0.6, ±0.0 (twice each way), ...
+    # 0.1 + 0.2 and 0.3 differ in the last bit but must count as equal.
     assert sign_flip([0.1, 0.2, -0.3], rng=rng) == 1.0
 
 
@@ -104,14 +104,14 @@ def test_monte_carlo_agrees_with_enumeration(rng, monkeypatch) -> None:
 
 
 def test_sign_flip_keeps_its_level(rng) -> None:
-    """Under symmetry at most 5 % of p-values lie at or below 0.05 (exact: 64 patterns allow 0.047 at n = 7)."""
+    """Under symmetry at most 5 % of p-values are at most 0.05 (exactly 0.047 at n = 7, where |sum| has 64 patterns)."""
     p = np.array([sign_flip(rng.laplace(size=7), rng=rng) for _ in range(4000)])
     assert np.mean(p <= 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 4000)
     assert np.mean(p <= 0.05) > 0.03
 
 
 def test_holm_by_hand() -> None:
-    # sorted 0.01, 0.03, 0.04 times 3, 2, 1: 0.03, 0.06, max(0.06, 0.04); NaN is no member
+    # The sorted values 0.01, 0.03, 0.04 times 3, 2, 1 give 0.03, 0.06, max(0.06, 0.04). NaN is not counted.
     assert holm([0.01, math.nan, 0.04, 0.03])[[0, 2, 3]].tolist() == pytest.approx([0.03, 0.06, 0.06])
     assert math.isnan(holm([0.01, math.nan])[1])
     assert holm([]).tolist() == []
@@ -120,7 +120,7 @@ def test_holm_by_hand() -> None:
 
 
 def test_wilson_by_hand() -> None:
-    # z = 1.959964, 8 of 10: centre (0.8 + z²/20) / (1 + z²/10) = 0.716740, half 0.226584
+    # z = 1.959964 and 8 of 10: the centre is (0.8 + z²/20) / (1 + z²/10) = 0.716740, the half width 0.226584.
     share = proportion(8, 10)
     assert (share.estimate, share.low, share.high) == pytest.approx((0.8, 0.490162, 0.943318), abs=1e-5)
     assert math.isnan(proportion(0, 0).low)
@@ -155,7 +155,7 @@ def test_pairs_needed_is_statsmodels(ratio: float) -> None:
     assert pairs_needed(2.0, -2.0 * ratio) == math.ceil(exact)
 
 
-def test_pairs_needed_beyond_reason() -> None:
+def test_pairs_needed_for_extreme_arguments() -> None:
     assert pairs_needed(1, 0) is None
     assert pairs_needed(math.nan, 1) is None
     assert pairs_needed(1, math.nan) is None
@@ -164,8 +164,8 @@ def test_pairs_needed_beyond_reason() -> None:
     assert pairs_needed(1, 1e6) == 2
 
 
-def test_power_and_interval_belong_together(rng) -> None:
-    """Pairs drawn with the detectable effect give an interval off zero in about 80 % of sweeps."""
+def test_power_agrees_with_the_interval(rng) -> None:
+    """Pairs with the minimum detectable effect give an interval that excludes zero in about 80 % of sweeps."""
     n = 9
     unit = minimum_detectable(np.array([-1.0, 1.0] * 4 + [0.0])) / np.std([-1.0, 1.0] * 4 + [0.0], ddof=1)
     hits = [abs(i.estimate) > i.high - i.estimate for i in map(paired_t, rng.normal(unit, 1, (3000, n)))]

@@ -1,4 +1,4 @@
-"""Sweeps as read: arms, factors, the baseline, pairs and folds, and what is left out with its reason."""
+"""Reading sweeps: arms, factors, the baseline, pairs and folds, and runs that are left out with their reasons."""
 
 import json
 from pathlib import Path
@@ -20,9 +20,9 @@ def columns(epochs: int = EPOCHS, evaluations: int = 1, seed: int = 0) -> dict:
     return history(Truth(), epochs, evaluations, np.random.default_rng(seed), np.random.default_rng(seed + 1))
 
 
-def make(folder: Path, overrides: dict | None = None, *, epochs: int = EPOCHS, **given) -> None:
-    """One run that was given EPOCHS epochs and has reached `epochs` of them."""
-    write_run(folder, columns(epochs), {"training.epochs": EPOCHS} | (overrides or {}), **given)
+def make(folder: Path, overrides: dict | None = None, *, epochs: int = EPOCHS, **options) -> None:
+    """Write a run with a budget of EPOCHS epochs that has reached `epochs` of them."""
+    write_run(folder, columns(epochs), {"training.epochs": EPOCHS} | (overrides or {}), **options)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def note(tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_notes_two_arms(note: Path) -> None:
+def test_two_arms(note: Path) -> None:
     sweep = read_sweep(note)
     assert [arm.name for arm in sweep.arms] == ["mse 0.05", "smoothl1 0.03"]
     assert [arm.is_baseline for arm in sweep.arms] == [True, False]
@@ -57,10 +57,10 @@ def test_the_frame_is_tidy(note: Path) -> None:
     assert len(sweep.runs) == 9
     assert sweep.runs["used"].all()
     assert set(sweep.runs["epochs"]) == {EPOCHS}
-    assert "own_column" in read_sweep(note, columns=["own_column"]).frame  # absent everywhere: NaN
+    assert "own_column" in read_sweep(note, columns=["own_column"]).frame  # A column that no run has is NaN.
 
 
-def test_a_study_is_named(note: Path, tmp_path: Path) -> None:
+def test_the_path_of_a_study(note: Path, tmp_path: Path) -> None:
     make(tmp_path / "0")
     (tmp_path / "study.db").write_bytes(b"")
     assert read_sweep(tmp_path).study == tmp_path / "study.db"
@@ -70,7 +70,7 @@ def test_a_study_is_named(note: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "name"),
+    ("overrides", "name"),
     [
         (["loss=mse", "weights=baseline"], "mse 0.05"),
         (["loss=smoothl1", "weights=basic"], "smoothl1 0.03"),
@@ -78,35 +78,35 @@ def test_a_study_is_named(note: Path, tmp_path: Path) -> None:
         (["loss.name=mse", "weights.encoder_loss_weight=0.05"], "mse 0.05"),
     ],
 )
-def test_a_baseline_by_overrides(note: Path, given: list[str], name: str) -> None:
-    sweep = read_sweep(note, baseline=given)
+def test_a_baseline_by_overrides(note: Path, overrides: list[str], name: str) -> None:
+    sweep = read_sweep(note, baseline=overrides)
     assert sweep.baseline is not None
     assert sweep.baseline.name == name
-    assert sweep.notes[0] == f"The baseline is '{name}': given: {' '.join(given)}."
+    assert sweep.notes[0] == f"The baseline is '{name}': given: {' '.join(overrides)}."
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("overrides", "message"),
     [
-        (["los=mse"], "no run has a group or setting 'los'; did you mean loss"),
-        (["loss=focal"], r"no arm has loss=focal; the arms are: 'mse 0.05' \(loss=mse"),
-        (["model=small"], "model=small fits 2 arms, one is needed: 'mse 0.05'"),
+        (["los=mse"], "expected a group or setting of the runs, got 'los'; did you mean loss"),
+        (["loss=focal"], r"no arm matches loss=focal; the arms are: 'mse 0.05' \(loss=mse"),
+        (["model=small"], "expected one arm, got 2 that match model=small: 'mse 0.05'"),
         (["loss"], "expected overrides such as loss=mse weights=baseline, got 'loss'"),
         (["loss=[1"], "expected overrides"),
         (
             ["loss=mse"],
-            r"differ in more than the factors named \(named: loss\): weights.encoder_loss_weight of 'smoothl1 0.03' is "
-            r"0.03, of the baseline 0.05",
+            r"differ in settings other than loss: weights.encoder_loss_weight is 0.03 in 'smoothl1 0.03' and 0.05 in the "
+            r"baseline",
         ),
     ],
 )
-def test_baselines_that_are_refused(note: Path, given: list[str], message: str) -> None:
+def test_baselines_that_are_refused(note: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        read_sweep(note, baseline=given)
+        read_sweep(note, baseline=overrides)
 
 
 def test_the_default_baseline(tmp_path: Path) -> None:
-    """Without calibration runs the old settings, mse and 0.05; without these the first arm."""
+    """Without calibration runs the baseline is the arm with MSE and weight 0.05, else the first arm."""
     grid = [("smoothl1", 0.03), ("mse", 0.03), ("mse", 0.05)]
     for number, (loss, weight) in enumerate(grid):
         make(tmp_path / str(number), {"loss": loss, "weights.encoder_loss_weight": weight})
@@ -114,7 +114,7 @@ def test_the_default_baseline(tmp_path: Path) -> None:
     assert [arm.name for arm in sweep.arms] == ["mse 0.05", "smoothl1 0.03", "mse 0.03"]
     assert "the settings before the optimisation" in sweep.notes[0]
     (tmp_path / "2" / "run.json").unlink()
-    assert [arm.name for arm in read_sweep(tmp_path).arms] == ["smoothl1", "mse"]  # the weight differs no more
+    assert [arm.name for arm in read_sweep(tmp_path).arms] == ["smoothl1", "mse"]  # The weight no longer differs.
 
 
 def test_calibration_runs_of_another_arm_do_not_choose_the_baseline(tmp_path: Path) -> None:
@@ -123,18 +123,18 @@ def test_calibration_runs_of_another_arm_do_not_choose_the_baseline(tmp_path: Pa
     make(tmp_path / "2", {"loss": "mse"})
     sweep = read_sweep(tmp_path)
     assert sweep.baseline is not None
-    assert sweep.baseline.name == "smoothl1"  # no arm has the old weight 0.05: the first that is compared
+    assert sweep.baseline.name == "smoothl1"  # No arm has weight 0.05, so it is the first arm with comparison runs.
 
 
-# What no comparison may differ in
+# Settings in which compared arms must agree
 
 
 @pytest.mark.parametrize(
     ("differing", "message"),
     [
-        ({"training.epochs": 3}, r"training.epochs of .* is 3, of the baseline 4: arms need the same budget"),
-        ({"training.evaluations_per_epoch": 2}, "the best and the first of more evaluations"),
-        ({"data.name": "other"}, "data.name of .*: scores on other data are other scores"),
+        ({"training.epochs": 3}, r"training.epochs is 3 in .* and 4 in the baseline \(arms need the same budget\)"),
+        ({"training.evaluations_per_epoch": 2}, "with more evaluations the best value is higher"),
+        ({"data.name": "other"}, r"data.name is other in .* \(scores on different data cannot be compared\)"),
     ],
 )
 def test_conditions_are_refused(tmp_path: Path, differing: dict, message: str) -> None:
@@ -150,10 +150,10 @@ def test_conditions_of_runs_that_are_not_used_do_not_matter(tmp_path: Path) -> N
     assert len(read_sweep(tmp_path).arms) == 2
 
 
-def test_a_named_factor_may_be_of_the_data_but_never_the_budget(tmp_path: Path) -> None:
+def test_the_data_may_be_a_named_factor_but_not_the_budget(tmp_path: Path) -> None:
     make(tmp_path / "0", {"data.text_encoder": "a"})
     make(tmp_path / "1", {"data.text_encoder": "b"})
-    with pytest.raises(InputError, match="scores on other data"):
+    with pytest.raises(InputError, match="scores on different data"):
         read_sweep(tmp_path)
     assert read_sweep(tmp_path, baseline=["data.text_encoder=b"]).factors == ("data.text_encoder",)
     make(tmp_path / "2", {"data.text_encoder": "b", "training.epochs": 3})
@@ -161,7 +161,7 @@ def test_a_named_factor_may_be_of_the_data_but_never_the_budget(tmp_path: Path) 
         read_sweep(tmp_path, baseline=["data.text_encoder=a", "training.epochs=4"])
 
 
-# Left out
+# Runs that are left out
 
 
 def test_partial_sweeps(tmp_path: Path) -> None:
@@ -171,28 +171,28 @@ def test_partial_sweeps(tmp_path: Path) -> None:
     make(tmp_path / "03", seed=4, status="pruned", reason="worse than the median", epochs=2)
     make(tmp_path / "04", seed=5, status="failed", reason="nll is nan", epochs=3)
     make(tmp_path / "05", seed=6)
-    whole = (tmp_path / "05" / "history.parquet").read_bytes()
-    (tmp_path / "05" / "history.parquet").write_bytes(whole[:-1] + b"x")
+    history_bytes = (tmp_path / "05" / "history.parquet").read_bytes()
+    (tmp_path / "05" / "history.parquet").write_bytes(history_bytes[:-1] + b"x")
     make(tmp_path / "06", {"training.early_stopping": 3}, seed=7)
     make(tmp_path / "07", seed=8, epochs=3)
     make(tmp_path / "08", seed=1)
     make(tmp_path / "09", {"role": "search"}, seed=5000)
     write_run(tmp_path / "10", {"step": [], "epoch": [], "split": []}, {"training.epochs": EPOCHS}, seed=9)
     sweep = read_sweep(tmp_path)
-    told = sweep.left_out.set_index("run")
-    assert told["reason"].to_dict() == {
+    left_out = sweep.left_out.set_index("run")
+    assert left_out["reason"].to_dict() == {
         "01": "running (2 of 4 epochs)",
         "02": "stopped by Ctrl-C (1 of 4 epochs)",
         "03": "worse than the median (2 of 4 epochs)",
         "04": "nll is nan (3 of 4 epochs)",
-        "05": "history.parquet: its digest is none that run.json vouches for; it was changed after it was written",
-        "06": "training.early_stopping=3: comparisons need the whole budget",
+        "05": "history.parquet: its SHA-256 is not in run.json; the file was changed after it was written",
+        "06": "training.early_stopping=3: compared runs must not stop early",
         "07": "it ended after 3 of 4 epochs",
-        "08": "a second run of this arm and seed, beside 00",
-        "09": "role=search: its seed and settings are not those of a comparison",
+        "08": "a second run of this arm and seed, in addition to 00",
+        "09": "role=search: the run is not part of a comparison",
         "10": "it has no evaluation",
     }
-    assert told["status"].to_dict()["05"] == "damaged"
+    assert left_out["status"].to_dict()["05"] == "damaged"
     assert list(sweep.frame["run"].unique()) == ["00"]
     assert len(sweep.runs) == 11
     assert any("1 of 8 runs of 'early_stopping 0'" in note and "failed" in note for note in sweep.notes)
@@ -200,7 +200,7 @@ def test_partial_sweeps(tmp_path: Path) -> None:
     assert "role=search" not in "".join(arm.name for arm in sweep.arms)
 
 
-def test_nothing_one_run_and_one_arm(tmp_path: Path) -> None:
+def test_an_empty_folder_and_a_single_run(tmp_path: Path) -> None:
     empty = read_sweep(tmp_path)
     assert empty.arms == ()
     assert empty.baseline is None
@@ -253,7 +253,7 @@ def test_a_pair_is_a_seed_with_all_its_folds(tmp_path: Path) -> None:
     assert (reasons == "fold 0 of this arm and seed is missing").sum() == 2
 
 
-# The parts
+# Functions of joyful.analysis.arms
 
 
 def header(choices: dict, settings: dict) -> RunHeader:
@@ -307,15 +307,15 @@ def test_equal_settings_under_other_choices_are_one_arm() -> None:
         header({"weights": "basic"}, settings | {"seed": 2}),
         header({"weights": "basic"}, settings | {"seed": 2, "loss.name": "l1"}),
     ]
-    arms, of_run, factors = find_arms(runs)
-    assert of_run == [0, 0, 1]
+    arms, arm_of_run, factors = find_arms(runs)
+    assert arm_of_run == [0, 0, 1]
     assert factors == ("loss.name",)
     assert [arm.name for arm in arms] == ["mse", "l1"]
-    unseen = [header({"schedule": "a"}, settings), header({"schedule": "b"}, settings)]
-    assert find_arms(unseen)[1] == [0, 1]  # what the choice sets is not in the configuration
+    unrecorded = [header({"schedule": "a"}, settings), header({"schedule": "b"}, settings)]
+    assert find_arms(unrecorded)[1] == [0, 1]  # The configuration does not hold the settings of the choice.
 
 
-def test_names() -> None:
+def test_arm_names() -> None:
     assert arm_names([{"loss": "mse", "w.encoder_loss_weight": w} for w in (0.05, 0.1)]) == ["mse 0.05", "mse 0.1"]
     two = [{"w.cl_loss_weight": a, "w.gate_reg_weight": 0.01, "x.on": True} for a in (0.2, None)]
     assert arm_names(two) == ["cl 0.2 gate 0.01 on true", "cl off gate 0.01 on true"]
@@ -325,7 +325,7 @@ def test_names() -> None:
 
 
 def test_overrides_and_what_they_cover() -> None:
-    assert parse_override("++a.b=1e-2") == ("a.b", 0.01)  # as Hydra reads it, though YAML 1.1 calls it text
+    assert parse_override("++a.b=1e-2") == ("a.b", 0.01)  # Hydra reads a number here. YAML 1.1 reads text.
     assert parse_override("a=0.05") == ("a", 0.05)
     assert covers("loss", "loss.name")
     assert covers("model/context", "model.context.n")
@@ -340,6 +340,6 @@ def test_a_sweep_is_read_as_it_was_simulated(tmp_path: Path) -> None:
     expected = history(
         NOTE_ARMS[0], 2, 1, np.random.default_rng([0, 1, 0]), np.random.default_rng([0, 1, 0, 0, 7])
     )["nll"]  # fmt: skip
-    mine = sweep.frame[sweep.frame["arm"] == "mse 0.05"]
-    assert mine["nll"].tolist() == expected.tolist()
+    rows = sweep.frame[sweep.frame["arm"] == "mse 0.05"]
+    assert rows["nll"].tolist() == expected.tolist()
     assert isinstance(sweep.runs, pd.DataFrame)

@@ -1,4 +1,4 @@
-"""Runs a benchmark as its command does, and holds what it printed against the JSON file that it wrote."""
+"""Fixtures that run a benchmark's command, and compare its output with its JSON file."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from benchmarks.figures import Figure
 
 @pytest.fixture(autouse=True)
 def _torch_as_it_was():
-    """Benchmarks set threads and determinism of their process, which here is everybody's."""
+    """Restore threads and determinism, which benchmarks set for the whole process."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     yield
     torch.set_num_threads(threads)
@@ -20,16 +20,16 @@ def _torch_as_it_was():
 
 @pytest.fixture
 def measured(tmp_path, capsys):
-    """measured(main, *arguments) -> (figures by name, the JSON), after checks that hold for every benchmark."""
+    """Return a function (main, *arguments) -> (figures by name, JSON document) with the checks of all benchmarks."""
 
     def run(main, *arguments):
         file = tmp_path / "figures.json"
         main([*arguments, "--json", str(file)])
         title, *lines = capsys.readouterr().out.splitlines()
-        told = json.loads(file.read_text())
-        figures = [Figure(**one) for one in told["figures"]]
-        assert lines == [one.line() for one in figures] + [f"note: {note}" for note in told["notes"]]
-        assert told["machine"]["processor"] in title
+        document = json.loads(file.read_text())
+        figures = [Figure(**one) for one in document["figures"]]
+        assert lines == [one.line() for one in figures] + [f"note: {note}" for note in document["notes"]]
+        assert document["machine"]["processor"] in title
         named = {one.name: one for one in figures}
         assert len(named) == len(figures), "two figures of one name"
         for one in figures:
@@ -41,6 +41,6 @@ def measured(tmp_path, capsys):
                 other = named[one.to]
                 assert one.ratio == pytest.approx(one.value / other.value), one
                 assert one.unit == other.unit, one
-        return named, told
+        return named, document
 
     return run

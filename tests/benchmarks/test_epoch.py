@@ -1,29 +1,29 @@
-"""The benchmark of an epoch end to end at its small size."""
+"""The benchmark of an epoch, end to end at the small size."""
 
 import math
 
 import pytest
 
 from benchmarks import epoch
-from benchmarks.workload import build_per_utterance, dataset, settings_of, utterances, with_dialogues
+from benchmarks.workload import build_per_utterance, dataset, settings_of, take_dialogues, utterances
 
 
 def test_every_contender_is_measured(measured):
-    named, told = measured(epoch.main, "--size", "small", "--threads", "1", "--repeats", "2", "--loss", "reference")
+    named, document = measured(epoch.main, "--size", "small", "--threads", "1", "--repeats", "2", "--loss", "reference")
     ours, peer = named[f"epoch, {epoch.RUNNING}"], named[f"epoch, {epoch.SCALED}"]
     assert 0 < ours.value < 60
     assert named[f"per-utterance / {epoch.RUNNING}"].value == pytest.approx(peer.value / ours.value)
     assert named[f"per-utterance / {epoch.RUNNING}"].ratio == pytest.approx(peer.value / ours.value / 11)
     assert "quarter" in peer.name
-    assert told["loss"] == "reference"
-    assert all(len(found) == 2 for found in told["seconds"].values())
+    assert document["loss"] == "reference"
+    assert all(len(values) == 2 for values in document["seconds"].values())
     data = dataset(settings_of("small"))
-    assert told["utterances"] == {name: utterances(data, name) for name in ("train", "dev", "test")}
+    assert document["utterances"] == {name: utterances(data, name) for name in ("train", "dev", "test")}
 
 
 def test_a_quarter_is_scaled_by_utterances(monkeypatch):
     whole = dataset(settings_of("small"))
-    quarter = with_dialogues(whole, {name: math.ceil(len(d.lengths) / 4) for name, d in whole.splits.items()})
+    quarter = take_dialogues(whole, {name: math.ceil(len(d.lengths) / 4) for name, d in whole.splits.items()})
     one_epoch = epoch.per_utterance("small", threads=1)
     monkeypatch.setattr(epoch, "seconds_of", lambda action: 1.0)
     scale = {name: utterances(whole, name) / utterances(quarter, name) for name in whole.splits}
@@ -34,11 +34,11 @@ def test_a_quarter_is_scaled_by_utterances(monkeypatch):
 def test_the_trainer_of_a_quarter_sees_the_same_dialogues():
     settings = settings_of("small")
     whole = dataset(settings)
-    quarter = with_dialogues(whole, {"train": 2, "dev": 1, "test": 1})
+    quarter = take_dialogues(whole, {"train": 2, "dev": 1, "test": 1})
     ours, other = (build_per_utterance(settings, data).splits["train"] for data in (whole, quarter))
     assert len(other) == 2
     for one, two in zip(ours, other, strict=False):
         assert all(one.features[name].equal(two.features[name]) for name in one.features)
         assert one.labels.equal(two.labels)
     with pytest.raises(ValueError, match="at most 8 dialogues, got 9"):
-        with_dialogues(whole, {"train": 9, "dev": 1, "test": 1})
+        take_dialogues(whole, {"train": 9, "dev": 1, "test": 1})

@@ -1,4 +1,4 @@
-"""A figure is its value, and its ratio to what it names; the file says what the screen said, and nothing private."""
+"""Figures, their printed lines, and the JSON file, which holds the same figures and nothing private."""
 
 import json
 import socket
@@ -16,7 +16,7 @@ def test_a_ratio_is_the_quotient():
 
 
 def test_nothing_to_compare_with_is_an_error():
-    with pytest.raises(ValueError, match=r"step: expected something to compare it with, got 0 for rows; measure"):
+    with pytest.raises(ValueError, match=r"step: expected a reference value other than 0, got 0 for rows; measure"):
         figure("step", 3.0, "s", 0.0, "rows")
 
 
@@ -29,17 +29,17 @@ def test_numbers_keep_four_digits_or_are_whole():
 def test_the_file_says_what_was_printed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(figures, "processor_name", lambda: "Abacus 3")
     report("title", [figure("a", 1.0, "s", 2.0, "b")], {"repeats": 5}, tmp_path / "f.json", ["no b"], threads=7)
-    told = json.loads((tmp_path / "f.json").read_text())
-    assert told["repeats"] == 5
-    assert told["figures"] == [{"name": "a", "value": 1.0, "unit": "s", "ratio": 0.5, "to": "b"}]
-    assert told["machine"]["processor"] == "Abacus 3"
-    assert told["machine"]["threads"] == 7
-    assert told["machine"]["torch"].startswith("2.")
+    document = json.loads((tmp_path / "f.json").read_text())
+    assert document["repeats"] == 5
+    assert document["figures"] == [{"name": "a", "value": 1.0, "unit": "s", "ratio": 0.5, "to": "b"}]
+    assert document["machine"]["processor"] == "Abacus 3"
+    assert document["machine"]["threads"] == 7
+    assert document["machine"]["torch"].startswith("2.")
     title, line, note = capsys.readouterr().out.splitlines()
     assert title.startswith("title; Abacus 3, 7 threads, load before ")
     assert line == figure("a", 1.0, "s", 2.0, "b").line()
     assert note == "note: no b"
-    written = json.dumps(told)
+    written = json.dumps(document)
     assert socket.gethostname() not in written
     assert str(tmp_path) not in written
 

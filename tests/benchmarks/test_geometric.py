@@ -1,4 +1,4 @@
-"""joyful's model with torch_geometric's layers is the same function: outputs, contrast and gradients."""
+"""joyful's model with torch_geometric's layers has the same outputs, contrastive loss and gradients."""
 
 import copy
 
@@ -9,7 +9,7 @@ import torch
 from benchmarks.workload import build_coach, dataset, settings_of
 from joyful.randomness import Draws
 
-pytest.importorskip("torch_geometric", reason="the peer needs pip install 'joyful[benchmarks]'")
+pytest.importorskip("torch_geometric", reason="the peer needs pip install 'joyful-sweeps[benchmarks]'")
 geometric = pytest.importorskip("benchmarks.peers.geometric")
 
 DRAWS = Draws(24, 1, 0)
@@ -23,7 +23,7 @@ def test_outputs_and_gradients_agree(overrides):
     ours = coach.model
     theirs = geometric.geometric(copy.deepcopy(ours))
     assert {type(m).__name__ for m in theirs.modules()} >= {"RGCNConv", "TransformerConv"}
-    # dialogues shorter than the neighbours asked for leave edges that are not kept
+    # Dialogues with fewer utterances than the requested neighbours have edges that are not kept.
     short = coach.splits["train"].batch(np.argsort(coach.splits["train"].lengths)[:2])
     for one in (batch, short):
         mine, other = (model.train()(one, DRAWS, DRAWS) for model in (ours, theirs))

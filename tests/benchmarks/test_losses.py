@@ -1,4 +1,4 @@
-"""Whose loss the contenders of a benchmark train, by what their trainers were built with."""
+"""The loss that each contender of a benchmark trains, from the settings of its trainer."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_a_comparison_with_one_loss_has_it_on_both_sides(monkeypatch, module, bu
     built = {}
     for name in ("build_coach", "build_per_utterance"):
         original = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *given, f=original, n=name: built.setdefault(n, f(*given)))
+        monkeypatch.setattr(module, name, lambda *arguments, f=original, n=name: built.setdefault(n, f(*arguments)))
     build(loss)
     assert built["build_coach"].settings.loss.encoder_reduction == ours
     peer = built["build_per_utterance"]

@@ -1,4 +1,4 @@
-"""Counted operations against counts by hand, and a peak that is a rate."""
+"""Operation counts against counts by hand, and the peak rate of matrix products."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import machine
 from benchmarks.machine import Peak, operations_of_a_step
-from benchmarks.workload import build_coach, dataset, of_loss, one_batch, settings_of
+from benchmarks.workload import build_coach, dataset, loss_overrides, one_batch_overrides, settings_of
 from joyful.data.batching import epoch_order
 
 
@@ -32,7 +32,7 @@ def test_attention_on_the_processor_is_counted():
 
 
 def test_a_step_counts_every_matrix_that_trains():
-    settings = settings_of("small", *one_batch("small", 4), "loss=mse")
+    settings = settings_of("small", *one_batch_overrides("small", 4), "loss=mse")
     coach = build_coach(settings, dataset(settings))
     lengths = coach.splits["train"].lengths
     n = int(np.sum(lengths))
@@ -41,19 +41,19 @@ def test_a_step_counts_every_matrix_that_trains():
     ]
     weights = sum(m.weight.numel() for m in linear)
     counted = operations_of_a_step(coach)
-    # forward 2 n w; backward as much again for the weights, and for inputs that need a gradient; convolution and
-    # contrast come on top, and products of speakers and of similarities are no larger than these here
+    # Forward takes 2 n w; backward takes 2 n w for the weights and 2 n w for inputs that need a gradient. Convolutions
+    # and contrast come on top; products of speakers and similarities are smaller than these here.
     assert 2 * (2 * n * weights) < counted < 1.5 * 3 * (2 * n * weights)
-    assert coach.epoch == 0  # used up in its first epoch
-    twice = settings_of("small", *one_batch("small", 4), "data.synthetic.utterances=12")
+    assert coach.epoch == 0  # the first epoch was aborted
+    twice = settings_of("small", *one_batch_overrides("small", 4), "data.synthetic.utterances=12")
     assert operations_of_a_step(build_coach(twice, dataset(twice))) > 1.6 * counted
 
 
 def test_decoders_of_untrained_reconstructions_have_no_backward_pass():
-    """With the reference's loss: two products fewer for each of their weights and each utterance before the last dialogue."""
+    """The reference's loss saves two products per decoder weight and utterance before the last dialogue."""
     coaches = {}
     for loss in ("own", "reference"):
-        settings = settings_of("small", *one_batch("small", None), *of_loss(loss))
+        settings = settings_of("small", *one_batch_overrides("small", None), *loss_overrides(loss))
         coaches[loss] = build_coach(settings, dataset(settings))
     decoders = ("dialogue_gate.fuse_out", "fuse_outInter")
     parameters = coaches["own"].model.fusion.named_parameters()
@@ -66,15 +66,15 @@ def test_decoders_of_untrained_reconstructions_have_no_backward_pass():
 
 
 def test_the_command(measured):
-    named, told = measured(machine.main, "--size", "small", "--threads", "1", "--repeats", "3")
+    named, document = measured(machine.main, "--size", "small", "--threads", "1", "--repeats", "3")
     assert named["matrix products, fp32"].value > 0.1
     assert named["matrix products, fp32"].ratio == 1
-    assert ("matrix products, bf16" in named) != (machine.NO_BFLOAT16 in told["notes"])
+    assert ("matrix products, bf16" in named) != (machine.NO_BFLOAT16 in document["notes"])
 
 
 def test_a_coach_without_a_step_is_an_error(monkeypatch):
     settings = settings_of("small")
     coach = build_coach(settings, dataset(settings))
     monkeypatch.setattr(coach, "train_epoch", lambda epoch: [])
-    with pytest.raises(RuntimeError, match="no optimizer step"):
+    with pytest.raises(RuntimeError, match="expected an optimizer step in the epoch, got none"):
         operations_of_a_step(coach)

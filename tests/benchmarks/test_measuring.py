@@ -1,4 +1,4 @@
-"""Contenders take turns, and a process reports its own memory."""
+"""Contenders run in turn, and a process reports its own memory."""
 
 import mmap
 import subprocess
@@ -9,11 +9,11 @@ import pytest
 
 from benchmarks.measuring import (
     ROOT,
-    Served,
-    forget_peak_memory,
-    in_a_process,
+    RemoteContender,
     in_turn,
     peak_memory_gib,
+    reset_peak_memory,
+    run_module,
     seconds_of,
 )
 
@@ -28,7 +28,7 @@ def test_contenders_take_turns():
 
     measured = in_turn({name: contender(name) for name in "abc"}, {"a": 4, "b": 2, "c": 4})
     assert "".join(calls) == "ac" + "abc" + "ac" + "abc"
-    assert {name: len(found) for name, found in measured.items()} == {"a": 4, "b": 2, "c": 4}
+    assert {name: len(values) for name, values in measured.items()} == {"a": 4, "b": 2, "c": 4}
     assert measured["b"] == [4.0, 9.0]
 
 
@@ -44,24 +44,24 @@ def test_a_child_does_not_report_its_parents_peak():
     assert ballast.sum() > 0
 
 
-def test_the_peak_can_begin_anew():
-    ballast = mmap.mmap(-1, 480_000_000)  # (of the heap it might not be given back)
+def test_the_peak_can_be_reset():
+    ballast = mmap.mmap(-1, 480_000_000)  # not from the heap, which might keep freed memory
     np.frombuffer(ballast, np.float64)[:] = 1.0
     high = peak_memory_gib()
     ballast.close()
-    now = forget_peak_memory()
+    now = reset_peak_memory()
     if now == high:
-        pytest.skip("this system does not let a process forget its peak")
+        pytest.skip("this system does not let a process reset its peak")
     assert now < high - 0.4
     assert peak_memory_gib() == pytest.approx(now, abs=0.05)
 
 
 def test_a_failing_process_is_an_error():
     with pytest.raises(subprocess.CalledProcessError):
-        in_a_process("benchmarks.nothing_of_this_name", [])
+        run_module("benchmarks.nothing_of_this_name", [])
 
 
-def test_a_served_contender_measures_in_a_process_of_its_own(tmp_path, monkeypatch):
+def test_a_remote_contender_measures_in_a_separate_process(tmp_path, monkeypatch):
     (tmp_path / "contender_of_the_test.py").write_text(
         "import sys, numpy\n"
         "from benchmarks.measuring import serve\n"
@@ -73,8 +73,8 @@ def test_a_served_contender_measures_in_a_process_of_its_own(tmp_path, monkeypat
         "serve(measure)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Served("contender_of_the_test", []) as served:
-        assert [served(), served()] == [0.25, 0.5]
-        assert 0.22 < served.peak_memory_gib() < 0.5
+    with RemoteContender("contender_of_the_test", []) as contender:
+        assert [contender(), contender()] == [0.25, 0.5]
+        assert 0.22 < contender.peak_memory_gib() < 0.5
         with pytest.raises(subprocess.CalledProcessError):
-            served()
+            contender()

@@ -1,6 +1,6 @@
-"""The per-utterance trainer and joyful are two writings of one function: outputs, gradients, and whole training curves.
+"""The per-utterance trainer and joyful compute the same outputs, gradients and training curves.
 
-Where the two differ by design (the reference's loss), the test says so and checks both meanings.
+Where they differ by design (the loss of the reference), the test states the difference and checks both.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.peers.per_utterance import PerUtteranceModel, PerUtteranceTrainer, dialogues_of, weighted_f1
-from benchmarks.peers.per_utterance_graph import Chance
+from benchmarks.peers.per_utterance_graph import RandomSource
 from benchmarks.peers.same_draws import SameDraws
 from benchmarks.workload import build_coach, dataset, settings_of
 from joyful.data.batching import epoch_order
@@ -18,7 +18,7 @@ from joyful.randomness import Draws
 from joyful.training import metrics, objective
 
 DRAWS = Draws(seed=24, epoch=3, step=7)
-GIVEN = (
+OVERRIDES = (
     "optimizer.learning_rate=0.001",
     "data.synthetic.dialogues={train: 7, dev: 3, test: 3}",
     "training.batch_size=3",
@@ -26,8 +26,8 @@ GIVEN = (
 
 
 def both(*overrides: str, **options: str):
-    """joyful's coach and the per-utterance trainer with the same data, weights and random numbers."""
-    settings = settings_of("small", *GIVEN, *overrides)
+    """Return joyful's coach and the per-utterance trainer with the same data, weights and random numbers."""
+    settings = settings_of("small", *OVERRIDES, *overrides)
     data = dataset(settings)
     coach = build_coach(settings, data)
     model = PerUtteranceModel(settings, data.dimensions, len(data.labels), data.n_speakers)
@@ -36,13 +36,13 @@ def both(*overrides: str, **options: str):
 
 
 def losses(coach, trainer, same, reduction):
-    """Total loss of the first three dialogues under both, with dropout off."""
+    """Return outputs and total losses of both for the first three dialogues, with dropout off."""
     batch = coach.splits["train"].batch(np.arange(3))
     coach.model.eval()
     trainer.model.eval()
     output = coach.model(batch, None, DRAWS)
     parts = objective.components(output, batch, coach._criterion, reduction)
-    total = sum(coach.loss_weight_config.of_components()[name] * part for name, part in parts.items())
+    total = sum(coach.loss_weight_config.component_weights()[name] * part for name, part in parts.items())
     same.begin(DRAWS)
     collated = trainer.model.collate(trainer.splits["train"][:3])
     logits, contrastive = trainer.model(collated)
@@ -74,9 +74,10 @@ def test_gradients_of_the_total_loss_agree(fusion, reduction):
     torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-6)
     ours.backward()
     theirs.backward()
-    found = {name: p.grad for name, p in coach.model.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad for name, p in coach.model.named_parameters() if p.grad is not None}
     renamed = {
-        name.replace(".qkv.", ".self_attn.in_proj_").replace("context.layers.", "c."): g for name, g in found.items()
+        name.replace(".qkv.", ".self_attn.in_proj_").replace("context.layers.", "c."): g
+        for name, g in gradients.items()
     }
     other = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
     other = {name.replace("context.layers.", "c."): g for name, g in other.items()}
@@ -87,7 +88,7 @@ def test_gradients_of_the_total_loss_agree(fusion, reduction):
 
 
 def test_the_reference_weighs_the_gates_twice_in_the_last_dialogue_alone():
-    """A difference by design: joyful's regulariser is the mean over the batch, weighted once."""
+    """This differs by design: joyful's regulariser is the mean over the batch, weighted once."""
     coach, trainer, same = both()
     with torch.no_grad():
         _, (collated, logits, contrastive, total) = losses(coach, trainer, same, "legacy_sum")
@@ -111,7 +112,7 @@ def test_padding_changes_nothing():
 
 
 def draw_as_the_coach_does(trainer, same):
-    """Before each batch is collated, name its draws: (epoch, step) in training, (0, place in the split) in evaluation."""
+    """Set the draws before each batch is collated: (epoch, step) in training, (0, batch number) in evaluation."""
     collate, evaluate, train = trainer.model.collate, trainer.evaluate, trainer.epoch
     state = {"epoch": 0, "step": 0, "place": 0}
 
@@ -136,11 +137,11 @@ def draw_as_the_coach_does(trainer, same):
 @pytest.mark.parametrize("fusion", ["hierarchical", "auto"])
 @pytest.mark.parametrize(("optimizer", "rate", "within"), [("sgd", 0.05, 1e-5), ("adam", 0.001, 2e-4)])
 def test_three_epochs_are_the_same_curve(fusion, optimizer, rate, within):
-    """With joyful's random numbers and the loss of one meaning (legacy_sum), dropout and views on.
+    """Both train with joyful's random numbers and the same loss (legacy_sum), with dropout and views.
 
-    Adam divides gradients by their size, so rounding in the smallest ones moves parameters by a share of the learning
-    rate: the curves' distance is proportional to it (5e-5 at most here over three seeds). SGD shows that nothing else
-    is between them. F1 is compared under SGD alone: where classes are nearly tied, rounding decides.
+    Adam divides gradients by their size, so rounding of the smallest ones moves parameters by a share of the learning
+    rate. The distance of the curves is proportional to it (at most 5e-5 here over three seeds). SGD shows that there is
+    no other difference. F1 is compared under SGD only, because rounding decides between nearly tied classes.
     """
     coach, trainer, same = both(
         f"fusion={fusion}", "loss.encoder_reduction=legacy_sum", "training.train_metrics=full",
@@ -164,10 +165,10 @@ def test_three_epochs_are_the_same_curve(fusion, optimizer, rate, within):
             if exact:
                 assert theirs.f1_weighted == pytest.approx(row["f1_weighted"], abs=1e-6), (epoch, row["split"])
         first = first or evaluations["train"].nll
-    assert evaluations["train"].nll < 0.99 * first  # it learns, so the curves had something to agree on
+    assert evaluations["train"].nll < 0.99 * first  # the model learns, so the curves are not trivial
 
 
-def test_settings_that_it_does_not_know_are_refused():
+def test_unsupported_settings_are_refused():
     settings = settings_of("small", "model.skip=true", "fusion.use_ulgm=true")
     with pytest.raises(ValueError, match=r"model\.skip, fusion\.use_ulgm; set model=reference"):
         PerUtteranceModel(settings, {"audio": 3}, 4, 2)
@@ -175,21 +176,21 @@ def test_settings_that_it_does_not_know_are_refused():
 
 def test_its_own_random_numbers_are_fresh_and_in_range():
     torch.manual_seed(0)
-    chance = Chance()
-    kept = chance.keep(20_000, 0.25, "x").float().mean()
+    random_source = RandomSource()
+    kept = random_source.keep(20_000, 0.25, "x").float().mean()
     assert float(kept) == pytest.approx(0.75, abs=0.02)
-    assert not torch.equal(chance.uniform(9, "x"), chance.uniform(9, "x"))
+    assert not torch.equal(random_source.uniform(9, "x"), random_source.uniform(9, "x"))
 
 
 def test_a_step_moves_every_trained_part_and_weighted_f1_is_joyfuls():
-    settings = settings_of("small", *GIVEN)
+    settings = settings_of("small", *OVERRIDES)
     data = dataset(settings)
     model = PerUtteranceModel(settings, data.dimensions, len(data.labels), data.n_speakers)
     trainer = PerUtteranceTrainer(settings, model, data.splits)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trainer.step(trainer.splits["train"][:3])
     still = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
-    # the head of the reference that nothing uses; a key's bias moves no softmax but by rounding
+    # Nothing uses this head of the reference. A bias of keys changes a softmax only by rounding.
     assert all("modal_attention" in name for name in still)
     assert any("modal_attention" in name for name in before)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The replay of curves: a pruner that never ends anything trains everything; one that ends all but the best is seen to do so."""
+"""The replay of curves: epochs trained, best configurations lost and regret for several pruners."""
 
 import pytest
 from optuna.pruners import MedianPruner, NopPruner, ThresholdPruner
@@ -22,7 +22,8 @@ def test_what_is_below_a_bound_ends_at_once():
 
 
 def test_the_median_of_completed_trials_is_what_counts():
-    # one worker, by hand: 0.1 0.2 0.3 completes; then 0.2 at epoch 1 >= median 0.1, ...; the last, 0.05 < 0.2, ends at epoch 1
+    # By hand, with one worker: 0.1 0.2 0.3 completes; then 0.2 at epoch 1 >= median 0.1, ...; the last, 0.05 < 0.2, is
+    # pruned.
     trained, completed = replay(CURVES, MedianPruner(n_startup_trials=1, n_warmup_steps=0), 1)
     assert completed[:2] == [0, 1]
     assert 3 not in completed
@@ -32,7 +33,7 @@ def test_the_median_of_completed_trials_is_what_counts():
 def test_shares_losses_and_regrets_over_draws():
     calm = measure(CURVES, "none", NopPruner(), draws=5, n_trials=3, n_workers=2, seed=0)
     assert (calm.epochs_share, calm.best_lost, calm.regret_points) == (1.0, 0, 0.0)
-    # the best (0.5) is always below 0.25 at first and ends; the next best (0.4) is found instead, or nothing better
+    # The best (0.5) is below 0.25 at first and is always pruned, so the best completed trial is 0.4.
     harsh = measure(CURVES[1:3], "harsh", ThresholdPruner(lower=0.25), draws=5, n_trials=2, n_workers=1, seed=0)
     assert harsh.best_lost == 5
     assert harsh.regret_points == pytest.approx(10.0)

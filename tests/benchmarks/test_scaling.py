@@ -1,4 +1,4 @@
-"""The benchmark of scaling end to end at its small size."""
+"""The benchmark of scaling, end to end at the small size."""
 
 import numpy as np
 import pytest
@@ -23,13 +23,13 @@ SMALL = (
 
 @pytest.mark.slow
 def test_every_size_is_measured(measured):
-    named, told = measured(scaling.main, *SMALL)
+    named, document = measured(scaling.main, *SMALL)
     times = [named[f"training by utterance, {k} x the dialogues"] for k in (1, 3)]
     assert [one.to for one in times] == [times[0].name] * 2
     assert times[0].ratio == 1
     expected = max(one.value for one in times) / min(one.value for one in times)
     assert named["dearest / cheapest utterance"].value == pytest.approx(expected)
-    assert told["utterances"]["3"] > 2 * told["utterances"]["1"]
+    assert document["utterances"]["3"] > 2 * document["utterances"]["1"]
     for name in ("peak memory, 3 x the dialogues", "peak memory, 1 x the dialogues"):
         assert 0.05 < named[name].value < 3
     assert "memory of a step by utterance, dialogues of 20" in named

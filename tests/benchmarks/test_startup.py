@@ -1,4 +1,4 @@
-"""The benchmark of starting end to end, on prepared synthetic data."""
+"""The benchmark of starting, end to end on prepared synthetic data."""
 
 import pytest
 
@@ -8,20 +8,20 @@ from benchmarks import startup
 @pytest.mark.slow
 def test_every_start_is_measured(measured, monkeypatch):
     monkeypatch.delenv("JOYFUL_DATA", raising=False)
-    named, told = measured(startup.main, "--repeats", "1", "--threads", "1")
+    named, document = measured(startup.main, "--repeats", "1", "--threads", "1")
     ours, bare = named[startup.OURS], named[startup.BARE]
     assert named["run.py / bare program"].value == pytest.approx(ours.value / bare.value)
     assert 0 < bare.value < 60
-    assert told["data"] == "prepared synthetic data"
+    assert document["data"] == "prepared synthetic data"
     assert any(name.startswith("second start on prepared synthetic data") for name in named)
     assert named["import torch"].value > 0
-    assert told["foreign_modules"] == []
+    assert document["foreign_modules"] == []
 
 
 def test_loss_utils_brings_joyfuls_own_modules_alone(tmp_path):
-    told = startup.imports(tmp_path)
-    assert "joyful.loss_utils" in told["modules"]
-    assert told["foreign"] == []
+    document = startup.imports(tmp_path)
+    assert "joyful.loss_utils" in document["modules"]
+    assert document["foreign"] == []
 
 
 def test_meld_is_taken_where_it_is(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The benchmark of a step end to end at its small size: every contender, the limit, and memory."""
+"""The benchmark of a step, end to end at the small size: every contender, the limit, and memory."""
 
 import sys
 
@@ -12,8 +12,10 @@ SMALL = ("--size", "small", "--threads", "1", "--dialogues", "3", "--repeats", "
 
 @pytest.mark.slow
 def test_every_contender_is_measured(measured):
-    pytest.importorskip("torch_geometric", reason="the peer with its layers needs pip install 'joyful[benchmarks]'")
-    named, told = measured(step.main, *SMALL, "--peer-repeats", "1")
+    pytest.importorskip(
+        "torch_geometric", reason="the peer with its layers needs pip install 'joyful-sweeps[benchmarks]'"
+    )
+    named, document = measured(step.main, *SMALL, "--peer-repeats", "1")
     ours, peer = named["step, joyful, fp32"], named[f"step, {step.PER_UTTERANCE}"]
     assert 0 < ours.value < 60
     assert peer.ratio == 1
@@ -24,21 +26,21 @@ def test_every_contender_is_measured(measured):
     assert 0 < share.value < 1
     operations, peak = named["operations of a step"], named["peak, fp32"]
     assert limit.value == pytest.approx(operations.value / peak.value)
-    contenders = set(told["repeats"])
+    contenders = set(document["repeats"])
     assert contenders == {name.removeprefix("step, ") for name in named if name.startswith("step, ")}
     for name in contenders:
         assert 0.05 < named[f"peak memory, {name}"].value < 3
     assert (step.JOYFUL["bf16"] in contenders) == multiplies_bfloat16()
-    assert told["dialogues"] == 3
-    assert told["loss"] == "own"
-    assert told["repeats"][step.PER_UTTERANCE] == 1
+    assert document["dialogues"] == 3
+    assert document["loss"] == "own"
+    assert document["repeats"][step.PER_UTTERANCE] == 1
 
 
 def test_without_peers_joyful_is_its_own_measure(measured):
-    named, told = measured(step.main, *SMALL, "--peers", "")
+    named, document = measured(step.main, *SMALL, "--peers", "")
     assert named["step, joyful, fp32"].ratio == 1
     assert not any("limit" in name or "utterance" in name for name in named)
-    assert told["repeats"][step.JOYFUL["fp32"]] == 2
+    assert document["repeats"][step.JOYFUL["fp32"]] == 2
 
 
 def test_an_unknown_peer_is_refused(capsys):
@@ -50,20 +52,20 @@ def test_an_unknown_peer_is_refused(capsys):
 def test_without_torch_geometric_its_peer_is_left_out_with_the_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_geometric.nn", None)
     monkeypatch.delitem(sys.modules, "benchmarks.peers.geometric", raising=False)
-    repeats, notes = step.chosen(("geometric", "limit"), 5, 5)
+    repeats, notes = step.choose_contenders(("geometric", "limit"), 5, 5)
     assert step.GEOMETRIC not in repeats
-    assert any("torch_geometric" in note and "joyful[benchmarks]" in note for note in notes)
+    assert any("torch_geometric" in note and "joyful-sweeps[benchmarks]" in note for note in notes)
 
 
 def test_processors_with_bfloat16_measure_it_too(monkeypatch):
     monkeypatch.setattr(step, "multiplies_bfloat16", lambda: True)
-    repeats, notes = step.chosen(("per_utterance",), 5, 6)
+    repeats, notes = step.choose_contenders(("per_utterance",), 5, 6)
     assert repeats == {"joyful, fp32": 5, "joyful, bf16": 5, step.PER_UTTERANCE: 6}
     assert notes == []
     seconds = {"joyful, fp32": 2.0, "joyful, bf16": 1.0, step.PER_UTTERANCE: 20.0}
     rates = {"fp32": 100e9, "bf16": 400e9, "step": 150e9}
     named = {one.name: one for one in step.figures(seconds, rates, dict.fromkeys(seconds, 0.75))}
-    # by hand: limits 1.5 s and 0.375 s
+    # By hand: the limits are 1.5 s and 0.375 s.
     assert named["share of the limit, joyful, fp32"].value == pytest.approx(0.75)
     assert named["share of the limit, joyful, bf16"].value == pytest.approx(0.375)
     assert named["per-utterance trainer / joyful, bf16"].value == pytest.approx(20)

@@ -1,22 +1,22 @@
-"""The benchmark of whole sweeps runs its three real commands at tiny size, and its figures are what the run folders say."""
+"""The benchmark of whole sweeps: its three commands at tiny size, and its figures from the run folders."""
 
 import json
 
 import pytest
 
 from benchmarks.epoch import RUNNING, SCALED
-from benchmarks.sweep import Measured, figures, full_size, main, search
+from benchmarks.sweep import SweepTiming, figures, full_size, main, stock_overrides
 from tests.support.sweeps import TINY_SWEEP
 
-FOUND = {
-    "ours": Measured(wall=100.0, busy=190.0, trials=27, epochs=270.0, full_epochs=540.0),
-    "joblib": Measured(wall=60.0, busy=90.0, trials=6, epochs=120.0, full_epochs=120.0),
-    "basic": Measured(wall=40.0, busy=30.0, trials=2, epochs=40.0, full_epochs=40.0),
+TIMINGS = {
+    "ours": SweepTiming(wall=100.0, busy=190.0, trials=27, epochs=270.0, full_epochs=540.0),
+    "joblib": SweepTiming(wall=60.0, busy=90.0, trials=6, epochs=120.0, full_epochs=120.0),
+    "basic": SweepTiming(wall=40.0, busy=30.0, trials=2, epochs=40.0, full_epochs=40.0),
 }
 
 
 def test_stock_sweepers_are_scaled_by_batches_and_utilisation_is_busy_over_workers_times_wall():
-    by_name = {one.name: one for one in figures(FOUND, n_trials=27, n_workers=2)}
+    by_name = {one.name: one for one in figures(TIMINGS, n_trials=27, n_workers=2)}
     joblib = by_name["wall, stock joblib, 6 trials scaled to 27 by batches"]
     assert joblib.value == pytest.approx(60 * 14 / 3)
     assert by_name["wall, ours, 27 trials"].ratio == pytest.approx(100 / joblib.value)
@@ -28,18 +28,18 @@ def test_stock_sweepers_are_scaled_by_batches_and_utilisation_is_busy_over_worke
 
 def test_the_full_size_follows_from_measured_epochs_and_the_share_that_pruning_leaves():
     epochs = [{"name": f"epoch, {RUNNING}", "value": 10.0}, {"name": f"epoch, {SCALED}", "value": 110.0}]
-    run, sweep = full_size(epochs, FOUND["ours"])
+    run, sweep = full_size(epochs, TIMINGS["ours"])
     assert run.value == pytest.approx(20 * 110)  # 540 epochs of 27 trials
     assert "20 epochs" in run.name
     assert sweep.value == pytest.approx(270 * 10)
     assert "0.500 that pruning leaves" in sweep.name
     assert sweep.ratio == pytest.approx(sweep.value / run.value)
-    with pytest.raises(ValueError, match=r"make the file by python -m benchmarks\.epoch"):
-        full_size(epochs[:1], FOUND["ours"])
+    with pytest.raises(ValueError, match=r"make the file with python -m benchmarks\.epoch"):
+        full_size(epochs[:1], TIMINGS["ours"])
 
 
 def test_the_search_is_that_of_the_sweep_file():
-    settings, space = search()
+    settings, space = stock_overrides()
     assert settings == ["fusion=hierarchical", "role=search", "seed=5000"]
     assert [item.split("=")[0] for item in space] == [
         "weights.encoder_loss_weight", "weights.cl_loss_weight", "weights.gate_reg_weight",
@@ -57,13 +57,15 @@ def test_three_commands_end_to_end(tmp_path, capsys):
         "--trials", "3", "--peer-trials", "2", "--basic-trials", "1", "--folder", str(tmp_path), "--json", str(file),
         "--epoch-json", str(epochs), "--", *tiny, "training.batch_size=2", "training.epochs=2",
     ])  # fmt: skip
-    told = json.loads(file.read_text())
-    values = {one["name"]: one["value"] for one in told["figures"]}
-    assert values["epochs trained, ours"] == 6  # too short a run for the pruner to end anything
-    assert told["overrides"][0] == "training.epochs=30"  # the length that is asked for, where nothing else is
+    document = json.loads(file.read_text())
+    values = {one["name"]: one["value"] for one in document["figures"]}
+    assert values["epochs trained, ours"] == 6  # the runs are too short to be pruned
+    assert (
+        document["overrides"][0] == "training.epochs=30"
+    )  # the default with --epoch-json; a later override replaces it
     assert values["one run of the per-utterance trainer, 2 epochs, extrapolated"] == 20
-    assert all(one["ratio"] > 0 for one in told["figures"])
-    busy = [one["ratio"] for one in told["figures"] if one["name"].startswith("busy")]
+    assert all(one["ratio"] > 0 for one in document["figures"])
+    busy = [one["ratio"] for one in document["figures"] if one["name"].startswith("busy")]
     assert all(ratio < 1 for ratio in busy)
     assert len(list(tmp_path.glob("multirun/*/*/run.json"))) == 6
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: the same curves as the processor, and a step that never waits for the device."""
+"""Tests that need a CUDA device: agreement with the CPU, and training steps that do not wait for the device."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from joyful.data.batching import epoch_order
 from tests.support.runs import tiny_coach, tiny_settings
 
 pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no CUDA device here: torch.cuda.is_available() is False"
+    not torch.cuda.is_available(), reason="no CUDA device: torch.cuda.is_available() is False"
 )
 
 
@@ -29,7 +29,7 @@ def test_the_step_never_waits_for_the_device(context):
     batches = [
         coach.splits["train"].batch(part) for part in epoch_order(len(coach.splits["train"]), 2, settings.seed, 1)
     ]
-    coach._train_step(batches[0], 1, None, {})  # the first step sets up libraries, which may wait
+    coach._train_step(batches[0], 1, None, {})  # the first step initialises libraries, which may wait
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in batches[1:3]:

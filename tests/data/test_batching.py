@@ -1,4 +1,4 @@
-"""Batches hold what the dialogues hold, in any order, and know who speaks."""
+"""Batches have the utterances of their dialogues, in any order, and their speakers."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_several_labels_become_floats(dialogues):
     assert batch.labels.shape == (1, 3)
 
 
-def test_an_epoch_s_order_depends_on_seed_and_epoch_alone():
+def test_the_order_of_an_epoch_depends_only_on_seed_and_epoch():
     once, again = epoch_order(50, 8, seed=3, epoch=2), epoch_order(50, 8, seed=3, epoch=2)
     assert all(np.array_equal(a, b) for a, b in zip(once, again, strict=True))
     assert not np.array_equal(np.concatenate(once), np.concatenate(epoch_order(50, 8, seed=4, epoch=2)))

@@ -1,4 +1,4 @@
-"""EmoryNLP: its traps, on made-up rows and (where JOYFUL_DATA is set) on the real files."""
+"""EmoryNLP: its peculiarities, on small files and (if JOYFUL_DATA is set) on the real files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def row(text="Well.", speaker="['Ann']", emotion="Joyful", scene=1, position=1, 
 
 @pytest.fixture
 def root(tmp_path):
-    """A small corpus: scene 1 exists in two episodes; two people speak together, named in either order."""
+    """A small corpus. Scene 1 exists in two episodes, and two people speak together, in both orders of their names."""
     rows = [
         row("C", "['Bob', 'Ann']", "Mad", position=9),
         row("A", "['Ann']", "Neutral", position=2),
@@ -43,7 +43,7 @@ HOSTILE_SPEAKERS = ["Ann", "[]", "['']", "[1]", "['A'", "{'A'}", "[['A']]", "__i
 
 
 @pytest.mark.parametrize("speaker", [*HOSTILE_SPEAKERS, "(" * 100_000, "['" + "A" * 2000 + "']"])
-def test_speakers_that_are_no_list_of_names(root, speaker):
+def test_speakers_that_are_not_a_list_of_names(root, speaker):
     (root / FILES[1]).write_text(f"{HEADER}\n{row(speaker=speaker)}\n", "utf-8")
     with pytest.raises(InputError, match=r"emorynlp_dev_final.csv, line 2: Speaker must be a list of names"):
         read(data_settings("emorynlp", root=str(root)), fake_encode)
@@ -52,7 +52,7 @@ def test_speakers_that_are_no_list_of_names(root, speaker):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (row(), r"line 3: utterance 1 of 's01_e01_c01' stands in line 2 already"),
+        (row(), r"line 3: utterance 1 of 's01_e01_c01' is already in line 2"),
         (row(emotion="joy", position=2), r"line 3: Emotion must be one of neutral, joyful, .*, got 'joy'"),
         (row(season="x", position=2), r"line 3: Season must be an integer"),
         (row(text="", position=2), r"line 3: Utterance is empty"),
@@ -65,7 +65,7 @@ def test_bad_rows(root, bad, message):
 
 
 def test_real(tmp_path):
-    """The counts of the corpus's distribution. n_speakers is what the data have, found by this test."""
+    """The counts of the published corpus. n_speakers is the maximum in the data."""
     dataset = check_source(data_settings("emorynlp", root=real_data("emorynlp")), tmp_path)
     assert {s: (len(p.lengths), len(p.labels)) for s, p in dataset.splits.items()} == {
         "train": (659, 7551),

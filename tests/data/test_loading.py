@@ -1,4 +1,4 @@
-"""The front of the data room: what is chosen, what is refused, and a prepared copy that is never stale."""
+"""Loading: selected modalities, invalid datasets, and a cache that is never stale."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def count_reads(monkeypatch):
     return reads
 
 
-def test_only_the_chosen_modalities_that_there_are(settings):
+def test_only_the_requested_modalities_that_exist(settings):
     assert load(settings, ALL).dimensions == {"audio": 73, "text": 8, "visual": 100}
     assert load(settings, AV).dimensions == {"audio": 73, "visual": 100}
     dataset = load(settings, ("text",))
@@ -73,11 +73,11 @@ def test_only_the_chosen_modalities_that_there_are(settings):
     validate(dataset)
     meld = data_settings("meld", root="/nowhere")
     with pytest.raises(
-        InputError, match=r"data=meld has text, but modalities chooses audio and visual; set modalities=t"
+        InputError, match=r"data=meld has text, but modalities selects audio and visual; set modalities=t"
     ):
         load(meld, AV)
     with pytest.raises(
-        InputError, match="data=mosi has audio and visual, but modalities chooses text; set modalities=av"
+        InputError, match="data=mosi has audio and visual, but modalities selects text; set modalities=av"
     ):
         load(settings.model_copy(update={"text_encoder": None}), ("text",))
 
@@ -94,11 +94,11 @@ def test_the_second_start_reads_the_copy(settings, monkeypatch):
     loading._memory.clear()
     assert_same(first, load(settings, ALL))
     assert len(reads) == len(copies(settings)) == 1
-    assert_same(first, choose_from_source(settings))
+    assert_same(first, read_all_modalities(settings))
 
 
-def choose_from_source(settings):
-    return loading.choose(mosi.read(settings, fake_encode), settings, ALL)
+def read_all_modalities(settings):
+    return loading.select_modalities(mosi.read(settings, fake_encode), settings, ALL)
 
 
 def test_the_last_two_datasets_stay_in_memory(settings, monkeypatch):
@@ -113,8 +113,8 @@ def test_the_last_two_datasets_stay_in_memory(settings, monkeypatch):
 
 
 def test_a_changed_file_is_never_served_stale(settings, root, monkeypatch):
-    """Even with the same size and the same modification time, and while digests are remembered."""
-    monkeypatch.setattr(loading, "_RACY_NANOSECONDS", -(10**18))  # so that fresh files are remembered too
+    """Even with the same size and modification time, and with cached digests."""
+    monkeypatch.setattr(loading, "_RACY_NANOSECONDS", -(10**18))  # cache the digests of fresh files too
     load(settings, AV)
     path = root / "audio_test.csv"
     before = path.stat()
@@ -123,10 +123,10 @@ def test_a_changed_file_is_never_served_stale(settings, root, monkeypatch):
     assert path.stat().st_size == before.st_size
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     assert load(settings, AV).splits["train"].features["audio"].max() == 2
-    assert len(copies(settings)) == 1  # the superseded copy is gone
+    assert len(copies(settings)) == 1  # the superseded copy is removed
 
 
-def test_digests_are_remembered_unless_the_file_is_too_new(settings, root, monkeypatch):
+def test_digests_are_cached_unless_the_file_is_too_new(settings, root, monkeypatch):
     digested = []
     sha256 = prepared.sha256
     monkeypatch.setattr(prepared, "sha256", lambda path: digested.append(path.name) or sha256(path))
@@ -137,7 +137,7 @@ def test_digests_are_remembered_unless_the_file_is_too_new(settings, root, monke
         assert len([name for name in digested if name.endswith(".csv")]) == expected
 
 
-def test_a_moved_corpus_is_known_by_its_contents(settings, root, tmp_path, monkeypatch):
+def test_a_moved_corpus_is_recognised_by_its_contents(settings, root, tmp_path, monkeypatch):
     first = load(settings, AV)
     loading._memory.clear()
     reads = count_reads(monkeypatch)
@@ -146,7 +146,7 @@ def test_a_moved_corpus_is_known_by_its_contents(settings, root, tmp_path, monke
     assert not reads
 
 
-def test_settings_and_encoder_have_copies_of_their_own(settings, monkeypatch):
+def test_settings_and_encoders_have_separate_copies(settings, monkeypatch):
     load(settings, AV)
     load(settings, ALL)
     load(settings.model_copy(update={"fold": 1}), AV)
@@ -181,25 +181,25 @@ def other_format(folder):
     "damage",
     [truncate, spoil_a_number, spoil_the_table, other_format, lambda folder: (folder / prepared.META).unlink()],
 )
-def test_a_damaged_copy_is_made_again_and_said_once(settings, damage, caplog):
+def test_a_damaged_copy_is_created_again_with_one_warning(settings, damage, caplog):
     first = load(settings, AV)
     arrays = {split: part.features["audio"].copy() for split, part in first.splits.items()}
     loading._memory.clear()
     (folder,) = copies(settings)
-    shutil.copytree(folder, folder.with_name("kept"))  # the arrays of `first` are mapped: spoil another file
+    shutil.copytree(folder, folder.with_name("kept"))  # the arrays of `first` are mapped, so damage another file
     shutil.rmtree(folder)
     os.rename(folder.with_name("kept"), folder)
     damage(folder)
     with caplog.at_level(logging.WARNING, "joyful"):
         again = load(settings, AV)
     assert len(caplog.records) == 1
-    assert "the prepared copy is made again" in caplog.records[0].message
+    assert "the prepared copy is damaged and is created again" in caplog.records[0].message
     for split, audio in arrays.items():
         np.testing.assert_array_equal(again.splits[split].features["audio"], audio)
     assert copies(settings) == [folder]
 
 
-def test_what_a_kill_left_behind_is_removed(settings):
+def test_leftovers_of_a_killed_process_are_removed(settings):
     load(settings, AV)
     loading._memory.clear()
     (folder,) = copies(settings)
@@ -212,7 +212,7 @@ def test_what_a_kill_left_behind_is_removed(settings):
 
 
 def test_several_processes_at_once(settings):
-    """Three processes start with an empty cache: one copy, the same numbers for all, and torch is never imported."""
+    """Three processes start with an empty cache. They create one copy, get the same numbers, and do not import torch."""
     code = (
         "import sys; from joyful.config import DataSettings; from joyful.data.loading import load\n"
         "dataset = load(DataSettings.model_validate_json(sys.argv[1]), ('audio', 'visual'))\n"
@@ -252,7 +252,7 @@ def test_the_generator_is_not_kept_on_disk(tmp_path):
 
 
 def broken_splits():
-    """What is wrong -> a change to a split of one utterance."""
+    """Message -> a change to a split of one utterance."""
     audio, visual = np.ones((1, 73), np.float32), np.ones((1, 100), np.float32)
     return {
         r"audio float32 of shape \(1, 73\) expected, got float64": {
@@ -294,6 +294,6 @@ def test_validation_of_a_split(settings, message, changes):
         (r"labels float32 of shape \(3, 2\) expected", {"multilabel": True}),
     ],
 )
-def test_validation_of_the_whole(settings, message, changes):
+def test_validation_of_the_dataset(settings, message, changes):
     with pytest.raises(InputError, match=message):
         validate(replace(load(settings, AV), **changes))

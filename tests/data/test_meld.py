@@ -1,4 +1,4 @@
-"""MELD: its traps, on made-up rows and (where JOYFUL_DATA is set) on the real files."""
+"""MELD: its peculiarities, on small files and (if JOYFUL_DATA is set) on the real files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def row(text="Well.", speaker="Ann", emotion="joy", dialogue=0, position=0):
 
 @pytest.fixture
 def root(tmp_path):
-    """A small corpus: dialogue 4 is out of order and begins at 1, with a gap."""
+    """A small corpus. Dialogue 4 is out of order, starts at 1 and has a gap."""
     rows = [row("B", "Bob", "anger", 4, 3), row("A", "Ann", "neutral", 4, 1), row("C", "Ann", "fear", 4, 7), row()]
     for name in FILES:
         (tmp_path / name).write_bytes("\r\n".join([HEADER, *rows, ""]).encode())
@@ -47,7 +47,7 @@ def test_small(root, tmp_path):
     ("bad", "message"),
     [
         (row(emotion="happy"), r"train_sent_emo.csv, line 3: Emotion must be one of neutral, .*, got 'happy'"),
-        (row(position=0), r"line 3: utterance 0 of 'dia0' stands in line 2 already; remove one"),
+        (row(position=0), r"line 3: utterance 0 of 'dia0' is already in line 2; remove one"),
         (row(text="  "), r"line 3: Utterance is empty; fill it in or remove the row"),
         (row(speaker=""), r"line 3: Speaker is empty"),
         (row(position="x"), r"line 3: Utterance_ID must be an integer >= 0, got 'x'"),
@@ -63,13 +63,13 @@ def test_bad_rows(root, bad, message):
 
 def test_missing_column(root):
     replace_rows(root, row(), header=HEADER.replace("Emotion", "Feeling"))
-    with pytest.raises(InputError, match=r"line 1: the header lacks the columns Emotion; found 'Sr No.', 'Utterance'"):
+    with pytest.raises(InputError, match=r"line 1: the header lacks the columns Emotion; it has 'Sr No.', 'Utterance'"):
         read(data_settings("meld", root=str(root)), fake_encode)
 
 
 def test_too_many_speakers(root):
     replace_rows(root, *(row(speaker=f"P{i}", position=i) for i in range(10)))
-    with pytest.raises(InputError, match="'dia0' has 10 speakers; at most 9 are expected"):
+    with pytest.raises(InputError, match="expected at most 9 speakers in a dialogue, got 10 in 'dia0'"):
         read(data_settings("meld", root=str(root)), fake_encode)
 
 
@@ -80,7 +80,7 @@ def test_no_root_no_file_no_encoder(root):
         read(data_settings("meld"), fake_encode)
     with pytest.raises(InputError, match="is not a folder"):
         read(data_settings("meld", root=str(root / "none")), fake_encode)
-    with pytest.raises(InputError, match="nothing but text"):
+    with pytest.raises(InputError, match="has only text"):
         read(data_settings("meld", root=str(root)), None)
     (root / FILES[2]).unlink()
     with pytest.raises(InputError, match=r"has no test_sent_emo.csv"):
@@ -88,7 +88,7 @@ def test_no_root_no_file_no_encoder(root):
 
 
 def test_real(tmp_path):
-    """The counts of the corpus, as its distribution and the reference have them."""
+    """The counts of the published corpus, which the reference also uses."""
     settings = data_settings("meld", root=real_data("meld"))
     dataset = check_source(settings, tmp_path)
     splits = dataset.splits

@@ -1,4 +1,4 @@
-"""CMU-MOSI: folds by video, rows that point into another file, and (where JOYFUL_DATA is set) the real files."""
+"""CMU-MOSI: folds by video, rows that refer to another file, and (if JOYFUL_DATA is set) the real files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.support.datasets import check_source, data_settings, fake_encode, rea
 
 
 def write_corpus(folder: Path, **changes: list[str]) -> Path:
-    """Seven videos of two utterances, 10 before 9 in the file; each audio feature is its transcript row."""
+    """Write seven videos of two utterances, 10 before 9 in the file. Each audio feature is the row of its transcript."""
     ids = [f"v_{video}_{n}" for video in "abcdefg" for n in (10, 9)]
     labels = [i % 2 for i in range(14)]
-    order = list(range(13, -1, -1))  # the feature rows go backwards through the transcripts
+    order = list(range(13, -1, -1))  # the feature rows are in the reverse order of the transcripts
     content = {
         "transcripts": [f'"{name}","TEXT {i}","3","{labels[i]}"' for i, name in enumerate(ids)],
         "rows_test": [str(i) for i in order],
@@ -71,12 +71,12 @@ AUDIO = ",".join(["1"] * 73)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rows_test": ["99"] * 14}, r"rows_test.csv, line 1: row 99 is named, but transcripts.csv has 14 rows"),
+        ({"rows_test": ["99"] * 14}, r"rows_test.csv, line 1: expected a row of transcripts.csv from 0 to 13, got 99"),
         ({"rows_test": ["-1"] * 14}, r"line 1: row must be an integer >= 0, got '-1'"),
-        ({"rows_test": ["3"] * 14}, r"rows_test.csv, line 2: row 3 is named in line 1 already"),
+        ({"rows_test": ["3"] * 14}, r"rows_test.csv, line 2: row 3 is already in line 1"),
         (
             {"transcripts": ['"v_1","A","1","0"'] * 14},
-            r"transcripts.csv, line 13: utterance 1 of 'v' stands in line 14",
+            r"transcripts.csv, line 13: utterance 1 of 'v' is already in line 14",
         ),
         ({"rows_test": ["0", "1"]}, r"audio_test.csv has 14 rows, but rows_test.csv has 2"),
         ({"audio_test": [AUDIO + ",2"] * 14}, r"audio_test.csv, line 1: the label is 2, but transcripts.csv, line 14,"),
@@ -102,7 +102,7 @@ def test_no_fold_and_too_few_videos(tmp_path):
         "audio_test": [AUDIO + ",0", AUDIO + ",1"],
         "video_test": [",".join(["1"] * 100) + ",0", ",".join(["1"] * 100) + ",1"],
     }
-    with pytest.raises(InputError, match="names 1 videos; five folds need at least 5"):
+    with pytest.raises(InputError, match="expected at least 5 videos for 5 folds, got 1"):
         read(settings(write_corpus(tmp_path, **few)), fake_encode)
 
 

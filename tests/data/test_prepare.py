@@ -1,4 +1,4 @@
-"""The prepared format: the command that writes it, the source that reads it, and what it does with damage."""
+"""The prepared format: the command that writes it, the source that reads it, and damaged files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def corpus(tmp_path):
 
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("sentences", [False, True])
-def test_there_and_back(tmp_path, multilabel, sentences):
+def test_a_written_dataset_is_read_back(tmp_path, multilabel, sentences):
     dataset = small(multilabel, sentences)
     validate(dataset)
     assert prepared.write_folder(dataset, tmp_path / "new" / "out", {"fold": 3})
@@ -60,7 +60,7 @@ def test_there_and_back(tmp_path, multilabel, sentences):
     assert_same(dataset, copy)
     assert origin == {"fold": 3}
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["out"]
-    assert not prepared.write_folder(dataset, tmp_path / "new" / "out", {})  # a folder that is there stays
+    assert not prepared.write_folder(dataset, tmp_path / "new" / "out", {})  # an existing folder is not changed
 
 
 def test_the_arrays_are_mapped_and_writing_to_them_changes_no_file(tmp_path):
@@ -92,13 +92,13 @@ def test_command(tmp_path, corpus, monkeypatch, capsys):
     settings = data_settings("prepared", root=str(out), cache=str(tmp_path / "cache"))
     dataset = load(settings, ALL)
     assert_same(dataset, check_source(data_settings("meld", root=str(corpus)), tmp_path / "check"))
-    assert not list((tmp_path / "cache").glob("prepared/*"))  # it is no gain to prepare it once more
+    assert not list((tmp_path / "cache").glob("prepared/*"))  # a prepared copy of it would save no time
     assert prepare.main(command) == 2
     assert capsys.readouterr().err == f"error: out={out} exists; remove it or choose another folder\n"
     assert prepare.main(["data=prepared", f"data.root={out}", f"out={out}2"]) == 2
 
 
-def test_a_fold_that_it_was_not_made_with_is_refused(tmp_path):
+def test_another_fold_is_refused(tmp_path):
     prepared.write_folder(small(), tmp_path / "out", {"fold": 3, "emotion": None})
     assert load(data_settings("prepared", root=str(tmp_path / "out"), fold=3), ALL).name == "small"
     for changes in ({"fold": 2}, {"emotion": "7class"}):
@@ -115,9 +115,12 @@ def test_a_fold_that_it_was_not_made_with_is_refused(tmp_path):
         (["data=nope", "out=x"], "Could not find 'data/nope'"),
         (["data=meld", "data.rot=x", "out=x"], "Could not override 'data.rot'"),
         (["data=mosi", "data.fold=9", "out=x"], "data.fold: Input should be less than or equal to 4, got 9"),
-        (["data=meld", "seed=1", "out=x"], "seed: only data=, data.SETTING= and out="),
+        (
+            ["data=meld", "seed=1", "out=x"],
+            "seed: not a setting of this command; set data=, data.SETTING= and out= only",
+        ),
         (["data=meld", "data.root={", "out=x"], "data.root={"),
-        (["--fast"], "'--fast' is not NAME=VALUE"),
+        (["--fast"], "expected NAME=VALUE, got '--fast'"),
     ],
 )
 def test_bad_commands(tmp_path, monkeypatch, capsys, arguments, message):
@@ -132,7 +135,7 @@ def test_bad_commands(tmp_path, monkeypatch, capsys, arguments, message):
 
 def test_help(capsys):
     assert prepare.main(["--help"]) == 0
-    assert "python -m joyful.data.prepare data=meld" in capsys.readouterr().out
+    assert "joyful prepare data=meld" in capsys.readouterr().out
 
 
 def test_an_out_that_cannot_be_written(tmp_path, capsys, corpus, monkeypatch):
@@ -149,7 +152,7 @@ def folder(tmp_path_factory):
 
 
 def damage(folder, name, change):
-    """A copy of the folder in which one file is changed, and meta.json agrees with its new size."""
+    """Copy the folder, change one file, and set its new size in meta.json."""
     contents = {file: (folder / file).read_bytes() for file in prepared.FILES}
     contents[name] = change(contents[name])
     if name != prepared.META:
@@ -214,7 +217,7 @@ def test_any_changed_byte_gives_a_dataset_or_an_input_error(folder, data):
 
 @pytest.mark.parametrize("value", [3, 255])
 def test_texts_with_any_byte_changed_give_a_dataset_or_an_input_error(folder, value):
-    """Every place, one after the other: the place of a text in its dictionary may lie beyond the dictionary's end."""
+    """Change each byte in turn. An index can then be outside the dictionary of texts."""
     refused = 0
     for place in range(len((folder / prepared.UTTERANCES).read_bytes())):
         damaged = damage(folder, prepared.UTTERANCES, byte(place, value))
@@ -225,8 +228,8 @@ def test_texts_with_any_byte_changed_give_a_dataset_or_an_input_error(folder, va
     assert refused
 
 
-def test_verify_finds_a_changed_byte_that_the_quick_look_passes(folder):
+def test_verify_finds_a_changed_byte_that_opening_does_not(folder):
     damaged = damage(folder, prepared.ARRAYS, lambda content: content[:-1] + bytes([content[-1] ^ 1]))
     prepared.open_folder(damaged)
-    with pytest.raises(InputError, match=r"features.safetensors is not the file that was written"):
+    with pytest.raises(InputError, match=r"features.safetensors does not have the size or digest in meta.json"):
         prepared.open_folder(damaged, verify=True)

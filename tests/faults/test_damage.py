@@ -1,4 +1,4 @@
-"""Truncated, bit-flipped, empty and foreign files of a run or a sweep: named, set aside, and all goes on without them."""
+"""Truncated, bit-flipped, empty and foreign files of a run or a sweep are reported and set aside, and it continues."""
 
 import itertools
 import random
@@ -44,26 +44,26 @@ FILES = (
 
 
 def find(folder, pattern):
-    """The file; of the last checkpoint's tensors the newest."""
+    """Return the newest file that matches the pattern."""
     return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, trainers):
-    """A whole run, one of the same that was killed in its fifth epoch, and such a one with another seed."""
+    """A complete run, the same run killed in its fifth epoch, and a killed run with another seed."""
     place = tmp_path_factory.mktemp("runs")
     trainers.run(place / "whole", *SETTINGS)
     for name, more in (("killed", ()), ("foreign", ("seed=7",))):
         trainer = trainers.start(place / name, *SETTINGS, *more)
-        trainer.until_epoch(5)
+        trainer.wait_for_epoch(5)
         trainer.kill()
     return place
 
 
 @pytest.mark.timeout(3600)
-def test_a_run_goes_on_whatever_became_of_its_files(tmp_path, runs, trainers, tally):
-    chance, found, lost, unnoticed = random.Random(seed()), [], [], 0
-    cases = [case for case in itertools.product(FILES, KINDS) if case != ("timing.parquet", of_another)]  # only times
+def test_a_run_resumes_with_damaged_files(tmp_path, runs, trainers, tally):
+    chance, wrong, lost, unnoticed = random.Random(seed()), [], [], 0
+    cases = [case for case in itertools.product(FILES, KINDS) if case != ("timing.parquet", of_another)]  # valid times
     cases *= count(quick=1, full=6)
     chance.shuffle(cases)
     cases = sorted(cases[: count(quick=16, full=162)], key=lambda case: case[0])
@@ -76,27 +76,27 @@ def test_a_run_goes_on_whatever_became_of_its_files(tmp_path, runs, trainers, ta
         path.write_bytes(bad)
         case = f"{pattern} {damage.__name__}"
         trainer = trainers.start(folder, *SETTINGS, through_main=True)
-        code, said = trainer.wait(), trainer.said
+        code, stderr = trainer.wait(), trainer.stderr
         aside = [p.read_bytes() for p in path.parent.glob(f"{path.name}.damaged*")]
-        if pattern == "run.json" and code == 2 and "another configuration" in said:
-            continue  # a whole run.json of another run, or one whose hash was changed: refused with the difference
+        if pattern == "run.json" and code == 2 and "a different configuration" in stderr:
+            continue  # the run.json of another run, or one with a changed hash, is refused with the difference
         if code != 0 or (folder / "history.parquet").read_bytes() != whole:
-            found.append(f"{case}: code {code}: {said}")
-        elif aside != [bad] or path.name not in said or "set aside" not in said:
-            # what was changed may be of no weight (a time, a space): then all is as it was
+            wrong.append(f"{case}: code {code}: {stderr}")
+        elif aside != [bad] or path.name not in stderr or "set aside" not in stderr:
+            # The changed bit may have no effect, for example in a time or a space.
             unnoticed += 1
             if damage is not flipped or pattern not in ("run.json", "timing.parquet", "checkpoint/best.json"):
-                found.append(f"{case}: not named: {said}")
+                wrong.append(f"{case}: not reported: {stderr}")
         if "last" in pattern and trainer.epochs[0] != 4:
-            lost.append(f"{case}: began with epoch {trainer.epochs[0]}, not with the one after the previous checkpoint")
+            lost.append(f"{case}: resumed with epoch {trainer.epochs[0]}, expected 4, after the previous checkpoint")
         shutil.rmtree(folder)
-    tally("a damaged file of a run", len(cases), len(lost), len(found))
-    print(f"{unnoticed} flipped bits of no weight")
-    assert found == []
+    tally("a damaged file of a run", len(cases), len(lost), len(wrong))
+    print(f"{unnoticed} flipped bits without effect")
+    assert wrong == []
     assert lost == []
 
 
-def test_without_any_whole_checkpoint_a_run_begins_anew_and_nothing_is_deleted(tmp_path, runs, trainers, tally):
+def test_a_run_without_intact_checkpoint_starts_again_and_nothing_is_deleted(tmp_path, runs, trainers, tally):
     folder = tmp_path / "run"
     shutil.copytree(runs / "killed", folder)
     for path in (folder / "checkpoint").iterdir():
@@ -104,7 +104,7 @@ def test_without_any_whole_checkpoint_a_run_begins_anew_and_nothing_is_deleted(t
     before = len(list((folder / "checkpoint").iterdir()))
     trainer = trainers.run(folder, *SETTINGS)
     assert trainer.epochs[0] == 1
-    assert trainer.said.count("set aside") == before == len(list((folder / "checkpoint").glob("*.damaged")))
+    assert trainer.stderr.count("set aside") == before == len(list((folder / "checkpoint").glob("*.damaged")))
     assert (folder / "history.parquet").read_bytes() == (runs / "whole/history.parquet").read_bytes()
     tally("every checkpoint of a run damaged", 1)
 
@@ -115,7 +115,7 @@ def test_a_fork_uses_the_previous_checkpoint_and_leaves_the_source_alone(tmp_pat
     find(source, "checkpoint/last-*.safetensors").write_bytes(b"")
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (source / f".run.json.{machine()}-{dead.pid}-01234567.tmp").touch()  # what its killed writer left
+    (source / f".run.json.{machine()}-{dead.pid}-01234567.tmp").touch()  # left by a killed writer
     names = sorted(path.name for path in source.rglob("*"))
     trainer = trainers.run(tmp_path / "fork", f"fork={source}", *SETTINGS)
     assert trainer.epochs[0] == 4
@@ -124,7 +124,7 @@ def test_a_fork_uses_the_previous_checkpoint_and_leaves_the_source_alone(tmp_pat
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """A finished sweep that searched, by two workers and a sampler that learns, and the folder of another one's study."""
+    """A completed sweep with two workers and a sampler that learns, and its command."""
     place = tmp_path_factory.mktemp("swept")
     search = ("weights.encoder_loss_weight=interval(0.01,0.1)", "loss=choice(mse,smoothl1)", "hydra.sweeper.n_trials=5")
     command = sweeps.command("found", "hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", *search, epochs=2)
@@ -135,7 +135,7 @@ def swept(tmp_path_factory):
 
 @pytest.mark.xdist_group("sweep")
 @pytest.mark.timeout(3600)
-def test_a_damaged_study_is_made_anew_from_the_runs_and_nothing_is_trained_again(swept, tmp_path, tally):
+def test_a_damaged_study_is_rebuilt_from_the_runs_without_training(swept, tmp_path, tally):
     place, command = swept
     folder, chance = place / "multirun/found", random.Random(seed())
     study = sweeps.study(folder)
@@ -167,9 +167,9 @@ def test_a_damaged_study_is_made_anew_from_the_runs_and_nothing_is_trained_again
             continue
         trials = [(t.params, t.values, t.intermediate_values, t.state) for t in sweeps.study(folder).trials]
         lost += [
-            f"{name}: trial {i}: {now} in place of {then}"
-            for i, (now, then) in enumerate(zip(trials, expected, strict=True))
-            if now != then
+            f"{name}: trial {i}: {actual}, expected {trial}"
+            for i, (actual, trial) in enumerate(zip(trials, expected, strict=True))
+            if actual != trial
         ]
         if sweeps.histories(folder) != histories or {p: p.stat().st_mtime_ns for p in times} != times:
             wrong.append(f"{name}: something was trained again")
@@ -179,7 +179,7 @@ def test_a_damaged_study_is_made_anew_from_the_runs_and_nothing_is_trained_again
     assert (lost, wrong) == ([], [])
 
 
-def test_looking_at_a_damaged_study_says_what_to_do(swept, tmp_path):
+def test_opening_a_damaged_study_says_what_to_do(swept, tmp_path):
     folder = tmp_path / "found"
     shutil.copytree(swept[0] / "multirun/found", folder)
     for path in folder.glob("study.db-*"):

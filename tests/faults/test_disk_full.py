@@ -1,4 +1,4 @@
-"""A disk that becomes full while a run or a sweep writes, and one that is known to be too small before anything is trained."""
+"""A disk that fills up while a run or a sweep writes, and a disk that is too small from the start."""
 
 import random
 import re
@@ -18,8 +18,8 @@ from tests.support.runs import tiny_coach, tiny_request, tiny_settings
 
 LONG = ("training.epochs=12", "optimizer.learning_rate=0.01")
 
-#: Free bytes that let one more file be written, or two, and not the third.
-ROOM = (0, 4096, 12288, 40960, 90112, 150_000)
+#: Free bytes that suffice for different numbers of further files.
+FREE_BYTES = (0, 4096, 12288, 40960, 90112, 150_000)
 
 
 def unfinished_files(folder):
@@ -27,7 +27,7 @@ def unfinished_files(folder):
 
 
 @pytest.mark.timeout(1200)
-def test_a_run_on_a_disk_that_fills_up_goes_on_when_there_is_room(tmp_path, trainers, small_disk, tally):
+def test_a_run_on_a_full_disk_resumes_when_there_is_space(tmp_path, trainers, small_disk, tally):
     place, chance = small_disk(4 * 2**20), random.Random(seed())
     trainers.run(tmp_path / "whole", *LONG)
     wrong, lost, refused, attempts, wanted = [], [], [], 0, count(quick=6, full=60)
@@ -35,21 +35,21 @@ def test_a_run_on_a_disk_that_fills_up_goes_on_when_there_is_room(tmp_path, trai
     while len(refused) < wanted and attempts < 3 * wanted:
         attempts += 1
         trainer = trainers.start(folder, *LONG, through_main=True)
-        trainer.until_epoch(1)
+        trainer.wait_for_epoch(1)
         time.sleep(chance.uniform(0, 0.2))
         complete = (trainer.epochs or [1])[-1] - 1
-        place.fill(ROOM[attempts % len(ROOM)])
-        code, said = trainer.wait(), trainer.said
+        place.fill(FREE_BYTES[attempts % len(FREE_BYTES)])
+        code, stderr = trainer.wait(), trainer.stderr
         place.free()
-        if code == 0:  # there was room enough for the rest of it, or nothing was left to write
-            shutil.rmtree(folder)  # (the disk has no room for dozens of them)
+        if code == 0:  # the space was sufficient, or nothing was left to write
+            shutil.rmtree(folder)  # the disk is too small for many runs
             continue
         name = re.match(
-            r"joyful: (\S+) \(\d+ bytes\) cannot be written in .*No space left on device.*free some space", said
+            r"joyful: (\S+) \(\d+ bytes\) cannot be written in .*No space left on device.*free some space", stderr
         )
         refused.append(re.sub(r"\d+", "N", name[1]) if name else "")
-        if said.count("\n") != 1 or not name:
-            wrong.append(f"code {code}: {said}")
+        if stderr.count("\n") != 1 or not name:
+            wrong.append(f"code {code}: {stderr}")
         if unfinished_files(folder):
             wrong.append(f"left {unfinished_files(folder)}")
         saved = read(folder / "checkpoint", "last") or read(folder / "checkpoint", "previous")
@@ -67,8 +67,8 @@ def test_a_run_on_a_disk_that_fills_up_goes_on_when_there_is_room(tmp_path, trai
 
 @pytest.mark.xdist_group("sweep")
 @pytest.mark.timeout(3600)
-def test_a_sweep_on_a_disk_that_fills_up_goes_on_when_there_is_room(tmp_path, small_disk, tally):
-    """History, checkpoint and study are written there: whichever is refused, the sweep ends with one line, and no trial fails."""
+def test_a_sweep_on_a_full_disk_resumes_when_there_is_space(tmp_path, small_disk, tally):
+    """If a history, a checkpoint or the study cannot be written, the sweep ends with one line and no failed trial."""
     place, wrong = small_disk(16 * 2**20), []
     folder = place.path / "multirun/launched"
     epochs, wanted = count(quick=8, full=40), count(quick=1, full=6)
@@ -76,14 +76,19 @@ def test_a_sweep_on_a_disk_that_fills_up_goes_on_when_there_is_room(tmp_path, sm
     for i in range(wanted):
         driver = sweeps.start(command, place.path, tmp_path / f"{i}.log")
         try:
-            sweeps.until(lambda: launchers.held(folder, epochs=1) or driver.poll() is not None, 120)  # noqa: B023
-            place.fill(ROOM[i % len(ROOM)])
+            sweeps.wait_until(lambda: launchers.held_lease(folder, epochs=1) or driver.poll() is not None, 120)  # noqa: B023
+            place.fill(FREE_BYTES[i % len(FREE_BYTES)])
             code = driver.wait(120)
         finally:
             sweeps.kill_group(driver)
         log = (tmp_path / f"{i}.log").read_text()
-        told = [line for line in log.splitlines() if line.startswith("joyful: ")]
-        if code != 1 or len(told) != 1 or "Traceback" in log or not re.search("cannot go on.*free some space", log):
+        messages = [line for line in log.splitlines() if line.startswith("joyful: ")]
+        if (
+            code != 1
+            or len(messages) != 1
+            or "Traceback" in log
+            or not re.search("cannot continue.*free some space", log)
+        ):
             wrong.append(f"code {code}: {log[-2000:]}")
         place.free()
         if not {"RUNNING", "WAITING", "COMPLETE"} >= set(sweeps.states(folder).values()) or unfinished_files(folder):
@@ -92,7 +97,7 @@ def test_a_sweep_on_a_disk_that_fills_up_goes_on_when_there_is_room(tmp_path, sm
             break
     done = sweeps.run(command, place.path)
     lost = [n for n, state in sweeps.states(folder).items() if state != "COMPLETE"]
-    wrong += sweeps.unlike(sweeps.histories(folder), launchers.alone(tmp_path / "alone", epochs))
+    wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(tmp_path / "alone", epochs))
     tally("disk full in a sweep", i + 1, len(lost), len(wrong))
     assert (lost, wrong) == ([], [])
     assert done.returncode == 0, done.stderr
@@ -111,7 +116,7 @@ def test_a_disk_that_is_too_small_is_refused_before_training(tmp_path, small_dis
     assert done.returncode == 2
     assert re.fullmatch(
         r"joyful: the sweep \(2 trials to train\) needs about \d MB of disk in \S+, \d+ kB are free; free some space, or "
-        r"choose another folder by hydra\.sweep\.dir=FOLDER\n", done.stderr,
+        r"choose another folder with hydra\.sweep\.dir=FOLDER\n", done.stderr,
     )  # fmt: skip
     assert not list(place.path.rglob("study.db"))
     tally("a disk that is too small", 2)
@@ -145,7 +150,8 @@ def test_parameters_are_counted_without_the_model(overrides):
     widths = {name: x.shape[1] for name, x in data.features.items()}
     trained = sum(p.numel() for p in coach.model.parameters() if p.requires_grad)
     assert (
-        disk.parameters(coach.settings, widths, coach.model.classifier.out_features, coach.model.n_speakers) == trained
+        disk.parameter_count(coach.settings, widths, coach.model.classifier.out_features, coach.model.n_speakers)
+        == trained
     )
 
 
@@ -162,4 +168,4 @@ def test_the_estimate_is_not_below_what_a_run_leaves(tmp_path, trainers, overrid
     settings = tiny_settings(*overrides)
     data = load(settings.data, settings.modality_names)
     need = disk.run_need(settings, data.dimensions, len(data.labels), data.n_speakers)
-    assert disk.size(tmp_path / "run") <= need.kept <= most * disk.size(tmp_path / "run")
+    assert disk.folder_size(tmp_path / "run") <= need.permanent <= most * disk.folder_size(tmp_path / "run")

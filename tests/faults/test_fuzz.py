@@ -1,7 +1,7 @@
-"""Mutated files through every public reader: what leaves is the documented InputError in one line, or a run named as damaged.
+"""Mutated files in every public reader raise at most the documented InputError on one line, or mark a run as damaged.
 
-The cases are drawn by Hypothesis from the seed of the fault tests: an honest file, with bytes flipped, replaced, inserted, deleted,
-cut off, or copied from elsewhere in it and from another honest file.
+Hypothesis draws the cases from the seed of the fault tests. A case is a valid file in which bytes are flipped,
+replaced, inserted, deleted, cut off, or copied from elsewhere in it or from another valid file.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from tests.support.datasets import data_settings, fake_encode
 from tests.support.faults import Tally, count, seed
 from tests.support.runs import tiny_coach, tiny_request, tiny_settings
 
-#: Readers, and their parts of the cases: at least 2,000 in all, in a soak 20,000.
-SHARES = {
+#: Reader -> number of cases, at least 2,000 in total. A soak runs ten times as many.
+CASES = {
     "pickle": 500, "random bytes as a pickle": 200, "COGMEN's pickle": 100, "MELD": 200, "EmoryNLP": 200, "MOSI": 100,
     "curves": 150, "checkpoint": 150, "foreign history": 150, "vouched history": 150, "times": 50, "run.json": 150,
     "Hydra's YAML": 150, "prepared": 150, "claims": 100,
@@ -65,27 +65,32 @@ CHANGES = st.lists(
 
 
 def mutated(data: bytes, changes: list[tuple[str, int, Any]], other: bytes) -> bytes:
-    """`data` changed in these ways, one after another."""
-    for kind, place, what in changes:
+    """Return `data` with these changes, applied in order. `other` is the source of "splice"."""
+    for kind, place, argument in changes:
         at = place % (len(data) + 1)
         if kind == "flip" and data:
             at = place % len(data)
-            data = data[:at] + bytes([data[at] ^ (1 << what)]) + data[at + 1 :]
+            data = data[:at] + bytes([data[at] ^ (1 << argument)]) + data[at + 1 :]
         elif kind in ("set", "insert"):
-            data = data[:at] + what + data[at + (len(what) if kind == "set" else 0) :]
+            data = data[:at] + argument + data[at + (len(argument) if kind == "set" else 0) :]
         elif kind == "delete":
-            data = data[:at] + data[at + what :]
+            data = data[:at] + data[at + argument :]
         elif kind == "cut":
             data = data[:at]
         elif kind in ("copy", "splice"):
             source = data if kind == "copy" else other
-            start = what % (len(source) + 1)
+            start = argument % (len(source) + 1)
             data = data[:at] + source[start : start + 20] + data[at:]
     return data
 
 
 class Reader:
-    """files: honest ones to start from. read: puts the mutated one in its place, and reads it through the public door."""
+    """A reader of files.
+
+    Attributes:
+        files: Valid files, from which the mutated ones are derived.
+        read: Writes a mutated file to its place, and reads it through the public API.
+    """
 
     def __init__(self, files: list[bytes], read: Callable[[bytes], object]) -> None:
         self.files, self.read = files, read
@@ -129,7 +134,7 @@ def curves(folder: Path) -> Reader:
 
 
 def saved(folder: Path) -> Reader:
-    """The JSON and the tensors of a checkpoint, by turns, and what is made of them."""
+    """Return a reader of the JSON and the tensors of a checkpoint, which also restores a coach."""
     train_run(tiny_request(folder, "training.epochs=1"))
     place, coach = folder / "checkpoint", tiny_coach(tiny_settings("training.epochs=1"))
     document = (place / "last.json").read_bytes()
@@ -137,13 +142,13 @@ def saved(folder: Path) -> Reader:
     tensors = (place / name).read_bytes()
 
     def read(data: bytes) -> None:
-        of_json = data[:1] in (b"{", b"[", b"") or b"sha256" in data
-        (place / name).write_bytes(tensors if of_json else data)
+        is_json = data[:1] in (b"{", b"[", b"") or b"sha256" in data
+        (place / name).write_bytes(tensors if is_json else data)
         changed = json.loads(document) | {"sha256": hashlib.sha256(data).hexdigest()}
-        (place / "last.json").write_bytes(data if of_json else json.dumps(changed).encode())
-        found = checkpoints.read(place, "last")
-        if found is not None:
-            coach.restore(found)
+        (place / "last.json").write_bytes(data if is_json else json.dumps(changed).encode())
+        checkpoint = checkpoints.read(place, "last")
+        if checkpoint is not None:
+            coach.restore(checkpoint)
 
     return Reader([document, tensors], read)
 
@@ -164,7 +169,7 @@ HEADER = {
 
 
 def of_runs(folder: Path, file: str) -> Reader:
-    """A folder of two runs, of which one is mutated: the other must come back whole."""
+    """Return a reader of a folder with two runs. One is mutated, and the other must be read completely."""
     good = RunFolder.create(folder / "good", HEADER)
     good.write_history(rows())
     good.set_status("completed")
@@ -197,7 +202,7 @@ def of_runs(folder: Path, file: str) -> Reader:
 
 
 def vouched(folder: Path, file: str) -> Reader:
-    """A run to go on with, whose run.json vouches for whatever stands in its history."""
+    """Return a reader of a run that can be resumed, whose run.json has the digest of the mutated history."""
     run = RunFolder.create(folder, HEADER)
     run.write_history(rows())
     run.write_timing([{"epoch": 1.0, "phase": "train", "seconds": 1.5}])
@@ -262,20 +267,20 @@ READERS: dict[str, Callable[[Path], Reader]] = {
 }
 
 
-def test_the_cases_are_as_many_as_are_promised() -> None:
-    assert set(SHARES) == set(READERS)
-    assert sum(SHARES.values()) >= 2000
+def test_number_of_cases() -> None:
+    assert set(CASES) == set(READERS)
+    assert sum(CASES.values()) >= 2000
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_fuzzed_files_leave_as_documented(name: str, tmp_path: Path, tally: Tally) -> None:
+def test_fuzzed_files_are_read_or_refused_as_documented(name: str, tmp_path: Path, tally: Tally) -> None:
     reader = READERS[name](tmp_path / "place")
     files = st.sampled_from(reader.files)
     ran = refused = 0
 
     @hypothesis.seed(seed())
     @hypothesis.settings(
-        max_examples=count(SHARES[name], 10 * SHARES[name]), deadline=None, database=None, derandomize=False,
+        max_examples=count(CASES[name], 10 * CASES[name]), deadline=None, database=None, derandomize=False,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @hypothesis.given(data=files, other=files, changes=CHANGES, noise=st.binary(max_size=200))
@@ -292,5 +297,5 @@ def test_fuzzed_files_leave_as_documented(name: str, tmp_path: Path, tally: Tall
 
     fuzz()
     tally(f"fuzzed file: {name}", ran)
-    assert ran >= SHARES[name]
-    assert refused > ran / 5  # (else nothing was damaged)
+    assert ran >= CASES[name]
+    assert refused > ran / 5  # otherwise the mutations do not damage the files

@@ -1,7 +1,7 @@
-"""Checkpoints, Parquet files and tables that lie, multiply memory or lead out: each is refused in one line, in bounded memory.
+"""Hostile checkpoints, Parquet files and tables are refused with one line, in bounded memory.
 
-Every file is read in a process of its own (tests.support.bounded), whose peak of resident memory the kernel counts: at most
-BOUND_MIB beyond what the program takes anyway, whatever the file says of itself.
+Each file is read in a separate process (tests.support.bounded). The peak of its resident memory may exceed that of the
+program without the file by at most BOUND_MIB.
 """
 
 from __future__ import annotations
@@ -52,4 +52,4 @@ def test_hostile_files_are_refused_in_one_line_and_bounded_memory(fault: str, tm
     for name, outcome in wrong.items():
         print(f"{name}: expected {cases[name][1]!r} from {outcome}")
     assert not wrong
-    assert listing(tmp_path) == before  # no canary, and nothing half imported
+    assert listing(tmp_path) == before  # no canary, and no partial import

@@ -1,4 +1,4 @@
-"""Names that lead out of their folder, and YAML that wants to run something: refused before anything is written, or plain text."""
+"""Names that leave their folder are refused before anything is written, and hostile YAML never executes code."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_a_name_that_is_a_path_is_refused_in_one_line(setting: str, tally: Tally
     tally("path in place of a name", len(NAMES))
 
 
-def test_no_name_leads_out_of_the_folder_of_sweeps() -> None:
+def test_sweep_names_do_not_leave_the_folder_of_sweeps() -> None:
     for name in NAMES:
         assert _sweep_folder(name, "multirun/dated") == "multirun/dated"
     assert _sweep_folder("good", "multirun/dated") == "multirun/good"
 
 
-def test_nothing_is_written_where_there_is_no_run_to_go_on_with(tmp_path: Path) -> None:
+def test_nothing_is_written_if_there_is_no_run_to_resume(tmp_path: Path) -> None:
     for place in (tmp_path / "nowhere", "../x", "/etc"):
         assert _run_folder(str(place), "outputs/dated") == "outputs/dated"
 
@@ -76,7 +76,7 @@ def test_nothing_is_written_where_there_is_no_run_to_go_on_with(tmp_path: Path) 
         (("fork=../x",), "fork=../x: expected the folder of a run"),
         (
             ("+hydra.job.env_set.PYTHONPATH=.",),
-            "hydra.job.env_set: expected variables that choose no code, got PYTHONPATH",
+            "hydra.job.env_set: expected no variables that determine the code, got PYTHONPATH",
         ),
     ],
 )
@@ -89,14 +89,16 @@ def test_nothing_is_written_before_a_name_is_refused(
     done = call(*arguments, cwd=inside)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert words in done.stderr
-    if "restricted_pickle" not in arguments[0]:  # whether there is such a reader is asked once torch is there
+    if (
+        "restricted_pickle" not in arguments[0]
+    ):  # the existence of the reader is checked after Hydra has written its files
         assert files(tmp_path) == before
     assert not (tmp_path / "x").exists()
     tally("path in place of a name", 1)
 
 
 def test_names_in_data_stay_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An arm and a video whose names are paths: folders below the one asked for, and an id."""
+    """Paths as names of an arm and of a video become folders below the output folder, and an id."""
     table = tmp_path / "curves.csv"
     table.write_bytes(curves_table("../../../x,1,5,1,dev,0.1,1.0", "/etc/x,1,5,1,dev,0.1,1.0", "..,1,5,1,dev,0.1,1.0"))
     assert import_curves(["csv", str(table), "--out", str(tmp_path / "a" / "out")]) == 0
@@ -111,7 +113,7 @@ def test_names_in_data_stay_names(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def hostile_yaml(canary: Path) -> dict[str, str]:
-    """Documents that would run something, or grow, under a reader that constructs what they name."""
+    """Return documents that would execute code or exhaust the memory in an unsafe reader."""
     touch = f"touch {canary}"
     laughs = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         f"{n}: &{n} [{','.join([f'*{m}'] * 9)}]\n" for m, n in zip("abcdefghij", "bcdefghijk", strict=True)
@@ -213,7 +215,7 @@ RUNS_CODE = "stmt: 'import os; os.system(\"touch {canary}\")'"
 def test_an_overlay_of_an_untrusted_folder_runs_nothing(
     overlay: str, group: str, words: str, tmp_path: Path, tally: Tally
 ) -> None:
-    """`python run.py --config-dir FOLDER experiment=best` with files that somebody else wrote."""
+    """`python run.py --config-dir FOLDER experiment=best` with hostile files."""
     canary, folder = tmp_path / "canary", tmp_path / "sweep"
     (folder / "experiment").mkdir(parents=True)
     (folder / "experiment" / "best.yaml").write_text("# @package _global_\n" + overlay.format(canary=canary))

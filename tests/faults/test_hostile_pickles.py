@@ -1,4 +1,4 @@
-"""Pickles that want to run something, to forge arrays, or to fill the memory: each is refused in one line, and nothing runs."""
+"""Pickles that execute code, forge arrays or exhaust the memory are refused with one line, and no code runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.support.hostile_pickles import HostilePickle, hostile_pickles
 
 NAMES = list(hostile_pickles(Path("canary")))
 
-#: These give a class what it does not take, after that was computed.
-COMPLAINING = ("run_partial", "run_argument_of_a_sample")
+#: These raise TypeError after their code has run, because they call a class with wrong arguments.
+RAISING = ("run_partial", "run_argument_of_a_sample")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def corpus(canary: Path) -> dict[str, HostilePickle]:
 
 
 def imported() -> set[str]:
-    """Modules that are loaded, less Python's own codecs, which decoding text may load."""
+    """Return the imported modules, without Python's codecs, which decoding text may import."""
     return {name for name in sys.modules if not name.startswith("encodings")}
 
 
@@ -55,7 +55,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_runs(
     message = str(caught.value)
     assert message.startswith("data.pkl: ")
     assert corpus[name].expected in message
-    assert message.isprintable()  # one line, and nothing that a terminal would obey
+    assert message.isprintable()  # one line without control characters
     assert len(message) < 500
     assert not canary.exists()
     assert imported() == modules
@@ -64,13 +64,13 @@ def test_a_hostile_pickle_is_refused_and_nothing_runs(
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("run_")])
 def test_the_canary_is_real(name: str, corpus: dict[str, HostilePickle], canary: Path) -> None:
-    """Python's own unpickler does run these, so that their refusal means something."""
+    """Python's own unpickler executes these pickles, which shows that the corpus is effective."""
     assert corpus[name].runs
     with sample_class():
         try:
             pickle.loads(corpus[name].data)
         except TypeError as error:
-            assert name in COMPLAINING, error  # noqa: PT017
+            assert name in RAISING, error  # noqa: PT017
     assert canary.exists()
     canary.unlink()
 
@@ -88,10 +88,10 @@ def test_memory_is_bounded_by_the_size_of_the_file(name: str, corpus: dict[str, 
     assert peak < 2 * MEMORY_BASE + (MEMORY_PER_BYTE + 4) * len(data)
 
 
-def test_the_whole_corpus_on_disk_in_processes_of_its_own(
+def test_the_corpus_on_disk_in_separate_processes(
     corpus: dict[str, HostilePickle], canary: Path, tmp_path: Path
 ) -> None:
-    """Resident memory, as the kernel counts it, and no process that hangs or crashes."""
+    """The resident memory is bounded, and no process hangs or crashes."""
     paths = [tmp_path / f"{name}.pkl" for name in corpus]
     for path, hostile in zip(paths, corpus.values(), strict=True):
         path.write_bytes(hostile.data)

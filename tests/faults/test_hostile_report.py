@@ -1,4 +1,4 @@
-"""Names that are HTML, shown in a real report in a real browser: as the text that they are."""
+"""A browser shows names that contain HTML in a report as plain text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from joyful.analysis.report import main
 from tests.support.analysis import Truth, simulate_sweep
-from tests.support.browser import listen, needs_chromium, open_browser
+from tests.support.browser import collect_problems, needs_chromium, open_browser
 from tests.support.faults import Tally
 
 pytestmark = [
@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.xdist_group("browser"),
 ]
 
-#: Each would set window.ran, or leave an element, where it came through as HTML. In a run's name they can have no slash.
+#: Interpreted as HTML, each sets window.ran or adds an element. In names of runs the slash is replaced.
 PAYLOADS = (
     "<script>window.ran=1</script>",
     "<img src=x onerror=window.ran=1>",
@@ -36,7 +36,7 @@ PAYLOADS = (
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose name, arms, choices, runs, reasons and settings are HTML."""
+    """A sweep folder with HTML in its name, arms, choices, runs, reasons and settings."""
     folder = tmp_path_factory.mktemp("hostile") / "<b class=injected>sweep<script>window.ran=1<script>"
     arms = [Truth({"loss": "mse", "modalities": "atv", "note": "x"})]
     arms += [Truth({"loss": "mse", "modalities": text, "note": text}) for text in PAYLOADS]
@@ -59,7 +59,7 @@ def test_html_in_names_is_shown_as_text(sweep: Path, tally: Tally) -> None:
     complaints: list[str] = []
     with open_browser() as browser:
         page = browser.new_page()
-        listen(page, address, complaints)
+        collect_problems(page, address, complaints)
         page.goto(address)
         page.evaluate("document.querySelectorAll('details').forEach(element => element.open = true)")
         ran = page.evaluate("window.ran")
@@ -77,8 +77,8 @@ def test_html_in_names_is_shown_as_text(sweep: Path, tally: Tally) -> None:
     tally("HTML in names of runs, arms and settings", 5 * len(PAYLOADS))
 
 
-def test_the_markdown_has_no_html_of_theirs(sweep: Path) -> None:
-    """A viewer of Markdown passes HTML on: what came from a name must not be there as such."""
+def test_the_markdown_has_no_html_from_names(sweep: Path) -> None:
+    """Markdown viewers interpret HTML, so names must be escaped in Markdown, too."""
     text = (sweep / "report" / "report.md").read_text()
     assert "script" in text
     for start in ("<script", "<img", "<svg", "<iframe", "<a ", "<b ", "</title"):

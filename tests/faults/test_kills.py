@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a training run, half of them while a file is being written: nothing completed is lost.
+"""SIGKILL at random moments of a run, half of them during a write of a file, loses nothing that was complete.
 
 The same for sweeps: tests/sweeper/test_kills.py.
 """
@@ -15,11 +15,11 @@ import pytest
 from joyful import results
 from joyful.training.checkpoints import read
 from tests.support.faults import count, seed
-from tests.support.trainers import half_written
+from tests.support.trainers import partial_files
 
 EPOCHS = 9
 
-#: Seconds that a run of so many epochs takes about, between which kills at any moment fall.
+#: Approximate duration of a run in seconds, within which random kills fall.
 LENGTH = 0.8
 
 
@@ -28,7 +28,7 @@ def history(folder: Path) -> bytes:
 
 
 def epochs_written(folder: Path) -> float:
-    """Whole epochs in the history; a damaged folder is an error."""
+    """Return the number of complete epochs in the history. A damaged folder fails the test."""
     if not (folder / "run.json").exists():
         return 0.0
     frame = results.load(folder)
@@ -37,7 +37,7 @@ def epochs_written(folder: Path) -> float:
 
 
 def epochs_saved(folder: Path) -> float:
-    """The epoch of the last checkpoint, which may still have the name of the one before it; a damaged one is an error."""
+    """Return the epoch of the last checkpoint, which may still be named "previous". A damaged one fails the test."""
     saved = read(folder / "checkpoint", "last") or read(folder / "checkpoint", "previous")
     read(folder / "checkpoint", "best")
     return float(saved.state["epoch"]) if saved is not None else 0.0
@@ -55,26 +55,26 @@ def test_kills_at_random_moments_lose_nothing(tmp_path, trainers, tally):
             f"training.epochs={EPOCHS}",
             f"seed={chance.randrange(10**6)}",
             f"training.evaluations_per_epoch={chance.choice((1, 2))}",
-            "optimizer.learning_rate=0.01",  # so that the best epoch changes often, and with it the best checkpoint
+            "optimizer.learning_rate=0.01",  # with which the checkpoint "best" changes often
         )
         whole, folder = tmp_path / f"whole-{rounds}", tmp_path / f"run-{rounds}"
         trainers.run(whole, *settings)
-        complete = 0.0  # epochs of which a process has told, or a checkpoint, that all is written
+        complete = 0.0  # epochs that are completely written, according to a process or a checkpoint
         while sum(done.values()) < kills:
             trainer = trainers.start(folder, *settings)
             kind = chance.choice(("written", "random"))
             if kind == "written":
-                trainer.until_a_write(folder, passing=chance.randrange(20))
+                trainer.wait_for_write(folder, skip=chance.randrange(20))
                 time.sleep(chance.choice((0.0, chance.uniform(0.0, 0.002))))
             else:
                 time.sleep(chance.uniform(0.0, LENGTH))
             if trainer.running:
                 os.kill(trainer.pid, signal.SIGKILL)
-            if trainer.wait() != -signal.SIGKILL:  # it was done before it could be killed
-                assert trainer.wait() == 0, trainer.said
+            if trainer.wait() != -signal.SIGKILL:  # it ended before the kill
+                assert trainer.wait() == 0, trainer.stderr
                 break
             done[kind] += 1
-            caught += bool(half_written(folder))
+            caught += bool(partial_files(folder))
             if trainer.epochs and trainer.epochs[0] <= complete:
                 lost.append(f"run {rounds}: epoch {trainer.epochs[0]:g} was trained again")
             complete = max([complete, *(math.ceil(epoch) - 1.0 for epoch in trainer.epochs)])
@@ -91,8 +91,8 @@ def test_kills_at_random_moments_lose_nothing(tmp_path, trainers, tally):
     assert {path.stat().st_mode for path in (folder / "checkpoint").iterdir()} == {(folder / "run.json").stat().st_mode}
     tally("SIGKILL while a file of a run is written", done["written"], len(lost), len(wrong))
     tally("SIGKILL at a random moment of a run", done["random"])
-    print(f"{done} kills of {rounds} runs, {caught} left a half-written file")
+    print(f"{done} kills of {rounds} runs, {caught} left a partially written file")
     assert lost == []
     assert wrong == []
     assert sum(done.values()) >= kills
-    assert caught >= kills / 5  # the kills do fall into writes
+    assert caught >= kills / 5  # enough kills fall into writes

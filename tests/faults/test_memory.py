@@ -1,6 +1,6 @@
-"""Out of memory, really: by a limit on the address space, by a cgroup whose kernel kills, and by CUDA's exception.
+"""Out of memory by a limit of the address space, by the kernel in a cgroup, and by an exception of CUDA.
 
-The run fails with a reason that says what to lower, and the sweep goes on.
+The run fails with a reason that says what to lower, and the sweep continues.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from tests.support.runs import tiny_request
 
 pytestmark = pytest.mark.xdist_group("sweep")
 
-#: KiB of address space: enough for the program, not for the contrast of all 60,000 utterances in one step (14 GB a matrix).
+#: KiB of address space: enough for the program, but not for the contrastive loss of 60,000 utterances (14 GB a matrix).
 LIMIT, TOO_LARGE, SMALL = 8_000_000, "training.batch_size=600", "training.batch_size=20"
 
-#: Many utterances of few numbers: what is too large is the step, not the model, which would need as much disk.
+#: Many utterances with few features, for which a training step is too large. A large model would need disk space.
 MANY = ("data.synthetic.dialogues={train: 600, dev: 3, test: 3}", "data.synthetic.utterances=100", "training.epochs=1")
 
 ADVICE = ("training.batch_size", "model=small", "training.precision=bf16", "hydra.sweeper.n_jobs")
 
 
 def limited(command: list[str]) -> list[str]:
-    """The command in a shell whose processes may have LIMIT of memory."""
+    """Return the command in a shell that limits the address space of its processes to LIMIT."""
     return ["bash", "-c", f"ulimit -v {LIMIT}; exec {shlex.join(command)}"]
 
 
@@ -48,7 +48,7 @@ def single(*overrides: str) -> list[str]:
 
 
 def test_a_run_fails_with_what_to_lower(tmp_path: Path, tally: Tally) -> None:
-    """torch: DefaultCPUAllocator: can't allocate memory."""
+    """torch raises RuntimeError (DefaultCPUAllocator: can't allocate memory)."""
     done = sweeps.run(limited(single(*MANY, TOO_LARGE)), tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert_says_what_to_lower(done.stderr.removeprefix("joyful: "))
@@ -59,7 +59,7 @@ def test_a_run_fails_with_what_to_lower(tmp_path: Path, tally: Tally) -> None:
 
 
 def test_data_that_do_not_fit_are_one_line(tmp_path: Path, tally: Tally) -> None:
-    """NumPy: MemoryError, before there is a run."""
+    """NumPy raises MemoryError before the run exists."""
     sizes = "data.synthetic.dimensions={audio: 5, text: 1000000, visual: 7}"
     done = sweeps.run(limited(single(sizes, "data.synthetic.dialogues={train: 900, dev: 3, test: 3}")), tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
@@ -67,7 +67,7 @@ def test_data_that_do_not_fit_are_one_line(tmp_path: Path, tally: Tally) -> None
     tally("out of memory by a limit", 1)
 
 
-def test_a_stock_multirun_goes_on(tmp_path: Path, tally: Tally) -> None:
+def test_a_stock_multirun_continues(tmp_path: Path, tally: Tally) -> None:
     done = sweeps.run(limited(sweeps.command("grid", *MANY, "training.batch_size=600,20")), tmp_path)
     folder = tmp_path / "multirun/grid"
     assert done.returncode == 0, done.stderr
@@ -78,7 +78,7 @@ def test_a_stock_multirun_goes_on(tmp_path: Path, tally: Tally) -> None:
     tally("out of memory by a limit", 1)
 
 
-def test_our_sweep_goes_on(tmp_path: Path, tally: Tally) -> None:
+def test_our_sweep_continues(tmp_path: Path, tally: Tally) -> None:
     trials = f"hydra.sweeper.trials=['{TOO_LARGE}','{SMALL}']"
     chosen = ("hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", trials)
     done = sweeps.run(limited(sweeps.command("ours", *MANY, *chosen)), tmp_path)
@@ -93,7 +93,7 @@ def test_our_sweep_goes_on(tmp_path: Path, tally: Tally) -> None:
 
 
 def test_cuda_by_its_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
-    """Raised where CUDA raises it, in a training step of the second epoch: what came before it stands."""
+    """The exception is raised in a training step of the second epoch. The results of the first epoch are kept."""
     step = Coach._train_step
 
     def out_of_memory(self: Coach, *arguments: object) -> None:
@@ -109,14 +109,14 @@ def test_cuda_by_its_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert (info["status"], info["reason"]) == ("failed", str(caught.value))
     assert results.RunFolder.open(tmp_path / "run").history_rows()[-1]["epoch"] == 1.0
     monkeypatch.undo()
-    train_run(tiny_request(tmp_path / "run"))  # the same command again, with memory, goes on
+    train_run(tiny_request(tmp_path / "run"))  # the same command with enough memory resumes the run
     assert results.read_run(tmp_path / "run")["status"] == "completed"
     tally("out of memory by CUDA's exception", 1)
 
 
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
-    """A cgroup of 1 GiB; the test is skipped where none can be had."""
+    """A cgroup of 1 GiB. Skips the test if none can be created."""
     for root, limit in (
         (Path("/sys/fs/cgroup"), "memory.max"),
         (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
@@ -135,11 +135,11 @@ def cgroup() -> Iterator[Path]:
                 return
         finally:
             folder.rmdir()
-    pytest.skip("needs a cgroup with a memory controller, made by root: /sys/fs/cgroup cannot be written here")
+    pytest.skip("needs root and a cgroup with a memory controller, but /sys/fs/cgroup is not writable")
 
 
-@pytest.mark.skipif(not soaking(), reason="17 s, in the soak; tests/sweeper/test_deaths.py kills by hand")
-def test_a_training_that_the_kernel_kills_is_given_up_and_the_next_is_trained(
+@pytest.mark.skipif(not soaking(), reason="takes 17 s, runs in the soak; see also tests/sweeper/test_deaths.py")
+def test_a_trial_that_the_kernel_kills_fails_and_the_next_is_trained(
     cgroup: Path, tmp_path: Path, tally: Tally
 ) -> None:
     trials = f"hydra.sweeper.trials=['{TOO_LARGE}','{SMALL}']"
@@ -150,6 +150,6 @@ def test_a_training_that_the_kernel_kills_is_given_up_and_the_next_is_trained(
     assert done.returncode == 0, done.stderr
     assert sweeps.states(folder) == {0: "FAIL", 1: "COMPLETE"}
     reason = sweeps.study(folder).trials[0].user_attrs["reason"]
-    assert re.search("killed .by the kernel for want of memory.* 3 times without completing an epoch", reason)
+    assert re.search("killed .by the kernel when memory ran out.* 3 times in a row without completing an epoch", reason)
     assert [name for name in ADVICE if name not in reason] == []
     tally("out of memory by a cgroup", 3)

@@ -1,4 +1,4 @@
-"""Losses that are not finite, made by a learning rate, a weight or features that are too large: that run fails, and no other."""
+"""A loss that is not finite, due to a large learning rate, weight or feature, fails its run and no other run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.runs import tiny_request, tiny_settings
 
 pytestmark = pytest.mark.xdist_group("sweep")
 
-#: Diverges in its first epochs, really: no clipping, a large step, a reconstruction that outweighs everything.
+#: Diverges in the first epochs: no clipping, a large learning rate and a dominant reconstruction loss.
 DIVERGES = (
     "optimizer=sgd",
     "optimizer.learning_rate=10",
@@ -36,7 +36,7 @@ REASON = re.compile(
 
 
 def prepared_with(folder: Path, value: float) -> str:
-    """The tiny dataset with one feature of this value in its training split."""
+    """Write the tiny dataset with one feature of this value in its training split, and return the folder."""
     settings = tiny_settings()
     data = load(settings.data, settings.modality_names)
     part = data.splits["train"]
@@ -60,15 +60,15 @@ def prepared_with(folder: Path, value: float) -> str:
 )
 def test_a_run_fails_with_epoch_and_component(overrides: tuple[str, ...], tmp_path: Path, tally: Tally) -> None:
     folder = prepared_with(tmp_path / "data", 3e38) if "data.source=prepared" in overrides else ""
-    given = tuple(item.format(folder=folder) for item in overrides)
+    formatted = tuple(item.format(folder=folder) for item in overrides)
     with pytest.raises(TrainingFailedError) as caught:
-        train_run(tiny_request(tmp_path / "run", *given, "training.epochs=30"))
+        train_run(tiny_request(tmp_path / "run", *formatted, "training.epochs=30"))
     info = results.read_run(tmp_path / "run")
     assert info["status"] == "failed"
     assert REASON.match(info["reason"]), info["reason"]
     assert info["reason"] == str(caught.value)
     rows = results.RunFolder.open(tmp_path / "run").history_rows()
-    assert all(math.isfinite(row["nll"]) for row in rows)  # what came before it stands
+    assert all(math.isfinite(row["nll"]) for row in rows)  # the rows before the failure are kept
     tally("loss that is not finite", 1)
 
 
@@ -115,7 +115,7 @@ def test_all_of_a_stock_multirun_fail_with_a_summary(tmp_path: Path, tally: Tall
 
 
 def test_all_of_stock_optuna_fail_with_a_summary(tmp_path: Path, tally: Tally) -> None:
-    """The stock sweeper raises where no trial has a value; what ends the program is the summary."""
+    """The stock sweeper raises an error if no trial has a value, but the program ends with the summary."""
     chosen = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "seed=range(1,9)")
     done = sweeps.run(sweeps.command("bad", *DIVERGES, *chosen), tmp_path)
     assert done.returncode == 1
@@ -124,7 +124,7 @@ def test_all_of_stock_optuna_fail_with_a_summary(tmp_path: Path, tally: Tally) -
     tally("loss that is not finite", 2)
 
 
-def test_all_of_our_sweep_fail_with_a_summary_and_retry_makes_them_wait(tmp_path: Path, tally: Tally) -> None:
+def test_all_of_our_sweep_fail_with_a_summary_and_retry_queues_them(tmp_path: Path, tally: Tally) -> None:
     ours = ("hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", "hydra.sweeper.trials=['seed=1','seed=2']")
     done = sweeps.run(sweeps.command("bad", *DIVERGES, *ours), tmp_path)
     folder = tmp_path / "multirun/bad"
@@ -139,9 +139,9 @@ def test_all_of_our_sweep_fail_with_a_summary_and_retry_makes_them_wait(tmp_path
         command = [sys.executable, "-m", "joyful.sweeper", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert "trials 0, 1 wait again" in sweeper("retry", str(folder), "--failed")
-    shot = json.loads(sweeper("status", str(folder), "--json"))
-    assert (shot["waiting"], shot["failed"], shot["best_value"]) == (2, 0, None)
+    assert "trials 0, 1 are queued again" in sweeper("retry", str(folder), "--failed")
+    snapshot = json.loads(sweeper("status", str(folder), "--json"))
+    assert (snapshot["waiting"], snapshot["failed"], snapshot["best_value"]) == (2, 0, None)
     assert "no trial failed" in sweeper("retry", str(folder), "--failed")
 
 

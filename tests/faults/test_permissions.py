@@ -1,7 +1,7 @@
-"""Folders that cannot be written and files that cannot be read: one line and code 2, before anything is trained.
+"""Folders that cannot be written and files that cannot be read give one line and exit code 2 before training.
 
-The superuser may write and read everything, so the commands run without that right (setpriv takes CAP_DAC_OVERRIDE from them), and
-once on a disk that is really read-only.
+For root, the commands run without CAP_DAC_OVERRIDE, which would bypass permissions; setpriv removes it. One test uses a
+read-only disk.
 """
 
 from __future__ import annotations
@@ -23,26 +23,24 @@ from tests.support.sweeps import RUN
 SIZES = tuple(item for item in TINY if item.startswith(("model.", "training.")))
 
 
-def bounded(command: list[str]) -> list[str]:
-    """The command without the right to pass over permissions, where it would have it."""
+def without_privileges(command: list[str]) -> list[str]:
+    """Return the command without the capabilities of root to bypass permissions."""
     if os.geteuid() != 0:
         return command
     if shutil.which("setpriv") is None:
-        pytest.skip(
-            "the tests run as root, who may write everywhere, and there is no setpriv (util-linux) to give that up"
-        )
+        pytest.skip("the tests run as root, which bypasses permissions, and setpriv (util-linux) is not installed")
     rights = "-dac_override,-dac_read_search"
     return ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}", *command]
 
 
 def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = bounded([sys.executable, *arguments])
+    command = without_privileges([sys.executable, *arguments])
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture
 def shut() -> Iterator[object]:
-    """shut(path, mode) takes rights from a path until the end of the test."""
+    """shut(path, mode) sets the mode of a path until the end of the test."""
     before: list[tuple[Path, int]] = []
 
     def change(path: Path, mode: int) -> Path:
@@ -75,17 +73,15 @@ def test_a_folder_that_cannot_be_written(arguments: tuple[str, ...], tmp_path: P
     folder.mkdir()
     shut(folder, 0o555)
     done = call(str(RUN), *TINY, *arguments, cwd=folder)
-    assert_refused(
-        done, f"cannot be written: {folder} is not yours to write; choose a folder that you may write by hydra."
-    )
+    assert_refused(done, f"cannot be written: {folder} is not writable; set hydra.")
     assert list(folder.iterdir()) == []
     tally("folder that cannot be written", 1)
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path, tally: Tally) -> None:
     (tmp_path / "outputs").write_text("x")
-    assert_refused(call(str(RUN), *TINY, cwd=tmp_path), f"{tmp_path / 'outputs'} is no folder")
-    assert_refused(call(str(RUN), *TINY, "hydra.run.dir=outputs/x", cwd=tmp_path), "is no folder")
+    assert_refused(call(str(RUN), *TINY, cwd=tmp_path), f"{tmp_path / 'outputs'} is not a folder")
+    assert_refused(call(str(RUN), *TINY, "hydra.run.dir=outputs/x", cwd=tmp_path), "is not a folder")
     assert (tmp_path / "outputs").read_text() == "x"
     tally("folder that cannot be written", 2)
 
@@ -94,7 +90,7 @@ def test_a_read_only_disk(small_disk, tmp_path: Path, tally: Tally) -> None:
     disk = small_disk(2**20).path
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     done = call(str(RUN), *TINY, f"hydra.run.dir={disk}/run", cwd=tmp_path)
-    assert_refused(done, "is on a read-only disk; choose a folder that you may write by hydra.run.dir=FOLDER")
+    assert_refused(done, "is on a read-only disk; set hydra.run.dir=FOLDER to a writable folder")
     tally("folder that cannot be written", 1)
 
 
@@ -134,7 +130,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, shut, tally: Tally) -> N
     tally("folder that cannot be written", 1)
 
 
-def test_a_run_that_cannot_be_read_or_gone_on_with(tmp_path: Path, shut, tally: Tally) -> None:
+def test_a_run_that_cannot_be_read_or_resumed(tmp_path: Path, shut, tally: Tally) -> None:
     assert call(str(RUN), *TINY, "training.epochs=1", "hydra.run.dir=run", cwd=tmp_path).returncode == 0
     text = (tmp_path / "run" / "run.json").read_text()
     (tmp_path / "run" / "run.json").write_text(text.replace('"completed"', '"interrupted"'))
@@ -150,7 +146,7 @@ def test_a_run_that_cannot_be_read_or_gone_on_with(tmp_path: Path, shut, tally: 
         assert_refused(done, words, 1 if name == ".lock" else 2)
         (tmp_path / "run" / name).chmod(mode)
     shut(tmp_path / "run", 0o555)
-    assert_refused(call(str(RUN), "resume=run", cwd=tmp_path), "is not yours to write")
+    assert_refused(call(str(RUN), "resume=run", cwd=tmp_path), "is not writable")
     tally("run that cannot be read", 5)
 
 
@@ -163,7 +159,7 @@ def test_reports_and_importers(tmp_path: Path, shut, tally: Tally) -> None:
     assert_refused(done, "cannot be written (Permission denied); choose another folder", 1)
     assert call("-m", "joyful.analysis.importers", "csv", "curves.csv", "--out", "runs", cwd=tmp_path).returncode == 0
     done = call("-m", "joyful.analysis.report", "runs", "--baseline", "arm=old", *out, cwd=tmp_path)
-    assert_refused(done, "cannot be made: Permission denied; choose another folder by --out", 1)
+    assert_refused(done, "cannot be created: Permission denied; choose another folder with --out", 1)
     shut(tmp_path / "curves.csv", 0)
     done = call("-m", "joyful.analysis.importers", "csv", "curves.csv", "--out", "other", cwd=tmp_path)
     assert_refused(done, "curves.csv cannot be read (Permission denied)")

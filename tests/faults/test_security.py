@@ -1,6 +1,6 @@
-"""What may not be in the program at all: pickles that are read or written, text that is run, shells. By its syntax tree.
+"""The sources contain no pickles, no evaluation of text and no shells, according to their syntax trees.
 
-And what a run, a sweep and a report leave behind is looked through for pickles, byte by byte.
+Further tests search the files of a run, a sweep and a report for pickles.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from tests.support import sweeps
 
 ROOT = Path(__file__).resolve().parents[2]
 
-ROOMS = ("joyful", "analysis", "benchmarks", "study", "tests/support")
-SOURCES = [*sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")), ROOT / "run.py", ROOT / "train.py"]
+FOLDERS = ("joyful", "analysis", "benchmarks", "study", "tests/support")
+SOURCES = [
+    *sorted(path for name in FOLDERS for path in (ROOT / name).rglob("*.py")),
+    ROOT / "run.py",
+    ROOT / "train.py",
+]
 
 PICKLING = {
     "pickle",
@@ -34,15 +38,15 @@ PICKLING = {
     "pickletools",
 }
 
-#: File -> module that it may import, and why.
+#: (file, module) that it may import.
 ALLOWED = {
-    ("joyful/data/cogmen/restricted_pickle.py", "pickletools"),  # splits a pickle into opcodes, and runs none
-    ("tests/support/hostile_pickles.py", "pickle"),  # writes the harmless parts of hostile ones
+    ("joyful/data/cogmen/restricted_pickle.py", "pickletools"),  # parses opcodes without executing them
+    ("tests/support/hostile_pickles.py", "pickle"),  # writes the harmless parts of hostile pickles
     ("tests/support/cogmen_pickles.py", "pickle"),  # writes COGMEN's files for tests
     ("tests/support/cogmen_pickles.py", "pickletools"),
 }
 
-#: Functions that run text, or a shell.
+#: Functions that execute text or start a shell.
 RUNNING = {"eval", "exec", "compile", "__import__", "execfile"}
 SHELLS = {
     ("os", "system"),
@@ -55,7 +59,7 @@ SPAWNING = {"run", "Popen", "call", "check_call", "check_output"}
 
 
 def name_of(node: ast.expr) -> str:
-    """The dotted name of an expression, "" where it is none."""
+    """Return the dotted name of an expression, or "" if it has none."""
     if isinstance(node, ast.Name):
         return node.id
     return f"{name_of(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ""
@@ -70,54 +74,54 @@ def is_constant(node: ast.expr | None, value: object) -> bool:
 
 
 def faults_of_call(call: ast.Call) -> list[str]:
-    """What is wrong with a call."""
+    """Return the faults of a call."""
     name = name_of(call.func)
     head, _, last = name.rpartition(".")
-    found = []
+    faults = []
     if name in RUNNING or (head, last) in SHELLS or (head == "os" and last.startswith(("exec", "spawn"))):
-        found.append(f"it calls {name}")
+        faults.append(f"it calls {name}")
     if (
         head == "subprocess"
         and last in SPAWNING
         and not is_constant(keyword(call, "shell") or ast.Constant(False), False)
     ):
-        found.append("a subprocess with a shell")
+        faults.append("a subprocess with a shell")
     if name == "torch.load" and not is_constant(keyword(call, "weights_only"), True):
-        found.append("torch.load without weights_only=True")
+        faults.append("torch.load without weights_only=True")
     if name == "torch.save":
-        found.append("torch.save, which writes a pickle")
+        faults.append("torch.save, which writes a pickle")
     if head == "yaml" and last in ("load", "unsafe_load", "full_load", "load_all", "unsafe_load_all", "full_load_all"):
         loader = keyword(call, "Loader") or (call.args[1] if len(call.args) > 1 else None)
         if loader is None or "Safe" not in ast.dump(loader):
-            found.append(f"yaml.{last} with a loader that constructs")
+            faults.append(f"yaml.{last} with a loader that constructs")
     if last in ("load", "save") and head in ("np", "numpy") and not is_constant(keyword(call, "allow_pickle"), False):
-        found.append(f"{name} without allow_pickle=False")
+        faults.append(f"{name} without allow_pickle=False")
     if last in ("read_pickle", "to_pickle", "to_sql", "read_hdf", "to_hdf"):
-        found.append(name)
+        faults.append(name)
     if last == "literal_eval":
-        found.append("literal_eval")
-    return found
+        faults.append("literal_eval")
+    return faults
 
 
 def faults_of(path: Path) -> list[str]:
-    """What is wrong with a file."""
+    """Return the faults of a file."""
     place = path.relative_to(ROOT).as_posix()
-    found = []
+    faults = []
     for node in ast.walk(ast.parse(path.read_text())):
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module:
             modules = [node.module]
             if node.module in ("os", "subprocess", "torch"):
                 names = [alias.name for alias in node.names if alias.name in ("system", "popen", "load")]
-                found += [f"imports {name} of {node.module}" for name in names]
-        found += [f"imports {m}" for m in modules if m.split(".")[0] in PICKLING and (place, m) not in ALLOWED]
+                faults += [f"imports {name} of {node.module}" for name in names]
+        faults += [f"imports {m}" for m in modules if m.split(".")[0] in PICKLING and (place, m) not in ALLOWED]
         if isinstance(node, ast.Call):
-            found += faults_of_call(node)
-    if place == "joyful/data/emorynlp.py":  # a list of names, of 1,000 characters at most: literals alone
-        found = [fault for fault in found if fault != "literal_eval"]
-    if place == "joyful/runtime/heap.py":  # this program once more, by the interpreter and the arguments that it has
-        found = [fault for fault in found if fault != "it calls os.execve"]
-    return [f"{place}: {fault}" for fault in found]
+            faults += faults_of_call(node)
+    if place == "joyful/data/emorynlp.py":  # literals of at most 1,000 characters
+        faults = [fault for fault in faults if fault != "literal_eval"]
+    if place == "joyful/runtime/heap.py":  # restarts this program with the same interpreter and arguments
+        faults = [fault for fault in faults if fault != "it calls os.execve"]
+    return [f"{place}: {fault}" for fault in faults]
 
 
 def test_no_source_unpickles_evaluates_or_starts_a_shell() -> None:
@@ -145,7 +149,7 @@ def test_each_of_them_would_be_found(text: str, tmp_path: Path, monkeypatch: pyt
 
 
 def is_pickle(data: bytes) -> bool:
-    """Whether the bytes are a pickle: opcodes from the first byte to a STOP that ends them."""
+    """Return whether the bytes are a pickle: opcodes up to a final STOP."""
     if len(data) < 2:
         return False
     try:
@@ -160,7 +164,7 @@ def holds_pickle(path: Path) -> bool:
     if zipfile.is_zipfile(path):  # what torch.save writes
         return True
     starts = [i for i in range(len(data)) if data[i : i + 1] == b"\x80" and data[i + 1 : i + 2] in b"\x02\x03\x04\x05"]
-    # protocol 4 and 5 follow with a frame, 2 and 3 with an opcode of a container, a global or text
+    # Protocols 4 and 5 continue with a frame, 2 and 3 with an opcode of a container, a global or text.
     inner = [i for i in starts if data[i + 2 : i + 3] in (b"\x95", b"c", b"}", b"]", b"(", b"X", b"\x8c", b"K")]
     return is_pickle(data) or any(_ends(data[i:]) for i in inner)
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a run or a sweep ends at once, says so in one line, and the same command goes on to the same bytes."""
+"""SIGTERM and Ctrl-C end a run or a sweep at once with one line, and the same command resumes it to the same bytes."""
 
 import os
 import random
@@ -21,7 +21,7 @@ LONG = ("training.epochs=20",)
 
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 @pytest.mark.timeout(1200)
-def test_a_signalled_run_is_interrupted_and_goes_on(tmp_path, trainers, tally, number):
+def test_a_signalled_run_is_interrupted_and_resumes(tmp_path, trainers, tally, number):
     chance, wrong, lost = random.Random(seed() + number), [], []
     whole, folder, times = tmp_path / "whole", tmp_path / "run", 0
     trainers.run(whole, *LONG)
@@ -29,13 +29,13 @@ def test_a_signalled_run_is_interrupted_and_goes_on(tmp_path, trainers, tally, n
     wanted = count(quick=3, full=40)
     while times < wanted:
         trainer = trainers.start(folder, *LONG, through_main=True)
-        trainer.until_epoch(1)
+        trainer.wait_for_epoch(1)
         complete = 0.0
         time.sleep(chance.uniform(0.0, 0.4))
         if trainer.running:
             os.kill(trainer.pid, number)
         code = trainer.wait()
-        if code == 0:  # it was done before
+        if code == 0:  # it ended before the signal
             folder.rename(tmp_path / f"done-{times}-{time.monotonic_ns()}")
             continue
         times += 1
@@ -43,8 +43,8 @@ def test_a_signalled_run_is_interrupted_and_goes_on(tmp_path, trainers, tally, n
         info = results.read_run(folder)
         if (code, info["status"]) != (CODES[number], "interrupted") or "resume=" not in info["reason"]:
             wrong.append(f"code {code}, status {info['status']}: {info['reason']}")
-        if trainer.said.count("\n") != 1 or not trainer.said.startswith("joyful: interrupted by"):
-            wrong.append(trainer.said)
+        if trainer.stderr.count("\n") != 1 or not trainer.stderr.startswith("joyful: interrupted by"):
+            wrong.append(trainer.stderr)
         frame = results.load(folder)
         if frame.attrs["damaged"] or (complete and frame["epoch"].max() < complete):
             lost.append(f"epochs up to {complete:g} were complete: {frame.attrs}")
@@ -55,15 +55,15 @@ def test_a_signalled_run_is_interrupted_and_goes_on(tmp_path, trainers, tally, n
 
 
 def interruptible(folder, program, *arguments):
-    """A program of ours as a person at a terminal starts it: Ctrl-C answered by default, a process group of its own."""
+    """Start a program as in a terminal, with the default reaction to Ctrl-C and its own process group."""
     command = [sys.executable, str(sweeps.RUN.with_name(program)), *arguments]
     return subprocess.Popen(
-        command, cwd=folder, stdout=-1, stderr=-1, text=True, start_new_session=True, preexec_fn=sweeps.answer_ctrl_c
+        command, cwd=folder, stdout=-1, stderr=-1, text=True, start_new_session=True, preexec_fn=sweeps.enable_ctrl_c
     )
 
 
-def worked(process):
-    """Seconds of a processor that a process has had: how far it is, however busy the machine."""
+def cpu_seconds(process):
+    """Return the CPU seconds of a process, which measure its progress independently of the load of the machine."""
     try:
         times = psutil.Process(process.pid).cpu_times()
     except psutil.NoSuchProcess:
@@ -72,13 +72,13 @@ def worked(process):
 
 
 def test_ctrl_c_at_any_moment_of_the_command_is_one_line(tmp_path, tally):
-    """While it still imports, too."""
+    """Including the time when it imports its modules."""
     chance, wrong = random.Random(seed()), []
     moments = [1.0, *(chance.uniform(0.5, 5.0) for _ in range(count(quick=1, full=20)))]
     programs = [("run.py",), ("train.py", "--dataset=synthetic")]
     for i, moment in enumerate(moments):
         child = interruptible(tmp_path, *programs[i % 2], *TINY, "training.epochs=500", f"hydra.run.dir=run-{i}")
-        sweeps.until(lambda: worked(child) >= moment or child.poll() is not None, 120)  # noqa: B023
+        sweeps.wait_until(lambda: cpu_seconds(child) >= moment or child.poll() is not None, 120)  # noqa: B023
         child.send_signal(signal.SIGINT)
         _, error = child.communicate(timeout=120)
         if child.returncode != 130 or "Traceback" in error or "joyful: interrupted by Ctrl-C" not in error:
@@ -89,12 +89,12 @@ def test_ctrl_c_at_any_moment_of_the_command_is_one_line(tmp_path, tally):
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_ctrl_c_ends_a_multirun_of_hydras_own(tmp_path, launcher, tally):
-    """Its driver may never train itself; its processes end with it, and its runs can be gone on with."""
+    """The driver may not train itself. Its processes end with it, and its runs can be resumed."""
     jobs = ("hydra.launcher.n_jobs=2",) if launcher == "joblib" else ()
     many = (f"hydra/launcher={launcher}", *jobs, *TINY, "training.epochs=2000", "seed=1,2,3", "hydra.sweep.dir=many")
     child = interruptible(tmp_path, "run.py", "-m", *many)
     try:
-        sweeps.until(lambda: any(tmp_path.glob("many/*/history.parquet")) or child.poll() is not None, 120)
+        sweeps.wait_until(lambda: any(tmp_path.glob("many/*/history.parquet")) or child.poll() is not None, 120)
         os.killpg(child.pid, signal.SIGINT)
         _, error = child.communicate(timeout=120)
     finally:
@@ -104,11 +104,12 @@ def test_ctrl_c_ends_a_multirun_of_hydras_own(tmp_path, launcher, tally):
     statuses = {results.read_run(path.parent)["status"] for path in tmp_path.glob("many/*/run.json")}
     tally("Ctrl-C to a multirun of Hydra's own", 1, 0, int(wrong))
     assert not wrong, error
-    assert statuses <= {"running", "interrupted"}  # (joblib kills a process that does not end at once)
+    assert statuses <= {"running", "interrupted"}  # joblib kills processes that do not end at once
 
 
-#: Ctrl-C to the whole group while PRESS_IN composes its first trial, at the call of Python that PRESS_AT says; "making" is where
-#: OmegaConf is known to turn it into an AttributeError, and Hydra that into a configuration that cannot be composed.
+#: A sitecustomize module that sends Ctrl-C to the process group while the file PRESS_IN composes its first trial.
+#: PRESS_AT is the number of the Python call at which it does so, or "making": the place where OmegaConf turns
+#: KeyboardInterrupt into an AttributeError, and Hydra turns that into a configuration error.
 PRESS = """
 import os, signal, sys
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -143,7 +144,7 @@ ConfigLoaderImpl.load_sweep_config = press
 
 
 def press(folder, environment, file, moment):
-    """Have the programs that are started with this environment press Ctrl-C as they compose."""
+    """Make programs that are started with this environment send Ctrl-C while they compose a configuration."""
     (folder / "site").mkdir(exist_ok=True)
     (folder / "site/sitecustomize.py").write_text(PRESS)
     path = os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH", "")]))
@@ -163,7 +164,7 @@ def test_ctrl_c_while_hydras_own_launcher_composes_is_one_line(tmp_path, monkeyp
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tally, monkeypatch):
-    """Whatever the signal makes of the composition: the trial was not at fault."""
+    """An error that the signal causes in the composition does not fail the trial."""
     chance, wrong = random.Random(seed()), []
     command, folder = [*launchers.sweep_command(), f"hydra/launcher={launcher}"], tmp_path / "multirun/launched"
     moments = ["making", *(str(chance.randrange(800_000)) for _ in range(count(quick=0, full=20)))]
@@ -180,26 +181,26 @@ def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tal
         if code != CODES[signal.SIGINT] or "FAIL" in states.values() or "Traceback" in log.read_text():
             wrong.append(f"at {moment}: code {code}, {states}: {log.read_text()[-2000:]}")
         if len((tmp_path / "pressed").read_text()) <= i:
-            wrong.append(f"at {moment}: nothing was pressed")
+            wrong.append(f"at {moment}: no signal was sent")
     done = sweeps.run(command, tmp_path)
     assert done.returncode == 0, done.stderr
-    wrong += sweeps.unlike(sweeps.histories(folder), launchers.alone(tmp_path / "alone"))
+    wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(tmp_path / "alone"))
     tally("Ctrl-C while a trial is composed", len(moments), 0, len(wrong))
     assert wrong == []
 
 
 @pytest.mark.xdist_group("sweep")
 @pytest.mark.timeout(3600)
-def test_a_signalled_sweep_holds_no_trial_and_goes_on(tmp_path, tally):
-    """Ctrl-C, which a terminal sends to the whole group, and SIGTERM to the driver alone."""
-    numbers = ([signal.SIGINT, signal.SIGTERM] * 5)[: count(quick=1, full=10)]  # (SIGTERM: every launcher's suite, too)
+def test_a_signalled_sweep_releases_its_trials_and_resumes(tmp_path, tally):
+    """Ctrl-C is sent to the process group, as by a terminal, and SIGTERM only to the driver."""
+    numbers = ([signal.SIGINT, signal.SIGTERM] * 5)[: count(quick=1, full=10)]  # LauncherSuite also tests SIGTERM
     command, folder = [*launchers.sweep_command(), "hydra/launcher=joblib"], tmp_path / "multirun/launched"
     wrong, lost, epochs = [], [], 0
     for i, number in enumerate(numbers):
         log = tmp_path / f"sweep-{i}.log"
         driver = sweeps.start(command, tmp_path, log)
         try:
-            sweeps.until(lambda: launchers.held(folder, epochs=1) or driver.poll() is not None, 120)  # noqa: B023
+            sweeps.wait_until(lambda: launchers.held_lease(folder, epochs=1) or driver.poll() is not None, 120)  # noqa: B023
             if number == signal.SIGINT:
                 os.killpg(driver.pid, number)
             else:
@@ -216,7 +217,7 @@ def test_a_signalled_sweep_holds_no_trial_and_goes_on(tmp_path, tally):
             wrong.append(f"{name}: code {code}, owners {owners}: {log.read_text()[-2000:]}")
         if (
             "Traceback" in log.read_text()
-            or f"joyful: interrupted by {name}; the same command goes on" not in log.read_text()
+            or f"joyful: interrupted by {name}; run the same command again to resume" not in log.read_text()
         ):
             wrong.append(log.read_text()[-2000:])
         statuses = {results.read_run(path.parent)["status"] for path in folder.glob("[0-9]*/run.json")}
@@ -227,7 +228,7 @@ def test_a_signalled_sweep_holds_no_trial_and_goes_on(tmp_path, tally):
         epochs = trained
     done = sweeps.run(command, tmp_path)
     assert done.returncode == 0, done.stderr
-    wrong += sweeps.unlike(sweeps.histories(folder), launchers.alone(tmp_path / "alone"))
+    wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(tmp_path / "alone"))
     tally("Ctrl-C or SIGTERM to a sweep", len(numbers), len(lost), len(wrong))
     assert (lost, wrong) == ([], [])
     assert sweeps.states(folder) == launchers.COMPLETE

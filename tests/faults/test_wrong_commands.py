@@ -1,4 +1,4 @@
-"""Commands that Hydra cannot compose: one line and code 2 before anything is written, in single runs and in multiruns."""
+"""Commands that Hydra cannot compose give one line and exit code 2 before anything is written, also in multiruns."""
 
 import os
 import subprocess
@@ -10,12 +10,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from joyful.runtime import run_guard
-from joyful.runtime.hydra_request import refusal
+from joyful.runtime.hydra_request import config_error_message
 from tests.support.faults import Tally
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Files of an overlay, by their names in experiment/.
+#: Files of an overlay: name in experiment/ -> content.
 OVERLAY = {
     "tag": b'weights: !!python/object/apply:os.system ["id"]\n',
     "target": b"# @package _global_\nhydra: {callbacks: {x: {_target_: os.system}}}\n",
@@ -47,7 +47,7 @@ MISTAKES = [
     (("experiment=list",), "experiment"),
 ]
 
-#: In a multirun a trial may set what is missing: these are refused with the first trial.
+#: In a multirun these are refused with the first trial, because a trial may set the missing value.
 LATE = ("seed=???", "seed=${nowhere.x}")
 
 
@@ -66,7 +66,7 @@ def overlay(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("mode", [(), ("-m",)], ids=["run", "multirun"])
-def test_what_hydra_refuses_is_one_line(mode: tuple[str, ...], overlay: str, tmp_path: Path, tally: Tally) -> None:
+def test_composition_errors_are_one_line(mode: tuple[str, ...], overlay: str, tmp_path: Path, tally: Tally) -> None:
     wrong, mistakes = [], [*MISTAKES, (("experiment=nowhere",), "got 'nowhere.Nothing'")] if mode else MISTAKES
     for number, (arguments, words) in enumerate(mistakes):
         folder = tmp_path / str(number)
@@ -80,14 +80,14 @@ def test_what_hydra_refuses_is_one_line(mode: tuple[str, ...], overlay: str, tmp
     assert wrong == []
 
 
-def test_hydra_shows_its_traceback_where_it_is_asked_to(tmp_path: Path) -> None:
+def test_hydra_full_error_shows_the_traceback(tmp_path: Path) -> None:
     done = call(tmp_path, "loss=nothing", HYDRA_FULL_ERROR="1")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "MissingConfigException" in done.stderr
 
 
-def test_what_is_no_mistake_of_the_command_is_reported_as_ever(
+def test_other_errors_are_reported_with_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
@@ -97,23 +97,26 @@ def test_what_is_no_mistake_of_the_command_is_reported_as_ever(
         raise ZeroDivisionError("in the training")
 
     with pytest.raises(SystemExit) as caught:
-        run_guard.refusing(fails)()
+        run_guard.report_config_errors(fails)()
     assert caught.value.code == 1
-    said = capsys.readouterr().err
-    assert "Traceback" in said
-    assert "ZeroDivisionError: in the training" in said
+    stderr = capsys.readouterr().err
+    assert "Traceback" in stderr
+    assert "ZeroDivisionError: in the training" in stderr
     assert "HYDRA_FULL_ERROR" not in os.environ
 
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ZeroDivisionError):
-        run_guard.refusing(fails)()
+        run_guard.report_config_errors(fails)()
     assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
-def test_a_refusal_is_said_without_what_belongs_to_the_program() -> None:
+def test_messages_omit_internals_of_the_program() -> None:
     text = "Could not find 'a/b'\n\nAvailable options in 'a':\n\t_own\n\tc\n\td\nConfig search path:\n\tprovider=x, path=y\n"
-    assert refusal(HydraException(text)) == "configuration: Could not find 'a/b' Available options in 'a': c, d"
+    assert (
+        config_error_message(HydraException(text))
+        == "configuration: Could not find 'a/b' Available options in 'a': c, d"
+    )
     with pytest.raises(Exception, match="nowhere") as caught:
         _ = OmegaConf.create({"a": {"b": "${nowhere}"}}).a.b
-    assert refusal(caught.value) == "configuration: Interpolation key 'nowhere' not found (a.b)"
-    assert refusal(ValueError("\x1b[2Jx\ny")) == "configuration: ValueError: \\x1b[2Jx y"
+    assert config_error_message(caught.value) == "configuration: Interpolation key 'nowhere' not found (a.b)"
+    assert config_error_message(ValueError("\x1b[2Jx\ny")) == "configuration: ValueError: \\x1b[2Jx y"

@@ -1,6 +1,6 @@
-"""Every setting of the schema, with a wrong type and values out of its range: refused by its name and its range, before anything.
+"""Wrong types and values out of range of every setting are refused first, with the name and the range of the setting.
 
-The settings are those that the schema has (joyful.config.Settings is walked), so a new one is tested as soon as it is there.
+The settings are read from the schema (joyful.config.Settings), so new settings are tested automatically.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ Field = tuple[str, Any, dict[str, float]]
 
 
 def bounds_of(metadata: Any) -> dict[str, float]:
-    """ge, gt, le, lt of a field."""
-    found: dict[str, float] = {}
+    """Return the bounds ge, gt, le and lt of a field."""
+    bounds: dict[str, float] = {}
     for item in metadata:
         for part in getattr(item, "metadata", [item]):
-            found |= {n: getattr(part, n) for n in ("ge", "gt", "le", "lt") if getattr(part, n, None) is not None}
-    return found
+            bounds |= {n: getattr(part, n) for n in ("ge", "gt", "le", "lt") if getattr(part, n, None) is not None}
+    return bounds
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[Field]:
-    """(dotted name, type, bounds) of every setting, sections walked through."""
+    """Yield (dotted name, type, bounds) of every setting, recursively."""
     for name, field in model.model_fields.items():
         inner = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type)]
         section = next((a for a in inner if issubclass(a, BaseModel)), None)
@@ -53,8 +53,10 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[Field]:
 
 
 def kinds_of(annotation: Any) -> set[Any]:
-    """The plain types that a setting may be: int, float, bool, str, dict, list and (list, type of its values), NoneType, and
-    Literal for one of a list."""
+    """Return the types that a setting allows.
+
+    They are int, float, bool, str, dict, NoneType, Literal, and both list and (list, element type).
+    """
     origin = get_origin(annotation)
     if origin is Literal:
         return {Literal}
@@ -70,7 +72,7 @@ def kinds_of(annotation: Any) -> set[Any]:
     return set().union(*(kinds_of(part) for part in parts))
 
 
-#: An override's text -> the types for which it is right, if it is in range.
+#: Text of an override -> types for which it is valid, if it is in range.
 VALUES: dict[str, set[Any]] = {
     "text": {str}, "''": {str}, "'1'": {str}, "'true'": {str}, "true": {bool}, "1": {int, float}, "0.5": {float}, "1.5": {float},
     "nan": set(), "inf": set(), "-inf": set(), "1e400": set(), "null": {NoneType}, "[]": {list}, "[1,2]": {(list, int)},
@@ -79,17 +81,17 @@ VALUES: dict[str, set[Any]] = {
 
 
 def wrong_values(annotation: Any, bounds: dict[str, float]) -> list[str]:
-    """Texts of values that the setting must not take."""
+    """Return texts of values that the setting must refuse."""
     kinds = kinds_of(annotation)
-    values = [text for text, right in VALUES.items() if not kinds & right]
+    values = [text for text, valid in VALUES.items() if not kinds & valid]
     if Literal in kinds:
         values += ["text", "''"]
-    whole = int in kinds
+    is_integer = int in kinds
     for name, bound in bounds.items():
-        step = 1 if whole else max(abs(bound), 1.0) * 1e-6
+        step = 1 if is_integer else max(abs(bound), 1.0) * 1e-6
         beyond = {"ge": bound - step, "gt": bound, "le": bound + step, "lt": bound}[name]
         values += [
-            str(int(beyond)) if whole else repr(float(beyond)),
+            str(int(beyond)) if is_integer else repr(float(beyond)),
             str(int(bound) - 10**9 if name in ("ge", "gt") else int(bound) + 10**9),
         ]
     return list(dict.fromkeys(values))
@@ -103,7 +105,7 @@ def signs(bounds: dict[str, float]) -> list[str]:
 
 
 def parsed(text: str) -> Any:
-    """The value as Hydra's grammar reads it on the command line."""
+    """Return the value that Hydra's grammar parses from the text."""
     value = OverridesParser.create().parse_override(f"x={text}").value()
     return {str(k): v for k, v in value.items()} if isinstance(value, dict) else getattr(value, "text", value)
 
@@ -114,7 +116,7 @@ def put(config: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
 
 
 def refused(model: type[BaseModel], config: dict[str, Any], name: str, bounds: dict[str, float], text: str) -> str:
-    """What is wrong with the refusal, empty where it is as documented."""
+    """Return what is wrong with the refusal of a value, or "" if it is as documented."""
     prefix = "" if model is Settings else "hydra.sweeper."
     try:
         validate(model, config, prefix)
@@ -126,7 +128,7 @@ def refused(model: type[BaseModel], config: dict[str, Any], name: str, bounds: d
         if bounds and number and not all(sign in message for sign in signs(bounds)):
             return f"{name}={text}: no range in: {message}"
         return ""
-    return f"{name}={text}: was taken"
+    return f"{name}={text}: was accepted"
 
 
 @pytest.mark.parametrize("model", [Settings, SweepSettings])
@@ -160,7 +162,7 @@ def test_mappings_are_checked_inside(tally: Tally) -> None:
     tally("wrong type or value out of range", cases)
 
 
-#: (modalities is a group as well, and a list cannot be merged into a mapping: there Hydra itself answers)
+#: Settings with a single value. For modalities, which is also a group, Hydra itself refuses a list.
 LEAVES = [
     n for n, annotation, _ in fields(Settings) if n != "modalities" and not kinds_of(annotation) & {BaseModel, dict}
 ]
@@ -168,7 +170,7 @@ LEAVES = [
 
 @pytest.mark.parametrize("name", LEAVES)
 def test_by_override_through_hydra(name: str, tally: Tally) -> None:
-    """One wrong value of each setting composed by Hydra itself."""
+    """Hydra composes one wrong value of each setting."""
     config, _ = compose_plain([f"{name}=[1,[2]]"])
     with pytest.raises(InputError) as caught:
         check(config)

@@ -72,7 +72,7 @@ def test_focal_gradient_against_finite_differences(labels):
     assert torch.autograd.gradcheck(lambda x: criterion(x, labels), logits)
 
 
-def test_focal_weighs_what_is_right_less():
+def test_focal_reduces_the_weight_of_correct_utterances():
     confident = torch.tensor([[4.0, 0.0], [0.1, 0.0]])
     labels = torch.tensor([0, 0])
     ratio = FocalLoss(reduction="none")(confident, labels) / FocalLoss(gamma=0, reduction="none")(confident, labels)
@@ -100,7 +100,7 @@ def test_focal_refuses_unknown_reduction():
 
 @pytest.mark.parametrize("criterion", [FocalLoss(), NLLLoss()])
 @pytest.mark.parametrize("labels", [CLASSES[:-1], SEVERAL[:, :-1], SEVERAL[:-1], CLASSES[None, :, None]])
-def test_shapes_that_do_not_fit_are_refused(criterion, labels):
+def test_shapes_that_do_not_match_are_refused(criterion, labels):
     with pytest.raises(ValueError, match=r"expected logits \(N, C\) with labels \(N,\) or \(N, C\), got \(7, 4\) and"):
         criterion(LOGITS, labels)
 

@@ -8,7 +8,7 @@ from tests.support.host_reads import NoHostReads
 
 
 def plain(u, v, temperature):
-    """The formula at the head of the module, in Python numbers, one pair of nodes after another."""
+    """Return the loss by the formula of the module docstring, in plain Python, one pair of nodes at a time."""
 
     def similarity(a, b):
         return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
@@ -31,7 +31,7 @@ def test_against_a_double_loop(n, temperature):
     assert float(info_nce(u, v, temperature)) == pytest.approx(expected, rel=1e-12)
     assert float(info_nce(u.float(), v.float(), temperature)) == pytest.approx(expected, rel=1e-5)
     assert float(info_nce(v, u, temperature)) == pytest.approx(expected)
-    assert float(info_nce(3 * u, v, temperature)) == pytest.approx(expected)  # a function of angles
+    assert float(info_nce(3 * u, v, temperature)) == pytest.approx(expected)  # depends only on angles
 
 
 def test_a_node_is_never_its_own_negative():
@@ -55,7 +55,7 @@ def test_gradient_against_finite_differences():
     assert torch.autograd.gradcheck(info_nce, (u, v))
 
 
-def test_autocast_does_not_round_it():
+def test_autocast_does_not_change_it():
     u, v = torch.randn(5, 8), torch.randn(5, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = info_nce(u, v)

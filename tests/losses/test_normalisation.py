@@ -43,7 +43,7 @@ def test_minmax_range_below_eps_counts_as_1():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("first", [True, False])
-def test_minmax_passes_over_losses_that_are_not_finite(bad, first):
+def test_minmax_ignores_losses_that_are_not_finite(bad, first):
     normalizer = LossNormalizer("minmax")
     values = [bad, 2.0, 6.0] if first else [2.0, 6.0, bad]
     results = [normalise(normalizer, value)[0] for value in values]
@@ -67,7 +67,7 @@ def test_state_gives_the_same_continuation(method):
     normalise(one, 7.3)
     state = one.state_dict()
     other.load_state_dict(state)
-    normalise(other, 100.0)  # must move neither the state handed over nor the first one
+    normalise(other, 100.0)  # must change neither the copied state nor the original
     other.load_state_dict(state)
     assert normalise(one, 3.1) == normalise(other, 3.1)
     assert normalise(one, 9.0) == normalise(other, 9.0)

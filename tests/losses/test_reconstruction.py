@@ -6,7 +6,7 @@ from torch import nn
 
 from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss, create_reconstruction_loss
 
-# residuals prediction - target and their losses, by hand from the formulas at the head of the module
+# residuals prediction - target and their losses, by hand from the formulas in the module docstring
 RESIDUALS = [-2.0, -0.5, 0.0, 0.25, 1.0, 3.0]
 SQUARED = [4.0, 0.25, 0.0, 0.0625, 1.0, 9.0]
 SMOOTH = [1.5, 0.125, 0.0, 0.03125, 0.5, 2.5]
@@ -45,7 +45,7 @@ def test_reductions_of_the_factory(smooth, expected):
     assert float(create_reconstruction_loss(smooth)(prediction, target)) == pytest.approx(sum(expected) / 6)
 
 
-def test_factory_gives_the_notes_types():
+def test_factory_returns_the_types_of_the_note():
     # the note names nn.SmoothL1Loss and nn.MSELoss
     assert isinstance(create_reconstruction_loss(use_smooth_l1=True), nn.SmoothL1Loss)
     assert isinstance(create_reconstruction_loss(), nn.MSELoss)
@@ -70,7 +70,7 @@ def test_weighted_reductions_and_gradient(reduction):
     torch.testing.assert_close(prediction.grad, by_hand / (6 if reduction == "mean" else 1))
 
 
-def test_weighted_takes_a_mapping_in_order_and_any_leading_shape():
+def test_weighted_accepts_a_mapping_in_order_and_any_leading_shape():
     prediction, target = pair()
     by_name = WeightedMSELoss({"audio": 0.5, "text": 0.0, "visual": 2.0})
     expected = WeightedMSELoss((0.5, 0.0, 2.0))(prediction, target, (1, 2, 3))
@@ -119,6 +119,6 @@ def test_bad_modal_weights_are_refused(weight):
         ((1, 2, 3), None, "3 widths, one for each modal weight, got None; set modal_dims"),
     ],
 )
-def test_widths_that_do_not_fit_are_refused(weights, widths, message):
+def test_invalid_widths_are_refused(weights, widths, message):
     with pytest.raises(ValueError, match=message):
         WeightedMSELoss(weights)(*pair(), widths)

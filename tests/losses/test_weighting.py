@@ -86,7 +86,7 @@ def test_adaptive_weights_have_no_gradient_and_default_momentum():
     assert not adaptive.update({"a": loss})["a"].requires_grad
 
 
-def test_adaptive_passes_over_losses_that_are_not_finite():
+def test_adaptive_ignores_losses_that_are_not_finite():
     adaptive = AdaptiveLossWeight({"a": 1.0, "b": 1.0}, momentum=0.5)
     expected = numbers(adaptive.update(scalars(a=2, b=4)))
     assert numbers(adaptive.update(scalars(a=math.nan, b=4))) == expected
@@ -145,7 +145,7 @@ def test_normalised_weighting_by_hand():
 def test_gradient_balanced_by_hand():
     weighting = GradientBalancedWeighting(momentum=0.5)
     config = LossWeightConfig()
-    assert weighting.combine(components(0), config)[2] == config.of_components()  # nothing measured yet
+    assert weighting.combine(components(0), config)[2] == config.component_weights()  # nothing measured yet
     weighting.observe(scalars(classification=2, contrastive=8, encoder=0.1, gate_reg=0))
     weights = weighting.combine(components(0), config)[2]
     # w0 * g_classification / g_k; without a gradient the configured weight
@@ -162,4 +162,4 @@ def test_gradient_balanced_without_any_gradient_keeps_the_configured_weights():
     weighting = GradientBalancedWeighting()
     weighting.observe(scalars(classification=0, contrastive=0, encoder=0, gate_reg=0))
     weights = weighting.combine(components(0), LossWeightConfig())[2]
-    assert numbers(weights) == pytest.approx(LossWeightConfig().of_components())
+    assert numbers(weights) == pytest.approx(LossWeightConfig().component_weights())

@@ -27,10 +27,10 @@ SOURCES = {
 }
 
 
-def test_defaults_are_the_notes():
+def test_defaults_are_those_of_the_note():
     assert LossWeightConfig().get_weights() == DEFAULTS
-    assert list(LossWeightConfig().of_components()) == list(COMPONENTS)
-    assert LossWeightConfig().of_components() == {
+    assert list(LossWeightConfig().component_weights()) == list(COMPONENTS)
+    assert LossWeightConfig().component_weights() == {
         "classification": 1.0, "contrastive": 0.2, "encoder": 0.03, "gate_reg": 0.01
     }  # fmt: skip
 
@@ -79,7 +79,7 @@ def test_update_checks_everything_before_it_sets_anything():
     assert config.get_weights() == expected
     with pytest.raises(ValueError, match="gate_reg_weight"):
         config.update(cl_loss_weight=0.5, gate_reg_weight=-1.0)
-    with pytest.raises(ValueError, match=r"gate_weight: there is no such weight; set one of .*gate_reg_weight"):
+    with pytest.raises(ValueError, match=r"gate_weight: expected the name of a weight; set one of .*gate_reg_weight"):
         config.update(cl_loss_weight=0.5, gate_weight=1.0)
     assert config.get_weights() == expected
 
@@ -92,7 +92,7 @@ def test_equality_and_text():
     )
 
 
-def test_what_may_be_updated_is_no_key():
+def test_a_mutable_config_is_not_hashable():
     with pytest.raises(TypeError, match="unhashable"):
         hash(LossWeightConfig())
 
@@ -128,7 +128,7 @@ def test_parts_are_detached_and_format_as_numbers():
     )
 
 
-def test_a_component_of_weight_0_stays_out():
+def test_a_component_of_weight_0_is_left_out():
     classification, contrastive, encoder = losses(1.0, math.nan, 3.0)
     config = LossWeightConfig(encoder_loss_weight=1.0, cl_loss_weight=0)
     total, parts = compute_training_loss(classification, contrastive, encoder, config)
@@ -164,7 +164,7 @@ def test_one_element_counts_as_a_scalar():
 
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("bad", [torch.ones(3), 1.0, torch.ones(0)], ids=["vector", "float", "empty"])
-def test_what_is_no_scalar_tensor_is_refused_by_name(place, bad):
+def test_a_loss_that_is_not_a_scalar_tensor_is_refused_by_name(place, bad):
     given = list(losses(1.0, 1.0, 1.0, 1.0))
     given[place] = bad
     for gate_reg in (given[3], None) if place < 3 else (given[3],):

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 from joyful.model.augmentation import add_neighbours, mask_features, rewire
-from joyful.model.dialogue_graph import Edges, attention_blocks, dialogue_of, window_edges
+from joyful.model.dialogue_graph import Edges, attention_blocks, dialogue_spans, window_edges
 from joyful.randomness import Draws
 from tests.support.host_reads import NoHostReads
 
@@ -15,14 +15,14 @@ EDGES = window_edges(LENGTHS, 8, 8, CPU)
 
 
 def rewired(share, draws=DRAWS, place="view1"):
-    return rewire(EDGES, *dialogue_of(LENGTHS, CPU), share, draws, place)
+    return rewire(EDGES, *dialogue_spans(LENGTHS, CPU), share, draws, place)
 
 
-def test_masked_columns_are_those_of_all_rows():
+def test_all_rows_have_the_same_masked_columns():
     x = torch.randn(9, 400) + 5
     masked = mask_features(x, 0.25, DRAWS, "view1")
     zero = (masked == 0).all(dim=0)
-    assert torch.equal(masked, torch.where(zero, torch.zeros(()), x))  # not scaled: a view, not a dropout
+    assert torch.equal(masked, torch.where(zero, torch.zeros(()), x))  # not scaled, unlike dropout
     assert abs(float(zero.double().mean()) - 0.25) < 4 * (0.25 * 0.75 / 400) ** 0.5
     assert torch.equal(masked[:2], mask_features(x[:2], 0.25, DRAWS, "view1"))
     assert not torch.equal(masked, mask_features(x, 0.25, DRAWS, "view2"))
@@ -30,7 +30,7 @@ def test_masked_columns_are_those_of_all_rows():
     assert mask_features(x, 0.0, DRAWS, "view1") is x
 
 
-def test_rewired_edges_stay_inside_their_dialogue():
+def test_rewired_edges_stay_within_their_dialogue():
     edges = rewired(0.9)
     assert torch.equal(edges.target, EDGES.target)
     assert torch.equal(DIALOGUE[edges.source], DIALOGUE[edges.target])
@@ -38,8 +38,8 @@ def test_rewired_edges_stay_inside_their_dialogue():
 
 
 def test_share_of_rewired_edges():
-    # an edge that is drawn anew falls on its old source with probability 1 / length
-    length = dialogue_of(LENGTHS, CPU)[1][EDGES.target].double()
+    # a rewired edge gets its old source again with probability 1 / length
+    length = dialogue_spans(LENGTHS, CPU)[1][EDGES.target].double()
     for share in (0.1, 0.5):
         probability = share * (1 - 1 / length)
         sigma = float((probability * (1 - probability)).sum()) ** 0.5
@@ -47,9 +47,9 @@ def test_share_of_rewired_edges():
         assert abs(changed - float(probability.sum())) < 4 * sigma
 
 
-def test_rewired_sources_are_drawn_evenly():
-    # one target in a dialogue of 50, with 100,000 edges; where an edge goes must not depend on whether it was chosen.
-    # Chi-square of 49 degrees of freedom: 99.7 is exceeded once in 10,000
+def test_rewired_sources_are_uniform():
+    # One target in a dialogue of 50, with 100,000 edges. The new source must not depend on the choice of the edge.
+    # A chi-square of 49 degrees of freedom exceeds 99.7 with probability 1e-4.
     n = 100_000
     many = Edges(torch.zeros(n, dtype=torch.long), torch.full((n,), 60))
     source = rewire(many, torch.full((100,), 50), torch.full((100,), 50), 0.2, DRAWS, "x").source
@@ -69,14 +69,14 @@ def test_rewiring_is_a_function_of_the_draws():
     assert rewired(0.0) is EDGES
 
 
-def test_rewiring_leaves_the_edges_of_the_anchor_alone():
+def test_rewiring_does_not_change_the_edges_of_the_anchor():
     before = EDGES.source.clone()
     rewired(0.5)
     assert torch.equal(EDGES.source, before)
 
 
 def brute_force(x, lengths, k):
-    """Target -> set of the k most similar others of its dialogue."""
+    """Return target -> set of its k most similar utterances in the dialogue."""
     similarity = functional.cosine_similarity(x[:, None], x[None], dim=2)
     nearest, start = {}, 0
     for length in lengths:
@@ -102,34 +102,34 @@ def test_neighbours_against_brute_force(lengths, k):
         assert extended is edges
         return
     assert (extended.kept[:old] == 1).all()
-    found = {i: set() for i in range(n)}
+    neighbours = {i: set() for i in range(n)}
     kept = extended.kept[old:] > 0
     for source, target in zip(extended.source[old:][kept].tolist(), extended.target[old:][kept].tolist(), strict=True):
-        assert source not in found[target], "an edge stands twice"
-        found[target].add(source)
-    assert found == brute_force(x, lengths, k)
-    # the number of edges depends on the lengths alone, and places that are not kept are valid ones
+        assert source not in neighbours[target], "duplicate edge"
+        neighbours[target].add(source)
+    assert neighbours == brute_force(x, lengths, k)
+    # the number of edges depends only on the lengths, and edges that are not kept have valid positions
     assert len(extended.source) == old + n * min(k, max(lengths) - 1)
     assert int(extended.source.max()) < n
 
 
-def test_neighbours_keep_what_was_left_out_before():
+def test_neighbours_and_rewiring_preserve_kept():
     edges = window_edges((3, 4), 1, 1, CPU)
     some = Edges(edges.source, edges.target, (torch.arange(len(edges.source)) % 2).float())
     extended = add_neighbours(some, torch.randn(7, 3), attention_blocks((3, 4), -1, -1, CPU), 2)
     assert torch.equal(extended.kept[: len(some.kept)], some.kept)
-    again = rewire(some, *dialogue_of((3, 4), CPU), 0.5, DRAWS, "x")
+    again = rewire(some, *dialogue_spans((3, 4), CPU), 0.5, DRAWS, "x")
     assert torch.equal(again.kept, some.kept)
 
 
-def test_neighbours_take_no_gradient():
+def test_neighbours_have_no_gradient():
     x = torch.randn(7, 3, requires_grad=True)
     extended = add_neighbours(window_edges((3, 4), 1, 1, CPU), x, attention_blocks((3, 4), -1, -1, CPU), 2)
     assert not extended.kept.requires_grad
 
 
 def test_no_host_reads():
-    x, blocks, places = torch.randn(103, 5), attention_blocks(LENGTHS, -1, -1, CPU), dialogue_of(LENGTHS, CPU)
+    x, blocks, places = torch.randn(103, 5), attention_blocks(LENGTHS, -1, -1, CPU), dialogue_spans(LENGTHS, CPU)
     with NoHostReads():
         mask_features(x, 0.25, DRAWS, "x")
         rewire(EDGES, *places, 0.3, DRAWS, "x")

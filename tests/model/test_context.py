@@ -1,4 +1,4 @@
-"""Against torch's own layers, run on one dialogue after another."""
+"""Comparison with PyTorch's layers, applied to each dialogue separately."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_transformer_layer_against_torch(heads):
     torch.manual_seed(0)
     ours = TransformerLayer(8, heads, 10, drop=0.0)
     theirs = nn.TransformerEncoderLayer(8, heads, 10, dropout=0.0, batch_first=True)
-    for parameter in ours.parameters():  # norms too, which start at 1 and 0
+    for parameter in ours.parameters():  # including the norms, which start at 1 and 0
         nn.init.normal_(parameter, std=0.5)
     names = {
         "qkv.weight": "self_attn.in_proj_weight", "qkv.bias": "self_attn.in_proj_bias",
@@ -109,7 +109,7 @@ def test_dropout_is_a_function_of_the_draws(kind):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_layers_draw_masks_of_their_own(monkeypatch):
+def test_each_layer_draws_its_own_masks(monkeypatch):
     places = []
     for name in ("dropout", "relu_dropout_"):
         monkeypatch.setattr(context, name, lambda x, drop, draws, place: places.append(place) or x)
@@ -117,14 +117,14 @@ def test_layers_draw_masks_of_their_own(monkeypatch):
         torch.randn(N, 8), LENGTHS, BLOCKS, Draws(1, 1, 1)
     )
     RecurrentContext("gru", 8, 3, layers=2, drop=0.5)(torch.randn(N, 8), LENGTHS, BLOCKS, Draws(1, 1, 1))
-    # three in each transformer layer, one before each recurrent layer
+    # three masks in each transformer layer, one before each recurrent layer
     assert places[:6] == [
         f"context.{layer}.{part}" for layer in (0, 1) for part in ("attention", "hidden", "feedforward")
     ]
     assert places[6:] == ["context.0", "context.1"]
 
 
-def test_initial_projections_of_attention_are_glorots():
+def test_attention_projections_have_glorot_initialisation():
     context = TransformerContext(48, 8, layers=2, heads=4, feedforward=16, drop=0.0)
     initialise(context, seed=1)
     bound = (6 / (48 + 3 * 48)) ** 0.5

@@ -3,15 +3,15 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from joyful.model.dialogue_graph import BLOCK, attention_blocks, dialogue_of, window_edges
+from joyful.model.dialogue_graph import BLOCK_SIZE, attention_blocks, dialogue_spans, window_edges
 
 CPU = torch.device("cpu")
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=6).map(tuple)
 WINDOW = st.integers(-1, 14)
 
 
-def sees(lengths, wp, wf):
-    """The definition at the head of the module: matrix of (target, source)."""
+def visible(lengths, wp, wf):
+    """Return the matrix (target, source) of edges, from the definition in the module docstring."""
     n = sum(lengths)
     matrix = torch.zeros(n, n, dtype=torch.bool)
     start = 0
@@ -23,8 +23,8 @@ def sees(lengths, wp, wf):
     return matrix
 
 
-def seen_in_blocks(blocks, n):
-    """The matrix of (query, key) that the blocks allow, and how often each pair stands in them."""
+def count_in_blocks(blocks, n):
+    """Return how often the blocks allow each pair (query, key)."""
     count = torch.zeros(n + 1, n + 1, dtype=torch.long)
     for queries, keys, bias in zip(blocks.queries, blocks.keys, blocks.bias[:, 0], strict=True):
         for q, row in zip(queries.tolist(), bias, strict=True):
@@ -41,7 +41,7 @@ def seen_in_blocks(blocks, n):
 @given(lengths=LENGTHS, wp=WINDOW, wf=WINDOW)
 def test_edges_against_the_definition(lengths, wp, wf):
     edges = window_edges(lengths, wp, wf, CPU)
-    target, source = sees(lengths, wp, wf).nonzero(as_tuple=True)
+    target, source = visible(lengths, wp, wf).nonzero(as_tuple=True)
     assert torch.equal(edges.target, target)  # nonzero sorts by target, then source
     assert torch.equal(edges.source, source)
     assert edges.kept is None
@@ -55,12 +55,12 @@ def test_edges_against_the_definition(lengths, wp, wf):
 def test_blocks_against_the_definition(lengths, wp, wf):
     n = sum(lengths)
     blocks = attention_blocks(lengths, wp, wf, CPU)
-    count = seen_in_blocks(blocks, n)
-    assert torch.equal(count[:n, :n], sees(lengths, wp, wf).long())
-    assert (count[:n, n] == 0).all(), "an utterance sees padding"
-    # every query, the padded ones too, sees something: a row of -inf alone would give NaN
+    count = count_in_blocks(blocks, n)
+    assert torch.equal(count[:n, :n], visible(lengths, wp, wf).long())
+    assert (count[:n, n] == 0).all(), "an utterance attends to padding"
+    # every query, including padding, attends to a key: a row of only -inf would give NaN
     assert (blocks.bias == 0).any(dim=3).all()
-    # every utterance stands once among the queries, where place says
+    # every utterance is a query exactly once, at the index in place
     assert torch.equal(blocks.queries.reshape(-1)[blocks.place], torch.arange(n))
     assert int((blocks.queries < n).sum()) == n
 
@@ -77,29 +77,29 @@ def test_gather_and_scatter_are_inverse(lengths, wp, wf):
 
 
 @pytest.mark.parametrize(("wp", "wf"), [(8, 8), (0, 3), (70, 0)])
-def test_long_dialogues_are_cut_into_blocks(wp, wf):
+def test_long_dialogues_are_split_into_blocks(wp, wf):
     lengths = (200, 3, 130)
     blocks = attention_blocks(lengths, wp, wf, CPU)
-    assert blocks.queries.shape[1] == BLOCK
-    assert blocks.keys.shape[1] <= BLOCK + wp + wf
+    assert blocks.queries.shape[1] == BLOCK_SIZE
+    assert blocks.keys.shape[1] <= BLOCK_SIZE + wp + wf
     assert blocks.queries.shape[0] == 4 + 1 + 3  # 200 / 64 and 130 / 64, rounded up
-    assert torch.equal(seen_in_blocks(blocks, 333)[:333, :333], sees(lengths, wp, wf).long())
+    assert torch.equal(count_in_blocks(blocks, 333)[:333, :333], visible(lengths, wp, wf).long())
 
 
-def test_memory_grows_with_the_length_not_with_its_square():
+def test_memory_grows_linearly_with_the_length():
     short, long = (attention_blocks((length,), 8, 8, CPU).bias.numel() for length in (400, 4000))
     assert long <= 11 * short
-    assert attention_blocks((400,), -1, -1, CPU).bias.numel() == 400**2  # nothing to cut: the whole dialogue
+    assert attention_blocks((400,), -1, -1, CPU).bias.numel() == 400**2  # one block for the whole dialogue
 
 
-def test_dialogue_of_by_hand():
-    first, length = dialogue_of((2, 1, 3), CPU)
+def test_dialogue_spans_by_hand():
+    first, length = dialogue_spans((2, 1, 3), CPU)
     assert first.tolist() == [0, 0, 2, 3, 3, 3]
     assert length.tolist() == [2, 2, 1, 3, 3, 3]
 
 
-def test_structures_made_under_inference_mode_may_be_trained_with():
-    # they are cached: an evaluation may have made what a training step uses
+def test_structures_made_under_inference_mode_work_in_training():
+    # structures are cached, so a training step may use those of an evaluation
     lengths = (4, 9, 2)
     with torch.inference_mode():
         attention_blocks(lengths, 3, 3, CPU)

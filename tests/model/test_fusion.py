@@ -37,13 +37,13 @@ def decode(state, name, x):
     return layer(state, f"{name}.2", layer(state, f"{name}.0", x).tanh())
 
 
-def plain_inter(state, given, error):
-    """The inter-modal branch of one utterance: latent vector, loss, and (squared, absolute) errors; softmax matrix and all."""
+def plain_inter(state, inputs, error):
+    """Latent vector, loss, squared and absolute error of the inter-modal branch for one utterance, with the full softmax."""
     b = layer(
         state, "projectB.0", torch.ones(state["projectB.0.weight"].shape[1], dtype=state["projectB.0.weight"].dtype)
     )
     outputs = []
-    for name, x in given.items():
+    for name, x in inputs.items():
         p = layer(state, f"project{name[0].upper()}", x)
         weights = torch.softmax(b[:, None] * p[None, :], dim=1)  # over j
         outputs.append(weights @ p)
@@ -54,13 +54,13 @@ def plain_inter(state, given, error):
     return latent, error(reconstructed, target), residual.square().mean(), residual.abs().mean()
 
 
-def plain(state, given, error):
-    """AutoFusion on one utterance, from "Fusion autoencoders" in the facts about the reference."""
-    target = torch.cat(list(given.values()))
+def plain(state, inputs, error):
+    """AutoFusion on one utterance, from the formulas in the module docstring."""
+    target = torch.cat(list(inputs.values()))
     latent = encode(state, "fuse_inGlobal", target)
     reconstructed = decode(state, "fuse_outGlobal", latent)
     residual = reconstructed - target
-    inter, loss, mse, mae = plain_inter(state, given, error)
+    inter, loss, mse, mae = plain_inter(state, inputs, error)
     return {
         "fused": torch.cat([latent, inter]),
         "loss": error(reconstructed, target) + loss,
@@ -71,11 +71,11 @@ def plain(state, given, error):
     }
 
 
-def assert_like_the_twin(fusion, given, twin, error):
-    output = fusion(**given)
+def assert_matches(fusion, inputs, expected_of, error):
+    output = fusion(**inputs)
     state = fusion.state_dict()
     for row in range(len(output.fused)):
-        expected = twin(state, {name: x[row] for name, x in given.items()}, error)
+        expected = expected_of(state, {name: x[row] for name, x in inputs.items()}, error)
         torch.testing.assert_close(output.fused[row], expected["fused"])
         torch.testing.assert_close(output.encoder_losses[row], expected["loss"])
         assert set(output.errors) == {"recon_mse", "recon_mae", "recon_mse_global", "recon_mae_global"}
@@ -87,26 +87,26 @@ def assert_like_the_twin(fusion, given, twin, error):
 @pytest.mark.parametrize("names", SUBSETS, ids="+".join)
 @pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("intermodal", ["auto", "exact"])
-def test_against_a_plain_twin(names, smooth, intermodal):
+def test_against_a_plain_implementation(names, smooth, intermodal):
     widths = {name: WIDTHS[name] for name in names}
     fusion = build(widths=widths, use_smooth_l1=smooth, intermodal=intermodal)
     error = functional.smooth_l1_loss if smooth else functional.mse_loss
-    assert_like_the_twin(fusion, features(widths), plain, error)
+    assert_matches(fusion, features(widths), plain, error)
 
 
-def test_gradients_against_the_plain_twin():
+def test_gradients_against_the_plain_implementation():
     fusion = build().double()
-    given = {name: x.double().requires_grad_() for name, x in features(n=2).items()}
-    output = fusion(**given)
+    inputs = {name: x.double().requires_grad_() for name, x in features(n=2).items()}
+    output = fusion(**inputs)
     (output.fused.square().sum() + 3 * output.encoder_loss).backward()
     mine = {name: p.grad.clone() for name, p in fusion.named_parameters()}
-    mine |= {name: x.grad.clone() for name, x in given.items()}
+    mine |= {name: x.grad.clone() for name, x in inputs.items()}
     state = {name: p.detach().requires_grad_() for name, p in fusion.named_parameters()}
-    given = {name: x.detach().requires_grad_() for name, x in given.items()}
-    rows = [plain(state, {name: x[i] for name, x in given.items()}, functional.mse_loss) for i in range(2)]
+    inputs = {name: x.detach().requires_grad_() for name, x in inputs.items()}
+    rows = [plain(state, {name: x[i] for name, x in inputs.items()}, functional.mse_loss) for i in range(2)]
     total = sum(row["fused"].square().sum() for row in rows) + 3 * sum(row["loss"] for row in rows) / 2
     total.backward()
-    for name, tensor in {**state, **given}.items():
+    for name, tensor in {**state, **inputs}.items():
         torch.testing.assert_close(mine[name], tensor.grad, rtol=1e-7, atol=1e-9)
 
 
@@ -137,7 +137,7 @@ def test_shapes_and_one_utterance(names):
 def test_modalities_are_concatenated_in_the_order_of_the_reference():
     shuffled = build(widths={"visual": 5, "text": 7, "audio": 3})
     assert list(shuffled.dimensions.items()) == [("audio", 3), ("text", 7), ("visual", 5)]
-    assert_like_the_twin(shuffled, features(), plain, functional.mse_loss)
+    assert_matches(shuffled, features(), plain, functional.mse_loss)
 
 
 def test_weighted_criterion():
@@ -148,7 +148,7 @@ def test_weighted_criterion():
         weights = torch.repeat_interleave(torch.tensor([0.5, 2.0, 0.0]), torch.tensor(widths))
         return (weights * (reconstructed - target) ** 2).mean()
 
-    assert_like_the_twin(fusion, features(), plain, error)
+    assert_matches(fusion, features(), plain, error)
 
 
 def test_criterion_is_the_one_asked_for():
@@ -156,7 +156,7 @@ def test_criterion_is_the_one_asked_for():
     assert isinstance(build(use_smooth_l1=True).criterion, SmoothL1Loss)
     mine = SmoothL1Loss(beta=0.5)
     assert build(use_smooth_l1=False, criterion=mine).criterion is mine
-    # the note's own use of it
+    # as the note uses it
     assert float(build().criterion(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 0.0]))) == 5.0
 
 
@@ -187,15 +187,15 @@ def test_a_state_dict_of_the_reference_loads_and_is_used():
     torch.manual_seed(0)
     fusion, state = AutoFusion(1380), state_of(REFERENCE_AUTO)
     fusion.load_state_dict(state, strict=True)
-    given = features({"audio": 100, "text": 768, "visual": 512}, n=2)
-    assert fusion(**given).fused.shape == (2, 1024)
-    assert_like_the_twin(fusion, given, plain, functional.mse_loss)
+    inputs = features({"audio": 100, "text": 768, "visual": 512}, n=2)
+    assert fusion(**inputs).fused.shape == (2, 1024)
+    assert_matches(fusion, inputs, plain, functional.mse_loss)
 
 
-def gradient_reaches(fusion, given):
-    """Names of the trained parameters that the fused vector depends on."""
+def gradient_reaches(fusion, inputs):
+    """Return the names of the trained parameters that the fused vector depends on."""
     fusion.zero_grad()
-    fusion(**given).fused.sum().backward()
+    fusion(**inputs).fused.sum().backward()
     return {name for name, p in fusion.named_parameters() if p.grad is not None}
 
 
@@ -203,24 +203,24 @@ def test_shared_parameters_are_those_that_the_classification_reaches():
     fusion = build()
     shared = {id(p) for p in fusion.shared_parameters()}
     assert {name for name, p in fusion.named_parameters() if id(p) in shared} == gradient_reaches(fusion, features())
-    # and the reconstruction moves every one of them
+    # the reconstruction loss has a gradient for each of them
     fusion.zero_grad()
     fusion(**features()).encoder_loss.backward()
     assert all(p.grad is not None and p.grad.any() for p in fusion.shared_parameters())
 
 
 def test_no_host_reads_with_the_exact_form():
-    fusion, given = build(intermodal="exact"), features()
+    fusion, inputs = build(intermodal="exact"), features()
     with NoHostReads():
-        output = fusion(**given)
+        output = fusion(**inputs)
         (output.fused.sum() + output.encoder_loss).backward()
 
 
 def test_autocast_keeps_losses_and_the_softmax_in_float32():
-    fusion, given = build(), features()
-    expected = fusion(**given)
+    fusion, inputs = build(), features()
+    expected = fusion(**inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = fusion(**given)
+        output = fusion(**inputs)
     assert output.encoder_losses.dtype == torch.float32
     torch.testing.assert_close(output.encoder_losses, expected.encoder_losses, rtol=0.02, atol=0.0)
     torch.testing.assert_close(output.fused.float(), expected.fused, rtol=0.05, atol=0.01)
@@ -261,7 +261,7 @@ def test_inputs_that_do_not_fit_are_refused(change, message):
 
 
 def test_one_b_for_all_modalities():
-    # projectB is fed the constant 1: two utterances with equal features have equal vectors, and b depends on no input
+    # The input of projectB is the constant 1, so b does not depend on the features.
     fusion = build()
     seen = []
     fusion.projectB.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
@@ -273,28 +273,28 @@ def test_one_b_for_all_modalities():
 
 @pytest.mark.parametrize("cls", [AutoFusion, AutoFusion_Hierarchical])
 @pytest.mark.parametrize("trained", [1, 3, 6, 9])
-def test_reconstruction_trained_of_the_last_utterances_alone(cls, trained):
-    """Against the same loss with gradients kept for all utterances: values, and every gradient."""
+def test_only_the_last_utterances_have_reconstruction_gradients(cls, trained):
+    """Compares values and gradients with a forward pass that has gradients for all utterances."""
     fusion = build(cls).double()
-    given = {name: x.double().requires_grad_() for name, x in features(n=6).items()}
-    leaves = [*(p for p in fusion.parameters() if p.requires_grad), *given.values()]
+    inputs = {name: x.double().requires_grad_() for name, x in features(n=6).items()}
+    leaves = [*(p for p in fusion.parameters() if p.requires_grad), *inputs.values()]
 
-    def run(**how):
-        output = fusion(**given, **how)
+    def run(**options):
+        output = fusion(**inputs, **options)
         loss = output.encoder_losses[-trained:].sum() + output.fused.square().mean() + output.gate_reg_loss
         return output, torch.autograd.grad(loss, leaves)
 
-    (part, gradients), (whole, expected) = run(trained=trained), run()
+    (partial, gradients), (full, expected) = run(trained=trained), run()
     for one, other in zip(gradients, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     for name in ("fused", "encoder_losses", "gate_reg_loss"):
-        torch.testing.assert_close(getattr(part, name), getattr(whole, name), rtol=0, atol=1e-12)
-    assert part.errors.keys() == whole.errors.keys()
-    for name, error in part.errors.items():
-        torch.testing.assert_close(error, whole.errors[name], rtol=0, atol=1e-12)
+        torch.testing.assert_close(getattr(partial, name), getattr(full, name), rtol=0, atol=1e-12)
+    assert partial.errors.keys() == full.errors.keys()
+    for name, error in partial.errors.items():
+        torch.testing.assert_close(error, full.errors[name], rtol=0, atol=1e-12)
     if trained < 6:
         decoders = [
             p for name, p in fusion.named_parameters() if name.startswith(("fuse_outGlobal", "dialogue_gate.fuse_out"))
         ]
-        found = torch.autograd.grad(fusion(**given, trained=trained).encoder_losses[:-trained].sum(), decoders)
-        assert all(not gradient.any() for gradient in found)
+        untrained = torch.autograd.grad(fusion(**inputs, trained=trained).encoder_losses[:-trained].sum(), decoders)
+        assert all(not gradient.any() for gradient in untrained)

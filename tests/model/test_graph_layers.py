@@ -1,4 +1,4 @@
-"""Against torch_geometric's RGCNConv and TransformerConv, and against plain loops over dialogues and edges."""
+"""Comparison with torch_geometric's RGCNConv and TransformerConv, and with plain loops over dialogues and edges."""
 
 import pytest
 import torch
@@ -37,11 +37,11 @@ def random_conv(n_speakers, size_in=6, size_out=5):
 
 
 def rgcn(conv, x, speakers, edges):
-    """torch_geometric's layer with the weights of ours: its output and those of its parameters' gradients."""
-    twin = RGCNConv(*conv.weight.shape[1:], num_relations=conv.weight.shape[0], aggr="mean")
-    twin.load_state_dict({"weight": conv.weight, "root": conv.root, "bias": conv.bias})
-    relations = relation(speakers.of, edges, conv.n_speakers)
-    return twin(x, torch.stack([edges.source, edges.target]), relations), [twin.weight, twin.root, twin.bias]
+    """Return the output and the parameters of torch_geometric's layer with the same weights."""
+    layer = RGCNConv(*conv.weight.shape[1:], num_relations=conv.weight.shape[0], aggr="mean")
+    layer.load_state_dict({"weight": conv.weight, "root": conv.root, "bias": conv.bias})
+    relations = relation(speakers.ids, edges, conv.n_speakers)
+    return layer(x, torch.stack([edges.source, edges.target]), relations), [layer.weight, layer.root, layer.bias]
 
 
 @BATCHES
@@ -59,7 +59,7 @@ def test_relational_convolution_against_torch_geometric(lengths, n_speakers, wp,
 
 
 def plain_convolution(conv, x, who, edges):
-    """The formula at the head of the module, edge by edge."""
+    """The formula of the module docstring, edge by edge."""
     messages = {}  # (target, relation) -> sources
     for source, target in zip(edges.source.tolist(), edges.target.tolist(), strict=True):
         r = (who[source] * conv.n_speakers + who[target]) * 2 + (source > target)
@@ -78,7 +78,7 @@ def test_relational_convolution_against_a_loop(n_speakers):
     conv, x = random_conv(n_speakers), torch.randn(14, 6)
     expected = plain_convolution(conv, x, batch.speakers.tolist(), edges)
     torch.testing.assert_close(conv(x, speakers_of(batch), edges), expected)
-    # duplicate edges count twice, edges over the window count too, an utterance without edges keeps its root
+    # duplicate edges, edges beyond the window, and utterances without edges
     some = Edges(torch.tensor([0, 0, 3, 1, 13]), torch.tensor([1, 1, 1, 2, 8]))
     expected = plain_convolution(conv, x, batch.speakers.tolist(), some)
     torch.testing.assert_close(conv(x, speakers_of(batch), some), expected)
@@ -94,7 +94,7 @@ def test_duplicate_edges_against_torch_geometric():
     assert not torch.allclose(conv(x, speakers, twice), conv(x, speakers, edges))
 
 
-def test_edges_that_are_not_kept_do_not_exist():
+def test_edges_that_are_not_kept_have_no_effect():
     speakers = speakers_of(random_batch((6, 5), 2))
     edges = window_edges((6, 5), 2, 2, CPU)
     kept = torch.rand(len(edges.source), generator=torch.Generator().manual_seed(0)) < 0.5
@@ -109,22 +109,22 @@ def test_edges_that_are_not_kept_do_not_exist():
 
 
 @pytest.mark.parametrize("part", [1, 5, 23])
-def test_the_parts_in_which_messages_are_passed_change_nothing(part, monkeypatch):
+def test_the_part_size_of_messages_changes_nothing(part, monkeypatch):
     speakers = speakers_of(random_batch((6, 5), 2))
     edges = window_edges((6, 5), 2, 2, CPU)
     conv, x = random_conv(2), torch.randn(11, 6, requires_grad=True)
 
-    def found():
+    def run():
         output = conv(x, speakers, edges)
         return [output, *gradients(output, [x, *conv.parameters()])]
 
-    whole = found()
-    monkeypatch.setattr(graph_layers, "PART", part)
-    assert all(torch.equal(a, b) for a, b in zip(found(), whole, strict=True))
+    expected = run()
+    monkeypatch.setattr(graph_layers, "PART_SIZE", part)
+    assert all(torch.equal(a, b) for a, b in zip(run(), expected, strict=True))
 
 
 def test_more_neighbours_than_bfloat16_can_count():
-    # 600 utterances of one speaker, all linked: the share of each is about 1 / 300, and bfloat16 counts to 256
+    # 600 connected utterances of one speaker: each has a share of about 1 / 300, and bfloat16 counts only to 256
     lengths = (600,)
     speakers = speakers_of(random_batch(lengths, 1))
     edges = window_edges(lengths, -1, -1, CPU)
@@ -140,7 +140,7 @@ def test_relation_by_hand():
     assert relation(torch.tensor([0, 1, 1]), edges, 2).tolist() == [0, 2, 5, 5, 7]
 
 
-def test_initial_weights_are_glorots():
+def test_weights_have_glorot_initialisation():
     conv = random_conv(3, 20, 30)
     conv.reset_parameters()
     bound = (6 / 50) ** 0.5
@@ -154,7 +154,7 @@ def test_initial_weights_are_glorots():
 def test_graph_transformer_against_torch_geometric(lengths, n_speakers, wp, wf):
     torch.manual_seed(0)
     ours, theirs = GraphTransformer(6, 5, heads=3), TransformerConv(6, 5, heads=3)
-    theirs.load_state_dict(ours.state_dict())  # the names agree
+    theirs.load_state_dict(ours.state_dict())  # same names
     x = torch.randn(sum(lengths), 6, requires_grad=True)
     edges = window_edges(lengths, wp, wf, CPU)
     output = ours(x, attention_blocks(lengths, wp, wf, CPU))

@@ -49,7 +49,7 @@ configurations = pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=id
 
 
 def build(configuration=None, lengths=LENGTHS, seed=1):
-    """A model, with running statistics as after some training, and its dialogues."""
+    """Return a model with running statistics as after some training, and its dialogues."""
     options = dict(configuration or {})
     names = options.pop("names", tuple(DIMENSIONS))
     data = {name: options.pop(name) for name in ("n_speakers", "multilabel") if name in options}
@@ -63,7 +63,7 @@ def build(configuration=None, lengths=LENGTHS, seed=1):
 
 
 def everything_trained(output, labels):
-    """A scalar that every part of the model takes part in."""
+    """Return a scalar that depends on every part of the model."""
     total = output.contrastive + output.fusion.encoder_loss + output.fusion.gate_reg_loss
     for logits in (output.logits, *output.unimodal.values()):
         weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(4))
@@ -80,25 +80,23 @@ def test_a_prediction_does_not_depend_on_the_rest_of_the_batch(configuration):
         alone = [model(split.batch(np.array([dialogue]))) for dialogue in order]
         for batch in (order, order[::-1], np.array([2, 0, 3]), np.array([4, 1]), np.array([1, 1, 4])):
             together = model(split.batch(batch))
-            for expected, *found in (
+            for name, *values in (
                 ("logits", together.logits, [a.logits for a in alone]),
                 ("encoder losses", together.fusion.encoder_losses, [a.fusion.encoder_losses for a in alone]),
                 *(
-                    (name, together.fusion.errors[name], [a.fusion.errors[name] for a in alone])
-                    for name in together.fusion.errors
+                    (error, together.fusion.errors[error], [a.fusion.errors[error] for a in alone])
+                    for error in together.fusion.errors
                 ),
-                *((name, together.unimodal[name], [a.unimodal[name] for a in alone]) for name in together.unimodal),
+                *((m, together.unimodal[m], [a.unimodal[m] for a in alone]) for m in together.unimodal),
             ):
-                one, parts = found
+                one, parts = values
                 rows = torch.cat([parts[dialogue] for dialogue in batch])
-                torch.testing.assert_close(
-                    one, rows, rtol=0, atol=1e-5, msg=lambda text, what=expected: f"{what}: {text}"
-                )
+                torch.testing.assert_close(one, rows, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_long_dialogues_do_not_change_short_ones(context):
-    # 150 is more than a block of the windowed attention: it is cut, and the others are padded
+    # 150 utterances exceed a block of the windowed attention: they are split, and the others are padded
     model, split = build({"context": context, "wp": 8, "wf": 8}, lengths=(150, 3, 40))
     model.eval()
     with torch.no_grad():
@@ -109,15 +107,15 @@ def test_long_dialogues_do_not_change_short_ones(context):
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_a_dialogue_of_nan_spoils_no_other(context):
+def test_nan_in_a_dialogue_does_not_affect_others(context):
     model, split = build({"context": context, "standardise": False})
     model.eval()
     with torch.no_grad():
         expected = model(split.batch(np.array([0, 4]))).logits
         split.features["text"][4 + 1 : 4 + 1 + 7] = torch.nan  # dialogue 2
-        found = model(split.batch(np.array([0, 2, 4]))).logits
-    assert found[4 : 4 + 7].isnan().all()
-    torch.testing.assert_close(torch.cat([found[:4], found[4 + 7 :]]), expected, rtol=0, atol=1e-5)
+        logits = model(split.batch(np.array([0, 2, 4]))).logits
+    assert logits[4 : 4 + 7].isnan().all()
+    torch.testing.assert_close(torch.cat([logits[:4], logits[4 + 7 :]]), expected, rtol=0, atol=1e-5)
 
 
 @configurations
@@ -181,7 +179,7 @@ def test_training_pass_is_a_function_of_the_draws():
 
 @pytest.mark.parametrize("name", ["dropout", "input_dropout", "node_dropout"])
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_each_kind_of_dropout_acts_in_training_alone(context, name):
+def test_each_kind_of_dropout_acts_only_in_training(context, name):
     off = {"dropout": 0.0, "input_dropout": 0.0, "node_dropout": 0.0}
     batch = random_split(LENGTHS).batch(np.arange(len(LENGTHS)))
     plain, dropping = (build({"context": context, **off, **change})[0].eval() for change in ({}, {name: 0.5}))
@@ -190,7 +188,7 @@ def test_each_kind_of_dropout_acts_in_training_alone(context, name):
     assert not torch.allclose(dropping(batch, DRAWS).logits, plain(batch).logits)
 
 
-def test_views_change_nothing_but_the_contrastive_loss():
+def test_views_change_only_the_contrastive_loss():
     model, split = build()
     model.train()
     batch = split.batch(np.arange(len(LENGTHS)))
@@ -207,7 +205,7 @@ def test_views_change_nothing_but_the_contrastive_loss():
 
 
 def test_contrastive_loss_without_augmentation():
-    # views that are the anchor itself: twice the InfoNCE of the convolution with itself
+    # both views equal the anchor, so the loss is twice the InfoNCE of the anchor with itself
     plain = {"temperature": 0.5, "feature_mask": 0.0, "edge_perturbation": 0.0, "neighbours": 0}
     model, split = build({"contrastive": plain})
     model.eval()
@@ -223,7 +221,7 @@ def test_each_view_is_augmented_in_its_own_way():
         {"contrastive": {"temperature": 0.2, "feature_mask": 0.5, "edge_perturbation": 0.5, "neighbours": 2}}
     )
     inputs = []
-    model.graph_conv.register_forward_hook(lambda module, given, output: inputs.append(given))
+    model.graph_conv.register_forward_hook(lambda module, args, output: inputs.append(args))
     model(split.batch(np.arange(len(LENGTHS))), DRAWS, DRAWS)
     (anchor, _, edges), (first, _, rewired), (second, _, extended) = inputs
     assert not torch.equal((first == 0).all(0), (second == 0).all(0))
@@ -236,9 +234,9 @@ def test_each_view_is_augmented_in_its_own_way():
 
 
 def test_no_host_reads():
-    # (torch's recurrent layers read the lengths of packed sequences, which are on the host: nothing to wait for)
+    # The transformer only: PyTorch's recurrent layers read the lengths of packed sequences, which are on the host anyway.
     model, split = build({"context": "transformer", **EVERYTHING})
-    model.fusion.intermodal = "exact"  # the interpolated form chooses its nodes on the host, and is for the processor
+    model.fusion.intermodal = "exact"  # the interpolated form reads values on the host, and is only for the CPU
     batch = split.batch(np.arange(len(LENGTHS)))
     model(batch)  # structures are cached
     with NoHostReads():
@@ -271,7 +269,7 @@ def weights(model):
 def test_initialise_is_a_function_of_seed_and_name(configuration):
     model, _ = build(configuration)
     expected = weights(model)
-    for parameter in model.parameters():  # whatever was there before
+    for parameter in model.parameters():  # the initial values must not matter
         nn.init.normal_(parameter)
     torch.manual_seed(123)
     state = torch.get_rng_state()
@@ -284,7 +282,7 @@ def test_initialise_is_a_function_of_seed_and_name(configuration):
 
 
 def shared(one, other):
-    """Names of the parameters of those modules that both models have, with all shapes alike."""
+    """Return the names of the parameters in modules that both models have with equal shapes."""
     unlike = {
         name.rpartition(".")[0]
         for name in {*one, *other}
@@ -296,13 +294,13 @@ def shared(one, other):
 @pytest.mark.parametrize(
     ("one", "other", "least"),
     [
-        # what changes is the global branch alone
+        # only the global branch changes
         (
             {"fusion": "auto"},
             {"fusion": "hierarchical"},
             {"fusion.projectA", "fusion.fuse_inInter.0", "context.layers.0"},
         ),
-        # another part before, behind or beside
+        # a part is added before, after or next to the others
         ({"n_unimodal": 0}, {"n_unimodal": 5}, {"classifier", "fusion.projectB.0"}),
         ({"use_highway": False}, {"use_highway": True}, {"classifier", "linear", "graph_conv"}),
         ({"skip": False}, {"skip": True}, {"fusion.projectT", "graph_conv", "classifier"}),
@@ -338,9 +336,9 @@ def test_modules_of_one_shape_differ():
 def test_groups_hold_every_trained_parameter_once(configuration):
     model, _ = build(configuration)
     groups = parameter_groups(model)
-    found = [id(p) for group in groups.values() for p in group]
-    assert len(found) == len(set(found))
-    assert set(found) == {id(p) for p in model.parameters() if p.requires_grad}
+    parameters = [id(p) for group in groups.values() for p in group]
+    assert len(parameters) == len(set(parameters))
+    assert set(parameters) == {id(p) for p in model.parameters() if p.requires_grad}
     assert set(groups) == {"fusion", "context", "graph", "classifier"}
     assert {id(p) for p in groups["context"]} == {id(p) for p in model.context.parameters()}
     assert {id(p) for p in groups["fusion"]} == {id(p) for p in model.fusion.parameters() if p.requires_grad}
@@ -352,13 +350,13 @@ def test_groups_hold_every_trained_parameter_once(configuration):
 def test_standardise_by_hand():
     layer = Standardise(4)
     x = torch.tensor([[1.0, 5.0, 1e4, 0.0], [3.0, 5.0, 1e4 + 2, 0.0], [5.0, 5.0, 1e4 + 4, 0.0]])
-    assert torch.equal(layer(x), x)  # before it was fitted it does nothing
+    assert torch.equal(layer(x), x)  # identity before it is fitted
     layer.fit(x)
     scale = (3 / 8) ** 0.5  # deviations (-2, 0, 2): variance 8 / 3
     expected = torch.tensor([[-2.0, 0, -2, 0], [0, 0, 0, 0], [2, 0, 2, 0]]) * scale
     torch.testing.assert_close(layer(x), expected)
     assert set(layer.state_dict()) == {"mean", "scale"}
-    # a column that was constant in training stays 0 whatever comes later
+    # a column that is constant in training is 0 for any later value
     assert float(layer(torch.tensor([[3.0, 9.0, 1e4, 0.0]]))[0, 1]) == 0.0
 
 
@@ -368,7 +366,7 @@ def test_standardise_of_one_utterance_is_finite():
     assert torch.equal(layer(torch.tensor([[3.0, 7.0]])), torch.zeros(1, 2))
 
 
-def test_standardised_models_do_not_feel_units():
+def test_standardised_models_do_not_depend_on_units():
     model, split = build({"standardise": True})
     raw, _ = build({"standardise": False})
     batch = split.batch(np.arange(len(LENGTHS)))
@@ -394,23 +392,23 @@ def test_highway_by_hand():
         layer.transform.bias.zero_()
         layer.gate.weight.zero_()
         layer.gate.bias.copy_(torch.tensor([0.0, -100.0]))
-    # half of relu(3) and half of 1; the closed gate lets the input through
+    # half of relu(3) and half of 1; the closed gate passes the input
     torch.testing.assert_close(layer(x), torch.tensor([[2.0, -2.0]]))
 
 
-def test_speaker_embedding_tells_speakers_apart():
+def test_speaker_embedding_distinguishes_speakers():
     model, split = build({"speaker_embedding": 4, "context": "gru", "wp": 0, "wf": 0}, lengths=(1, 1))
     model.eval()
     for name in split.features:
         split.features[name][1] = split.features[name][0]
     batch = split.batch(np.array([0, 1]))
-    assert set(speakers_of(batch).of.tolist()) == {0, 1}, "the seed gives both dialogues one speaker"
+    assert set(speakers_of(batch).ids.tolist()) == {0, 1}, "the seed gives both dialogues one speaker"
     logits = model(batch).logits
     assert not torch.allclose(logits[0], logits[1])
 
 
 @pytest.mark.parametrize("options", [{"skip_projection": False}, {"classifier_skip": True}])
-def test_skips_widen_what_they_feed_by_the_raw_features(options):
+def test_skips_add_the_raw_features_to_the_width(options):
     (plain, _), (model, _) = build(), build(options)
     more = {name: p.numel() for name, p in model.named_parameters() if name in dict(plain.named_parameters())}
     less = {name: p.numel() for name, p in plain.named_parameters()}
@@ -424,19 +422,19 @@ def test_skips_widen_what_they_feed_by_the_raw_features(options):
         assert less.keys() - more.keys() == {"skip.weight", "skip.bias"}
 
 
-def test_classifier_skip_is_a_linear_view_of_the_standardised_features():
+def test_classifier_skip_passes_the_standardised_features():
     model, split = build({"classifier_skip": True})
     model.eval()
     raw = sum(DIMENSIONS.values())
     with torch.no_grad():
-        model.linear.weight[:, :-raw] = 0.0  # nothing but the raw features arrives
+        model.linear.weight[:, :-raw] = 0.0  # only the raw features have an effect
         batch = split.batch(np.arange(len(LENGTHS)))
         features = torch.cat([model.standardise[m](split.features[m]) for m in DIMENSIONS], dim=1)
         expected = model.classifier((features @ model.linear.weight[:, -raw:].T + model.linear.bias).relu())
         torch.testing.assert_close(model(batch).logits, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_features_are_taken_by_name():
+def test_features_are_selected_by_name():
     model, _ = build({"names": ("text",)})
     assert list(model.fusion.dimensions) == ["text"]
     assert set(DIMENSIONS) == set(MODALITIES.values())
@@ -449,7 +447,7 @@ def test_sizes_that_do_not_fit_are_refused():
         build({"context": "transformer", "context_heads": 5})
 
 
-def test_model_is_what_the_records_say():
+def test_sizes_follow_the_data():
     model, _ = build()
     assert isinstance(model, GraphModel)
     assert model.n_speakers == 2

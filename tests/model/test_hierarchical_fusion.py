@@ -17,7 +17,7 @@ GATES = ("temporal_gate", "forget_gate", "input_gate")
 def build(widths=WIDTHS, seed=0, **options):
     torch.manual_seed(seed)
     fusion = AutoFusion_Hierarchical(widths, **{"sizes": FusionSizes(6, 9, 5), **options})
-    with torch.no_grad():  # the state starts near 0, where a mistake in its use could not be seen
+    with torch.no_grad():  # the initial state near 0 would hide an error in its use
         fusion.global_emotion_state.normal_()
     return fusion
 
@@ -35,9 +35,9 @@ def two_layers(state, name, x):
     return layer(state, f"{name}.2", layer(state, f"{name}.0", x).tanh())
 
 
-def plain(state, given, error):
-    """One utterance, from "Fusion autoencoders" in the facts about the reference."""
-    x, s = torch.cat(list(given.values())), state["global_emotion_state"]
+def plain(state, inputs, error):
+    """AutoFusion_Hierarchical on one utterance, from the formulas in the module docstring."""
+    x, s = torch.cat(list(inputs.values())), state["global_emotion_state"]
     gate = layer(state, "utterance_gate.gate_net.0", x).clamp(0, 1)
     c = gate * two_layers(state, "utterance_gate.fuse_in", x).relu()
     temporal, forget, entry = (layer(state, f"dialogue_gate.{name}.0", torch.cat([c, s])).clamp(0, 1) for name in GATES)
@@ -45,7 +45,7 @@ def plain(state, given, error):
     gate_reg = sum(((values - 0.5) ** 2).mean() for values in (temporal, forget, entry))
     b = layer(state, "projectB.0", torch.ones(state["projectB.0.weight"].shape[1], dtype=x.dtype))
     mixed = []
-    for name, values in given.items():
+    for name, values in inputs.items():
         p = layer(state, f"project{name[0].upper()}", values)
         mixed.append(torch.softmax(b[:, None] * p[None, :], dim=1) @ p)
     y = torch.cat(mixed)
@@ -64,37 +64,37 @@ def plain(state, given, error):
 
 @pytest.mark.parametrize("names", SUBSETS, ids="+".join)
 @pytest.mark.parametrize("smooth", [False, True])
-def test_against_a_plain_twin(names, smooth):
+def test_against_a_plain_implementation(names, smooth):
     widths = {name: WIDTHS[name] for name in names}
-    fusion, given = build(widths, use_smooth_l1=smooth), features(widths)
+    fusion, inputs = build(widths, use_smooth_l1=smooth), features(widths)
     error = functional.smooth_l1_loss if smooth else functional.mse_loss
-    output, state = fusion(**given), fusion.state_dict()
-    rows = [plain(state, {name: x[row] for name, x in given.items()}, error) for row in range(4)]
+    output, state = fusion(**inputs), fusion.state_dict()
+    rows = [plain(state, {name: x[row] for name, x in inputs.items()}, error) for row in range(4)]
     for row, expected in enumerate(rows):
         torch.testing.assert_close(output.fused[row], expected["fused"])
         torch.testing.assert_close(output.encoder_losses[row], expected["loss"])
         for name, values in output.errors.items():
             torch.testing.assert_close(values[row], expected[name])
-    # the regulariser is a mean over utterances too, comes apart from the loss, and unweighted
+    # the regulariser is the unweighted mean over utterances, separate from the losses
     torch.testing.assert_close(output.gate_reg_loss, torch.stack([row["gate_reg"] for row in rows]).mean())
 
 
-def test_gradients_against_the_plain_twin():
+def test_gradients_against_the_plain_implementation():
     fusion = build(modal_attention=False).double()
-    given = {name: x.double() for name, x in features(n=3).items()}
-    output = fusion(**given)
+    inputs = {name: x.double() for name, x in features(n=3).items()}
+    output = fusion(**inputs)
     (output.fused.square().sum() + 3 * output.encoder_loss + 2 * output.gate_reg_loss).backward()
     state = {name: p.detach().requires_grad_() for name, p in fusion.named_parameters()}
-    rows = [plain(state, {name: x[i] for name, x in given.items()}, functional.mse_loss) for i in range(3)]
+    rows = [plain(state, {name: x[i] for name, x in inputs.items()}, functional.mse_loss) for i in range(3)]
     total = sum(r["fused"].square().sum() + r["loss"] + 2 / 3 * r["gate_reg"] for r in rows)
     total.backward()
     for name, parameter in fusion.named_parameters():
-        # 1e-5: the regulariser is float32, whatever the model is
+        # 1e-5, because the regulariser is float32 in a float64 model too
         torch.testing.assert_close(parameter.grad, state[name].grad, rtol=1e-5, atol=1e-7)
 
 
 def test_gate_regulariser_by_hand():
-    # gates set by their biases alone: 1, 0 and 1/2 -> 1/4 + 1/4 + 0
+    # the biases set the gates to 1, 0 and 1/2: 1/4 + 1/4 + 0
     fusion = build()
     with torch.no_grad():
         for name, bias in zip(GATES, (7.0, -7.0, 0.5), strict=True):
@@ -148,15 +148,15 @@ def test_a_state_dict_of_the_reference_loads_and_is_used():
         )
     fusion = AutoFusion_Hierarchical(1380)
     fusion.load_state_dict(state, strict=True)
-    given = features({"audio": 100, "text": 768, "visual": 512}, n=2)
-    output = fusion(**given)
+    inputs = features({"audio": 100, "text": 768, "visual": 512}, n=2)
+    output = fusion(**inputs)
     for row in range(2):
-        expected = plain(state, {name: x[row] for name, x in given.items()}, functional.mse_loss)
+        expected = plain(state, {name: x[row] for name, x in inputs.items()}, functional.mse_loss)
         torch.testing.assert_close(output.fused[row], expected["fused"], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(output.encoder_losses[row], expected["loss"], rtol=1e-4, atol=1e-5)
 
 
-def test_modal_attention_is_kept_untrained_or_left_out():
+def test_modal_attention_is_untrained_or_absent():
     kept, without = build(), build(modal_attention=False)
     head = {name for name, p in kept.named_parameters() if "modal_attention" in name}
     assert len(head) == 4
@@ -176,7 +176,7 @@ def test_shared_parameters_are_those_that_the_classification_reaches(modal_atten
     fusion.zero_grad()
     fusion(**features(n=30)).encoder_loss.backward()
     assert all(p.grad is not None and p.grad.any() for p in fusion.shared_parameters())
-    # everything trained is moved by the reconstruction
+    # the reconstruction loss has a gradient for every trained parameter
     assert all(p.grad is not None for p in fusion.parameters() if p.requires_grad)
 
 
@@ -187,18 +187,18 @@ def test_criterion():
 
 
 def test_no_host_reads_with_the_exact_form():
-    fusion, given = build(intermodal="exact"), features()
+    fusion, inputs = build(intermodal="exact"), features()
     with NoHostReads():
-        output = fusion(**given)
+        output = fusion(**inputs)
         (output.fused.sum() + output.encoder_loss + output.gate_reg_loss).backward()
 
 
 def test_autocast_keeps_the_losses_in_float32():
-    fusion, given = build(), features()
+    fusion, inputs = build(), features()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = fusion(**given)
+        output = fusion(**inputs)
     assert output.encoder_losses.dtype == output.gate_reg_loss.dtype == torch.float32
-    torch.testing.assert_close(output.gate_reg_loss, fusion(**given).gate_reg_loss, rtol=0.02, atol=0.01)
+    torch.testing.assert_close(output.gate_reg_loss, fusion(**inputs).gate_reg_loss, rtol=0.02, atol=0.01)
 
 
 @pytest.mark.parametrize("bad", [883, {"audio": 0}])

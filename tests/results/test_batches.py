@@ -1,4 +1,4 @@
-"""Many runs read by helpers beside this process: the same frame as without, whatever happens to a helper."""
+"""Reading many runs with helper processes gives the same frame as without, even if a helper fails."""
 
 import sys
 from pathlib import Path
@@ -50,7 +50,7 @@ def with_helpers(monkeypatch: pytest.MonkeyPatch, helpers: int, batch: int = 2) 
 
 
 @pytest.mark.parametrize("columns", [None, ["nll", "own"], ["lr"]])
-def test_helpers_change_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, columns: list[str] | None) -> None:
+def test_helpers_give_the_same_frame(folder: Path, monkeypatch: pytest.MonkeyPatch, columns: list[str] | None) -> None:
     with_helpers(monkeypatch, 0, 100)
     plain = read_runs(folder, columns)
     with_helpers(monkeypatch, 2)
@@ -66,11 +66,11 @@ def test_helpers_change_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, c
 
 
 def test_helpers_are_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With nobody reading here, every batch comes from a helper."""
+    """If this process reads nothing, every batch comes from a helper."""
     monkeypatch.setattr(batches, "BATCH", 2)
-    asked: list[int] = []
-    real = batches._ask
-    monkeypatch.setattr(batches, "_ask", lambda *given: asked.append(1) or real(*given))
+    requests: list[int] = []
+    real = batches._request
+    monkeypatch.setattr(batches, "_request", lambda *arguments: requests.append(1) or real(*arguments))
 
     def never(items: object, columns: object, pool: object) -> batches.Batch:
         raise AssertionError("this process reads too")
@@ -86,10 +86,10 @@ def test_helpers_are_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     items, _ = reading._find(folder)
     read = batches.read_batches(items, ["nll"], helpers=1)
     assert [len(batch.headers) for batch in read] == [2] * 6 + [1]
-    assert len(asked) == 7
+    assert len(requests) == 7
 
 
-HALF = '{"headers": [], "columns": [["nll", "<f8", 9]]}\n12'  # 3 bytes of the 72 that it announces
+HALF = '{"headers": [], "columns": [["nll", "<f8", 9]]}\n12'  # 3 bytes of the declared 72
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ HALF = '{"headers": [], "columns": [["nll", "<f8", 9]]}\n12'  # 3 bytes of the 7
         f"import sys; sys.stdin.readline(); print({HALF!r}, flush=True)",
     ],
 )  # fmt: skip
-def test_a_helper_that_dies_costs_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, child: str) -> None:
+def test_the_batch_of_a_dead_helper_is_read_here(folder: Path, monkeypatch: pytest.MonkeyPatch, child: str) -> None:
     with_helpers(monkeypatch, 0, 100)
     plain = read_runs(folder)
     monkeypatch.setattr(batches, "_CHILD", child)
@@ -116,7 +116,7 @@ def test_without_an_interpreter_to_start(folder: Path, monkeypatch: pytest.Monke
     assert len(read_runs(folder).headers) == 12
 
 
-def test_an_error_here_stops_the_helpers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_this_process_stops_the_helpers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(items: object, columns: object, pool: object) -> batches.Batch:
         raise MemoryError
 
@@ -140,7 +140,7 @@ def test_a_column_that_no_run_has(folder: Path) -> None:
     assert frame["nll"].notna().all()
 
 
-def test_the_frames_runs_are_coded_by_their_headers(folder: Path) -> None:
+def test_category_codes_of_runs_index_the_headers(folder: Path) -> None:
     runs = read_runs(folder, ["nll"])
     for code, header in enumerate(runs.headers):
         assert (runs.frame["run"].cat.codes == code).sum() == header.rows
@@ -148,7 +148,7 @@ def test_the_frames_runs_are_coded_by_their_headers(folder: Path) -> None:
 
 
 def test_schemas_of_one_process_do_not_mix(tmp_path: Path) -> None:
-    """The last schema is remembered: another one, wrong or right, is looked at all the same."""
+    """The last schema is cached; another schema, valid or not, is checked all the same."""
     good = tables.history_bytes([{"step": 1, "epoch": 1.0, "split": "dev", "nll": 0.5}])
     assert tables.decode(good).num_rows == 1
     frame = pd.DataFrame({"step": [1], "epoch": [1.0], "split": ["dev"], "nll": ["text"]})
@@ -165,7 +165,7 @@ def test_read_timing(folder: Path, tmp_path: Path) -> None:
     assert read_timing(folder / "run_1") == [{"epoch": 0.5, "phase": "train", "seconds": 1.5}]
     assert read_timing(tmp_path) == []
     (tmp_path / "timing.parquet").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"timing\.parquet: .*; remove it to go on without its times"):
+    with pytest.raises(InputError, match=r"timing\.parquet: .*; delete it to continue without timings"):
         read_timing(tmp_path)
 
 
@@ -174,8 +174,8 @@ def test_a_history_from_columns_is_the_history_from_rows() -> None:
         {"step": s, "epoch": float(s), "split": "dev", "nll": s / 3, "own": None if s == 1 else 0.5} for s in (1, 2)
     ]
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    assert tables.history_bytes_of_columns(columns) == tables.history_bytes(rows)
-    assert tables.history_bytes_of_columns(columns | {"nll": np.array(columns["nll"])}) == tables.history_bytes(rows)
+    assert tables.history_bytes_from_columns(columns) == tables.history_bytes(rows)
+    assert tables.history_bytes_from_columns(columns | {"nll": np.array(columns["nll"])}) == tables.history_bytes(rows)
     for change, message in (
         ({"split": ["dev", "val"]}, "split: expected train, dev, test, got 'val'"),
         ({"nll": [1.0]}, "expected columns of one length"),
@@ -183,6 +183,6 @@ def test_a_history_from_columns_is_the_history_from_rows() -> None:
         ({"Own": [1.0, 2.0]}, "column 'Own'"),
     ):
         with pytest.raises(InputError, match=message):
-            tables.history_bytes_of_columns(columns | change)
+            tables.history_bytes_from_columns(columns | change)
     with pytest.raises(InputError, match="there is no column split"):
-        tables.history_bytes_of_columns({"step": [1], "epoch": [1.0]})
+        tables.history_bytes_from_columns({"step": [1], "epoch": [1.0]})

@@ -1,4 +1,4 @@
-"""Kills, full disks, flipped bits and hostile files: a run is whole, or it is named as damaged and not read."""
+"""Kills, full disks, flipped bits and hostile files: a run is intact, or it is reported as damaged and left out."""
 
 import contextlib
 import json
@@ -52,8 +52,8 @@ def make_run(path: Path, evaluations: int = 4) -> RunFolder:
     return run
 
 
-def assert_whole(path: Path) -> int:
-    """The run at `path` reads without a warning, so its digest is vouched for; return its evaluations."""
+def assert_intact(path: Path) -> int:
+    """Check that the run reads without a warning, so its digest matches, and return its number of evaluations."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResultsWarning)
         frame = load(path)
@@ -62,7 +62,7 @@ def assert_whole(path: Path) -> int:
 
 
 def assert_damaged(path: Path, reason: str) -> None:
-    """`path` holds the runs "good" and "bad"; the first alone is read and the second named with its reason."""
+    """Check that `path` has the runs "good" and "bad", and that "bad" is left out with this reason."""
     with pytest.warns(ResultsWarning, match=f"run 'bad' is damaged and left out: .*{reason}") as caught:
         frame = load(path)
     assert set(frame["run"]) <= {"good"}
@@ -81,7 +81,7 @@ def pair(tmp_path: Path) -> Path:
 
 WRITER = """
 import os, sys
-import pyarrow.parquet  # once for all the writers
+import pyarrow.parquet  # imported once for all writers
 from joyful.results import RunFolder
 
 def write():
@@ -104,7 +104,7 @@ for _ in sys.stdin:
 """
 
 
-def test_a_kill_at_any_moment_leaves_a_whole_run(tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_leaves_an_intact_run(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", HEADER)
     moments, evaluations = random.Random(0), 0
     with subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "run"], stdin=-1, stdout=-1, text=True) as starter:
@@ -115,21 +115,21 @@ def test_a_kill_at_any_moment_leaves_a_whole_run(tmp_path: Path) -> None:
             writer = int(starter.stdout.readline())
             end = time.monotonic() + moments.uniform(0, 0.2)
             while time.monotonic() < end:
-                assert_whole(tmp_path / "run")  # a reader beside the living writer sees a whole run too
+                assert_intact(tmp_path / "run")  # a concurrent reader sees an intact run too
             os.kill(writer, signal.SIGKILL)
             assert starter.stdout.readline() == "dead\n"
-            now = assert_whole(tmp_path / "run")
+            now = assert_intact(tmp_path / "run")
             assert now >= evaluations
             evaluations = now
         starter.stdin.close()
     assert evaluations > 0
     RunFolder.open(tmp_path / "run").set_status("completed")
     names = [name for name in os.listdir(tmp_path / "run") if name != "timing.parquet"]
-    assert sorted(names) == ["history.parquet", "run.json"]  # what the dead left is cleared away
+    assert sorted(names) == ["history.parquet", "run.json"]  # the leftovers of dead writers are removed
 
 
 class Stop(BaseException):
-    """Stands for a death between two system calls."""
+    """Simulates the end of the process between two system calls."""
 
 
 @pytest.mark.parametrize("call", ["replace", "fsync"])
@@ -158,13 +158,13 @@ def test_every_step_of_the_protocol(
     except Stop:
         pass
     monkeypatch.undo()
-    found = assert_whole(tmp_path / "run")
-    assert found in (1, 2, 3)
-    assert len(RunFolder.open(tmp_path / "run").history_rows()) == 3 * found
-    run.set_status("failed")  # a writer that outlived its failed write settles on what is there
-    assert assert_whole(tmp_path / "run") == found
+    evaluations = assert_intact(tmp_path / "run")
+    assert evaluations in (1, 2, 3)
+    assert len(RunFolder.open(tmp_path / "run").history_rows()) == 3 * evaluations
+    run.set_status("failed")  # after a failed write, the writer continues from the files that exist
+    assert assert_intact(tmp_path / "run") == evaluations
     RunFolder.open(tmp_path / "run").write_history(rows(4))
-    assert assert_whole(tmp_path / "run") == 4
+    assert assert_intact(tmp_path / "run") == 4
 
 
 def test_a_kill_while_a_run_is_created_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,11 +174,11 @@ def test_a_kill_while_a_run_is_created_leaves_no_run(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     assert load(tmp_path).attrs == {"arms": [], "empty": [], "damaged": {}}
     RunFolder.create(tmp_path / "run", HEADER)
-    assert assert_whole(tmp_path / "run") == 0
+    assert assert_intact(tmp_path / "run") == 0
 
 
-def test_leftovers_of_dead_writers_are_cleared(tmp_path: Path) -> None:
-    """However old they are: a clock that jumps makes the file of a writer that lives look a year old, or unborn."""
+def test_leftovers_of_dead_writers_are_removed(tmp_path: Path) -> None:
+    """The age of a file does not matter: after a clock jump, the file of a live writer looks a year old or new."""
     make_run(tmp_path / "run")
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
@@ -186,9 +186,9 @@ def test_leftovers_of_dead_writers_are_cleared(tmp_path: Path) -> None:
     names = {
         f".run.json.{here}-{process.pid}-01234567.tmp": False,  # dead
         f".run.json.{here}-{os.getpid()}-01234567.tmp": True,  # alive
-        f".run.json.{here}0-{process.pid}-01234567.tmp": True,  # nobody knows: another container, or before a restart
-        ".run.json.elsewhere-1-01234567.tmp": True,  # nobody knows
-        ".other.tmp": True,  # not ours
+        f".run.json.{here}0-{process.pid}-01234567.tmp": True,  # unknown: another container, or before a restart
+        ".run.json.elsewhere-1-01234567.tmp": True,  # unknown
+        ".other.tmp": True,  # not a temporary file of this package
     }
     for name in names:
         (tmp_path / "run" / name).write_bytes(b"{")
@@ -198,7 +198,7 @@ def test_leftovers_of_dead_writers_are_cleared(tmp_path: Path) -> None:
                 os.utime(tmp_path / "run" / name, (time.time() - age, time.time() - age))
         RunFolder.open(tmp_path / "run")
         assert {name: (tmp_path / "run" / name).exists() for name in names} == names
-    with lock(tmp_path / "run"):  # whoever wrote there has ended, or lost the run
+    with lock(tmp_path / "run"):  # other writers have ended, or lost the lock
         RunFolder.open(tmp_path / "run")
     left = [name for name in names if (tmp_path / "run" / name).exists()]
     assert left == [f".run.json.{here}-{os.getpid()}-01234567.tmp", ".other.tmp"]
@@ -216,7 +216,7 @@ def test_the_lock_of_a_run_is_that_of_its_checkpoints_and_of_no_other(tmp_path: 
     assert remove_leftovers(tmp_path / "other") == []
 
 
-# Disks that refuse
+# Failing writes
 
 LIMITED = """
 import resource, sys
@@ -232,7 +232,7 @@ except ResultsError as error:
 """
 
 
-def test_a_write_that_the_disk_refuses(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_history(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     old = (tmp_path / "run" / "history.parquet").read_bytes()
     result = subprocess.run(
@@ -240,15 +240,17 @@ def test_a_write_that_the_disk_refuses(tmp_path: Path) -> None:
     )
     assert "history.parquet (" in result.stdout
     assert "cannot be written in" in result.stdout
-    assert "What stood there before is whole; raise the limit on file sizes" in result.stdout
+    assert "The previous file is intact; raise the limit on file sizes" in result.stdout
     assert (tmp_path / "run" / "history.parquet").read_bytes() == old
     assert sorted(os.listdir(tmp_path / "run")) == ["history.parquet", "run.json"]
-    assert assert_whole(tmp_path / "run") == 4
+    assert assert_intact(tmp_path / "run") == 4
     assert set(load(tmp_path / "run")["status"]) == {"failed"}
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_an_error_of_any_fsync_leaves_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_an_error_of_any_fsync_leaves_an_intact_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     run = make_run(tmp_path / "run", evaluations=1)
     counter, real = iter(range(1000)), os.fsync
 
@@ -260,20 +262,20 @@ def test_an_error_of_any_fsync_leaves_a_whole_run(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(files.os, "fsync", fsync)
     with pytest.raises(ResultsError, match=r"No space left on device.*free some space"):
         run.write_history(rows(2))
-    assert assert_whole(tmp_path / "run") in (1, 2)
+    assert assert_intact(tmp_path / "run") in (1, 2)
     run.set_status("failed")
-    assert assert_whole(tmp_path / "run") in (1, 2)
+    assert assert_intact(tmp_path / "run") in (1, 2)
     run.write_history(rows(3))
-    assert assert_whole(tmp_path / "run") == 3
+    assert assert_intact(tmp_path / "run") == 3
 
 
 def test_writing_into_a_folder_that_is_gone(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
-    with pytest.raises(ResultsError, match="the folder is gone"):
+    with pytest.raises(ResultsError, match="restore the folder"):
         run.set_status("failed")
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResultsError, match="cannot be made"):
+    with pytest.raises(ResultsError, match="cannot be created"):
         RunFolder.create(tmp_path / "file", HEADER)
 
 
@@ -285,32 +287,32 @@ def test_write_bytes_replaces_and_does_not_follow(tmp_path: Path) -> None:
     assert (tmp_path / "target").read_bytes() == b"target"
 
 
-# Bytes that changed
+# Changed bytes
 
 
 def test_a_flipped_bit_anywhere_in_the_history_is_named(pair: Path) -> None:
     path = pair / "bad" / "history.parquet"
-    whole = path.read_bytes()
+    original = path.read_bytes()
     places = random.Random(0)
     for _ in range(300):
-        damaged = bytearray(whole)
-        damaged[places.randrange(len(whole))] ^= 1 << places.randrange(8)
+        damaged = bytearray(original)
+        damaged[places.randrange(len(original))] ^= 1 << places.randrange(8)
         path.write_bytes(damaged)
-        assert_damaged(pair, r"history\.parquet: its digest is none that run\.json vouches for")
-    with pytest.raises(InputError, match="its digest is none"):
+        assert_damaged(pair, r"history\.parquet: its SHA-256 is not in run\.json")
+    with pytest.raises(InputError, match="its SHA-256 is not in"):
         RunFolder.open(pair / "bad")
-    path.write_bytes(whole)
-    assert assert_whole(pair / "bad") == 4
+    path.write_bytes(original)
+    assert assert_intact(pair / "bad") == 4
 
 
 def test_a_flipped_bit_without_a_digest_is_mostly_found() -> None:
-    """Without run.json there are only the pages' checksums and the structure: no crash, hardly ever another value."""
-    whole = tables.history_bytes(rows(4))
-    expected = tables.decode(whole)
+    """Without run.json, page checksums and structure detect damage: no crash, and hardly ever a changed value."""
+    original = tables.history_bytes(rows(4))
+    expected = tables.decode(original)
     places, named, other = random.Random(0), 0, 0
     for _ in range(2000):
-        damaged = bytearray(whole)
-        damaged[places.randrange(len(whole))] ^= 1 << places.randrange(8)
+        damaged = bytearray(original)
+        damaged[places.randrange(len(original))] ^= 1 << places.randrange(8)
         try:
             table = tables.decode(bytes(damaged))
         except InputError:
@@ -318,14 +320,14 @@ def test_a_flipped_bit_without_a_digest_is_mostly_found() -> None:
         else:
             other += table.column_names == expected.column_names and not table.equals(expected)
     assert named > 1000
-    assert other <= 2  # of all 26,440 single flips of this file, 8 change a value unseen (pyarrow 26)
+    assert other <= 2  # 8 of all 26,440 single flips of this file change a value undetected (pyarrow 26)
 
 
 @pytest.mark.parametrize("length", [0, 1, 4, 100, -100, -4, -1])
 def test_a_truncated_history_is_named(pair: Path, length: int) -> None:
     path = pair / "bad" / "history.parquet"
     path.write_bytes(path.read_bytes()[:length])
-    assert_damaged(pair, "its digest is none")
+    assert_damaged(pair, "its SHA-256 is not in")
     info = json.loads((pair / "bad" / "run.json").read_text()) | {"history_sha256": None}
     (pair / "bad" / "run.json").write_text(json.dumps(info))
     assert_damaged(pair, "it cannot be read as a Parquet file of this format")
@@ -342,11 +344,11 @@ def test_a_missing_history_is_named(pair: Path, make: Callable) -> None:
     [
         ("", "it is not JSON"),
         ("{", "it is not JSON"),
-        ("[]", "expected a mapping of names to values, got list"),
+        ("[]", "expected an object with names and values, got list"),
         ("[" * 100_000, "it is not JSON"),
         ('{"schema": 1, "status": "completed", "seed": ' + "9" * 5000 + "}", "it is not JSON"),
         ("{}", "expected schema 1, got None"),
-        ('{"schema": 2, "status": "completed"}', "expected schema 1, got 2; read it with the joyful that wrote it"),
+        ('{"schema": 2, "status": "completed"}', "expected schema 1, got 2; read it with the version of joyful that wrote it"),
         ('{"schema": 1, "status": "done"}', "status: expected one of running"),
         ('{"schema": 1, "status": "completed", "seed": "a"}', "seed: expected an integer, got 'a'"),
         ('{"schema": 1, "status": "completed", "role": 1}', "role: expected text"),
@@ -363,7 +365,7 @@ def test_a_damaged_run_json_is_named(pair: Path, text: str, reason: str) -> None
     assert_damaged(pair, reason)
 
 
-def test_text_that_no_frame_can_hold_is_shown_escaped(pair: Path) -> None:
+def test_text_that_utf8_cannot_encode_is_escaped(pair: Path) -> None:
     info = json.loads((pair / "bad" / "run.json").read_text())
     info |= {"choices": {"loss\ud800": "a\ud800", "x": ["b"]}, "config": {"k\ud800": "v\ud800"}, "seed": 10**30}
     (pair / "bad" / "run.json").write_text(json.dumps(info))
@@ -373,7 +375,7 @@ def test_text_that_no_frame_can_hold_is_shown_escaped(pair: Path) -> None:
     assert r"v\ud800" in set(frame[r"k\ud800"])
 
 
-# Foreign and hostile files, without a digest that vouches for them
+# Foreign and hostile files without a digest
 
 
 @pytest.fixture
@@ -423,16 +425,17 @@ def test_files_of_other_kinds_are_named(foreign: Callable) -> None:
         foreign(data, "it cannot be read as a Parquet file of this format")
     one = pa.array([1])
     foreign(
-        pa.Table.from_arrays([one, one, one, one], names=["step", "epoch", "split", "step"]), "two columns of one name"
+        pa.Table.from_arrays([one, one, one, one], names=["step", "epoch", "split", "step"]),
+        "two columns with the same name",
     )
 
 
 def test_damaged_timing_is_named(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (tmp_path / "run" / "timing.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=r"timing\.parquet: .*remove it to go on without its times"):
+    with pytest.raises(InputError, match=r"timing\.parquet: .*delete it to continue without timings"):
         run.timing_rows()
-    assert assert_whole(tmp_path / "run") == 4
+    assert assert_intact(tmp_path / "run") == 4
 
 
 def test_damaged_hydra_files_are_named(pair: Path, foreign: Callable) -> None:
@@ -440,7 +443,7 @@ def test_damaged_hydra_files_are_named(pair: Path, foreign: Callable) -> None:
     foreign(tables.history_bytes(rows(1)), r"\.hydra/config\.yaml: .*alias")
 
 
-# Ways out of the folder
+# Links, pipes and hidden folders
 
 
 def test_links_are_not_followed(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -455,7 +458,7 @@ def test_links_are_not_followed(pair: Path, tmp_path_factory: pytest.TempPathFac
         assert_damaged(pair, f"{name}: it is a symbolic link")
 
 
-def test_a_pipe_is_not_waited_for(pair: Path) -> None:
+def test_a_pipe_does_not_block_the_reader(pair: Path) -> None:
     (pair / "bad" / "run.json").unlink()
     os.mkfifo(pair / "bad" / "run.json")
     assert_damaged(pair, r"run\.json: it is not a plain file")

@@ -1,4 +1,4 @@
-"""Runs that Hydra wrote without run.json: their settings come from its YAML, which is read as OmegaConf reads it."""
+"""Runs without run.json take their settings from Hydra's YAML, which is read as OmegaConf reads it."""
 
 import json
 import math
@@ -54,7 +54,7 @@ def test_histories_of_other_writers(tmp_path: Path) -> None:
 
     hydra_run(tmp_path / "a", {}, {})
     frame = pd.DataFrame({"step": [1, 2], "epoch": [1, 2], "split": ["train", "dev"], "nll": np.float32([0.5, 0.25])})
-    frame["seed"] = 4  # an extra column that load has a meaning for
+    frame["seed"] = 4  # an extra column with the name of a reserved one
     frame.to_parquet(tmp_path / "a" / "history.parquet")
     loaded = load(tmp_path)
     assert loaded["nll"].tolist() == [0.5, 0.25]
@@ -91,8 +91,8 @@ def test_yaml_is_read_as_omegaconf_reads_it(config: dict) -> None:
         (
             "[nO, oN, nULL, No, ON, NULL, ~, '']",
             ["nO", "oN", "nULL", False, True, None, None, ""],
-        ),  # not every spelling
-        ("[1\u0663, \u0663.5, 1\u0663e2]", ["1\u0663", "\u0663.5", "1\u0663e2"]),  # digits of other scripts are none
+        ),  # only some spellings are null or booleans
+        ("[1\u0663, \u0663.5, 1\u0663e2]", ["1\u0663", "\u0663.5", "1\u0663e2"]),  # digits of other scripts are text
         ("[0x1f, 010, 0b11, 1_000, 1:30, 1_0e2, 1__0e2, .5e3]", [31, 8, 3, 1000, 90, 1000.0, "1__0e2", ".5e3"]),
         ("[2020-01-01, 1.5e3, -.inf, .iNf]", ["2020-01-01", 1500.0, -math.inf, ".iNf"]),
     ],
@@ -105,9 +105,9 @@ def test_yaml_values(text: str, expected: object) -> None:
     ("data", "message"),
     [
         (b"a: &x [1]\nb: *x", "alias"),
-        (b"[" * 10_000, "nested deeper than 100|not YAML"),
-        (b"a: [1", "not YAML"),
-        (b"\xff\xfe\xfa", "not YAML"),
+        (b"[" * 10_000, "nested deeper than 100|not valid YAML"),
+        (b"a: [1", "not valid YAML"),
+        (b"\xff\xfe\xfa", "not valid YAML"),
         (b"--- 1\n--- 2", "more than one document"),
         (b"[1]: 2", "a key is not text"),
     ],

@@ -1,4 +1,4 @@
-"""The lock of a run folder: one writer, released by its death, taken over where its holder has lost its right."""
+"""The lock of a run folder: one writer, released when its process ends, and taken over from a frozen holder."""
 
 import os
 import subprocess
@@ -36,8 +36,8 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
     process.communicate()
 
 
-def test_a_second_writer_learns_who_holds_the_run(tmp_path: Path, holder: subprocess.Popen, tally: Tally) -> None:
-    with pytest.raises(InputError, match=rf"another process writes this run \(pid {holder.pid} on .* since 20"):
+def test_a_second_writer_is_told_the_holder(tmp_path: Path, holder: subprocess.Popen, tally: Tally) -> None:
+    with pytest.raises(InputError, match=rf"another process is writing this run \(pid {holder.pid} on .* since 20"):
         results.lock(tmp_path)
     holder.kill()
     holder.wait()
@@ -50,7 +50,7 @@ def test_a_second_writer_learns_who_holds_the_run(tmp_path: Path, holder: subpro
 
 def test_a_forked_child_neither_holds_nor_releases_its_parents_lock(tmp_path: Path) -> None:
     child = "held.release(); os.write(w, b'!'); time.sleep(60)"
-    forks = f"import os\nr, w = os.pipe()\nif os.fork() == 0:\n    {child}\nos.read(r, 1)  # the child is under way\n"
+    forks = f"import os\nr, w = os.pipe()\nif os.fork() == 0:\n    {child}\nos.read(r, 1)  # the child has started\n"
     code = HOLD.replace('print("held"', forks + 'print("held"')
     process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdin=-1, stdout=-1, text=True, process_group=0)
     try:
@@ -60,7 +60,7 @@ def test_a_forked_child_neither_holds_nor_releases_its_parents_lock(tmp_path: Pa
             results.lock(tmp_path)
         process.kill()
         process.wait()
-        results.lock(tmp_path).release()  # although the child lives on
+        results.lock(tmp_path).release()  # although the child is still alive
     finally:
         os.killpg(process.pid, 9)
 
@@ -70,7 +70,7 @@ def test_lock_needs_the_folder(tmp_path: Path) -> None:
         results.lock(tmp_path / "none")
 
 
-def test_a_lock_whose_holder_ends_in_time_is_waited_for(tmp_path: Path, holder: subprocess.Popen) -> None:
+def test_waits_for_a_holder_that_ends_in_time(tmp_path: Path, holder: subprocess.Popen) -> None:
     before = (tmp_path / ".lock").stat().st_ino
     holder.kill()
     results.lock(tmp_path, take_over_after=30).release()
@@ -78,7 +78,7 @@ def test_a_lock_whose_holder_ends_in_time_is_waited_for(tmp_path: Path, holder: 
 
 
 def test_a_lock_is_taken_over_from_a_holder_that_stays(tmp_path: Path, holder: subprocess.Popen) -> None:
-    """As from a frozen process: the new lock keeps others out, and the old holder's end changes nothing."""
+    """After a takeover the new lock excludes others, and the end of the old holder changes nothing."""
     with results.lock(tmp_path, take_over_after=0.2):
         assert holder.poll() is None
         holder.kill()
@@ -88,7 +88,7 @@ def test_a_lock_is_taken_over_from_a_holder_that_stays(tmp_path: Path, holder: s
 
 
 def take_over(folder: Path) -> None:
-    """Another process takes the run's lock from this one, and ends."""
+    """Let another process take the lock of the run from this one, and end."""
     code = "import sys; from joyful.results import lock; lock(sys.argv[1], take_over_after=0)"
     subprocess.run([sys.executable, "-c", code, folder], check=True)
 
@@ -98,11 +98,11 @@ def written(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("place", ["", "checkpoint"])
-@pytest.mark.parametrize("moment", ["before", "while it writes", "after its last look"])
-def test_who_has_lost_its_lock_puts_nothing_in_place(
+@pytest.mark.parametrize("moment", ["before", "while it writes", "after its last check"])
+def test_a_writer_that_lost_its_lock_replaces_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, moment: str, tally: Tally
 ) -> None:
-    """Frozen at any moment of a write, while another takes the run over, and woken."""
+    """A writer is frozen at any moment of a write, another process takes over the run, and the writer wakes."""
     target = tmp_path / place / "file"
     target.parent.mkdir(exist_ok=True)
     with results.lock(tmp_path):
@@ -110,33 +110,33 @@ def test_who_has_lost_its_lock_puts_nothing_in_place(
         before = written(tmp_path)
         if moment == "before":
             take_over(tmp_path)
-        if moment == "after its last look":
-            looked: list[Path] = []
+        if moment == "after its last check":
+            checked: list[Path] = []
 
-            def look_and_freeze(folder: Path) -> None:
+            def check_and_freeze(folder: Path) -> None:
                 require_lock(folder)
-                if not looked:
-                    looked.append(folder)
+                if not checked:
+                    checked.append(folder)
                     take_over(tmp_path)
 
-            monkeypatch.setattr(files, "require_lock", look_and_freeze)
+            monkeypatch.setattr(files, "require_lock", check_and_freeze)
 
         def write(temporary: Path) -> None:
             if moment == "while it writes":
                 take_over(tmp_path)
             temporary.write_bytes(b"after")
 
-        with pytest.raises(results.LockLostError, match="another process has taken this run over"):
+        with pytest.raises(results.LockLostError, match="another process has taken over this run"):
             results.write_file(target, write, 5)
         assert written(tmp_path) == before
         with pytest.raises(results.LockLostError):
             results.set_aside(target, "no more")
         assert written(tmp_path) == before
-    results.write_bytes(target, b"another's")  # (who holds no lock is not asked: it is not the run's writer)
+    results.write_bytes(target, b"another's")  # a process that never held the lock is not checked
     tally("a writer whose lock another has taken", 1)
 
 
-def test_a_checkpoint_of_another_is_not_touched(tmp_path: Path) -> None:
+def test_a_writer_that_lost_its_lock_changes_no_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     saved = checkpoints.Checkpoint({"w": torch.ones(2)}, {"epoch": 1})
     with results.lock(tmp_path):

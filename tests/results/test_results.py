@@ -1,4 +1,4 @@
-"""The results format: what is written is what is read, the same rows are the same bytes, and arms are told apart."""
+"""The results format: round trips, deterministic bytes, and the columns of a loaded frame."""
 
 import json
 import math
@@ -97,10 +97,10 @@ def test_numbers_that_are_not_finite_become_null_in_json(tmp_path: Path) -> None
 
 def test_create_refuses_a_folder_that_holds_a_run(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
-    with pytest.raises(InputError, match="already holds a run; go on with it by resume="):
+    with pytest.raises(InputError, match="already contains a run; resume it with resume="):
         RunFolder.create(tmp_path / "run", HEADER)
     (tmp_path / "run" / "run.json").unlink()
-    with pytest.raises(InputError, match="already holds a run"):  # a run of a program without run.json: not ours
+    with pytest.raises(InputError, match="already contains a run"):  # written by a program without run.json
         RunFolder.create(tmp_path / "run", HEADER)
 
 
@@ -133,7 +133,7 @@ def test_update_and_status(tmp_path: Path) -> None:
 # The bytes of a history
 
 
-def test_columns_stand_in_the_order_of_the_design() -> None:
+def test_columns_have_the_order_of_the_design() -> None:
     rows = evaluation(1, zeta=1.0, grad_norm_z=1.0, grad_norm_a=1.0, alpha=1.0)
     schema = pq.read_schema(_file(tables.history_bytes(rows)))
     before, after = DOCUMENTED[:22], DOCUMENTED[22:]
@@ -222,7 +222,7 @@ def test_two_rows_of_one_evaluation_and_split_are_refused() -> None:
         tables.history_bytes(evaluation(1) + evaluation(1))
 
 
-# Where a run comes from
+# Imports, Git and versions
 
 
 def test_importing_is_light() -> None:
@@ -237,10 +237,10 @@ def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert results.git_state(tmp_path) == {"commit": None, "dirty": None}
     assert results.git_state(tmp_path / "none") == {"commit": None, "dirty": None}
 
-    def git(*words: str) -> str:
+    def git(*arguments: str) -> str:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
         return subprocess.run(
-            ["git", *identity, *words], cwd=tmp_path, capture_output=True, text=True, check=True
+            ["git", *identity, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
         ).stdout
 
     git("init")
@@ -283,18 +283,18 @@ def test_load_gives_a_row_per_run_evaluation_and_split(tmp_path: Path) -> None:
     assert arm_columns(frame) == []
 
 
-def test_load_reads_only_the_columns_asked_for(tmp_path: Path) -> None:
+def test_load_reads_only_the_requested_columns(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "a", HEADER)
     run.write_history(evaluation(1, own=7.0))
     make_run(tmp_path / "b")
     frame = load(tmp_path, columns=["own", "nll", "lr", "seed"])
     assert " ".join(frame.columns) == "run status seed role loss step epoch split nll lr own"
     assert frame["own"].dropna().tolist() == [7.0]
-    with pytest.raises(InputError, match="no run has a column f1 in its history; documented are step"):
+    with pytest.raises(InputError, match="no run has a column f1 in its history; the documented columns are step"):
         load(tmp_path, columns=["f1"])
 
 
-def test_a_run_is_below_itself(tmp_path: Path) -> None:
+def test_a_run_can_be_loaded_by_its_own_folder(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     assert list(load(tmp_path / "run")["run"].unique()) == ["."]
 
@@ -311,7 +311,7 @@ def test_names_of_runs_are_kept_as_text(tmp_path: Path) -> None:
 def test_arm_columns_needs_a_loaded_frame(tmp_path: Path) -> None:
     import pandas as pd
 
-    with pytest.raises(InputError, match="does not say which columns make arms"):
+    with pytest.raises(InputError, match="does not record which columns define arms"):
         arm_columns(pd.DataFrame())
     make_run(tmp_path / "a", choices={"loss": "mse"})
     make_run(tmp_path / "b", choices={"loss": "smoothl1"})
@@ -319,7 +319,7 @@ def test_arm_columns_needs_a_loaded_frame(tmp_path: Path) -> None:
     assert arm_columns(frame[frame["split"] == "dev"]) == ["loss"]
 
 
-def test_columns_of_equal_names_are_both_shown(tmp_path: Path) -> None:
+def test_columns_with_equal_names_are_both_kept(tmp_path: Path) -> None:
     for name in ("a", "b"):
         run = RunFolder.create(tmp_path / name, HEADER | {"choices": {"loss": name}, "config": {"epoch": name}})
         run.write_history(evaluation(1, loss=7.0))
@@ -331,12 +331,19 @@ def test_columns_of_equal_names_are_both_shown(tmp_path: Path) -> None:
 
 def test_settings_in_a_frame_have_their_types(tmp_path: Path) -> None:
     values = [("a", 1, 0.5, True, "x", [1]), ("b", 2, None, False, None, [2])]
-    for name, whole, number, flag, text, several in values:
-        config = {"whole": whole, "number": number, "flag": flag, "text": text, "several": several, "mixed": text or 1}
+    for name, integer, number, flag, text, several in values:
+        config = {
+            "integer": integer,
+            "number": number,
+            "flag": flag,
+            "text": text,
+            "several": several,
+            "mixed": text or 1,
+        }
         make_run(tmp_path / name, config=config)
     frame = load(tmp_path, columns=["nll"])
-    kinds = {name: str(frame[name].dtype) for name in ("whole", "number", "flag", "text", "several", "mixed")}
-    assert kinds == {"whole": "int64", "number": "float64", "flag": "bool", "text": "category", "several": "category",
+    kinds = {name: str(frame[name].dtype) for name in ("integer", "number", "flag", "text", "several", "mixed")}
+    assert kinds == {"integer": "int64", "number": "float64", "flag": "bool", "text": "category", "several": "category",
                      "mixed": "category"}  # fmt: skip
     assert frame["several"].iloc[0] == "[1]"
     assert frame["number"].isna().sum() == frame["text"].isna().sum() == 6

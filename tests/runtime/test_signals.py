@@ -1,4 +1,4 @@
-"""A signal that comes while Python can only ignore what its handler raises, and Ctrl-C while a program loads."""
+"""Signals whose exceptions Python ignores, errors after signals, and Ctrl-C while a program loads."""
 
 import contextlib
 import os
@@ -15,21 +15,21 @@ from tests.support.faults import count, seed
 
 PROGRAM = """
 import os, signal, sys, time, weakref
-from joyful.runtime.signals import Signalled, insist_on_signals
+from joyful.runtime.signals import Signalled, resend_ignored_signals
 
 def stop(number, frame):
     raise Signalled(number)
 
 signal.signal(signal.SIGTERM, stop)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # (a shell's job in the background ignores Ctrl-C, and so do its tests)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore Ctrl-C
 if sys.argv[2] == "insist":
-    insist_on_signals()
-    insist_on_signals()
+    resend_ignored_signals()
+    resend_ignored_signals()
 
 class Thing: pass
 
 def gone(_, kill=os.kill, pid=os.getpid()):
-    # a callback of a weak reference: what is raised here is only printed
+    # a callback of a weak reference: Python only prints exceptions from here
     kill(pid, int(sys.argv[1]))
     for _ in range(1000): pass
 
@@ -38,43 +38,43 @@ reference = weakref.ref(thing, gone)
 try:
     del thing
     time.sleep(5)
-    print("slept on")
+    print("not interrupted")
 except Signalled as error:
     print(error, error.code)
 except KeyboardInterrupt:
     print("Ctrl-C")
 if sys.argv[2] == "insist":
     reference = weakref.ref(gone, lambda _: 1 / 0)
-    del gone  # what is no signal is told as ever
+    del gone  # other errors are reported as before
 """
 
 
-def answer(number, how):
-    arguments = [sys.executable, "-c", PROGRAM, str(int(number)), how]
+def run_program(number, mode):
+    arguments = [sys.executable, "-c", PROGRAM, str(int(number)), mode]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip(), done.stderr
 
 
-@pytest.mark.parametrize(("number", "said"), [(signal.SIGTERM, "SIGTERM 143"), (signal.SIGINT, "Ctrl-C")])
-def test_it_comes_again_and_no_traceback_is_shown(number, said):
-    told, errors = answer(number, "insist")
-    assert told == said
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, "SIGTERM 143"), (signal.SIGINT, "Ctrl-C")])
+def test_an_ignored_signal_is_sent_again_without_a_traceback(number, expected):
+    output, errors = run_program(number, "insist")
+    assert output == expected
     assert "ZeroDivisionError" in errors
     assert "Signalled" not in errors
     assert "KeyboardInterrupt" not in errors
 
 
 def test_without_it_the_signal_would_be_lost():
-    told, errors = answer(signal.SIGTERM, "lose")
-    assert told == "slept on"
+    output, errors = run_program(signal.SIGTERM, "lose")
+    assert output == "not interrupted"
     assert "Exception ignored in" in errors
 
 
-#: Ctrl-C while an extension calls Python: `callback` is such a call, and what it raises cannot reach the program.
+#: Ctrl-C while an extension calls Python: exceptions from `callback` cannot reach the program.
 LOADING = """
 import ctypes, os, signal, sys
-from joyful.runtime.signals import CTRL_C, leave_at_ctrl_c, raise_at_ctrl_c
+from joyful.runtime.signals import CTRL_C, exit_on_ctrl_c, raise_on_ctrl_c
 
 def press(pid=os.getpid()):
     os.kill(pid, signal.SIGINT)
@@ -82,41 +82,41 @@ def press(pid=os.getpid()):
 
 ignored = sys.argv[1] == "ignored"
 signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
-leave_at_ctrl_c()
+exit_on_ctrl_c()
 if sys.argv[1] == "loaded":
-    raise_at_ctrl_c()
+    raise_on_ctrl_c()
 callback = ctypes.CFUNCTYPE(None)(press)
 try:
     press() if sys.argv[1] == "loaded" else callback()
     print("went on")
 except KeyboardInterrupt:
     print("Ctrl-C")
-raise_at_ctrl_c()
+raise_on_ctrl_c()
 assert (signal.getsignal(signal.SIGINT) is signal.SIG_IGN) == ignored
 assert (CTRL_C.raised is not None) == (sys.argv[1] == "loaded")
 """
 
 
 @pytest.mark.parametrize(
-    ("when", "code", "said", "error"),
+    ("when", "code", "output", "error"),
     [
         ("loading", 130, "", "joyful: interrupted by Ctrl-C before anything began; nothing is lost\n"),
         ("loaded", 0, "Ctrl-C\n", ""),
-        ("ignored", 0, "went on\n", ""),  # a shell's job in the background ignores Ctrl-C
+        ("ignored", 0, "went on\n", ""),  # as in a background job of a shell
     ],
 )
-def test_while_a_program_loads_ctrl_c_ends_it_in_one_line(when, code, said, error):
+def test_ctrl_c_while_a_program_loads_exits_with_one_line(when, code, output, error):
     done = subprocess.run([sys.executable, "-c", LOADING, when], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (code, said, error)
+    assert (done.returncode, done.stdout, done.stderr) == (code, output, error)
 
 
-#: Ctrl-C at one Python call among those that torch's extension makes while it is loaded.
+#: Ctrl-C at one of the Python calls that torch's extension makes while it is loaded.
 TORCH = """
 import os, signal, sys
 from joyful.runtime import signals
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signals.leave_at_ctrl_c()
+signals.exit_on_ctrl_c()
 inside, calls, wanted = [], 0, float(sys.argv[1])
 
 def profile(frame, event, called):
@@ -144,7 +144,7 @@ def load_torch(call):
     return subprocess.run([sys.executable, "-c", TORCH, str(call)], capture_output=True, text=True, timeout=120)
 
 
-def test_so_it_does_at_every_call_of_python_by_torchs_extension(tally):
+def test_ctrl_c_at_any_call_from_torchs_extension_exits_with_one_line(tally):
     calls = int(load_torch("inf").stdout)
     assert calls > 100
     chance, wrong = random.Random(seed()), []
@@ -158,7 +158,7 @@ def test_so_it_does_at_every_call_of_python_by_torchs_extension(tally):
 
 
 def interrupted(then=None):
-    """Gets a signal, and fails as it tidies up, as OmegaConf does where it is interrupted while it makes a node."""
+    """Receive a signal and then fail with another error, as OmegaConf does if it is interrupted."""
     try:
         os.kill(os.getpid(), signal.SIGUSR1)
         for _ in range(1000):
@@ -167,30 +167,34 @@ def interrupted(then=None):
         raise then or AttributeError("'NoneType' object has no attribute '_invalidate_flags_cache'")
 
 
-def test_an_error_after_a_signal_is_the_signals():
+def test_an_error_after_a_signal_becomes_the_signal():
     with pytest.raises(AttributeError), RaisingSignals(Signalled, signal.SIGUSR1):
         interrupted()
     with (
         pytest.raises(Signalled, match="SIGUSR1"),
         RaisingSignals(Signalled, signal.SIGUSR1) as signals,
-        signals.kept(),
+        signals.prefer_signal(),
     ):
         interrupted()
 
 
-def test_but_for_errors_that_are_none_of_its_doing():
+def test_excepted_errors_after_a_signal_are_kept():
     others = pytest.raises(ValueError, match="its own")
-    with others, RaisingSignals(Signalled, signal.SIGUSR1) as signals, signals.kept(ValueError):
+    with others, RaisingSignals(Signalled, signal.SIGUSR1) as signals, signals.prefer_signal(ValueError):
         interrupted(ValueError("its own"))
 
 
-def test_an_error_without_a_signal_stays_what_it_is():
-    with pytest.raises(ZeroDivisionError), RaisingSignals(Signalled, signal.SIGUSR1) as signals, signals.kept():
+def test_an_error_without_a_signal_is_kept():
+    with (
+        pytest.raises(ZeroDivisionError),
+        RaisingSignals(Signalled, signal.SIGUSR1) as signals,
+        signals.prefer_signal(),
+    ):
         1 / 0  # noqa: B018
 
 
 @pytest.mark.parametrize("before", [signal.SIG_IGN, signal.SIG_DFL])
-def test_what_is_ignored_stays_ignored_and_the_handler_before_comes_back(before):
+def test_ignored_signals_stay_ignored_and_the_previous_handler_is_restored(before):
     original = signal.signal(signal.SIGUSR1, before)
     try:
         with RaisingSignals(Signalled, signal.SIGUSR1) as signals, contextlib.suppress(Signalled):
@@ -201,14 +205,14 @@ def test_what_is_ignored_stays_ignored_and_the_handler_before_comes_back(before)
         signal.signal(signal.SIGUSR1, original)
 
 
-def test_in_another_thread_signals_are_nobodys():
-    found = []
+def test_another_thread_installs_no_handlers():
+    handlers = []
 
     def look():
         with RaisingSignals(Signalled, signal.SIGUSR1):
-            found.append(signal.getsignal(signal.SIGUSR1))
+            handlers.append(signal.getsignal(signal.SIGUSR1))
 
     thread = threading.Thread(target=look)
     thread.start()
     thread.join()
-    assert found == [signal.SIG_DFL]
+    assert handlers == [signal.SIG_DFL]

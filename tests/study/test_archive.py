@@ -1,4 +1,4 @@
-"""A sweep packed into one file and unpacked: the same report, and nothing of the machine that trained it."""
+"""Packing and unpacking a sweep: the report stays the same, and the archive holds nothing about the machine."""
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ def unpacked(sweep):
     return file, folder
 
 
-def test_the_report_of_what_comes_out_says_the_same(sweep, unpacked):
+def test_the_report_of_the_restored_runs_is_the_same(sweep, unpacked):
     before, after = (build(folder)[0] for folder in (sweep, unpacked[1]))
     pd.testing.assert_frame_equal(before.verdict_table, after.verdict_table, rtol=1e-4)
     assert (before.verdict_table["n_pairs"] == 7).any()
@@ -36,7 +36,7 @@ def test_the_report_of_what_comes_out_says_the_same(sweep, unpacked):
     assert before.tables["scores"]["seconds"].notna().all()
 
 
-def test_what_was_trained_is_kept_whole_and_places_are_not(sweep, unpacked):
+def test_settings_and_curves_are_kept_and_paths_are_not(sweep, unpacked):
     for name in ("0", "17"):
         before, after = (RunFolder.open(folder / name) for folder in (sweep, unpacked[1]))
         assert before.info["host"] == "simulated"
@@ -52,7 +52,7 @@ def test_what_was_trained_is_kept_whole_and_places_are_not(sweep, unpacked):
             np.testing.assert_allclose(new.loc[train, column], old.loc[train, column].astype(float), rtol=2e-7)
 
 
-def test_no_machine_and_no_folder_goes_in(sweep, tmp_path):
+def test_an_archive_holds_no_machine_and_no_folder(sweep, tmp_path):
     info = RunFolder.open(sweep / "0").info
     rows = RunFolder.open(sweep / "0").history_rows()
     kept = {key: info[key] for key in info if key not in ("schema", "status", "reason", "objective", "history_sha256")}
@@ -95,14 +95,14 @@ def test_a_smaller_file_holds_the_columns_that_were_asked_for(sweep, unpacked, t
 
     capsys.readouterr()
     assert main(["pack", str(sweep), str(tmp_path / "none.parquet"), "--columns", "f1_weighted,f2"]) == 2
-    assert "columns: expected some of accuracy, " in (told := capsys.readouterr().err)
-    assert told.rstrip().endswith("; got f2")
+    assert "columns: expected some of accuracy, " in (error := capsys.readouterr().err)
+    assert error.rstrip().endswith("; got f2")
     assert not (tmp_path / "none.parquet").exists()
 
 
-def test_runs_that_are_not_complete_stay_out(sweep, tmp_path, capsys):
+def test_a_folder_without_complete_runs_is_refused(sweep, tmp_path, capsys):
     assert main(["pack", str(tmp_path), str(tmp_path / "x.parquet")]) == 2
-    assert "expected the folder of a sweep with complete runs, found none" in capsys.readouterr().err
+    assert "expected a folder with complete runs, found none" in capsys.readouterr().err
     assert not (tmp_path / "x.parquet").exists()
 
 
@@ -115,28 +115,31 @@ def changed(file, **columns):
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "message"),
     [
         (lambda file: file.write_bytes(b""), "expected an archive"),
         (lambda file: file.write_bytes(file.read_bytes()[:-500]), "expected an archive"),
-        (lambda file: pq.write_table(pa.table({"run": ["0"]}), file), "it does not say that it is an archive"),
-        (lambda file: pq.write_table(changed(file, run="../0"), file), r"it names a run '\.\./0'"),
-        (lambda file: pq.write_table(changed(file, run=".."), file), "it names a run"),
-        (lambda file: pq.write_table(changed(file, header="{}"), file), "header is not as it is written"),
+        (lambda file: pq.write_table(pa.table({"run": ["0"]}), file), "expected joyful_archive=1 in the metadata"),
+        (
+            lambda file: pq.write_table(changed(file, run="../0"), file),
+            r"run names that are folder names, got '\.\./0'",
+        ),
+        (lambda file: pq.write_table(changed(file, run=".."), file), "expected run names"),
+        (lambda file: pq.write_table(changed(file, header="{}"), file), "expected headers with the keys status, "),
         (lambda file: pq.write_table(changed(file, header="["), file), "expected an archive"),
     ],
 )
-def test_what_is_no_archive_is_one_line_and_nothing_is_written(damage, words, unpacked, tmp_path):
+def test_another_file_is_refused_in_one_line_and_nothing_is_written(damage, message, unpacked, tmp_path):
     file = tmp_path / "a.parquet"
     file.write_bytes(unpacked[0].read_bytes())
     damage(file)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         unpack(file, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_holds_something_is_refused(unpacked, sweep, tmp_path, capsys):
+def test_a_folder_with_files_is_refused(unpacked, sweep, tmp_path, capsys):
     assert main(["unpack", str(unpacked[0]), str(sweep)]) == 2
     assert "expected a new or an empty folder" in capsys.readouterr().err
     assert main(["unpack", str(tmp_path / "none"), str(tmp_path / "out")]) == 2
-    assert "there is no such file" in capsys.readouterr().err
+    assert "no such file" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The presets that the study found: what is shipped is what was confirmed, and their files claim no more than was shown."""
+"""The tuned presets: they equal confirmed arms, and their comments claim only what the comparisons show."""
 
 import pytest
 import yaml
@@ -11,7 +11,7 @@ ROOT = CONF.parent
 
 
 def made_table(name: str) -> list[list[str]]:
-    """The rows of a table that the study's report makes, without its head."""
+    """Return the rows of a generated table of study/RESULTS.md, without its header."""
     document = (ROOT / "study/RESULTS.md").read_text()
     table = document.partition(f"<!-- study: {name} -->")[2].partition(f"<!-- end of study: {name} -->")[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
@@ -23,7 +23,7 @@ def comment_of(choice: str) -> str:
 
 
 def shipped_arm(choice: str) -> str:
-    """The name of the confirmed arm that is shipped, setting for setting."""
+    """Return the name of the confirmed arm with the same settings as the preset."""
     data = choice.removeprefix("tuned_")
     shipped = compose_plain([f"data={data}", f"weights={choice}"])[0]
     same = []
@@ -31,9 +31,9 @@ def shipped_arm(choice: str) -> str:
         path = ROOT / f"study/sweeps/{part.name}.yaml"
         if part.confirms and part.title.lower().startswith(f"{data},") and path.is_file():
             sweep = yaml.safe_load(path.read_text())
-            # what the sweep gives to all of its arms, but for how often they are looked at
-            given = {k: v for k, v in sweep["training"].items() if k != "evaluations_per_epoch"}
-            shared = [f"data={data}", *(f"training.{k}={v}" for k, v in given.items())]
+            # settings that the sweep gives to all of its arms, apart from the number of evaluations
+            training = {k: v for k, v in sweep["training"].items() if k != "evaluations_per_epoch"}
+            shared = [f"data={data}", *(f"training.{k}={v}" for k, v in training.items())]
             named = zip(part.arms, sweep["hydra"]["sweeper"]["arms"], strict=True)
             same += [name for name, arm in named if compose_plain([*shared, *arm.split()])[0] == shipped]
     (setting,) = same
@@ -42,7 +42,7 @@ def shipped_arm(choice: str) -> str:
 
 @pytest.mark.parametrize("choice", TUNED)
 def test_tuned_weights_claim_what_the_fairest_comparison_shows(choice):
-    """A preset's comment has the gains against baselines that may use what it uses, and no others where there are such."""
+    """The comment of a preset has the gains of the fair comparison if there is one, else those of the confirmation."""
     arm, comment = shipped_arm(choice), " ".join(comment_of(choice).split())
     fair = [row for row in made_table("fair") if row[1] == choice]
     confirmed = [

@@ -1,4 +1,4 @@
-"""The study's tables from archives: they say what the reports say, and the document in the repository is what is made."""
+"""The study's tables from archives: they agree with the reports, and study/RESULTS.md is up to date."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ NONE = Truth({"loss": "mse", "weights.encoder_loss_weight": 0.0}, tau=4.4, ratio
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    """Two archives, as the study's sweeps would leave them, and a document with places."""
+    """Create two archives like those of the study's sweeps, and a document with places for the tables."""
     root = tmp_path_factory.mktemp("study")
     (root / "archives").mkdir()
     for name, arms in (("meld", (*NOTE_ARMS, NONE)), ("mosi", NOTE_ARMS)):
@@ -50,7 +50,7 @@ def rows(document, name):
     ]
 
 
-def test_the_tables_say_what_the_reports_say(study):
+def test_the_tables_agree_with_the_reports(study):
     simulated, place = study
     assert study_report.main(["--check"]) == 1
     assert study_report.main(["--out", str(place / "pages")]) == 0
@@ -84,12 +84,12 @@ def test_the_tables_say_what_the_reports_say(study):
     assert head == ["measure", "claimed", "MELD", "MOSI"]
     assert len(summary) == 5
     shown = {line[0].partition(": ")[2]: line[2:] for line in lines}
-    for measure, claimed, *found in summary:
+    for measure, claimed, *summary_cells in summary:
         assert claimed.startswith(("+", "−"))
-        for cell, whole in zip(found, shown[measure], strict=True):
+        for cell, full_cell in zip(summary_cells, shown[measure], strict=True):
             verdict, _, effect = cell.partition(": ")
-            assert whole.startswith(f"**{verdict}**")
-            assert whole.endswith(effect)
+            assert full_cell.startswith(f"**{verdict}**")
+            assert full_cell.endswith(effect)
     assert front.startswith("before ")
     assert front.endswith(" after")
     assert study_report.main(["--check"]) == 0
@@ -101,7 +101,7 @@ def test_the_tables_say_what_the_reports_say(study):
 
 @pytest.fixture
 def confirmed(study):
-    """The archive of a confirmation beside them: two settings are as good as the plan asks, others quick or steady alone."""
+    """Add the archive of a confirmation: two settings pass the plan's rule, others are only faster or only steadier."""
     place = study[1]
     base = {"loss": "mse", "weights.encoder_loss_weight": 0.05, "training.moving_average": 0.0}
     quick = Truth(base | {"weights.encoder_loss_weight": 0.3}, tau=2.0, ceiling=0.63, jitter=0.01)
@@ -141,7 +141,7 @@ def test_a_confirmation_says_which_settings_work(confirmed, monkeypatch):
     assert [line[1] for line in rows(document, "scores")[2:]] == list(study_tables.CONFIRMED)
 
 
-def test_what_is_about_speed_stands_in_its_own_document_alone(study, monkeypatch):
+def test_parts_about_performance_go_to_their_own_document_only(study, monkeypatch):
     simulated, place = study
     archives = place / "archives"
     shutil.copytree(simulated / "archives", archives)
@@ -154,7 +154,7 @@ def test_what_is_about_speed_stands_in_its_own_document_alone(study, monkeypatch
     text = (place / "C.md").read_text()
     assert [line[0] for line in rows(text, "precision")[2:]] == ["float32", "bfloat16"]
     assert "../study/images/precision-curves.png" in text
-    assert "claimed" not in text  # the note says nothing of bfloat16
+    assert "claimed" not in text  # the note has no claim about bfloat16
     assert text.startswith("fast")
     assert {line[0] for line in rows((place / "A.md").read_text(), "gradient_ratio")[2:]} == {"MELD", "MOSI"}
 
@@ -163,9 +163,9 @@ def test_what_is_about_speed_stands_in_its_own_document_alone(study, monkeypatch
     ("changes", "works"),
     [
         ({}, True),
-        ({"speed": (14.9, 5.0, 26.0)}, False),  # less than asked
-        ({"spread": (31.0, -0.1, 50.0)}, False),  # it may be nothing
-        ({"f1": (-0.1, -0.3, 0.1)}, True),  # not lower, as far as can be seen
+        ({"speed": (14.9, 5.0, 26.0)}, False),  # below the rule
+        ({"spread": (31.0, -0.1, 50.0)}, False),  # the interval holds 0
+        ({"f1": (-0.1, -0.3, 0.1)}, True),  # not shown to be lower
         ({"f1": (-0.5, -0.9, -0.1)}, False),
     ],
 )
@@ -176,7 +176,7 @@ def test_what_counts_as_a_setting_that_works(changes, works):
     assert not study_tables.works_by_plan(None, *verdicts[1:])
 
 
-def test_a_document_without_a_place_is_named_and_stays_as_it_is(study, capsys):
+def test_a_document_without_a_place_is_named_and_unchanged(study, capsys):
     text = study_report.DOCUMENT.read_text().replace("<!-- study: gradient_ratio -->", "")
     study_report.DOCUMENT.write_text(text)
     assert study_report.main([]) == 2
@@ -184,13 +184,13 @@ def test_a_document_without_a_place_is_named_and_stays_as_it_is(study, capsys):
     assert study_report.DOCUMENT.read_text() == text
 
 
-def test_without_archives_it_says_how_they_are_made(study, tmp_path, monkeypatch):
+def test_without_archives_the_error_names_the_command(study, tmp_path, monkeypatch):
     monkeypatch.setattr(study_report, "ARCHIVES", tmp_path)
     with pytest.raises(InputError, match=r"study\.archive pack"):
         study_report.read(tmp_path)
 
 
 @pytest.mark.skipif(not list(study_report.ARCHIVES.glob("*.parquet")), reason="the study has no archive yet")
-def test_the_document_in_the_repository_is_what_its_archives_give():
+def test_the_document_in_the_repository_is_up_to_date():
     assert study_report.main(["--check"]) == 0
     assert sum(path.stat().st_size for path in study_report.ARCHIVES.iterdir()) < 5_000_000

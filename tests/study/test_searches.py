@@ -1,4 +1,4 @@
-"""The searches of the study: what each gave, and that it is what was confirmed."""
+"""The searches of the study: the selected trials, which are the arms of the confirmations."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from study.report import ARCHIVES, ROOT
 from study.searches import KINDS, SEARCHES, Search, searches_table
 from tests.support.analysis import Truth, simulate_sweep
 
-#: Words that say what is the default anyway; an arm of a sweep need not repeat them.
+#: Overrides that equal the defaults, which the arms of a sweep omit.
 DEFAULTS = {"classification=nll", "fusion.use_ulgm=false", "training.moving_average=0", "weighting=fixed"}
 
 
-def test_the_table_has_the_trial_that_the_rule_takes(tmp_path, monkeypatch):
+def test_the_table_has_the_trial_that_the_rule_selects(tmp_path, monkeypatch):
     weights = (0.05, 0.3, 0.01)
     truths = [
         Truth({"role": "search", "weights.encoder_loss_weight": w}, tau=t)
@@ -37,15 +37,15 @@ def test_without_searches_there_is_no_table(tmp_path):
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search.name)
-def test_what_was_confirmed_is_what_the_searches_gave(search: Search, tmp_path: Path):
+def test_confirmed_settings_are_those_of_the_searches(search: Search, tmp_path: Path):
     sweep = ROOT / f"study/sweeps/confirm_{search.name}.yaml"
     arms = [set(arm.split()) for arm in yaml.safe_load(sweep.read_text())["hydra"]["sweeper"]["arms"]]
     tuned: set[str] = set()
     for kind in KINDS:
         folder = tmp_path / kind
         archive.unpack(ARCHIVES / f"search_{search.name}_{kind}.parquet", folder)
-        found, settings = select_trial.trials(folder, search.target)
-        chosen = set(select_trial.overrides(found, select_trial.choose(found, search.within), settings)) - DEFAULTS
+        trials, settings = select_trial.read_trials(folder, search.target)
+        chosen = set(select_trial.overrides(trials, select_trial.choose(trials, search.within), settings)) - DEFAULTS
         if kind == "baseline":
             tuned = chosen
             assert arms[0] == {"loss=mse", "weights=baseline"} | chosen

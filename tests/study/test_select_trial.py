@@ -1,4 +1,4 @@
-"""Which trial of a search is taken."""
+"""Selecting a trial of a search."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from joyful.results import InputError
-from study.select_trial import choose, main, overrides, trials
+from study.select_trial import choose, main, overrides, read_trials
 from tests.support.analysis import write_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: run -> (encoder weight, status, dev weighted F1 at epochs 1, 2 and 3)
 TRIALS = {
     "0": (0.001, "completed", (0.50, 0.61, 0.70)),
-    "1": (0.002, "completed", (0.60, 0.69, 0.68)),  # the first at 0.6, one point below the best
-    "2": (0.003, "completed", (0.62, 0.63, 0.64)),  # as quick, but six points below
+    "1": (0.002, "completed", (0.60, 0.69, 0.68)),  # the first to reach 0.6, one point below the best
+    "2": (0.003, "completed", (0.62, 0.63, 0.64)),  # as fast, but six points below
     "10": (0.004, "completed", (0.20, 0.30, 0.40)),
     "3": (0.005, "failed", (0.99, 0.99, 0.99)),
 }
@@ -38,25 +38,25 @@ def search(tmp_path):
 
 
 def test_the_first_at_the_target_of_those_that_are_good_enough(search):
-    found, settings = trials(search, target=0.6)
-    assert list(found.index) == ["0", "1", "2", "10"]
-    assert list(found["epochs"]) == [2.0, 1.0, 1.0, float("inf")]
-    assert list(found["f1"]) == [0.70, 0.69, 0.64, 0.40]
+    trials, settings = read_trials(search, target=0.6)
+    assert list(trials.index) == ["0", "1", "2", "10"]
+    assert list(trials["epochs"]) == [2.0, 1.0, 1.0, float("inf")]
+    assert list(trials["f1"]) == [0.70, 0.69, 0.64, 0.40]
     assert settings == ("weights.encoder_loss_weight",)
-    assert choose(found, within=0.0) == "0"
-    assert choose(found, within=0.02) == "1"
-    assert choose(found, within=0.2) == "1"  # of two as quick, the better one
-    assert overrides(found, "1", settings) == ["weights.encoder_loss_weight=0.002"]
-    named = found.assign(**{"loss.beta": 0.123456, "loss.name": "smoothl1"})
+    assert choose(trials, within=0.0) == "0"
+    assert choose(trials, within=0.02) == "1"
+    assert choose(trials, within=0.2) == "1"  # of two equally fast trials, the better one
+    assert overrides(trials, "1", settings) == ["weights.encoder_loss_weight=0.002"]
+    named = trials.assign(**{"loss.beta": 0.123456, "loss.name": "smoothl1"})
     assert overrides(named, "1", ["loss.beta", "loss.name"]) == ["loss=smoothl1", "loss.beta=0.1235"]
 
 
 def test_where_none_reaches_the_target_the_best_is_taken(search):
-    found, _ = trials(search, target=0.9)
-    assert choose(found, within=0.05) == "0"
+    trials, _ = read_trials(search, target=0.9)
+    assert choose(trials, within=0.05) == "0"
 
 
-def test_the_command_shows_every_trial_and_the_words_of_the_chosen(search, capsys):
+def test_the_command_shows_every_trial_and_the_overrides_of_the_selected_one(search, capsys):
     assert main([str(search), "--target", "0.6", "--within", "0.02"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "* 1: 69.00 %, 1 epochs: weights.encoder_loss_weight=0.002"
@@ -64,8 +64,8 @@ def test_the_command_shows_every_trial_and_the_words_of_the_chosen(search, capsy
     assert lines[-1] == "weights.encoder_loss_weight=0.002"
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(search):
-    for number in range(400):  # more lines than the pipe and its reader take in
+def test_a_closed_pipe_is_no_error(search):
+    for number in range(400):  # more lines than the pipe and its reader hold
         shutil.copytree(search / "0", search / f"2{number:03}")
     command = [sys.executable, "-m", "study.select_trial", str(search), "--target", "0.6", "--within", "0.02"]
     pipe = subprocess.PIPE
@@ -78,7 +78,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(search):
 
 def test_bad_input_is_one_line(search, tmp_path, capsys):
     assert main([str(search), "--target", "62", "--within", "0.02"]) == 2
-    assert "--target: expected a share from 0 to 1, got 62" in capsys.readouterr().err
+    assert "--target: expected a fraction from 0 to 1, got 62" in capsys.readouterr().err
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match="complete trials"):
-        trials(tmp_path / "nothing", 0.5)
+        read_trials(tmp_path / "nothing", 0.5)

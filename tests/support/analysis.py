@@ -1,7 +1,7 @@
-"""Simulated sweeps in the results format, without any training: for tests, benchmarks and examples.
+"""Simulated sweeps in the results format, without training, for tests, benchmarks and examples.
 
-A run's dev weighted F1 rises as ceiling · (1 - exp(-epoch / τ)) with independent jitter; its train losses fall by the
-same clock. The runs of a pair share part of their luck (in τ and ceiling) through the seed.
+The dev weighted F1 of a run rises as ceiling · (1 - exp(-epoch / τ)) with independent jitter. Its train losses fall
+with the same time constant. The τ and the ceiling are random, and the two runs of a pair share part of this variation.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from joyful.results import HISTORY, RUN, SCHEMA, TIMING
-from joyful.results.tables import history_bytes_of_columns, timing_bytes
+from joyful.results.tables import history_bytes_from_columns, timing_bytes
 
-#: Group choice -> the settings that it sets, as conf/ has them.
+#: Group -> choice -> settings, as in conf/.
 _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "loss": {name: {"name": name, "beta": 1.0} for name in ("mse", "smoothl1", "weighted_mse")},
     "weights": {
@@ -43,12 +43,16 @@ _CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true of an arm.
+    """True parameters of a simulated arm.
 
-    overrides: group choices and settings by dotted name ({"loss": "mse", "weights.encoder_loss_weight": 0.05}).
-    tau: epochs in which the curves cover 63 % of their way. ceiling: of dev weighted F1, 0 to 1. jitter: standard
-    deviation of one evaluation's F1 (and of its NLL). loss: factor of all final train losses. ratio: encoder gradient
-    ratio. luck: standard deviation over seeds of ln(tau), half of its variance shared in a pair.
+    Attributes:
+        overrides: Group choices and settings, such as {"loss": "mse", "weights.encoder_loss_weight": 0.05}.
+        tau: Time constant of the curves in epochs.
+        ceiling: Limit of the dev weighted F1, from 0 to 1.
+        jitter: Standard deviation of the F1 of one evaluation, and of ln NLL.
+        loss: Factor of the train losses.
+        ratio: Encoder gradient ratio.
+        luck: Standard deviation of ln(tau) over seeds. The runs of a pair share half of its variance.
     """
 
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +64,7 @@ class Truth:
     luck: float = 0.1
 
 
-#: The note's two arms; the second as much better as the note says.
+#: The two arms of the basic optimisation, with differences as large as its claims state.
 NOTE_ARMS = (
     Truth({"loss": "mse", "weights": "baseline"}),
     Truth({"loss": "smoothl1", "weights": "basic"}, tau=3.33, ceiling=0.635, jitter=0.0033, loss=0.85, ratio=0.002),
@@ -78,7 +82,10 @@ def simulate_sweep(
     folds: Sequence[int] = (),
     seed: int = 0,
 ) -> None:
-    """Write a paired sweep: a run per arm and seed (and fold), calibration runs of the first arm. `seed`: of the luck."""
+    """Write a paired sweep with one run per arm, seed and fold, and calibration runs of the first arm.
+
+    `seed` is the seed of the simulation.
+    """
     number = 0
     for role, arm, run_seed in [
         *(("calibration", 0, s) for s in calibration),
@@ -97,7 +104,7 @@ def simulate_sweep(
 def history(
     truth: Truth, epochs: int, evaluations_per_epoch: int, shared: np.random.Generator, own: np.random.Generator
 ) -> dict[str, Any]:
-    """Columns of a history: train rows at whole epochs, dev and test rows at every evaluation."""
+    """Return the columns of a history, with train rows at whole epochs and dev and test rows at every evaluation."""
     luck = truth.luck * (shared.normal() + own.normal()) / np.sqrt(2)
     ceiling = truth.ceiling + 0.005 * shared.normal() + 0.003 * own.normal()
     tau = truth.tau * np.exp(luck)
@@ -108,18 +115,18 @@ def history(
     for split in ("train", "dev", "test"):
         chosen = step[step % evaluations_per_epoch == 0] if split == "train" else step
         epoch = chosen / evaluations_per_epoch
-        left = np.exp(-epoch / tau)
+        decay = np.exp(-epoch / tau)
         offset = {"train": 0.05, "dev": 0.0, "test": -0.01}[split]
-        f1 = np.clip((ceiling + offset) * (1 - left) + truth.jitter * own.normal(size=len(epoch)), 0, 1)
-        nll = truth.loss * (0.9 + left) * np.exp(truth.jitter * own.normal(size=len(epoch)))
-        recon = truth.loss * (0.4 + 0.6 * left) * np.exp(0.01 * own.normal(size=len(epoch)))
-        smooth = "smoothl1" in truth.overrides.values()
-        encoder = recon / 2 if smooth else recon
-        weight = float(truth.overrides.get("weights.encoder_loss_weight", 0.03 if smooth else 0.05))
-        contrast, gate = 4 * (0.5 + left), 0.1 * (1 + left)
+        f1 = np.clip((ceiling + offset) * (1 - decay) + truth.jitter * own.normal(size=len(epoch)), 0, 1)
+        nll = truth.loss * (0.9 + decay) * np.exp(truth.jitter * own.normal(size=len(epoch)))
+        recon = truth.loss * (0.4 + 0.6 * decay) * np.exp(0.01 * own.normal(size=len(epoch)))
+        is_smooth = "smoothl1" in truth.overrides.values()
+        encoder = recon / 2 if is_smooth else recon
+        weight = float(truth.overrides.get("weights.encoder_loss_weight", 0.03 if is_smooth else 0.05))
+        contrast, gate = 4 * (0.5 + decay), 0.1 * (1 + decay)
         total = nll + weight * encoder + 0.2 * contrast + 0.01 * gate
         ratio = truth.ratio * np.exp(0.1 * own.normal(size=len(epoch)))
-        at = np.full(len(epoch), np.nan) if split == "test" else ratio
+        ratios = np.full(len(epoch), np.nan) if split == "test" else ratio
         columns = {
             "f1_weighted": f1, "f1_macro": 0.9 * f1, "accuracy": np.minimum(1, f1 + 0.01), "nll": nll,
             "recon_mse": recon, "recon_mae": 0.8 * np.sqrt(recon), "loss_total": total, "loss_classification": nll,
@@ -128,7 +135,8 @@ def history(
             "weight_encoder": np.full(len(epoch), weight), "weight_gate_reg": np.full(len(epoch), 0.01),
             "share_classification": nll / total, "share_contrastive": 0.2 * contrast / total,
             "share_encoder": weight * encoder / total, "share_gate_reg": 0.01 * gate / total,
-            "encoder_gradient_ratio": at, "encoder_gradient_cosine": 0.05 * np.where(np.isnan(at), np.nan, left),
+            "encoder_gradient_ratio": ratios,
+            "encoder_gradient_cosine": 0.05 * np.where(np.isnan(ratios), np.nan, decay),
             "lr": np.full(len(epoch), 0.001),
         }  # fmt: skip
         rows["step"] += chosen.tolist()
@@ -149,9 +157,9 @@ def write_run(
     reason: str | None = None,
     seconds_per_epoch: float | None = 2.0,
 ) -> None:
-    """One run folder: run.json, history.parquet, timing.parquet (None: no such file). Not fsynced: it is a test's."""
+    """Write a run folder: run.json, history.parquet and, unless `seconds_per_epoch` is None, timing.parquet."""
     config, choices = configuration({**(overrides or {}), "seed": seed})
-    data = history_bytes_of_columns(columns)
+    data = history_bytes_from_columns(columns)
     info = {
         "schema": SCHEMA, "status": status, "reason": reason, "objective": None, "objective_name": "best dev f1_weighted",
         "seed": seed, "role": config["role"], "epochs": config["training"]["epochs"], "config_hash": "0" * 16,
@@ -174,7 +182,7 @@ def write_run(
 
 
 def configuration(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """(config, choices) as a run of conf/ under these overrides has them, with fewer settings."""
+    """Return the configuration and the group choices of a run with these overrides, with fewer settings than conf/."""
     choices = {"data": "synthetic", "model": "small", "loss": "mse", "weights": "basic", "weighting": "fixed"}
     choices |= {name: str(value) for name, value in overrides.items() if name in choices}
     config = copy.deepcopy(_CONFIG) | {"role": "comparison", "seed": 1}

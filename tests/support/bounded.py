@@ -1,8 +1,8 @@
-"""Reading hostile files in processes of their own: what came of it, how much memory it took, how long.
+"""Reading hostile files in separate processes, with measured memory and time.
 
-`read_each(READER, paths)` starts one process that loads the reader, and has it fork for each file, so that a file that takes
-gigabytes, hangs or crashes costs that child alone. Memory is the growth of the child's resident set from before the reading to
-its highest (VmHWM), so it is what the file cost and not what the libraries take.
+`read_each(READER, paths)` starts a process that loads the reader and forks for each file. A file that takes gigabytes,
+hangs or crashes therefore affects only that child. The memory of a file is the peak resident set of the child (VmHWM)
+minus its resident set before reading, which excludes the memory of the libraries.
 """
 
 from __future__ import annotations
@@ -21,16 +21,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: No hostile file may take more than this, in MiB (docs/RELIABILITY.md says it).
+#: Largest memory of a hostile file in MiB, as documented in docs/RELIABILITY.md.
 BOUND_MIB = 512
 
-#: A child that reads for longer than this is killed, in seconds.
+#: A child that reads for longer is killed, in seconds.
 PATIENCE = 60
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """kind: "read", the error's class, or how the process ended. message: of the error. mebibytes: how much memory grew."""
+    """The outcome of reading a file.
+
+    Attributes:
+        kind: "read", the class of the error, or how the process ended.
+        message: Text of the error.
+        mebibytes: Growth of the resident memory in MiB.
+        seconds: Wall-clock seconds.
+    """
 
     kind: str
     message: str
@@ -39,7 +46,7 @@ class Outcome:
 
 
 def read_each(reader: str, paths: Sequence[Path]) -> list[Outcome]:
-    """What became of each file under that reader (a key of READERS)."""
+    """Read each file with a reader, a key of READERS, and return the outcomes."""
     command = [sys.executable, "-m", "tests.support.bounded", reader, *map(str, paths)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, map(str, sys.path))), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE * len(paths) + 60)
@@ -130,25 +137,25 @@ READERS: Mapping[str, Callable[[], Callable[[Path], object]]] = {
 
 def _memory(kind: str) -> float:
     status = Path("/proc/self/status").read_text()
-    found = re.search(rf"^{kind}:\s+(\d+) kB", status, re.M)
-    assert found is not None
-    return int(found[1]) / 1024
+    match = re.search(rf"^{kind}:\s+(\d+) kB", status, re.M)
+    assert match is not None
+    return int(match[1]) / 1024
 
 
 def _read(read: Callable[[Path], Any], path: Path) -> dict[str, object]:
-    before, began, kind, message = _memory("VmRSS"), time.monotonic(), "read", ""
+    before, started, kind, message = _memory("VmRSS"), time.monotonic(), "read", ""
     try:
         read(path)
     except Exception as error:
         kind, message = type(error).__name__, str(error)
         if kind != "InputError":
             traceback.print_exc()
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     return {"kind": kind, "message": message[:5000], "mebibytes": _memory("VmHWM") - before, "seconds": seconds}
 
 
 def main(reader: str, paths: Sequence[str]) -> None:
-    """Read each path in a child of this process; a line of JSON for each."""
+    """Read each path in a child of this process, and print its outcome as a line of JSON."""
     read = READERS[reader]()
     for path in paths:
         out, into = os.pipe()

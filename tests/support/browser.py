@@ -1,4 +1,4 @@
-"""A real headless browser for tests of pages: Chromium where one is installed, by playwright."""
+"""A headless Chromium for tests of pages, controlled by playwright."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is ins
 
 @contextmanager
 def open_browser() -> Iterator[Any]:
-    """A browser that ends with the block. Skips the test where playwright is not installed."""
+    """Open a browser for a `with` block. Skips the test if playwright is not installed."""
     playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed (pip install 'joyful[test]')"
+        "playwright.sync_api", reason="playwright is not installed (pip install 'joyful-sweeps[test]')"
     )
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
@@ -28,15 +28,15 @@ def open_browser() -> Iterator[Any]:
             browser.close()
 
 
-def listen(page: Any, address: str, complaints: list[str]) -> None:
-    """Enter what goes wrong on a page that is one file: errors, words on the console, and whatever it asks for but itself."""
+def collect_problems(page: Any, address: str, complaints: list[str]) -> None:
+    """Append problems of a single-file page to `complaints`: errors, console messages, requests for other files."""
     page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
     page.on("console", lambda message: complaints.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
     page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
 
-    def asked(request: Any) -> None:
+    def on_request(request: Any) -> None:
         if request.url not in (address, "data:,"):
-            complaints.append(f"asked for {request.url}")
+            complaints.append(f"requested: {request.url}")
 
-    page.on("request", asked)
+    page.on("request", on_request)

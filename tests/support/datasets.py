@@ -1,6 +1,6 @@
-"""What every source of data must satisfy: a dataset's own test calls `check_source` and adds its own traps.
+"""Checks that every data source must pass. The test of a dataset calls `check_source` and adds its own cases.
 
-Needs pytest. Shape letters: N utterances, D features.
+Shape letters: N utterances, D features.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 
 from joyful.config import DataSettings
 from joyful.data import prepared
-from joyful.data.loading import choose, find_source
+from joyful.data.loading import find_source, select_modalities
 from joyful.data.validation import validate
 from joyful.records import SPLITS, DialogueDataset, Dialogues
 
@@ -26,19 +26,19 @@ _FAKE_WIDTH = 8
 
 
 def fake_encode(sentences: Sequence[str]) -> np.ndarray:
-    """(N, 8) float32: a sentence's digest as numbers from 0 to 1. Equal sentences have equal vectors."""
+    """Return (N, 8) float32 vectors from 0 to 1, computed from digests. Equal sentences have equal vectors."""
     digests = b"".join(hashlib.sha256(sentence.encode()).digest()[:_FAKE_WIDTH] for sentence in sentences)
     return np.frombuffer(digests, np.uint8).reshape(-1, _FAKE_WIDTH).astype(np.float32) / 255
 
 
 def data_settings(name: str, **changes: Any) -> DataSettings:
-    """The settings of conf/data/NAME.yaml, with changes."""
+    """Return the settings of conf/data/NAME.yaml with changes."""
     values = yaml.safe_load((_CONF / f"{name}.yaml").read_text("utf-8"))
     return DataSettings.model_validate({**values, **changes})
 
 
 def real_data(name: str) -> str:
-    """The folder of a real corpus; skips the test where there is none."""
+    """Return the folder of a real corpus. Skips the test if it is not available."""
     root = os.environ.get("JOYFUL_DATA")
     if not root:
         pytest.skip("needs the real corpora: set JOYFUL_DATA to the folder that holds meld, emorynlp and mosi")
@@ -49,9 +49,11 @@ def real_data(name: str) -> str:
 
 
 def check_source(settings: DataSettings, folder: Path) -> DialogueDataset:
-    """Assert what every source must satisfy, and return its dataset with vectors of `fake_encode` as text.
+    """Check a source, and return its dataset, whose text features come from `fake_encode`.
 
-    folder: empty, for the prepared copy that is written and compared.
+    Args:
+        settings: Settings of the dataset.
+        folder: An empty folder for a prepared copy of the dataset, which is read again and compared.
     """
     source = find_source(settings)
     for path in source.source_files(settings):
@@ -69,14 +71,14 @@ def check_source(settings: DataSettings, folder: Path) -> DialogueDataset:
     copy, _ = prepared.open_folder(folder / "copy", verify=True)
     assert_same(dataset, copy)
     for name, width in dataset.dimensions.items():
-        alone = choose(dataset, settings, (name,))
+        alone = select_modalities(dataset, settings, (name,))
         assert alone.dimensions == {name: width}
         validate(alone)
     return dataset
 
 
 def assert_same(one: DialogueDataset, other: DialogueDataset) -> None:
-    """Assert that two datasets agree in every value and every bit of their arrays."""
+    """Assert that two datasets are equal, bit for bit."""
     for name in ("name", "dimensions", "labels", "n_speakers", "multilabel"):
         assert getattr(one, name) == getattr(other, name), name
     for split in SPLITS:
@@ -90,14 +92,14 @@ def assert_same(one: DialogueDataset, other: DialogueDataset) -> None:
 
 
 def _check_speakers(part: Dialogues) -> None:
-    """Speakers are numbered inside each dialogue by first appearance: no number comes before the one below it."""
+    """Check that speakers are numbered by first appearance within each dialogue."""
     for row, speakers in enumerate(np.split(part.speakers, np.cumsum(part.lengths)[:-1])):
         highest = np.maximum.accumulate(np.concatenate([[-1], speakers[:-1]]))
         assert (speakers <= highest + 1).all(), f"dialogue {part.ids[row]}: {speakers}"
 
 
 def _check_text(part: Dialogues) -> None:
-    """A row of text features belongs to the sentence of the same row, if the features came from the fake encoder."""
+    """Check that each row of text features belongs to the sentence of that row, if `fake_encode` computed them."""
     text = part.features.get("text")
     if text is not None and part.sentences is not None and text.shape[1] == _FAKE_WIDTH:
         np.testing.assert_array_equal(text, fake_encode(part.sentences))

@@ -1,11 +1,11 @@
-"""Commands of this project in processes that need not import torch, Hydra and pandas first: they are forked from one that has.
+"""Fast execution of Python commands by forking a process that has already imported torch, Hydra and pandas.
 
-    with Nursery() as nursery:
-        done = nursery.run(["run.py", "loss=smoothl1"], folder, environment)
+    with ForkServer() as server:
+        done = server.run(["run.py", "loss=smoothl1"], folder, environment)
 
-A command runs as `python ARGUMENTS` would, from its first line to its exit code, in a process, a session and a folder of its own;
-only the imports of libraries are shared, seconds of each, and their modules are not taken down one by one at the end. What it
-starts in turn (workers, launchers) starts as ever.
+A command behaves as `python ARGUMENTS` in its own process, session and folder, including its exit code. Only the
+imports of libraries are shared, which saves seconds for each command. Child processes of the command, such as workers
+and launchers, start normally.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Imported once. None of these is a program that is run (`-m`), and none starts a thread when it is imported.
+#: Modules that the server imports. They must not start threads, and must not be run with `python -m`.
 LIBRARIES = (
     "torch", "hydra", "optuna", "sqlalchemy", "pandas", "rich.progress", "joyful.training.experiment", "joyful.sweeper.status",
     "joyful.analysis.findings", "joyful.analysis.plots.survival", "joyful.analysis.page.html",
@@ -38,7 +38,7 @@ LIBRARIES = (
 
 
 class ForkServer:
-    """The process that has imported them; ends with the block."""
+    """The server process. It ends with the `with` block."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -57,7 +57,11 @@ class ForkServer:
     def run(
         self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """Run `python ARGUMENTS` in `folder`. Raises TimeoutExpired, the command and what it started in its session killed."""
+        """Run `python ARGUMENTS` in `folder`.
+
+        Raises:
+            subprocess.TimeoutExpired: After `timeout` seconds. All processes of the command's session are killed.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with tempfile.TemporaryDirectory() as scratch:
@@ -69,7 +73,7 @@ class ForkServer:
             print(json.dumps(request), file=self._process.stdin, flush=True)
             answer = self._process.stdout.readline()
             if not answer:
-                raise RuntimeError("the nursery has ended; its words are on standard error")
+                raise RuntimeError("the fork server has ended; see its output on standard error")
             out, err = (path.read_text(errors="replace") for path in outputs)
         code = json.loads(answer)
         if code is None:
@@ -80,7 +84,7 @@ class ForkServer:
 def _serve() -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
-    gc.freeze()  # what is there now, no fork need look through
+    gc.freeze()  # keeps the garbage collector of the forks from visiting the shared objects
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         request = json.loads(line)
@@ -92,7 +96,7 @@ def _serve() -> None:
 
 
 def _wait(child: int, timeout: float) -> int | None:
-    """The exit code, negative for a signal; None where the time was up."""
+    """Return the exit code, negative for a signal, or None after a timeout."""
     deadline = time.monotonic() + timeout
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -107,7 +111,7 @@ def _wait(child: int, timeout: float) -> int | None:
 
 
 def _end(code: int) -> NoReturn:
-    """As the interpreter ends: threads waited for, what was registered called, buffers written."""
+    """Exit as the interpreter does: wait for threads, call exit handlers and flush buffers."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -116,7 +120,7 @@ def _end(code: int) -> NoReturn:
 
 
 def _become(request: dict[str, Any]) -> int:
-    """Turn this fork into the command, and run it; returns the exit code."""
+    """Run the command in this fork, and return its exit code."""
     os.setsid()
     os.chdir(request["folder"])
     os.environ.clear()
@@ -125,10 +129,10 @@ def _become(request: dict[str, Any]) -> int:
         file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(file, descriptor)
         os.close(file)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
     first, *rest = request["arguments"]
-    # as the interpreter does: the script's folder, or for -m the working directory, comes first in the path
+    # The first entry of sys.path is the script's folder, or the working directory for -m.
     try:
         if first == "-m":
             sys.argv, sys.path[0] = rest, os.getcwd()

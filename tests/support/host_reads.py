@@ -1,4 +1,4 @@
-"""A guard: inside it, no operation may make the host wait for what the device has computed."""
+"""A context manager that forbids operations in which the host waits for the device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-#: Operations that copy a value to the host, or whose shape depends on values: on a GPU each of them waits.
+#: Operations that copy a value to the host, or whose output shape depends on values. On a GPU they wait for the device.
 _READS = {
     torch.ops.aten._local_scalar_dense.default,  # item, float, bool, if tensor
     torch.ops.aten.nonzero.default,
@@ -18,7 +18,7 @@ _READS = {
 
 
 class NoHostReads(TorchDispatchMode):
-    """Context manager that raises AssertionError naming the operation; on the processor too, where no wait can be seen."""
+    """Raises AssertionError for such an operation inside a `with` block, on the CPU as well."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert func not in _READS, f"{func} reads the device from the host"

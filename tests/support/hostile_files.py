@@ -1,6 +1,7 @@
-"""Checkpoints, Parquet files and CSV tables that lie about their size, claim or multiply memory, or lead out of their folder.
+"""Hostile checkpoints and Parquet files: false sizes, memory bombs, and paths that leave their folder.
 
-Each function makes one kind below a folder: name -> (what the reader is given, part of the refusal's text).
+Each function writes the files of one kind below a folder, and returns name -> (path for the reader, part of the
+expected error message).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from joyful.results.tables import MAXIMUM_BYTES, MAXIMUM_ROWS
 
 Case = tuple[Path, str]
 
-#: The largest history that is read: it must stay below the bound too.
+#: Name of the largest history that is accepted. Its memory must stay below the bound, too.
 READ = "largest_that_is_read"
 
 
@@ -28,18 +29,24 @@ READ = "largest_that_is_read"
 
 
 def safetensors(header: object, body: bytes = b"", length: int | None = None) -> bytes:
-    """A safetensors file. header: bytes are taken as they are. length: that it announces; None: the true one."""
+    """Return a safetensors file.
+
+    Args:
+        header: The header; bytes are used unchanged.
+        body: The data of the tensors.
+        length: Announced length of the header; None announces the true length.
+    """
     head = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(head) if length is None else length) + head + body
 
 
 def tensor(low: int, high: int, shape: Sequence[int], dtype: str = "F32") -> dict[str, Any]:
-    """A header's entry."""
+    """Return an entry of a header."""
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [low, high]}
 
 
 def write_checkpoint(folder: Path, data: bytes, **changes: object) -> None:
-    """A checkpoint "last" whose tensor file is `data`, and whose JSON vouches for it."""
+    """Write a checkpoint "last" with the tensor file `data` and a JSON file with its correct digest."""
     folder.mkdir(parents=True)
     (folder / "last-1.safetensors").write_bytes(data)
     document = {"tensors": "last-1.safetensors", "sha256": hashlib.sha256(data).hexdigest(), "state": {}}
@@ -47,7 +54,7 @@ def write_checkpoint(folder: Path, data: bytes, **changes: object) -> None:
 
 
 def hostile_checkpoints(root: Path) -> dict[str, Case]:
-    """Checkpoint folders."""
+    """Write hostile checkpoint folders."""
     two = {"a": tensor(0, 8, [2])}
     raw = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
     files: dict[str, tuple[bytes, str]] = {
@@ -112,7 +119,7 @@ def hostile_checkpoints(root: Path) -> dict[str, Case]:
 
 
 def varint(value: int, length: int = 0) -> bytes:
-    """A zigzag varint of Thrift's compact protocol, padded to `length` bytes, which readers take for the same number."""
+    """Return a zigzag varint of Thrift's compact protocol, padded to `length` bytes without changing its value."""
     value = (value << 1) ^ (value >> 63)
     digits = [value & 0x7F]
     while value := value >> 7:
@@ -122,7 +129,7 @@ def varint(value: int, length: int = 0) -> bytes:
 
 
 def with_small_footer(data: bytes) -> bytes:
-    """The same Parquet file, its footer saying that everything is small: sizes above a megabyte become 100 bytes."""
+    """Return the Parquet file with a false footer, in which sizes above 1 MiB are replaced by 100 bytes."""
     import pyarrow.parquet as pq
 
     size = struct.unpack("<I", data[-8:-4])[0]
@@ -136,7 +143,7 @@ def with_small_footer(data: bytes) -> bytes:
 
 
 def parquet(columns: Mapping[str, Any], **options: Any) -> bytes:
-    """A Parquet file of these columns, compressed as much as can be."""
+    """Return a strongly compressed Parquet file of these columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -147,14 +154,14 @@ def parquet(columns: Mapping[str, Any], **options: Any) -> bytes:
 
 
 def repeated(text: str, rows: int) -> Any:
-    """A column of one text, as a dictionary: small in the file."""
+    """Return a dictionary-encoded column that repeats one text, which is small in a file."""
     import pyarrow as pa
 
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), [text])
 
 
 def parquet_bombs() -> dict[str, tuple[bytes, str]]:
-    """Histories of some KB that hold gigabytes."""
+    """Return histories of some kB that expand to gigabytes."""
     rows, key = MAXIMUM_ROWS, {"step": [1], "epoch": [1.0]}
     zeros = np.zeros(rows)
     many = {"step": np.zeros(rows, np.int64), "epoch": zeros, "split": repeated("dev", rows)}
@@ -181,7 +188,7 @@ def parquet_bombs() -> dict[str, tuple[bytes, str]]:
 
 
 def hostile_runs(root: Path) -> dict[str, Case]:
-    """Folders with one run each, whose history, run.json or .hydra/ is hostile."""
+    """Write run folders with a hostile history, each with and without a run.json that has its digest."""
     cases: dict[str, Case] = {}
     for name, (data, words) in parquet_bombs().items():
         for vouched in (False, True):

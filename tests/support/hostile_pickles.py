@@ -1,7 +1,8 @@
-"""Pickles that a reader of data files must refuse: for tests of joyful.data.cogmen.restricted_pickle.
+"""Hostile pickles that `joyful.data.cogmen.restricted_pickle` must refuse.
 
-Written opcode by opcode, since an honest pickler makes none of them. Those that `run` something create the file
-`canary` under Python's own unpickler; the others forge NumPy objects, claim or multiply memory, or are damaged.
+They are written opcode by opcode, because a normal pickler cannot create them. Under Python's own unpickler, pickles
+with the prefix "run" execute code that creates the file `canary`. The others forge NumPy objects, are memory bombs, or
+are damaged.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from typing import NamedTuple
 
 
 class HostilePickle(NamedTuple):
-    """data: the file. expected: part of the refusal's text. runs: whether pickle.loads would create the canary."""
+    """A hostile pickle.
+
+    Attributes:
+        data: The content of the file.
+        expected: Part of the expected error message.
+        runs: Whether pickle.loads would create the canary.
+    """
 
     data: bytes
     expected: str
@@ -25,7 +32,7 @@ class HostilePickle(NamedTuple):
 
 
 def hostile_pickles(canary: Path) -> dict[str, HostilePickle]:
-    """Name -> pickle. `canary` must not exist; who finds it there afterwards knows that something was run."""
+    """Return name -> pickle. `canary` must not exist. If it exists after reading, a pickle has executed code."""
     return {
         **_running(canary),
         **_naming(canary),
@@ -67,7 +74,7 @@ def _file(*parts: bytes, protocol: int = 4) -> bytes:
 
 
 def _running(canary: Path) -> dict[str, HostilePickle]:
-    """What pickle.loads would run, by every opcode that can call."""
+    """Return pickles that execute code under pickle.loads, by every opcode that can call a function."""
     touch, code = f"touch '{canary}'", f"open({str(canary)!r}, 'w').close()"
     shell, string = _text(touch), f'S"{touch}"\n'.encode()
     system = _global("posix", "system")
@@ -161,7 +168,7 @@ def _path(path: Path) -> bytes:
 
 
 def _naming(canary: Path) -> dict[str, HostilePickle]:
-    """Globals that only look admitted, or that no interpreter here would run."""
+    """Return pickles with forbidden globals: names similar to allowed ones, or functions that are missing here."""
     shell = _text(f"touch '{canary}'")
     names = {
         "windows": ("nt", "system"), "popen": ("os", "popen"), "numpy_function": ("numpy", "fromfile"),
@@ -188,7 +195,7 @@ def _naming(canary: Path) -> dict[str, HostilePickle]:
 
 
 def _machinery() -> dict[str, HostilePickle]:
-    """Opcodes and uses of admitted globals that no data file has."""
+    """Return pickles with opcodes, or with uses of allowed globals, that no data file contains."""
     sample, array = _global("Sample", "Sample"), _array()
     files = {
         "persistent_id": (b"Pevil\n.", "persistent id"),
@@ -255,7 +262,7 @@ def _buffer(code: str, shape: tuple[int, ...], *more: bytes) -> bytes:
 
 
 def _forged_arrays() -> dict[str, HostilePickle]:
-    """Arrays and data types whose parts do not belong together."""
+    """Return pickles of arrays and data types with inconsistent parts."""
     plain_state = (_int(3), _text("<"), b"N", b"N", b"N", _int(-1), _int(-1), _int(0))
     scalar = _global("numpy._core.multiarray", "scalar")
     objects = b"](" + _text("a") + b"e"
@@ -298,22 +305,22 @@ def _forged_arrays() -> dict[str, HostilePickle]:
 
 
 def _bombs() -> dict[str, HostilePickle]:
-    """Small files that claim, or grow to, far more memory or time than they have bytes."""
+    """Return small pickles that would take much memory or time."""
     text, encode = _text("a" * 200_000), _global("_codecs", "encode")
     files = {
         "memo_binary": (_file(b"Nr\xff\xff\xff\x7f"), "memo entry"),
         "memo_text": (_file(b"Np99999999999\n"), "memo entry"),
-        "bytes_8": (_file(b"\x8e" + struct.pack("<Q", 2**60)), "not a whole pickle"),
-        "text_8": (_file(b"\x8d" + struct.pack("<Q", 2**63)), "not a whole pickle"),
-        "bytearray_8": (_file(b"\x96" + struct.pack("<Q", 2**40)), "not a whole pickle"),
-        "long_4": (_file(b"\x8b\xff\xff\xff\x7f"), "not a whole pickle"),
+        "bytes_8": (_file(b"\x8e" + struct.pack("<Q", 2**60)), "not a valid pickle"),
+        "text_8": (_file(b"\x8d" + struct.pack("<Q", 2**63)), "not a valid pickle"),
+        "bytearray_8": (_file(b"\x96" + struct.pack("<Q", 2**40)), "not a valid pickle"),
+        "long_4": (_file(b"\x8b\xff\xff\xff\x7f"), "not a valid pickle"),
         "frame": (_file(b"\x95" + struct.pack("<Q", 2**62), b"N"), "a frame ends"),
         "frame_of_all": (_file(b"\x95" + struct.pack("<Q", 2**64 - 1), b"N"), "a frame ends"),
         "frame_by_a_byte": (_file(b"\x95" + struct.pack("<Q", 3), b"N"), "a frame ends"),
         "memo_long": (_file(b"Nr\xff\xff\xff\xff"), "memo entry"),
         "memo_negative": (_file(b"Np-1\n"), "memo entry"),
         "wide_integer": (_file(b"\x8b" + _sized(b"\x7f" * 100_000)), "integer of"),
-        "long_integer": (b"L" + b"9" * 100_000 + b"L\n.", "not a whole pickle"),
+        "long_integer": (b"L" + b"9" * 100_000 + b"L\n.", "not a valid pickle"),
         "laughs": (_file(b"]\x940", *map(_doubled_list, range(60)), b"h\x3c"), "nests containers"),
         "wide_laughs": (
             _file(_text("a" * 500), b"\x940](", b"h\x00" * 99, b"e\x940](", b"h\x01" * 999, b"e"),
@@ -349,7 +356,7 @@ def _doubled_dict(index: int) -> bytes:
 
 
 def _foreign() -> dict[str, HostilePickle]:
-    """Files that are no pickles, each with a remedy of its own."""
+    """Return files that are not pickles. The expected messages name the remedy."""
     plain = pickle.dumps({"train": []})
     files = {
         "gzip": (gzip.compress(plain), "gunzip"),
@@ -366,7 +373,7 @@ def _foreign() -> dict[str, HostilePickle]:
 
 
 def _damaged() -> dict[str, HostilePickle]:
-    """Pickles that stop making sense."""
+    """Return damaged pickles."""
     files = {
         "empty": b"", "truncated": pickle.dumps({"train": ["text"] * 50})[:-20], "no_stop": b"N", "only_stop": b".",
         "noise": bytes(range(255, 0, -1)), "unknown_opcode": b"\xff.", "underflow": b"a.", "mark_missing": b"t.",
@@ -376,4 +383,4 @@ def _damaged() -> dict[str, HostilePickle]:
         "not_latin": _call(_global("_codecs", "encode"), _text("\u20ac"), _text("latin1")) + b".",
         "negative_length": b"\x8b\xff\xff\xff\xff.", "no_name": b"cos",
     }  # fmt: skip
-    return {f"damaged_{name}": HostilePickle(data, "not a whole pickle") for name, data in files.items()}
+    return {f"damaged_{name}": HostilePickle(data, "not a valid pickle") for name, data in files.items()}

@@ -1,6 +1,7 @@
-"""CSV tables and prepared datasets that claim or multiply memory, or are nothing that a table may be.
+"""Hostile CSV tables and prepared datasets: memory bombs, false sizes and files of other formats.
 
-Each function makes one kind below a folder: name -> (what the reader is given, part of the refusal's text).
+Each function writes the files of one kind below a folder, and returns name -> (path for the reader, part of the
+expected error message).
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ MILLION = 1_000_000
 
 
 def bad_tables(honest: bytes, row: bytes) -> dict[str, tuple[bytes, str]]:
-    """Tables of any shape. honest: one that is read. row: another row of it."""
+    """Return hostile tables that every reader must refuse.
+
+    Args:
+        honest: A valid table.
+        row: A further row of it.
+    """
     header = honest.splitlines()[0]
     return {
         "million_columns": (b",".join(b"c%d" % i for i in range(MILLION)) + b"\n1\n", "characters"),
@@ -29,7 +35,7 @@ def bad_tables(honest: bytes, row: bytes) -> dict[str, tuple[bytes, str]]:
         "million_fields": (honest + b"," * MILLION + b"x\n", "columns"),
         "one_gigantic_field": (honest + b'"' + b"x" * 60 * MILLION + b'"\n', "characters"),
         "one_gigantic_line": (b"x" * 60 * MILLION, "characters"),
-        "open_quote": (honest + b'"' + b"x\n" * 20 * MILLION, "quotation mark open"),
+        "open_quote": (honest + b'"' + b"x\n" * 20 * MILLION, "not a CSV record"),
         "only_quotes": (b'"' * 20 * MILLION, "characters"),
         "only_line_ends": (b"\n" * 2 * MILLION, "empty"),
         "header_only": (header + b"\n", ""),
@@ -47,7 +53,7 @@ def _many_rows(row: str, count: int = 201_000) -> bytes:
 
 
 def hostile_meld(root: Path) -> dict[str, Case]:
-    """Folders whose train file is hostile, with honest dev and test files."""
+    """Write MELD folders with a hostile train file and valid dev and test files."""
     rows = _many_rows("1,x,A,joy,p,{}9,1,1,1,a,b\r\n")
     tables = {
         **bad_tables(small_files.meld_table(), small_files.meld_row(dialogue=9).encode() + b"\r\n"),
@@ -55,14 +61,14 @@ def hostile_meld(root: Path) -> dict[str, Case]:
         "huge_number": (small_files.meld_table(small_files.meld_row(dialogue=10**30)), "Dialogue_ID must be an integer"),
         "many_speakers": (
             small_files.meld_table(*(small_files.meld_row(speaker=f"S{i}", dialogue=7, place=i) for i in range(10))),
-            "10 speakers",
+            "speakers in a dialogue, got 10",
         ),
     }  # fmt: skip
     return _folders(root, tables, small_files.write_meld, meld.FILES[0])
 
 
 def hostile_emorynlp(root: Path) -> dict[str, Case]:
-    """As hostile_meld; speakers are lists that are written as text, and must not be run."""
+    """Write EmoryNLP folders with a hostile train file. The text in its column Speaker must not be evaluated."""
     canary = root / "canary"
     speakers = {
         "call": f"__import__('os').system('touch {canary}')",
@@ -83,19 +89,19 @@ def hostile_emorynlp(root: Path) -> dict[str, Case]:
 
 
 def hostile_curves(root: Path) -> dict[str, Case]:
-    """Tables for `python -m joyful.analysis.importers csv`."""
+    """Write hostile tables for `joyful import csv`."""
     honest = small_files.curves_table()
     metrics = b",".join(b"m%d" % i for i in range(900))
     tables = {
         **bad_tables(honest, b"new,2,5,1,dev,0.1,1.0\n"),
         "thousand_columns": (b"arm,seed,epoch,split," + metrics + b"," + metrics.replace(b"m", b"n") + b"\n", "columns"),
-        "many_settings": (b"seed,epoch,split,nll," + metrics.replace(b"m", b"a.m") + b"\n", "900 settings"),
+        "many_settings": (b"seed,epoch,split,nll," + metrics.replace(b"m", b"a.m") + b"\n", "settings (names with a dot), got 900"),
         "many_values": (
             b"arm,seed,epoch,split," + metrics + b"\n" + (b"a,1,1,dev" + b"," * 900 + b"\n") * count(1000, 30_000),
             "values",
         ),
         "many_rows_of_a_run": (honest + _many_rows("old,1,{0},{0},dev,,\n", 430_000), "values of one run"),
-        "many_runs": (honest + _many_rows("old,{},1,1,dev,,\n", 101_000), "more than 100000 runs"),
+        "many_runs": (honest + _many_rows("old,{},1,1,dev,,\n", 101_000), "at most 100000 runs"),
         "huge_number": (honest + b"new,1e400,1,1,dev,,\n", "seed"),
         "setting_and_section": (b"a.b,a.b.c,seed,epoch,split,nll\n1,2,1,1,dev,1\n", "a.b"),
     }  # fmt: skip
@@ -109,29 +115,29 @@ def hostile_curves(root: Path) -> dict[str, Case]:
 
 
 def hostile_prepared(root: Path) -> dict[str, Case]:
-    """Prepared folders, each with one hostile file."""
+    """Write prepared datasets, each with one hostile file."""
     row = {"dialogue": ["a"], "sentence": ["b" * 300_000_000]}
     plain = parquet(row, use_dictionary=False)
     many = {"dialogue": repeated("a", 10**7), "sentence": repeated("b" * 1000, 10**7)}
     size = len(small_files.meld_table())
     utterances = {
-        "long_text": (plain, "announces 3000"),
-        "long_text_lying": (with_small_footer(plain), "announces 3000"),
-        "many_rows": (parquet(many), "10000000 rows, not 9"),
+        "long_text": (plain, "decodes to 3000"),
+        "long_text_lying": (with_small_footer(plain), "decodes to 3000"),
+        "many_rows": (parquet(many), "expected 9 rows, got 10000000"),
         "numbers": (parquet({"dialogue": np.zeros(9), "sentence": np.zeros(9)}), "must be text"),
-        "lists": (parquet({"dialogue": [["a"]] * 9, "sentence": [["b"]] * 9}), "not a whole prepared dataset"),
+        "lists": (parquet({"dialogue": [["a"]] * 9, "sentence": [["b"]] * 9}), "not a valid prepared dataset"),
         "no_parquet": (b"PAR1" + bytes(size) + b"\xff\xff\xff\x7fPAR1", "footer"),
         "empty": (b"", "footer"),
     }
     speakers = {"train/speakers": tensor(0, 8, [1], "I64")}
     arrays = {
-        "header_of_2_60": (safetensors(speakers, bytes(8), 2**60), "no header"),
-        "header_behind_the_end": (safetensors(speakers, bytes(8), 2**19), "no header"),
-        "outside": (safetensors({"a": tensor(0, 2**40, [2**38])}, bytes(8)), "lies outside"),
-        "negative": (safetensors({"a": tensor(-8, 0, [2])}, bytes(8)), "lies outside"),
-        "overflowing": (safetensors({"a": tensor(0, 8, [2**62, 2**62])}, bytes(8)), "lies outside"),
+        "header_of_2_60": (safetensors(speakers, bytes(8), 2**60), "no valid header"),
+        "header_behind_the_end": (safetensors(speakers, bytes(8), 2**19), "no valid header"),
+        "outside": (safetensors({"a": tensor(0, 2**40, [2**38])}, bytes(8)), "do not fit the file"),
+        "negative": (safetensors({"a": tensor(-8, 0, [2])}, bytes(8)), "do not fit the file"),
+        "overflowing": (safetensors({"a": tensor(0, 8, [2**62, 2**62])}, bytes(8)), "do not fit the file"),
         "no_bytes": (safetensors({"train/speakers": tensor(0, 0, [0, 2**60], "I64")}), "prepared dataset"),
-        "boolean": (safetensors({"a": tensor(0, 8, [True, 2])}, bytes(8)), "lies outside"),
+        "boolean": (safetensors({"a": tensor(0, 8, [True, 2])}, bytes(8)), "do not fit the file"),
         "unknown_type": (safetensors({"a": tensor(0, 8, [1], "O")}, bytes(8)), "prepared dataset"),
         "deep": (safetensors(b"[" * 500_000), "prepared dataset"),
         "no_utf_8": (safetensors(b'{"\xff":1}'), "prepared dataset"),
@@ -153,7 +159,7 @@ def hostile_prepared(root: Path) -> dict[str, Case]:
         folder = root / f"meta_{name}"
         small_files.write_prepared(folder)
         (folder / prepared.META).write_text(text)
-        cases[folder.name] = folder, "format 99" if name == "other_format" else "not a whole prepared dataset"
+        cases[folder.name] = folder, "format 99" if name == "other_format" else "not a valid prepared dataset"
     for key, value in {"n_speakers": 10**9, "labels": [], "dimensions": {"text": -1}, "name": None}.items():
         folder = root / f"meta_{key}"
         small_files.write_prepared(folder)

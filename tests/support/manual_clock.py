@@ -1,20 +1,25 @@
-"""A clock for tests of what waits: a busy machine changes nothing in it."""
+"""A manual clock, which makes tests of waiting independent of the load of the machine."""
 
 from __future__ import annotations
 
 
 class ManualClock:
-    """Put in the place of a module's `time`: it stands still but for who sleeps by it, and who sets `now`, in seconds."""
+    """Replaces the module `time`. Its time changes only by `sleep` and by setting `now`.
+
+    Attributes:
+        now: Current time in seconds.
+        slept: Arguments of the calls of `sleep`.
+    """
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.slept: list[float] = []
 
     def monotonic(self) -> float:
-        """As time.monotonic."""
+        """Return `now`, in place of time.monotonic."""
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """As time.sleep, at once."""
+        """Advance `now` at once, in place of time.sleep."""
         self.now += seconds
         self.slept.append(seconds)

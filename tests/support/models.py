@@ -1,4 +1,4 @@
-"""Random dialogues and models of a few thousand parameters, made without a configuration."""
+"""Random dialogues and models of a few thousand parameters, built without a configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from joyful.records import Batch, Dialogues
 _SMALL = Path(__file__).resolve().parents[2] / "conf" / "model" / "small.yaml"
 DIMENSIONS = {"audio": 5, "text": 7, "visual": 3}
 FUSIONS = {"auto": AutoFusion, "hierarchical": AutoFusion_Hierarchical}
-#: conf/model/small.yaml, smaller still.
+#: Changes to conf/model/small.yaml that make the model smaller.
 TINY = {
     "inter_size": 6,
     "fusion_hidden_size": 8,
@@ -43,7 +43,7 @@ def random_split(
     dimensions: dict[str, int] | None = None,
     seed: int = 0,
 ) -> DeviceSplit:
-    """Dialogues of these lengths with normal features, random speakers and random labels."""
+    """Return dialogues of these lengths with normally distributed features, random speakers and random labels."""
     rng = np.random.default_rng(seed)
     dimensions, n = dimensions or DIMENSIONS, sum(lengths)
     labels = rng.integers(2, size=(n, classes)).astype(np.float32) if multilabel else rng.integers(classes, size=n)
@@ -58,12 +58,12 @@ def random_split(
 
 
 def random_batch(lengths: Sequence[int], n_speakers: int = 2, **options: Any) -> Batch:
-    """All dialogues of a random_split, in one batch."""
+    """Return all dialogues of a `random_split` as one batch."""
     return random_split(lengths, n_speakers, **options).batch(np.arange(len(lengths)))
 
 
 def speakers_of(batch: Batch) -> Speakers:
-    """Who speaks in a batch, as the graph layers want it."""
+    """Return the speakers of a batch as input of the graph layers."""
     return Speakers(batch.speakers, batch.speaker_order, batch.speaker_rank, batch.speaker_sizes)
 
 
@@ -75,7 +75,7 @@ def tiny_model(
     seed: int = 1,
     **changes: Any,
 ) -> GraphModel:
-    """An initialised model for these dialogues. changes: of conf/model/small.yaml under TINY."""
+    """Return an initialised model for these dialogues. `changes` override TINY and conf/model/small.yaml."""
     settings = ModelSettings.model_validate({**yaml.safe_load(_SMALL.read_text("utf-8")), **TINY, **changes})
     gates: dict[str, Any] = {"modal_attention": settings.modal_attention} if fusion == "hierarchical" else {}
     fused = FUSIONS[fusion](

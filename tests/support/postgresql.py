@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests: a cluster of its own in a temporary folder, on a free port of this machine."""
+"""A temporary PostgreSQL server for tests, in a temporary folder and on a free local port."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-#: Where Debian and others keep the programs that belong to no PATH, the newest version last.
-_PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin")
+#: Folders outside PATH in which distributions install the programs, sorted with the newest version last.
+_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin")
 
-#: PostgreSQL refuses to run as root: then it runs as the first of these that exists.
+#: PostgreSQL refuses to run as root. For root, the server runs as the first of these users that exists.
 _USERS = ("postgres", "nobody")
 
 
 def programs() -> Path | None:
-    """The folder with initdb and pg_ctl, None where PostgreSQL is not installed."""
-    found = shutil.which("pg_ctl")
-    places = [place for pattern in _PLACES for place in sorted(glob.glob(pattern))]
-    places += [str(Path(found).resolve().parent)] if found else []
-    return next((Path(place) for place in reversed(places) if Path(place, "initdb").exists()), None)
+    """Return the folder with initdb and pg_ctl, or None if PostgreSQL is not installed."""
+    executable = shutil.which("pg_ctl")
+    folders = [folder for pattern in _FOLDERS for folder in sorted(glob.glob(pattern))]
+    folders += [str(Path(executable).resolve().parent)] if executable else []
+    return next((Path(folder) for folder in reversed(folders) if Path(folder, "initdb").exists()), None)
 
 
 class Server:
-    """A running server. url: of its database, with the password."""
+    """A running server.
+
+    Attributes:
+        port: Port of the server on this machine.
+        url: URL of its database, including the password.
+    """
 
     password = "hunter2-of-the-test"
 
@@ -59,20 +64,20 @@ class Server:
             file.write(settings)
 
     def restart(self) -> None:
-        """Break off all connections, and come back on the same port."""
+        """Restart the server on the same port. All connections are closed."""
         self._control("restart")
 
     def pause(self) -> None:
-        """Break off all connections and take no others, until `resume`."""
+        """Stop the server until `resume`. All connections are closed."""
         self._control("stop")
 
     def resume(self) -> None:
-        """Come back on the same port; nothing where it runs."""
+        """Start the server on the same port, unless it is running."""
         if not (self._folder / "data/postmaster.pid").exists():
             self._control("start")
 
     def stop(self) -> None:
-        """End the server and remove its folder."""
+        """Stop the server and remove its folder."""
         if (self._folder / "data/postmaster.pid").exists():
             self._control("stop")
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -83,7 +88,7 @@ class Server:
         self._call([str(self._binaries / "pg_ctl"), action, "--pgdata", data, "-l", log, "-w", "-t", "60", *mode])
 
     def _call(self, arguments: list[str]) -> None:
-        # (the output goes nowhere: the server would inherit a pipe and keep it open)
+        # The output is discarded, because the server would inherit a pipe and keep it open.
         user = {} if self._user is None else {"user": self._user, "group": _group(self._user), "extra_groups": []}
         subprocess.run(
             arguments, cwd=self._folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

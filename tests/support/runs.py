@@ -1,4 +1,4 @@
-"""Runs small enough for tests: a tiny dataset and model, the same code paths as any other run."""
+"""Runs with a tiny dataset and model, on the same code paths as any other run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from joyful.training.experiment import build_model
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
-#: Overrides for a run of a fraction of a second.
+#: Overrides of a run that takes a fraction of a second.
 TINY = (
     "data.synthetic.dialogues={train: 7, dev: 3, test: 3}",
     "data.synthetic.utterances=6",
@@ -39,7 +39,7 @@ TINY = (
 
 
 def compose_plain(overrides: Sequence[str] = ()) -> tuple[dict[str, object], dict[str, str]]:
-    """The resolved configuration of conf/ under overrides, and Hydra's group choices."""
+    """Return the resolved configuration of conf/ with overrides, and Hydra's group choices."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF)):
         config = compose("config", overrides=list(overrides), return_hydra_config=True)
@@ -54,26 +54,26 @@ def compose_plain(overrides: Sequence[str] = ()) -> tuple[dict[str, object], dic
 
 
 def sweep_defaults() -> dict[str, Any]:
-    """The settings of hydra/sweeper=optuna_pruned as its file has them."""
+    """Return the settings in the file of hydra/sweeper=optuna_pruned."""
     values = OmegaConf.to_container(OmegaConf.load(CONF / "hydra/sweeper/optuna_pruned.yaml"))
     assert isinstance(values, dict)
     return {str(k): v for k, v in values.items() if k not in ("defaults", "_target_")}
 
 
 def tiny_settings(*overrides: str) -> Settings:
-    """The typed settings of a tiny run."""
+    """Return the validated settings of a tiny run."""
     return check(compose_plain([*TINY, *overrides])[0])
 
 
 def tiny_request(folder: Path, *overrides: str) -> Request:
-    """The request of a tiny run that writes to `folder`."""
+    """Return the request of a tiny run that writes to `folder`."""
     config, choices = compose_plain([*TINY, *overrides])
     names = tuple(item.lstrip("+").split("=", 1)[0] for item in (*TINY, *overrides))
     return Request(config, choices, names, folder, multirun=True)
 
 
 def tiny_coach(settings: Settings, checkpoints: Path | None = None, device: str = "cpu") -> Coach:
-    """A coach with its model and data, as experiment builds them."""
+    """Return a coach with its model and data, built as in `joyful.training.experiment`."""
     data = load(settings.data, settings.modality_names)
     place = torch.device(device)
     splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, place) for name, d in data.splits.items()}

@@ -1,4 +1,4 @@
-"""Sweeps for tests: the real command in a process of its own, and what it left."""
+"""Running sweeps as separate processes, and reading their results."""
 
 from __future__ import annotations
 
@@ -18,50 +18,52 @@ import pyarrow.parquet as pq
 
 from joyful.results import HISTORY
 from joyful.sweeper import identity
-from joyful.sweeper.database import close, open_storage, storage_url, text
+from joyful.sweeper.database import close_storage, open_storage, storage_url, with_password
 from joyful.sweeper.registry import Lease, Member
 from joyful.sweeper.status import open_sweep
 from tests.support.runs import TINY
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
 
-#: Of TINY, but for the threads: in a multirun they are 1 anyway.
+#: TINY without training settings, which `command` sets. A multirun uses 1 thread by default.
 TINY_SWEEP = tuple(item for item in TINY if not item.startswith("training."))
 
 
 def command(name: str, *overrides: str, batch_size: int = 2, epochs: int = 3) -> list[str]:
-    """A sweep of tiny runs, into multirun/NAME below the working directory."""
+    """Return the command of a sweep of tiny runs, which writes to multirun/NAME in the working directory."""
     training = (f"training.batch_size={batch_size}", f"training.epochs={epochs}")
     return [sys.executable, str(RUN), "-m", f"sweep_name={name}", *TINY_SWEEP, *training, *overrides]
 
 
 def start(arguments: Sequence[str], folder: Path, log: Path | None = None) -> subprocess.Popen[str]:
-    """Begin a sweep in `folder`, in a process group of its own, as a person at a terminal does."""
+    """Start a sweep in `folder`, in its own process group as in a terminal."""
     output = (log or folder / "sweep.log").open("a")
     return subprocess.Popen(
         arguments, cwd=folder, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        preexec_fn=answer_ctrl_c,
+        preexec_fn=enable_ctrl_c,
     )  # fmt: skip
 
 
-def answer_ctrl_c() -> None:
-    """For a process about to be started: Ctrl-C is answered by default (a shell's job in the background ignores it, and so would
-    what its tests start)."""
+def enable_ctrl_c() -> None:
+    """Restore the default reaction to Ctrl-C in a process that is being started.
+
+    Background jobs of a shell ignore Ctrl-C, and the processes that they start inherit this.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(arguments: Sequence[str], folder: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    """Run a sweep to its end."""
+    """Run a sweep and wait for its end."""
     return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=timeout)
 
 
 def study(folder: Path, storage: str | None = None) -> optuna.Study:
-    """The study of a sweep folder."""
-    return optuna.load_study(study_name=folder.name, storage=text(storage_url(storage, folder)))
+    """Return the Optuna study of a sweep folder."""
+    return optuna.load_study(study_name=folder.name, storage=with_password(storage_url(storage, folder)))
 
 
 def states(folder: Path, storage: str | None = None) -> dict[int, str]:
-    """Trial number -> name of its state; empty where there is no study yet."""
+    """Return trial number -> name of its state; empty if there is no study yet."""
     if storage is None and not (folder / "study.db").exists():
         return {}
     backend = open_storage(storage_url(storage, folder))
@@ -71,38 +73,40 @@ def states(folder: Path, storage: str | None = None) -> dict[int, str]:
     except KeyError:
         return {}
     finally:
-        close(backend)
+        close_storage(backend)
 
 
 def histories(folder: Path) -> dict[int, bytes]:
-    """Trial number -> the bytes of its history."""
+    """Return trial number -> content of its history.parquet."""
     return {int(p.parent.name): p.read_bytes() for p in folder.glob(f"[0-9]*/{HISTORY}")}
 
 
-def unlike(found: dict[int, bytes], expected: dict[int, bytes]) -> list[str]:
-    """What is other in the histories that were found: a line for each trial, with the first value that differs."""
-    told = [f"trial {number}: none was expected" for number in found.keys() - expected.keys()]
+def differing_histories(actual: dict[int, bytes], expected: dict[int, bytes]) -> list[str]:
+    """Compare histories, and return one line for each trial that differs, with the first value that differs."""
+    lines = [f"trial {number}: expected no history" for number in actual.keys() - expected.keys()]
     for number, data in expected.items():
-        if number not in found:
-            told.append(f"trial {number}: it has none")
-        elif found[number] != data:
-            told.append(f"trial {number}: {_first_difference(found[number], data)}")
-    return told
+        if number not in actual:
+            lines.append(f"trial {number}: has no history")
+        elif actual[number] != data:
+            lines.append(f"trial {number}: {_first_difference(actual[number], data)}")
+    return lines
 
 
-def _first_difference(found: bytes, expected: bytes) -> str:
-    left, right = (pq.read_table(io.BytesIO(data)).to_pylist() for data in (found, expected))
-    rows = f"{len(left)} rows, {len(right)} expected"
+def _first_difference(actual: bytes, expected: bytes) -> str:
+    left, right = (pq.read_table(io.BytesIO(data)).to_pylist() for data in (actual, expected))
+    rows = f"{len(left)} rows, expected {len(right)}"
     for ours, theirs in zip(left, right, strict=False):
         differing = [key for key in ours.keys() | theirs.keys() if repr(ours.get(key)) != repr(theirs.get(key))]
         if differing:
-            values = ", ".join(f"{key} {ours.get(key)!r} for {theirs.get(key)!r}" for key in sorted(differing)[:4])
+            values = ", ".join(
+                f"{key} {ours.get(key)!r}, expected {theirs.get(key)!r}" for key in sorted(differing)[:4]
+            )
             return f"{rows}; {theirs.get('split')} at epoch {theirs.get('epoch')}, {len(differing)} columns: {values}"
-    return f"{rows}; the same values in other bytes"
+    return f"{rows}; equal values, but different bytes"
 
 
 def workers(folder: Path) -> list[Member]:
-    """The living workers of a sweep on this machine; none where there is no sweep yet."""
+    """Return the live workers of a sweep on this machine; empty if there is no sweep yet."""
     if not (folder / "sweep.json").exists():
         return []
     with open_sweep(folder) as sweep:
@@ -110,13 +114,13 @@ def workers(folder: Path) -> list[Member]:
 
 
 def leases(folder: Path) -> dict[int, Lease]:
-    """Trial number -> its lease, as it is now."""
+    """Return trial number -> its current lease."""
     with open_sweep(folder) as sweep:
         return sweep.registry.leases()
 
 
 def trainers(worker: Member) -> list[int]:
-    """The process numbers of a worker's training process."""
+    """Return the process ids of a worker's training processes."""
     try:
         children = psutil.Process(worker.identity.pid).children()
         return [child.pid for child in children if "joyful.sweeper.trainer" in child.cmdline()]
@@ -125,14 +129,14 @@ def trainers(worker: Member) -> list[int]:
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """Kill a sweep with all that it started and that is still of its group: for the end of a test."""
+    """Kill all processes of a sweep's process group, at the end of a test."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait for a condition. Raises TimeoutError."""
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait for a condition. Raise TimeoutError after `seconds` seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

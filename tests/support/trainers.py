@@ -1,8 +1,8 @@
-"""Tiny runs in processes of their own that can be killed, frozen and signalled, started in a fraction of a second: a server that
-has loaded everything forks one for each.
+"""Tiny runs in separate processes, which tests can kill, freeze and signal.
 
-`python -m tests.support.trainers` is the server: lines of JSON on standard input ask for runs, lines of JSON on standard output
-tell of them.
+A server process that has imported all libraries forks a process for each run, which takes a fraction of a second.
+`python -m tests.support.trainers` is the server. It reads requests from standard input and writes messages about the
+runs to standard output, both as lines of JSON.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ from typing import Any, Self
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def half_written(folder: Path) -> list[str]:
-    """Files of a run that have not got their names yet."""
-    places = [folder, folder / "checkpoint"]
-    return [
-        entry.name for place in places if place.is_dir() for entry in os.scandir(place) if entry.name[-4:] == ".tmp"
-    ]
+def partial_files(folder: Path) -> list[str]:
+    """Return the names of the partially written (temporary) files of a run."""
+    folders = [folder, folder / "checkpoint"]
+    return [entry.name for path in folders if path.is_dir() for entry in os.scandir(path) if entry.name[-4:] == ".tmp"]
 
 
 class Trainer:
-    """A process that trains a run. epochs: what it told after each evaluation, before it was written; when it tells of epoch e,
-    everything of epoch e - 1 has been written, its checkpoint too."""
+    """A process that trains a run.
+
+    Attributes:
+        pid: Process id.
+        epochs: Epochs of the evaluations that the process has reported. It reports an evaluation before writing it. A
+            report of epoch e implies that all files of epoch e - 1 have been written, including its checkpoint.
+    """
 
     def __init__(self, pid: int, log: Path) -> None:
         self.pid, self.epochs, self._log = pid, list[float](), log
@@ -41,55 +44,69 @@ class Trainer:
         self._code: int | None = None
 
     def wait(self, seconds: float = 120.0) -> int:
-        """Its exit code, negative for a signal, once it has ended. Raises queue.Empty where it does not end in time."""
+        """Wait for the end of the process, and return its exit code, negative for a signal.
+
+        Raises:
+            queue.Empty: If it does not end within `seconds` seconds.
+        """
         if self._code is None:
             self._code = self._ended.get(timeout=seconds)
         return self._code
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process is running."""
         return self._code is None and self._ended.empty()
 
-    def until_epoch(self, epoch: float, seconds: float = 120.0) -> None:
-        """Wait until it has told of that epoch, or ended. Raises TimeoutError."""
+    def wait_for_epoch(self, epoch: float, seconds: float = 120.0) -> None:
+        """Wait until the process has reported this epoch or ended. Raise TimeoutError after `seconds` seconds."""
         deadline = time.monotonic() + seconds
         while self.running and not (self.epochs and self.epochs[-1] >= epoch):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"no epoch {epoch:g} in {seconds:g} s: {self.said}")
+                raise TimeoutError(f"no epoch {epoch:g} in {seconds:g} s: {self.stderr}")
             time.sleep(0.002)
 
-    def until_a_write(self, folder: Path, passing: int) -> None:
-        """Wait until a new half-written file is in the run's folder, after so many were let pass, or it has ended."""
-        seen = set(half_written(folder))
+    def wait_for_write(self, folder: Path, skip: int) -> None:
+        """Wait until a new partially written file appears in the folder or the process ends.
+
+        Args:
+            folder: Folder of the run.
+            skip: Number of earlier writes to ignore.
+        """
+        seen = set(partial_files(folder))
         while self.running:
-            new = set(half_written(folder)) - seen
+            new = set(partial_files(folder)) - seen
             if new:
                 seen |= new
-                passing -= 1
-                if passing < 0:
+                skip -= 1
+                if skip < 0:
                     break
 
     def kill(self) -> None:
-        """SIGKILL, and wait for its end."""
+        """Send SIGKILL and wait for the end of the process."""
         os.kill(self.pid, signal.SIGKILL)
         self.wait()
 
     @property
-    def said(self) -> str:
-        """What it printed on standard error."""
+    def stderr(self) -> str:
+        """The output of the process on standard error."""
         return self._log.read_text() if self._log.exists() else ""
 
-    def hear(self, message: Mapping[str, Any]) -> None:
-        """Take what the server tells of it."""
+    def handle(self, message: Mapping[str, Any]) -> None:
+        """Process a message of the server about this process."""
         if "epoch" in message:
             self.epochs.append(float(message["epoch"]))
         else:
             self._ended.put(os.waitstatus_to_exitcode(int(message["ended"])))
 
 
-class Trainers:
-    """The server, for one run at a time; with a `with`, it ends with the block. environment: beside the caller's."""
+class TrainerServer:
+    """A server that trains one run at a time. As a context manager, it stops at the end of the block.
+
+    Args:
+        logs: Folder for the standard error of the runs.
+        environment: Environment variables in addition to those of this process.
+    """
 
     def __init__(self, logs: Path, environment: Mapping[str, str] | None = None) -> None:
         self._logs, self._count = logs, 0
@@ -104,8 +121,14 @@ class Trainers:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def start(self, folder: Path, *overrides: str, through_main: bool = False, sync_seconds: float = 0.0) -> Trainer:
-        """Train a tiny run into `folder`, or go on with it. through_main: as a person at the shell has it, with exit codes.
-        sync_seconds: of a disk that takes so much longer for each fsync."""
+        """Start or resume a tiny run.
+
+        Args:
+            folder: Folder of the run.
+            *overrides: Overrides of its settings.
+            through_main: Run `experiment.main`, with its messages and exit codes, instead of `train_run`.
+            sync_seconds: Additional seconds of each fsync, to simulate a slow disk.
+        """
         assert self._trainer is None or not self._trainer.running, "one run at a time"
         self._count += 1
         log = self._logs / f"trainer-{self._count}.log"
@@ -123,9 +146,9 @@ class Trainers:
         return self._trainer
 
     def run(self, folder: Path, *overrides: str) -> Trainer:
-        """Train to the end, which must be a good one."""
+        """Train a tiny run to its end, and check that it succeeds."""
         trainer = self.start(folder, *overrides)
-        assert trainer.wait(240) == 0, trainer.said
+        assert trainer.wait(240) == 0, trainer.stderr
         return trainer
 
     def _listen(self) -> None:
@@ -135,7 +158,7 @@ class Trainers:
             if "started" in message:
                 self._started.put(int(message["started"]))
             elif self._trainer is not None:
-                self._trainer.hear(message)
+                self._trainer.handle(message)
 
     def __enter__(self) -> Self:
         return self
@@ -147,32 +170,32 @@ class Trainers:
         self._server.communicate()
 
 
-def _tell(descriptor: int, **message: Any) -> None:
-    os.write(descriptor, (json.dumps(message) + "\n").encode())  # (in one piece: a line is shorter than a pipe's unit)
+def _send(descriptor: int, **message: Any) -> None:
+    os.write(descriptor, (json.dumps(message) + "\n").encode())  # one write, which a pipe does not split
 
 
 def _train(folder: str, overrides: Sequence[str], through_main: bool, descriptor: int) -> None:
     from joyful.training import experiment
     from tests.support.runs import tiny_request
 
-    class Teller:
+    class EpochReporter:
         def before_write(self) -> None:
             pass
 
         def evaluated(self, record: Any, best: Mapping[str, float]) -> bool:
-            _tell(descriptor, epoch=record.epoch)
+            _send(descriptor, epoch=record.epoch)
             return True
 
     request, train_run = tiny_request(Path(folder), *overrides), experiment.train_run
     if through_main:
-        experiment.train_run = lambda request: train_run(request, Teller())  # type: ignore[misc, assignment]
+        experiment.train_run = lambda request: train_run(request, EpochReporter())  # type: ignore[misc, assignment]
         experiment.main(lambda: request)
     else:
-        train_run(request, Teller())
+        train_run(request, EpochReporter())
 
 
 def _slow_down(seconds: float) -> None:
-    """Have the disk take longer."""
+    """Make each fsync take longer."""
     sync = os.fsync
 
     def wait_and_sync(descriptor: Any) -> None:
@@ -184,28 +207,30 @@ def _slow_down(seconds: float) -> None:
 
 
 def _load() -> None:
-    """Load what a run needs, without beginning one: a fork must not find threads of torch's."""
+    """Load everything that a run needs. No training starts, because a fork must not inherit threads of torch."""
     import torch
 
     from joyful import results
+    from joyful.config import check
+    from joyful.data.loading import load
     from joyful.training import experiment
     from tests.support.runs import tiny_request
 
     experiment.prepare_torch(torch.device("cpu"), threads=1)
     with tempfile.TemporaryDirectory() as folder:
         request = tiny_request(Path(folder))
-        settings = experiment.check(request.config)
+        settings = check(request.config)
         header = experiment._header(settings, request.config, request, torch.device("cpu"), threads=1)
         results.RunFolder.create(folder, header)
-        experiment.load(settings.data, settings.modality_names)
+        load(settings.data, settings.modality_names)
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Process requests until the end of standard input."""
     _load()
     descriptor = os.dup(1)
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # (a shell's background job ignores Ctrl-C)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
@@ -216,7 +241,7 @@ def main() -> None:
                 os.dup2(log, 2)
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 _slow_down(request["sync"])
-                _tell(descriptor, started=os.getpid())
+                _send(descriptor, started=os.getpid())
                 _train(request["folder"], request["overrides"], request["through_main"], descriptor)
                 code = 0
             except SystemExit as error:
@@ -228,7 +253,7 @@ def main() -> None:
             finally:
                 sys.stderr.flush()
                 os._exit(code)
-        _tell(descriptor, ended=os.waitpid(child, 0)[1])
+        _send(descriptor, ended=os.waitpid(child, 0)[1])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What every weighting of the loss must satisfy. A newcomer's test:
+"""Checks that every weighting of the loss must pass. The test of a new weighting:
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
-def test_mine(check):
+def test_my_weighting(check):
     check(MyWeighting)
 """
 
@@ -19,25 +19,28 @@ from joyful.records import COMPONENTS
 from tests.support.host_reads import NoHostReads
 
 Make = Callable[[], Weighting]
-#: Sizes as in training: the reconstruction small, the contrast large.
+#: Typical values in training: a small reconstruction loss and a large contrastive loss.
 _SIZES = {"classification": 1.5, "contrastive": 6.0, "encoder": 0.1, "gate_reg": 0.3}
 
 
 def components(step: int, **values: float) -> dict[str, Tensor]:
-    """Component losses of a step, leaves that take gradients; positive, each moving at its own pace. values replace some."""
+    """Return positive component losses of a step, which vary at different rates and require gradients.
+
+    `values` replace some of them.
+    """
     moving = {name: _SIZES[name] * (1.2 + math.sin(step * (place + 1))) for place, name in enumerate(COMPONENTS)}
     return {name: torch.tensor(value, requires_grad=True) for name, value in {**moving, **values}.items()}
 
 
 def gradient_norms(step: int) -> dict[str, Tensor]:
-    """Gradient norms as the Coach observes them."""
+    """Return gradient norms of a step, as the Coach passes them to `observe`."""
     return {name: loss.detach() * 0.7 for name, loss in components(step + 100).items()}
 
 
 def steps(
     weighting: Weighting, config: LossWeightConfig, first: int, last: int
 ) -> Iterator[tuple[Tensor, dict[str, float]]]:
-    """Combine steps first to last; yields the total and the weights as numbers."""
+    """Combine the losses of the steps `first` to `last`, and yield the total and the weights of each step."""
     for step in range(first, last + 1):
         if weighting.needs_gradient_norms and step % 2 == 0:
             weighting.observe(gradient_norms(step))
@@ -46,7 +49,7 @@ def steps(
 
 
 def check_total(make: Make) -> None:
-    """The total has a gradient, and each component's is its effective weight; parts are the unweighted losses, detached."""
+    """The gradient of the total by each component is its weight. The parts are the unweighted losses, detached."""
     weighting, config = make(), LossWeightConfig()
     for step in range(6):
         if weighting.needs_gradient_norms and step >= 2:
@@ -68,10 +71,10 @@ def check_total(make: Make) -> None:
 
 
 def check_resume(make: Make) -> None:
-    """A weighting restored from its state goes on bit for bit as the undisturbed one; the state does not move afterwards."""
+    """A weighting restored from its state continues bit for bit. A returned state does not change afterwards."""
     config = LossWeightConfig()
-    undisturbed = make()
-    expected = list(steps(undisturbed, config, 0, 9))
+    uninterrupted = make()
+    expected = list(steps(uninterrupted, config, 0, 9))
     for stop in (0, 1, 4):
         interrupted = make()
         head = list(steps(interrupted, config, 0, stop - 1))
@@ -86,11 +89,11 @@ def check_resume(make: Make) -> None:
         for (total, weights), (total_2, weights_2) in zip(expected, head + tail, strict=True):
             assert torch.equal(total, total_2)
             assert weights == weights_2
-        assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in undisturbed.state_dict().items())
+        assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in uninterrupted.state_dict().items())
 
 
 def check_left_out(make: Make) -> None:
-    """A component of weight 0 has weight 0 and no gradient, and a NaN in it reaches neither the total nor later steps."""
+    """A component with configured weight 0 has no gradient, and its NaN does not affect the total or later steps."""
     config = LossWeightConfig(cl_loss_weight=0.0)
     clean, dirty = make(), make()
     for step in range(4):
@@ -107,11 +110,11 @@ def check_left_out(make: Make) -> None:
         total.backward()
         assert losses["contrastive"].grad is None
         assert all(torch.isfinite(losses[name].grad) for name in COMPONENTS if name != "contrastive")  # type: ignore[arg-type]
-    assert torch.isfinite(dirty.combine(components(5), LossWeightConfig())[0]), "the NaN was remembered"
+    assert torch.isfinite(dirty.combine(components(5), LossWeightConfig())[0]), "the NaN affects later steps"
 
 
 def check_only_classification(make: Make) -> None:
-    """With every other weight 0 the classification loss is all that is trained."""
+    """If all other weights are 0, only the classification loss is trained."""
     weighting, config = make(), LossWeightConfig(encoder_loss_weight=0, cl_loss_weight=0, gate_reg_weight=0)
     for step in range(3):
         losses = components(step)
@@ -123,7 +126,7 @@ def check_only_classification(make: Make) -> None:
 
 
 def check_absent_part(make: Make) -> None:
-    """A part that the model does not have (a constant 0, as the regulariser of a fusion without gates) changes nothing else."""
+    """A component that is always 0, such as the regulariser of a fusion without gates, does not affect the others."""
     weighting, without = make(), make()
     for step in range(4):
         for each in (weighting, without):
@@ -139,7 +142,7 @@ def check_absent_part(make: Make) -> None:
 
 
 def check_zero_losses(make: Make) -> None:
-    """Losses of exactly 0 give finite totals and gradients."""
+    """Totals and gradients are finite if losses are exactly 0."""
     weighting = make()
     for step in range(3):
         losses = components(step, encoder=0.0, contrastive=0.0)
@@ -151,7 +154,7 @@ def check_zero_losses(make: Make) -> None:
 
 
 def check_configuration_moves(make: Make) -> None:
-    """Weights configured anew between two steps are followed: 0 leaves a component out, and it may come back."""
+    """Weights may be changed between steps, also to 0 and back."""
     weighting = make()
     list(steps(weighting, LossWeightConfig(), 0, 3))
     ((_, weights),) = steps(weighting, LossWeightConfig(encoder_loss_weight=0.0), 4, 4)
@@ -167,7 +170,7 @@ def check_configuration_moves(make: Make) -> None:
 
 
 def check_stays_on_device(make: Make) -> None:
-    """Nothing here makes the host wait for the device."""
+    """The host never waits for the device."""
     weighting, config = make(), LossWeightConfig()
     with NoHostReads():
         for step in range(3):

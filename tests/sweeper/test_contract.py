@@ -1,4 +1,4 @@
-"""What is used of other packages' insides: their versions are pinned, and this holds them to it when a pin moves."""
+"""Private parts of other packages that the sweeper uses. Their versions are pinned; these tests check a new pin."""
 
 from importlib.metadata import version
 
@@ -14,8 +14,10 @@ from tests.support.runs import CONF
 
 
 def test_the_pinned_versions_are_installed():
-    found = {name: version(name) for name in ("hydra-core", "hydra-optuna-sweeper", "hydra-joblib-launcher", "optuna")}
-    assert found == {
+    installed = {
+        name: version(name) for name in ("hydra-core", "hydra-optuna-sweeper", "hydra-joblib-launcher", "optuna")
+    }
+    assert installed == {
         "hydra-core": "1.4.0rc3",
         "hydra-optuna-sweeper": "1.4.0rc3",
         "hydra-joblib-launcher": "1.4.0rc3",
@@ -48,7 +50,7 @@ def test_grid_choices_of_a_distribution():
     assert list(OptunaSweeperImpl._to_grid_sampler_choices(IntDistribution(1, 5, step=2))) == [1, 3, 5]
 
 
-def test_the_stock_sweepers_settings_are_all_in_our_yaml_of_it():
+def test_our_yaml_has_all_settings_of_the_stock_sweeper():
     ours = OmegaConf.load(CONF / "hydra/sweeper/optuna.yaml")
     stock = OmegaConf.structured(OptunaSweeperConf)
     assert set(ours) == set(stock) - {"sampler"}
@@ -71,7 +73,7 @@ def test_optunas_tables_have_the_columns_that_are_read_and_written(tmp_path):
     assert models.TrialModel.__tablename__ == "trials"
 
 
-def test_the_study_lies_in_a_write_ahead_log_on_a_local_disk(tmp_path):
+def test_a_study_on_a_local_disk_uses_a_write_ahead_log(tmp_path):
     url = storage_url(None, tmp_path)
     open_storage(url)
     with open_engine(url).connect() as connection:

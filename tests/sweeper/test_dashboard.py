@@ -1,4 +1,4 @@
-"""A finished sweep in optuna-dashboard, looked at with a real browser."""
+"""A finished sweep in optuna-dashboard, in a real browser."""
 
 import json
 import socket
@@ -13,12 +13,12 @@ import pytest
 from tests.support import sweeps
 from tests.support.browser import needs_chromium, open_browser
 
-pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed: pip install 'joyful[sweep]'")
+pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed: pip install 'joyful-sweeps[sweep]'")
 
 pytestmark = needs_chromium
 
 
-def answers(url):
+def responds(url):
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return response.status == 200
@@ -28,7 +28,7 @@ def answers(url):
 
 @pytest.fixture
 def dashboard(tmp_path):
-    """A sweep that is done, and the address at which its study can be looked at."""
+    """The folder of a finished sweep, and the URL of its dashboard."""
     command = sweeps.command(
         "looked_at", "hydra/sweeper=optuna_pruned", "hydra/sweeper/sampler=grid", "seed=choice(1,2,3)", epochs=2
     )
@@ -44,7 +44,7 @@ def dashboard(tmp_path):
         process = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
     try:
         url = f"http://127.0.0.1:{port}/dashboard/"
-        sweeps.until(lambda: answers(url) or process.poll() is not None, 120)
+        sweeps.wait_until(lambda: responds(url) or process.poll() is not None, 120)
         assert process.poll() is None, (tmp_path / "dashboard.log").read_text()
         yield folder, url
     finally:
@@ -52,7 +52,7 @@ def dashboard(tmp_path):
         process.wait()
 
 
-def test_the_dashboard_shows_what_the_terminal_says(dashboard, tmp_path):
+def test_the_dashboard_shows_the_same_as_status(dashboard, tmp_path):
     folder, url = dashboard
     status = [sys.executable, "-m", "joyful.sweeper", "status", str(folder), "--json"]
     shown = json.loads(subprocess.run(status, capture_output=True, text=True, check=True, cwd=sweeps.RUN.parent).stdout)

@@ -1,4 +1,4 @@
-"""One visible GPU for each worker, in turn."""
+"""Assignment of one visible GPU to each worker."""
 
 import os
 import subprocess
@@ -16,33 +16,33 @@ from tests.support import sweeps
     ("value", "names"),
     [("0,1", ["0", "1"]), (" GPU-8a2f , 3", ["GPU-8a2f", "3"]), ("", []), ("-1", []), ("2", ["2"])],
 )
-def test_the_variable_says_what_is_visible(value, names, tmp_path):
+def test_the_variable_lists_the_visible_gpus(value, names, tmp_path):
     (tmp_path / "0000:01:00.0").mkdir()
     assert gpus.visible({"CUDA_VISIBLE_DEVICES": value}, tmp_path) == names
 
 
-def test_without_the_variable_the_driver_is_asked(tmp_path):
+def test_without_the_variable_the_driver_lists_the_gpus(tmp_path):
     assert gpus.visible({}, tmp_path / "none") == []
     for address in ("0000:01:00.0", "0000:02:00.0", "0000:03:00.0"):
         (tmp_path / address).mkdir()
     assert gpus.visible({}, tmp_path) == ["0", "1", "2"]
 
 
-def test_workers_take_gpus_in_turn():
-    taken = [gpus.environment(index, ["4", "7"])["CUDA_VISIBLE_DEVICES"] for index in range(5)]
-    assert taken == ["4", "7", "4", "7", "4"]
+def test_workers_take_gpus_round_robin():
+    assigned = [gpus.environment(index, ["4", "7"])["CUDA_VISIBLE_DEVICES"] for index in range(5)]
+    assert assigned == ["4", "7", "4", "7", "4"]
     assert gpus.environment(3, []) == {}
     assert gpus.most_workers(2, ["4", "7"]) == 4
     assert gpus.most_workers(2, []) is None
 
 
-def test_the_training_process_sees_its_gpu_alone(tmp_path, monkeypatch):
+def test_the_training_process_sees_only_its_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     process = TrainingProcess(tmp_path / "log", gpus.environment(1))
     try:
         process.send({})
-        # (a process that has only just been started shows none yet)
-        sweeps.until(lambda: psutil.Process(process.pid).environ())
+        # the environment of a process that has just started is empty
+        sweeps.wait_until(lambda: psutil.Process(process.pid).environ())
         environment = psutil.Process(process.pid).environ()
         assert environment["CUDA_VISIBLE_DEVICES"] == "1"
         assert environment.keys() >= os.environ.keys()

@@ -1,8 +1,8 @@
-"""A sweep that version 0.1 began and that was killed half-way can be read, finished and reported.
+"""A sweep of version 0.1 that was killed can be read, resumed and reported.
 
-The archive holds the sweep's folder: three complete trials, one killed in its 42nd epoch of 60, two that wait, and study.db. It was
-written by commit b9c9074 with `command("version_0_1", *SEARCH, epochs=60)`, its process group killed. Paths of the machine were
-replaced by /home/user.
+The archive holds the sweep folder: three complete trials, one killed in epoch 42 of 60, two waiting trials, and
+study.db. It was written by commit b9c9074 with `command("version_0_1", *SEARCH, epochs=60)`, its process group killed.
+Paths of the machine were replaced by /home/user.
 """
 
 import json
@@ -18,7 +18,7 @@ from tests.support.sweeps import command, histories, run, states
 
 ARCHIVE = Path(__file__).resolve().parents[1] / "fixtures/version_0_1.tar.xz"
 
-#: The overrides of the command that began it.
+#: The overrides of the command that started it.
 SEARCH = (
     "hydra/sweeper=optuna_pruned",
     "hydra/sweeper/pruner=median",
@@ -31,7 +31,7 @@ SEARCH = (
     "weights.encoder_loss_weight=tag(log,interval(0.001,1))",
 )
 
-#: Epochs that the killed trial had recorded.
+#: Epochs that the killed trial recorded.
 RECORDED = 42
 
 
@@ -58,19 +58,19 @@ def test_status_of_an_old_sweep(sweep):
     }  # fmt: skip
 
 
-def test_an_old_sweep_is_finished_by_the_same_command(sweep):
-    before, begun = histories(sweep), rows_of(sweep / "3")
+def test_an_old_sweep_is_resumed_by_the_same_command(sweep):
+    before, rows_before = histories(sweep), rows_of(sweep / "3")
     done = run(command("version_0_1", *SEARCH, epochs=60), sweep.parents[1])
     assert done.returncode == 0, done.stderr
     assert set(states(sweep).values()) <= {"COMPLETE", "PRUNED"}
     assert states(sweep).keys() == {0, 1, 2, 3, 4, 5}
     after = histories(sweep)
     assert all(after[number] == before[number] for number in (0, 1, 2))
-    # the killed trial was resumed: what it had recorded stands, to the last digit
+    # the killed trial was resumed: its recorded rows are unchanged
     resumed = rows_of(sweep / "3")
-    recorded = [row for row in begun if row["epoch"] < RECORDED]
+    recorded = [row for row in rows_before if row["epoch"] < RECORDED]
     assert resumed[: len(recorded)] == recorded
-    assert len(resumed) >= len(begun)
+    assert len(resumed) >= len(rows_before)
     report = subprocess.run(
         [sys.executable, "-m", "joyful.analysis.report", str(sweep)], capture_output=True, text=True
     )

@@ -1,3 +1,5 @@
+"""Plans: search spaces, lists of trials, arms and pairs, grids."""
+
 import pytest
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -17,53 +19,53 @@ def plan(*arguments, grid=False, **changes):
 
 
 def test_a_search_space_from_the_command_line_and_from_the_file():
-    made = plan(
+    parsed = plan(
         "loss=choice(mse,smoothl1)",
         "training.epochs=5",
         "model.hidden_size=range(8,33,step=8)",
         params={"weights.encoder_loss_weight": "tag(log, interval(0.001, 1.0))"},
     )
-    assert made.space == {
+    assert parsed.space == {
         "loss": CategoricalDistribution(("mse", "smoothl1")),
         "model.hidden_size": IntDistribution(8, 32, step=8),
         "weights.encoder_loss_weight": FloatDistribution(0.001, 1.0, log=True),
     }
-    assert made.n_trials == 20
-    assert made.fixed == ("training.epochs=5",)
-    assert made.overrides(3, {"loss": "mse"}) == ["training.epochs=5", "loss=mse"]
-    assert made.varied() == set(made.space)
+    assert parsed.n_trials == 20
+    assert parsed.fixed == ("training.epochs=5",)
+    assert parsed.overrides(3, {"loss": "mse"}) == ["training.epochs=5", "loss=mse"]
+    assert parsed.varied() == set(parsed.space)
 
 
 def test_a_value_on_the_command_line_fixes_what_the_file_searches():
-    made = plan("a=0.5", "b=interval(0,1)", params={"a": "interval(0.0, 1.0)"})
-    assert set(made.space) == {"b"}
-    assert made.fixed == ("a=0.5",)
+    parsed = plan("a=0.5", "b=interval(0,1)", params={"a": "interval(0.0, 1.0)"})
+    assert set(parsed.space) == {"b"}
+    assert parsed.fixed == ("a=0.5",)
 
 
 def test_deletions_and_additions_go_to_every_trial():
-    made = plan("~weights.cl_loss_weight", "+sweeps=weights", "b=interval(0.0,1.0)")
-    assert made.overrides(0, {"b": 0.5}) == ["+sweeps=weights", "~weights.cl_loss_weight", "b=0.5"]
+    parsed = plan("~weights.cl_loss_weight", "+sweeps=weights", "b=interval(0.0,1.0)")
+    assert parsed.overrides(0, {"b": 0.5}) == ["+sweeps=weights", "~weights.cl_loss_weight", "b=0.5"]
 
 
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
         ("a=interval(1.0,0.1)", r"low <= high"),
-        ("a=interval(0.1,0.1)", r"a: expected a range, got the one value 0.1"),
+        ("a=interval(0.1,0.1)", r"a: expected a range, got the single value 0.1"),
         ("a=range(5,1)", r"at least one value"),
         ("a=tag(log,interval(0.0,1.0))", r"search space: .*low"),
         ("a=1", r"expected a search space, got none"),
     ],
 )
-def test_a_space_that_cannot_be_searched_is_one_clear_line(argument, message):
+def test_invalid_search_spaces_are_refused(argument, message):
     with pytest.raises(InputError, match=message):
         plan(argument)
 
 
-def test_arms_and_pairs_share_seeds_and_begin_with_the_calibration_of_the_baseline():
-    made = plan("training.epochs=5", arms=["loss=mse weights=baseline", "loss=smoothl1"], pairs=2)
-    assert made.n_trials == 7
-    assert [" ".join(trial) for trial in made.trials] == [
+def test_arms_share_seeds_and_start_with_the_calibration_of_the_baseline():
+    parsed = plan("training.epochs=5", arms=["loss=mse weights=baseline", "loss=smoothl1"], pairs=2)
+    assert parsed.n_trials == 7
+    assert [" ".join(trial) for trial in parsed.trials] == [
         "loss=mse weights=baseline seed=9000 role=calibration",
         "loss=mse weights=baseline seed=9001 role=calibration",
         "loss=mse weights=baseline seed=9002 role=calibration",
@@ -72,24 +74,24 @@ def test_arms_and_pairs_share_seeds_and_begin_with_the_calibration_of_the_baseli
         "loss=mse weights=baseline seed=2",
         "loss=smoothl1 seed=2",
     ]
-    assert made.overrides(4, {}) == ["training.epochs=5", "loss=smoothl1", "seed=1"]
-    assert made.varied() == {"seed", "loss"}
+    assert parsed.overrides(4, {}) == ["training.epochs=5", "loss=smoothl1", "seed=1"]
+    assert parsed.varied() == {"seed", "loss"}
     assert plan(arms=["a=1", "a=2"], pairs=2, calibration=False).n_trials == 4
 
 
-def test_folds_are_trained_for_each_seed_and_seeds_begin_where_asked():
-    made = plan(arms=["a=1", "a=2"], pairs=2, first_seed=8000, folds=[0, 3])
-    assert [" ".join(trial) for trial in made.trials[4:]] == [
+def test_folds_are_trained_for_each_seed_and_seeds_start_at_first_seed():
+    parsed = plan(arms=["a=1", "a=2"], pairs=2, first_seed=8000, folds=[0, 3])
+    assert [" ".join(trial) for trial in parsed.trials[4:]] == [
         "a=1 seed=9002 data.fold=0 role=calibration",
         "a=1 seed=9002 data.fold=3 role=calibration",
         *(f"a={arm} seed={seed} data.fold={fold}" for seed in (8000, 8001) for arm in (1, 2) for fold in (0, 3)),
     ]
 
 
-@pytest.mark.parametrize("given", [{"folds": [1, 1]}, {"folds": []}, {"first_seed": 8995}, {"first_seed": -1}])
-def test_folds_that_are_doubled_and_seeds_of_the_calibration_are_refused(given):
+@pytest.mark.parametrize("changes", [{"folds": [1, 1]}, {"folds": []}, {"first_seed": 8995}, {"first_seed": -1}])
+def test_duplicate_folds_and_calibration_seeds_are_refused(changes):
     with pytest.raises(InputError, match=r"hydra\.sweeper\.(folds|first_seed)"):
-        plan(arms=["a=1", "a=2"], **given)
+        plan(arms=["a=1", "a=2"], **changes)
 
 
 def test_more_pairs_extend_the_list():
@@ -97,9 +99,9 @@ def test_more_pairs_extend_the_list():
     assert many[: len(few)] == few
 
 
-def test_a_list_of_trials_is_run_as_it_stands_quotes_and_all():
-    made = plan(trials=["loss=mse seed=1", "'data.synthetic.dialogues={train: 7, dev: 3, test: 3}'"])
-    assert made.trials == (("loss=mse", "seed=1"), ("data.synthetic.dialogues={train: 7, dev: 3, test: 3}",))
+def test_a_list_of_trials_keeps_its_order_and_quotes():
+    parsed = plan(trials=["loss=mse seed=1", "'data.synthetic.dialogues={train: 7, dev: 3, test: 3}'"])
+    assert parsed.trials == (("loss=mse", "seed=1"), ("data.synthetic.dialogues={train: 7, dev: 3, test: 3}",))
 
 
 def test_lists_and_spaces_do_not_mix():
@@ -113,17 +115,17 @@ def test_lists_and_spaces_do_not_mix():
         plan(trials=["'loss=mse"])
 
 
-def test_a_grid_is_every_combination_up_to_the_number_of_trials():
-    made = plan("a=choice(1,2)", "b=range(0,3)", grid=True)
-    assert made.n_trials == 6
-    assert made.grid[0] == {"a": "1", "b": 0} or made.grid[0] == {"a": 1, "b": 0}
-    assert len({tuple(point.values()) for point in made.grid}) == 6
+def test_a_grid_has_every_combination_up_to_the_number_of_trials():
+    parsed = plan("a=choice(1,2)", "b=range(0,3)", grid=True)
+    assert parsed.n_trials == 6
+    assert parsed.grid[0] == {"a": "1", "b": 0} or parsed.grid[0] == {"a": 1, "b": 0}
+    assert len({tuple(point.values()) for point in parsed.grid}) == 6
     assert plan("a=choice(1,2)", "b=range(0,3)", grid=True, n_trials=4).n_trials == 4
     with pytest.raises(InputError, match="expected choices or ranges with a step"):
         plan("a=interval(0.0,1.0)", grid=True)
 
 
-def test_every_trial_of_a_list_and_both_ends_of_a_space_are_composed_before_anything_is_asked():
+def test_every_trial_of_a_list_and_both_ends_of_a_space_are_composed():
     seen = []
 
     def compose(overrides):
@@ -137,7 +139,7 @@ def test_every_trial_of_a_list_and_both_ends_of_a_space_are_composed_before_anyt
     assert {item for trial in seen for item in trial} == {"a=0.0", "a=1.0", "b=u", "b=v", "b=w"}
 
 
-def test_what_does_not_compose_is_named():
+def test_overrides_that_do_not_compose_are_named():
     def compose(overrides):
         raise ValueError("no\n such key")
 

@@ -1,4 +1,4 @@
-"""A sweep on a Ray cluster of two nodes, both on this machine."""
+"""A sweep on a Ray cluster of two nodes on this machine."""
 
 import shutil
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.launchers import LauncherSuite
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'joyful[sweep]'")
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'joyful-sweeps[sweep]'")
 
 
 @pytest.fixture(scope="module")

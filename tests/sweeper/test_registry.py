@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, the dead told from the living without comparing clocks."""
+"""Leases have one holder at a time, and failures are detected without comparing clocks."""
 
 import dataclasses
 import os
@@ -35,15 +35,15 @@ def join(table, role="worker", driver=None, where=None):
     return member
 
 
-def test_a_trial_is_claimed_once_whoever_is_quicker(table):
+def test_a_trial_is_claimed_once(table):
     a, b = join(table).id, join(table).id
     first = table.claim(0, a, None)
     assert (first.owner, first.term, first.worker_failures) == (a, 1, 0)
     assert table.claim(0, b, None) is None
-    assert table.claim(0, a, None) == first  # asked again after an answer that was lost: it is still its own
+    assert table.claim(0, a, None) == first  # repeated after a lost answer: the owner still holds it
 
 
-def test_of_many_claims_at_once_one_succeeds(table):
+def test_one_of_many_concurrent_claims_succeeds(table):
     names = [join(table).id for _ in range(4)]
     won = {name: [] for name in names}
 
@@ -68,17 +68,17 @@ def test_a_takeover_succeeds_once_and_the_former_owner_may_not_write(table):
     held = table.claim(0, a, None)
     table.renew(held, epochs=3)
     seen = table.leases()[0]
-    taken = table.claim(0, b, seen, died=True)
-    assert (taken.owner, taken.term, taken.epochs, taken.worker_failures) == (b, 2, 3, 1)
-    assert table.claim(0, c, seen, died=True) is None
+    new = table.claim(0, b, seen, owner_failed=True)
+    assert (new.owner, new.term, new.epochs, new.worker_failures) == (b, 2, 3, 1)
+    assert table.claim(0, c, seen, owner_failed=True) is None
     with pytest.raises(LeaseLostError, match="trial 0 was taken over"):
         table.renew(held)
-    table.release(0, a)  # a no longer owns it: nothing happens
+    table.release(0, a)  # no effect: a does not hold it any more
     assert table.leases()[0].owner == b
-    table.renew(taken)
+    table.renew(new)
 
 
-def test_a_released_trial_can_be_claimed_and_its_deaths_do_not_grow(table):
+def test_releasing_a_trial_does_not_count_as_a_failure(table):
     a, b = join(table).id, join(table).id
     table.claim(0, a, None)
     table.leave(a)
@@ -88,7 +88,7 @@ def test_a_released_trial_can_be_claimed_and_its_deaths_do_not_grow(table):
     assert table.claim(0, b, free).worker_failures == 0
 
 
-def test_deaths_are_counted_in_a_row_and_anew_after_a_whole_epoch(table):
+def test_failures_in_a_row_are_counted_and_start_again_after_a_whole_epoch(table):
     a = join(table).id
     lease = table.claim(0, a, None)
     for expected in (1, 2):
@@ -103,15 +103,15 @@ def test_deaths_are_counted_in_a_row_and_anew_after_a_whole_epoch(table):
     assert (table.leases()[0].worker_failures, table.leases()[0].owner) == (0, "")
 
 
-def test_whoever_joins_and_claims_while_another_looks_is_not_taken_for_dead(table, monkeypatch):
+def test_a_worker_that_joins_and_claims_between_two_reads_is_a_member(table, monkeypatch):
     original, new = table._read, []
 
     def read_and_then(statement):
-        found = original(statement)
+        rows = original(statement)
         if not new:
             new.append(join(table).id)
             table.claim(0, new[0], None)
-        return found
+        return rows
 
     monkeypatch.setattr(table, "_read", read_and_then)
     leases, members = table.leases_and_members()
@@ -130,19 +130,19 @@ def test_stop_reaches_the_workers_of_one_driver(table):
 
 
 def test_one_configuration_has_one_trainer(table):
-    assert table.trainer_of("d", 3) == 3
-    assert table.trainer_of("d", 1) == 3
-    assert table.trainer_of("d", 3) == 3
-    assert table.succeed("d", 3, 1)
-    assert not table.succeed("d", 3, 2)
-    assert table.trainer_of("d", 2) == 1
+    assert table.claim_configuration("d", 3) == 3
+    assert table.claim_configuration("d", 1) == 3
+    assert table.claim_configuration("d", 3) == 3
+    assert table.replace_failed("d", 3, 1)
+    assert not table.replace_failed("d", 3, 2)
+    assert table.claim_configuration("d", 2) == 1
 
 
-def test_a_process_of_this_machine_that_has_ended_is_dead_at_once(table):
+def test_an_ended_process_of_this_machine_is_dead_at_once(table):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    here = identity.Identity(identity.machine(), process.pid, identity._birth(process.pid))
+    here = identity.Identity(identity.machine(), process.pid, identity._start_time(process.pid))
     member, detector = join(table, where=here), FailureDetector(30)
-    detector.look(table.members())
+    detector.observe(table.members())
     assert not detector.is_dead(member)
     process.kill()
     process.wait()
@@ -150,49 +150,49 @@ def test_a_process_of_this_machine_that_has_ended_is_dead_at_once(table):
     assert detector.is_dead(None)  # it has left
 
 
-def test_a_number_that_was_given_to_another_process_is_not_the_same_process():
-    me = identity.own()
-    assert not identity.is_gone(me)
-    assert identity.is_gone(dataclasses.replace(me, start_time=me.start_time - 1))
-    assert identity.own() == me
+def test_a_reused_process_id_is_another_process():
+    me = identity.current_process()
+    assert not identity.has_ended(me)
+    assert identity.has_ended(dataclasses.replace(me, start_time=me.start_time - 1))
+    assert identity.current_process() == me
 
 
-def test_another_machine_is_dead_after_enough_silence_that_was_watched(table, monkeypatch):
+def test_a_member_on_another_machine_is_dead_after_lease_seconds_of_observation(table, monkeypatch):
     clock = ManualClock()
     monkeypatch.setattr(registry, "time", clock)
     member, detector = join(table, where=ELSEWHERE), FailureDetector(10)
 
-    def seconds(n, beating):
-        for _ in range(n):
+    def observe(seconds, beating):
+        for _ in range(seconds):
             clock.now += 1
             if beating:
                 table.beat(member.id)
-            detector.look(table.members())
+            detector.observe(table.members())
 
-    detector.look(table.members())
-    seconds(30, beating=True)
+    detector.observe(table.members())
+    observe(30, beating=True)
     assert not detector.is_dead(member)
-    seconds(10, beating=False)
+    observe(10, beating=False)
     assert not detector.is_dead(member)
-    seconds(2, beating=False)
+    observe(2, beating=False)
     assert detector.is_dead(member)
-    seconds(1, beating=True)
+    observe(1, beating=True)
     assert not detector.is_dead(member)
 
 
-def test_a_pause_of_the_observer_or_of_the_database_kills_nobody(table, monkeypatch):
+def test_a_pause_of_the_observer_or_the_database_is_not_a_failure(table, monkeypatch):
     clock = ManualClock()
     monkeypatch.setattr(registry, "time", clock)
     member, detector = join(table, where=ELSEWHERE), FailureDetector(10)
-    detector.look(table.members())
-    clock.now += 3600  # nobody could write or read
-    detector.look(table.members())
+    detector.observe(table.members())
+    clock.now += 3600  # nobody can read or write
+    detector.observe(table.members())
     assert not detector.is_dead(member)
 
 
-def test_a_process_that_stands_still_is_seen_to():
+def test_stopped_processes_are_detected():
     with subprocess.Popen(["sleep", "60"]) as process:
-        other = dataclasses.replace(identity.own(), pid=process.pid)
+        other = dataclasses.replace(identity.current_process(), pid=process.pid)
         try:
             assert not identity.is_stopped(other)
             process.send_signal(signal.SIGSTOP)

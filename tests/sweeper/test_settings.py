@@ -1,3 +1,5 @@
+"""The settings of the sweeper: ranges and combinations."""
+
 import pytest
 
 from joyful.records import InputError
@@ -7,7 +9,7 @@ from tests.support.runs import sweep_defaults
 DEFAULTS = sweep_defaults()
 
 
-def test_defaults_are_those_of_the_yaml():
+def test_the_defaults_of_the_yaml_are_valid():
     assert check_settings(DEFAULTS, "MedianPruner").directions == ["maximize"]
 
 
@@ -17,7 +19,7 @@ def test_defaults_are_those_of_the_yaml():
         ({"n_trials": 0}, "NopPruner", r"hydra.sweeper.n_trials: expected >= 1 .*set hydra.sweeper.n_trials=VALUE"),
         ({"n_jobs": "two"}, "NopPruner", r"hydra.sweeper.n_jobs: expected an integer"),
         ({"objectives": ["f1"]}, "NopPruner", r"objectives.0: expected one of 'dev_f1' or 'epochs_to_target'"),
-        ({"objectives": ["dev_f1", "dev_f1"]}, "NopPruner", "expected each once"),
+        ({"objectives": ["dev_f1", "dev_f1"]}, "NopPruner", "expected different objectives"),
         ({"objectives": ["epochs_to_target"]}, "NopPruner", r"set hydra.sweeper.target=0.62"),
         ({"objectives": ["dev_f1", "epochs_to_target"], "target": 0.5}, "MedianPruner", r"pruner=none"),
         ({"objectives": ["epochs_to_target"], "target": 0.5}, "MedianPruner", r"pruner=none"),
@@ -25,7 +27,7 @@ def test_defaults_are_those_of_the_yaml():
         ({"n_trails": 4}, "NopPruner", r"hydra.sweeper.n_trails: there is no such setting"),
     ],
 )
-def test_bad_settings_are_one_clear_line(changes, pruner, message):
+def test_invalid_settings_are_refused(changes, pruner, message):
     with pytest.raises(InputError, match=message):
         check_settings(DEFAULTS | changes, pruner)
 

@@ -1,4 +1,4 @@
-"""Hydra's own sweepers go on working with the program as it is, and every file in sweeps/ runs by its first line's command."""
+"""Hydra's own sweepers work with the program, and the command in the first line of each file in sweeps/ runs."""
 
 import shlex
 import subprocess
@@ -13,13 +13,15 @@ from tests.support import small_files, sweeps
 from tests.support.runs import TINY
 
 ROOT = sweeps.RUN.parent
-FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 
-#: A full batch of dialogues, one epoch: only that it runs is asked here.
+#: Sweeps of the library and of the study, which are found by another option.
+FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
+STUDY = sorted((ROOT / "study/sweeps").glob("*.yaml"))
+
+#: Overrides of a short run, without batch size and epochs.
 QUICK = [item for item in TINY if not item.startswith(("training.batch_size", "training.epochs"))]
 
-
-#: Small files in the format of each corpus.
+#: Writers of small files in the format of each corpus.
 DATA = {"meld": small_files.write_meld, "emorynlp": small_files.write_emorynlp, "mosi": small_files.write_mosi}
 
 
@@ -42,10 +44,10 @@ def test_stock_optuna_maximises(tmp_path):
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
     values = {trial.number: trial.value for trial in study.trials}
     assert values == objectives(tmp_path / "multirun/stock")
-    assert len(set(values.values())) > 1  # (among equals any would be the best)
+    assert len(set(values.values())) > 1  # otherwise any trial would be the best
     assert study.best_value == max(values.values())
-    chosen = yaml.safe_load((tmp_path / "multirun/stock/optimization_results.yaml").read_text())
-    assert chosen["best_value"] == max(values.values())
+    best = yaml.safe_load((tmp_path / "multirun/stock/optimization_results.yaml").read_text())
+    assert best["best_value"] == max(values.values())
 
 
 def test_stock_multirun_trains_the_grid(tmp_path):
@@ -58,10 +60,17 @@ def test_stock_multirun_trains_the_grid(tmp_path):
     assert {run["status"] for run in runs} == {"completed"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_ready_made_sweep_runs_by_its_first_line_from_anywhere(path, tmp_path, monkeypatch):
-    head = path.read_text().splitlines()[0]
-    assert head == f"# python run.py -m +sweeps={path.stem}"
+@pytest.mark.parametrize("path", [*FILES, *STUDY], ids=lambda path: f"{path.parents[1].name}-{path.stem}")
+def test_the_command_in_the_first_line_runs_from_any_folder(path, tmp_path, monkeypatch):
+    lines = path.read_text().splitlines()
+    if path in STUDY:
+        assert lines.pop(0) == "# @package _global_"
+        option, name = f"--config-dir {ROOT / 'study'} ", yaml.safe_load(path.read_text())["sweep_name"]
+        assert lines[0] == f"# python run.py --config-dir study -m +sweeps={path.stem}"
+    else:
+        option, name = "", path.stem  # a sweep is named after its file
+        assert lines[0] == f"# python run.py -m +sweeps={path.stem}"
+    head = lines[0].replace("--config-dir study ", option)
     python, script, *arguments = shlex.split(head.removeprefix("# "))
     assert (python, script) == ("python", "run.py")
     settings = yaml.safe_load(path.read_text())
@@ -81,7 +90,7 @@ def test_a_ready_made_sweep_runs_by_its_first_line_from_anywhere(path, tmp_path,
     command = [sys.executable, str(sweeps.RUN), *arguments, *quick, *one_worker, *short]
     done = sweeps.run(command, tmp_path)
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "multirun" / path.stem  # the file's name is the sweep's
+    folder = tmp_path / "multirun" / name
     n_trials = len(arms) * len(folds or [0]) if arms else 2
     assert sweeps.states(folder) == dict.fromkeys(range(n_trials), "COMPLETE")
     runs = [read_run(folder / str(number)) for number in range(n_trials)]
@@ -91,10 +100,10 @@ def test_a_ready_made_sweep_runs_by_its_first_line_from_anywhere(path, tmp_path,
     else:
         assert {run["role"] for run in runs} == {"search"}
         assert all(set(settings["hydra"]["sweeper"]["params"]) == set(t.params) for t in sweeps.study(folder).trials)
-    assert f"results: multirun/{path.stem}" in done.stdout
+    assert f"results: multirun/{name}" in done.stdout
 
 
-def test_a_misspelt_sweep_lists_what_there_is(tmp_path):
+def test_a_misspelt_sweep_lists_the_sweeps(tmp_path):
     command = [sys.executable, str(sweeps.RUN), "-m", "+sweeps=wieghts"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -1,3 +1,5 @@
+"""The Optuna study: creation, checks, asking, telling, duplicates and retries."""
+
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -6,7 +8,7 @@ from optuna.trial import TrialState
 
 from joyful.records import InputError
 from joyful.sweeper import database
-from joyful.sweeper.database import open_engine, open_storage, retried, storage_url
+from joyful.sweeper.database import open_engine, open_storage, storage_url, with_retries
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.study import (
     REASON,
@@ -14,10 +16,10 @@ from joyful.sweeper.study import (
     TrialAccess,
     enqueue,
     open_or_create,
-    renew_failed,
-    same_as,
+    requeue_failed,
     sampler_factory,
     states,
+    waiting_duplicates,
 )
 from tests.support.manual_clock import ManualClock
 
@@ -72,18 +74,18 @@ def _folder(backend):
 def test_a_changed_space_objective_or_base_is_refused_with_the_difference(backend):
     description = {"space": {"x": 1}, "trials": None, "base": {"training": {"epochs": 5}}}
     open_or_create(backend, "s", ["maximize"], description)
-    with pytest.raises(InputError, match=r"base.training.epochs: 5 -> 6.*choose another sweep_name"):
+    with pytest.raises(InputError, match=r"base.training.epochs: 5 -> 6.*set another sweep_name"):
         open_or_create(backend, "s", ["maximize"], description | {"base": {"training": {"epochs": 6}}})
     with pytest.raises(InputError, match=r"space.y: None -> 2"):
         open_or_create(backend, "s", ["maximize"], description | {"space": {"x": 1, "y": 2}})
-    with pytest.raises(InputError, match=r"it has the objectives maximize, expected minimize"):
+    with pytest.raises(InputError, match=r"expected the directions minimize, got a study with maximize;"):
         open_or_create(backend, "s", ["minimize"], description)
-    with pytest.raises(InputError, match=r"it has the objectives maximize, expected maximize, minimize"):
+    with pytest.raises(InputError, match=r"expected the directions maximize, minimize, got a study with maximize;"):
         open_or_create(backend, "s", ["maximize", "minimize"], description)
     assert open_or_create(backend, "s", ["maximize"], description) == 1
 
 
-def test_a_longer_list_extends_the_old_one_and_any_other_is_refused(backend):
+def test_a_longer_list_extends_the_study_and_any_other_list_is_refused(backend):
     def listed(*trials):
         return open_or_create(backend, "s", ["maximize"], {"space": {}, "trials": list(trials)})
 
@@ -95,36 +97,36 @@ def test_a_longer_list_extends_the_old_one_and_any_other_is_refused(backend):
         listed("a", "x", "c")
 
 
-def test_a_study_that_somebody_else_made_is_refused(backend):
+def test_a_study_of_another_program_is_refused(backend):
     optuna.create_study(study_name="s", storage=backend, direction="maximize").add_trial(
         optuna.trial.create_trial(value=1.0)
     )
-    with pytest.raises(InputError, match="its 1 trials were not made by this sweeper"):
+    with pytest.raises(InputError, match="its 1 trials were not created by this sweeper"):
         open_or_create(backend, "s", ["maximize"], {})
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_asking_again_gives_the_same_parameters_and_a_half_asked_trial_is_completed(backend, name):
+def test_asking_again_gives_the_same_parameters_and_completes_missing_ones(backend, name):
     access, _ = begin(backend, sampler=SAMPLERS[name])
     for number in range(3):
         params = finish(access, number, value=number)
         assert set(params) == set(SPACE)
     trial = TrialAccess(access, 3)
     assert trial.ask({"x": SPACE["x"]}).keys() == {"x"}
-    again = TrialAccess(access, 3).ask(SPACE)  # as another worker would, after the first one died
+    again = TrialAccess(access, 3).ask(SPACE)  # as another worker does after the first one failed
     assert again.keys() == {"x", "y"}
     assert TrialAccess(access, 3).ask(SPACE) == again
 
 
 def test_a_sampler_without_history_gives_the_same_trials_in_any_order(tmp_path):
-    found = []
+    params = []
     for name, order in (("one", (0, 1, 2, 3)), ("two", (3, 1, 0, 2))):
         (tmp_path / name).mkdir()
         access, _ = begin(open_storage(storage_url(None, tmp_path / name)))
         asked = {number: TrialAccess(access, number).ask(SPACE) for number in order}
-        found.append([asked[number] for number in range(4)])
-    assert found[0] == found[1]
-    assert len({tuple(params.values()) for params in found[0]}) == 4
+        params.append([asked[number] for number in range(4)])
+    assert params[0] == params[1]
+    assert len({tuple(values.values()) for values in params[0]}) == 4
 
 
 def test_a_grid_is_asked_point_by_point(backend):
@@ -149,11 +151,11 @@ def test_reports_reach_the_pruner_and_a_repeated_one_changes_nothing(backend):
     assert (trials[1].state, trials[1].value) == (TrialState.PRUNED, 0.4)
     nan = TrialAccess(access, 2)
     nan.ask(SPACE)
-    assert nan.report(1, float("nan"))  # it is not kept, and does not prune
+    assert nan.report(1, float("nan"))  # it is not stored, and does not prune
     assert nan.frozen().intermediate_values == {}
 
 
-def test_telling_twice_keeps_the_first_and_a_waiting_trial_can_be_told(backend):
+def test_telling_twice_keeps_the_first_result_and_a_waiting_trial_can_be_told(backend):
     access, _ = begin(backend)
     trial = TrialAccess(access, 0)
     trial.tell(TrialState.FAIL)
@@ -161,7 +163,7 @@ def test_telling_twice_keeps_the_first_and_a_waiting_trial_can_be_told(backend):
     assert trial.frozen().state == TrialState.FAIL
 
 
-def test_a_trial_ends_as_the_other_of_its_configuration_did(backend):
+def test_a_duplicate_copies_the_result(backend):
     access, _study_id = begin(backend)
     first = TrialAccess(access, 0)
     first.ask(SPACE)
@@ -171,24 +173,24 @@ def test_a_trial_ends_as_the_other_of_its_configuration_did(backend):
     for number, other in ((2, 0), (3, 1)):
         trial = TrialAccess(access, number)
         trial.ask(SPACE)
-        trial.tell_as(TrialAccess(access, other).frozen())
+        trial.copy_result(TrialAccess(access, other).frozen())
     trials = access.open().get_trials()
     assert [t.state.name for t in trials] == ["PRUNED", "COMPLETE", "PRUNED", "COMPLETE"]
     assert (trials[2].value, trials[3].value) == (0.3, 0.9)
     assert trials[2].intermediate_values == {1: 0.3}
 
 
-def test_failed_trials_wait_again_under_their_numbers_with_their_parameters(backend, tmp_path):
+def test_failed_trials_are_queued_again_with_their_numbers_and_parameters(backend, tmp_path):
     access, study_id = begin(backend)
     params = finish(access, 0, 0.5)
     trial = TrialAccess(access, 1)
     asked = trial.ask(SPACE)
     trial.report(1, 0.2)
-    trial.note(**{REASON: "it broke", "own": "x"})
+    trial.set_user_attrs(**{REASON: "an error", "own": "x"})
     trial.tell(TrialState.FAIL)
     engine = open_engine(storage_url(None, tmp_path))
-    assert renew_failed(engine, study_id) == [1]
-    assert renew_failed(engine, study_id) == []
+    assert requeue_failed(engine, study_id) == [1]
+    assert requeue_failed(engine, study_id) == []
     again = TrialAccess(access, 1)
     assert again.frozen().state == TrialState.WAITING
     assert again.frozen().user_attrs == {"own": "x"}
@@ -199,15 +201,15 @@ def test_failed_trials_wait_again_under_their_numbers_with_their_parameters(back
     assert access.open().get_trials()[0].params == params
 
 
-def test_trials_that_wait_for_anothers_value(backend, tmp_path):
+def test_duplicates_that_wait_for_another_trial(backend, tmp_path):
     access, study_id = begin(backend)
     trial = TrialAccess(access, 2)
     trial.ask(SPACE)
-    trial.note(same_as=0)
-    assert same_as(open_engine(storage_url(None, tmp_path)), study_id) == {2: 0}
+    trial.set_user_attrs(same_as=0)
+    assert waiting_duplicates(open_engine(storage_url(None, tmp_path)), study_id) == {2: 0}
 
 
-def test_a_database_that_is_busy_is_asked_again_and_an_error_in_the_question_is_not(tmp_path):
+def test_a_busy_database_is_retried_and_an_error_in_the_statement_is_not(tmp_path):
     from sqlalchemy.exc import IntegrityError, OperationalError
 
     tries = []
@@ -218,7 +220,7 @@ def test_a_database_that_is_busy_is_asked_again_and_an_error_in_the_question_is_
             raise OperationalError("", {}, Exception("database is locked"))
         return "answer"
 
-    assert retried(busy) == "answer"
+    assert with_retries(busy) == "answer"
     assert len(tries) == 3
 
     def wrong():
@@ -226,28 +228,28 @@ def test_a_database_that_is_busy_is_asked_again_and_an_error_in_the_question_is_
         raise IntegrityError("", {}, Exception("duplicate"))
 
     with pytest.raises(IntegrityError):
-        retried(wrong)
+        with_retries(wrong)
     assert len(tries) == 4
 
 
-def test_what_has_waited_in_vain_for_the_database_lets_the_next_not_wait_again(monkeypatch):
+def test_calls_share_the_time_limit_of_an_outage(monkeypatch):
     from sqlalchemy.exc import OperationalError
 
     clock = ManualClock()
     monkeypatch.setattr(database, "time", clock)
 
-    def silent():
+    def unavailable():
         raise OperationalError("", {}, Exception("connection refused"))
 
     def waited():
         clock.slept.clear()
         with pytest.raises(OperationalError):
-            retried(silent, patience=1.0)
+            with_retries(unavailable, seconds=1.0)
         return sum(clock.slept)
 
-    assert retried(lambda: "answer") == "answer"
+    assert with_retries(lambda: "answer") == "answer"
     assert 0.4 < waited() <= 1.0
     assert waited() < 0.3
-    assert retried(lambda: "answer") == "answer"
-    assert 0.4 < waited() <= 1.0  # it has answered in the meantime: a new silence
-    retried(lambda: "answer")
+    assert with_retries(lambda: "answer") == "answer"
+    assert 0.4 < waited() <= 1.0  # the database has answered in the meantime, so this is a new outage
+    with_retries(lambda: "answer")

@@ -1,11 +1,11 @@
-"""A sweep under submitit's local executor, which starts workers as Slurm would."""
+"""A sweep under submitit's local executor, which starts workers as Slurm does."""
 
 import pytest
 
 from tests.support import sweeps
 from tests.support.launchers import LauncherSuite, trainers
 
-pytest.importorskip("submitit", reason="submitit is not installed: pip install 'joyful[sweep]'")
+pytest.importorskip("submitit", reason="submitit is not installed: pip install 'joyful-sweeps[sweep]'")
 
 
 class TestSubmitit(LauncherSuite):
@@ -15,6 +15,6 @@ class TestSubmitit(LauncherSuite):
         return ["hydra/launcher=submitit_local"]
 
     def look_at_workers(self, folder):
-        """Each worker's training has a GPU of its own (the executor itself hides all of them)."""
-        sweeps.until(lambda: len(trainers(folder)) == 2, 300)
+        """Each training process has another GPU. The executor itself hides all GPUs."""
+        sweeps.wait_until(lambda: len(trainers(folder)) == 2, 300)
         assert {p.environ()["CUDA_VISIBLE_DEVICES"] for p in trainers(folder)} == {"0", "1"}

@@ -1,4 +1,4 @@
-"""Sweeps by the real command: what a study and its folder hold at the end, and that the same command again changes nothing."""
+"""Sweeps with the real command: the study and the folder at the end, and the same command again."""
 
 import json
 import re
@@ -32,15 +32,15 @@ pytestmark = pytest.mark.xdist_group("sweep")
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    """A search of four trials by one worker under the basic launcher, and its output."""
-    place = tmp_path_factory.mktemp("searched")
+    """The folder, command and result of a search of five trials by one worker under the basic launcher."""
+    root = tmp_path_factory.mktemp("searched")
     command = sweeps.command(
         "search", OURS, WEIGHT, "loss=choice(mse,smoothl1)", "hydra.sweeper.n_trials=5", "role=search"
     )
-    return place / "multirun/search", command, sweeps.run(command, place)
+    return root / "multirun/search", command, sweeps.run(command, root)
 
 
-def test_a_search_ends_with_all_its_trials_told_and_in_folders_by_number(searched):
+def test_a_search_completes_all_trials_in_folders_by_number(searched):
     folder, _, result = searched
     assert result.returncode == 0, result.stderr
     assert sweeps.states(folder) == dict.fromkeys(range(5), "COMPLETE")
@@ -70,7 +70,7 @@ def test_the_best_trial_is_the_maximum(searched):
     assert f"best {best:.4f}" in result.stdout
 
 
-def test_the_same_command_again_does_nothing_and_says_so(searched):
+def test_the_same_command_again_does_nothing(searched):
     folder, command, _ = searched
     before = sweeps.histories(folder)
     again = sweeps.run(command, folder.parents[1])
@@ -87,23 +87,29 @@ def test_a_larger_number_of_trials_adds_the_difference(searched):
     assert sweeps.states(folder) == dict.fromkeys(range(6), "COMPLETE")
 
 
-def test_status_has_the_promised_keys_and_counts(searched):
+def test_status_has_the_stable_keys_and_counts(searched):
     folder, _, _ = searched
-    shot = status(folder)
+    snapshot = status(folder)
     keys = ["n_trials", "complete", "pruned", "failed", "running", "waiting", "best_value", "best_params", "workers"]
-    assert list(shot)[: len(keys)] == keys
-    assert shot["complete"] == shot["n_trials"] == len(sweeps.states(folder))
-    assert (shot["pruned"], shot["failed"], shot["running"], shot["waiting"], shot["workers"]) == (0, 0, 0, 0, 0)
-    assert set(shot["best_params"]) == {"weights.encoder_loss_weight", "loss"}
+    assert list(snapshot)[: len(keys)] == keys
+    assert snapshot["complete"] == snapshot["n_trials"] == len(sweeps.states(folder))
+    assert (snapshot["pruned"], snapshot["failed"], snapshot["running"], snapshot["waiting"], snapshot["workers"]) == (
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
+    assert set(snapshot["best_params"]) == {"weights.encoder_loss_weight", "loss"}
 
 
-def test_the_best_settings_are_a_configuration_that_runs(searched):
+def test_the_best_settings_can_be_trained(searched):
     folder, _, result = searched
     assert f"--config-dir multirun/{folder.name} experiment=best" in result.stdout
-    found = yaml.safe_load((folder / "experiment/best.yaml").read_text())
+    best_settings = yaml.safe_load((folder / "experiment/best.yaml").read_text())
     best = sweeps.study(folder).best_trial
-    assert found["weights"]["encoder_loss_weight"] == best.params["weights.encoder_loss_weight"]
-    assert {"override /loss": best.params["loss"]} in found["defaults"]
+    assert best_settings["weights"]["encoder_loss_weight"] == best.params["weights.encoder_loss_weight"]
+    assert {"override /loss": best.params["loss"]} in best_settings["defaults"]
     place = folder.parents[1]
     command = [
         sys.executable,
@@ -115,11 +121,11 @@ def test_the_best_settings_are_a_configuration_that_runs(searched):
     ]
     run = subprocess.run(command, cwd=place, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    # the same numbers as in the sweep: the same configuration, but for the role
+    # the same numbers as in the sweep, because only the role differs
     assert read_run(place / "best-run")["objective"] == best.value
 
 
-def test_a_changed_space_is_refused_with_the_difference_and_a_typing_error_creates_no_trial(searched, tally):
+def test_a_changed_space_is_refused_with_the_difference_and_a_typo_creates_no_trial(searched, tally):
     folder, command, _ = searched
     place, before = folder.parents[1], sweeps.states(folder)
     wider = sweeps.run([item.replace("interval(0.01,0.1)", "interval(0.01,0.2)") for item in command], place)
@@ -136,7 +142,7 @@ def test_a_changed_space_is_refused_with_the_difference_and_a_typing_error_creat
     tally("a sweep's command with a changed search space or base", 3)
 
 
-def test_data_that_cannot_be_read_is_one_clear_line_before_any_trial(tmp_path):
+def test_missing_data_is_one_line_before_any_trial(tmp_path):
     missing = tmp_path / "nowhere"
     command = sweeps.command("nodata", OURS, listed("seed=1", f"data=meld data.root={missing} seed=2"))
     result = sweeps.run(command, tmp_path)
@@ -146,8 +152,8 @@ def test_data_that_cannot_be_read_is_one_clear_line_before_any_trial(tmp_path):
     assert not (tmp_path / "multirun/nodata/study.db").exists()
 
 
-def test_failures_duplicates_and_prunings_are_told_truthfully_and_end_nothing(tmp_path, tally):
-    """One NaN trial, one of a setting out of range that only the worker could meet, one configuration twice."""
+def test_failures_and_duplicates_do_not_end_the_sweep(tmp_path, tally):
+    """One NaN trial, one configuration twice, one trial with another data.root."""
     trials = listed(
         "loss=mse seed=1", NAN, "loss=smoothl1 seed=1", "loss=mse seed=1", "loss=mse data.root=elsewhere seed=2"
     )
@@ -161,14 +167,14 @@ def test_failures_duplicates_and_prunings_are_told_truthfully_and_end_nothing(tm
     assert re.match(r"epoch [0-9.]+: nll of the train split is nan; expected a finite number", reason)
     assert read_run(folder / "1")["status"] == "failed"
     assert f"trial 1 failed: {reason}" in result.stdout
-    # of the two of one configuration one was trained, whichever came first, and the other was told its value
+    # one of the two trials with the same configuration was trained, and the other took its result
     assert study.trials[3].value == study.trials[0].value
     assert sorted(sweeps.histories(folder)) in ([0, 1, 2, 4], [1, 2, 3, 4])
     tally("loss that is not finite", 1)
 
 
-def test_pruning_ends_trials_early_and_says_so(tmp_path):
-    """With an aggressive pruner the later ones of six trials end before their time."""
+def test_pruning_ends_trials_early(tmp_path):
+    """An aggressive pruner stops the later ones of six trials."""
     command = sweeps.command(
         "pruned", OURS, WEIGHT, "hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=1",
         "hydra.sweeper.pruner.n_warmup_steps=0", "hydra.sweeper.n_trials=6", "seed=range(1,100)",
@@ -190,7 +196,7 @@ def test_pruning_ends_trials_early_and_says_so(tmp_path):
     assert status(folder)["pruned"] == list(states.values()).count("PRUNED")
 
 
-def test_two_objectives_unpruned(tmp_path):
+def test_two_objectives(tmp_path):
     command = sweeps.command(
         "two", OURS, NO_PRUNER, WEIGHT, "hydra.sweeper.objectives=[dev_f1,epochs_to_target]", "hydra.sweeper.target=0.05",
         "hydra.sweeper.n_trials=4", "seed=range(1,100)",
@@ -213,10 +219,10 @@ def test_a_second_command_joins_and_overwrites_nothing(tmp_path):
     first = sweeps.start(command, tmp_path, tmp_path / "first.log")
     try:
         folder = tmp_path / "multirun/joint"
-        sweeps.until(lambda: sweeps.workers(folder), 60)
+        sweeps.wait_until(lambda: sweeps.workers(folder), 60)
         second = sweeps.start(command, tmp_path, tmp_path / "second.log")
         try:
-            sweeps.until(lambda: len(sweeps.workers(folder)) == 2 or first.poll() is not None, 60)
+            sweeps.wait_until(lambda: len(sweeps.workers(folder)) == 2 or first.poll() is not None, 60)
             assert status(folder)["workers"] == 2
             assert first.wait(120) == 0
             assert second.wait(60) == 0
@@ -228,7 +234,7 @@ def test_a_second_command_joins_and_overwrites_nothing(tmp_path):
     assert sorted(sweeps.histories(folder)) == list(range(6))
 
 
-def test_status_of_no_sweep_is_one_clear_line(tmp_path):
+def test_status_of_another_folder_is_one_line(tmp_path):
     command = [sys.executable, "-m", "joyful.sweeper", "status", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2

@@ -1,4 +1,4 @@
-"""What a sweep shows: a panel in a terminal, plain lines elsewhere."""
+"""The display of a sweep: a panel in a terminal, plain lines elsewhere."""
 
 import dataclasses
 import datetime
@@ -14,16 +14,16 @@ from rich.console import Console
 from joyful.sweeper import view
 from joyful.sweeper.registry import Lease
 from joyful.sweeper.status import Snapshot, _seconds_left
-from joyful.sweeper.view import SweepView, duration, line, show
+from joyful.sweeper.view import SweepView, format_duration, format_line, print_snapshot
 from tests.support.manual_clock import ManualClock
 
 FOLDER = Path("multirun/weights")
-BEGUN = Snapshot(
+STARTED = Snapshot(
     name="weights", n_trials=27, complete=0, pruned=0, failed=0, running=2, waiting=25, best_value=None, best_trial=None,
     best_params={}, workers=2, seconds_left=None, failures={},
 )  # fmt: skip
 LATER = dataclasses.replace(
-    BEGUN, complete=9, pruned=3, failed=1, waiting=12, best_value=0.61234, best_trial=4, seconds_left=4000.0,
+    STARTED, complete=9, pruned=3, failed=1, waiting=12, best_value=0.61234, best_trial=4, seconds_left=4000.0,
     best_params={"weights.encoder_loss_weight": 0.0312345, "weights.cl_loss_weight": 0.2, "fusion": "auto"},
     failures={7: "the loss is not finite in epoch 3; lower optimizer.learning_rate"},
 )  # fmt: skip
@@ -31,65 +31,67 @@ BEST = "weights.encoder_loss_weight=0.03123, weights.cl_loss_weight=0.2, fusion=
 
 
 def console(terminal, width=80):
-    # (a terminal as CI has none: without colours the text alone is left to compare)
+    # without colours, so that only the text is compared
     return Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False, no_color=True)
 
 
-def shown(console):
+def output_of(console):
     return console.file.getvalue()
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    """The view's: a busy machine makes no look dear."""
+    """A manual clock for the view, so that a busy machine does not slow reads down."""
     clock = ManualClock()
     monkeypatch.setattr(view, "time", clock)
     return clock
 
 
-def test_one_line_says_all():
-    assert line(BEGUN) == "sweep weights: 0 of 27 trials done (0 complete, 0 pruned, 0 failed), 2 running"
-    assert line(LATER) == (
+def test_one_line():
+    assert format_line(STARTED) == "sweep weights: 0 of 27 trials done (0 complete, 0 pruned, 0 failed), 2 running"
+    assert format_line(LATER) == (
         "sweep weights: 13 of 27 trials done (9 complete, 3 pruned, 1 failed), 2 running; "
         f"best 0.6123 (trial 4: {BEST}); about 1 h 06 min left"
     )
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "expected"),
     [(0.2, "0 s"), (59.6, "1 min 00 s"), (61, "1 min 01 s"), (3599.7, "1 h 00 min"), (90_000, "25 h 00 min")],
 )
-def test_durations_as_people_say_them(seconds, words):
-    assert duration(seconds) == words
+def test_durations(seconds, expected):
+    assert format_duration(seconds) == expected
 
 
-def test_without_a_terminal_a_line_when_a_trial_has_ended_and_none_otherwise():
+def test_without_a_terminal_a_line_is_printed_only_when_a_trial_has_finished():
     output = console(terminal=False)
-    shots = iter([BEGUN, dataclasses.replace(BEGUN, running=1), LATER, LATER])
-    with SweepView(lambda: next(shots), FOLDER, output) as shows:
+    snapshots = iter([STARTED, dataclasses.replace(STARTED, running=1), LATER, LATER])
+    with SweepView(lambda: next(snapshots), FOLDER, output) as sweep_view:
         for _ in range(4):
-            shows.update()
-    assert shown(output).splitlines() == [line(BEGUN), line(LATER)]  # long as they are, each stays one line
+            sweep_view.update()
+    assert output_of(output).splitlines() == [format_line(STARTED), format_line(LATER)]  # long lines are not wrapped
 
 
-def test_a_terminal_has_a_panel_that_leaves_nothing_behind():
+def test_the_panel_is_erased_at_the_end():
     output = console(terminal=True)
-    with SweepView(lambda: LATER, FOLDER, output) as shows:
-        shows.update()
-        panel = shown(output)
+    with SweepView(lambda: LATER, FOLDER, output) as sweep_view:
+        sweep_view.update()
+        panel = output_of(output)
     assert "sweep weights  multirun/weights" in panel
     assert "━" in panel
     assert "\x1b[?25l" in panel  # the cursor is hidden
-    assert shown(output).endswith("\x1b[1A\x1b[2K") or "\x1b[2K" in shown(output)[len(panel) :]  # its lines are erased
-    assert shown(output).count("\x1b[?25h") == 1  # and the cursor is back
+    assert (
+        output_of(output).endswith("\x1b[1A\x1b[2K") or "\x1b[2K" in output_of(output)[len(panel) :]
+    )  # its lines are erased
+    assert output_of(output).count("\x1b[?25h") == 1  # the cursor is shown again
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_nothing_is_cut_off_in_a_narrow_terminal(width):
     output = console(terminal=True, width=width)
-    show(LATER, FOLDER, output)
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", shown(output)).split())
-    for word in (
+    print_snapshot(LATER, FOLDER, output)
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", output_of(output)).split())
+    for part in (
         "13/27 trials",
         "9 complete",
         "2 running",
@@ -99,15 +101,15 @@ def test_nothing_is_cut_off_in_a_narrow_terminal(width):
         "2 workers",
         "1 h 06 min left",
     ):
-        assert word in text
-    assert not any("━" in part and "trials" in part for part in shown(output).splitlines())
+        assert part in text
+    assert not any("━" in row and "trials" in row for row in output_of(output).splitlines())
     assert "".join(BEST.split()) in "".join(text.split())
 
 
-def test_status_without_a_terminal_is_a_fact_a_line():
+def test_status_without_a_terminal_prints_plain_lines():
     output = console(terminal=False, width=40)
-    show(LATER, FOLDER, output)
-    assert shown(output).splitlines() == [
+    print_snapshot(LATER, FOLDER, output)
+    assert output_of(output).splitlines() == [
         "sweep weights  multirun/weights",
         "13/27 trials  9 complete  2 running  12 waiting  3 pruned  1 failed  2 workers  about 1 h 06 min left",
         f"best 0.6123, trial 4: {BEST}",
@@ -117,23 +119,24 @@ def test_status_without_a_terminal_is_a_fact_a_line():
 
 def trial(number, seconds):
     start = datetime.datetime(2026, 1, 1)
-    made = create_trial(state=TrialState.COMPLETE, value=0.5) if seconds else create_trial(state=TrialState.WAITING)
-    made.number = number
-    made.datetime_start = start if seconds else None
-    made.datetime_complete = start + datetime.timedelta(seconds=seconds) if seconds else None
-    return made
+    trial = create_trial(state=TrialState.COMPLETE, value=0.5) if seconds else create_trial(state=TrialState.WAITING)
+    trial.number = number
+    trial.datetime_start = start if seconds else None
+    trial.datetime_complete = start + datetime.timedelta(seconds=seconds) if seconds else None
+    return trial
 
 
 def lease(number, term, epochs):
     return Lease(number, "", term, epochs, 0, 0)
 
 
-def test_the_time_left_knows_of_interruptions_and_of_work_begun():
-    # two trials of 10 epochs in 20 s; one that lay for a day; one half done, one not begun: 5 + 10 epochs of 2 s, two workers
+def test_the_time_left_excludes_interrupted_trials_and_counts_trained_epochs():
+    # Two trials of 10 epochs in 20 s, one that was interrupted for a day, one half done, one not started. By hand: 5 +
+    # 10 epochs of 2 s on two workers.
     trials = [trial(0, 20), trial(1, 20), trial(2, 86_400), trial(3, None), trial(4, None)]
     leases = {i: lease(i, term, epochs) for i, (term, epochs) in enumerate([(1, 10), (1, 10), (2, 10), (1, 5)])}
     assert _seconds_left(trials, leases, workers=2) == pytest.approx(15.0)
-    assert _seconds_left(trials[2:], leases, workers=1) is not None  # better a poor estimate than none
+    assert _seconds_left(trials[2:], leases, workers=1) is not None  # a poor estimate is better than none
     assert _seconds_left(trials[3:], leases, workers=1) is None
 
 
@@ -147,46 +150,46 @@ def test_the_time_left_falls_as_epochs_are_trained():
 @pytest.mark.parametrize(
     ("seconds", "pause"),
     [
-        (0.03, 0.03 * 49),  # looking may take 2 % of the time
-        (60.0, view.LONGEST_PAUSE),
+        (0.03, 0.03 * 49),  # reading may take 2 % of the time
+        (60.0, view.MAXIMUM_PAUSE),
     ],
 )
-def test_a_dear_look_is_not_repeated_at_once(clock, seconds, pause):
-    looks = []
+def test_a_slow_read_is_followed_by_a_pause(clock, seconds, pause):
+    reads = []
 
     def take():
-        looks.append(1)
+        reads.append(1)
         clock.now += seconds
-        return BEGUN
+        return STARTED
 
-    with SweepView(take, FOLDER, console(terminal=False)) as shows:
-        shows.update()
+    with SweepView(take, FOLDER, console(terminal=False)) as sweep_view:
+        sweep_view.update()
         clock.now += pause - 0.01
-        shows.update()
-        assert len(looks) == 1
+        sweep_view.update()
+        assert len(reads) == 1
         clock.now += 0.02
-        shows.update()
-        assert len(looks) == 2
+        sweep_view.update()
+        assert len(reads) == 2
 
 
-def test_a_cheap_look_is_repeated_at_once(clock):
-    looks = []
+def test_a_fast_read_is_not_followed_by_a_pause(clock):
+    reads = []
 
     def take():
-        looks.append(1)
-        clock.now += view.DEAR / 2
-        return BEGUN
+        reads.append(1)
+        clock.now += view.CHEAP_SECONDS / 2
+        return STARTED
 
-    with SweepView(take, FOLDER, console(terminal=False)) as shows:
+    with SweepView(take, FOLDER, console(terminal=False)) as sweep_view:
         for _ in range(5):
-            shows.update()
-    assert len(looks) == 5
+            sweep_view.update()
+    assert len(reads) == 5
 
 
-def test_without_a_terminal_a_line_a_minute_while_nothing_ends(clock):
+def test_without_a_terminal_a_line_is_printed_once_a_minute(clock):
     output = console(terminal=False)
-    with SweepView(lambda: LATER, FOLDER, output) as shows:
+    with SweepView(lambda: LATER, FOLDER, output) as sweep_view:
         for _ in range(13):
-            shows.update()
+            sweep_view.update()
             clock.now += 10.0
-    assert shown(output).splitlines() == [line(LATER)] * 2
+    assert output_of(output).splitlines() == [format_line(LATER)] * 2

@@ -1,4 +1,4 @@
-"""Coach: the same bytes again, in pairs and after kills; what is recorded is what was trained."""
+"""The Coach: reproducibility of runs, pairs and resumed runs, and correctness of the recorded values."""
 
 import math
 from pathlib import Path
@@ -55,18 +55,18 @@ def test_the_same_run_twice_and_resumed_gives_the_same_rows(overrides, tmp_path)
     for record in first.train():
         rows += record.rows
         if record.epoch == 2.0:
-            break  # the record was taken, the checkpoint of epoch 2 was not written: as after a kill
+            break  # after the record and before the checkpoint of epoch 2, as after a kill
     saved = checkpoints.read(tmp_path / "checkpoint", "last")
     assert saved is not None
     second = tiny_coach(settings, tmp_path / "checkpoint")
     second.restore(saved)
     assert second.epoch == 1
     resumed = [row for row in rows if row["epoch"] <= 1] + rows_of(second)
-    assert repr(resumed) == repr(once)  # repr: NaN equals NaN, and floats to the last digit
+    assert repr(resumed) == repr(once)  # repr, so that NaN equals NaN and floats are compared exactly
 
 
 @pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
-def test_what_is_recorded_is_complete_and_adds_up(overrides):
+def test_records_are_complete_and_consistent(overrides):
     settings = tiny_settings(*overrides)
     rows = rows_of(tiny_coach(settings))
     per_epoch = settings.training.evaluations_per_epoch
@@ -89,12 +89,12 @@ def test_what_is_recorded_is_complete_and_adds_up(overrides):
             assert -1 <= row["encoder_gradient_cosine"] <= 1
 
 
-def test_without_weights_that_move_the_recorded_weights_are_the_configured_ones():
+def test_recorded_weights_are_the_configured_ones_for_a_fixed_weighting():
     settings = tiny_settings("weights.encoder_loss_weight=0.5", "weights.cl_loss_weight=0.0")
     for row in rows_of(tiny_coach(settings)):
         assert (row["weight_classification"], row["weight_encoder"], row["weight_contrastive"]) == (1.0, 0.5, 0.0)
         assert row["share_contrastive"] == 0.0
-        assert row["loss_contrastive"] > 0  # measured although it is not trained
+        assert row["loss_contrastive"] > 0  # measured, although it is not trained
 
 
 def test_training_lowers_the_losses():
@@ -119,7 +119,7 @@ def test_a_pair_shares_weights_batches_and_masks():
     assert any(name.startswith("context") for name in shared)
     for name in shared:
         assert torch.equal(baseline.model.state_dict()[name], other_fusion.model.state_dict()[name]), name
-    # with both losses off, the two arms are one run: batches, masks and views do not depend on the loss
+    # With weight 0 of the reconstruction, the two arms are the same run: random numbers do not depend on the loss.
     off = [
         rows_of(tiny_coach(tiny_settings(f"loss={loss}", "weights.encoder_loss_weight=0.0")))
         for loss in ("mse", "smoothl1")
@@ -133,14 +133,14 @@ def test_another_seed_is_another_run():
     assert a != b
 
 
-def test_global_generators_play_no_part():
+def test_global_generators_are_not_used():
     first = rows_of(tiny_coach(tiny_settings()))
     torch.manual_seed(999)
     np.random.seed(999)
     assert repr(rows_of(tiny_coach(tiny_settings()))) == repr(first)
 
 
-def test_batches_of_an_epoch_are_a_permutation_of_its_own():
+def test_each_epoch_has_its_own_permutation():
     orders = [np.concatenate(epoch_order(10, 3, seed=1, epoch=epoch)) for epoch in (1, 2)]
     assert [len(part) for part in epoch_order(10, 3, seed=1, epoch=1)] == [3, 3, 3, 1]
     for order in orders:
@@ -177,7 +177,7 @@ def test_clipping_bounds_the_gradient():
     moved = math.sqrt(
         sum(float((p.detach() - b).square().sum()) for p, b in zip(coach.model.parameters(), before, strict=True))
     )
-    assert moved == pytest.approx(0.01, rel=1e-3)  # learning rate 1: the step is the clipped gradient
+    assert moved == pytest.approx(0.01, rel=1e-3)  # with learning rate 1 the step equals the clipped gradient
 
 
 def test_early_stopping_counts_epochs_without_a_better_dev_score():
@@ -208,7 +208,7 @@ def test_the_best_checkpoint_holds_what_was_evaluated(tmp_path):
     assert saved.state["best"]["f1_weighted"] == best["f1_weighted"] == coach.best["f1_weighted"]
     fresh = tiny_coach(settings)
     fresh.model.load_state_dict({k.removeprefix("model."): v for k, v in saved.tensors.items()})
-    row = fresh._run("dev").row(LossWeightConfig().of_components())
+    row = fresh._run("dev").row(LossWeightConfig().component_weights())
     assert (row["f1_weighted"], row["nll"]) == (best["f1_weighted"], best["nll"])
 
 
@@ -235,11 +235,11 @@ def test_epochs_come_in_order():
 
 @pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
 def test_the_training_step_reads_nothing_on_the_host(overrides):
-    # the interpolated form decides its nodes on the host, on the processor only; CUDA takes the exact one. Packing for the
-    # recurrent contexts reads lengths, which are on the host on every device.
+    # CUDA uses the exact softmax, because the interpolated one chooses its nodes on the host. Recurrent contexts are
+    # left out, because packing reads the lengths, which are on the host on every device.
     settings = tiny_settings(*overrides, "fusion.intermodal=exact", "model.context=transformer")
     if settings.training.precision == "bf16":
-        pytest.skip("autocast on the processor is not what CUDA runs")
+        pytest.skip("autocast on the CPU differs from CUDA")
     coach = tiny_coach(settings)
     order = epoch_order(len(coach.splits["train"]), 2, settings.seed, 1)
     coach._train_step(coach.splits["train"].batch(order[0]), 1, None, {})

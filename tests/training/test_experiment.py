@@ -1,4 +1,4 @@
-"""One run from its request: folder, results, resume, fork, and the errors that end it before training."""
+"""`train_run`: folder, results, resume, fork, and errors before training."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def history(folder: Path) -> bytes:
 
 
 def stop_after(monkeypatch, epoch: float, error: BaseException) -> None:
-    """Make training raise when the record of that epoch has been written."""
+    """Make training raise an error after the record of this epoch has been written."""
     original = Coach.train
 
     def train_until(self):
@@ -37,7 +37,7 @@ def stop_after(monkeypatch, epoch: float, error: BaseException) -> None:
     monkeypatch.setattr(Coach, "train", train_until)
 
 
-def test_a_run_writes_what_the_format_promises(tmp_path):
+def test_a_run_writes_the_documented_files(tmp_path):
     objective = train(tmp_path / "run", "seed=3", "role=calibration", "training.evaluations_per_epoch=2")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert set(info) == set(results.RUN_KEYS)
@@ -69,21 +69,21 @@ def test_a_complete_run_is_not_trained_again(tmp_path, monkeypatch):
     assert train(tmp_path / "run") == objective
 
 
-def test_a_run_has_its_last_status_when_all_else_is_done(tmp_path, monkeypatch):
-    """Killed a moment later it would be complete, and nothing would ever clear what it left."""
-    original, seen = results.RunFolder.set_status, {}
+def test_the_final_status_is_written_last(tmp_path, monkeypatch):
+    """Leftover files of a run with a final status would never be removed."""
+    original, files = results.RunFolder.set_status, {}
 
-    def note(run, status, *values, **named):
-        seen[status] = sorted(path.name for path in (run.path / "checkpoint").glob("*.json"))
+    def record_files(run, status, *values, **named):
+        files[status] = sorted(path.name for path in (run.path / "checkpoint").glob("*.json"))
         original(run, status, *values, **named)
 
-    monkeypatch.setattr(results.RunFolder, "set_status", note)
+    monkeypatch.setattr(results.RunFolder, "set_status", record_files)
     train(tmp_path / "run")
-    assert seen["completed"] == ["best.json", "last.json"]
+    assert files["completed"] == ["best.json", "last.json"]
 
 
 @pytest.mark.parametrize("epoch", [1.0, 2.0, 3.0])
-def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, epoch):
+def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path, monkeypatch, epoch):
     objective = train(tmp_path / "whole")
     with monkeypatch.context() as patch:
         stop_after(patch, epoch, KeyboardInterrupt())
@@ -96,7 +96,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, epo
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_the_same_command_on_the_same_folder_goes_on(tmp_path, monkeypatch):
+def test_the_same_command_on_the_same_folder_resumes(tmp_path, monkeypatch):
     train(tmp_path / "whole")
     with monkeypatch.context() as patch:
         stop_after(patch, 2.0, KeyboardInterrupt())
@@ -113,7 +113,7 @@ def test_resuming_with_another_setting_is_refused_with_the_difference(tmp_path, 
         train(tmp_path / "x", f"resume={tmp_path / 'run'}", "training.epochs=5")
     with pytest.raises(InputError, match=r"loss\.name: 'mse' -> 'smoothl1'"):
         train(tmp_path / "x", f"resume={tmp_path / 'run'}", "loss=smoothl1")
-    with pytest.raises(InputError, match=r"another configuration.*seed: 24 -> 25"):
+    with pytest.raises(InputError, match=r"a different configuration.*seed: 24 -> 25"):
         train(tmp_path / "run", "seed=25")
     assert history(tmp_path / "run") == before
     tally("resume with a changed configuration", 3)
@@ -144,7 +144,7 @@ def test_other_data_are_refused_on_resume(tmp_path, monkeypatch, tally):
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "run")
     monkeypatch.setattr(experiment, "data_digest", lambda data: "other")
-    with pytest.raises(InputError, match="the data are not those that the run was trained on"):
+    with pytest.raises(InputError, match="expected the data that the run was trained on"):
         train(tmp_path / "x", f"resume={tmp_path / 'run'}")
     tally("resume with other data", 1)
 
@@ -165,14 +165,14 @@ def test_a_failed_run_says_why(tmp_path):
     assert "epoch" in info["reason"]
 
 
-def test_two_writers_of_one_folder_are_not_let_in(tmp_path):
+def test_a_locked_folder_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     with results.lock(tmp_path / "run"), pytest.raises(InputError, match=f"pid.*{os.getpid()}|{os.getpid()}"):
         train(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "message"),
     [
         (("modalities=tv", "data.synthetic.dimensions={audio: 5}"), "modalities"),
         (("model.context=transformer", "model.context_heads=5"), "model.context_heads"),
@@ -180,13 +180,13 @@ def test_two_writers_of_one_folder_are_not_let_in(tmp_path):
         (("training.evaluations_per_epoch=99",), "training.evaluations_per_epoch"),
     ],
 )
-def test_bad_settings_are_refused_before_training(tmp_path, monkeypatch, overrides, words):
+def test_bad_settings_are_refused_before_training(tmp_path, monkeypatch, overrides, message):
     monkeypatch.setattr(Coach, "_train_step", lambda *_: pytest.fail("a step was trained"))
     request = tiny_request(tmp_path / "run")
     config = (
         tiny_request(tmp_path / "run", *overrides).config if "dimensions" not in overrides[-1] else _without(request)
     )
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         experiment.train_run(replace(request, config=config))
 
 
@@ -197,9 +197,9 @@ def _without(request: experiment.Request) -> dict:
     return config
 
 
-def test_cuda_where_there_is_none_is_one_clear_line():
+def test_missing_cuda_is_one_clear_line():
     if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here")
+        pytest.skip("a CUDA device is available")
     with pytest.raises(
         InputError, match="device=cuda: expected a CUDA device, found none; set device=auto or device=cpu"
     ):
@@ -214,16 +214,16 @@ def test_threads_are_all_cores_alone_and_one_in_a_multirun():
 
 
 def test_tiny_overrides_are_the_ones_that_tests_rely_on():
-    assert "training.threads=1" in TINY  # bytes are compared: the number of threads must not be left to the machine
+    assert "training.threads=1" in TINY  # bytes are compared, and they depend on the number of threads
 
 
-def test_where_bfloat16_is_slower_it_is_said(tmp_path, monkeypatch, capsys):
-    said = {}
+def test_a_warning_where_bfloat16_is_slower(tmp_path, monkeypatch, capsys):
+    stderr = {}
     for name, gain, precision in (("slow", 0.49, "bf16"), ("fast", 2.0, "bf16"), ("float32", 0.49, "fp32")):
         monkeypatch.setattr(experiment, "bfloat16_gain", lambda gain=gain: gain)
         train(tmp_path / name, f"training.precision={precision}", "training.epochs=1")
-        said[name] = capsys.readouterr().err
-    assert "training.precision=bf16 makes this run slower" in said["slow"]
-    assert "0.49 times" in said["slow"]
-    assert "set training.precision=fp32" in said["slow"]
-    assert not any("slower" in said[name] for name in ("fast", "float32"))
+        stderr[name] = capsys.readouterr().err
+    assert "training.precision=bf16 makes this run slower" in stderr["slow"]
+    assert "0.49 times" in stderr["slow"]
+    assert "set training.precision=fp32" in stderr["slow"]
+    assert not any("slower" in stderr[name] for name in ("fast", "float32"))

@@ -61,10 +61,10 @@ def test_classification_criteria():
     focal = ClassificationSettings(name="focal", gamma=3.0, alpha=0.5, class_weight="none")
     assert isinstance(classification_criterion(nll, None), NLLLoss)
     assert torch.equal(classification_criterion(nll, weights).class_weights, weights)
-    made = classification_criterion(focal, weights)
-    assert isinstance(made, FocalLoss)
-    assert (made.gamma, made.alpha) == (3.0, 0.5)
-    assert torch.equal(made.class_weights, weights)
+    criterion = classification_criterion(focal, weights)
+    assert isinstance(criterion, FocalLoss)
+    assert (criterion.gamma, criterion.alpha) == (3.0, 0.5)
+    assert torch.equal(criterion.class_weights, weights)
 
 
 def test_encoder_reductions_by_hand():
@@ -80,7 +80,7 @@ def test_encoder_reductions_by_hand():
 
 
 @pytest.mark.parametrize("how", ["mean", "legacy_sum", "legacy_mean"])
-def test_what_is_read_is_what_has_gradients(how):
+def test_trained_reconstructions_are_those_with_gradients(how):
     losses = torch.arange(1.0, 7.0, requires_grad=True)
     reduce_encoder_losses(losses, LENGTHS, how).backward()
     read = losses.grad.nonzero().flatten().tolist()

@@ -12,7 +12,7 @@ from joyful.training.optimizers import SGD, Adam, Plateau, build_optimizer
 THEIRS = {
     "adam": (torch.optim.Adam, {"fused": True}),
     "adamw": (torch.optim.AdamW, {"fused": True}),
-    "sgd": (torch.optim.SGD, {}),  # (its fused form fails where a gradient comes late)
+    "sgd": (torch.optim.SGD, {}),  # its fused kernel fails if the first gradient of a parameter comes late
     "rmsprop": (torch.optim.RMSprop, {}),
 }
 
@@ -23,7 +23,7 @@ def parameters():
 
 
 def give_gradients(tensors, step):
-    """The third tensor has none before the third step, as a head that begins late."""
+    """Set random gradients. The third tensor has none before the third step, as a head that is trained later."""
     generator = torch.Generator().manual_seed(step)
     for number, tensor in enumerate(tensors):
         gradient = torch.randn(tensor.shape, generator=generator)
@@ -33,7 +33,7 @@ def give_gradients(tensors, step):
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", THEIRS)
-def test_the_steps_and_the_state_are_those_of_torchs_own(name, decay, momentum):
+def test_steps_and_state_agree_with_torch(name, decay, momentum):
     settings = OptimizerSettings(name=name, learning_rate=0.05, weight_decay=decay, momentum=momentum, warmup_steps=0)
     mine, theirs = parameters(), parameters()
     kind, options = THEIRS[name]
@@ -58,7 +58,7 @@ def test_the_steps_and_the_state_are_those_of_torchs_own(name, decay, momentum):
 
 
 @pytest.mark.parametrize("name", THEIRS)
-def test_a_state_that_was_saved_goes_on_to_the_bit(name):
+def test_a_saved_state_continues_bit_for_bit(name):
     settings = OptimizerSettings(name=name, learning_rate=0.05, weight_decay=0.01, momentum=0.5, warmup_steps=0)
     first, second = parameters(), parameters()
     one = build_optimizer(settings, first)
@@ -80,9 +80,9 @@ def test_a_state_that_was_saved_goes_on_to_the_bit(name):
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ({"0.momentum_buffer": torch.zeros(3, 5)}, "expected step, exp_avg, exp_avg_sq of 4 tensors"),
-        ({"9.exp_avg": torch.zeros(3, 5)}, "of 4 tensors"),
-        ({"x.exp_avg": torch.zeros(3, 5)}, "of 4 tensors"),
+        ({"0.momentum_buffer": torch.zeros(3, 5)}, "expected step, exp_avg, exp_avg_sq of 4 parameters"),
+        ({"9.exp_avg": torch.zeros(3, 5)}, "of 4 parameters"),
+        ({"x.exp_avg": torch.zeros(3, 5)}, "of 4 parameters"),
         ({"0.exp_avg": torch.zeros(3, 4)}, r"expected shape \(3, 5\), got \(3, 4\)"),
         ({"0.step": torch.zeros(2)}, r"expected shape \(\), got \(2,\)"),
         ({"0.exp_avg": torch.zeros(3, 5)}, "expected step, exp_avg, exp_avg_sq, got exp_avg"),
@@ -99,7 +99,7 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_is_changed(saved, mess
     assert all(torch.equal(value, before[key]) for key, value in optimizer.state_dict().items())
 
 
-def test_a_state_that_is_taken_up_replaces_all_of_the_one_before():
+def test_a_loaded_state_replaces_the_previous_one():
     tensors, others = parameters(), parameters()
     optimizer, other = Adam(tensors, 0.1, 0.0), Adam(others, 0.1, 0.0)
     for step in range(5):
@@ -108,7 +108,7 @@ def test_a_state_that_is_taken_up_replaces_all_of_the_one_before():
     give_gradients(others, 1)
     other.step()
     saved = {key: value.clone() for key, value in other.state_dict().items()}
-    assert {key.split(".")[0] for key in saved} == {"0", "1", "3"}  # none of a parameter that had no gradient
+    assert {key.split(".")[0] for key in saved} == {"0", "1", "3"}  # parameters without a gradient have no state
     optimizer.load_state_dict(saved)
     assert optimizer.state_dict().keys() == saved.keys()
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_a_state_that_is_taken_up_replaces_all_of_the_one_before():
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in optimizer.state_dict().items())
 
 
-def test_gradients_are_let_go_and_a_step_without_any_changes_nothing():
+def test_zero_grad_removes_gradients_and_a_step_without_gradients_changes_nothing():
     tensors = parameters()
     optimizer = SGD(tensors, 0.1, 0.0, 0.9)
     give_gradients(tensors, 5)
@@ -133,7 +133,7 @@ def test_gradients_are_let_go_and_a_step_without_any_changes_nothing():
 
 
 @pytest.mark.parametrize("minimum", [0.0, 0.02])
-def test_the_plateau_is_torchs_own(minimum):
+def test_the_plateau_agrees_with_torch(minimum):
     optimizer = SGD(parameters(), 0.1, 0.0, 0.0)
     theirs = torch.optim.SGD(parameters(), lr=0.1)
     reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -154,7 +154,7 @@ def test_the_plateau_is_torchs_own(minimum):
 
 
 def test_training_does_not_load_the_compiler(tmp_path):
-    """torch._dynamo takes seconds to import, in every process that trains."""
+    """Importing torch._dynamo would take seconds in every process that trains."""
     code = (
         "import sys, torch; from pathlib import Path; from joyful.training.experiment import train_run\n"
         "from tests.support.runs import tiny_request; train_run(tiny_request(Path('run'), 'training.epochs=1'))\n"

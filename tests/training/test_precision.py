@@ -1,4 +1,4 @@
-"""Whether bfloat16 pays: measured on the real processor."""
+"""Measurement of the speed of bfloat16."""
 
 import torch
 
@@ -21,7 +21,7 @@ def test_the_gain_is_the_ratio_of_two_measured_times(monkeypatch):
     assert seen == [(torch.float32, (64, 64), 2), (torch.bfloat16, (64, 64), 2)]
 
 
-def test_on_this_processor_it_is_a_ratio_that_can_be():
+def test_the_gain_on_this_processor_is_plausible():
     state = torch.get_rng_state()
     assert 1e-4 < precision.bfloat16_gain() < 100
     assert torch.equal(torch.get_rng_state(), state)

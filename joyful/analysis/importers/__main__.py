@@ -1,4 +1,4 @@
-"""The command line of the importers."""
+"""Command line of the importers, ``joyful import``."""
 
 from __future__ import annotations
 
@@ -14,36 +14,49 @@ from joyful.results import InputError, ResultsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Import, say what was found, and return the exit code: 0 done, 1 the disk refused, 2 bad input."""
+    """Run the command line: import a file, and print the arms and the number of their seeds.
+
+    Args:
+        arguments: The arguments. None stands for those of the process.
+
+    Returns:
+        The exit code: 0 on success, 1 if the runs cannot be written, 2 for bad input.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m joyful.analysis.importers",
-        description="Turn curves that another trainer logged into the results format, for python -m joyful.analysis.report.",
+        prog="joyful import",
+        description="Import the curves of another training program into the results format, for joyful report.",
     )
     formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")
     for name, module_name in FORMATS.items():
         module = importlib.import_module(module_name)
-        one = formats.add_parser(
+        format_parser = formats.add_parser(
             name,
             help=module.SUMMARY,
             description=module.HELP,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        one.add_argument("source", metavar="SOURCE", type=Path)
-        one.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="new folder of runs to write")
-        module.add_arguments(one)
+        format_parser.add_argument("source", metavar="SOURCE", type=Path, help="file to import")
+        format_parser.add_argument(
+            "--out",
+            metavar="FOLDER",
+            type=Path,
+            required=True,
+            help="folder to write the runs to; it must be new or empty",
+        )
+        module.add_arguments(format_parser)
     parsed = parser.parse_args(arguments)
     try:
         runs = importlib.import_module(FORMATS[parsed.format]).read(parsed.source, parsed)
         write_runs(runs, parsed.out, str(parsed.source))
     except (InputError, ResultsError) as error:
-        print(f"joyful.analysis.importers: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"joyful import: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     seeds: dict[tuple[tuple[str, object], ...], set[int]] = {}
     for run in runs:
         seeds.setdefault(tuple(run.settings.items()), set()).add(run.seed)
-    for arm, of_arm in seeds.items():
-        print(f"{' '.join(f'{name}={value}' for name, value in arm)}: {len(of_arm)} seeds")
-    print(f"{len(runs)} runs of {len(seeds)} arms in {parsed.out}; next: python -m joyful.analysis.report {parsed.out}")
+    for arm, arm_seeds in seeds.items():
+        print(f"{' '.join(f'{name}={value}' for name, value in arm)}: {len(arm_seeds)} seeds")
+    print(f"{len(runs)} runs of {len(seeds)} arms in {parsed.out}; next: joyful report {parsed.out}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What every importer yields, and how it becomes run folders."""
+"""Imported runs, and writing them as run folders."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ from typing import Any
 from joyful import results
 from joyful.results import InputError, ResultsError
 
+#: Roles of a run.
 ROLES = ("comparison", "calibration", "search")
 
-#: More runs than this are not imported: each is a folder.
+#: Maximum number of runs of an import. Each run is a folder.
 MAXIMUM_RUNS = 100_000
 
 
 @dataclass(frozen=True)
 class ImportedRun:
-    """One run as another trainer logged it.
+    """A run as logged by another training program.
 
-    settings: dotted name -> value; what differs between the runs makes the arms ("arm" is a setting like others).
-    rows: yields the rows of history.parquet (see `joyful.results.HISTORY_COLUMNS`), in the order of steps; called once.
-    epochs: the last epoch that was logged. A run's budget is the most that any run of the import has, so that one which
-        ended early is known as such.
-    seconds: (epoch, wall seconds since the start) of evaluations, where they were logged.
-    place: where the source has it, for messages.
+    Attributes:
+        settings: Dotted name -> value. The settings that differ between runs define the arms. "arm" is also a setting.
+        seed: The seed.
+        role: One of ROLES.
+        rows: Function that yields the rows of history.parquet (see `joyful.results.HISTORY_COLUMNS`) in the order of steps.
+            It is called once.
+        epochs: The last logged epoch. The largest value of all runs of the import is their common budget, so a run that
+            ended early has fewer epochs than its budget.
+        seconds: Pairs of epoch and wall seconds since the start of the run. Empty if they were not logged.
+        place: Position in the source, for messages.
     """
 
     settings: Mapping[str, str | float | int]
@@ -43,20 +48,31 @@ class ImportedRun:
 
 
 def write_runs(runs: Sequence[ImportedRun], out: Path, source: str) -> list[str]:
-    """Write a folder for each run below the new folder `out`, all or none; returns their names in the order of `runs`.
+    """Write one folder per run into a new folder. Either all runs are written or none.
 
-    The same runs give the same bytes: no times, machines or versions of this program go in.
-    Raises InputError where there are no runs or too many, or `out` exists; ResultsError when the disk refuses.
+    The folders contain no times, host names or versions, so the same runs give the same bytes.
+
+    Args:
+        runs: The runs.
+        out: Folder to write to. It must be new or empty.
+        source: Name of the imported file, for messages and for the reason of each run.
+
+    Returns:
+        The names of the folders, in the order of `runs`.
+
+    Raises:
+        InputError: If there are no runs or more than MAXIMUM_RUNS, or `out` is not a new or empty folder.
+        ResultsError: If a file cannot be written.
     """
     if not runs:
-        raise InputError(f"{source}: expected at least one run, found none")
+        raise InputError(f"{source}: expected at least one run, got none; add rows below the header")
     if len(runs) > MAXIMUM_RUNS:
         raise InputError(
-            f"{source}: {len(runs)} runs (combinations of settings and seed); at most {MAXIMUM_RUNS} are imported: is "
-            "the column named seed really the seed?"
+            f"{source}: expected at most {MAXIMUM_RUNS} runs (combinations of settings and seed), got {len(runs)}; "
+            "check that the column seed contains seeds"
         )
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"--out {out}: expected a new or an empty folder, but it holds something; choose another")
+        raise InputError(f"--out {out}: expected a new or an empty folder, but it is not empty; choose another folder")
     out = Path(os.path.abspath(out))
     names = _names(runs)
     budget = math.ceil(max(run.epochs for run in runs))
@@ -66,14 +82,14 @@ def write_runs(runs: Sequence[ImportedRun], out: Path, source: str) -> list[str]
         try:
             for run, name in zip(runs, names, strict=True):
                 _write(run, temporary / name, source, budget)
-            os.replace(temporary, out)  # an empty folder may stand there
-        except BaseException:  # an interrupt too must leave no half of an import behind
+            os.replace(temporary, out)  # This also replaces an empty folder
+        except BaseException:  # KeyboardInterrupt too must not leave a partial import
             shutil.rmtree(temporary, ignore_errors=True)
             raise
     except ResultsError:
         raise
     except OSError as error:
-        message = f"--out {out} cannot be written ({error.strerror}); choose another folder"
+        message = f"--out {out}: the folder cannot be written ({error.strerror}); choose another folder"
         raise ResultsError(error.errno, message) from None
     return names
 
@@ -112,7 +128,7 @@ def _write(run: ImportedRun, folder: Path, source: str, budget: int) -> None:
 
 
 def _nested(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """{"a.b": 1} -> {"a": {"b": 1}}. Raises InputError where a name is a setting and a section at once."""
+    """Turn {"a.b": 1} into {"a": {"b": 1}}. Raise InputError if a name is both a setting and a section."""
     config: dict[str, Any] = {}
     for name, value in settings.items():
         *sections, leaf = name.split(".")
@@ -120,16 +136,16 @@ def _nested(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
         for section in sections:
             inner = node.setdefault(section, {})
             if not isinstance(inner, dict):
-                raise InputError(f"{place}: setting {name}: {section} is a setting already; rename one of the two")
+                raise InputError(f"{place}: setting {name}: {section} is already a setting; rename one of the two")
             node = inner
         if leaf in node:
-            raise InputError(f"{place}: setting {name} is a section already; rename one of the two")
+            raise InputError(f"{place}: setting {name} is already a section; rename one of the two")
         node[leaf] = value
     return config
 
 
 def _names(runs: Sequence[ImportedRun]) -> list[str]:
-    """A folder name for each run that says what it is, made of letters that every file system takes, all different."""
+    """Return a unique and descriptive folder name for each run, of characters that are valid on all file systems."""
     names: list[str] = []
     taken: set[str] = set()
     for run in runs:
@@ -137,7 +153,7 @@ def _names(runs: Sequence[ImportedRun]) -> list[str]:
         slug = re.sub(r"[^A-Za-z0-9.+]+", "_", text).strip("._")[:60] or "arm"
         name = base = f"{slug}-seed-{run.seed}"
         number = 1
-        while name.lower() in taken:  # two names that differ only in other letters, on a file system that folds case
+        while name.lower() in taken:  # Names may collide after replacement or case folding
             number += 1
             name = f"{base}-{number}"
         taken.add(name.lower())

@@ -1,4 +1,4 @@
-"""The page of a sweep: findings turned into words, tables and figures (`sections`, `summary`), then HTML and Markdown.
+"""The page of a report: it presents findings as text, tables and figures, and renders them as HTML and Markdown.
 
-Nothing here computes: numbers come from `joyful.analysis.findings`, figures from `joyful.analysis.plots`.
+This package computes no statistics. Numbers come from `joyful.analysis.findings`, figures from `joyful.analysis.plots`.
 """

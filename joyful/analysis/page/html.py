@@ -1,18 +1,20 @@
-"""The page as one HTML file: no script, no request to anywhere, light and dark and print from the same file."""
+"""Render the page as one HTML file without scripts or external requests, for light, dark and print."""
 
 from __future__ import annotations
 
 import jinja2
+import markupsafe
 
-from joyful.analysis.formatting import tied
+from joyful.analysis.formatting import no_break
 from joyful.analysis.page.parts import Page
 from joyful.analysis.page.summary import SIZES
 from joyful.analysis.plots.style import PALETTE
 
-#: Verdict -> the sign before it: never colour alone.
+#: Verdict -> the mark before it, so that verdicts do not differ by colour alone.
 MARKS = {"supported": "✓", "contradicted": "✕", "inconclusive": "?", "not testable": "–", "": "·"}
 
-#: Colours of the page beside those of the figures: name -> (light, dark). Text on `page` and `card` has a contrast above 4.5.
+#: Colours of the page in addition to those of the figures: name -> (light, dark).
+#: The contrast of text on `page` and `card` is above 4.5 (WCAG 2.2).
 _COLOURS = {
     "page": ("#f6f7f9", "#101318"),
     "link": ("#0060a0", "#6cbcf0"),
@@ -23,20 +25,21 @@ _COLOURS = {
 
 
 def render(page: Page) -> str:
-    """The page as HTML. Every text is escaped; the figures are the only markup that is put in as it is."""
+    """Return the page as an HTML document.
+
+    All text is escaped. Only the SVG of the figures is inserted as markup.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("joyful.analysis", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: tied(value) if type(value) is str else value,  # a str: markup is a class of its own
+        finalize=lambda value: no_break(value) if type(value) is str else value,  # Markup is a subclass of str
     )
     css = environment.loader.get_source(environment, "page.css")[0] if environment.loader else ""
     light, dark = (
         " ".join(f"--{name}: {pair[index]};" for name, pair in {**PALETTE, **_COLOURS}.items()) for index in (0, 1)
     )
     template = environment.get_template("page.html.j2")
-    return template.render(
-        page=page, marks=MARKS, css=jinja2.utils.markupsafe.Markup(css), light=light, dark=dark, sizes_lead=SIZES
-    )
+    return template.render(page=page, marks=MARKS, css=markupsafe.Markup(css), light=light, dark=dark, sizes_lead=SIZES)

@@ -1,4 +1,4 @@
-"""The page as Markdown: the same words and tables; of the figures, what they show."""
+"""Render the page as Markdown: the same text and tables as in HTML, with descriptions in place of the figures."""
 
 from __future__ import annotations
 
@@ -13,30 +13,47 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 
 
 def render(page: Page) -> str:
-    """The page as GitHub-flavoured Markdown. Every text is escaped: no markup of a run's name takes effect."""
+    """Return the page as GitHub-flavoured Markdown.
+
+    All text is escaped, so names of runs cannot add markup.
+    """
     return "\n\n".join(_blocks(page)) + "\n"
 
 
 def escape(text: str) -> str:
-    """The text so that Markdown shows it as it is, on one line."""
+    """Escape a line of text so that Markdown shows it literally.
+
+    Example:
+        >>> print(escape("a_b | <c>"))
+        a\\_b \\| &lt;c&gt;
+    """
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _SPECIAL.sub(r"\\\1", text)
-    text = re.sub(r"(?i)\b(https?|ftp):", r"\1&#58;", text)  # GitHub would make a link of it
+    text = re.sub(r"(?i)\b(https?|ftp):", r"\1&#58;", text)  # GitHub turns addresses into links
     text = re.sub(r"(?i)\bwww\.", "www&#46;", text)
-    return re.sub(r"^(\d+)(?=[.)]\s)|^(?=[-=+#])", lambda match: f"{match[0]}\\", text)  # lists, rules and headings
+    return re.sub(r"^(\d+)(?=[.)]\s)|^(?=[-=+#])", lambda match: f"{match[0]}\\", text)  # lists, rules, headings
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[int] = ()) -> str:
-    """A table of cells that are Markdown already. numeric: places of columns that stand to the right."""
+    """Return a Markdown table.
+
+    Args:
+        columns: Headings of the columns, as Markdown.
+        rows: Cells of the rows, as Markdown.
+        numeric: Indices of the columns that are aligned to the right.
+
+    Returns:
+        The table without a final newline.
+    """
     rule = ["---:" if index in numeric else "---" for index in range(len(columns))]
     return "\n".join(f"| {' | '.join(line)} |" for line in (columns, rule, *rows))
 
 
 def _blocks(page: Page) -> Iterator[str]:
     yield f"# {escape(page.title)}"
-    yield f"Sweep {escape(page.source)}. Figures are in [index.html](index.html)."
+    yield f"Sweep: {escape(page.source)}. The figures are in [index.html](index.html)."
     if page.counts:
-        yield " · ".join(f"{MARKS[word]} {n} {word}" for word, n in page.counts.items())
+        yield " · ".join(f"{MARKS[verdict]} {n} {verdict}" for verdict, n in page.counts.items())
     yield "## What was compared"
     yield from map(escape, page.compared)
     if page.notes:
@@ -45,7 +62,7 @@ def _blocks(page: Page) -> Iterator[str]:
         yield f"## {MARKS[group.verdict]} {escape(group.title)}"
         yield "\n".join(_point(point) for point in group.points)
     if page.unseen or page.sizes:
-        yield "## What could not have been seen"
+        yield "## Limits of the comparison"
         yield from map(escape, page.unseen)
     if page.sizes:
         yield escape(SIZES)

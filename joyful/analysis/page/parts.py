@@ -1,4 +1,4 @@
-"""What a page is made of. Plain text everywhere: escaping is the business of whoever writes HTML or Markdown."""
+"""The parts of a page. All text is plain; the HTML and Markdown renderers escape it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,33 @@ from joyful.analysis.plots.style import Plot
 
 
 def clean(text: object) -> str:
-    """The text on one line, without control characters: names and reasons come from files that anyone may have written."""
+    """Return the text on one line, with unprintable characters replaced by U+FFFD.
+
+    Names and reasons come from files that are not trusted.
+
+    Example:
+        >>> clean("two\\n  lines")
+        'two lines'
+    """
     joined = re.sub(r"[ \t\r\n\f\v\u0085\u2028\u2029]+", " ", str(text)).strip()
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in joined)
 
 
 @dataclass(frozen=True)
 class Table:
-    """name: unique in the page. numeric: places of columns that hold numbers. note: under the table.
+    """A table of text.
 
-    A cell may have small print: what follows the first line end.
+    Text after the first newline in a cell is shown in small print.
 
-    restacks: on a phone every row becomes a card (else the table scrolls inside its own box).
-    marks: place of a column whose cells are verdicts, shown as badges.
+    Attributes:
+        name: Identifier, unique in the page.
+        caption: Title of the table.
+        columns: Headings of the columns.
+        rows: Cells of the rows.
+        numeric: Indices of the columns that contain numbers.
+        note: Text below the table.
+        restacks: Whether each row becomes a card on a narrow screen. Otherwise the table scrolls inside its box.
+        marks: Index of the column of verdicts, which are shown as badges. None if there is none.
     """
 
     name: str
@@ -39,7 +53,21 @@ class Table:
         cls, name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *,
         text: Sequence[int] = (0,), note: str = "", restacks: bool = False, marks: int | None = None,
     ) -> Table:  # fmt: skip
-        """A table from any cells; text: the places of the columns that do not hold numbers."""
+        """Create a table from cells of any type.
+
+        Args:
+            name: As the attribute.
+            caption: As the attribute.
+            columns: As the attribute.
+            rows: Cells of the rows. They are converted to text and cleaned.
+            text: Indices of the columns that do not contain numbers.
+            note: As the attribute.
+            restacks: As the attribute.
+            marks: As the attribute.
+
+        Returns:
+            The table.
+        """
         cells = tuple(tuple("\n".join(map(clean, str(cell).split("\n", 1))) for cell in row) for row in rows)
         numeric = frozenset(range(len(columns))) - set(text)
         return cls(name, caption, tuple(columns), cells, numeric, note, restacks, marks)
@@ -47,7 +75,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A chapter of the page. tables stand open, `folded` ones behind a line that opens them."""
+    """A section of the page.
+
+    Attributes:
+        key: Identifier, unique in the page.
+        title: Heading.
+        text: Paragraphs.
+        plots: Figures.
+        tables: Tables that are always visible.
+        folded: Tables that are collapsed until the reader opens them.
+    """
 
     key: str
     title: str
@@ -59,7 +96,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Point:
-    """One line of the summary: a claim (or nothing), what was found, and the small print."""
+    """One item of the summary.
+
+    Attributes:
+        head: Name of the claim, or "".
+        text: The result.
+        detail: Further information in small print, or "".
+    """
 
     head: str
     text: str
@@ -68,7 +111,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Group:
-    """Points under one verdict; `verdict` is one of `joyful.analysis.claims.VERDICTS`, or "" for anything else."""
+    """Items of the summary that share a verdict.
+
+    Attributes:
+        verdict: One of `joyful.analysis.claims.VERDICTS`, or "" for other items.
+        title: Heading.
+        points: The items.
+    """
 
     verdict: str
     title: str
@@ -77,9 +126,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Page:
-    """title: what was compared with what. compared: sentences. counts: verdict -> how many. notes: what a reader must
-    know of how the sweep was read.
-    sizes: effects that this many pairs could have shown."""
+    """The content of a report.
+
+    Attributes:
+        title: The arms that are compared.
+        source: Name of the folder of the sweep.
+        compared: Sentences on the comparison.
+        counts: Number of claims per verdict.
+        groups: The claims by verdict.
+        unseen: Reasons why claims were not judged at all.
+        sizes: Minimum detectable effects.
+        notes: Remarks on how the sweep was read.
+        sections: The sections below the summary.
+    """
 
     title: str
     source: str

@@ -1,4 +1,4 @@
-"""The chapters of the page, each from the findings alone; a chapter without anything to show is left out."""
+"""The sections of the page. A section without content is omitted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from joyful.analysis.page.summary import level, source
 from joyful.analysis.plots import losses, study
 from joyful.analysis.plots.style import MOST_LINES
 
-#: Arms that get a panel of shares each.
+#: Maximum number of arms with a figure of loss shares.
 _MOST_SHARES = 4
 
 
 def sections(findings: Findings) -> tuple[Section, ...]:
-    """Every chapter that has something to show, in the order of the page."""
+    """Return the sections that have content, in the order of the page."""
     arms = drawn_arms(findings)
-    ordered = [*arms, *(arm.name for arm in findings.sweep.arms if arm.name not in arms)]  # colours by place
+    ordered = [
+        *arms,
+        *(arm.name for arm in findings.sweep.arms if arm.name not in arms),
+    ]  # Colours are assigned by position
     built = (
         _verdicts(findings),
         _effects(findings, ordered),
@@ -30,7 +33,7 @@ def sections(findings: Findings) -> tuple[Section, ...]:
         _speed(findings, arms),
         _stability(findings, ordered),
         _losses(findings, arms),
-        _felt(findings, arms, ordered),
+        _gradient_ratio(findings, arms, ordered),
         _response(findings),
         _study(findings),
         _arms(findings),
@@ -41,7 +44,10 @@ def sections(findings: Findings) -> tuple[Section, ...]:
 
 
 def drawn_arms(findings: Findings) -> list[str]:
-    """The arms that curves show: all, or the baseline and those with the best dev F1, as many as can be told apart."""
+    """Return the arms that are drawn as curves.
+
+    These are all arms, or the baseline and the arms with the best mean dev F1 if there are more than MOST_LINES.
+    """
     sweep = findings.sweep
     names = [arm.name for arm in sweep.arms]
     if len(names) <= MOST_LINES:
@@ -62,9 +68,10 @@ def _verdicts(findings: Findings) -> Section | None:
     if not findings.verdicts:
         return None
     text = (
-        "An effect is positive where it goes the way the claim says. The verdict follows from the 95 % interval alone: "
-        "supported where all of it lies at or above the lower edge of the claim, contradicted where all of it lies below; "
-        "the p-values stand beside it.",
+        "An effect is positive if it has the claimed direction. The verdict depends only on the 95 % confidence "
+        "interval of the mean effect: supported if the whole interval lies at or above the lower edge of the "
+        "claimed range, contradicted if the whole interval lies below this edge, and inconclusive otherwise. The "
+        "p-values are additional information.",
     )
     folded = [tables.pairs(findings), tables.secondary(findings)]
     return Section(
@@ -78,7 +85,7 @@ def _verdicts(findings: Findings) -> Section | None:
 
 def _effects(findings: Findings, arms: list[str]) -> Section | None:
     many = len(findings.sweep.others) > 1
-    panels: dict[tuple[str, str], list[Verdict]] = {}  # one arm: a panel for each claim; many: for each of its metrics
+    panels: dict[tuple[str, str], list[Verdict]] = {}  # By claim, and by metric if there are several arms
     for verdict in findings.verdicts:
         panels.setdefault((verdict.claim.name, verdict.metric if many else ""), []).append(verdict)
     drawn = [
@@ -89,8 +96,9 @@ def _effects(findings: Findings, arms: list[str]) -> Section | None:
     if not drawn:
         return None
     text = (
-        "Small marks are pairs, the diamond is their mean with its 95 % interval. The shaded band is the claimed range; the "
-        "grey bar around zero holds the effects that this many pairs could not have been expected to show (80 % power).",
+        "Small marks are the effects of the pairs. The diamond is the mean effect with its 95 % confidence "
+        "interval. The shaded band is the claimed range. The grey bar around zero covers effects below the minimum "
+        "detectable effect (80 % power).",
     )
     return Section("effects", "Paired differences", text, tuple(drawn))
 
@@ -106,7 +114,7 @@ def _curves(findings: Findings, arms: list[str]) -> Section | None:
                 band, arms, name="dev-f1", quantity="dev weighted F1", scale=100, unit="%", target=height
             )
         )
-    for column, split, words in (
+    for column, split, label in (
         ("nll", "dev", "dev NLL"),
         ("nll", "train", "train NLL"),
         ("recon_mse", "train", "train reconstruction MSE"),
@@ -115,13 +123,13 @@ def _curves(findings: Findings, arms: list[str]) -> Section | None:
         if len(band):
             unit = "nats" if column == "nll" else ""
             drawn.append(
-                plots.learning_curves(band, arms, name=f"{split}-{column}".replace("_", "-"), quantity=words, unit=unit)
+                plots.learning_curves(band, arms, name=f"{split}-{column}".replace("_", "-"), quantity=label, unit=unit)
             )
     if not drawn:
         return None
     text = (
-        "Mean over seeds with its pointwise 95 % t interval."
-        f"{' Bands that overlap do not mean that arms are equal: the pairs decide, above.' * bool(findings.verdicts)}"
+        "Mean over seeds with a pointwise 95 % t interval."
+        f"{' Overlapping bands do not imply that arms are equal: see the paired effects.' * bool(findings.verdicts)}"
         f"{_drawn(findings, arms)}",
     )
     return Section("curves", "Learning curves", text, tuple(drawn))
@@ -131,12 +139,14 @@ def _speed(findings: Findings, arms: list[str]) -> Section | None:
     survival, reach, target = findings.tables["survival"], findings.tables["reach"], findings.target
     if target is None or survival.empty:
         return None
-    words = level(target)
+    target_text = level(target)
     plot = plots.time_to_target(
-        survival, reach.set_index("arm"), arms, name="time-to-target", target=words, budget=findings.sweep.budget
+        survival, reach.set_index("arm"), arms, name="time-to-target", target=target_text, budget=findings.sweep.budget
     )
     text = (
-        f"Target: {words} ({source(target)}). A run that never reached it is censored at its budget (+), not dropped.",
+        "Kaplan-Meier estimate of the share of runs that have reached the target by each epoch, with 95 % bands. "
+        f"The target is {target_text}: {source(target)}. A run that does not reach the target is censored at its "
+        "budget (+).",
     )
     return Section("speed", "Time to target", text, (plot,), (tables.reach(findings),))
 
@@ -145,8 +155,8 @@ def _stability(findings: Findings, arms: list[str]) -> Section | None:
     scores = findings.tables["scores"]
     drawn = []
     for column, name, title, axis, scale in (
-        ("f1_spread", "spread-f1", "Spread of dev F1 from epoch to epoch (points)", "points per epoch", 100.0),
-        ("nll_spread", "spread-nll", "Spread of train NLL from epoch to epoch (nats)", "nats per epoch", 1.0),
+        ("f1_spread", "spread-f1", "Epoch-to-epoch spread of dev F1 (points)", "points per epoch", 100.0),
+        ("nll_spread", "spread-nll", "Epoch-to-epoch spread of train NLL (nats)", "nats per epoch", 1.0),
         ("f1_drawdown", "drawdown-f1", "Largest drawdown of dev F1 (points)", "points", 100.0),
     ):
         if column in scores and scores[column].notna().any():
@@ -156,8 +166,10 @@ def _stability(findings: Findings, arms: list[str]) -> Section | None:
     if not drawn:
         return None
     text = (
-        "Spread: the standard deviation of the epoch-to-epoch changes of a curve beside its own 5-epoch median, the first "
-        "fifth of training left out. Less is steadier. With two arms, lines join the runs of a pair.",
+        "The spread of a curve is the standard deviation of its epoch-to-epoch changes after subtraction of their "
+        "centred 5-epoch median. The first fifth of training is excluded. The drawdown is the largest fall below "
+        "the best value so far. Smaller values mean a more stable curve. With two arms, lines connect the runs of a "
+        "pair.",
     )
     return Section("stability", "Stability", text, tuple(drawn))
 
@@ -172,19 +184,19 @@ def _losses(findings: Findings, arms: list[str]) -> Section | None:
     bands = {part: band for part, band in bands.items() if len(band)}
     if bands:
         drawn += [
-            losses.shares(bands, arm, f"shares-{number_}") for number_, arm in enumerate(arms[:_MOST_SHARES], start=1)
+            losses.shares(bands, arm, f"shares-{number}") for number, arm in enumerate(arms[:_MOST_SHARES], start=1)
         ]
     if not drawn:
         return None
     text = (
-        "Each part of the trained loss before its weight, and its share of the weighted total. Arms with different "
-        "reconstruction losses train different units (SmoothL1 is half of MSE near zero), so their reconstruction losses and "
-        "totals cannot be compared here: that is what the reconstruction MSE above is for.",
+        "Each component of the training loss before weighting, and its share of the weighted total. Reconstruction "
+        "losses of different kinds have different units (SmoothL1 is half of MSE near zero). Compare such arms by "
+        "the reconstruction MSE under Learning curves, not by their reconstruction loss or total loss.",
     )
     return Section("losses", "Loss components and shares", text, tuple(drawn))
 
 
-def _felt(findings: Findings, arms: list[str], ordered: list[str]) -> Section | None:
+def _gradient_ratio(findings: Findings, arms: list[str], ordered: list[str]) -> Section | None:
     over, places = findings.tables["gradient_ratio"], findings.tables["arm_gradient_ratio"]
     if over.empty and places.empty:
         return None
@@ -194,12 +206,18 @@ def _felt(findings: Findings, arms: list[str], ordered: list[str]) -> Section | 
     if len(over):
         drawn += [plots.ratio_over_training(over, arms), plots.cosine_over_training(over, arms)]
     text = (
-        "The weighted reconstruction gradient divided by the classification gradient, on the parameters that both move, taken "
-        "on one fixed training batch: 0.01 says that the reconstruction pulls with a hundredth of the force. It puts every "
-        "loss and weight on one axis. The cosine says whether both pull the same way (1), across (0) or against each other (−1).",
+        "The norm of the weighted reconstruction gradient divided by the norm of the classification gradient. Both "
+        "gradients are with respect to the shared fusion parameters, on one fixed training batch. The ratio makes "
+        "all losses and weights comparable: at 0.01 the reconstruction gradient is a hundredth of the "
+        "classification gradient. The cosine is 1 if the two gradients have the same direction, 0 if they are "
+        "orthogonal and −1 if they have opposite directions.",
     )
     return Section(
-        "gradient-ratio", "Encoder gradient ratio", text, tuple(drawn), folded=(tables.gradient_ratios(findings),)
+        "encoder-gradient-ratio",
+        "Encoder gradient ratio",
+        text,
+        tuple(drawn),
+        folded=(tables.gradient_ratios(findings),),
     )
 
 
@@ -213,75 +231,81 @@ def _response(findings: Findings) -> Section | None:
         for measure in dict.fromkeys(response.loc[response["factor"] == factor, "measure"])
     ]
     text = (
-        "What changes with the weight, per loss: mean over seeds with its 95 % t interval. Hollow marks: over half of the "
-        "runs never reached the target, so the time is a lower bound.",
+        "Mean over seeds with its 95 % t interval for each value of the weight; epochs to target and spreads are "
+        "geometric means. Hollow marks: more than half of the runs did not reach the target, so the mean time is a "
+        "lower bound.",
     )
     return Section("response", "Response to the weight", text, tuple(drawn), folded=(tables.response(findings),))
 
 
 def _study(findings: Findings) -> Section | None:
-    found = findings.study
-    if found is None:
+    optuna_study = findings.study
+    if optuna_study is None:
         return None
     drawn = []
-    if len(found.trials):
-        drawn.append(study.history(found.trials, "best dev weighted F1", found.maximise))
-    if len(found.importances):
-        drawn.append(study.importances(found.importances))
-    text = [f"Study {clean(found.name)}."] if found.name else []
+    if len(optuna_study.trials):
+        drawn.append(study.history(optuna_study.trials, "best dev weighted F1", optuna_study.maximise))
+    if len(optuna_study.importances):
+        drawn.append(study.importances(optuna_study.importances))
+    text = [f"Study {clean(optuna_study.name)}."] if optuna_study.name else []
     if drawn:
         text.append(
-            "A search looks for a good setting; its trials share no seeds on purpose, so nothing here compares arms. "
-            "Importances are PED-ANOVA's over completed trials."
+            "The trials of a search share no seeds by design, so this section does not compare arms. The importances "
+            "are computed by PED-ANOVA from the completed trials."
         )
-    if found.note:
-        text.append(clean(found.note))
-    folded = (tables.trials(findings),) if len(found.trials) else ()
-    return Section("study", "The search (Optuna)", tuple(text), tuple(drawn), folded=folded)
+    if optuna_study.note:
+        text.append(clean(optuna_study.note))
+    folded = (tables.trials(findings),) if len(optuna_study.trials) else ()
+    return Section("study", "Optuna study", tuple(text), tuple(drawn), folded=folded)
 
 
 def _arms(findings: Findings) -> Section | None:
     if not findings.sweep.arms:
         return None
-    text = ("What the arms are, and what came out. Test scores are read at the best dev epoch and decide nothing.",)
+    text = ("Test scores are those of the best dev epoch. They are not used for any decision.",)
     return Section("arms", "Arms", text, tables=(tables.arms(findings),), folded=(tables.scores(findings),))
 
 
 def _left_out(findings: Findings) -> Section:
     left_out = findings.sweep.left_out
     if left_out.empty:
-        return Section("left-out", "Runs left out", ("Every run of the sweep was used.",))
+        return Section("left-out", "Runs left out", ("All runs of the sweep were used.",))
     text = (
-        f"{count(len(left_out), 'run')} of {len(findings.sweep.runs)} could not be used: a run counts only when it is "
-        "complete and its files are what was written. A pair needs both of its runs.",
+        f"{len(left_out)} of {count(len(findings.sweep.runs), 'run')} could not be used, for the reasons in the "
+        "table. A run is used only if it is complete and its files are intact. A pair needs both of its runs.",
     )
     return Section("left-out", "Runs left out", text, tables=(tables.left_out(findings),))
 
 
 def _method(findings: Findings) -> Section:
     text = (
-        "Pairs: two runs, one of each arm, with the same seed; joyful gives them the same initial weights, batches and "
-        "dropout masks, so most of the luck cancels. Calibration runs set the target and are never compared. Nothing is "
-        "chosen on the test split.",
-        "Convergence speed: epochs T until the best-so-far dev score reaches the target; gain = exp(mean over pairs of "
-        "ln(T baseline / T arm)) − 1; a run that never reaches it counts with T = its budget.",
-        "Stability: the spread s of a curve is the standard deviation of its epoch-to-epoch changes after the first fifth of "
-        "training, less their centred 5-epoch median; reduction = 1 − exp(mean over pairs of ln(s arm / s baseline)). "
-        "Convergence stability takes dev F1, training stability the train NLL.",
-        "Training loss: the final train NLL and reconstruction errors, which mean the same in every arm. F1: points of dev "
-        "weighted F1 at the best dev epoch.",
-        "Interval: 95 % paired t, unadjusted. Supported: its lower end reaches the claim's lower edge. Contradicted: its upper "
-        "end stays below that edge. Otherwise inconclusive; not testable below 6 pairs, where units differ, or where over half "
-        "of the times of an arm are censored.",
-        "p-values: exact sign-flip tests of no difference and of the claim's lower edge; Holm adjusts the first over all "
-        "claims. Smallest effect: what this many pairs show with 80 % power. Kaplan-Meier bands are log-log Greenwood's. "
-        "Beside this page: verdicts.csv, and a Parquet file for each table. All formulas: docs/CONVERGENCE_ANALYSIS.md.",
+        "Pairs: A pair is two runs with the same seed, one of each arm. joyful gives both runs the same initial "
+        "weights, batches and dropout masks, so most of the variation between seeds cancels. Calibration runs set "
+        "the target and are not compared. No choice is made on the test split.",
+        "Convergence speed: T is the number of epochs until the best dev score so far reaches the target, or the "
+        "budget if it never does. The gain is exp(mean over pairs of ln(T baseline / T arm)) − 1.",
+        "Stability: The spread s of a curve is the standard deviation of its epoch-to-epoch changes, minus their "
+        "centred 5-epoch median, without the first fifth of training. The reduction is 1 − exp(mean over pairs of "
+        "ln(s arm / s baseline)). Convergence stability uses dev F1, training stability uses train NLL.",
+        "Training loss and F1: The training loss is the final train NLL and the final reconstruction errors, whose "
+        "units are the same in every arm. F1 is the dev weighted F1 at the best dev epoch, in points.",
+        "Verdicts: The interval is the unadjusted 95 % paired t interval. A claim is supported if the lower limit "
+        "is at or above the lower edge of the claimed range, contradicted if the upper limit is below this edge, "
+        "and otherwise inconclusive. It is not testable with fewer than 6 pairs, if the units of the arms differ, "
+        "if the arms differ in a setting that the claim does not cover, or if more than half of the times of an arm "
+        "are censored.",
+        "Tests: The p-values are those of two-sided sign-flip tests of no effect and of an effect equal to the "
+        "lower edge of the claimed range. p (Holm) is the p-value of no effect, adjusted over all testable "
+        "claims. The minimum detectable effect is the smallest true effect that this many pairs detect with 80 % "
+        "power. The bands of the Kaplan-Meier curves are Greenwood's log-log intervals.",
+        "Files: The folder of this page contains verdicts.csv and one Parquet file per table. All formulas are in "
+        "docs/CONVERGENCE_ANALYSIS.md.",
     )
-    return Section("method", "How the numbers are made", text)
+    return Section("method", "Methods", text)
 
 
 def _drawn(findings: Findings, arms: Sequence[str]) -> str:
     total = len(findings.sweep.arms)
-    return f" Drawn are the baseline and the {len(arms) - 1} of {total - 1} arms with the best dev F1." * (
+    return f" The figures show the baseline and the {len(arms) - 1} of {total - 1} other arms with the best dev F1." * (
         len(arms) < total
     )

@@ -1,4 +1,4 @@
-"""The tables of the page: cells as text, with units in the headings."""
+"""The tables of the page, with cells as text and units in the headings."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from joyful.analysis.formatting import (
     p_value,
     percent,
     quantity,
-    small,
+    three_digits,
 )
 from joyful.analysis.page.parts import Table, clean
 from joyful.analysis.plots.forest import claimed
 
-#: Rows of a table that a page shows; the files beside it have them all.
+#: Maximum number of rows of a table on the page. The Parquet files contain all rows.
 MOST_ROWS = 300
 
-#: Seeds that the table of pairs shows as columns.
+#: Maximum number of seeds that the table of pairs shows as columns.
 MOST_SEEDS = 12
 
 
 def verdicts(findings: Findings) -> Table:
-    """One row per verdict: what was claimed, what was measured, and what to make of it."""
+    """Return the table of verdicts, with one row per verdict."""
     several = len(findings.sweep.others) > 1
     columns = [
-        "claim", "claimed", "effect, 95 % interval", "verdict", "pairs", "P(better)", "p: no difference",
-        "p: lower edge", "p: Holm", "smallest effect to see", "pairs needed",
+        "claim", "claimed range", "effect, 95 % interval", "verdict", "pairs", "P(better)", "p (no effect)",
+        "p (lower edge)", "p (Holm)", "minimum detectable effect", "pairs needed",
     ]  # fmt: skip
     rows = [_verdict(verdict) for verdict in findings.verdicts]
     if several:
@@ -45,8 +45,9 @@ def verdicts(findings: Findings) -> Table:
     shift = int(several)
     return _table(
         "table-verdicts", "Verdict on every claim", columns, rows, text=(0, 1, 1 + shift, 3 + shift),
-        note="Effects: positive as claimed. P(better): share of pairs in which the arm is better; its interval stands "
-        "below.",
+        note="Effects are positive in the claimed direction. P(better) is the share of pairs in which the arm is better; "
+        "its interval is in the table of secondary measures. Pairs needed: number of pairs for the verdict supported "
+        "with 80 % power, if the true effect is the middle of the claimed range.",
         restacks=True, marks=3 + shift, file="verdicts.csv",
     )  # fmt: skip
 
@@ -70,7 +71,10 @@ def _verdict(verdict: Verdict) -> list[object]:
 
 
 def pairs(findings: Findings) -> Table | None:
-    """The effect of every pair: a row per verdict, a column per seed; a row per pair where there are many seeds."""
+    """Return the table of the effects of the pairs, or None if there are none.
+
+    It has one row per verdict and one column per seed. With more than MOST_SEEDS seeds it has one row per pair.
+    """
     frame = findings.tables["pairs"]
     if frame.empty:
         return None
@@ -78,21 +82,22 @@ def pairs(findings: Findings) -> Table | None:
     seeds = sorted(frame["seed"].unique())
     if len(seeds) > MOST_SEEDS:
         rows = [
-            [*_whose(verdict), seed, quantity(effect, verdict.claim.unit, signed=True)]
+            [*_claim_and_arm(verdict), seed, quantity(effect, verdict.claim.unit, signed=True)]
             for verdict in shown
             for seed, effect in verdict.pairs.items()
         ]
         columns = ["claim", "arm", "seed", "effect"]
     else:
-        rows = [[*_whose(verdict), *(_of_seed(verdict, seed) for seed in seeds)] for verdict in shown]
+        rows = [[*_claim_and_arm(verdict), *(_of_seed(verdict, seed) for seed in seeds)] for verdict in shown]
         columns = ["claim", "arm", *(f"seed {seed}" for seed in seeds)]
     return _table(
-        "table-pairs", "Effect of every pair", columns, rows, text=(0, 1), note="Per cent, or points of F1; positive as claimed.",
+        "table-pairs", "Effect of each pair", columns, rows, text=(0, 1),
+        note="In the unit of the claim (per cent or points), positive in the claimed direction.",
         file="pairs.parquet",
     )  # fmt: skip
 
 
-def _whose(verdict: Verdict) -> list[object]:
+def _claim_and_arm(verdict: Verdict) -> list[object]:
     return [f"{heading(verdict.claim.name)}\n{clean(metric(verdict.metric))}", verdict.arm]
 
 
@@ -102,18 +107,18 @@ def _of_seed(verdict: Verdict, seed: int) -> str:
 
 
 def secondary(findings: Findings) -> Table | None:
-    """Secondary measures and intervals: shown beside the verdicts, not judged."""
+    """Return the table of secondary measures, which are not judged, or None if there are none."""
     frame = findings.tables["secondary"]
     if frame.empty:
         return None
     rows = [
-        [heading(r["claim"]), r["arm"], metric(r["name"]), "" if r["whose"] == "pairs" else r["whose"], *_measure(r)]
-        for r in frame.to_dict("records")
+        [heading(r["claim"]), r["arm"], metric(r["name"]), r["whose"], *_measure(r)] for r in frame.to_dict("records")
     ]
     return _table(
         "table-secondary", "Secondary measures (not judged)",
-        ["claim", "arm", "measure", "of one arm", "value", "95 % interval"], rows, text=(0, 1, 2, 3),
-        note="Changes are means over pairs, positive where the arm is better; values of one arm are its own.",
+        ["claim", "arm", "measure", "refers to", "value", "95 % interval"], rows, text=(0, 1, 2, 3),
+        note="A measure that refers to pairs is computed from all pairs; changes are positive if the arm is better. "
+        "Any other measure refers to the named arm alone.",
         file="secondary.parquet",
     )  # fmt: skip
 
@@ -127,12 +132,12 @@ def _measure(row: dict[Any, Any]) -> list[str]:
             quantity(row["estimate"], unit, digits, signed=signed), interval(row["low"], row["high"], unit, digits),
         ]  # fmt: skip
     low, high = row["low"], row["high"]
-    bounds = NONE if math.isnan(low) or math.isnan(high) else f"{small(low)} to {small(high)}"
-    return [f"{small(row['estimate'])}{f' {metric(unit)}' if unit else ''}", bounds]
+    bounds = NONE if math.isnan(low) or math.isnan(high) else f"{three_digits(low)} to {three_digits(high)}"
+    return [f"{three_digits(row['estimate'])}{f' {metric(unit)}' if unit else ''}", bounds]
 
 
 def reach(findings: Findings) -> Table:
-    """Reach rate per arm."""
+    """Return the table of the share of runs per arm that reached the target."""
     rows = [
         [
             r["arm"],
@@ -150,60 +155,62 @@ def reach(findings: Findings) -> Table:
 
 
 def gradient_ratios(findings: Findings) -> Table:
-    """Every arm by the ratio of gradients."""
+    """Return the table of encoder gradient ratios, with one row per arm."""
     rows = [
         [
-            r["arm"], int(r["n"]), small(r["ratio"]), f"{small(r['ratio_low'])} to {small(r['ratio_high'])}",
+            r["arm"], int(r["n"]), three_digits(r["ratio"]), f"{three_digits(r['ratio_low'])} to {three_digits(r['ratio_high'])}",
             number(r["cosine"], 3), f"{number(r['cosine_low'], 3)} to {number(r['cosine_high'], 3)}",
         ]
         for r in findings.tables["arm_gradient_ratio"].sort_values(["ratio", "arm"]).to_dict("records")
     ]  # fmt: skip
     return _table(
-        "table-places", "Arms by gradient ratio (median over training)",
-        ["arm", "runs", "ratio", "95 % interval", "cosine", "95 % interval"], rows, file="places.parquet",
+        "table-places", "Encoder gradient ratio of each arm (median over training)",
+        ["arm", "runs", "ratio", "95 % interval", "cosine", "95 % interval"], rows, file="arm_gradient_ratio.parquet",
     )  # fmt: skip
 
 
 def response(findings: Findings) -> Table:
-    """Every point of the response curves, with its paired gain over the baseline."""
+    """Return the table of the points of the response curves, with their paired gains over the baseline."""
     rows = [
         [
-            r["factor"], r["line"], r["measure"], f"{r['weight']:g}", int(r["n"]), small(r["estimate"]),
-            f"{small(r['low'])} to {small(r['high'])}", quantity(r["gain"], r["gain_unit"], signed=True),
+            r["factor"], r["line"], r["measure"], f"{r['weight']:g}", int(r["n"]), three_digits(r["estimate"]),
+            f"{three_digits(r['low'])} to {three_digits(r['high'])}", quantity(r["gain"], r["gain_unit"], signed=True),
             interval(r["gain_low"], r["gain_high"], r["gain_unit"]), percent(r["censored"], 0),
         ]
         for r in findings.tables["response"].to_dict("records")
     ]  # fmt: skip
     return _table(
         "table-response", "Points of the response curves",
-        ["weight", "line", "measure", "value", "seeds", "estimate", "95 % interval", "gain over the baseline",
-         "95 % interval", "never reached"],
-        rows, text=(0, 1, 2), note="Units: F1 in points, speed in epochs to target, stability in points per epoch.",
+        ["setting", "line", "measure", "value", "seeds", "estimate", "95 % interval", "gain over baseline",
+         "95 % interval", "censored"],
+        rows, text=(0, 1, 2),
+        note="Units of the estimates: F1 in points, speed in epochs to target, stability in points per epoch. Gains "
+        "are positive if the arm is better than the baseline. Censored: share of runs that did not reach the target.",
         file="response.parquet",
     )  # fmt: skip
 
 
 def trials(findings: Findings) -> Table:
-    """The trials of the study, best first."""
+    """Return the table of the trials of the study, best first."""
     frame = findings.tables["trials"]
     assert findings.study is not None
     ordered = frame.sort_values(["value", "number"], ascending=[not findings.study.maximise, True], na_position="last")
     rows = [[r["number"], r["state"], percent(r["value"], 2), r["parameters"]] for r in ordered.to_dict("records")]
     return _table(
-        "table-trials", "Trials, the best first", ["trial", "state", "objective", "parameters"], rows, text=(1, 3),
+        "table-trials", "Trials, best first", ["trial", "state", "objective", "parameters"], rows, text=(1, 3),
         file="trials.parquet",
     )  # fmt: skip
 
 
 def arms(findings: Findings) -> Table:
-    """What each arm is and its means over seeds."""
+    """Return the table of the arms, with their settings and the means of their results over seeds."""
     sweep, scores = findings.sweep, findings.tables["scores"]
     columns = ["arm", *sweep.factors, "runs"]
     measures = [
-        (column, words, scale, digits)
-        for column, words, scale, digits in (
+        (column, label, scale, digits)
+        for column, label, scale, digits in (
             ("dev_f1", "best dev F1 (%)", 100.0, 2),
-            ("test_f1", "test F1 there (%)", 100.0, 2),
+            ("test_f1", "test F1 (%)", 100.0, 2),
             ("epochs_to_target", "epochs to target", 1.0, 2),
             ("final_dev_nll", "final dev NLL", 1.0, 3),
             ("final_train_nll", "final train NLL", 1.0, 3),
@@ -218,20 +225,20 @@ def arms(findings: Findings) -> Table:
         cells = [_mean_sd(of_arm[column] * scale, digits) for column, _, scale, digits in measures]
         rows.append([f"{arm.name}{' (baseline)' * arm.is_baseline}", *values, len(of_arm), *cells])
     return _table(
-        "table-arms", "Arms", [*columns, *(words for _, words, _, _ in measures)], rows,
+        "table-arms", "Settings and results of each arm", [*columns, *(label for _, label, _, _ in measures)], rows,
         text=range(len(sweep.factors) + 1), note="Mean ± standard deviation over seeds.",
     )  # fmt: skip
 
 
 def scores(findings: Findings) -> Table:
-    """What came out of every run that is compared."""
+    """Return the table of the results of every run that is compared."""
     frame = findings.tables["scores"]
     shown = [
-        (column, words, scale, digits)
-        for column, words, scale, digits in (
+        (column, label, scale, digits)
+        for column, label, scale, digits in (
             ("best_epoch", "best epoch", 1.0, 2),
             ("dev_f1", "best dev F1 (%)", 100.0, 2),
-            ("test_f1", "test F1 there (%)", 100.0, 2),
+            ("test_f1", "test F1 (%)", 100.0, 2),
             ("epochs_to_target", "epochs to target", 1.0, 2),
             ("seconds", "seconds to target", 1.0, 1),
             ("final_dev_nll", "final dev NLL", 1.0, 3),
@@ -251,13 +258,13 @@ def scores(findings: Findings) -> Table:
             cells.append(f"> {text}" if never else text)
         rows.append([row["arm"], int(row["seed"]), *cells])
     return _table(
-        "table-scores", "Every run that is compared", ["arm", "seed", *(words for _, words, _, _ in shown)], rows,
-        file="scores.parquet",
+        "table-scores", "Results of each run", ["arm", "seed", *(label for _, label, _, _ in shown)], rows,
+        note="The sign > marks a run that did not reach the target within its budget.", file="scores.parquet",
     )  # fmt: skip
 
 
 def left_out(findings: Findings) -> Table:
-    """Runs that were not used, each with its reason."""
+    """Return the table of the runs that were left out, with the reasons."""
     rows = [
         [r["run"], _setting(r["arm"]), _integer(r["seed"]), _setting(r["role"]), r["status"], _setting(r["reason"])]
         for r in findings.sweep.left_out.to_dict("records")
@@ -273,7 +280,7 @@ def _table(
     restacks: bool = False, marks: int | None = None,
 ) -> Table:  # fmt: skip
     if len(rows) > MOST_ROWS:
-        note = f"The first {MOST_ROWS} of {len(rows)} rows{f'; all are in {file}' if file else ''}. {note}".strip()
+        note = f"First {MOST_ROWS} of {len(rows)} rows{f'; {file} contains all' if file else ''}. {note}".strip()
         rows = rows[:MOST_ROWS]
     return Table.of(name, caption, columns, rows, text=tuple(text), note=note, restacks=restacks, marks=marks)
 

@@ -1,6 +1,7 @@
-"""Figures from tidy frames. Each function returns a `Plot`: a matplotlib figure, its title, and what it shows in words.
+"""Figures from tidy frames, one module per kind of figure.
 
-No pyplot, no global settings: see `style`. One file for each kind of figure.
+Each function returns a `Plot`: a matplotlib figure, its title, and a description of the result in words. The
+functions do not use pyplot and do not change global settings (see `style`).
 """
 
 from joyful.analysis.plots.curves import learning_curves

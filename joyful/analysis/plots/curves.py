@@ -1,4 +1,4 @@
-"""Learning curves: the mean over seeds of each arm, with its band."""
+"""Learning curves: the mean over seeds of each arm, with its interval."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from joyful.analysis.formatting import number
 from joyful.analysis.plots.style import MUTED, Look, Plot, drawing, epochs, finish, looks, panel, short
 
-#: Curves whose ends are told one by one; of more, the highest and the lowest.
-_MOST_TOLD = 4
+#: Maximum number of curves that the description lists. With more, it gives the highest and the lowest.
+_MOST_LISTED = 4
 
 
 def learning_curves(
@@ -25,10 +25,19 @@ def learning_curves(
     unit: str = "",
     target: float | None = None,
 ) -> Plot:
-    """Mean curve of each arm with its 95 % band, and a line at the target.
+    """Plot the mean curve of each arm with its 95 % interval, and a line at the target.
 
-    band: as `joyful.analysis.curves.band` gives it. arms: those to draw, the baseline first. scale: what values are multiplied by
-    for the axis (100: fractions as per cent). quantity, unit: for the axis. target: in the units of `band`.
+    Args:
+        band: Means and intervals, as returned by `joyful.analysis.curves.band`.
+        arms: The arms to draw, the baseline first.
+        name: Identifier of the figure.
+        quantity: Name of the quantity, for the axis.
+        scale: Factor from the values to the axis. It is 100 for fractions that are shown in per cent.
+        unit: Unit of the axis, or "".
+        target: The target, in the unit of `band`, or None for no line.
+
+    Returns:
+        The figure.
     """
     digits = 1 if unit == "%" else 3
     with drawing():
@@ -43,15 +52,15 @@ def learning_curves(
         epochs(axes)
         axes.set_ylabel(f"{quantity} ({unit})" if unit else quantity)
         finish(axes)
-    told = [_told(arm, end, digits) for arm, end in ends.items()]
-    if len(told) > _MOST_TOLD:
+    sentences = [_describe(arm, end, digits) for arm, end in ends.items()]
+    if len(sentences) > _MOST_LISTED:
         high, low = (choose(ends, key=lambda arm: ends[arm][0]) for choose in (max, min))
-        told = [f"highest: {_told(high, ends[high], digits)}", f"lowest: {_told(low, ends[low], digits)}"]
+        sentences = [f"highest: {_describe(high, ends[high], digits)}", f"lowest: {_describe(low, ends[low], digits)}"]
     title = f"{quantity}{f' ({unit})' if unit else ''} over training"
-    return Plot(name, title[:1].upper() + title[1:], f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+    return Plot(name, title[:1].upper() + title[1:], f"{'; '.join(sentences) or 'Nothing was measured'}.", figure)
 
 
-def _told(arm: str, end: tuple[float, float, float, int], digits: int) -> str:
+def _describe(arm: str, end: tuple[float, float, float, int], digits: int) -> str:
     mean, low, high, n = end
     if n < 2:
         return f"{arm} ends at {number(mean, digits)} (one seed)"
@@ -61,8 +70,17 @@ def _told(arm: str, end: tuple[float, float, float, int], digits: int) -> str:
 def draw_bands(
     axes: Axes, band: pd.DataFrame, of_arm: Mapping[str, Look], scale: float = 1.0
 ) -> dict[str, tuple[float, float, float, int]]:
-    """A line and a band for each arm of a tidy frame (arm, epoch, mean, low, high, n); returns (mean, low, high, n) at the
-    end of each."""
+    """Draw a line and a band for each arm.
+
+    Args:
+        axes: Where to draw.
+        band: Tidy frame with the columns `arm`, `epoch`, `mean`, `low`, `high`, `n`. Means that are not finite are skipped.
+        of_arm: Arm -> its look.
+        scale: Factor from the values to the axis.
+
+    Returns:
+        Arm -> (mean, low, high, n) at the last epoch, with the first three scaled. Arms without values are omitted.
+    """
     ends: dict[str, tuple[float, float, float, int]] = {}
     for arm, look in of_arm.items():
         rows = band[(band["arm"] == arm) & np.isfinite(band["mean"])].sort_values("epoch")

@@ -1,4 +1,4 @@
-"""Forest plots: the effect of every arm and metric under one claim, its interval, its pairs, and the claimed range."""
+"""Forest plots of the verdicts on a claim: effects with intervals, the pairs, and the claimed range."""
 
 from __future__ import annotations
 
@@ -14,18 +14,27 @@ from joyful.analysis.formatting import NONE, decimals, heading, interval, metric
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
 from joyful.analysis.plots.style import CLAIM, INK, MUTED, RULE, Plot, drawing, looks
 
-#: Effects beyond so many times the claim are drawn as arrows at the edge: one wild interval must not flatten the rest.
+#: The axis ends at this multiple of the claimed range, so that one wide interval does not compress the others.
+#: Intervals that extend further end in an arrow.
 _FARTHEST = 5.0
 
-#: Rows that are told one by one; of more, the ends.
-_MOST_TOLD = 4
+#: Maximum number of rows that the description lists. With more, it gives the largest and the smallest effect.
+_MOST_LISTED = 4
 
 
 def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
-    """The verdicts on one claim, a row for each: its metrics, or one metric for many arms. Positive is as claimed.
+    """Plot the verdicts on one claim, one per row.
 
-    arms: all arms of the sweep in drawing order, for colours. At most MOST_ROWS rows are drawn.
-    Dots are pairs; the bar over zero holds the effects that this many pairs could not have shown with 80 % power.
+    Effects are positive in the claimed direction. Dots are the effects of the pairs. The bar around zero covers effects
+    below the minimum detectable effect (80 % power). At most MOST_ROWS rows are drawn.
+
+    Args:
+        verdicts: Verdicts on one claim: several metrics of one arm, or one metric of several arms.
+        name: Identifier of the figure.
+        arms: All arms of the sweep in drawing order, which determines their colours.
+
+    Returns:
+        The figure.
     """
     claim = verdicts[0].claim
     shown = list(verdicts[:MOST_ROWS])
@@ -46,7 +55,7 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
                 axes.fill_betweenx([-row - 0.15, -row + 0.07], -reach, reach, color=RULE, alpha=0.55, linewidth=0)
             pairs = verdict.pairs.to_numpy(dtype=float)
             pairs = pairs[np.isfinite(pairs)][:200]
-            if len(pairs):  # an empty line would draw the layout to the corner
+            if len(pairs):  # An empty line would distort the layout
                 axes.plot(
                     np.clip(pairs, low_end, high_end), np.full(len(pairs), -row - 0.27), linestyle="none",
                     marker=look.marker, markersize=3, color=look.colour, alpha=0.6, markeredgewidth=0, clip_on=False,
@@ -59,21 +68,21 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
 
 
 def _finding(verdicts: Sequence[Verdict], labels: Sequence[str]) -> str:
-    if len(verdicts) <= _MOST_TOLD:
-        return "; ".join(_told(verdict, label) for verdict, label in zip(verdicts, labels, strict=True))
-    words = Counter(verdict.verdict for verdict in verdicts)
-    found = [verdict for verdict in verdicts if math.isfinite(verdict.estimate)]
-    ends = [max(found, key=lambda v: v.estimate), min(found, key=lambda v: v.estimate)] if found else []
-    told = [f"{word} {words[word]} of {len(verdicts)}" for word in sorted(words)]
-    told += [
-        _told(verdict, f"{how} {_label(verdict, verdicts)}")
-        for how, verdict in zip(("most", "least"), ends, strict=False)
+    if len(verdicts) <= _MOST_LISTED:
+        return "; ".join(_describe(verdict, label) for verdict, label in zip(verdicts, labels, strict=True))
+    counts = Counter(verdict.verdict for verdict in verdicts)
+    finite = [verdict for verdict in verdicts if math.isfinite(verdict.estimate)]
+    ends = [max(finite, key=lambda v: v.estimate), min(finite, key=lambda v: v.estimate)] if finite else []
+    sentences = [f"{counts[name]} of {len(verdicts)} {name}" for name in sorted(counts)]
+    sentences += [
+        _describe(verdict, f"{end}, {_label(verdict, verdicts)}")
+        for end, verdict in zip(("largest effect", "smallest effect"), ends, strict=False)
     ]
     drawn = f"; the first {len(labels)} rows are drawn" if len(labels) < len(verdicts) else ""
-    return f"{'; '.join(told)}{drawn}"
+    return f"{'; '.join(sentences)}{drawn}"
 
 
-def _told(verdict: Verdict, label: str) -> str:
+def _describe(verdict: Verdict, label: str) -> str:
     if not math.isfinite(verdict.estimate):
         return f"{label}: {verdict.verdict}"
     unit = verdict.claim.unit
@@ -110,9 +119,9 @@ def _limits(verdicts: Sequence[Verdict]) -> tuple[float, float]:
 
 
 def claimed(claim: Claim) -> str:
-    """`15 to 25 % increase`; `15 % or more increase` without an upper edge."""
-    whole = all(not math.isfinite(bound) or float(bound).is_integer() for bound in (claim.lower, claim.upper))
-    digits = 0 if whole else decimals(claim.unit)
+    """Return the claimed range as text, such as "15 to 25 % increase" or "15 % increase or more"."""
+    integral = all(not math.isfinite(bound) or float(bound).is_integer() for bound in (claim.lower, claim.upper))
+    digits = 0 if integral else decimals(claim.unit)
     if not math.isfinite(claim.upper):
         return f"{quantity(claim.lower, claim.unit, digits)} {claim.direction} or more"
     return f"{interval(claim.lower, claim.upper, claim.unit, digits)} {claim.direction}"
@@ -122,5 +131,5 @@ def _label(verdict: Verdict, among: Sequence[Verdict]) -> str:
     several_arms = len({other.arm for other in among}) > 1
     if several_arms and len({other.metric for other in among}) == 1:
         return verdict.arm
-    words = metric(verdict.metric)
-    return f"{verdict.arm}: {words}" if several_arms else words
+    label = metric(verdict.metric)
+    return f"{verdict.arm}: {label}" if several_arms else label

@@ -1,4 +1,4 @@
-"""The encoder gradient ratio: the weighted reconstruction gradient beside the classification's, on the parameters both move."""
+"""The encoder gradient ratio: the weighted reconstruction gradient relative to the classification gradient."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from joyful.analysis.formatting import number, small
+from joyful.analysis.formatting import number, three_digits
 from joyful.analysis.plots.curves import draw_bands
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
 from joyful.analysis.plots.style import INK, MUTED, Plot, drawing, epochs, finish, log_scale, looks, panel
 
 
 def ratio_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
-    """Encoder gradient / classification gradient over training, logarithmic. ratios: of `gradient_ratio.over_training`."""
+    """Plot the encoder gradient ratio over training on a logarithmic axis.
+
+    Args:
+        ratios: Frame as returned by `joyful.analysis.gradient_ratio.over_training`.
+        arms: The arms to draw, the baseline first.
+
+    Returns:
+        The figure.
+    """
     with drawing():
         figure, axes = panel()
         ends = draw_bands(axes, _band(ratios, "ratio"), looks(arms))
@@ -25,13 +33,21 @@ def ratio_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
         epochs(axes)
         axes.set_ylabel("gradient ratio")
         finish(axes)
-    told = [f"{arm} ends at {small(end[0])}" for arm, end in ends.items()]
-    title = "Weighted reconstruction gradient / classification gradient"
-    return Plot("gradient-ratio", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+    sentences = [f"{arm} ends at {three_digits(end[0])}" for arm, end in ends.items()]
+    title = "Encoder gradient ratio over training"
+    return Plot("gradient-ratio", title, f"{'; '.join(sentences) or 'Nothing was measured'}.", figure)
 
 
 def cosine_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
-    """Cosine of the two gradients over training: above zero they pull together, below against each other."""
+    """Plot the cosine of the angle between the two gradients over training, from -1 to 1.
+
+    Args:
+        ratios: Frame as returned by `joyful.analysis.gradient_ratio.over_training`.
+        arms: The arms to draw, the baseline first.
+
+    Returns:
+        The figure.
+    """
     with drawing():
         figure, axes = panel()
         axes.axhline(0, color=MUTED, linewidth=1)
@@ -39,15 +55,20 @@ def cosine_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
         epochs(axes)
         axes.set_ylabel("cosine")
         finish(axes)
-    told = [f"{arm} ends at {number(end[0], 3)}" for arm, end in ends.items()]
-    title = "Cosine of the reconstruction and classification gradients"
-    return Plot("gradient-cosine", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+    sentences = [f"{arm} ends at {number(end[0], 3)}" for arm, end in ends.items()]
+    title = "Cosine of the reconstruction and classification gradients over training"
+    return Plot("gradient-cosine", title, f"{'; '.join(sentences) or 'Nothing was measured'}.", figure)
 
 
 def arms_by_ratio(places: pd.DataFrame, arms: Sequence[str]) -> Plot:
-    """Every arm on one axis: how much of the classification gradient its reconstruction weighs. places: `felt.places`.
+    """Plot the encoder gradient ratio of each arm, sorted by ratio. At most MOST_ROWS arms are drawn.
 
-    At most MOST_ROWS arms are drawn, sorted by ratio.
+    Args:
+        places: Frame as returned by `joyful.analysis.gradient_ratio.per_arm`.
+        arms: All arms of the sweep in drawing order, which determines their colours.
+
+    Returns:
+        The figure.
     """
     ordered = places[places["ratio"] > 0].sort_values(["ratio", "arm"]).head(MOST_ROWS)
     records: list[dict[str, Any]] = [{str(key): row[key] for key in row} for row in ordered.to_dict("records")]
@@ -66,11 +87,11 @@ def arms_by_ratio(places: pd.DataFrame, arms: Sequence[str]) -> Plot:
             axes.margins(x=0.12)
             log_scale(axes.xaxis)
         axes.set_xlabel("gradient ratio, median over training")
-        notes = [f"{small(p['ratio'])}, cosine {number(p['cosine'], 2)}" for p in records]
+        notes = [f"{three_digits(p['ratio'])}, cosine {number(p['cosine'], 2)}" for p in records]
         label_rows(axes, [_name(place) for place in records], notes)
-    told = [f"{_name(place)} at {small(place['ratio'])}" for place in records]
+    sentences = [f"{_name(place)} at {three_digits(place['ratio'])}" for place in records]
     title = "Arms by encoder gradient ratio"
-    return Plot("gradient-ratio-arms", title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+    return Plot("gradient-ratio-arms", title, f"{'; '.join(sentences) or 'Nothing was measured'}.", figure)
 
 
 def _band(ratios: pd.DataFrame, measure: str) -> pd.DataFrame:

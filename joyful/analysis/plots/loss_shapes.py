@@ -1,11 +1,12 @@
-"""The losses themselves, value and gradient, as docs/LOSS_SETUP_SUMMARY.md shows them.
+"""Figures of the loss functions and their derivatives, for docs/LOSS_SETUP_SUMMARY.md.
 
     python -m joyful.analysis.plots.loss_shapes --out docs/images
 
-    reconstruction   of the residual r = prediction - target of one number
-    classification   of the probability p that the right class is given; the gradient is that by its logit
+A reconstruction loss is a function of the residual r = prediction - target of one element. A classification loss is a
+function of the probability p of the true class, and its derivative is with respect to the logit of this class.
 
-The formulas stand here once more, in NumPy, since `analysis` knows no torch; a test holds them to joyful.losses.
+The formulas are implemented here in NumPy because `joyful.analysis` does not depend on torch. A test compares them with
+`joyful.losses`.
 """
 
 from __future__ import annotations
@@ -26,38 +27,69 @@ from joyful.results import ResultsError, write_bytes
 
 Values = NDArray[np.float64]
 
-#: Inches of one pair of axes.
+#: Width and height of one pair of axes, in inches.
 PANEL = (4.0, 3.0)
 
 
 def squared_error(r: Values) -> tuple[Values, Values]:
-    """r^2 and its derivative 2 r."""
+    """Return the squared error r^2 and its derivative 2 r.
+
+    Args:
+        r: Residuals.
+
+    Returns:
+        The values and the derivatives, each with the shape of `r`.
+    """
     return r**2, 2 * r
 
 
 def smooth_l1(r: Values, beta: float = 1.0) -> tuple[Values, Values]:
-    """r^2 / (2 beta) where |r| < beta, |r| - beta / 2 elsewhere; the derivative r / beta, held between -1 and 1.
+    """Return the SmoothL1 loss and its derivative.
 
-    beta > 0, in the unit of r.
+    The loss is r^2 / (2 beta) if |r| < beta, and |r| - beta / 2 otherwise. The derivative is r / beta, clipped to
+    [-1, 1].
+
+    Args:
+        r: Residuals.
+        beta: Threshold between the quadratic and the linear part, positive and in the unit of `r`.
+
+    Returns:
+        The values and the derivatives, each with the shape of `r`.
+
+    Example:
+        >>> value, derivative = smooth_l1(np.array([0.5, 2.0]))
+        >>> value.tolist(), derivative.tolist()
+        ([0.125, 1.5], [0.5, 1.0])
     """
     value = np.where(np.abs(r) < beta, r**2 / (2 * beta), np.abs(r) - beta / 2)
     return value, np.clip(r / beta, -1.0, 1.0)
 
 
 def focal(p: Values, gamma: float = 0.0) -> tuple[Values, Values]:
-    """-(1 - p)^gamma ln p, for 0 < p < 1, and its derivative by the logit of the right class; gamma 0 is the cross-entropy."""
+    """Return the focal loss -(1 - p)^gamma ln p and its derivative with respect to the logit of the true class.
+
+    Args:
+        p: Probabilities of the true class, between 0 and 1 (exclusive).
+        gamma: Focusing exponent, not negative. With 0 the loss is the cross-entropy.
+
+    Returns:
+        The values and the derivatives, each with the shape of `p`.
+
+    Source:
+        Lin et al. (2017), Focal Loss for Dense Object Detection.
+    """
     rest = (1 - p) ** gamma
     return -rest * np.log(p), rest * (gamma * p * np.log(p) - (1 - p))
 
 
-#: Line -> (value, derivative) of residuals; the first panel row.
+#: Line -> function from residuals to (value, derivative), for the first row of panels.
 RECONSTRUCTION: dict[str, Callable[[Values], tuple[Values, Values]]] = {
     "MSE": squared_error,
     "SmoothL1, beta 1": smooth_l1,
     "SmoothL1, beta 0.5": lambda r: smooth_l1(r, 0.5),
 }
 
-#: Line -> (loss of RECONSTRUCTION, encoder weight); the second panel row.
+#: Line -> (key of RECONSTRUCTION, encoder weight), for the second row of panels.
 WEIGHTED = {
     "0.05 MSE": ("MSE", 0.05),
     "0.03 SmoothL1": ("SmoothL1, beta 1", 0.03),
@@ -69,11 +101,16 @@ CLASSIFICATION = {"nll": 0.0, "focal, gamma 2": 2.0}
 
 
 def reconstruction_curves() -> pd.DataFrame:
-    """Tidy: panel (value, gradient, weighted value, weighted gradient), line, x (residual), y."""
+    """Return the curves of the reconstruction losses as a tidy frame.
+
+    Returns:
+        Frame with the columns `panel` ("value", "gradient", "weighted value" or "weighted gradient"), `line`, `x`
+        (residual) and `y`.
+    """
     r = np.linspace(-2.5, 2.5, 101)
     rows = []
-    for line, of in RECONSTRUCTION.items():
-        rows += _rows(line, r, of(r), ("value", "gradient"))
+    for line, function in RECONSTRUCTION.items():
+        rows += _rows(line, r, function(r), ("value", "gradient"))
     for line, (loss, weight) in WEIGHTED.items():
         value, slope = RECONSTRUCTION[loss](r)
         rows += _rows(line, r, (weight * value, weight * slope), ("weighted value", "weighted gradient"))
@@ -81,7 +118,11 @@ def reconstruction_curves() -> pd.DataFrame:
 
 
 def classification_curves() -> pd.DataFrame:
-    """Tidy: panel (value, gradient), line, x (probability of the right class), y."""
+    """Return the curves of the classification losses as a tidy frame.
+
+    Returns:
+        Frame with the columns `panel` ("value" or "gradient"), `line`, `x` (probability of the true class) and `y`.
+    """
     p = np.linspace(0.01, 0.99, 99)
     rows = []
     for line, gamma in CLASSIFICATION.items():
@@ -94,32 +135,33 @@ def _rows(line: str, x: Values, pair: tuple[Values, Values], panels: tuple[str, 
 
 
 def reconstruction(curves: pd.DataFrame) -> Plot:
-    """Four panels of `reconstruction_curves`."""
+    """Plot the curves of `reconstruction_curves` in four panels."""
     labels = {
-        "value": "loss of one number",
-        "gradient": "its derivative",
-        "weighted value": "loss times weight",
-        "weighted gradient": "its derivative",
+        "value": "loss per element",
+        "gradient": "derivative",
+        "weighted value": "weighted loss",
+        "weighted gradient": "weighted derivative",
     }
     at_half = curves[np.isclose(curves["x"], 0.5) & (curves["panel"] == "weighted gradient")].set_index("line")["y"]
-    told = ", ".join(f"{line} {value:.3f}" for line, value in at_half.items())
+    derivatives = ", ".join(f"{line} {value:.3f}" for line, value in at_half.items())
     return Plot(
         "reconstruction-losses",
         "Reconstruction losses and their derivatives, against the residual",
-        "SmoothL1 with beta 1 is half the squared error near zero and a straight line beyond 1; its derivative is never above 1. "
-        f"Pull of the weighted losses at a residual of 0.5: {told}.",
+        "SmoothL1 with beta 1 is half the squared error near zero and linear beyond 1. Its derivative is at most 1. "
+        f"Derivatives of the weighted losses at a residual of 0.5: {derivatives}.",
         _figure(curves, labels, "residual"),
     )
 
 
 def classification(curves: pd.DataFrame) -> Plot:
-    """Two panels of `classification_curves`."""
-    labels = {"value": "loss of one utterance", "gradient": "derivative by the right logit"}
+    """Plot the curves of `classification_curves` in two panels."""
+    labels = {"value": "loss per utterance", "gradient": "derivative (true logit)"}
     return Plot(
         "classification-losses",
-        "Classification losses and their derivatives, against the probability of the right class",
-        "The focal loss leaves an utterance alone that is right already: at p = 0.9 it is a hundredth of the cross-entropy.",
-        _figure(curves, labels, "probability of the right class"),
+        "Classification losses and their derivatives, against the probability of the true class",
+        "The focal loss reduces the loss of well-classified utterances: at p = 0.9 it is a hundredth of the "
+        "cross-entropy.",
+        _figure(curves, labels, "probability of the true class"),
     )
 
 
@@ -130,7 +172,7 @@ def _figure(curves: pd.DataFrame, labels: dict[str, str], x_label: str) -> Figur
         figure = Figure(figsize=(width, height))
         for number, (panel, label) in enumerate(labels.items(), start=1):
             axes = figure.add_subplot(rows, 2, number)
-            _draw(axes, curves[curves["panel"] == panel], legend=number % 2 == 1)  # one for each row
+            _draw(axes, curves[curves["panel"] == panel], legend=number % 2 == 1)  # One legend per row
             axes.set_xlabel(x_label)
             axes.set_ylabel(label)
         figure.subplots_adjust(
@@ -150,7 +192,7 @@ def _draw(axes: Axes, curves: pd.DataFrame, legend: bool) -> None:
 
 
 def plots() -> dict[str, Plot]:
-    """File name -> figure: all that the command writes."""
+    """Return the figures that the command writes, by file name."""
     return {
         "reconstruction_losses.svg": reconstruction(reconstruction_curves()),
         "classification_losses.svg": classification(classification_curves()),
@@ -158,12 +200,24 @@ def plots() -> dict[str, Plot]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the figures and print where they are; returns the exit code: 0 done, 1 the disk refused."""
+    """Run the command line: write the figures and print their paths.
+
+    Args:
+        arguments: The arguments. None stands for those of the process.
+
+    Returns:
+        The exit code: 0 on success, 1 if a file cannot be written.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m joyful.analysis.plots.loss_shapes", description="Draw the losses as SVG files."
+        prog="python -m joyful.analysis.plots.loss_shapes",
+        description="Plot the loss functions and write them as SVG files.",
     )
     parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, default=Path("docs/images"), help="where to write (default: docs/images)"
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("docs/images"),
+        help="folder to write to (default: docs/images)",
     )
     out = parser.parse_args(arguments).out
     try:

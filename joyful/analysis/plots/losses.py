@@ -1,4 +1,4 @@
-"""The parts of the training loss: each raw over training, and their shares of the total."""
+"""The components of the training loss, before weighting and as shares of the total."""
 
 from __future__ import annotations
 
@@ -12,27 +12,46 @@ from joyful.analysis.plots.curves import learning_curves
 from joyful.analysis.plots.style import Plot, drawing, epochs, finish, log_scale, look, panel
 
 COMPONENTS = ("classification", "contrastive", "encoder", "gate_reg")
-WORDS = {
+#: Component -> its name in figures.
+LABELS = {
     "classification": "classification",
-    "contrastive": "contrast",
+    "contrastive": "contrastive",
     "encoder": "reconstruction",
-    "gate_reg": "gates",
+    "gate_reg": "gate",
 }
 
 
 def component(band: pd.DataFrame, arms: Sequence[str], part: str, unit: str = "") -> Plot:
-    """One raw component of the training loss over training, a curve for each arm. part: of COMPONENTS."""
+    """Plot one component of the training loss before weighting, with one curve per arm.
+
+    Args:
+        band: Means and intervals, as returned by `joyful.analysis.curves.band`.
+        arms: The arms to draw, the baseline first.
+        part: One of COMPONENTS.
+        unit: Unit of the axis, or "".
+
+    Returns:
+        The figure.
+    """
     return learning_curves(
-        band, arms, name=f"loss-{part.replace('_', '-')}", quantity=f"{WORDS[part]} loss on train", unit=unit
+        band, arms, name=f"loss-{part.replace('_', '-')}", quantity=f"train {LABELS[part]} loss", unit=unit
     )
 
 
 def shares(bands: Mapping[str, pd.DataFrame], arm: str, name: str) -> Plot:
-    """Shares of the weighted components in the total of one arm (per cent, logarithmic), mean over seeds.
+    """Plot the shares of the weighted components in the total loss of one arm, as means over seeds.
 
-    bands: component -> `joyful.analysis.curves.band` of its share.
+    The axis is logarithmic, in per cent. Shares of zero are not drawn.
+
+    Args:
+        bands: Component -> its share (0 to 1), as returned by `joyful.analysis.curves.band`.
+        arm: Name of the arm.
+        name: Identifier of the figure.
+
+    Returns:
+        The figure.
     """
-    told = []
+    sentences = []
     with drawing():
         figure, axes = panel(height=3.0)
         for index, part in enumerate(COMPONENTS, start=1):
@@ -45,16 +64,19 @@ def shares(bands: Mapping[str, pd.DataFrame], arm: str, name: str) -> Plot:
             mean, line = 100 * rows["mean"].to_numpy(dtype=float), look(index)
             axes.plot(
                 rows["epoch"].to_numpy(dtype=float), mean, color=line.colour, linestyle=line.dashes, marker=line.marker,
-                markevery=max(1, len(rows) // 8), label=WORDS[part],
+                markevery=max(1, len(rows) // 8), label=LABELS[part],
             )  # fmt: skip
-            told.append(
-                f"{WORDS[part]} {percent(float(mean[-1]) / 100)} at the end, {percent(np.mean(mean) / 100)} on average"
+            sentences.append(
+                f"{LABELS[part]} {percent(float(mean[-1]) / 100)} at the end, {percent(np.mean(mean) / 100)} on average"
             )
-        if told:
+        if sentences:
             log_scale(axes.yaxis)
         epochs(axes)
         axes.set_ylabel("share of the total loss (%)")
         finish(axes)
     return Plot(
-        name, f"Shares of the total loss (%): {arm}", f"{arm}: {'; '.join(told) or 'nothing was measured'}.", figure
+        name,
+        f"Shares of the total loss (%): {arm}",
+        f"{arm}: {'; '.join(sentences) or 'nothing was measured'}.",
+        figure,
     )

@@ -1,14 +1,14 @@
-"""Response curves: F1, speed and stability against a weight, a line for each loss."""
+"""Response curves: F1, speed and stability as functions of a weight."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from joyful.analysis.formatting import number, small
+from joyful.analysis.formatting import number, three_digits
 from joyful.analysis.plots.style import CARD, MOST_LINES, Plot, drawing, finish, look, panel, short
 
-#: Measure -> (what the axis says, decimals, whether more is better).
+#: Measure -> (label of the axis, decimals, whether higher is better).
 MEASURES = {
     "f1": ("best dev weighted F1 (%)", 2, True),
     "speed": ("epochs to target", 2, False),
@@ -17,14 +17,22 @@ MEASURES = {
 
 
 def response_curve(response: pd.DataFrame, factor: str, measure: str) -> Plot:
-    """One measure against one weight, with 95 % intervals over seeds. response: as `joyful.analysis.response.response`.
+    """Plot one measure against one weight, with 95 % intervals over seeds and one line per loss.
 
-    The axis of weights is logarithmic unless there is a weight of zero or below. Hollow markers: over half of the runs
-    never reached the target, so the value is a lower bound.
+    The axis of weights is logarithmic unless a weight is zero or negative. A hollow marker means that more than half of
+    the runs did not reach the target, so that the value is a lower bound. At most MOST_LINES lines are drawn.
+
+    Args:
+        response: Frame as returned by `joyful.analysis.response.response`.
+        factor: Dotted name of the weight.
+        measure: One of MEASURES.
+
+    Returns:
+        The figure.
     """
     rows = response[(response["factor"] == factor) & (response["measure"] == measure)]
-    quantity, digits, more = MEASURES[measure]
-    told = []
+    quantity, digits, higher_is_better = MEASURES[measure]
+    sentences = []
     with drawing():
         figure, axes = panel()
         for index, line in enumerate(list(dict.fromkeys(rows["line"]))[:MOST_LINES]):
@@ -45,10 +53,10 @@ def response_curve(response: pd.DataFrame, factor: str, measure: str) -> Plot:
                 marker=style.marker, markersize=7, markerfacecolor=CARD, markeredgecolor=style.colour,
             )  # fmt: skip
             order = of_line["estimate"].to_numpy(dtype=float)
-            best = of_line.iloc[int(np.argmax(order) if more else np.argmin(order))]
-            told.append(
-                f"{line or 'all arms'}: best at weight {small(float(best['weight']))} with "
-                f"{number(float(best['estimate']), digits)}"
+            best = of_line.iloc[int(np.argmax(order) if higher_is_better else np.argmin(order))]
+            sentences.append(
+                f"{line or 'all arms'}: best value {number(float(best['estimate']), digits)} at weight "
+                f"{three_digits(float(best['weight']))}"
             )
         weights = rows["weight"].to_numpy(dtype=float)
         if len(weights) and (weights > 0).all():
@@ -63,6 +71,6 @@ def response_curve(response: pd.DataFrame, factor: str, measure: str) -> Plot:
     return Plot(
         name,
         f"{quantity[:1].upper()}{quantity[1:]} against {factor}",
-        f"{'; '.join(told) or 'Nothing was measured'}.",
+        f"{'; '.join(sentences) or 'Nothing was measured'}.",
         figure,
     )

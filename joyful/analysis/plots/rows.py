@@ -1,4 +1,4 @@
-"""Rows of a figure with their labels above them, inside the axes: long names leave the whole width to the numbers."""
+"""Figures of rows. The labels are inside the axes, above the rows, so that long names do not narrow the axes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ from matplotlib.figure import Figure
 
 from joyful.analysis.plots.style import CARD, INK, MUTED, RULE, finish, panel, short
 
-#: Rows that one figure shows; a table beside it has them all.
+#: Maximum number of rows in a figure. The tables contain all rows.
 MOST_ROWS = 24
 
 
 def rows_panel(count: int) -> tuple[Figure, Axes]:
-    """Axes with `count` rows, the first on top, at y = 0, -1, ... Call under `drawing`."""
+    """Create a figure with axes for rows.
+
+    The rows are at y = 0, -1, ..., from top to bottom. Call it inside `drawing`.
+
+    Args:
+        count: Number of rows.
+
+    Returns:
+        The figure and its axes.
+    """
     figure, axes = panel(height=0.7 + 0.56 * max(count, 1))
     axes.set_ylim(-count + 0.4, 0.62)
     axes.set_yticks([])
@@ -25,7 +34,14 @@ def rows_panel(count: int) -> tuple[Figure, Axes]:
 
 
 def label_rows(axes: Axes, left: Sequence[str], right: Sequence[str] = (), longest: int = 46) -> None:
-    """Text over each row: what it is on the left, what came out on the right."""
+    """Write text above each row.
+
+    Args:
+        axes: Axes as returned by `rows_panel`.
+        left: Names of the rows, aligned to the left.
+        right: Results of the rows, aligned to the right.
+        longest: Maximum length of a name, in characters. Longer names are shortened in the middle.
+    """
     place = axes.get_yaxis_transform()
     backing = {"facecolor": CARD, "edgecolor": "none", "alpha": 0.85, "pad": 1.2}
     for row, text in enumerate(left):

@@ -1,4 +1,4 @@
-"""One value per run: a row for each arm, a dot for each seed, lines between the runs of a pair where there are two arms."""
+"""Strip plots: one value per run and one row per arm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from joyful.analysis.formatting import small
+from joyful.analysis.formatting import three_digits
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
 from joyful.analysis.plots.style import INK, MUTED, Plot, drawing, looks
 
@@ -16,9 +16,20 @@ from joyful.analysis.plots.style import INK, MUTED, Plot, drawing, looks
 def strips(
     values: pd.Series, arms: Sequence[str], *, name: str, title: str, axis: str, geometric: bool = False
 ) -> Plot:
-    """A dot for every run and a diamond at the mean of each arm (geometric: the geometric mean, of positive values).
+    """Plot one dot per run and a diamond at the mean of each arm.
 
-    values: index (arm, seed). axis: the label with its unit. At most MOST_ROWS arms are drawn.
+    With two arms, lines connect the runs of a pair. At most MOST_ROWS arms are drawn.
+
+    Args:
+        values: Values with the index (arm, seed). NaN is dropped.
+        arms: All arms of the sweep in drawing order, which determines their colours.
+        name: Identifier of the figure.
+        title: Title, with the unit.
+        axis: Label of the axis, with the unit.
+        geometric: Whether to use the geometric mean of the positive values in place of the mean.
+
+    Returns:
+        The figure.
     """
     shown = list(arms[:MOST_ROWS])
     table = {arm: values.xs(arm, level="arm").dropna() for arm in shown if arm in values.index.get_level_values("arm")}
@@ -41,10 +52,12 @@ def strips(
                 markeredgewidth=0.9,
             )  # fmt: skip
         axes.set_xlabel(axis)
-        label_rows(axes, list(table), [f"{'geometric ' * geometric}mean {small(mean)}" for mean in means.values()])
+        label_rows(
+            axes, list(table), [f"{'geometric ' * geometric}mean {three_digits(mean)}" for mean in means.values()]
+        )
     kind = "geometric mean" if geometric else "mean"
-    told = [f"{arm}: {kind} {small(mean)} over {len(table[arm])} runs" for arm, mean in means.items()]
-    return Plot(name, title, f"{'; '.join(told) or 'Nothing was measured'}.", figure)
+    sentences = [f"{arm}: {kind} {three_digits(mean)} over {len(table[arm])} runs" for arm, mean in means.items()]
+    return Plot(name, title, f"{'; '.join(sentences) or 'Nothing was measured'}.", figure)
 
 
 def _mean(values: np.ndarray, geometric: bool) -> float:

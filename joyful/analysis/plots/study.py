@@ -1,4 +1,4 @@
-"""An Optuna study: its trials in order, and which settings mattered."""
+"""Figures of an Optuna study: the history of its trials and the importances of its parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ _STATES = {
 
 
 def history(trials: pd.DataFrame, objective: str, maximise: bool = True) -> Plot:
-    """Objective of every trial in order (per cent), and the best so far. trials: `joyful.analysis.optuna_study.read_study`."""
+    """Plot the objective of every trial, in per cent, and the best value so far.
+
+    Args:
+        trials: Trials as in `joyful.analysis.optuna_study.Study`, with values as fractions.
+        objective: Name of the objective, for the axis.
+        maximise: Whether higher values are better.
+
+    Returns:
+        The figure.
+    """
     with drawing():
         figure, axes = panel()
         for state, (colour, marker) in _STATES.items():
@@ -37,7 +46,7 @@ def history(trials: pd.DataFrame, objective: str, maximise: bool = True) -> Plot
         axes.set_ylabel(f"{objective} (%)")
         finish(axes)
     counts = {str(state): n for state, n in trials["state"].value_counts().to_dict().items()}
-    told = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
+    states = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
     best = ""
     if len(done):
         place = done["value"].idxmax() if maximise else done["value"].idxmin()
@@ -45,24 +54,31 @@ def history(trials: pd.DataFrame, objective: str, maximise: bool = True) -> Plot
     return Plot(
         "study-history",
         f"Trials of the study: {objective} (%)",
-        f"{count(len(trials), 'trial')}: {told}{best}.",
+        f"{count(len(trials), 'trial')}: {states}{best}.",
         figure,
     )
 
 
 def importances(values: pd.Series) -> Plot:
-    """Importance of each setting (0 to 1), largest first. values: index setting. At most MOST_ROWS are drawn."""
+    """Plot the importance of each setting, largest first. At most MOST_ROWS settings are drawn.
+
+    Args:
+        values: Importances from 0 to 1, indexed by setting.
+
+    Returns:
+        The figure.
+    """
     shown = values.sort_values(ascending=False, kind="stable").head(MOST_ROWS)
     with drawing():
         figure, axes = rows_panel(len(shown))
         axes.barh(-np.arange(len(shown)) - 0.1, shown.to_numpy(dtype=float), height=0.34, color=PALETTE["series-1"][0])
         axes.set_xlim(0, max(1e-9, float(shown.max())) * 1.05 if len(shown) else 1)
-        axes.set_xlabel("importance (they add up to 1)")
+        axes.set_xlabel("importance (sum 1)")
         label_rows(axes, [str(name) for name in shown.index], [number(float(value), 2) for value in shown])
-    told = "; ".join(f"{name} {number(float(value), 2)}" for name, value in shown.items())
+    sentences = "; ".join(f"{name} {number(float(value), 2)}" for name, value in shown.items())
     return Plot(
         "study-importances",
-        "Importance of each setting for the objective",
-        f"{told or 'Nothing was measured'}.",
+        "Importance of each setting",
+        f"{sentences or 'Nothing was measured'}.",
         figure,
     )

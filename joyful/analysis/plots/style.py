@@ -1,9 +1,9 @@
-"""How every figure looks, and how it becomes an inline SVG that a page can show in light and dark.
+"""The common style of the figures, and their conversion to inline SVG for light and dark pages.
 
-Figures are made without pyplot and under a local `rc_context`, so importing or drawing changes no setting of the caller's.
-Colours are the Okabe-Ito set, darkened where it is too pale for lines on white; an arm has its own dashes and marker too,
-so nothing depends on colour alone. In the SVG every colour becomes a CSS variable (`PALETTE`), which the page sets for
-light, dark and print; text is text in the page's own font.
+Figures are created without pyplot and inside a local `rc_context`, so neither importing nor drawing changes the settings
+of the caller. The colours are the Okabe-Ito palette, darkened where it is too pale for lines on white. Each arm also has
+its own dashes and marker, so that no information depends on colour alone. In the SVG every colour becomes a CSS variable
+(see `PALETTE`), which the page sets for light, dark and print. Text remains text, in the font of the page.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-#: CSS variable -> (colour on a light page, which is also the colour in notebooks; colour on a dark page).
+#: CSS variable -> (colour on a light page and in notebooks, colour on a dark page).
 PALETTE: dict[str, tuple[str, str]] = {
     "ink": ("#1f2328", "#e6e9ee"),
     "muted": ("#5c6470", "#a3abb8"),
     "rule": ("#d5d9e0", "#3a414c"),
-    "series-0": ("#4d5561", "#c3cad4"),  # the baseline: neutral
+    "series-0": ("#4d5561", "#c3cad4"),  # The baseline, neutral
     "series-1": ("#0072b2", "#56b4e9"),
     "series-2": ("#d55e00", "#ff8f4a"),
     "series-3": ("#009e73", "#35cfa2"),
@@ -37,8 +37,8 @@ PALETTE: dict[str, tuple[str, str]] = {
     "series-5": ("#9a7400", "#f0e442"),
     "series-6": ("#3b4cc0", "#9aa8ff"),
     "series-7": ("#7a5230", "#d8a878"),
-    "claim": ("#e3b341", "#8a6a12"),  # the claimed range
-    "card": ("#fefefe", "#191d24"),  # what a figure lies on
+    "claim": ("#e3b341", "#8a6a12"),  # The claimed range
+    "card": ("#fefefe", "#191d24"),  # The background of figures
 }
 INK, MUTED, RULE, CLAIM, CARD = (PALETTE[name][0] for name in ("ink", "muted", "rule", "claim", "card"))
 
@@ -48,18 +48,20 @@ _DASHES: tuple[Any, ...] = (
 )  # fmt: skip
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 
-#: Arms (or lines) that one figure can still tell apart.
+#: Maximum number of arms or lines that a figure can distinguish.
 MOST_LINES = len(_MARKERS)
 
-#: Inches, at 72 units an inch: a phone shows a figure at its own size, a desk at one and a half times.
+#: Width of a figure in inches. A phone shows it at this size, a larger screen at up to one and a half times this size.
 WIDTH = 4.8
+
+#: Maximum length of a label, in characters.
 LONGEST_LABEL = 34
 
 _RC: dict[str, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same layout on every machine
+    "font.sans-serif": ["DejaVu Sans"],  # Included in matplotlib, so the layout is the same everywhere
     "font.size": 9.5,
-    "text.parse_math": False,  # an arm may be called $x_1$
+    "text.parse_math": False,  # Names of arms may contain $
     "text.usetex": False,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -97,10 +99,13 @@ _RC: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure and what it says.
+    """A figure with its description.
 
-    name: unique in a page, letters, digits and -. title: what is drawn, with unit. finding: what it shows, in words and
-    numbers, for those who cannot see it.
+    Attributes:
+        name: Identifier of letters, digits and "-", unique in a page.
+        title: Title, with the unit.
+        finding: The result in words and numbers. It is the caption and the text alternative.
+        figure: The matplotlib figure.
     """
 
     name: str
@@ -109,11 +114,11 @@ class Plot:
     figure: Figure
 
     def svg(self) -> str:
-        """The figure as inline SVG (see `svg`)."""
+        """Return the figure as inline SVG (see the function `svg`)."""
         return svg(self.figure, self.name, self.title, self.finding)
 
     def _repr_png_(self) -> bytes:
-        """How a notebook shows it."""
+        """Return the figure as PNG, for notebooks."""
         buffer = io.BytesIO()
         with drawing(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -123,7 +128,13 @@ class Plot:
 
 @dataclass(frozen=True)
 class Look:
-    """How one arm is drawn wherever it appears."""
+    """The style of one arm in all figures.
+
+    Attributes:
+        colour: Colour, from the light column of PALETTE.
+        dashes: Line style of matplotlib.
+        marker: Marker of matplotlib.
+    """
 
     colour: str
     dashes: Any
@@ -131,38 +142,55 @@ class Look:
 
 
 def look(index: int) -> Look:
-    """The look of arm number `index`; 0 is the baseline. Beyond MOST_LINES all look the same, neutral: label them."""
+    """Return the look of the arm at an index, where 0 is the baseline.
+
+    From index MOST_LINES on, all arms have the same neutral look and need labels.
+    """
     if index >= MOST_LINES:
         return Look(MUTED, "-", "o")
     return Look(PALETTE[f"series-{index}"][0], _DASHES[index], _MARKERS[index])
 
 
 def looks(names: Sequence[str]) -> dict[str, Look]:
-    """Name -> look, in the order of the names (the baseline first)."""
+    """Return the look of each name, by position. The baseline comes first."""
     return {name: look(index) for index, name in enumerate(names)}
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """The style, for as long as a figure is being made."""
+    """Apply the style inside a `with` block."""
     with mpl.rc_context():
-        mpl.rcdefaults()  # whatever the caller's matplotlibrc says
+        mpl.rcdefaults()  # Ignore the matplotlibrc of the caller
         for key, value in _RC.items():
-            mpl.rcParams[key] = value  # type: ignore[index]  # the stubs know keys one by one
+            mpl.rcParams[key] = value  # type: ignore[index]  # The stubs accept only literal keys
         yield
 
 
 def panel(height: float = 3.2, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """A figure of one pair of axes, inches. Call it, and everything that adds to it, under `drawing`; end with `finish`."""
+    """Create a figure with one pair of axes.
+
+    Call this function and everything that adds to the figure inside `drawing`, and call `finish` last.
+
+    Args:
+        height: Height in inches.
+        width: Width in inches.
+
+    Returns:
+        The figure and its axes.
+    """
     figure = Figure(figsize=(width, height))
     return figure, figure.add_subplot()
 
 
 def finish(axes: Axes, *, labels: bool = True) -> None:
-    """A legend above the axes, in as many columns as its labels leave room for, and margins for what stands around them.
+    """Add a legend above the axes and set the margins.
 
-    Worked out from the lengths of the texts: matplotlib's own layout draws every figure twice, half of a report's time.
-    labels: whether there are any at the left.
+    The layout is estimated from the lengths of the texts. The layout engines of matplotlib draw every figure twice, which
+    takes half of the time of a report.
+
+    Args:
+        axes: The axes.
+        labels: Whether the y axis has labels.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -184,7 +212,14 @@ def finish(axes: Axes, *, labels: bool = True) -> None:
 
 
 def short(name: str, longest: int = LONGEST_LABEL) -> str:
-    """The name on one line, with its middle left out where it is longer than a figure has room for."""
+    """Return the name on one line, shortened in the middle to at most `longest` characters.
+
+    Unprintable characters are replaced by U+FFFD.
+
+    Example:
+        >>> short("a long name", longest=7)
+        'a l…ame'
+    """
     name = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(name.split()))
     if len(name) <= longest:
         return name
@@ -193,7 +228,10 @@ def short(name: str, longest: int = LONGEST_LABEL) -> str:
 
 
 def log_scale(axis: Axis) -> None:
-    """A logarithmic axis with plain numbers at 1, 2 and 5: its range is often less than a decade."""
+    """Make an axis logarithmic, with plain numbers as labels.
+
+    The ticks are at 1, 2 and 5 times powers of ten, and more closely or widely spaced for short and long ranges.
+    """
     set_scale = axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale
     set_scale("log")
     low, high = sorted(axis.get_view_interval())
@@ -206,32 +244,45 @@ def log_scale(axis: Axis) -> None:
 
 
 def epochs(axes: Axes) -> None:
-    """The x axis as epochs: whole numbers."""
+    """Label the x axis as epochs, with integer ticks."""
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
 
 
 def svg(figure: Figure, name: str, title: str, description: str) -> str:
-    """The figure as an <svg> element to put into a page.
+    """Return a figure as an <svg> element for a page.
 
-    name: unique in the page, letters, digits and -; it salts the ids. title and description: the text alternative.
-    The same figure gives the same text: no dates, no random ids.
+    The result contains no dates and no random ids, so the same figure gives the same text.
+
+    Args:
+        figure: The figure.
+        name: Identifier of letters, digits and "-", unique in the page. It prefixes all ids.
+        title: Title, for the text alternative.
+        description: Description, for the text alternative.
+
+    Returns:
+        The element, with colours as CSS variables (see `PALETTE`).
+
+    Raises:
+        RuntimeError: If matplotlib writes an SVG without a viewBox.
     """
     buffer = io.StringIO()
     with drawing(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the page's own font has it
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # The font of the page has the glyph
         mpl.rcParams["svg.hashsalt"] = name
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)  # matplotlib repeats every label in a comment
-    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)  # it would style the whole page
-    # labels may hold anything; what stands inside a tag is matplotlib's own
-    text = re.sub(r"<[^>]+>", lambda tag: _own_names_and_colours(tag[0], name), text)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)  # matplotlib repeats each label in a comment
+    text = re.sub(
+        r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL
+    )  # It would apply to the whole page
+    # Labels may contain any text, so only the inside of tags is changed.
+    text = re.sub(r"<[^>]+>", lambda tag: _localize_tag(tag[0], name), text)
     view = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
     if view is None:
-        raise RuntimeError("matplotlib wrote an SVG without viewBox")
+        raise RuntimeError("expected an SVG with a viewBox from matplotlib, got none")
     head = (
         f'<svg class="plot" role="img" aria-labelledby="{name}-title {name}-desc" viewBox="0 0 {view[1]} {view[2]}" '
         f'xmlns="http://www.w3.org/2000/svg"><title id="{name}-title">{html.escape(title)}</title>'
@@ -242,17 +293,17 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
 
 
 def standalone(plot: Plot) -> str:
-    """The figure as an SVG file that needs no page round it: the light colours, on white, in a common font."""
+    """Return a figure as an SVG document that needs no page: light colours on white, in a common font."""
     variables = "".join(f"--{name}:{light};" for name, (light, _) in PALETTE.items())
     style = f"<style>svg{{{variables}font-family:'DejaVu Sans',Verdana,Arial,sans-serif;background:#ffffff}}</style>"
     head, body = plot.svg().split("</desc>", 1)
     return f'{head}</desc>\n{style}\n<rect width="100%" height="100%" fill="#ffffff"/>\n{body}\n'
 
 
-def _own_names_and_colours(tag: str, name: str) -> str:
+def _localize_tag(tag: str, name: str) -> str:
     tag = re.sub(r'\bid="', f'id="{name}-', tag)
     tag = tag.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
-    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)  # the page's own font
+    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)  # Inherit the font of the page
     for variable, (light, _) in PALETTE.items():
         tag = tag.replace(light, f"var(--{variable})")
     return tag

@@ -1,4 +1,4 @@
-"""Time to target: the share of runs that have reached it by an epoch; runs that never did are censored, not dropped."""
+"""Kaplan-Meier curves of the time to target. Runs that do not reach the target are censored at their budget."""
 
 from __future__ import annotations
 
@@ -14,11 +14,20 @@ from joyful.analysis.plots.style import Plot, drawing, epochs, finish, looks, pa
 def time_to_target(
     survival: pd.DataFrame, rates: pd.DataFrame, arms: Sequence[str], *, name: str, target: str, budget: float
 ) -> Plot:
-    """Kaplan-Meier curves of reaching the target, with 95 % bands; + marks censored runs.
+    """Plot the share of runs that have reached the target against the epoch, with 95 % bands. "+" marks censored runs.
 
-    survival: as `joyful.analysis.convergence.kaplan_meier`. rates: as `reach_rate`. target: in words. budget: epochs.
+    Args:
+        survival: Frame as returned by `joyful.analysis.convergence.kaplan_meier`.
+        rates: Frame as returned by `joyful.analysis.convergence.reach_rate`.
+        arms: The arms to draw, the baseline first.
+        name: Identifier of the figure.
+        target: The target as text, for the title.
+        budget: Number of epochs to which the curves extend.
+
+    Returns:
+        The figure.
     """
-    told = []
+    sentences = []
     with drawing():
         figure, axes = panel()
         for arm, look in looks(arms).items():
@@ -32,27 +41,25 @@ def time_to_target(
             )
             axes.fill_between(epoch, low, high, step="post", color=look.colour, alpha=0.14, linewidth=0)
             axes.step(epoch, reached, where="post", color=look.colour, linestyle=look.dashes, label=short(arm))
-            lost = rows[rows["censored"] > 0]
-            if len(lost):  # an empty line would draw the layout to the corner
+            censored = rows[rows["censored"] > 0]
+            if len(censored):  # An empty line would distort the layout
                 axes.plot(
-                    lost["epoch"].to_numpy(dtype=float), 100 * lost["reached"].to_numpy(dtype=float), linestyle="none",
-                    marker="+", markersize=8, markeredgewidth=1.6, color=look.colour, clip_on=False,
+                    censored["epoch"].to_numpy(dtype=float), 100 * censored["reached"].to_numpy(dtype=float),
+                    linestyle="none", marker="+", markersize=8, markeredgewidth=1.6, color=look.colour, clip_on=False,
                 )  # fmt: skip
-            told.append(_told(arm, rows, rates))
+            sentences.append(_describe(arm, rows, rates))
         axes.set_ylim(0, 103)
         axes.set_xlim(left=0)
         epochs(axes)
-        axes.set_ylabel("runs at the target (%)")
+        axes.set_ylabel("share of runs (%)")
         finish(axes)
-    return Plot(name, f"Runs that have reached {target} (%)", f"{'; '.join(told) or 'No runs'}.", figure)
+    return Plot(name, f"Share of runs that have reached {target}", f"{'; '.join(sentences) or 'No runs'}.", figure)
 
 
-def _told(arm: str, rows: pd.DataFrame, rates: pd.DataFrame) -> str:
+def _describe(arm: str, rows: pd.DataFrame, rates: pd.DataFrame) -> str:
     at_half = rows[rows["reached"] >= 0.5]
-    median = (
-        f"half of them by epoch {number(float(at_half['epoch'].iloc[0]), 2)}" if len(at_half) else "never half of them"
-    )
+    median = f"median {number(float(at_half['epoch'].iloc[0]), 2)} epochs" if len(at_half) else "median not reached"
     if arm not in rates.index:
         return f"{arm}: {median}"
     rate = {key: float(rates[key].to_dict()[arm]) for key in ("reached", "n", "rate")}
-    return f"{arm}: {int(rate['reached'])} of {int(rate['n'])} runs reached it ({percent(rate['rate'], 0)}), {median}"
+    return f"{arm}: {int(rate['reached'])} of {int(rate['n'])} runs reached the target ({percent(rate['rate'], 0)}), {median}"

@@ -1,4 +1,4 @@
-"""Pickles of COGMEN and JOYFUL (``data=iemocap``, ``iemocap_4``, ``mosei``, ``meld_cogmen``), read without running their code."""
+"""Reader of COGMEN and JOYFUL pickles (data=iemocap, iemocap_4, mosei, meld_cogmen) that does not run their code."""
 
 from joyful.data.cogmen.reader import read, source_files
 

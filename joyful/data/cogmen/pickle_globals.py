@@ -1,9 +1,9 @@
-"""The globals that a data pickle may name, and what this package builds where the pickle asks for a call.
+"""The globals that a data pickle may name, and the safe constructors that replace their calls.
 
-NumPy's own constructors trust their arguments: a forged shape or data type makes them read or allocate what they
-should not. So none of them is called with what the file says. A data type comes from a whitelist (bool, integers,
-floats, text and bytes of fixed width, objects), an array from bytes that are there in exactly the number that its
-shape and data type ask for.
+NumPy's constructors trust their arguments. A forged shape or data type can make them read or allocate arbitrary memory.
+They are therefore never called with arguments from the file. Data types must match an allow-list (bool, integers,
+floats, text and bytes of fixed width, objects). The bytes of an array must have exactly the length that its shape and
+data type require.
 """
 
 from __future__ import annotations
@@ -21,33 +21,52 @@ _DTYPE_CODE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|[US]\d{1,5}|(O)[48]?)"
 _SAMPLE_MODULE = re.compile(r"(?:[A-Za-z_]\w*\.)*Sample", re.ASCII)
 
 
-class Refused(Exception):
-    """The pickle asks for what no dataset needs; the reader makes an InputError of it."""
+class RefusedPickleError(Exception):
+    """The pickle contains something that no dataset needs. The reader converts this error to InputError."""
 
 
 class MemoryBudget(Protocol):
-    """Who pays for memory: raises Refused once the allowance is spent."""
+    """Limits the memory that values of a file can take."""
 
-    def charge(self, cost: int) -> None: ...
+    def charge(self, cost: int) -> None:
+        """Count `cost` bytes.
+
+        Raises:
+            RefusedPickleError: If the budget is exceeded.
+        """
+        ...
 
 
 @dataclass(eq=False, slots=True)
 class SampleRecord:
-    """What the file calls an instance of `Sample`: its attributes, by name. No class of the file's own is involved."""
+    """The attributes of an instance of `Sample`. The class of the file is not used.
+
+    Attributes:
+        attributes: Name -> value.
+    """
 
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False, slots=True)
 class ArrayDraft:
-    """An array between its creation and the BUILD that brings its content."""
+    """An array that has been created and gets its content from a later BUILD.
+
+    Attributes:
+        value: The array, or None before BUILD.
+    """
 
     value: Any = None
 
 
 @dataclass(eq=False, slots=True)
 class DtypeRecord:
-    """A data type of the whitelist; BUILD may set its byte order, once."""
+    """A data type of the allow-list. BUILD can set its byte order once.
+
+    Attributes:
+        dtype: The data type.
+        built: Whether BUILD has been applied.
+    """
 
     dtype: np.dtype[Any]
     built: bool = False
@@ -55,26 +74,39 @@ class DtypeRecord:
 
 @dataclass(frozen=True, eq=False)
 class Global:
-    """A name that a file may use. `call` checks the arguments and builds the value; None: it may be mentioned only."""
+    """A global that a file may name.
+
+    Attributes:
+        name: Description for messages.
+        call: Function that checks the arguments and builds the value. None means that calls are refused.
+    """
 
     name: str
     call: Callable[[MemoryBudget, tuple[Any, ...]], Any] | None = None
 
 
 def find(module: Any, name: Any) -> Global:
-    """The entry of a global; Refused for every name but the few that are known. Nothing is imported."""
+    """Return the entry of a global. Nothing is imported.
+
+    Args:
+        module: Name of the module, as in the file.
+        name: Name in the module, as in the file.
+
+    Raises:
+        RefusedPickleError: If the global is not in the table.
+    """
     if type(module) is not str or type(name) is not str:
-        raise Refused(f"the pickle looks up {describe(name)} in {describe(module)}")
+        raise RefusedPickleError(f"the pickle looks up {describe(name)} in {describe(module)}")
     if name == "Sample" and _SAMPLE_MODULE.fullmatch(module):
         return SAMPLE
-    known = _GLOBALS.get((module, name))
-    if known is None:
-        raise Refused(f"the pickle calls {_plain(module)}.{_plain(name)}")
-    return known
+    entry = _GLOBALS.get((module, name))
+    if entry is None:
+        raise RefusedPickleError(f"the pickle calls {_plain(module)}.{_plain(name)}")
+    return entry
 
 
 def describe(value: Any) -> str:
-    """A few words for a value of the file: never its repr, which a file can make endless."""
+    """Return a short description of a value of the file. Its repr can be arbitrarily long."""
     if type(value) is Global:
         return value.name
     if type(value) is ArrayDraft:
@@ -85,23 +117,41 @@ def describe(value: Any) -> str:
 
 
 def set_dtype_state(record: DtypeRecord, state: Any) -> None:
-    """BUILD of a data type: (version, byte order, subtype, names, fields, item size, alignment, flags[, metadata])."""
+    """Apply BUILD to a data type.
+
+    Args:
+        record: The data type.
+        state: (version, byte order, subtype, names, fields, item size, alignment, flags[, metadata]).
+
+    Raises:
+        RefusedPickleError: If the state is something other than a byte order.
+    """
     plain = type(state) is tuple and len(state) in (8, 9) and all(part is None for part in (*state[2:5], *state[8:]))
     if record.built or not plain or type(state[1]) is not str or state[1] not in ("<", ">", "|", "="):
-        raise Refused("the pickle sets a data type to something other than a byte order")
+        raise RefusedPickleError("the pickle sets a data type to something other than a byte order")
     if state[1] == ">":
         record.dtype = record.dtype.newbyteorder(">")
     record.built = True
 
 
 def set_array_state(budget: MemoryBudget, draft: ArrayDraft, state: Any) -> None:
-    """BUILD of an array: ([version,] shape, data type, Fortran order?, bytes or, for objects, the list of elements)."""
+    """Apply BUILD to an array: set `draft.value`.
+
+    Args:
+        budget: Limits the memory.
+        draft: The array.
+        state: ([version,] shape, data type, whether in Fortran order, content). The content is bytes, or a list for
+            object arrays.
+
+    Raises:
+        RefusedPickleError: If the state does not describe an array, or exceeds the budget.
+    """
     parts = state[1:] if type(state) is tuple and len(state) == 5 else state
     if draft.value is not None or type(parts) is not tuple or len(parts) != 4:
-        raise Refused("the pickle sets the state of an array to something else")
+        raise RefusedPickleError("the pickle sets the state of an array to something else")
     shape, dtype, fortran, content = parts
     if type(dtype) is not DtypeRecord or type(fortran) not in (bool, int):
-        raise Refused("the pickle builds an array without a data type")
+        raise RefusedPickleError("the pickle builds an array without a data type")
     if dtype.dtype.hasobject:
         draft.value = _nested_lists(budget, _checked_shape(shape), bool(fortran), content)
     else:
@@ -111,26 +161,26 @@ def set_array_state(budget: MemoryBudget, draft: ArrayDraft, state: Any) -> None
 def _array(budget: MemoryBudget, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any, content: Any) -> np.ndarray:
     content = content.encode("latin-1") if type(content) is str else content  # Python 2 wrote bytes as text
     if type(content) not in (bytes, bytearray):
-        raise Refused(f"the pickle fills an array of {dtype} with {describe(content)}")
+        raise RefusedPickleError(f"the pickle fills an array of {dtype} with {describe(content)}")
     if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != len(content):
-        raise Refused(f"the pickle has {len(content)} bytes for an array of {dtype} and shape {shape}")
+        raise RefusedPickleError(f"the pickle has {len(content)} bytes for an array of {dtype} and shape {shape}")
     budget.charge(len(content))
     values = np.frombuffer(content, dtype) if content else np.zeros(0, dtype)
     if dtype.kind == "b":
-        values = np.frombuffer(content, np.uint8) != 0  # other bytes than 0 and 1 make a bool that is neither
+        values = np.frombuffer(content, np.uint8) != 0  # a NumPy bool must be the byte 0 or 1
     elif dtype.kind == "U" and content:
         code_points = np.frombuffer(content, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
         if code_points.max() > _MAX_CODE_POINT:
-            raise Refused("the pickle has text with numbers that are no characters")
+            raise RefusedPickleError("the pickle has text with code points that are no characters")
     values = values.reshape(shape, order=order)
     values.flags.writeable = False
     return values
 
 
 def _nested_lists(budget: MemoryBudget, shape: tuple[int, ...], fortran: bool, elements: Any) -> list[Any]:
-    """An object array as lists in lists: the elements may be any admitted values, so no array can vouch for them."""
+    """Return an object array as nested lists, so that its elements are checked like those of other containers."""
     if type(elements) is not list or not shape or math.prod(shape) != len(elements) or (fortran and len(shape) > 1):
-        raise Refused(f"the pickle has {describe(elements)} for an object array of shape {shape}")
+        raise RefusedPickleError(f"the pickle has {describe(elements)} for an object array of shape {shape}")
     nested = list(elements)
     for extent in reversed(shape[1:]):
         budget.charge(256 * len(nested))
@@ -141,9 +191,10 @@ def _nested_lists(budget: MemoryBudget, shape: tuple[int, ...], fortran: bool, e
 
 def _checked_shape(shape: Any) -> tuple[int, ...]:
     if not _are_counts(shape):
-        raise Refused("the pickle gives an array a shape that is none")
+        raise RefusedPickleError("the pickle has an array with an invalid shape")
     if 0 in shape and shape[0] != 0:
-        raise Refused("the pickle has an array of rows without numbers")  # of any length, at no cost to the file
+        # such an array can have any number of rows without any bytes in the file
+        raise RefusedPickleError("the pickle has an array of rows without numbers")
     return shape
 
 
@@ -151,45 +202,47 @@ def _are_counts(numbers: Any) -> bool:
     return type(numbers) is tuple and len(numbers) <= _MAX_AXES and all(type(n) is int and n >= 0 for n in numbers)
 
 
-# What each global builds. The arguments are what honest picklers write; all else is refused.
+# The constructors. They accept only the arguments that picklers write.
 
 
 def _call_dtype(_: MemoryBudget, arguments: tuple[Any, ...]) -> DtypeRecord:
-    """numpy.dtype(code, align, copy)"""
+    """Replace numpy.dtype(code, align, copy)."""
     code = arguments[0] if arguments else None
     match = _DTYPE_CODE.fullmatch(code) if type(code) is str and len(arguments) <= 3 else None
     if match is None:
-        raise Refused(f"the pickle asks for the data type {_plain(code) if type(code) is str else describe(code)}")
+        raise RefusedPickleError(
+            f"the pickle asks for the data type {_plain(code) if type(code) is str else describe(code)}"
+        )
     return DtypeRecord(np.dtype(object) if match[1] else np.dtype(match[0]))
 
 
 def _call_reconstruct(_: MemoryBudget, arguments: tuple[Any, ...]) -> ArrayDraft:
-    """numpy._core.multiarray._reconstruct(ndarray, (0,), b"b"): an empty array that BUILD will fill"""
+    """Replace numpy._core.multiarray._reconstruct(ndarray, (0,), b"b"), an empty array that BUILD fills."""
     if len(arguments) != 3 or arguments[0] is not _NDARRAY or _checked_shape(arguments[1]) != (0,):
-        raise Refused("the pickle reconstructs something other than a plain array")
+        raise RefusedPickleError("the pickle reconstructs something other than a plain array")
     return ArrayDraft()
 
 
 def _call_frombuffer(budget: MemoryBudget, arguments: tuple[Any, ...]) -> np.ndarray:
-    """numpy._core.numeric._frombuffer(buffer, dtype, shape, order[, axes]): protocol 5"""
+    """Replace numpy._core.numeric._frombuffer(buffer, dtype, shape, order[, axes]), which protocol 5 writes."""
     if len(arguments) not in (4, 5) or type(arguments[1]) is not DtypeRecord or arguments[1].dtype.hasobject:
-        raise Refused("the pickle makes an array of a buffer with the wrong arguments")
+        raise RefusedPickleError("the pickle creates an array from a buffer with the wrong arguments")
     content, record, shape, order, axes = (*arguments, None)[:5]
     shape = _checked_shape(shape)
     if type(order) is not str or order not in ("C", "F", "K") or (order == "K") != (axes is not None):
-        raise Refused("the pickle asks for an unknown memory order")
+        raise RefusedPickleError("the pickle asks for an unknown memory order")
     array = _array(budget, record.dtype, shape, "F" if order == "F" else "C", content)
     if axes is None:
         return array
     if not _are_counts(axes) or sorted(axes) != list(range(array.ndim)):
-        raise Refused("the pickle permutes axes that an array does not have")
+        raise RefusedPickleError("the pickle permutes axes that an array does not have")
     return array.transpose(axes)
 
 
 def _call_scalar(budget: MemoryBudget, arguments: tuple[Any, ...]) -> np.generic:
-    """numpy._core.multiarray.scalar(dtype, bytes)"""
+    """Replace numpy._core.multiarray.scalar(dtype, bytes)."""
     if len(arguments) != 2 or type(arguments[0]) is not DtypeRecord or arguments[0].dtype.hasobject:
-        raise Refused("the pickle makes a scalar with the wrong arguments")
+        raise RefusedPickleError("the pickle creates a scalar with the wrong arguments")
     dtype, content = arguments[0].dtype, arguments[1]
     if dtype.itemsize == 0 and type(content) in (str, bytes) and not content:
         return dtype.type()
@@ -198,29 +251,30 @@ def _call_scalar(budget: MemoryBudget, arguments: tuple[Any, ...]) -> np.generic
 
 def _call_sample(_: MemoryBudget, arguments: tuple[Any, ...]) -> SampleRecord:
     if arguments:
-        raise Refused("the pickle calls Sample with arguments; a record has attributes only")
+        raise RefusedPickleError("the pickle calls Sample with arguments; a record has attributes only")
     return SampleRecord()
 
 
 def _call_reconstructor(_: MemoryBudget, arguments: tuple[Any, ...]) -> SampleRecord:
-    """copyreg._reconstructor(Sample, object, None): how protocols 0 and 1 make an instance"""
+    """Replace copyreg._reconstructor(Sample, object, None), with which protocols 0 and 1 create an instance."""
     if len(arguments) != 3 or arguments[0] is not SAMPLE or arguments[1] is not _OBJECT or arguments[2] is not None:
-        raise Refused("the pickle reconstructs something other than a Sample")
+        raise RefusedPickleError("the pickle reconstructs something other than a Sample")
     return SampleRecord()
 
 
 def _call_encode(budget: MemoryBudget, arguments: tuple[Any, ...]) -> bytes:
-    """_codecs.encode(text, "latin1"): how protocols 0 to 2 write bytes"""
+    """Replace _codecs.encode(text, "latin1"), with which protocols 0 to 2 write bytes."""
     if [type(argument) for argument in arguments] != [str, str] or arguments[1] not in ("latin1", "latin-1"):
-        raise Refused("the pickle calls _codecs.encode for something other than bytes")
+        raise RefusedPickleError("the pickle calls _codecs.encode for something other than bytes")
     budget.charge(len(arguments[0]))
-    return arguments[0].encode("latin-1")
+    text: str = arguments[0]
+    return text.encode("latin-1")
 
 
 def _call_bytes(_: MemoryBudget, arguments: tuple[Any, ...]) -> bytes:
-    """bytes(): how protocols 0 to 2 write no bytes"""
+    """Replace bytes(), with which protocols 0 to 2 write an empty bytes object."""
     if arguments:
-        raise Refused("the pickle calls bytes with arguments")
+        raise RefusedPickleError("the pickle calls bytes with arguments")
     return b""
 
 
@@ -238,8 +292,8 @@ _SCALAR = Global("the function numpy.scalar", _call_scalar)
 _RECONSTRUCTOR = Global("the function copyreg._reconstructor", _call_reconstructor)
 _BYTES = Global("the class bytes", _call_bytes)
 
-# (module, name) -> entry. numpy.core is NumPy 1, numpy._core NumPy 2; copy_reg and __builtin__ are Python 2's names,
-# which Python 3 writes too in protocols 0 to 2.
+# (module, name) -> entry. numpy.core is NumPy 1 and numpy._core is NumPy 2. copy_reg and __builtin__ are names of
+# Python 2, which Python 3 also writes in protocols 0 to 2.
 _GLOBALS: dict[tuple[str, str], Global] = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): Global("the class numpy.dtype", _call_dtype),

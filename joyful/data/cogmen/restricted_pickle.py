@@ -1,14 +1,15 @@
-"""A reader of pickles that may hold NumPy arrays, `Sample` records, plain containers, text and numbers, nothing else.
+"""A safe reader of pickles that contain only NumPy arrays, `Sample` records, plain containers, text and numbers.
 
-A pickle is a program for a stack machine. Python's own machine imports and calls what the program names; the machine
-here knows no import and no call: a global is a key of the table in `pickle_globals`, or it ends the reading. Opcodes
-come from `pickletools.genops` over the bytes in memory, which clamps every declared length to the bytes that are
-there. There is one pass, not a scan followed by `pickle.load`: two readers of one program can disagree about what it
-says (genops undoes escapes inside names, pickle does not), and hostile files live on such disagreements.
+A pickle is a program for a stack machine. Python's machine imports and calls whatever the program names. This machine
+imports nothing. A global must be a key of the table in `pickle_globals`; any other global is an error.
 
-Memory: every value is charged, when it is made, against an allowance of 16 MiB plus 8 times the size of the file.
-What is returned, written out as a tree (a list that holds the same list twice counts it twice), stays within the same
-allowance, at most 32 levels deep and without cycles; so whoever walks over it needs no guard of their own.
+Opcodes come from `pickletools.genops` over the bytes in memory, which limits every declared length to the bytes that
+exist. There is a single pass. A scan followed by `pickle.load` would not be safe, because the two can interpret a file
+differently (genops undoes escapes in names, pickle does not).
+
+Memory: each new value is charged to a budget of 16 MiB plus 8 times the size of the file. The result, written out as a
+tree (a list that contains the same list twice counts it twice), also stays within this budget. It has at most 32 levels
+and no cycles. Code that traverses the result needs no limits.
 """
 
 from __future__ import annotations
@@ -24,19 +25,28 @@ from typing import Any
 import numpy as np
 
 from joyful.data.cogmen import pickle_globals
-from joyful.data.cogmen.pickle_globals import ArrayDraft, DtypeRecord, Global, Refused, SampleRecord, describe
+from joyful.data.cogmen.pickle_globals import (
+    ArrayDraft,
+    DtypeRecord,
+    Global,
+    RefusedPickleError,
+    SampleRecord,
+    describe,
+)
 from joyful.records import InputError
 
 __all__ = ["SampleRecord", "load", "loads"]
 
 MAX_DEPTH = 32
 MEMORY_BASE = 16 * 2**20
-MEMORY_PER_BYTE = 8  # a Python float takes 40 bytes in a list and 9 in the file; arrays take 2 for 1
+MEMORY_PER_BYTE = (
+    8  # a Python float takes 40 bytes in a list and 9 in the file; arrays take 2 bytes per byte of the file
+)
 
 _MAX_MARKS, _MAX_INT_BITS, _HIGHEST_PROTOCOL, _FRAME_BYTES = 256, 64, 5, 9
 _SLOT, _CONTAINER, _RESULT = 16, 160, 64  # bytes charged for a reference, a container, the result of a call
 
-# What a file that is no pickle at all begins with -> what it is and what to do about it.
+# First bytes of files that are not pickles -> kind of file and remedy.
 _FOREIGN = {
     b"\x1f\x8b": "compressed with gzip: unpack it with gunzip",
     b"BZh": "compressed with bzip2: unpack it with bunzip2",
@@ -48,7 +58,7 @@ _FOREIGN = {
     b"\x04\x22\x4d\x18": "compressed with lz4: unpack it with unlz4",
     b"PK\x03\x04": "a zip archive: unpack it with unzip",
     b"version https://git-lfs": "a Git LFS pointer: run git lfs pull in the repository that it came from",
-    b"<": "a web page or XML: the download failed, get the file anew",
+    b"<": "a web page or XML: the download failed, download it again",
 }
 _LITERALS = frozenset([
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
@@ -60,14 +70,24 @@ _REFUSED = {
     "EXT2": "the extension registry", "EXT4": "the extension registry", "NEXT_BUFFER": "an out-of-band buffer",
     "READONLY_BUFFER": "an out-of-band buffer", "EMPTY_SET": "a set", "ADDITEMS": "a set", "FROZENSET": "a set",
 }  # fmt: skip
-_NOTHING = object()  # a memo entry that was never written
+_UNSET = object()  # a memo entry that was not written
 
 
 def load(path: Path) -> Any:
-    """Read the pickle at `path`: what it returns and raises is said at `loads`."""
+    """Read a pickle from a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The content, as `loads` returns it.
+
+    Raises:
+        InputError: If the file cannot be read, or `loads` rejects its content.
+    """
     try:
         if not path.is_file():
-            raise InputError(f"{path}: expected a pickle, found {'a folder or device' if path.exists() else 'no file'}")
+            raise InputError(f"{path}: expected a pickle, got {'a folder or device' if path.exists() else 'no file'}")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
@@ -77,42 +97,55 @@ def load(path: Path) -> Any:
 
 
 def loads(data: bytes, source: str) -> Any:
-    """Return what the pickle `data` holds: lists, tuples, dicts with text keys, SampleRecord, text, bytes, numbers,
-    None and read-only NumPy arrays and scalars; object arrays come as nested lists.
+    """Read a pickle from bytes, without running its code.
 
-    Raises InputError, one line that begins with `source`, for every other content, hostile or damaged; no other
-    exception leaves.
+    Args:
+        data: The pickle.
+        source: Name of the file, for messages.
+
+    Returns:
+        The content: lists, tuples, dicts with text keys, `SampleRecord`, text, bytes, numbers, None, and read-only
+        NumPy arrays and scalars. Object arrays become nested lists.
+
+    Raises:
+        InputError: If the pickle has other content or is damaged. The message is one line that starts with `source`. No
+            other exception is raised.
+
+    Example:
+        >>> import pickle
+        >>> loads(pickle.dumps({"vid": "a", "label": [0, 2]}), "data.pkl")
+        {'vid': 'a', 'label': [0, 2]}
     """
     for magic, hint in _FOREIGN.items():
         if data.startswith(magic):
-            raise InputError(f"{source}: expected a pickle, found a file that is {hint}")
+            raise InputError(f"{source}: expected a pickle, got a file that is {hint}")
     machine = _Machine(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # genops warns of unknown escapes in text
             return machine.run()
-    except Refused as error:
+    except RefusedPickleError as error:
         raise InputError(
-            f"{source}: refused: {error} ({machine.place}); expected NumPy arrays and Sample records only. Nothing in "
+            f"{source}: refused: {error} ({machine.place}); expected NumPy arrays and Sample records only. No code in "
             "the file was run; use a pickle that COGMEN or JOYFUL wrote, from a source that you trust"
         ) from None
     except (ValueError, OverflowError, struct.error, RecursionError) as error:
         detail = ascii(str(error)[:100])[1:-1]
-        raise InputError(f"{source}: not a whole pickle: {detail} (near {machine.place}); get the file anew") from None
+        raise InputError(f"{source}: not a valid pickle: {detail} (near {machine.place}); get the file again") from None
     except MemoryError:
         raise InputError(f"{source}: does not fit in memory ({machine.place})") from None
 
 
 class _Machine:
-    """The stack machine; `instructions` is all that it can do."""
+    """The stack machine. `instructions` has all its opcodes, except literals and STOP."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.allowance = MEMORY_BASE + MEMORY_PER_BYTE * len(data)
+        self.budget = MEMORY_BASE + MEMORY_PER_BYTE * len(data)
         self.spent = self.opcodes = self.position = 0
         self.place = "byte 0"
         self.stack: list[Any] = []
-        self.marks: list[int] = []  # heights of the stack at which unfinished containers begin
+        self.marks: list[int] = []  # heights of the stack at which unfinished containers start
         self.memo: list[Any] = []
 
     def instructions(self) -> dict[str, Callable[[Any], object]]:
@@ -142,7 +175,7 @@ class _Machine:
             "MEMOIZE": lambda _: self.put(len(self.memo)),
             **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), self.put),
             **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), self.get),
-            # genops joins the two lines of a global; honest names have no space
+            # genops joins the two lines of a global with a space; valid names have no space
             "GLOBAL": lambda argument: self.push(pickle_globals.find(*argument.split(" ", 1))),
             "STACK_GLOBAL": lambda _: self.push(pickle_globals.find(*self.pop(2))),
             "REDUCE": lambda _: self.call(*self.pop(2)),
@@ -154,7 +187,8 @@ class _Machine:
         }
 
     def run(self) -> Any:
-        instructions = self.instructions()  # a local: kept in self, they would keep the file in memory in a cycle
+        # a local variable, because an attribute would create a cycle that keeps the file in memory
+        instructions = self.instructions()
         name = "the first opcode"
         try:
             for opcode, argument, where in pickletools.genops(self.data):
@@ -165,9 +199,9 @@ class _Machine:
                 elif name in instructions:
                     instructions[name](argument)
                 elif name != "STOP":
-                    raise Refused(f"the pickle uses {_REFUSED.get(name, 'an unknown opcode')}")
+                    raise RefusedPickleError(f"the pickle uses {_REFUSED.get(name, 'an unknown opcode')}")
             if (more := len(self.data) - self.position - 1) > 0:
-                raise Refused(f"{more} bytes follow the end of the pickle")
+                raise RefusedPickleError(f"{more} bytes follow the end of the pickle")
             if len(self.stack) != 1 or self.marks:
                 raise ValueError("it ends with an unfinished value")
             self.measure(self.stack, 0, {})
@@ -177,14 +211,14 @@ class _Machine:
 
     def charge(self, cost: int) -> None:
         self.spent += cost
-        if self.spent > self.allowance:
-            raise Refused(f"the pickle would expand to more than {self.allowance} bytes")
+        if self.spent > self.budget:
+            raise RefusedPickleError(f"the pickle would expand to more than {self.budget} bytes")
 
     def measure(self, container: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-        """(bytes, levels) of `container` written out as a tree; `known` holds them for the containers that are done."""
+        """Return (bytes, levels) of `container` written out as a tree. `known` caches them by id."""
         size, levels = known.get(id(container), (_CONTAINER, 0))
-        if depth + levels > MAX_DEPTH:  # a cycle ends here too: its path is endless
-            raise Refused(f"the pickle nests containers deeper than {MAX_DEPTH} levels, or in a cycle")
+        if depth + levels > MAX_DEPTH:  # detects cycles too
+            raise RefusedPickleError(f"the pickle nests containers deeper than {MAX_DEPTH} levels, or in a cycle")
         if id(container) in known:
             return size, levels
         for child in _children(container):
@@ -199,9 +233,11 @@ class _Machine:
             elif isinstance(child, np.ndarray | np.generic):
                 size += _RESULT + child.nbytes
             else:
-                raise Refused(f"the pickle holds {describe(child)} where data should be")
-            if size > self.allowance:
-                raise Refused(f"the pickle repeats its content: as a tree it takes more than {self.allowance} bytes")
+                raise RefusedPickleError(f"the pickle holds {describe(child)} where data should be")
+            if size > self.budget:
+                raise RefusedPickleError(
+                    f"the pickle repeats its content: as a tree it takes more than {self.budget} bytes"
+                )
         known[id(container)] = size, levels
         return size, levels
 
@@ -212,7 +248,7 @@ class _Machine:
         self.stack.append(value)
 
     def pop(self, count: int) -> tuple[Any, ...]:
-        """The last `count` values, in the order in which they were pushed."""
+        """Remove and return the last `count` values, in the order in which they were pushed."""
         start = self.below_top(count)
         values = tuple(self.stack[start:])
         del self.stack[start:]
@@ -229,7 +265,7 @@ class _Machine:
 
     def mark(self, _: None) -> None:
         if len(self.marks) == _MAX_MARKS:
-            raise Refused(f"the pickle nests more than {_MAX_MARKS} unfinished values")
+            raise RefusedPickleError(f"the pickle nests more than {_MAX_MARKS} unfinished values")
         self.marks.append(len(self.stack))
 
     def pop_mark(self) -> list[Any]:
@@ -248,37 +284,39 @@ class _Machine:
 
     def put(self, index: int) -> None:
         if not 0 <= index <= self.opcodes:
-            raise Refused(f"the pickle writes memo entry {index} after {self.opcodes} opcodes")
+            raise RefusedPickleError(f"the pickle writes memo entry {index} after {self.opcodes} opcodes")
         missing = max(0, index + 1 - len(self.memo))
         self.charge(_SLOT * missing)
-        self.memo += [_NOTHING] * missing
+        self.memo += [_UNSET] * missing
         self.memo[index] = self.top()
 
     def get(self, index: int) -> None:
-        value = self.memo[index] if 0 <= index < len(self.memo) else _NOTHING
-        if value is _NOTHING:
-            raise ValueError("a memo entry is read that was not written")
+        value = self.memo[index] if 0 <= index < len(self.memo) else _UNSET
+        if value is _UNSET:
+            raise ValueError("a memo entry is read but was not written")
         self.push(value.value if isinstance(value, ArrayDraft) and value.value is not None else value)
 
-    # What the instructions check and make
+    # Instructions that check values or build them
 
     def check_protocol(self, version: int) -> None:
         if version > _HIGHEST_PROTOCOL:
-            raise Refused(f"the pickle claims protocol {version}; protocols 0 to {_HIGHEST_PROTOCOL} are known")
+            raise RefusedPickleError(
+                f"the pickle claims protocol {version}; protocols 0 to {_HIGHEST_PROTOCOL} are known"
+            )
 
     def check_frame(self, length: int) -> None:
         if length > len(self.data) - self.position - _FRAME_BYTES:
-            raise ValueError("a frame ends behind the end of the file")
+            raise ValueError("a frame ends after the end of the file")
 
     def literal(self, value: Any) -> None:
         if type(value) is int and value.bit_length() > _MAX_INT_BITS:
-            raise Refused(f"the pickle holds an integer of {value.bit_length()} bits")
+            raise RefusedPickleError(f"the pickle holds an integer of {value.bit_length()} bits")
         self.push(value, _SLOT + sys.getsizeof(value))
 
     def extend(self, values: Iterable[Any]) -> None:
         values, target = tuple(values), self.top()
         if type(target) is not list:
-            raise Refused(f"the pickle appends to {describe(target)}")
+            raise RefusedPickleError(f"the pickle appends to {describe(target)}")
         self.charge(_SLOT * len(values))
         target.extend(values)
 
@@ -290,12 +328,13 @@ class _Machine:
     def set_items(self, items: Iterable[Any]) -> None:
         items, target = tuple(items), self.top()
         if type(target) is not dict:
-            raise Refused(f"the pickle sets an item of {describe(target)}")
+            raise RefusedPickleError(f"the pickle sets an item of {describe(target)}")
         if len(items) % 2:
             raise ValueError("a dict has a key without a value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) is not str:  # chosen hashes make a dict slow, and hashing a deep tuple ends the process
-                raise Refused(f"the pickle has {describe(key)} as the key of a dict; keys are text")
+            # hash collisions make a dict slow, and hashing a deeply nested tuple crashes Python
+            if type(key) is not str:
+                raise RefusedPickleError(f"the pickle has {describe(key)} as the key of a dict; keys are text")
             self.charge(_RESULT)
             target[key] = value
 
@@ -307,18 +346,20 @@ class _Machine:
 
     def call(self, function: Any, arguments: Any, keywords: Any = None) -> None:
         if type(keywords) not in (dict, type(None)) or keywords:
-            raise Refused(f"the pickle calls {describe(function)} with keywords")
+            raise RefusedPickleError(f"the pickle calls {describe(function)} with keywords")
         if type(function) is not Global or function.call is None or type(arguments) is not tuple:
-            raise Refused(f"the pickle calls {describe(function)} with {describe(arguments)}")
+            raise RefusedPickleError(f"the pickle calls {describe(function)} with {describe(arguments)}")
         self.push(function.call(self, arguments), _RESULT)
 
     def build(self, _: None) -> None:
         target, state = self.pop(2)
         if type(target) is SampleRecord:
-            # with slots the state is a pair: the instance's dict and its slots
+            # for a class with slots, the state is a pair: the dict of the instance and the slots
             for part in state if type(state) is tuple and len(state) == 2 else (state,):
                 if type(part) is not dict and part is not None:
-                    raise Refused(f"the pickle gives a Sample {describe(part)} in place of attributes")
+                    raise RefusedPickleError(
+                        f"the pickle sets a Sample to {describe(part)}; expected a dict of attributes"
+                    )
                 self.charge(_RESULT * len(part or ()))
                 target.attributes.update(part or {})
         elif type(target) is DtypeRecord:
@@ -327,7 +368,7 @@ class _Machine:
             pickle_globals.set_array_state(self, target, state)
             target = target.value
         else:
-            raise Refused(f"the pickle sets the state of {describe(target)}")
+            raise RefusedPickleError(f"the pickle sets the state of {describe(target)}")
         self.push(target, _RESULT)
 
 

@@ -1,7 +1,9 @@
-"""One `Sample` of a COGMEN or JOYFUL pickle, checked: a dialogue of N utterances (see joyful.data.cogmen.reader).
+"""Check and convert one `Sample` of a COGMEN or JOYFUL pickle: a dialogue (see joyful.data.cogmen.reader).
 
-The values come from a file that nobody vouches for. Whatever is not a number of the expected count, or not text,
-leaves as an InputError with the file, the dialogue and the row, counted from 0.
+The file is not trusted. A value that is not text, or does not have the expected count of numbers, is an InputError with
+the file, the dialogue and the row, counted from 0.
+
+Shape letters: N utterances of the dialogue, D features.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ import numpy as np
 from joyful.data.cogmen.restricted_pickle import SampleRecord
 from joyful.records import InputError
 
-_AGAIN = "prepare the file anew"
-# The attribute of a sample that holds each modality's features.
+_REMEDY = "create the file again"
+# Modality -> attribute of a sample that contains its features.
 _ATTRIBUTES = {"audio": "audio", "text": "sbert_sentence_embeddings", "visual": "visual"}
 
 
@@ -24,11 +26,13 @@ _ATTRIBUTES = {"audio": "audio", "text": "sbert_sentence_embeddings", "visual": 
 class CogmenDialogue:
     """A checked dialogue.
 
-    name, place: for messages; place names the file and split too.
-    labels:    (N, columns), integers or reals as the file has them.
-    speakers:  (N,) int64, counted by first appearance.
-    features:  modality -> (N, D) float32, without "text" where the file has no sentence vectors.
-    sentences: N transcripts, or None.
+    Attributes:
+        name: Name of the dialogue.
+        place: File, split and name of the dialogue, for messages.
+        labels: (N, columns), integers or floats as in the file.
+        speakers: (N,) int64, counted by first appearance.
+        features: Modality name -> (N, D) float32. "text" is missing if the file has no sentence vectors.
+        sentences: N transcripts, or None.
     """
 
     name: str
@@ -42,17 +46,26 @@ class CogmenDialogue:
 def read_sample(
     sample: Any, index: int, where: str, dimensions: Mapping[str, int], label_columns: int, n_speakers: int
 ) -> CogmenDialogue:
-    """Check entry `index` of the split that `where` names.
+    """Check one sample and convert it.
 
-    dimensions: modality -> D.    label_columns: numbers of an utterance's label.    n_speakers: the most of a dialogue.
+    Args:
+        sample: The entry of the pickle.
+        index: Its index in the split, for messages.
+        where: File and split, for messages.
+        dimensions: Modality name -> D.
+        label_columns: Numbers per label.
+        n_speakers: Largest number of speakers in a dialogue.
+
+    Raises:
+        InputError: If the sample is not as expected.
     """
     if type(sample) is not SampleRecord:
-        raise InputError(f"{where}: expected Sample objects, got something else as entry {index}; {_AGAIN}")
+        raise InputError(f"{where}: expected Sample objects, got something else as entry {index}; {_REMEDY}")
     values = sample.attributes
     name = _name(values.get("vid"), f"number {index}")
     place = f"{where} dialogue {name}"
     if missing := [key for key in ("label", "audio", "visual") if values.get(key) is None]:
-        raise InputError(f"{place}: expected label, audio and visual, got no {', '.join(missing)}; {_AGAIN}")
+        raise InputError(f"{place}: expected label, audio and visual, got no {', '.join(missing)}; {_REMEDY}")
     rows = _length(values["label"])
     if not rows:
         raise InputError(f"{place}: expected a label for each utterance, got none; leave the dialogue out of the file")
@@ -65,7 +78,11 @@ def read_sample(
         name=name,
         place=place,
         labels=_matrix(
-            values["label"], rows, label_columns, f"{place}: label", "set data.emotion to what the file has"
+            values["label"],
+            rows,
+            label_columns,
+            f"{place}: label",
+            "set data.emotion to the kind of labels in the file",
         ),
         speakers=_speakers(values.get("speaker"), rows, n_speakers, place),
         features=features,
@@ -74,22 +91,31 @@ def read_sample(
 
 
 def finite(matrix: np.ndarray, place: str) -> np.ndarray:
-    """`matrix` itself; InputError with the first row that has NaN or infinity."""
+    """Return `matrix` if all its values are finite.
+
+    Args:
+        matrix: (rows, columns).
+        place: Text that precedes the row number in the message.
+
+    Raises:
+        InputError: If a value is NaN or infinite. The message has the first such row.
+    """
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if bad.size:
-        raise InputError(f"{place} row {bad[0]}: expected finite numbers, got NaN or infinity; {_AGAIN}")
+        raise InputError(f"{place} row {bad[0]}: expected finite numbers, got NaN or infinity; {_REMEDY}")
     return matrix
 
 
 def _length(value: Any) -> int | None:
-    """Rows of a list or array; None for what has no rows."""
+    """Return the number of rows of a list, tuple or array, or None for other values."""
     return len(value) if type(value) in (list, tuple) or (type(value) is np.ndarray and value.ndim) else None
 
 
 def _vector(value: Any) -> np.ndarray | None:
-    """One row as a vector of its own number type; None if it is something else.
+    """Convert one row to a vector of its number type. Return None if it is not numeric.
 
-    A list is checked before NumPy sees it: one long text among numbers would make NumPy allocate its length for each.
+    A list is checked before the conversion, because NumPy would convert all its numbers to text as wide as its longest
+    text.
     """
     if type(value) in (list, tuple):
         value = np.array(value) if all(isinstance(x, int | float | np.number | np.bool) for x in value) else None
@@ -99,7 +125,7 @@ def _vector(value: Any) -> np.ndarray | None:
 
 
 def _matrix(value: Any, rows: int, columns: int, place: str, remedy: str) -> np.ndarray:
-    """(rows, columns) of the number type that holds all; `value` is an array, or a list of vectors or numbers."""
+    """Convert an array, or a list of vectors or numbers, to a matrix (rows, columns) of the common number type."""
     _check_length(value, rows, place)
     vectors = []
     for i, row in enumerate(value):
@@ -115,34 +141,34 @@ def _matrix(value: Any, rows: int, columns: int, place: str, remedy: str) -> np.
 def _check_length(value: Any, rows: int, place: str) -> None:
     if _length(value) != rows:
         got = "none" if value is None else "a single value" if _length(value) is None else f"{_length(value)}"
-        raise InputError(f"{place}: expected {rows} rows, one for each label, got {got}; {_AGAIN}")
+        raise InputError(f"{place}: expected {rows} rows, one for each label, got {got}; {_REMEDY}")
 
 
 def _features(value: Any, rows: int, columns: int, place: str) -> np.ndarray:
-    """(rows, columns) float32, all finite."""
-    matrix = _matrix(value, rows, columns, place, "check that data=NAME names this file's dataset")
-    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite and is refused as such
+    """Convert to a finite matrix (rows, columns) float32."""
+    matrix = _matrix(value, rows, columns, place, "check that data=NAME is the dataset of this file")
+    with np.errstate(over="ignore"):  # a number that overflows float32 becomes infinite, which `finite` rejects
         return finite(matrix.astype(np.float32), place)
 
 
 def _speakers(value: Any, rows: int, n_speakers: int, place: str) -> np.ndarray:
-    """(rows,) int64, counted by first appearance; `value` holds names, numbers or one-hot rows."""
-    if n_speakers == 1:  # one person speaks in a video, however the file says it
+    """Convert names, numbers or one-hot rows to speaker slots, (rows,) int64, counted by first appearance."""
+    if n_speakers == 1:  # the datasets with one speaker per dialogue have various values here
         return np.zeros(rows, dtype=np.int64)
     _check_length(value, rows, f"{place}: speaker")
-    known: dict[Any, int] = {}
+    slot_of_speaker: dict[Any, int] = {}
     slots = np.empty(rows, dtype=np.int64)
     for i, entry in enumerate(value):
         key: Any = _text(entry)
         if key is None and (vector := _vector(entry)) is not None:
             key = tuple(vector.tolist())
         if key is None:
-            raise InputError(f"{place}: speaker row {i}: expected a name or numbers, got something else; {_AGAIN}")
-        slots[i] = known.setdefault(key, len(known))
-        if len(known) > n_speakers:
+            raise InputError(f"{place}: speaker row {i}: expected a name or numbers, got something else; {_REMEDY}")
+        slots[i] = slot_of_speaker.setdefault(key, len(slot_of_speaker))
+        if len(slot_of_speaker) > n_speakers:
             raise InputError(
                 f"{place}: speaker row {i}: expected at most {n_speakers} speakers in a dialogue, got one more; "
-                "check that data=NAME names this file's dataset"
+                "check that data=NAME is the dataset of this file"
             )
     return slots
 
@@ -155,19 +181,19 @@ def _sentences(value: Any, rows: int, place: str) -> tuple[str, ...] | None:
     for i, entry in enumerate(value):
         text = _text(entry)
         if text is None:
-            raise InputError(f"{place}: sentence row {i}: expected text, got something else; {_AGAIN}")
+            raise InputError(f"{place}: sentence row {i}: expected text, got something else; {_REMEDY}")
         texts.append(text)
     return tuple(texts)
 
 
 def _text(value: Any) -> str | None:
-    """Text without lone surrogates, which no tokenizer and no terminal takes; bytes are read as UTF-8."""
+    """Return text, with lone surrogates replaced because tokenizers and terminals reject them. Bytes are UTF-8."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else None
 
 
-def _name(vid: Any, otherwise: str) -> str:
-    """The dialogue's name, fit for one line of a message."""
+def _name(vid: Any, default: str) -> str:
+    """Return the name of the dialogue: printable, at most 80 characters."""
     text = str(vid) if isinstance(vid, int | float | np.number) else _text(vid)
-    return "".join(c if c.isprintable() else "?" for c in text[:80]) if text else otherwise
+    return "".join(c if c.isprintable() else "?" for c in text[:80]) if text else default

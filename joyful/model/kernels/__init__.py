@@ -1,1 +1,1 @@
-"""Operations that are replaced for speed or memory. Each has a plain twin in its test, which must agree with it."""
+"""Operations optimised for speed or memory. The test of each one compares it with a plain implementation."""

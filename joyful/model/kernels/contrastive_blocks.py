@@ -1,13 +1,16 @@
-"""InfoNCE between an anchor and several views of it, added: the sum of `info_nce(anchor, view)`, in a fraction of its time.
+"""The sum of InfoNCE between an anchor and several views: a fast form of the sum of `info_nce(anchor, view)`.
 
-With e(a, b)_ij = exp((s(a_i, b_j) - 1) / tau), which is at most 1, each view v of the anchor u has the denominators
+Let s be the cosine similarity and e(a, b)_ij = exp((s(a_i, b_j) - 1) / tau), which is at most 1. Each view v of the
+anchor u has the denominators
 
     r_i = sum_j e(u, v)_ij + sum_{j != i} e(u, u)_ij        c_i = sum_j e(u, v)_ji + sum_{j != i} e(v, v)_ij
 
-and L = mean over i of (ln r_i + ln c_i) / 2 + (1 - s(u_i, v_i)) / tau. No maximum need be looked for, e(u, u) serves all views, and
-the gradient with respect to s(u_i, v_j), e_ij (1 / r_i + 1 / c_j) / (2 N tau), is made of what is there: it is taken together with
-the value, so that no N x N matrix outlives the forward pass. The matrices are worked through in blocks of rows that stay in the
-processor's cache.
+and the loss L = mean over i of (ln r_i + ln c_i) / 2 + (1 - s(u_i, v_i)) / tau.
+
+The exponents need no maximum subtracted, and all views share e(u, u). The gradient with respect to s(u_i, v_j) is e_ij
+(1 / r_i + 1 / c_j) / (2 N tau), which needs only values of the forward pass. The forward pass therefore computes it
+too, and no N x N matrix is stored for the backward pass. The matrices are computed in blocks of rows that fit the cache
+of the CPU.
 
 Shape letters: N utterances, H hidden.
 """
@@ -24,23 +27,38 @@ from torch.nn import functional
 
 from joyful.losses.contrastive import check_views, info_nce
 
-#: Below this temperature e(a, b) of opposite nodes would leave the range of float32: exp(-2 / 0.05) is 4e-18.
-LEAST_TEMPERATURE = 0.05
+#: Smallest temperature of the fast form. At 0.05, e(a, b) of opposite nodes is exp(-2 / 0.05) = 4e-18; much smaller
+#: temperatures would leave the range of float32.
+MIN_TEMPERATURE = 0.05
 
-#: Elements of a block, by device: on the processor what its cache holds (1 MiB of float32), else as few kernels as may be.
+#: Number of elements of a block. On the CPU, a block fits the cache (1 MiB of float32); elsewhere, large blocks need
+#: fewer kernel launches.
 _BLOCK = {"cpu": 1 << 18}
 _BLOCK_ELSEWHERE = 1 << 26
 
 
 def info_nce_of_views(anchor_NH: Tensor, views_NH: Sequence[Tensor], temperature: float = 0.2) -> Tensor:
-    """Sum over the views of the symmetric InfoNCE with the anchor, (N, H) each -> scalar in nats.
+    """Return the sum over the views of the symmetric InfoNCE with the anchor, a scalar in nats.
 
-    The same number as that of `info_nce`, but for rounding; it takes its place below LEAST_TEMPERATURE. Gradients of first order
-    only. Raises ValueError as `info_nce` does.
+    The result equals the sum of `info_nce` up to rounding. Below MIN_TEMPERATURE, `info_nce` itself is used. Only
+    first-order gradients are supported there.
+
+    Args:
+        anchor_NH: Nodes of the anchor.
+        views_NH: Nodes of each view, (N, H).
+        temperature: tau, > 0.
+
+    Raises:
+        ValueError: A view has another shape than the anchor, or the temperature is not positive.
+
+    Example:
+        >>> anchor = torch.eye(3)
+        >>> round(float(info_nce_of_views(anchor, [anchor, anchor.roll(1, 0)], temperature=1.0)), 4)
+        2.8097
     """
     for view_NH in views_NH:
         check_views(anchor_NH, view_NH, temperature)
-    if temperature < LEAST_TEMPERATURE:
+    if temperature < MIN_TEMPERATURE:
         return torch.stack([info_nce(anchor_NH, view_NH, temperature) for view_NH in views_NH]).sum()
     unit = [functional.normalize(x_NH, dim=-1) for x_NH in (anchor_NH, *views_NH)]
     with torch.autocast(anchor_NH.device.type, enabled=False):
@@ -49,34 +67,34 @@ def info_nce_of_views(anchor_NH: Tensor, views_NH: Sequence[Tensor], temperature
 
 
 class _InfoNCE(torch.autograd.Function):
-    """Of unit vectors: the anchor, then its views."""
+    """InfoNCE of unit vectors: the anchor, then its views."""
 
     @staticmethod
     def forward(ctx: Any, temperature: float, anchor: Tensor, *views: Tensor) -> Tensor:
-        wanted = any(ctx.needs_input_grad)
+        with_gradient = any(ctx.needs_input_grad)
         scale = 1 / (anchor.shape[0] * temperature)
         loss = anchor.new_zeros(())
-        within_anchor, anchor_sums, _ = _similarities(anchor, anchor, temperature, wanted, itself=True)
+        within_anchor, anchor_sums, _ = _similarities(anchor, anchor, temperature, with_gradient, same=True)
         grad_anchor, weight_anchor = torch.zeros_like(anchor), torch.zeros_like(anchor_sums)
         gradients = [grad_anchor]
         for view in views:
-            across, rows, columns = _similarities(anchor, view, temperature, wanted)
-            within_view, view_sums, _ = _similarities(view, view, temperature, wanted, itself=True)
+            across, rows, columns = _similarities(anchor, view, temperature, with_gradient)
+            within_view, view_sums, _ = _similarities(view, view, temperature, with_gradient, same=True)
             rows, columns = rows + anchor_sums, columns + view_sums
             positive = (anchor * view).sum(dim=1)
             loss += (0.5 * (rows.log() + columns.log()) + (1 - positive) / temperature).mean()
-            if not wanted:
+            if not with_gradient:
                 continue
             row_weight, column_weight = 0.5 * scale / rows, 0.5 * scale / columns
             weight_anchor += row_weight
             grad_view = torch.zeros_like(view)
             _add_products(across, row_weight, column_weight, view, grad_anchor, anchor, grad_view)
-            del across  # before the next view's takes its place
+            del across  # frees its memory before the next matrix is allocated
             _add_products(within_view, column_weight, column_weight, view, grad_view)
             del within_view
             grad_anchor.sub_(view, alpha=scale)
             gradients.append(grad_view.sub_(anchor, alpha=scale))
-        if wanted:
+        if with_gradient:
             _add_products(within_anchor, weight_anchor, weight_anchor, anchor, grad_anchor)
             ctx.save_for_backward(*gradients)
         return loss
@@ -88,11 +106,14 @@ class _InfoNCE(torch.autograd.Function):
 
 
 def _similarities(
-    a_NH: Tensor, b_NH: Tensor, temperature: float, keep: bool, itself: bool = False
+    a_NH: Tensor, b_NH: Tensor, temperature: float, keep: bool, same: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """e(a, b) (N, N) where it is kept (else one block of it), its sums over columns (N,) and over rows (N,).
+    """Return e(a, b), the sum of each of its rows (N,) and the sum of each of its columns (N,).
 
-    itself: b is a, whose nodes are no negatives of themselves: the diagonal is 0.
+    keep: return the whole matrix (N, N) rather than the memory of its last block.
+    same: a and b are the same nodes. A node is not a negative of itself, so the diagonal is 0. The column sums stay 0:
+        the
+    matrix is symmetric, and its column sums are not needed.
     """
     n = a_NH.shape[0]
     blocks = list(_blocks(n, a_NH.device.type))
@@ -103,10 +124,10 @@ def _similarities(
         part = matrix[block] if keep else matrix[: block.stop - block.start]
         torch.mm(scaled_NH[block], transposed_HN, out=part)
         part.sub_(1 / temperature).exp_()
-        if itself:
+        if same:
             part.diagonal(block.start).fill_(0.0)
         row_sums[block] = part.sum(dim=1)
-        if not itself:  # symmetric otherwise, and not asked for
+        if not same:
             column_sums += part.sum(dim=0)
     return matrix, row_sums, column_sums
 
@@ -120,7 +141,10 @@ def _add_products(
     left_NH: Tensor | None = None,
     grad_right_NH: Tensor | None = None,
 ) -> None:
-    """With G_ij = e_ij (row_weight_i + column_weight_j): add G right to grad_left, and G' left to grad_right where it is given."""
+    """Add G right to grad_left and, if given, G^T left to grad_right.
+
+    G_ij = e_ij (row_weight_i + column_weight_j).
+    """
     for block in _blocks(matrix_NN.shape[0], matrix_NN.device.type):
         g = (row_weight_N[block].unsqueeze(1) + column_weight_N).mul_(matrix_NN[block])
         grad_left_NH[block].addmm_(g, right_NH)
@@ -129,7 +153,7 @@ def _add_products(
 
 
 def _blocks(n: int, device_type: str) -> Iterator[slice]:
-    """Slices of the rows of an (n, n) matrix."""
+    """Return slices of the rows of an (n, n) matrix, one per block."""
     size = max(1, _BLOCK.get(device_type, _BLOCK_ELSEWHERE) // max(n, 1))
     edges = [*range(0, n, size), n]
     return (slice(start, stop) for start, stop in itertools.pairwise(edges))

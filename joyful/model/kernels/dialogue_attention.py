@@ -1,9 +1,9 @@
-"""Self-attention inside each dialogue, on the processor: dialogues stand one after another, so no row is gathered or padded.
+"""Self-attention within each dialogue on the CPU, without gathering or padding rows.
 
     out_i = sum_j softmax_j(q_i k_j / sqrt(d)) v_j     over the utterances j of i's dialogue (Vaswani et al. 2017)
 
-Queries, keys and values are read where the joint projection left them, as strided views. Its twin is
-`graph_layers.block_attention` over blocks of whole dialogues, which serves CUDA.
+The dialogues of a batch are consecutive rows. Queries, keys and values are strided views of the joint projection. On
+CUDA, `graph_layers.block_attention` over blocks of whole dialogues computes the same result.
 
 Shape letters: N utterances, D width, T utterances of one dialogue, d = D / heads.
 """
@@ -17,16 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Longest dialogue whose weights (heads, T, T) are kept for the backward pass; of longer ones they are computed again.
-KEPT = 128
+#: Longest dialogue whose weights (heads, T, T) are stored for the backward pass; those of longer ones are recomputed.
+MAX_STORED_LENGTH = 128
 
 
 def dialogue_attention(qkv_N3D: Tensor, lengths: tuple[int, ...], heads: int) -> Tensor:
-    """Queries, keys and values side by side (N, 3 D) -> (N, D), heads concatenated.
+    """Return the self-attention of each dialogue, (N, D), heads concatenated. Only first-order gradients are supported.
 
-    lengths: utterances of each dialogue, N together. heads divides D. Gradients of first order only.
+    Args:
+        qkv_N3D: Queries, keys and values, concatenated.
+        lengths: Number of utterances of each dialogue, sum N.
+        heads: Number of heads; divides D.
     """
-    with torch.autocast(qkv_N3D.device.type, enabled=False):  # (see _exact)
+    with torch.autocast(qkv_N3D.device.type, enabled=False):  # see _exact
         result: Tensor = _DialogueAttention.apply(qkv_N3D, lengths, heads)
     return result
 
@@ -36,28 +39,28 @@ class _DialogueAttention(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor, lengths: tuple[int, ...], heads: int) -> Tensor:
         out = qkv.new_empty(qkv.shape[0], qkv.shape[1] // 3)
         (out_hNd,) = _by_head(out, 1, heads)
-        kept = []
+        stored = []
         for part in _parts(lengths):
             q, k, v = _by_head(_exact(qkv[part]), 3, heads)
             weights = _weights(q, k)
             out_hNd[:, part] = torch.bmm(weights, v)
-            if part.stop - part.start <= KEPT:
-                kept.append(weights)
-        ctx.save_for_backward(qkv, *kept)
+            if part.stop - part.start <= MAX_STORED_LENGTH:
+                stored.append(weights)
+        ctx.save_for_backward(qkv, *stored)
         ctx.lengths, ctx.heads = lengths, heads
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        qkv, *kept = ctx.saved_tensors
+        qkv, *stored = ctx.saved_tensors
         result = torch.empty_like(qkv)
         grad_q, grad_k, grad_v = _by_head(result, 3, ctx.heads)
-        weights_of = iter(kept)
+        stored_weights = iter(stored)
         for part in _parts(ctx.lengths):
             q, k, v = _by_head(_exact(qkv[part]), 3, ctx.heads)
             (g,) = _by_head(_exact(gradient[part]), 1, ctx.heads)
-            weights = next(weights_of) if part.stop - part.start <= KEPT else _weights(q, k)
+            weights = next(stored_weights) if part.stop - part.start <= MAX_STORED_LENGTH else _weights(q, k)
             grad_v[:, part] = torch.bmm(weights.transpose(1, 2), g)
             grad_weights = torch.bmm(g, v.transpose(1, 2))
             grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
@@ -68,23 +71,26 @@ class _DialogueAttention(torch.autograd.Function):
 
 
 def _exact(x: Tensor) -> Tensor:
-    """At least float32: exponents do not bear eight bits of mantissa, and products as small as these are no quicker with them."""
+    """Return x in at least float32.
+
+    Eight bits of mantissa are too few for exponents, and do not speed up products of this size.
+    """
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _weights(q_hTd: Tensor, k_hTd: Tensor) -> Tensor:
-    """(heads, T, T) softmax over the keys of a dialogue."""
+    """Return the attention weights of a dialogue, (heads, T, T), normalised over its keys."""
     scores = torch.bmm(q_hTd, k_hTd.transpose(1, 2)).mul_(1 / math.sqrt(q_hTd.shape[2]))
     return torch.softmax(scores, dim=2)
 
 
 def _by_head(x: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:
-    """`count` views (heads, N, d) of a tensor (N, count * D)."""
+    """Return `count` views (heads, N, d) of a tensor (N, count * D)."""
     return x.view(x.shape[0], count, heads, -1).permute(1, 2, 0, 3).unbind()
 
 
 def _parts(lengths: tuple[int, ...]) -> Iterator[slice]:
-    """Where each dialogue stands."""
+    """Yield the rows of each dialogue."""
     start = 0
     for length in lengths:
         yield slice(start, start + length)

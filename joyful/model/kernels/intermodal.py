@@ -1,23 +1,26 @@
-"""The inter-modal softmax: exact without its I x J matrix, and interpolated.
+"""The inter-modal softmax: an exact form that never stores its I x J matrix, and an interpolated form.
 
     output_i = sum_j softmax_j(b_i x_j) x_j
 
-depends on i through the number b_i alone: it is f_x(b) = E[x] under the weights exp(b x_j), read at I places, and
-f_x'(b) = Var[x] under the same weights. With c and h the middle and half range of x, u = (x - c) / h lies in [-1, 1],
+The output depends on i only through b_i. It is f_x(b) = E[x] under the weights exp(b x_j), evaluated at the I values of
+b, and f_x'(b) = Var[x] under the same weights. Let c and h be the middle and the half range of x. Then u = (x - c) / h
+lies in [-1, 1], and
 
     f_x(b) = c + h m(b),   f_x'(b) = h^2 v(b),   m, v: mean and variance of u under exp(b h u)
 
-so everything is computed on u, free of scale, and exp(b h u - |b| h) cannot overflow. m and v are analytic in b: at K
-Chebyshev nodes over the range of b they are known everywhere (Trefethen, Approximation Theory and Practice, 2013, ch.
-8). K is chosen for each row by r = (half range of b) * h and confirmed by the size of the last Chebyshev coefficients,
-which fall as fast as the error; a row that no K satisfies is computed exactly. The backward pass uses the derivatives
-of f itself,
+All computations use u, which has no scale, and exp(b h u - |b| h) cannot overflow.
+
+The interpolated form uses that m and v are analytic in b, so their values at K Chebyshev nodes determine them over the
+whole range of b (Trefethen, Approximation Theory and Practice, 2013, ch. 8). K is chosen for each row from r = (half
+range of b) * h. The size of the last Chebyshev coefficients, which decrease as fast as the error, confirms the choice.
+A row for which no K suffices is computed exactly. The backward pass interpolates the derivatives of f itself,
 
     df/dx_j = w_j (1 + b (x_j - f)),   df/db = Var[x]
 
-interpolated the same way, not the derivative of the interpolant. Weights are recomputed there, in blocks: neither form
-ever holds the I x J matrix. J and I here: units of a projection (460 in the reference); N rows: utterances times
-modalities.
+rather than differentiating the interpolant. It recomputes the weights in blocks, so neither form ever stores the I x J
+matrix.
+
+Shape letters: N rows (utterances times modalities), J and I units of a projection (460 in the reference), K nodes.
 """
 
 from __future__ import annotations
@@ -31,25 +34,37 @@ import torch
 from torch import Tensor
 
 FORMS = ("auto", "exact", "interpolated")
-#: Node counts tried in turn. From about 160 on, the exact form costs the same.
+#: Numbers of nodes, tried in this order. The exact form costs as much as about 160 nodes.
 NODES = (16, 20, 28, 40, 64, 128)
-#: Rows with r up to (NODES - 6) / 2 try that many nodes first: of the features of a training, nine in ten need no more.
-NODES_AT_LEAST, NODES_PER_RANGE = 6, 2.0
-#: Elements of a block of weights: small enough to stay in a processor's cache, large enough to fill a GPU.
+#: A row first tries the smallest K with r <= (K - MIN_NODES) / NODES_PER_RANGE. It suffices for nine in ten rows of the
+#: features seen in training.
+MIN_NODES, NODES_PER_RANGE = 6, 2.0
+#: Number of elements of a block of weights: small enough for a CPU's cache, large enough to fill a GPU.
 _BLOCK = {"cpu": 1 << 18, "cuda": 1 << 26}
-#: The last coefficients of m and of v must be below these, so that the summed rest stays below 2e-6 (1e-10 in float64).
+#: Bounds on the last coefficients of m and of v. They keep the sum of the omitted terms below 2e-6 (1e-10 in float64).
 _TOLERANCE = {torch.float32: (2e-7, 1e-6), torch.float64: (1e-12, 1e-11)}
 
 
 def intermodal_softmax(x_NJ: Tensor, b_I: Tensor, form: str = "auto") -> Tensor:
-    """sum_j softmax_j(b_i x_j) x_j for each row of x and each b: (N, J) and (I,) -> (N, I).
+    """Return sum_j softmax_j(b_i x_j) x_j for each row of x and each b, shape (N, I).
 
-    form: "exact"; "interpolated" (within 2e-6 of the largest |x| of the row in float32, 1e-9 in float64; processor
-    only, since the choice of nodes reads the ranges on the host); "auto" is interpolated on the processor, exact
-    elsewhere. Differentiable once in x and b; autocast leaves it alone, as exponents do not bear eight bits of
-    mantissa.
-    NaN or infinite inputs give NaN: in x in its row, in b in its column. Raises ValueError for other forms, shapes or
-    dtypes.
+    The result is differentiable once in x and b. Autocast does not apply, because eight bits of mantissa are too few
+    for exponents.
+
+    Args:
+        x_NJ: Rows, float32 or float64. A NaN or infinite entry makes its row of the result NaN.
+        b_I: Factors of the exponent, same dtype. A NaN or infinite entry makes its column of the result NaN.
+        form: "exact"; "interpolated", with an error of at most 2e-6 of the row's largest |x| in float32 (1e-9 in
+            float64), only on the CPU because the choice of nodes reads values on the host; or "auto", which is
+            interpolated on the CPU and exact elsewhere.
+
+    Raises:
+        ValueError: The form, a shape or a dtype is not one of these, or "interpolated" is requested on another device.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0]])
+        >>> intermodal_softmax(x, torch.tensor([0.0]))  # b = 0: the mean of the row
+        tensor([[0.5000]])
     """
     if form not in FORMS:
         raise ValueError(
@@ -61,24 +76,29 @@ def intermodal_softmax(x_NJ: Tensor, b_I: Tensor, form: str = "auto") -> Tensor:
         )
     if x_NJ.dtype not in _TOLERANCE or b_I.dtype != x_NJ.dtype:
         raise ValueError(
-            f"intermodal_softmax: expected float32 or float64, got {x_NJ.dtype} and {b_I.dtype}; cast x and b before"
+            f"intermodal_softmax: expected float32 or float64, got {x_NJ.dtype} and {b_I.dtype}; cast x and b first"
         )
-    on_processor = x_NJ.device.type == "cpu"
-    if form == "interpolated" and not on_processor:
+    on_cpu = x_NJ.device.type == "cpu"
+    if form == "interpolated" and not on_cpu:
         raise ValueError(
-            f"intermodal form interpolated: it chooses its nodes on the host and would stall {x_NJ.device}; "
-            "set fusion.intermodal=auto"
+            f"intermodal form interpolated: expected tensors on the CPU, got {x_NJ.device}; set fusion.intermodal=auto"
         )
     with torch.autocast(x_NJ.device.type, enabled=False):
-        output: Tensor = _Intermodal.apply(x_NJ, b_I, on_processor and form != "exact")
+        output: Tensor = _Intermodal.apply(x_NJ, b_I, on_cpu and form != "exact")
     return output
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Rows read at the same nodes. rows: (n,) indices or None for all; nodes: (K,) values of b; matrix: (K, I) from
-    values at nodes to values at each b, or None where the nodes are the b themselves; mean, variance: (n, K) of u, for
-    the backward pass."""
+    """Rows that use the same nodes.
+
+    Attributes:
+        rows: (n,) indices of the rows, or None for all.
+        nodes: (K,) values of b.
+        matrix: (K, I) maps values at the nodes to values at each b; None if the nodes are the values of b themselves.
+        mean: (n, K) mean of u at each node.
+        variance: (n, K) variance of u at each node, or None if it is recomputed.
+    """
 
     rows: Tensor | None
     nodes: Tensor
@@ -124,29 +144,29 @@ class _Intermodal(torch.autograd.Function):
 
 
 def _interpolated_groups(u: Tensor, half: Tensor, b: Tensor) -> Any:
-    """Groups of rows by the nodes that they need (host decisions: for the processor only)."""
+    """Yield the groups of rows by the number of nodes that they need. Decides on the host, so only for the CPU."""
     low, high = float(b.min()), float(b.max())
     b_middle, b_half = (low + high) / 2, (high - low) / 2
-    reach = half.squeeze(1).double() * b_half  # r of each row; with NaN or infinity in it or in b below no bound
+    reach = half.squeeze(1).double() * b_half  # r of each row; NaN and infinity satisfy no bound
     pending = torch.ones(u.shape[0], dtype=torch.bool)
     tolerance_mean, tolerance_variance = _TOLERANCE[u.dtype]
     for count in NODES:
-        candidates = pending & (reach <= (count - NODES_AT_LEAST) / NODES_PER_RANGE)
+        candidates = pending & (reach <= (count - MIN_NODES) / NODES_PER_RANGE)
         rows = candidates.nonzero().squeeze(1)
         if not len(rows):
             continue
-        everything = len(rows) == u.shape[0]
+        all_rows = len(rows) == u.shape[0]
         cosines, last = _chebyshev(count, u.dtype)
-        # rounded once: near b = 0, where f is steepest, a node keeps all its digits
+        # Rounding only once keeps all digits of a node near b = 0, where f is steepest.
         nodes = (b_middle + b_half * cosines).to(u.dtype)
-        u_n, h_n = (u, half) if everything else (u[rows], half[rows])
+        u_n, h_n = (u, half) if all_rows else (u[rows], half[rows])
         mean, variance = _moments(u_n, h_n, nodes)
         good = (mean @ last).abs().amax(dim=1) <= tolerance_mean
         good &= (variance @ last).abs().amax(dim=1) <= tolerance_variance
         matrix = _matrix(b, b_middle, b_half, count)
         if bool(good.all()):
             pending[rows] = False
-            yield _Group(None if everything else rows, nodes, matrix, mean, variance)
+            yield _Group(None if all_rows else rows, nodes, matrix, mean, variance)
         else:
             pending[rows[good]] = False
             yield _Group(rows[good], nodes, matrix, mean[good], variance[good])
@@ -161,7 +181,7 @@ def _exact_group(u: Tensor, half: Tensor, b: Tensor, rows: Tensor | None) -> _Gr
 
 
 def _blocks(n: int, k: int, j: int, device: torch.device) -> Any:
-    """Slices of rows and nodes whose weights fit a block."""
+    """Yield slices of rows and of nodes whose weights fit a block."""
     budget = _BLOCK.get(device.type, _BLOCK["cuda"])
     k_block = max(1, min(k, budget // j))
     n_block = max(1, budget // (j * k_block))
@@ -171,19 +191,25 @@ def _blocks(n: int, k: int, j: int, device: torch.device) -> Any:
 
 
 def _exponentials(u: Tensor, scaled: Tensor) -> tuple[Tensor, Tensor]:
-    """exp(b h u - |b| h) (n, k, J) of u (n, J) at b h = scaled (n, k), and their sum (n, k): weights are the quotient,
-    but it is quicker to divide what comes of them. The largest exponent is 0, as u reaches -1 and 1."""
+    """Return exp(b h u - |b| h) (n, k, J) for u (n, J) and b h = scaled (n, k), and the sum over J (n, k).
+
+    The weights are their quotient; callers divide their results instead, which is faster. The largest exponent is 0,
+    because u reaches -1 and 1.
+    """
     exponentials = torch.baddbmm(-scaled.abs().unsqueeze(2), scaled.unsqueeze(2), u.unsqueeze(1)).exp_()
     return exponentials, exponentials.sum(dim=2)
 
 
 def _moments(u: Tensor, half: Tensor, nodes: Tensor, variance: bool = True) -> tuple[Tensor, Tensor]:
-    """Mean and variance of u under the weights at each node: (n, K) each; the variance only where asked for."""
+    """Return mean and variance of u under the weights at each node, (n, K) each.
+
+    Without `variance`, the second result is the mean again.
+    """
     mean = u.new_empty(u.shape[0], nodes.shape[0])
     spread = torch.empty_like(mean) if variance else mean
     for rows, ks in _blocks(u.shape[0], nodes.shape[0], u.shape[1], u.device):
         exponentials, total = _exponentials(u[rows], half[rows] * nodes[ks])
-        # a sum, not a matrix product: one that adds the J terms in turn loses two digits where most of them are equal
+        # A sum instead of a matrix product: products that add the J terms one by one lose two digits if most are equal.
         mean[rows, ks] = (exponentials * u[rows].unsqueeze(1)).sum(dim=2) / total
         if variance:
             spread[rows, ks] = _variance(exponentials, total, u[rows], mean[rows, ks])
@@ -191,13 +217,16 @@ def _moments(u: Tensor, half: Tensor, nodes: Tensor, variance: bool = True) -> t
 
 
 def _variance(exponentials: Tensor, total: Tensor, u: Tensor, mean: Tensor) -> Tensor:
-    """(n, k) variance of u (n, J) under the exponentials, which are overwritten. Taken about the mean: the difference
-    of E[u^2] and mean^2 has no correct digit left where a large b h gathers the weights at one end."""
+    """Return the variance (n, k) of u (n, J) under the exponentials, which are overwritten.
+
+    It is computed around the mean. E[u^2] - mean^2 has no correct digit if a large b h concentrates the weights at one
+    end.
+    """
     return exponentials.mul_((u.unsqueeze(1) - mean.unsqueeze(2)).square_()).sum(dim=2) / total
 
 
 def _gradient_b(group: _Group, g: Tensor, u: Tensor, half: Tensor) -> Tensor:
-    """sum_n g_ni h_n^2 v_n(b_i), shape (I,)."""
+    """Return sum_n g_ni h_n^2 v_n(b_i), shape (I,)."""
     scaled = g * half * half
     if group.matrix is not None and group.variance is not None:
         return ((scaled.T @ group.variance) * group.matrix.T).sum(dim=1)
@@ -210,7 +239,7 @@ def _gradient_b(group: _Group, g: Tensor, u: Tensor, half: Tensor) -> Tensor:
 
 
 def _gradient_x(u: Tensor, half: Tensor, nodes: Tensor, mean: Tensor, g: Tensor) -> Tensor:
-    """sum_k g_nk w_nkj (1 + b_k h_n (u_nj - mean_nk)), shape (n, J); g: (n, K) gradients at the nodes."""
+    """Return sum_k g_nk w_nkj (1 + b_k h_n (u_nj - mean_nk)), shape (n, J), for gradients g (n, K) at the nodes."""
     gradient = torch.zeros_like(u)
     for rows, ks in _blocks(u.shape[0], nodes.shape[0], u.shape[1], u.device):
         scaled = half[rows] * nodes[ks]
@@ -225,16 +254,20 @@ def _gradient_x(u: Tensor, half: Tensor, nodes: Tensor, mean: Tensor, g: Tensor)
 
 @lru_cache(maxsize=64)
 def _chebyshev(count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Chebyshev points of the first kind in [-1, 1] (K,), and (K, 3): from values there to the last three
-    coefficients."""
+    """Return the Chebyshev points of the first kind in [-1, 1], and a matrix for the last three coefficients.
+
+    The matrix (K, 3) maps the values at the points (K,) to these coefficients.
+    """
     angles = np.pi * (2 * np.arange(count) + 1) / (2 * count)
     last = 2 / count * np.cos(np.outer(angles, np.arange(count - 3, count)))
     return torch.from_numpy(np.cos(angles)), torch.from_numpy(last).to(dtype)
 
 
 def _matrix(b: Tensor, middle: float, half: float, count: int) -> Tensor:
-    """(K, I): from values at the Chebyshev points to the interpolant at each b. Made in float64, where it costs
-    nothing."""
+    """Return the matrix (K, I) from values at the Chebyshev points to the interpolant at each b.
+
+    It is computed in float64, which costs next to nothing.
+    """
     angles = torch.from_numpy(np.pi * (2 * np.arange(count) + 1) / (2 * count))
     orders = torch.arange(count, dtype=torch.float64)
     to_coefficients = torch.cos(angles[:, None] * orders) * (2 / count)

@@ -1,10 +1,11 @@
-"""Layer normalisation (Ba et al. 2016) whose backward pass needs its output in place of its input.
+"""Layer normalisation (Ba et al. 2016) whose backward pass uses the output instead of the input.
 
     y = w x' + b,   x' = (x - mean) / deviation    so    x' = (y - b) / w
 
-The next layer keeps y for its own backward pass anyway, so of x nothing need be kept but each row's deviation. x' comes back with
-an error of about eps (|x'| + |b / w| + |mean| / deviation), the last of which y has from torch's kernel. Where b is large beside w,
-or y has few digits, torch's own form takes its place. The idea is that of in-place batch normalisation (Rota Bulo et al. 2018).
+The next layer stores y for its own backward pass anyway. In addition to it, only the deviation of each row is stored,
+and not x. The error of the recovered x' is about eps (|x'| + |b / w| + |mean| / deviation); the last term is the error
+of y in PyTorch's kernel. PyTorch's own form is used if b is large compared with w, or if y has few digits. The idea is
+that of in-place batch normalisation (Rota Bulo et al. 2018).
 """
 
 from __future__ import annotations
@@ -15,23 +16,30 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-#: Largest |b / w| for which x' is taken from y: then no more than two bits are lost.
-LARGEST_RATIO = 4.0
+#: Largest |b / w| for which x' is recovered from y. At most two bits are lost up to there.
+MAX_RATIO = 4.0
 
 
 def lean_layer_norm(x_ND: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """norm(x), (N, D) -> (N, D). Gradients of first order only; elsewhere than on the processor, or where digits would be lost,
-    norm itself."""
+    """Return norm(x), (N, D), with a backward pass that stores no copy of x.
+
+    On other devices than the CPU, or if digits would be lost, `norm` itself is applied. Only first-order gradients are
+    supported.
+
+    Args:
+        x_ND: Input.
+        norm: Layer normalisation over D, with weight and bias.
+    """
     exact = x_ND.device.type == "cpu" and x_ND.dtype == norm.weight.dtype and torch.finfo(x_ND.dtype).bits >= 32
-    lean = exact and _comes_back(norm)
+    lean = exact and _is_recoverable(norm)
     result: Tensor = _LeanLayerNorm.apply(x_ND, norm.weight, norm.bias, norm.eps) if lean else norm(x_ND)
     return result
 
 
-def _comes_back(norm: nn.LayerNorm) -> bool:
-    """Whether x' does from y; not where a weight is no number. For the processor: it reads the parameters on the host."""
+def _is_recoverable(norm: nn.LayerNorm) -> bool:
+    """Return whether x' can be recovered from y; False if a weight is 0 or NaN. Reads the parameters on the host."""
     weight, bias = (np.abs(parameter.detach().numpy()) for parameter in (norm.weight, norm.bias))
-    return bool(((bias <= LARGEST_RATIO * weight) & (weight > 0)).all())
+    return bool(((bias <= MAX_RATIO * weight) & (weight > 0)).all())
 
 
 class _LeanLayerNorm(torch.autograd.Function):
@@ -46,7 +54,7 @@ class _LeanLayerNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         y, inverse_deviation, weight, bias = ctx.saved_tensors
         normal = (y - bias).div_(weight)
-        # the gradient with respect to x', as of rows that have mean 0 and deviation 1 already
+        # The kernel gets x' as its input, with mean 0 and deviation 1, and returns the gradient with respect to x'.
         zeros, ones = torch.zeros_like(inverse_deviation), torch.ones_like(inverse_deviation)
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
             gradient, normal, normal.shape[1:], zeros, ones, weight, bias, [True, True, True]

@@ -1,4 +1,4 @@
-"""A table of logged curves becomes run folders that read as the table says, or one clear line says why not."""
+"""Import of CSV tables: the run folders hold the values of the table, and a bad table gives a one-line error."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_values_arms_and_seeds_are_those_of_the_table(tmp_path):
     )
     assert arm_columns(frame) == ["arm"]
     rows = frame[["arm", "seed", "role", "status", "step", "epoch", "split", "f1_weighted", "nll"]]
-    # by hand, from the table above; load gives train before dev of one step
+    # By hand, from the table above. Within a step, load returns train before dev.
     assert rows[["arm", "seed", "role", "status", "step", "epoch", "split"]].astype(str).to_numpy().tolist() == [
         ["baseline", "1", "comparison", "completed", "50", "1.0", "train"],
         ["baseline", "1", "comparison", "completed", "50", "1.0", "dev"],
@@ -59,10 +59,10 @@ def test_values_arms_and_seeds_are_those_of_the_table(tmp_path):
     assert rows.nll.tolist()[3] == 1.5
 
 
-def test_what_run_json_says(tmp_path):
+def test_content_of_run_json(tmp_path):
     imported(tmp_path, HEADER + ROW + "baseline,2,50,1,dev,0.5,1\nbaseline,2,100,2,dev,0.4,1\n")
     first, second = (read_run(tmp_path / "runs" / f"baseline-seed-{seed}") for seed in (1, 2))
-    assert first["epochs"] == second["epochs"] == 2  # the budget of all: the first run ended early
+    assert first["epochs"] == second["epochs"] == 2  # The common budget: the first run ended early
     assert (first["objective"], second["objective"]) == (0.412, 0.5)
     assert first["config"] == {"arm": "baseline"}
     assert first["host"] is None
@@ -83,7 +83,7 @@ def test_renamed_columns_per_cent_other_split_names_and_a_setting_grid(tmp_path)
     values = frame[["weights.encoder_loss_weight", "epoch", "step", "f1_weighted"]].sort_values(
         ["weights.encoder_loss_weight", "epoch"]
     )
-    # there is no column step: evaluations are numbered
+    # Without a column step, evaluations are numbered
     expected = [[0.05, 1, 1, 0.412], [0.05, 2, 2, 0.5], [0.1, 1, 1, 0.6]]
     assert values.to_numpy().tolist() == [pytest.approx(row, abs=1e-15) for row in expected]
 
@@ -121,7 +121,7 @@ def test_an_arm_may_have_any_name(tmp_path, arm):
     assert all(len(path.name) < 100 and path.parent == tmp_path / "runs" for path in (tmp_path / "runs").iterdir())
 
 
-def test_names_that_fall_together_are_kept_apart(tmp_path):
+def test_arms_with_the_same_folder_name_get_different_folders(tmp_path):
     frame = imported(tmp_path, HEADER + "a b,1,50,1,dev,0.4,1\na/b,1,50,1,dev,0.5,1\nA_B,1,50,1,dev,0.6,1\n")
     assert frame.groupby("arm", observed=True).f1_weighted.first().to_dict() == {"a b": 0.4, "a/b": 0.5, "A_B": 0.6}
 
@@ -129,39 +129,39 @@ def test_names_that_fall_together_are_kept_apart(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "curves.csv is empty"),
-        (HEADER, "expected at least one run, found none"),
+        ("", "curves.csv: expected a header such as arm,seed,step"),
+        (HEADER, "expected at least one run, got none"),
         ("arm,seed,step,split,nll\n", "row 1: the header lacks epoch"),
         ("seed,step,epoch,split,nll\n", "row 1: the header lacks arm"),
-        ("arm,seed,epoch,split,nll,nll\n", "row 1: the header names 'nll' more than once"),
-        ("arm,seed,epoch,split\n", "row 1: no column of a metric"),
+        ("arm,seed,epoch,split,nll,nll\n", "row 1: the header has 'nll' more than once"),
+        ("arm,seed,epoch,split\n", "row 1: expected a column with a metric"),
         ("arm,seed,epoch,split,val/F1\n", "metric 'val/F1': expected a name of lower-case letters"),
         ("arm,seed,epoch,split,status\n", "metric 'status'"),
         (HEADER + ROW + "b,1,50,1,dev,0.4\n", "row 3: expected 7 columns as in the header, got 6"),
         (HEADER + ROW + "b,x,50,1,dev,0.4,1\n", "row 3: seed: expected a number"),
         (HEADER + "b,1.5,50,1,dev,0.4,1\n", "row 2: seed: expected an integer, got '1.5'"),
-        (HEADER + "b,1,-1,1,dev,0.4,1\n", "row 2: step: expected an integer from 0 on, got -1"),
+        (HEADER + "b,1,-1,1,dev,0.4,1\n", "row 2: step: expected an integer >= 0, got -1"),
         (HEADER + "b,1,1e400,1,dev,0.4,1\n", "row 2: step: expected an integer"),
-        (HEADER + "b,1,50,inf,dev,0.4,1\n", "row 2: epoch: expected a number from 0 on, got 'inf'"),
-        (HEADER + "b,1,50,0,dev,0.4,1\n", "row 2: epoch 0: is this the first epoch (then set --epochs-from 0"),
+        (HEADER + "b,1,50,inf,dev,0.4,1\n", "row 2: epoch: expected a number >= 0, got 'inf'"),
+        (HEADER + "b,1,50,0,dev,0.4,1\n", "row 2: epoch 0 is ambiguous; set --epochs-from 0"),
         (HEADER + "b,1,50,1,holdout,0.4,1\n", "row 2: split: expected train, dev"),
         (HEADER + "b,1,50,1,dev,41.2,1\n", "row 2: f1_weighted: expected a fraction from 0 to 1, got '41.2'; for per"),
-        (HEADER + 'b,1,50,1,dev,"0,4",1\n', "row 2: f1_weighted: expected a number (empty where not measured), got '0,4'; write a"),
+        (HEADER + 'b,1,50,1,dev,"0,4",1\n', "row 2: f1_weighted: expected a number (empty where not measured), got '0,4'; use a"),
         (HEADER + "b,1,50,1,dev,1_0,1\n", "row 2: f1_weighted: expected a number"),
-        (HEADER + ",1,50,1,dev,0.4,1\n", "row 2: arm is empty"),
-        (HEADER + ROW + "\n" + ROW, "row 4: step 50, dev of this run stands in row 2 already"),
+        (HEADER + ",1,50,1,dev,0.4,1\n", "row 2: arm: expected a value"),
+        (HEADER + ROW + "\n" + ROW, "row 4: step 50, dev of this run is already in row 2"),
         (HEADER + ROW + "baseline,1,60,0.5,dev,0.4,1\n", "row 3: epoch 0.5 at step 60, but row 2 has epoch 1"),
         (HEADER + 'b,1,50,1,dev,"0.4,1\n', "row 2: not a CSV record (unexpected end of data)"),
-        (HEADER + "b,1,50,1,dev,0.4,1\0\n", "row 2: not a CSV record (it holds a null character)"),
-        (HEADER.encode() + b"\xff,1,50,1,dev,0.4,1\n", "or soon after it: not UTF-8 text"),
-        ((HEADER + ROW).encode("utf-16"), "not UTF-8 text"),
-        (HEADER + "b" * (MAXIMUM_RECORD + 1), f"row 2: not a CSV record (it has more than {MAXIMUM_RECORD} characters)"),
-        ("arm,seed,epoch,split," + ",".join(f"m{i}" for i in range(10_000)), "10004 columns; at most 1000 are read"),
+        (HEADER + "b,1,50,1,dev,0.4,1\0\n", "row 2: not a CSV record (it contains a null character)"),
+        (HEADER.encode() + b"\xff,1,50,1,dev,0.4,1\n", "or shortly after: expected UTF-8 text"),
+        ((HEADER + ROW).encode("utf-16"), "expected UTF-8 text"),
+        (HEADER + "b" * (MAXIMUM_RECORD + 1), f"row 2: not a CSV record (more than {MAXIMUM_RECORD} characters)"),
+        ("arm,seed,epoch,split," + ",".join(f"m{i}" for i in range(10_000)), "expected at most 1000 columns, got 10004"),
         ("arm,seed,epoch,split," + ",".join(f"m{i}" for i in range(1_000_000)), f"more than {MAXIMUM_RECORD} characters"),
-        ("seed,epoch,split,nll,a.b,a.b.c\n1,1,dev,1,2,3\n", "row 2: setting a.b.c: b is a setting already"),
+        ("seed,epoch,split,nll,a.b,a.b.c\n1,1,dev,1,2,3\n", "row 2: setting a.b.c: b is already a setting"),
     ],
 )  # fmt: skip
-def test_a_bad_table_is_named_with_its_row_and_nothing_is_written(tmp_path, capsys, content, message):
+def test_a_bad_table_gives_an_error_with_its_row_and_writes_nothing(tmp_path, capsys, content, message):
     assert run(table(tmp_path, content), tmp_path / "runs") == 2
     out, error = capsys.readouterr()
     assert out == ""
@@ -175,28 +175,28 @@ def test_a_bad_table_is_named_with_its_row_and_nothing_is_written(tmp_path, caps
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--rename", "x=arm"), "--rename: the header has no column 'x'"),
+        (("--rename", "x=arm"), "--rename: expected a column of the header ('arm'"),
         (("--rename", "x"), "--rename 'x': expected FROM=TO"),
-        (("--metrics", "f1"), "--metrics: no column 'f1'"),
-        (("--percent", "f1"), "--percent: no metric f1"),
+        (("--metrics", "f1"), "--metrics: expected columns of the table ('f1_weighted', 'nll'), got 'f1'"),
+        (("--percent", "f1"), "--percent: expected metrics of the table (f1_weighted, nll), got f1"),
         (("--delimiter", ""), "--delimiter: expected one character"),
         (("--delimiter", ";"), "the header lacks"),
     ],
 )
-def test_bad_options_are_named(tmp_path, capsys, options, message):
+def test_bad_options_give_an_error(tmp_path, capsys, options, message):
     assert run(table(tmp_path, HEADER + ROW), tmp_path / "runs", *options) == 2
     assert message in capsys.readouterr().err
 
 
-def test_bad_role_and_falling_seconds(tmp_path, capsys):
+def test_bad_role_and_decreasing_seconds(tmp_path, capsys):
     assert run(table(tmp_path, "arm,seed,epoch,split,nll,role\na,1,1,dev,1,pilot\n"), tmp_path / "runs") == 2
     assert "row 2: role: expected comparison, calibration, search, got 'pilot'" in capsys.readouterr().err
     text = "arm,seed,epoch,split,nll,seconds\na,1,1,dev,1,9\na,1,2,dev,1,8\n"
     assert run(table(tmp_path, text), tmp_path / "runs") == 2
-    assert "the seconds of this run fall at epoch 2" in capsys.readouterr().err
+    assert "the seconds of this run decrease at epoch 2" in capsys.readouterr().err
 
 
-def test_a_missing_file_a_folder_and_an_occupied_place(tmp_path, capsys):
+def test_a_missing_file_a_folder_and_a_folder_that_is_not_empty(tmp_path, capsys):
     assert run(tmp_path / "none.csv", tmp_path / "runs") == 2
     assert run(tmp_path, tmp_path / "runs") == 2
     source = table(tmp_path, HEADER + ROW)
@@ -206,7 +206,7 @@ def test_a_missing_file_a_folder_and_an_occupied_place(tmp_path, capsys):
     assert run(source, tmp_path / "empty") == 0
 
 
-def test_a_refusing_disk_leaves_nothing_and_says_so(tmp_path, capsys):
+def test_a_failed_write_leaves_nothing_and_gives_an_error(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(table(tmp_path, HEADER + ROW), tmp_path / "file" / "runs") == 1
     assert "cannot be written" in capsys.readouterr().err
@@ -219,14 +219,14 @@ def test_a_refusing_disk_leaves_nothing_and_says_so(tmp_path, capsys):
         st.binary(max_size=300), st.text('a1,."\n-e\0é', max_size=120).map(lambda t: (HEADER + t).encode())
     )
 )
-def test_no_content_ends_in_a_traceback(tmp_path, capsys, content):
+def test_no_content_raises(tmp_path, capsys, content):
     number = len(list(tmp_path.iterdir()))
     assert run(table(tmp_path, content, f"{number}.csv"), tmp_path / f"out-{number}") in (0, 2)
 
 
-def test_every_format_explains_itself(capsys):
+def test_every_format_has_help(capsys):
     for name in FORMATS:
-        with pytest.raises(SystemExit) as done:
+        with pytest.raises(SystemExit) as raised:
             main([name, "--help"])
-        assert done.value.code == 0
+        assert raised.value.code == 0
         assert "--out FOLDER" in capsys.readouterr().out

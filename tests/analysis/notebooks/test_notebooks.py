@@ -1,4 +1,4 @@
-"""The notebooks run from a sweep folder given as their parameter, and are committed without what they showed."""
+"""The notebooks run with a sweep folder as parameter, and are committed without outputs."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[3]
 NOTEBOOKS = sorted((ROOT / "analysis" / "notebooks").glob("*.ipynb"))
 
 
-def test_there_are_the_three():
+def test_names():
     assert [path.stem for path in NOTEBOOKS] == ["convergence", "stability", "weight_sweep"]
 
 
@@ -37,10 +37,10 @@ def sweeps(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_from_a_folder(path, sweeps, tmp_path):
-    done = papermill.execute_notebook(
+    executed = papermill.execute_notebook(
         str(path), str(tmp_path / "out.ipynb"), {"sweep_folder": str(sweeps[path.stem])}, cwd=ROOT, progress_bar=False
     )
-    outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
+    outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [
         output for output in outputs if output.output_type in ("error", "stream") and output.get("name") != "stdout"
     ]

@@ -1,4 +1,4 @@
-"""The figures of the losses: their curves are the program's own losses, and the files in docs/ are what the command makes."""
+"""Figures of the loss functions: the curves agree with joyful.losses, and the files in docs/images are up to date."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -27,20 +27,20 @@ def drawn(curves, panel, line):
 
 
 def residuals(x, criterion):
-    """Value of each element, and its derivative by autograd."""
+    """Return the value of each element, and its derivative by autograd."""
     r = torch.tensor(x, requires_grad=True)
     values = criterion.elementwise(r, torch.zeros_like(r))
     values.sum().backward()
     return values.detach().numpy(), r.grad.numpy()
 
 
-def test_the_lines_are_all_there():
+def test_all_losses_are_drawn():
     assert list(loss_shapes.RECONSTRUCTION) == list(RECONSTRUCTION)
     assert list(loss_shapes.CLASSIFICATION) == list(CLASSIFICATION)
 
 
 @pytest.mark.parametrize("line", RECONSTRUCTION)
-def test_reconstruction_curves_are_joyful_s_losses(line):
+def test_reconstruction_curves_agree_with_joyful_losses(line):
     curves = loss_shapes.reconstruction_curves()
     x, value = drawn(curves, "value", line)
     _, gradient = drawn(curves, "gradient", line)
@@ -50,7 +50,7 @@ def test_reconstruction_curves_are_joyful_s_losses(line):
 
 
 @pytest.mark.parametrize("line", loss_shapes.WEIGHTED)
-def test_weighted_curves_are_joyful_s_losses_times_the_weight(line):
+def test_weighted_curves_agree_with_the_losses_times_the_weight(line):
     loss, weight = loss_shapes.WEIGHTED[line]
     curves = loss_shapes.reconstruction_curves()
     x, value = drawn(curves, "weighted value", line)
@@ -64,7 +64,7 @@ def test_weighted_curves_are_joyful_s_losses_times_the_weight(line):
     ("line", "overrides"),
     [("0.05 MSE", ("loss=mse", "weights=baseline")), ("0.03 SmoothL1", ("loss=smoothl1", "weights=basic"))],
 )
-def test_the_note_s_two_lines_have_the_configured_weights(line, overrides):
+def test_the_two_configured_lines_have_the_configured_weights(line, overrides):
     settings = check(compose_plain(overrides)[0])
     assert loss_shapes.WEIGHTED[line][1] == settings.weights.encoder_loss_weight
     assert (settings.loss.name == "smoothl1") == ("SmoothL1" in loss_shapes.WEIGHTED[line][0])
@@ -72,12 +72,12 @@ def test_the_note_s_two_lines_have_the_configured_weights(line, overrides):
 
 
 @pytest.mark.parametrize("line", CLASSIFICATION)
-def test_classification_curves_are_joyful_s_losses(line):
+def test_classification_curves_agree_with_joyful_losses(line):
     curves = loss_shapes.classification_curves()
     x, value = drawn(curves, "value", line)
     _, gradient = drawn(curves, "gradient", line)
     p = torch.tensor(x)
-    for k in range(0, len(x), 7):  # three classes: the right one has p, the others share the rest unequally
+    for k in range(0, len(x), 7):  # Three classes: the true class has p, the others share the rest unequally
         logits = torch.stack([p[k], 0.3 * (1 - p[k]), 0.7 * (1 - p[k])]).log()[None].requires_grad_()
         loss = CLASSIFICATION[line](logits, torch.tensor([0]))
         loss.backward()
@@ -97,7 +97,7 @@ NUMBER = r"-?\d+\.?\d*(?:e-?\d+)?"
 
 
 def skeleton(text):
-    """Tags, words, and paths without their numbers; and those numbers. An id's digest is of the drawing, so it is left out."""
+    """Return the tags, texts and paths without numbers, and the numbers. Ids are ignored, because they are digests."""
     root = ET.fromstring(text)
     shape, numbers = [], []
     for node in root.iter():
@@ -107,20 +107,22 @@ def skeleton(text):
     return shape, np.array(numbers)
 
 
-def test_the_committed_files_are_what_the_command_makes(tmp_path, capsys):
+def test_the_committed_files_are_up_to_date(tmp_path, capsys):
     assert loss_shapes.main(["--out", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == sorted(loss_shapes.plots())
     assert [Path(line).name for line in capsys.readouterr().out.split()] == list(loss_shapes.plots())
     for name in names:
-        made, kept = (skeleton((folder / name).read_text()) for folder in (tmp_path, IMAGES))
-        assert made[0] == kept[0], f"docs/images/{name} is out of date: python -m joyful.analysis.plots.loss_shapes"
-        np.testing.assert_allclose(made[1], kept[1], atol=0.01)
+        written, committed = (skeleton((folder / name).read_text()) for folder in (tmp_path, IMAGES))
+        assert written[0] == committed[0], (
+            f"docs/images/{name} is out of date: python -m joyful.analysis.plots.loss_shapes"
+        )
+        np.testing.assert_allclose(written[1], committed[1], atol=0.01)
         assert (IMAGES / name).stat().st_size < 200_000
 
 
-def test_a_file_stands_alone(tmp_path):
-    """Every colour variable is defined in it, and nothing is fetched."""
+def test_a_file_needs_no_page(tmp_path):
+    """The file defines every colour variable and has no external reference."""
     loss_shapes.main(["--out", str(tmp_path)])
     for path in tmp_path.iterdir():
         text = path.read_text()
@@ -133,7 +135,7 @@ def test_a_file_stands_alone(tmp_path):
         }
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
+def test_a_folder_that_cannot_be_created_gives_a_one_line_error(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert loss_shapes.main(["--out", str(tmp_path / "file" / "x")]) == 1
     assert capsys.readouterr().err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""What is drawn is what the frames say, and the words beside it say the same."""
+"""Figures: the drawn values and the descriptions agree with the frames."""
 
 import math
 from dataclasses import replace
@@ -29,7 +29,7 @@ def lines(plot: plots.Plot) -> list[tuple[list[float], list[float]]]:
     ]
 
 
-def words(plot: plots.Plot) -> list[str]:
+def labels(plot: plots.Plot) -> list[str]:
     axes = plot.figure.axes[0]
     return [text.get_text() for text in axes.texts]
 
@@ -56,21 +56,21 @@ def test_learning_curves():
     assert [text.get_text() for text in plot.figure.axes[0].get_legend().get_texts()] == ARMS
 
 
-def test_learning_curves_of_many_arms_tell_the_ends():
+def test_learning_curves_of_many_arms_describe_the_extremes():
     values = {f"arm {i}": [0.1 * i] for i in range(1, 8)}
     plot = plots.learning_curves(band(**values), list(values), name="x", quantity="q")
     assert plot.finding.startswith("highest: arm 7 ends at 0.700")
     assert "lowest: arm 1 ends at 0.100" in plot.finding
 
 
-def test_learning_curves_pass_over_what_was_not_measured():
+def test_learning_curves_skip_missing_values():
     frame = band(base=[0.3, math.nan, 0.5], new=[math.nan] * 3)
     plot = plots.learning_curves(frame, ARMS, name="x", quantity="q")
     assert ([1, 3], [0.3, 0.5]) in lines(plot)
     assert "new" not in plot.finding
 
 
-def test_forest_shows_interval_pairs_claim_and_what_could_not_be_seen():
+def test_forest_shows_interval_pairs_claim_and_minimum_detectable_effect():
     plot = plots.forest([VERDICT], "forest", ARMS)
     drawn = lines(plot)
     assert any(x == [16, 24] and y[0] == y[1] for x, y in drawn)
@@ -79,26 +79,26 @@ def test_forest_shows_interval_pairs_claim_and_what_could_not_be_seen():
     spans = [patch.get_extents().get_points()[:, 0] for patch in plot.figure.axes[0].patches]
     claimed = plot.figure.axes[0].transData.inverted().transform([(x, 0) for x in spans[0]])[:, 0]
     assert claimed == pytest.approx([15, 25])
-    assert words(plot) == ["epochs to the target of dev weighted F1", "supported"]
+    assert labels(plot) == ["epochs to the target of dev weighted F1", "supported"]
     assert plot.finding == (
         "epochs to the target of dev weighted F1: +20.0 %, 95 % interval 16.0 to 24.0 %, supported; "
         "claimed 15 to 25 % increase."
     )
 
 
-def test_forest_of_a_wild_interval_keeps_the_rest_readable():
-    wild = replace(VERDICT, low=-1e6, high=1e6, pairs=pd.Series({1: -1e6, 2: 1e6}), minimum_detectable=1e6)
-    low, high = plots.forest([wild], "forest", ARMS).figure.axes[0].get_xlim()
+def test_forest_bounds_the_axis_with_a_wide_interval():
+    wide = replace(VERDICT, low=-1e6, high=1e6, pairs=pd.Series({1: -1e6, 2: 1e6}), minimum_detectable=1e6)
+    low, high = plots.forest([wide], "forest", ARMS).figure.axes[0].get_xlim()
     assert -200 < low < 0 < 25 < high < 200
 
 
-def test_forest_of_what_is_not_testable_and_of_no_upper_edge():
-    nothing = replace(
+def test_forest_of_an_untestable_claim_without_upper_edge():
+    untestable = replace(
         VERDICT, estimate=math.nan, low=math.nan, high=math.nan, minimum_detectable=math.nan, verdict="not testable",
         pairs=pd.Series(dtype=float), claim=replace(CLAIM, upper=math.inf),
     )  # fmt: skip
-    plot = plots.forest([replace(VERDICT, claim=nothing.claim), nothing], "forest", ARMS)
-    assert words(plot)[-1] == "not testable"
+    plot = plots.forest([replace(VERDICT, claim=untestable.claim), untestable], "forest", ARMS)
+    assert labels(plot)[-1] == "not testable"
     assert "not testable; claimed 15 % increase or more" in plot.finding
     assert plot.svg()
 
@@ -106,9 +106,9 @@ def test_forest_of_what_is_not_testable_and_of_no_upper_edge():
 def test_forest_of_many_arms_is_labelled_by_arm_and_bounded():
     many = [replace(VERDICT, arm=f"arm {i}", estimate=float(i)) for i in range(MOST_ROWS + 6)]
     plot = plots.forest(many, "forest", ["base", *(v.arm for v in many)])
-    assert words(plot)[:2] == ["arm 0", "arm 1"]
-    assert len(words(plot)) == 2 * MOST_ROWS
-    assert "supported 30 of 30; most arm 29: +29.0 %" in plot.finding
+    assert labels(plot)[:2] == ["arm 0", "arm 1"]
+    assert len(labels(plot)) == 2 * MOST_ROWS
+    assert "30 of 30 supported; largest effect, arm 29: +29.0 %" in plot.finding
     assert f"the first {MOST_ROWS} rows are drawn" in plot.finding
 
 
@@ -124,8 +124,8 @@ def test_time_to_target_steps_and_censoring():
     drawn = lines(plot)
     assert ([0, 2, 4, 4], [0, 50, 50, 50]) in drawn
     assert ([0, 3, 4], [0, 100, 100]) in drawn
-    assert ([4], [50]) in drawn  # the censored run
-    assert "base: 1 of 2 runs reached it (50 %), half of them by epoch 2.00" in plot.finding
+    assert ([4], [50]) in drawn  # The censored run
+    assert "base: 1 of 2 runs reached the target (50 %), median 2.00 epochs" in plot.finding
 
 
 def test_strips_join_pairs_and_show_the_mean():
@@ -133,8 +133,8 @@ def test_strips_join_pairs_and_show_the_mean():
     values = pd.Series([1.0, 4.0, 2.0, 8.0], index=index)
     plot = plots.strips(values, ARMS, name="s", title="T", axis="points", geometric=True)
     drawn = lines(plot)
-    assert any(x == [1, 2] and y[0] != y[1] for x, y in drawn)  # seed 1 of both arms
-    assert any(x == [1, 4] and y[0] == y[1] for x, y in drawn)  # dots of base
+    assert any(x == [1, 2] and y[0] != y[1] for x, y in drawn)  # Seed 1 of both arms
+    assert any(x == [1, 4] and y[0] == y[1] for x, y in drawn)  # Dots of base
     assert any(x == pytest.approx([2]) for x, _ in drawn)  # sqrt(1 · 4)
     assert "new: geometric mean 4 over 2 runs" in plot.finding
 
@@ -143,12 +143,14 @@ def test_shares_and_components():
     bands = {"classification": band(base=[0.9, 0.8]), "encoder": band(base=[0.002, 0.001])}
     plot = plots.shares(bands, "base", "shares")
     assert ([1, 2], pytest.approx([0.2, 0.1])) in lines(plot)
-    assert "reconstruction 0.1 % at the end, 0.2 % on average" in plot.finding  # (0.2 + 0.1) / 2 = 0.15, to even
-    assert plots.component(band(base=[2, 1]), ["base"], "gate_reg").title == "Gates loss on train over training"
+    assert (
+        "reconstruction 0.1 % at the end, 0.2 % on average" in plot.finding
+    )  # (0.2 + 0.1) / 2 = 0.15, rounded to even
+    assert plots.component(band(base=[2, 1]), ["base"], "gate_reg").title == "Train gate loss over training"
     assert plots.shares({}, "base", "none").finding == "base: nothing was measured."
 
 
-def felt_frame() -> pd.DataFrame:
+def gradient_ratio_frame() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "arm": ARMS, "epoch": [1.0, 1.0], "n": [3, 3], "ratio": [0.05, 0.01], "ratio_low": [0.04, 0.008],
@@ -158,12 +160,12 @@ def felt_frame() -> pd.DataFrame:
     )  # fmt: skip
 
 
-def test_felt():
-    frame = felt_frame()
+def test_gradient_ratio():
+    frame = gradient_ratio_frame()
     assert "base ends at 0.05; new ends at 0.01" in gradient_ratio.ratio_over_training(frame, ARMS).finding
     assert "new ends at −0.100" in gradient_ratio.cosine_over_training(frame, ARMS).finding
     plot = gradient_ratio.arms_by_ratio(frame, ARMS)
-    assert words(plot)[:2] == ["new", "base (baseline)"]  # by ratio
+    assert labels(plot)[:2] == ["new", "base (baseline)"]  # Sorted by ratio
     assert any(x == [0.008, 0.012] for x, _ in lines(plot))
     assert plot.figure.axes[0].get_xscale() == "log"
 
@@ -177,12 +179,12 @@ def test_response_curve():
     )  # fmt: skip
     plot = plots.response_curve(frame, "w", "f1")
     assert ([0.01, 0.1, 1.0], [60, 62, 61]) in lines(plot)
-    assert plot.finding == "mse: best at weight 0.1 with 62.00."
+    assert plot.finding == "mse: best value 62.00 at weight 0.1."
     assert plot.figure.axes[0].get_xscale() == "log"
     with_zero = frame.assign(weight=[0.0, 0.01, 1.0])
     assert plots.response_curve(with_zero, "w", "f1").figure.axes[0].get_xscale() == "linear"
     less_is_better = plots.response_curve(frame.assign(measure="speed"), "w", "speed")
-    assert less_is_better.finding == "mse: best at weight 0.01 with 60.00."
+    assert less_is_better.finding == "mse: best value 60.00 at weight 0.01."
 
 
 def test_study_history_and_importances():

@@ -1,4 +1,4 @@
-"""Figures as inline SVG: the same bytes each time, text as text, one set of ids, readable colours, no global settings touched."""
+"""Figures as inline SVG: deterministic bytes, text as text, unique ids, readable colours, no global settings changed."""
 
 import re
 import subprocess
@@ -38,15 +38,15 @@ def texts(svg: str) -> list[str]:
     return ["".join(node.itertext()) for node in ET.fromstring(svg).iter() if node.tag.endswith("}text")]
 
 
-def test_the_same_figure_gives_the_same_text_and_nothing_of_the_day():
+def test_the_same_figure_gives_the_same_text_without_dates():
     first, second = plot().svg(), plot().svg()
     assert first == second
     assert "metadata" not in first
     assert "<!--" not in first
-    assert "<style" not in first  # it would style the page around it
+    assert "<style" not in first  # It would apply to the whole page
 
 
-def test_the_text_alternative_is_there():
+def test_the_text_alternative():
     root = ET.fromstring(plot(label=HOSTILE).svg())
     assert root.get("role") == "img"
     named = {node.get("id"): node.text for node in root if node.get("id")}
@@ -55,13 +55,13 @@ def test_the_text_alternative_is_there():
     assert named[description] == f"It shows {HOSTILE}."
 
 
-def test_labels_are_shown_as_they_are():
+def test_labels_are_escaped():
     svg = plot(label=HOSTILE).svg()
     assert HOSTILE in texts(svg)
     assert "<script" not in svg
 
 
-def test_ids_of_two_figures_do_not_meet_and_references_lead_somewhere():
+def test_ids_of_two_figures_are_disjoint_and_references_resolve():
     svgs = plot("one").svg(), plot("two").svg()
     ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in svgs]
     assert ids[0] & ids[1] == set()
@@ -71,11 +71,11 @@ def test_ids_of_two_figures_do_not_meet_and_references_lead_somewhere():
         assert {first or second for first, second in used} <= own
 
 
-def test_every_colour_is_the_pages_to_choose():
+def test_every_colour_is_a_variable():
     assert re.findall(r"#[0-9a-fA-F]{6}\b", plot().svg()) == []
 
 
-def test_drawing_changes_no_setting_of_the_caller():
+def test_drawing_does_not_change_the_settings_of_the_caller():
     before = dict(mpl.rcParams)
     with mpl.rc_context({"font.size": 31, "axes.grid": False}):
         inside = dict(mpl.rcParams)
@@ -83,10 +83,10 @@ def test_drawing_changes_no_setting_of_the_caller():
         plot()._repr_png_()
         assert dict(mpl.rcParams) == inside
     assert dict(mpl.rcParams) == before
-    assert svg == plot().svg()  # nor does the caller's style reach the figure
+    assert svg == plot().svg()  # The style of the caller does not affect the figure
 
 
-def test_importing_the_plots_sets_nothing_up():
+def test_importing_does_not_change_settings():
     code = "import matplotlib as mpl; before = dict(mpl.rcParams)\n"
     code += "import joyful.analysis.plots; print(dict(mpl.rcParams) == before)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -94,7 +94,7 @@ def test_importing_the_plots_sets_nothing_up():
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance of WCAG 2.2."""
+    """Return the relative luminance of WCAG 2.2."""
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
@@ -110,7 +110,7 @@ def test_contrast_by_hand():
 
 
 @pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
-def test_lines_and_text_can_be_read_on_the_page(mode):
+def test_lines_and_text_have_enough_contrast(mode):
     card = PALETTE["card"][mode]
     for name, colours in PALETTE.items():
         if name.startswith("series-"):
@@ -127,8 +127,8 @@ def test_arms_differ_in_more_than_colour():
     assert looks(["a", "b"])["b"] == look(1)
 
 
-def test_light_colours_are_told_apart_in_the_svg():
-    """Each colour is replaced by its name, so two names may not share one."""
+def test_light_colours_are_distinct():
+    """The SVG replaces each colour by its name, so two names must not share a colour."""
     light = [pair[0] for pair in PALETTE.values()]
     assert len(set(light)) == len(light)
 

@@ -24,7 +24,7 @@ from tests.support.cogmen_pickles import dump
 CONF = Path(__file__).resolve().parents[3] / "conf" / "data"
 Content = dict[str, list[dict[str, Any]]]
 
-# By hand, from the table of datasets: folder, dimensions, class names, speakers of the data and of the dataset.
+# By hand, from the table of datasets: folder, dimensions, class names, speakers in the file and in the dataset.
 WIDE = {"audio": 100, "text": 768, "visual": 512}
 FACTS: dict[str, tuple[str, dict[str, int], str, int]] = {
     "iemocap": ("iemocap", WIDE, "hap sad neu ang exc fru", 2),
@@ -42,7 +42,7 @@ def settings_of(name: str, root: Path | None, /, **changes: Any) -> DataSettings
 
 
 def content_of(name: str, label: Callable[[int], Any] | None = None, sbert: bool = True) -> Content:
-    """A small file: utterance i of a dialogue has the label i modulo the classes, or label(i)."""
+    """Return a small file. Utterance i of a dialogue has the label i modulo the number of classes, or label(i)."""
     _, dimensions, classes, n_speakers = FACTS[name]
     rng = np.random.default_rng(0)
     content: Content = {}
@@ -81,7 +81,7 @@ def read(root: Path, name: str, content: Content, encode: Any = None, **changes:
 
 
 def encode(sentences: Sequence[str]) -> np.ndarray:
-    """The length of each sentence, and its place, in 5 numbers."""
+    """Encode each sentence as 5 numbers that contain its length and its index."""
     return np.array([[len(s), i, 0, 0, 0] for i, s in enumerate(sentences)], np.float32)
 
 
@@ -158,7 +158,7 @@ def test_speakers_are_counted_by_first_appearance(tmp_path: Path, speakers: Any,
 
 
 @pytest.mark.parametrize("speakers", [None, "anyone", [], ["a", "b", "c", "d"], {"a": 1}])
-def test_mosei_has_one_speaker_whatever_the_file_says(tmp_path: Path, speakers: Any) -> None:
+def test_mosei_has_one_speaker_whatever_the_file_contains(tmp_path: Path, speakers: Any) -> None:
     content = content_of("mosei")
     content["test"][0]["speaker"] = speakers
     assert read(tmp_path, "mosei", content).splits["test"].speakers.tolist() == [0, 0, 0, 0]
@@ -201,7 +201,7 @@ def test_mosei_multilabel_gives_six_labels_at_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.splits["test"].labels, expected, strict=True)
 
 
-def test_sentences_are_encoded_where_the_file_has_no_vectors(tmp_path: Path) -> None:
+def test_sentences_are_encoded_if_the_file_has_no_vectors(tmp_path: Path) -> None:
     calls: list[list[str]] = []
 
     def spy(sentences: Sequence[str]) -> np.ndarray:
@@ -224,15 +224,15 @@ def test_one_encoder_makes_all_text_vectors(tmp_path: Path) -> None:
     assert dataset.splits["train"].features["text"].shape == (4, 5)
 
 
-def test_the_encoder_is_left_alone_where_the_file_has_vectors(tmp_path: Path) -> None:
+def test_the_encoder_is_not_called_if_the_file_has_vectors(tmp_path: Path) -> None:
     def fail(_: Sequence[str]) -> np.ndarray:
         raise AssertionError("called")
 
     assert read(tmp_path, "iemocap", content_of("iemocap"), fail).dimensions["text"] == 768
 
 
-def test_text_is_absent_where_nobody_asked_for_it(tmp_path: Path) -> None:
-    """joyful.data.loading passes no encoder for modalities=av, though the settings name one."""
+def test_text_is_absent_if_it_is_not_requested(tmp_path: Path) -> None:
+    """joyful.data.loading passes no encoder for modalities=av, even if data.text_encoder is set."""
     content = content_of("iemocap", sbert=False)
     for sample in content["train"]:
         del sample["sentence"]
@@ -242,7 +242,7 @@ def test_text_is_absent_where_nobody_asked_for_it(tmp_path: Path) -> None:
     assert dataset.splits["dev"].sentences == ("dev says 0", "dev says 1")
 
 
-def test_a_text_encoder_is_asked_for(tmp_path: Path) -> None:
+def test_the_error_asks_for_a_text_encoder(tmp_path: Path) -> None:
     path = write(tmp_path, "iemocap", content_of("iemocap", sbert=False))
     with pytest.raises(InputError) as caught:
         cogmen.read(settings_of("iemocap", tmp_path, text_encoder=None), None)
@@ -268,7 +268,7 @@ def test_an_encoder_that_fails_is_named(tmp_path: Path, vectors: np.ndarray, mes
         read(tmp_path, "iemocap", content_of("iemocap", sbert=False), lambda _: vectors)
 
 
-def test_text_that_no_tokenizer_takes_is_mended(tmp_path: Path) -> None:
+def test_lone_surrogates_are_replaced(tmp_path: Path) -> None:
     content = content_of("iemocap")
     content["dev"][0].update(sentence=["a\ud800b", b"caf\xc3\xa9"], vid="new\nline\x1b")
     part = read(tmp_path, "iemocap", content).splits["dev"]
@@ -302,7 +302,7 @@ FAULTS: dict[str, tuple[Callable[[Content], Any], str]] = {
     ),
     "rows": (
         edit(visual=lambda rows: rows[:2]),
-        r"train-0: visual: expected 3 rows, one for each label, got 2; prepare",
+        r"train-0: visual: expected 3 rows, one for each label, got 2; create",
     ),
     "no_rows": (edit(visual=1.0), r"visual: expected 3 rows, one for each label, got a single value"),
     "nan": (
@@ -394,7 +394,7 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path, content: Any) -> Non
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_a_missing_file_is_asked_for(tmp_path: Path, name: str) -> None:
+def test_the_error_asks_for_a_missing_file(tmp_path: Path, name: str) -> None:
     folder = FACTS[name][0]
     with pytest.raises(InputError) as caught:
         cogmen.read(settings_of(name, tmp_path), None)
@@ -453,10 +453,10 @@ BASE = content_of("mosei")
     row=st.none() | st.integers(0, 2),
     name=st.sampled_from(["mosei", "meld_cogmen"]),
 )
-def test_odd_attributes_leave_as_input_errors(
+def test_random_attributes_give_a_dataset_or_an_input_error(
     tmp_path_factory: pytest.TempPathFactory, attribute: str, value: Any, row: int | None, name: str
 ) -> None:
-    """Either a dataset that keeps its promises, or an InputError."""
+    """The result is a valid dataset or an InputError."""
     content = copy.deepcopy(BASE)
     sample = content["train"][0]
     sample[attribute] = value if row is None or attribute == "vid" else with_row(row, value)(sample[attribute])

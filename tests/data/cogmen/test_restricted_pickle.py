@@ -1,4 +1,4 @@
-"""The restricted reader of pickles: honest files are read exactly (hostile and mutated ones: tests/faults)."""
+"""The restricted reader of pickles: valid files are read exactly. For hostile and damaged files, see tests/faults."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SCALARS = (np.float32(1.5), np.float64(-2.0), np.int64(7), np.uint8(255), np.boo
 
 
 def imported() -> set[str]:
-    """Modules that are loaded, less Python's own codecs, which decoding text may load."""
+    """Return the loaded modules, except the codecs of Python, which decoding text may load."""
     return {name for name in sys.modules if not name.startswith("encodings")}
 
 
@@ -106,7 +106,7 @@ def test_object_arrays_come_back_as_nested_lists(protocol: int) -> None:
     assert loads(pickle.dumps(np.empty((0, 3), object), protocol), "data.pkl") == []
 
 
-def test_a_byte_that_is_no_bool_becomes_true() -> None:
+def test_a_byte_that_is_not_a_bool_becomes_true() -> None:
     data = pickle.dumps(np.array([True, False, True]), 5)
     assert loads(data.replace(b"\x01\x00\x01", b"\x02\x00\xff"), "data.pkl").tolist() == [True, False, True]
 
@@ -130,7 +130,7 @@ def test_a_class_with_slots_comes_back(protocol: int) -> None:
     ids=["INST", "OBJ", "copy_reg"],
 )
 def test_a_python_2_pickle_comes_back(instance: bytes) -> None:
-    """Written by hand: Python 2 wrote bytes as text, of 8 bits in Latin-1."""
+    """Written by hand. Python 2 wrote bytes as 8-bit text in Latin-1."""
     dtype = b"cnumpy\ndtype\n(U\x02f4K\x00K\x01tR(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
     array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
     content = b"(K\x01(K\x01t" + dtype + b"I00\nU\x04\x00\x00\x80\x3ftb"
@@ -160,7 +160,7 @@ values = st.recursive(
 @settings(max_examples=60, deadline=None)
 @given(value=values, protocol=st.sampled_from(PROTOCOLS))
 def test_plain_values_come_back_as_from_pickle(value: Any, protocol: int) -> None:
-    """Expected: pickle.loads. What it reads, the restricted reader reads alike, at every protocol."""
+    """The expected value is that of pickle.loads, for every protocol."""
     data = pickle.dumps(value, protocol)
     assert repr(loads(data, "data.pkl")) == repr(pickle.loads(data))
 
@@ -181,7 +181,7 @@ HONEST = [
 def test_every_truncation_is_refused(protocol: int) -> None:
     data = HONEST[protocol]
     for length in range(len(data)):
-        with pytest.raises(InputError, match=r"not a whole pickle"):
+        with pytest.raises(InputError, match=r"not a valid pickle"):
             loads(data[:length], "data.pkl")
 
 
@@ -192,8 +192,8 @@ def test_load_reads_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "found"), [("missing.pkl", "no file"), (".", "a folder")])
-def test_load_says_what_is_there_instead(tmp_path: Path, name: str, found: str) -> None:
-    with pytest.raises(InputError, match=f"expected a pickle, found {found}"):
+def test_load_names_what_it_got_instead(tmp_path: Path, name: str, found: str) -> None:
+    with pytest.raises(InputError, match=f"expected a pickle, got {found}"):
         load(tmp_path / name)
 
 

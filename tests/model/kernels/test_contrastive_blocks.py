@@ -5,7 +5,7 @@ import torch
 
 from joyful.losses.contrastive import info_nce
 from joyful.model.kernels import contrastive_blocks
-from joyful.model.kernels.contrastive_blocks import LEAST_TEMPERATURE, info_nce_of_views
+from joyful.model.kernels.contrastive_blocks import MIN_TEMPERATURE, info_nce_of_views
 from tests.support.host_reads import NoHostReads
 
 
@@ -17,19 +17,19 @@ def nodes(n, dtype=torch.float64, h=6, count=3):
 
 
 def both(tensors, temperature):
-    """Value and gradients by the plain form and by ours."""
+    """Return value and gradients of the plain form and of the fast form."""
     anchor, *views = tensors
-    found = []
+    results = []
     for loss in (
         sum(info_nce(anchor, view, temperature) for view in views),
         info_nce_of_views(anchor, views, temperature),
     ):
-        found.append([loss.detach(), *torch.autograd.grad(3.0 * loss, tensors)])
-    return found
+        results.append([loss.detach(), *torch.autograd.grad(3.0 * loss, tensors)])
+    return results
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 33])
-@pytest.mark.parametrize("temperature", [LEAST_TEMPERATURE, 0.2, 1.0])
+@pytest.mark.parametrize("temperature", [MIN_TEMPERATURE, 0.2, 1.0])
 @pytest.mark.parametrize("block", [1, 40, 1 << 18])
 def test_it_is_the_sum_of_the_plain_losses(n, temperature, block, monkeypatch):
     monkeypatch.setitem(contrastive_blocks._BLOCK, "cpu", block)
@@ -37,23 +37,23 @@ def test_it_is_the_sum_of_the_plain_losses(n, temperature, block, monkeypatch):
         torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("temperature", [LEAST_TEMPERATURE, 0.2])
+@pytest.mark.parametrize("temperature", [MIN_TEMPERATURE, 0.2])
 def test_float32_is_as_close_to_float64_as_the_plain_form_is(temperature):
-    """Nodes of every kind of angle: equal views, opposite ones and random ones."""
+    """Nodes at different angles: equal, opposite and random views."""
     anchor, view, _ = nodes(200, h=16)
     tensors = [anchor, view, (-anchor).detach().requires_grad_()]
     exact, _ = both(tensors, temperature)
     plain, ours = both([t.detach().float().requires_grad_() for t in tensors], temperature)
 
-    def distance(found):
-        return [float((a.double() - b).abs().max() / b.abs().max()) for a, b in zip(found, exact, strict=True)]
+    def distance(results):
+        return [float((a.double() - b).abs().max() / b.abs().max()) for a, b in zip(results, exact, strict=True)]
 
-    for of_ours, of_plain in zip(distance(ours), distance(plain), strict=True):
-        assert of_ours < max(2 * of_plain, 1e-6)
+    for our_error, plain_error in zip(distance(ours), distance(plain), strict=True):
+        assert our_error < max(2 * plain_error, 1e-6)
 
 
-def test_below_the_least_temperature_it_is_the_plain_form():
-    plain, ours = both(nodes(7, torch.float32), LEAST_TEMPERATURE / 2)
+def test_below_the_minimum_temperature_it_is_the_plain_form():
+    plain, ours = both(nodes(7, torch.float32), MIN_TEMPERATURE / 2)
     for a, b in zip(ours, plain, strict=True):
         assert torch.equal(a, b)
 
@@ -63,7 +63,7 @@ def test_gradient_against_finite_differences():
 
 
 def test_without_gradients_the_value_is_the_same():
-    """Then one block is used for all rows, where otherwise the whole matrices are kept."""
+    """Without gradients, all rows share the memory of one block."""
     anchor, *views = nodes(50)
     with torch.no_grad():
         value = info_nce_of_views(anchor, views)
@@ -71,7 +71,7 @@ def test_without_gradients_the_value_is_the_same():
     assert float(value) == pytest.approx(float(info_nce_of_views(anchor, views).detach()), rel=1e-12)
 
 
-def test_autocast_does_not_round_it_and_nothing_is_read_by_the_host():
+def test_autocast_does_not_round_it_and_the_host_reads_nothing():
     anchor, *views = nodes(9, torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = info_nce_of_views(anchor, views)
@@ -80,15 +80,15 @@ def test_autocast_does_not_round_it_and_nothing_is_read_by_the_host():
         info_nce_of_views(anchor, views).backward()
 
 
-def test_a_gradient_can_be_asked_for_twice():
-    """The matrices are not used up: gradient-balanced weights ask for a component's gradient before the step does."""
+def test_the_gradient_can_be_computed_twice():
+    """Gradient-balanced weights compute the gradient of a component before the training step does."""
     anchor, *views = nodes(8)
     loss = info_nce_of_views(anchor, views)
     first = torch.autograd.grad(loss, anchor, retain_graph=True)[0]
     assert torch.equal(first, torch.autograd.grad(loss, anchor)[0])
 
 
-def test_what_is_not_finite_stays_visible():
+def test_nan_propagates_to_the_loss():
     anchor, view, _ = nodes(5, torch.float32)
     broken = view.detach().clone()
     broken[2, 0] = math.nan

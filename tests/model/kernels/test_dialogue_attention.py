@@ -1,4 +1,4 @@
-"""Attention inside dialogues without padding equals torch's own, dialogue by dialogue, and the padded blocks of CUDA."""
+"""Comparison with PyTorch's attention on each dialogue, and with the padded blocks that CUDA uses."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def inputs(dtype, seed=0):
 
 
 def plain(qkv):
-    """torch's attention, one dialogue at a time."""
+    """PyTorch's attention on each dialogue separately."""
     outputs = []
     for part in qkv.split(LENGTHS):
         q, k, v = part.unflatten(1, (3, HEADS, -1)).permute(1, 2, 0, 3)
@@ -34,39 +34,39 @@ def padded(qkv):
     return block_attention(*qkv.chunk(3, dim=1), attention_blocks(LENGTHS, -1, -1, torch.device("cpu")), HEADS)
 
 
-@pytest.mark.parametrize("kept", [0, 5, 128], ids=["weights computed again", "some", "weights kept"])
+@pytest.mark.parametrize("stored", [0, 5, 128], ids=["weights recomputed", "some", "weights stored"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("twin", [plain, padded])
-def test_outputs_and_gradients_are_the_twin_s(monkeypatch, kept, dtype, tolerance, twin):
-    monkeypatch.setattr(module, "KEPT", kept)
+@pytest.mark.parametrize("other", [plain, padded])
+def test_outputs_and_gradients_equal_those_of_other_forms(monkeypatch, stored, dtype, tolerance, other):
+    monkeypatch.setattr(module, "MAX_STORED_LENGTH", stored)
     qkv, gradient = inputs(dtype)
     ours = dialogue_attention(qkv, LENGTHS, HEADS)
     (our_gradient,) = torch.autograd.grad(ours, qkv, gradient)
-    theirs = twin(qkv)
+    theirs = other(qkv)
     (their_gradient,) = torch.autograd.grad(theirs, qkv, gradient)
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(our_gradient, their_gradient, rtol=tolerance, atol=tolerance)
 
 
-def test_in_bfloat16_it_is_no_further_from_the_truth_than_the_twin():
+def test_bfloat16_is_as_close_to_float64_as_the_padded_form():
     qkv, gradient = inputs(torch.bfloat16)
 
-    def answers(attention, x):
+    def results(attention, x):
         output = attention(x)
         return output, *torch.autograd.grad(output, x, gradient.to(x.dtype))
 
-    truths = answers(plain, qkv.detach().double().requires_grad_())
-    ours = answers(lambda x: dialogue_attention(x, LENGTHS, HEADS), qkv)
-    for our, their, truth in zip(ours, answers(padded, qkv), truths, strict=True):
+    truths = results(plain, qkv.detach().double().requires_grad_())
+    ours = results(lambda x: dialogue_attention(x, LENGTHS, HEADS), qkv)
+    for our, their, truth in zip(ours, results(padded, qkv), truths, strict=True):
         assert (our - truth).norm() < 1.2 * (their - truth).norm()
 
 
-def test_the_gradient_is_that_of_finite_differences():
+def test_gradient_against_finite_differences():
     qkv, _ = inputs(torch.float64, seed=1)
     assert torch.autograd.gradcheck(lambda x: dialogue_attention(x, LENGTHS, HEADS), (qkv,))
 
 
-def test_no_dialogue_sees_another():
+def test_a_dialogue_does_not_depend_on_others():
     qkv, _ = inputs(torch.float64)
     before = dialogue_attention(qkv, LENGTHS, HEADS)
     changed = qkv.detach().clone()
@@ -78,14 +78,14 @@ def test_no_dialogue_sees_another():
     assert same[23:].all()
 
 
-def test_of_a_long_dialogue_no_weights_are_kept():
+def test_weights_of_long_dialogues_are_not_stored():
     saved = []
 
     def pack(tensor):
         saved.append(tuple(tensor.shape))
         return tensor
 
-    qkv = torch.randn(module.KEPT + 1 + 3, 3 * WIDTH, requires_grad=True)
+    qkv = torch.randn(module.MAX_STORED_LENGTH + 1 + 3, 3 * WIDTH, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        dialogue_attention(qkv, (module.KEPT + 1, 3), HEADS)
+        dialogue_attention(qkv, (module.MAX_STORED_LENGTH + 1, 3), HEADS)
     assert saved == [tuple(qkv.shape), (HEADS, 3, 3)]

@@ -1,8 +1,9 @@
-"""The inter-modal softmax against a plain twin in float64 that stores the matrix of weights.
+"""Comparison of the inter-modal softmax with a plain implementation in float64 that stores the matrix of weights.
 
-Errors are relative: of outputs to the largest |x| of the row, of gradients to the largest entry that the gradient has where
-every upstream gradient is positive (so that sums which happen to cancel do not count). x and b are exact to eps, so exponents
-b x are exact to s eps with s = |b| times the half range of x, and no form can promise its gradients beyond a few of that.
+All errors are relative. The error of an output is relative to the largest |x| of the row. The error of a gradient is relative
+to its largest entry when every upstream gradient is positive, so that cancelling sums do not count. x and b are exact to eps,
+so the exponents b x are exact to s eps, with s = |b| times the half range of x. No form can compute gradients more
+accurately than a few times that.
 """
 
 import math
@@ -20,9 +21,9 @@ from joyful.model.kernels import intermodal
 from joyful.model.kernels.intermodal import intermodal_softmax
 
 torch.set_num_threads(1)
-FUZZ_EXAMPLES = int(os.environ.get("JOYFUL_FUZZ_EXAMPLES", "60"))  # more of them finds more; 60 take about 2 s
+FUZZ_EXAMPLES = int(os.environ.get("JOYFUL_FUZZ_EXAMPLES", "60"))  # 60 take about 2 s; more examples find more
 
-# (output, gradients) tolerated in each form; exact sums have rounding alone
+# Tolerances of (output, gradients) for each form. The exact form has only rounding errors.
 TOLERANCE = {
     ("exact", torch.float32): (1e-6, 1e-6),
     ("exact", torch.float64): (1e-12, 1e-12),
@@ -33,10 +34,10 @@ CASES = pytest.mark.parametrize(("form", "dtype"), TOLERANCE)
 
 
 def plain(x, b, g):
-    """Output and gradients for the upstream gradient g, in float64, through torch's softmax and autograd.
+    """Return output and gradients for the upstream gradient g in float64, with PyTorch's softmax and autograd.
 
-    Constants are subtracted before and added after (the middle of each row, then the output itself), which changes nothing but
-    this twin's own rounding.
+    The middle of each row, and then the output itself, are subtracted first and added afterwards. This only reduces the
+    rounding errors of this function.
     """
     x, b = x.detach().double().requires_grad_(), b.detach().double().requires_grad_()
     middle = ((x.amin(dim=1, keepdim=True) + x.amax(dim=1, keepdim=True)) / 2).detach()
@@ -53,21 +54,21 @@ def fast(x, b, g, form):
 
 
 def errors(x, b, form, seed=0):
-    """Relative errors of the output, of the gradient in x (row by row) and in b, and s."""
+    """Return the relative errors of the output, of the gradient in x (by row) and of the gradient in b, and s."""
     g = torch.randn(x.shape[0], b.shape[0], generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
     output, grad_x, grad_b = fast(x, b, g, form)
     output_2, grad_x2, grad_b2 = plain(x, b, g)
     _, scale_x, scale_b = plain(x, b, g.abs())
     half = (x.amax(dim=1) - x.amin(dim=1)).double() / 2
-    # f' can be far smaller at every b than between two of them, where the interpolant has to follow it; and as x / half is
-    # exact to eps, a variance v half^2 is exact to 2 eps sqrt(v): v counts as 1e-4 at least
+    # f' can be much smaller at every b than between them, where the interpolant must follow it as well. Since x / half is
+    # exact to eps, the variance v half^2 is exact to 2 eps sqrt(v), so v counts as at least 1e-4.
     between = torch.linspace(float(b.detach().min()), float(b.detach().max()), 401, dtype=torch.float64)
     _, _, slopes = plain(x, between, torch.ones(x.shape[0], 401))
     possible = float(torch.maximum(slopes.max(), 1e-4 * half.square().sum()) * g.abs().max())
     return (
         float(((output - output_2).abs().amax(dim=1) / x.abs().amax(dim=1).clamp(min=1e-37)).max()),
         float(((grad_x - grad_x2).abs().amax(dim=1) / scale_x.abs().amax(dim=1)).max()),
-        # 1e-43: squares of ranges below 1e-19 are float32 numbers with few digits left
+        # 1e-43, because squares of ranges below 1e-19 are subnormal in float32 and have few digits
         float(((grad_b - grad_b2).abs().max() - 1e-43).clamp(min=0.0)) / max(float(scale_b.max()), possible, 1e-300),
         float(b.abs().max() * half.max()),
     )
@@ -83,7 +84,7 @@ def assert_close(x, b, form, seed=0):
 
 
 def nodes_used(output):
-    """Node count -> rows that use it; 0: rows computed exactly."""
+    """Return number of nodes -> number of rows that use them; 0 stands for rows computed exactly."""
     n = output.shape[0]
     return {
         0 if group.matrix is None else len(group.nodes): n if group.rows is None else len(group.rows)
@@ -96,7 +97,7 @@ def uniform(*shape, seed=0):
 
 
 def outlier_rows(units):
-    """All -1 but one, few, half, or all but one 1."""
+    """Return rows of -1 in which one, three, half or all but one of the values are 1."""
     return torch.stack(
         [torch.where(torch.arange(units) < k, 1.0, -1.0) for k in (1, 3, units // 2, units - 1)]
     ).double()
@@ -111,13 +112,13 @@ def test_ranges(form, dtype, r):
 @CASES
 @pytest.mark.parametrize(("offset", "r"), [(3.0, 0.0), (-3.0, 1.0), (50.0, 0.0), (50.0, 1.0), (-200.0, 2.0)])
 def test_ranges_off_zero(form, dtype, offset, r):
-    # all b on one side: the weights gather at one end of the row and f' is small everywhere
+    # with all b on one side, the weights concentrate at one end of the row and f' is small everywhere
     assert_close(uniform(5, 61).to(dtype), (offset + r * uniform(53, seed=1)).to(dtype), form)
 
 
 @CASES
 def test_long_range_that_ends_near_zero(form, dtype):
-    # f is steepest at b = 0: a node there that is rounded like the largest b is off by 3e-6
+    # f is steepest at b = 0, where a node rounded like the largest b would cause an error of 3e-6
     angles = torch.pi * (torch.arange(400, dtype=torch.float64) + 0.5) / 400
     b = -27.073184725329472 + 28.486465508613726 * torch.cos(angles)
     for row in (torch.tensor([[-1.0, 1.0]]), outlier_rows(60)):
@@ -128,7 +129,7 @@ def test_long_range_that_ends_near_zero(form, dtype):
 @CASES
 @pytest.mark.parametrize("r", [0.1, 1.0, 4.0, 16.0])
 def test_rows_of_two_values_at_the_width_of_the_reference(form, dtype, r):
-    # 460 equal terms: a float32 sum that adds them one after another is off by 1e-5
+    # a float32 sum that adds 460 equal terms one by one has an error of 1e-5
     assert_close((0.37 * outlier_rows(460) + 0.1).to(dtype), (r / 0.37 * uniform(40)).to(dtype), form)
 
 
@@ -153,7 +154,7 @@ def test_offset_of_the_rows(form, dtype):
 
 @CASES
 def test_mixed_rows_fall_into_groups(form, dtype):
-    # half ranges from 0.01 to 100 under |b| <= 1: r from 0.01 to 100, every node count and the exact form
+    # half ranges from 0.01 to 100 and |b| <= 1 give r from 0.01 to 100: every number of nodes and the exact form
     x = 10.0 ** torch.linspace(-2, 2, 12, dtype=torch.float64)[:, None] * uniform(12, 61)
     b = uniform(53, seed=1)
     assert_close(x.to(dtype), b.to(dtype), form)
@@ -183,13 +184,15 @@ def test_constant_rows_give_their_constant(form, dtype):
     output = intermodal_softmax(x, b, form)
     assert torch.equal(output, x[:, :7])
     output.sum().backward()
-    torch.testing.assert_close(x.grad, torch.full((3, 9), 7 / 9, dtype=dtype))  # 7 outputs, each spread evenly over 9
+    torch.testing.assert_close(
+        x.grad, torch.full((3, 9), 7 / 9, dtype=dtype)
+    )  # 7 outputs, each with equal weights for 9 values
     assert torch.equal(b.grad, torch.zeros(7, dtype=dtype))
 
 
 @st.composite
 def inputs(draw):
-    """x (N, J) and b (I,) in float64: rows of several kinds and half ranges, b of a chosen range and offset."""
+    """Draw x (N, J) with rows of several kinds and half ranges, and b (I,) of some range and offset, in float64."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     units, places, rows = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, 5))
     kinds = st.sampled_from(["uniform", "normal", "two", "dominant", "clusters", "cauchy", "powers", "constant"])
@@ -228,7 +231,7 @@ def test_any_input(form, dtype, values):
 
 @CASES
 def test_a_row_does_not_depend_on_the_others(form, dtype):
-    # but for the last bit or two: the matrix product adds in another order for another number of rows
+    # except for one or two bits: the order of additions in the matrix product depends on the number of rows
     x = (10.0 ** torch.linspace(-1, 1.5, 9, dtype=torch.float64)[:, None] * uniform(9, 61)).to(dtype)
     b, g = uniform(53, seed=1).to(dtype), torch.ones(9, 53, dtype=dtype)
     eps = torch.finfo(dtype).eps
@@ -269,7 +272,7 @@ def test_nan_or_infinity_stays_in_its_column_of_b(form, bad):
 
 @pytest.mark.parametrize("form", ["exact", "interpolated"])
 def test_gradient_against_finite_differences(form):
-    # the twin shares the derivation by autograd with nothing here; finite differences share nothing with either
+    # independent of both the implementation and the comparison with autograd
     x, b = uniform(3, 5).requires_grad_(), (2.0 * uniform(4, seed=1)).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, b: intermodal_softmax(x, b, form), (x, b))
 
@@ -282,7 +285,7 @@ def test_differentiable_only_once():
 
 
 class LargestTensor(TorchDispatchMode):
-    """Elements of the largest tensor that any operation returned."""
+    """Records the number of elements of the largest tensor that an operation returned."""
 
     elements = 0
 
@@ -302,7 +305,7 @@ def test_the_matrix_of_weights_is_never_stored(form):
         fast(x, b, torch.ones(rows, units), form)
     assert seen.elements <= intermodal._BLOCK["cpu"]
     assert intermodal._BLOCK["cpu"] < rows * units * units / 10
-    with LargestTensor() as seen:  # the measure itself: the twin stores it
+    with LargestTensor() as seen:  # checks the measurement: the plain implementation stores the matrix
         plain(x[:2], b, torch.ones(2, units))
     assert seen.elements == 2 * units * units
 
@@ -320,7 +323,7 @@ def test_blocks_of_any_size_give_the_same(form, dtype, budget, monkeypatch):
 
 
 def test_16_nodes_at_the_initial_ranges():
-    # projections of the reference's sizes as torch initialises them, of standardised features: r is 2.3 to 4.3
+    # standardised features and projections of the reference's sizes with PyTorch's initialisation: r is 2.3 to 4.3
     torch.manual_seed(0)
     b = nn.Sequential(nn.Linear(460, 460))(torch.ones(460)).detach()
     for width in (100, 768, 512):
@@ -329,10 +332,10 @@ def test_16_nodes_at_the_initial_ranges():
         assert used[16] >= 38
         assert sum(used.values()) == used[16] + used.get(32, 0) == 40
         assert_close(x[:3].detach(), b, "interpolated")
-        assert 16 not in nodes_used(intermodal_softmax(x, 5 * b)), "the count does not follow the range"
+        assert 16 not in nodes_used(intermodal_softmax(x, 5 * b)), "the number of nodes does not depend on the range"
 
 
-def test_two_calls_give_the_same_bits():
+def test_two_calls_are_bitwise_equal():
     x, b, g = uniform(6, 61).float(), uniform(53, seed=1).float(), torch.ones(6, 53)
     for form in intermodal.FORMS:
         for one, other in zip(fast(x, b, g, form), fast(x, b, g, form), strict=True):
@@ -340,14 +343,14 @@ def test_two_calls_give_the_same_bits():
 
 
 @pytest.mark.parametrize("form", intermodal.FORMS)
-def test_autocast_leaves_it_alone(form):
+def test_autocast_does_not_change_it(form):
     x, b = uniform(4, 61).float(), uniform(53, seed=1).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = intermodal_softmax(x, b, form)
     assert torch.equal(output, intermodal_softmax(x, b, form))
 
 
-def test_auto_is_interpolated_on_the_processor():
+def test_auto_is_interpolated_on_the_cpu():
     x, b = uniform(4, 61), uniform(53, seed=1)
     assert torch.equal(intermodal_softmax(x, b), intermodal_softmax(x, b, "interpolated"))
     assert not torch.equal(intermodal_softmax(x, b), intermodal_softmax(x, b, "exact"))
@@ -364,7 +367,7 @@ def test_auto_is_interpolated_on_the_processor():
         (torch.ones(2, 3).half(), torch.ones(4).half(), "auto", "expected float32 or float64, got torch.float16"),
         (torch.ones(2, 3), torch.ones(4).double(), "auto", "got torch.float32 and torch.float64; cast x and b"),
         (torch.ones(2, 3).long(), torch.ones(4).long(), "exact", "got torch.int64"),
-        # "meta" stands for any device that is not the processor
+        # "meta" stands for any device other than the CPU
         (torch.ones(2, 3, device="meta"), torch.ones(4, device="meta"), "interpolated", "set fusion.intermodal=auto"),
     ],
 )  # fmt: skip

@@ -1,10 +1,10 @@
-"""Against torch's own form, value and gradients."""
+"""Comparison of values and gradients with PyTorch's layer normalisation."""
 
 import pytest
 import torch
 from torch import nn
 
-from joyful.model.kernels.layer_norm import LARGEST_RATIO, lean_layer_norm
+from joyful.model.kernels.layer_norm import MAX_RATIO, lean_layer_norm
 
 
 def norm_of(weight, bias, dtype=torch.float64):
@@ -16,33 +16,33 @@ def norm_of(weight, bias, dtype=torch.float64):
 
 
 def random_norm(width, dtype):
-    """Weights of either sign and all sizes, biases up to LARGEST_RATIO times as large."""
+    """Return a norm with weights of both signs and many sizes, and biases up to MAX_RATIO times as large."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(width, generator=generator) * 10 ** torch.linspace(-3, 3, width)
-    bias = weight * LARGEST_RATIO * (2 * torch.rand(width, generator=generator) - 1)
+    bias = weight * MAX_RATIO * (2 * torch.rand(width, generator=generator) - 1)
     return norm_of(weight.tolist(), (0.999 * bias).tolist(), dtype)
 
 
 def both(norm, x, gradient):
-    """Value and gradients of torch's form and of ours; what ours keeps, and its value."""
-    kept = []
+    """Return value and gradients of PyTorch's form and of ours, the tensors that ours stores, and its output."""
+    stored = []
     plain = norm(x)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: stored.append(t) or t, lambda t: t):
         ours = lean_layer_norm(x, norm)
     inputs = [x, norm.weight, norm.bias]
-    return [[y.detach(), *torch.autograd.grad(y, inputs, gradient)] for y in (plain, ours)], kept, ours
+    return [[y.detach(), *torch.autograd.grad(y, inputs, gradient)] for y in (plain, ours)], stored, ours
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("shape", [(1, 5), (7, 16), (40, 64)])
-def test_value_and_gradients_are_those_of_torch(shape, dtype, tolerance):
+def test_value_and_gradients_equal_those_of_pytorch(shape, dtype, tolerance):
     generator = torch.Generator().manual_seed(1)
     x = (3 * torch.randn(shape, generator=generator, dtype=torch.float64) + 2).to(dtype).requires_grad_()
     gradient = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-    (plain, ours), kept, output = both(random_norm(shape[1], dtype), x, gradient)
+    (plain, ours), stored, output = both(random_norm(shape[1], dtype), x, gradient)
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * (1 + float(b.abs().max())))
-    assert [t.data_ptr() for t in kept if t.shape == shape] == [output.data_ptr()]  # its output alone, not x
+    assert [t.data_ptr() for t in stored if t.shape == shape] == [output.data_ptr()]  # the output, not x
 
 
 def test_rows_without_deviation():
@@ -54,21 +54,21 @@ def test_rows_without_deviation():
 
 
 @pytest.mark.parametrize(("weight", "bias"), [([1.0, 0.0, 1.0], [0.0] * 3), ([1.0, 1.0, 0.1], [0.0, 0.0, 1.0])])
-def test_where_the_input_would_not_come_back_it_is_kept(weight, bias):
+def test_an_input_that_cannot_be_recovered_is_stored(weight, bias):
     x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
-    (plain, ours), kept, _ = both(norm_of(weight, bias), x, torch.ones(6, 3, dtype=torch.float64))
+    (plain, ours), stored, _ = both(norm_of(weight, bias), x, torch.ones(6, 3, dtype=torch.float64))
     assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
-    assert x.data_ptr() in [t.data_ptr() for t in kept]
+    assert x.data_ptr() in [t.data_ptr() for t in stored]
 
 
-def test_few_digits_are_torchs_too():
+def test_bfloat16_uses_the_form_of_pytorch():
     x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
-    (plain, ours), kept, _ = both(norm_of([1.0] * 3, [0.0] * 3, torch.float32), x, torch.ones(6, 3).bfloat16())
+    (plain, ours), stored, _ = both(norm_of([1.0] * 3, [0.0] * 3, torch.float32), x, torch.ones(6, 3).bfloat16())
     assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
-    assert x.data_ptr() in [t.data_ptr() for t in kept]
+    assert x.data_ptr() in [t.data_ptr() for t in stored]
 
 
-def test_what_is_no_number_stays_in_its_row():
+def test_nan_stays_in_its_row():
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x[1, 2] = float("nan")
     (plain, ours), *_ = both(norm_of([1.0] * 4, [0.0] * 4), x.requires_grad_(), torch.ones(3, 4, dtype=torch.float64))

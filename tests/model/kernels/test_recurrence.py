@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from joyful.model.kernels.recurrence import two_way_gru
+from joyful.model.kernels.recurrence import bidirectional_gru
 
 
 def layer(width=5, hidden=3, dtype=torch.float64):
@@ -11,53 +11,53 @@ def layer(width=5, hidden=3, dtype=torch.float64):
 
 
 def plain(gru, x_ND, lengths):
-    """One dialogue after another."""
+    """nn.GRU on each dialogue separately."""
     return torch.cat([gru(part.unsqueeze(0))[0].squeeze(0) for part in x_ND.split(lengths)])
 
 
 @pytest.mark.parametrize("lengths", [(1,), (4,), (1, 1, 1), (2, 7, 1, 7, 3), (3, 2, 1)])
-def test_values_and_gradients_are_those_of_torchs_own_layer(lengths):
+def test_values_and_gradients_equal_those_of_pytorch(lengths):
     gru, n = layer(), sum(lengths)
     x = torch.randn(n, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(n, 6, dtype=torch.float64)
-    found = []
-    for states in (plain(gru, x, lengths), two_way_gru(gru, x, lengths)):
-        found.append([states.detach(), *torch.autograd.grad((states * weight).sum(), [x, *gru.parameters()])])
-    for expected, ours in zip(*found, strict=True):
+    results = []
+    for states in (plain(gru, x, lengths), bidirectional_gru(gru, x, lengths)):
+        results.append([states.detach(), *torch.autograd.grad((states * weight).sum(), [x, *gru.parameters()])])
+    for expected, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_float32_over_a_long_dialogue_stays_close():
     gru = layer(dtype=torch.float32)
     x = torch.randn(400, 5)
-    torch.testing.assert_close(two_way_gru(gru, x, (300, 100)), plain(gru, x, (300, 100)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(bidirectional_gru(gru, x, (300, 100)), plain(gru, x, (300, 100)), rtol=1e-4, atol=1e-5)
 
 
-def test_a_dialogue_does_not_know_its_batch():
+def test_a_dialogue_does_not_depend_on_its_batch():
     gru = layer()
     x = torch.randn(9, 5, dtype=torch.float64)
-    alone = two_way_gru(gru, x[2:6], (4,))
-    torch.testing.assert_close(two_way_gru(gru, x, (2, 4, 3))[2:6], alone, rtol=1e-12, atol=1e-14)
+    alone = bidirectional_gru(gru, x[2:6], (4,))
+    torch.testing.assert_close(bidirectional_gru(gru, x, (2, 4, 3))[2:6], alone, rtol=1e-12, atol=1e-14)
 
 
 def test_autocast_does_not_round_the_recurrence():
     gru, x = layer(dtype=torch.float32), torch.randn(6, 5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        states = two_way_gru(gru, x.bfloat16().float(), (4, 2))
-    assert torch.equal(states, two_way_gru(gru, x.bfloat16().float(), (4, 2)))
+        states = bidirectional_gru(gru, x.bfloat16().float(), (4, 2))
+    assert torch.equal(states, bidirectional_gru(gru, x.bfloat16().float(), (4, 2)))
 
 
-def test_a_gradient_can_be_asked_for_twice():
+def test_the_gradient_can_be_computed_twice():
     gru = layer()
-    loss = two_way_gru(gru, torch.randn(4, 5, dtype=torch.float64), (4,)).square().sum()
+    loss = bidirectional_gru(gru, torch.randn(4, 5, dtype=torch.float64), (4,)).square().sum()
     first = torch.autograd.grad(loss, gru.weight_hh_l0, retain_graph=True)[0]
     assert torch.equal(first, torch.autograd.grad(loss, gru.weight_hh_l0)[0])
 
 
-def test_what_evaluation_has_prepared_serves_training():
+def test_the_order_cached_in_evaluation_works_in_training():
     gru, x = layer(), torch.randn(11, 5, dtype=torch.float64)
     with torch.inference_mode():
-        states = two_way_gru(gru, x, (5, 6))
-    trained = two_way_gru(gru, x, (5, 6))
+        states = bidirectional_gru(gru, x, (5, 6))
+    trained = bidirectional_gru(gru, x, (5, 6))
     trained.sum().backward()
     assert torch.equal(trained.detach(), states)

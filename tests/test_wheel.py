@@ -1,0 +1,216 @@
+"""What is installed: the wheel's contents, the commands from an empty folder, and what other Hydra programs see of it.
+
+The commands run from the wheel in an environment of its own, from the editable install, and in an environment without torch. The
+environments share the installed libraries by links, so nothing is downloaded.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import joyful
+from tests.support.runs import TINY
+from tests.support.small_files import curves_table
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = Path(sysconfig.get_path("purelib"))
+
+#: What a wheel is built from.
+SOURCES = ("analysis", "conf", "joyful", "sweeps", "pyproject.toml", "README.md", "LICENSE")
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
+
+
+def call(*command, cwd):
+    """Run a command without this checkout on its path."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [str(word) for word in command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    source = tmp_path_factory.mktemp("source")
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, source / name)
+    done = call(
+        sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", source / "dist", source,
+        cwd=source,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (file,) = (source / "dist").glob("*.whl")
+    return file
+
+
+def environment(folder, wheel, without):
+    """Make a virtual environment with the wheel and, by links, the libraries installed here but for some."""
+    venv.create(folder, with_pip=False)
+    libraries = folder / "libraries"
+    libraries.mkdir()
+    pattern = re.compile(rf"(joyful|__editable__|_?distutils|{'|'.join(without) or 'joyful'})", re.IGNORECASE)
+    for path in SITE.iterdir():
+        if not pattern.match(path.name) and path.suffix != ".pth":
+            (libraries / path.name).symlink_to(path)
+    python = folder / "bin" / "python"
+    site = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).stdout.strip()
+    Path(site, "libraries.pth").write_text(f"{libraries}\n")
+    done = call(
+        sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "bin" / "joyful"
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    return environment(tmp_path_factory.mktemp("installed"), wheel, ())
+
+
+@pytest.fixture(scope="module")
+def without_torch(wheel, tmp_path_factory):
+    return environment(tmp_path_factory.mktemp("without_torch"), wheel, ("torch", "safetensors"))
+
+
+def test_the_wheel_holds_the_library_and_its_data(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {"joyful", f"joyful_sweeps-{joyful.__version__}.dist-info"}
+    assert {
+        "joyful/py.typed",
+        "joyful/conf/config.yaml",
+        "joyful/conf/hydra/sweeper/pruner/asha.yaml",
+        "joyful/sweeps/first_look.yaml",
+        "joyful/claim_files/basic_optimization.yaml",
+        "joyful/analysis/templates/page.html.j2",
+    } <= set(names)
+    assert not [name for name in names if re.search(r"test|benchmark|study_|/study/|hostile|\.parquet|\.png", name)]
+
+
+def test_every_folder_of_the_library_is_packaged():
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "joyful").rglob("*.py")}
+    assert set(packages) == folders | {"joyful.conf", "joyful.sweeps", "joyful.claim_files"}
+
+
+def test_every_file_of_conf_sweeps_and_claims_is_in_the_wheel(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    folders = {"conf": "conf", "sweeps": "sweeps", "claim_files": "analysis/claims"}
+    for package, folder in folders.items():
+        for path in (ROOT / folder).rglob("*.yaml"):
+            assert f"joyful/{package}/{path.relative_to(ROOT / folder).as_posix()}" in names
+
+
+@pytest.mark.parametrize("how", ["wheel", "editable"])
+def test_the_commands_work_in_an_empty_folder(how, request, tmp_path):
+    program = request.getfixturevalue("installed") if how == "wheel" else Path(sys.executable).with_name("joyful")
+
+    def run(*arguments):
+        done = call(program, *arguments, cwd=tmp_path)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    assert run("--version") == f"joyful {joyful.__version__}\n"
+    assert run().startswith("usage: joyful COMMAND")
+    assert run("--help") == run()
+    assert "== Groups ==" in run("train", "--help")
+    run("train", *TINY, "training.epochs=2", "hydra.run.dir=one")
+    assert (tmp_path / "one/run.json").is_file()
+    quick = [item for item in TINY if not item.startswith("training.threads")]
+    run("train", "-m", "+sweeps=first_look", *quick, "training.evaluations_per_epoch=1", "hydra.sweeper.pairs=1")
+    assert "5/5 trials" in run("sweep", "status", "multirun/first_look")
+    assert "multirun/first_look/report/index.html" in run("report", "multirun/first_look")
+    (tmp_path / "curves.csv").write_bytes(curves_table())
+    assert "next: joyful report imported" in run("import", "csv", "curves.csv", "--out", "imported")
+    run("report", "imported", "--baseline", "arm=old")
+    run("prepare", "data=synthetic", "out=prepared")
+    run("train", "data=prepared", "data.root=prepared", *TINY[3:], "training.epochs=1", "hydra.run.dir=two")
+
+
+def test_without_torch_all_works_but_training(without_torch, tmp_path):
+    probe = call(without_torch.with_name("python"), "-c", "import torch", cwd=tmp_path)
+    assert "No module named 'torch'" in probe.stderr
+    quick = [item for item in TINY if not item.startswith("training.threads")]
+    trained = call(
+        Path(sys.executable).with_name("joyful"), "train", "-m", "+sweeps=first_look", *quick,
+        "training.evaluations_per_epoch=1", "hydra.sweeper.pairs=1", cwd=tmp_path,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    (tmp_path / "curves.csv").write_bytes(curves_table())
+    for command in (
+        ("--help",),
+        ("sweep", "status", "multirun/first_look"),
+        ("sweep", "retry", "multirun/first_look", "--failed"),
+        ("report", "multirun/first_look"),
+        ("import", "csv", "curves.csv", "--out", "imported"),
+        ("report", "imported", "--baseline", "arm=old"),
+    ):
+        done = call(without_torch, *command, cwd=tmp_path)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    for command, missing in (("train", "torch and safetensors"), ("prepare", "safetensors")):
+        done = call(without_torch, command, "--help", cwd=tmp_path)
+        expected = f"joyful: {command} needs {missing}: pip install 'joyful-sweeps[train]'\n"
+        assert (done.returncode, done.stderr) == (2, expected)
+
+
+def test_other_hydra_programs_see_the_sweeper_alone(installed, tmp_path):
+    (tmp_path / "app.py").write_text(
+        "import hydra\n\n\n"
+        "@hydra.main(config_path=None, version_base=None)\n"
+        "def main(config):\n"
+        "    print(config)\n\n\n"
+        "main()\n"
+    )
+    python = installed.with_name("python")
+    searched = call(python, "app.py", "--info", "searchpath", cwd=tmp_path)
+    assert searched.returncode == 0, searched.stderr
+    assert "joyful" not in searched.stdout
+    helped = call(python, "app.py", "--help", cwd=tmp_path)
+    assert "sweeps" not in helped.stdout
+    assert "joyful" not in helped.stdout
+    value = call(python, "app.py", "+sweeps=first_look", cwd=tmp_path)  # a plain value: there is no such group
+    assert value.stdout == "{'sweeps': 'first_look'}\n", value.stderr
+    plugins = call(python, "app.py", "--info", "plugins", cwd=tmp_path)
+    assert "OptunaPrunedSweeper" in plugins.stdout + plugins.stderr
+
+
+def test_no_text_installs_the_package_of_somebody_else():
+    """`joyful` is another project on PyPI; ours is joyful-sweeps."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no git checkout: the files to look through are those that git knows")
+    old = re.compile(r"pip3? install [^\n]*?(?<![\w/.-])joyful(?!-sweeps)\b(?!\.)")
+    assert old.search("pip install joyful")
+    assert old.search("pip install 'joyful[train]'")
+    assert not old.search("pip install 'joyful-sweeps[train]'")
+    found = []
+    for name in listed.stdout.split("\0"):
+        path = ROOT / name
+        if name and path.is_file() and path != Path(__file__):
+            try:
+                found += [f"{name}: {match[0]}" for match in old.finditer(path.read_text(encoding="utf-8"))]
+            except UnicodeDecodeError:
+                continue  # a picture or an archive
+    assert found == []
+
+
+def test_the_extras_that_messages_name_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "joyful").rglob("*.py")]
+    texts += [path.read_text(encoding="utf-8") for path in (*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"))]
+    named = {
+        name for text in texts for group in re.findall(r"joyful-sweeps\[([\w,]+)\]", text) for name in group.split(",")
+    }
+    assert "train" in named
+    assert named <= extras.keys()
