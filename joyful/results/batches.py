@@ -196,7 +196,8 @@ def _array(name: str, chunks: Sequence[Any]) -> np.ndarray:
     if name == "split":
         return _split_codes(chunks)
     column = pa.chunked_array(chunks, type=pa.int64() if name == "step" else pa.float64())
-    return np.asarray(column.to_numpy())
+    array: np.ndarray = column.to_numpy()
+    return array
 
 
 def _split_codes(chunks: Sequence[Any]) -> np.ndarray:
