@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Tests that inject faults.
 PLACES = (
     "tests/faults",
-    "tests/test_experiment.py",
-    "tests/test_results_lock.py",
+    "tests/training/test_experiment.py",
+    "tests/results/test_lock.py",
     "tests/sweeper/test_frozen.py",
     "tests/sweeper/test_kills.py",
     "tests/sweeper/test_postgresql.py",
