@@ -175,6 +175,31 @@ def insert(path: Path, markdown: dict[str, str]) -> str:
     return document
 
 
+#: The words of the summary in Chinese, in the order in which they are replaced.
+CHINESE = {
+    "| measure | claimed |": "| 度量 | 说明所称 |",
+    "Synthetic": "内置数据",
+    "epochs to the target": "达到目标所需 epoch 数",
+    "spread of dev F1": "dev F1 的波动",
+    "spread of train NLL": "训练 NLL 的波动",
+    "final train NLL": "最终训练 NLL",
+    "best dev F1": "最佳 dev F1",
+    "not testable": "无法检验",
+    "contradicted": "不成立",
+    "inconclusive": "未定",
+    "supported": "成立",
+    " points": " 点",
+    " to ": " 至 ",
+}
+
+
+def translate(made: dict[str, str]) -> dict[str, str]:
+    """Return the blocks with the words of the summary in Chinese."""
+    for english, chinese in CHINESE.items():
+        made = {name: text.replace(english, chinese) for name, text in made.items()}
+    return made
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report of the study, and return the exit code.
 
@@ -201,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if part.performance
             }
             texts = {DOCUMENT: insert(DOCUMENT, markdown), PERFORMANCE: insert(PERFORMANCE, performance)}
-            texts |= {path: insert(path, summary) for path in FRONT}
+            texts |= {path: insert(path, translate(summary) if ".zh" in path.name else summary) for path in FRONT}
             outdated = [path.name for path, text in texts.items() if path.read_text() != text]
             if parsed.check:
                 print(f"{', '.join(outdated)}: out of date; run make study-report" if outdated else "up to date")

@@ -194,3 +194,11 @@ def test_without_archives_the_error_names_the_command(study, tmp_path, monkeypat
 def test_the_document_in_the_repository_is_up_to_date():
     assert study_report.main(["--check"]) == 0
     assert sum(path.stat().st_size for path in study_report.ARCHIVES.iterdir()) < 5_000_000
+
+
+def test_the_summary_in_chinese_has_no_english_words():
+    for document, translated in ((study_report.FRONT[0], False), (study_report.FRONT[1], True)):
+        text = document.read_text()
+        block = text.partition("<!-- study: summary -->")[2].partition("<!-- end of study: summary -->")[0]
+        words = set(re.findall(r"[A-Za-z]{2,}", block)) - {"MELD", "EmoryNLP", "MOSI", "NLL", "dev", "epoch"}
+        assert bool(words) != translated, f"{document.name}: {words}"
