@@ -165,8 +165,8 @@ def test_a_claim_does_not_apply_to_arms_that_differ_in_other_settings(tmp_path: 
     verdicts = judge(read_sweep(tmp_path), read_claims(), rng=rng())
     assert {verdict.verdict for verdict in verdicts} == {"not testable"}
     assert verdicts[0].detail == (
-        "the claim is about loss and weights.encoder_loss_weight, but the arms also differ in optimizer.learning_rate "
-        "(0.01, baseline 0.001)"
+        "the claim is about loss and weights.encoder_loss_weight, and the arms differ in optimizer.learning_rate (0.01, "
+        "baseline 0.001) too"
     )
 
 

@@ -331,9 +331,9 @@ def test_columns_with_equal_names_are_both_kept(tmp_path: Path) -> None:
 
 def test_settings_in_a_frame_have_their_types(tmp_path: Path) -> None:
     values = [("a", 1, 0.5, True, "x", [1]), ("b", 2, None, False, None, [2])]
-    for name, integer, number, flag, text, several in values:
+    for name, count, number, flag, text, several in values:
         config = {
-            "integer": integer,
+            "count": count,
             "number": number,
             "flag": flag,
             "text": text,
@@ -342,8 +342,8 @@ def test_settings_in_a_frame_have_their_types(tmp_path: Path) -> None:
         }
         make_run(tmp_path / name, config=config)
     frame = load(tmp_path, columns=["nll"])
-    kinds = {name: str(frame[name].dtype) for name in ("integer", "number", "flag", "text", "several", "mixed")}
-    assert kinds == {"integer": "int64", "number": "float64", "flag": "bool", "text": "category", "several": "category",
+    kinds = {name: str(frame[name].dtype) for name in ("count", "number", "flag", "text", "several", "mixed")}
+    assert kinds == {"count": "int64", "number": "float64", "flag": "bool", "text": "category", "several": "category",
                      "mixed": "category"}  # fmt: skip
     assert frame["several"].iloc[0] == "[1]"
     assert frame["number"].isna().sum() == frame["text"].isna().sum() == 6
