@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     missing = [package for package in NEEDS.get(name, ()) if find_spec(package) is None]
     if missing:
-        print_error(f"{name} needs {' and '.join(missing)}: install it with pip install 'joyful-sweeps[train]'")
+        print_error(f"{name} needs {' and '.join(missing)}; run pip install 'joyful-sweeps[train]'")
         return 2
     if name == "train":
         if arguments is None:

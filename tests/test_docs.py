@@ -31,9 +31,11 @@ from tests.support.fork_server import ForkServer
 from tests.support.runs import TINY, tiny_request
 
 ROOT = Path(__file__).resolve().parents[1]
+#: GUIDE.md comes before the pages that extend a sweep which it starts.
 PAGES = [
-    ROOT / "README.md", ROOT / "README.zh.md", ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "study").glob("*.md")),
+    ROOT / "README.md", ROOT / "README.zh.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/GUIDE.md",
+    *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "GUIDE.md"),
+    *sorted((ROOT / "study").glob("*.md")),
 ]  # fmt: skip
 
 # --- contents of the pages

@@ -160,7 +160,7 @@ def test_without_torch_all_works_but_training(without_torch, tmp_path):
         assert done.returncode == 0, f"{command}: {done.stderr}"
     for command, missing in (("train", "torch and safetensors"), ("prepare", "safetensors")):
         done = call(without_torch, command, "--help", cwd=tmp_path)
-        expected = f"joyful: {command} needs {missing}: pip install 'joyful-sweeps[train]'\n"
+        expected = f"joyful: {command} needs {missing}; run pip install 'joyful-sweeps[train]'\n"
         assert (done.returncode, done.stderr) == (2, expected)
 
 

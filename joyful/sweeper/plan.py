@@ -1,7 +1,7 @@
 """The plan of a sweep: a search space or a list of trials, fixed before the first trial.
 
-hydra-optuna-sweeper parses the search space. Its function `create_params_from_overrides` is private, so its version is
-pinned and tests/sweeper/test_contract.py checks what is used here.
+hydra-optuna-sweeper parses the search space. Its function `create_params_from_overrides` is private;
+tests/sweeper/test_contract.py checks what is used here.
 """
 
 from __future__ import annotations
