@@ -15,7 +15,7 @@ from tests.support.runs import TINY
 ROOT = sweeps.RUN.parent
 
 #: Sweeps of the library and of the study, which are found by another option.
-FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
+FILES = sorted((ROOT / "sweeps").glob("[!_]*.yaml"))
 STUDY = sorted((ROOT / "study/sweeps").glob("*.yaml"))
 
 #: Overrides of a short run, without batch size and epochs.
