@@ -37,7 +37,7 @@ def victim(folder, driver, rng):
     if any(
         lease.worker_failures >= MAXIMUM_FAILURES - 1 and lease.epochs <= lease.epochs_at_failure for lease in leases
     ):
-        return driver.pid  # a third failure in a row would end the trial, as in test_deaths.py
+        return driver.pid  # a third failure in a row would end the trial, as in test_worker_failures.py
     trainers = sweeps.trainers(worker)
     return rng.choice([worker.identity.pid, *trainers])
 

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.xdist_group("sweep")
 
 def test_a_trial_fails_after_three_worker_failures_without_an_epoch(tmp_path):
     trials = "hydra.sweeper.trials=['seed=1','seed=2']"
-    command = sweeps.command("deaths", "hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", trials)
-    folder, driver, killed = tmp_path / "multirun/deaths", sweeps.start(command, tmp_path), set()
+    command = sweeps.command("failures", "hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", trials)
+    folder, driver, killed = tmp_path / "multirun/failures", sweeps.start(command, tmp_path), set()
 
     def next_trainer():
         pids = {pid for worker in sweeps.workers(folder) for pid in sweeps.trainers(worker)} - killed
