@@ -91,7 +91,7 @@ def read_overrides(overrides: Sequence[str]) -> tuple[DataSettings, Path]:
     # "+data" adds the group, because there is no defaults list. No other group is needed.
     composed = [f"+data={values.pop('data')}", *(f"{name}={value}" for name, value in values.items())]
     try:
-        with initialize_config_module("joyful.conf", version_base=None):
+        with initialize_config_module("joyful.conf"):
             config = compose(config_name=None, overrides=composed)
         return DataSettings.model_validate(OmegaConf.to_container(config.data, resolve=True)), Path(out).expanduser()
     except (HydraException, OmegaConfBaseException) as error:

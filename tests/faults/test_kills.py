@@ -49,7 +49,13 @@ def test_kills_at_random_moments_lose_nothing(tmp_path, trainers, tally):
     chance, rounds = random.Random(seed()), 0
     done, caught = {"written": 0, "random": 0}, 0
     lost, wrong = [], []
-    while sum(done.values()) < kills:
+
+    def more() -> bool:
+        """Whether kills are missing; on a busy machine, more are needed until enough of them fall into writes."""
+        number = sum(done.values())
+        return number < kills or (caught < kills / 5 and number < 4 * kills)
+
+    while more():
         rounds += 1
         settings = (
             f"training.epochs={EPOCHS}",
@@ -60,7 +66,7 @@ def test_kills_at_random_moments_lose_nothing(tmp_path, trainers, tally):
         whole, folder = tmp_path / f"whole-{rounds}", tmp_path / f"run-{rounds}"
         trainers.run(whole, *settings)
         complete = 0.0  # epochs that are completely written, according to a process or a checkpoint
-        while sum(done.values()) < kills:
+        while more():
             trainer = trainers.start(folder, *settings)
             kind = chance.choice(("written", "random"))
             if kind == "written":

@@ -138,7 +138,9 @@ def cgroup() -> Iterator[Path]:
     pytest.skip("needs root and a cgroup with a memory controller, but /sys/fs/cgroup is not writable")
 
 
-@pytest.mark.skipif(not soaking(), reason="takes 17 s, runs in the soak; see also tests/sweeper/test_worker_failures.py")
+@pytest.mark.skipif(
+    not soaking(), reason="takes 17 s, runs in the soak; see also tests/sweeper/test_worker_failures.py"
+)
 def test_a_trial_that_the_kernel_kills_fails_and_the_next_is_trained(
     cgroup: Path, tmp_path: Path, tally: Tally
 ) -> None:
