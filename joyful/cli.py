@@ -64,10 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print_error(f"expected one of the commands {', '.join(COMMANDS)}, got {name!r}; see joyful --help")
         return 2
-    missing = [package for package in NEEDS.get(name, ()) if find_spec(package) is None]
-    if missing:
-        print_error(f"{name} needs {' and '.join(missing)}; run pip install 'joyful-sweeps[train]'")
-        return 2
     if name == "train":
         if arguments is None:
             signals.exit_on_ctrl_c()
@@ -75,15 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.argv = ["joyful train", *rest]
         train()
         return 0
-    return _main_of(name)(rest)
+    return _main_of(name)(rest) if _is_installed(name) else 2
 
 
 def train() -> None:
     """Train as ``sys.argv`` specifies. This is the program of ``joyful train``, run.py and train.py.
 
     Raises:
-        SystemExit: If training fails, with the exit code.
+        SystemExit: If training fails or a package is missing, with the exit code.
     """
+    if not _is_installed("train"):
+        sys.exit(2)
     import hydra
 
     from joyful.runtime.run_guard import allowed_targets, report_config_errors
@@ -103,6 +101,14 @@ def _train_composed(config: Any) -> float:
     from joyful.training import experiment  # imports torch, which --help and --cfg do not need
 
     return experiment.main(lambda: hydra_request.from_hydra(config))
+
+
+def _is_installed(name: str) -> bool:
+    """Return whether the packages of a command are installed, and print an error that names the missing ones."""
+    missing = [package for package in NEEDS.get(name, ()) if find_spec(package) is None]
+    if missing:
+        print_error(f"{name} needs {' and '.join(missing)}; run pip install 'joyful-sweeps[train]'")
+    return not missing
 
 
 #: Command -> module with a function `main` that runs it.

@@ -162,6 +162,10 @@ def test_without_torch_all_works_but_training(without_torch, tmp_path):
         done = call(without_torch, command, "--help", cwd=tmp_path)
         expected = f"joyful: {command} needs {missing}; run pip install 'joyful-sweeps[train]'\n"
         assert (done.returncode, done.stderr) == (2, expected)
+    for script in ("run.py", "train.py"):
+        done = call(without_torch.with_name("python"), ROOT / script, cwd=tmp_path)
+        expected = "joyful: train needs torch and safetensors; run pip install 'joyful-sweeps[train]'\n"
+        assert (done.returncode, done.stderr) == (2, expected)
 
 
 def test_other_hydra_programs_see_the_sweeper_alone(installed, tmp_path):
