@@ -1,0 +1,131 @@
+"""Registries: the losses, optimizers, datasets and so on that settings select by name.
+
+Each family has one `Registry`, in the module that defines its members. A member is registered where it is written:
+
+    @RECONSTRUCTION_LOSSES.register("cauchy", "ln(1 + r^2)")
+    class CauchyLoss(nn.Module): ...
+
+Other packages add members in the same way. Their modules are imported before the first lookup if they are named by an
+entry point of the group ``joyful.plugins`` or by the environment variable JOYFUL_PLUGINS (names separated by commas).
+
+This module imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from joyful.records import InputError, first_line_of
+
+T = TypeVar("T")
+
+#: Group of entry points whose modules register members.
+ENTRY_POINTS = "joyful.plugins"
+
+#: Environment variable with further modules, separated by commas.
+VARIABLE = "JOYFUL_PLUGINS"
+
+
+class Registry(Mapping[str, T]):
+    """The members of a family by name, in the order in which they were registered.
+
+    Args:
+        setting: The setting that selects a member, such as "loss.name". Error messages name it.
+
+    Example:
+        >>> shapes = Registry[type]("shape")
+        >>> @shapes.register("circle", "a round shape")
+        ... class Circle: ...
+        >>> shapes["circle"].__name__, shapes.summaries()
+        ('Circle', {'circle': 'a round shape'})
+        >>> shapes["cirle"]
+        Traceback (most recent call last):
+        joyful.records.InputError: shape: expected one of circle, got 'cirle'; did you mean circle?
+    """
+
+    def __init__(self, setting: str) -> None:
+        self.setting = setting
+        self._members: dict[str, T] = {}
+        self._summaries: dict[str, str] = {}
+
+    def register(self, name: str, summary: str) -> Callable[[T], T]:
+        """Return a decorator that adds a member.
+
+        Args:
+            name: Name of the member.
+            summary: What it is, in a few words, for help and tables.
+
+        Raises:
+            ValueError: If the name is taken.
+        """
+
+        def add(member: T) -> T:
+            if name in self._members:
+                raise ValueError(f"{self.setting}: the name {name!r} is registered twice")
+            self._members[name], self._summaries[name] = member, summary
+            return member
+
+        return add
+
+    def summaries(self) -> dict[str, str]:
+        """Return the summary of each member by its name."""
+        load_plugins()
+        return dict(self._summaries)
+
+    def __getitem__(self, name: str) -> T:
+        """Return a member.
+
+        Raises:
+            InputError: If there is no member of that name. The message lists all names and the nearest one.
+        """
+        load_plugins()
+        try:
+            return self._members[name]
+        except (KeyError, TypeError):
+            raise InputError(f"{self.setting}: {expected_one_of(name, self._members)}") from None
+
+    def __contains__(self, name: object) -> bool:
+        load_plugins()
+        return name in self._members
+
+    def __iter__(self) -> Iterator[str]:
+        load_plugins()
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        load_plugins()
+        return len(self._members)
+
+
+def expected_one_of(given: object, names: Mapping[str, object] | tuple[str, ...] | list[str]) -> str:
+    """Return the text "expected one of A, B, got 'a'; did you mean A?".
+
+    Example:
+        >>> expected_one_of("smothl1", ["mse", "smoothl1"])
+        "expected one of mse, smoothl1, got 'smothl1'; did you mean smoothl1?"
+    """
+    near = difflib.get_close_matches(given, list(names), n=1) if isinstance(given, str) else []
+    return f"expected one of {', '.join(names)}, got {given!r}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+@functools.cache
+def load_plugins() -> None:
+    """Import the modules of the entry points `joyful.plugins` and of JOYFUL_PLUGINS, once per process.
+
+    Raises:
+        InputError: If one of them cannot be imported.
+    """
+    points = entry_points(group=ENTRY_POINTS)
+    modules = {point.value: f"the entry point {point.name} of {ENTRY_POINTS}" for point in points}
+    modules |= {name.strip(): VARIABLE for name in os.environ.get(VARIABLE, "").split(",") if name.strip()}
+    for module, where in modules.items():
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise InputError(f"{where}: the module {module} cannot be imported ({first_line_of(error)})") from None
