@@ -12,7 +12,7 @@ from benchmarks.peers.per_utterance import PerUtteranceModel, PerUtteranceTraine
 from joyful.config import Settings, check
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
-from joyful.model.graph_model import GraphModel, standardise
+from joyful.model.joyful import GraphModel, standardise
 from joyful.records import DialogueDataset, Dialogues
 from joyful.training.coach import Coach
 from joyful.training.experiment import build_model, prepare_torch

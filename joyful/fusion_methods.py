@@ -1,5 +1,5 @@
-"""Alias of :mod:`joyful.model.fusion` under the name of the reference implementation."""
+"""AutoFusion under the module name of the reference implementation."""
 
-from joyful.model.fusion import AutoFusion
+from joyful.model.joyful import AutoFusion
 
 __all__ = ["AutoFusion"]

@@ -1,5 +1,5 @@
-"""Alias of :mod:`joyful.model.hierarchical_fusion` under the name of the reference implementation."""
+"""AutoFusion_Hierarchical under the module name of the reference implementation."""
 
-from joyful.model.hierarchical_fusion import AutoFusion_Hierarchical
+from joyful.model.joyful import AutoFusion_Hierarchical
 
 __all__ = ["AutoFusion_Hierarchical"]

@@ -154,7 +154,7 @@ class Batch:
         speaker_order: (N,) positions of the utterances sorted by speaker.
         speaker_rank: (N,) the inverse permutation.
         speaker_sizes: S host integers, the number of utterances of each speaker slot, sum N.
-        structures: Cache of `joyful.model.dialogue_graph.structure`, for batches that are used again.
+        structures: Cache of `joyful.model.joyful.structure`, for batches that are used again.
     """
 
     features: dict[str, Tensor]

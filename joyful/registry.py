@@ -16,14 +16,17 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import inspect
 import os
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from joyful.records import InputError, first_line_of
 
 T = TypeVar("T")
+Member = TypeVar("Member")
 
 #: Group of entry points whose modules register members.
 ENTRY_POINTS = "joyful.plugins"
@@ -37,6 +40,8 @@ class Registry(Mapping[str, T]):
 
     Args:
         setting: The setting that selects a member, such as "loss.name". Error messages name it.
+        package: Package whose modules register members. They are imported before the first lookup. None if all members
+            are in the module of the registry.
 
     Example:
         >>> shapes = Registry[type]("shape")
@@ -49,34 +54,54 @@ class Registry(Mapping[str, T]):
         joyful.records.InputError: shape: expected one of circle, got 'cirle'; did you mean circle?
     """
 
-    def __init__(self, setting: str) -> None:
-        self.setting = setting
+    def __init__(self, setting: str, package: str | None = None) -> None:
+        self.setting, self._package = setting, package
         self._members: dict[str, T] = {}
         self._summaries: dict[str, str] = {}
+        self._settings: dict[str, dict[str, tuple[Any, Any]]] = {}
 
-    def register(self, name: str, summary: str) -> Callable[[T], T]:
+    def register(self, name: str, summary: str, **settings: tuple[Any, Any]) -> Callable[[Member], Member]:
         """Return a decorator that adds a member.
 
         Args:
             name: Name of the member.
             summary: What it is, in a few words, for help and tables.
+            **settings: Settings of this member that its family does not have: name -> (type, default), as for
+                `pydantic.create_model`. `create` passes them to the member.
 
         Raises:
             ValueError: If the name is taken.
         """
 
-        def add(member: T) -> T:
+        def add(member: Member) -> Member:
             if name in self._members:
                 raise ValueError(f"{self.setting}: the name {name!r} is registered twice")
-            self._members[name], self._summaries[name] = member, summary
+            self._members[name], self._summaries[name], self._settings[name] = cast(T, member), summary, settings
             return member
 
         return add
 
     def summaries(self) -> dict[str, str]:
         """Return the summary of each member by its name."""
-        load_plugins()
+        self._load()
         return dict(self._summaries)
+
+    def settings_of(self, name: str) -> dict[str, tuple[Any, Any]]:
+        """Return the own settings of a member (see `register`)."""
+        self[name]
+        return dict(self._settings[name])
+
+    def create(self, name: str, settings: Mapping[str, Any], **arguments: Any) -> Any:
+        """Call a member with its arguments and those settings that are among its parameters.
+
+        Args:
+            name: Name of the member.
+            settings: Settings by name; the others are not passed.
+            **arguments: Further arguments, which are always passed.
+        """
+        member: Any = self[name]
+        accepted = inspect.signature(member).parameters
+        return member(**{key: value for key, value in settings.items() if key in accepted} | arguments)
 
     def __getitem__(self, name: str) -> T:
         """Return a member.
@@ -84,23 +109,31 @@ class Registry(Mapping[str, T]):
         Raises:
             InputError: If there is no member of that name. The message lists all names and the nearest one.
         """
-        load_plugins()
+        self._load()
         try:
             return self._members[name]
         except (KeyError, TypeError):
             raise InputError(f"{self.setting}: {expected_one_of(name, self._members)}") from None
 
     def __contains__(self, name: object) -> bool:
-        load_plugins()
+        self._load()
         return name in self._members
 
     def __iter__(self) -> Iterator[str]:
-        load_plugins()
+        self._load()
         return iter(self._members)
 
     def __len__(self) -> int:
-        load_plugins()
+        self._load()
         return len(self._members)
+
+    def _load(self) -> None:
+        if self._package is not None:
+            package, self._package = importlib.import_module(self._package), None
+            for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+                if not module.name.endswith(".__main__"):
+                    importlib.import_module(module.name)
+        load_plugins()
 
 
 def expected_one_of(given: object, names: Mapping[str, object] | tuple[str, ...] | list[str]) -> str:

@@ -46,8 +46,8 @@ def test_curves_are_imported_and_reported_by_the_earlier_commands(tmp_path):
     ("module", "name", "home"),
     [
         ("joyful.coach", "Coach", "joyful.training.coach"),
-        ("joyful.fusion_methods", "AutoFusion", "joyful.model.fusion"),
-        ("joyful.fusion_methods_hierarchical", "AutoFusion_Hierarchical", "joyful.model.hierarchical_fusion"),
+        ("joyful.fusion_methods", "AutoFusion", "joyful.model.joyful"),
+        ("joyful.fusion_methods_hierarchical", "AutoFusion_Hierarchical", "joyful.model.joyful"),
         ("joyful.loss_utils", "create_reconstruction_loss", "joyful.losses.reconstruction"),
     ],
 )

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import RGCNConv, TransformerConv
 
-from joyful.model.dialogue_graph import AttentionBlocks, Edges, structure
-from joyful.model.graph_layers import GraphTransformer, RelationalGraphConv, Speakers, relation
-from joyful.model.graph_model import GraphModel, ModelOutput
+from joyful.model.joyful import Edges, GraphModel, GraphTransformer, ModelOutput, RelationalGraphConv, structure
+from joyful.model.kernels.attention_blocks import AttentionBlocks
+from joyful.model.kernels.relational import relation
 from joyful.records import Batch
 
 
@@ -24,16 +24,15 @@ class GeometricConv(nn.Module):
     def __init__(self, layer: RelationalGraphConv) -> None:
         super().__init__()
         relations, size_in, size_out = layer.weight.shape
-        self.n_speakers = layer.n_speakers
         self.conv = RGCNConv(size_in, size_out, num_relations=relations, aggr="mean")
         self.conv.load_state_dict(layer.state_dict())
 
-    def forward(self, x_NH: Tensor, speakers: Speakers, edges: Edges) -> Tensor:
+    def forward(self, x_NH: Tensor, batch: Batch, edges: Edges) -> Tensor:
         if edges.kept is not None:  # RGCNConv has no edge weights, so dropped edges are removed
             kept = edges.kept.bool()
             edges = Edges(edges.source[kept], edges.target[kept])
         index = torch.stack([edges.source, edges.target])
-        return self.conv(x_NH, index, relation(speakers.ids, edges, self.n_speakers))
+        return self.conv(x_NH, index, relation(batch.speakers, edges.source, edges.target, len(batch.speaker_sizes)))
 
 
 class GeometricTransformer(nn.Module):

@@ -14,14 +14,39 @@ Shape letters: N utterances, C classes.
 from __future__ import annotations
 
 import math
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from joyful.losses.reconstruction import check_reduction
+from joyful.registry import Registry
 
 
+class ClassificationLoss(Protocol):
+    """The interface of a classification loss."""
+
+    def to(self, device: torch.device) -> Self:
+        """Move the class weights to a device, and return the loss."""
+        ...
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss, a scalar.
+
+        Args:
+            logits: (N, C).
+            labels: (N,) int64, the class of each utterance, or (N, C) with zeros and ones if there can be several.
+        """
+        ...
+
+
+#: Setting `classification.name` -> class, which takes `class_weights` (C,) or None, and those settings of the group
+#: `classification` that are among its parameters.
+CLASSIFICATION_LOSSES = Registry[type[ClassificationLoss]]("classification.name")
+
+
+@CLASSIFICATION_LOSSES.register("focal", "focal loss, with classification.gamma and .alpha")
 class FocalLoss(nn.Module):
     """Focal loss, which reduces the weight of utterances that are classified well.
 
@@ -97,6 +122,7 @@ class FocalLoss(nn.Module):
         )
 
 
+@CLASSIFICATION_LOSSES.register("nll", "cross-entropy")
 class NLLLoss(nn.Module):
     """Cross-entropy of logits: the negative log-likelihood of the labels.
 

@@ -16,13 +16,39 @@ Sources: P. J. Huber, "Robust Estimation of a Location Parameter", 1964; R. Girs
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from joyful.records import REFERENCE_DIMENSIONS
+from joyful.registry import Registry
 
 REDUCTIONS = ("mean", "sum", "none")
+
+
+class ReconstructionLoss(Protocol):
+    """The interface of a reconstruction loss, as the fusion uses it."""
+
+    def elementwise(self, prediction: Tensor, target: Tensor, modal_dims: Sequence[int] | None = None) -> Tensor:
+        """Return the loss of each element.
+
+        Args:
+            prediction: (..., D).
+            target: (..., D).
+            modal_dims: Width of each modality in the order of concatenation; the sum is D.
+
+        Returns:
+            (..., D).
+
+        Raises:
+            ValueError: If the shapes differ.
+        """
+        ...
+
+
+#: Setting `loss.name` -> class. The settings of the group `loss` that are parameters of the class are passed to it.
+RECONSTRUCTION_LOSSES = Registry[type[ReconstructionLoss]]("loss.name")
 
 
 def check_reduction(reduction: str) -> str:
@@ -66,6 +92,7 @@ def reduce(values: Tensor, reduction: str) -> Tensor:
     return values.sum() if reduction == "sum" else values
 
 
+@RECONSTRUCTION_LOSSES.register("mse", "mean squared error")
 class MSELoss(nn.MSELoss):
     """Squared error, (p - t)^2.
 
@@ -120,6 +147,7 @@ class MSELoss(nn.MSELoss):
         return super().forward(prediction, target)
 
 
+@RECONSTRUCTION_LOSSES.register("smoothl1", "SmoothL1: quadratic below loss.beta, linear above")
 class SmoothL1Loss(nn.SmoothL1Loss):
     """SmoothL1, which is the Huber loss divided by beta.
 
@@ -184,6 +212,7 @@ class SmoothL1Loss(nn.SmoothL1Loss):
         return super().forward(prediction, target)
 
 
+@RECONSTRUCTION_LOSSES.register("weighted_mse", "mean squared error with a weight per modality")
 class WeightedMSELoss(nn.Module):
     """Squared error with one weight per modality of a concatenated vector.
 

@@ -4,12 +4,12 @@ A weighting combines the scalar components of one training step into the total l
 the losses, so the host never waits for the device.
 
 To add a weighting, write a class with the methods of `Weighting` (it can inherit most of them from `FixedWeighting`)
-and add it to `WEIGHTINGS`.
+and register it in `WEIGHTINGS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -17,6 +17,10 @@ from torch import Tensor
 
 from joyful.losses.normalisation import LossNormalizer
 from joyful.losses.weights import LossWeightConfig, weighted_total
+from joyful.registry import Registry
+
+#: Setting `weighting.name` -> class. The settings of the group `weighting` that are its parameters are passed to it.
+WEIGHTINGS = Registry[type["Weighting"]]("weighting.name")
 
 Combined = tuple[Tensor, dict[str, Tensor], dict[str, "float | Tensor"]]
 
@@ -134,6 +138,7 @@ class AdaptiveLossWeight:
         self._averages = {name: value.clone() for name, value in state.items()}
 
 
+@WEIGHTINGS.register("fixed", "constant weights")
 class FixedWeighting:
     """Constant weights, as configured: total = sum of w0_k l_k."""
 
@@ -155,6 +160,7 @@ class FixedWeighting:
         """Ignore the state, which is empty."""
 
 
+@WEIGHTINGS.register("adaptive", "weights inversely proportional to a moving average of each loss")
 class AdaptiveWeighting(FixedWeighting):
     """Weights that are inversely proportional to a moving average of each loss, relative to the classification loss.
 
@@ -200,6 +206,7 @@ class AdaptiveWeighting(FixedWeighting):
         self._averages = {name: value.clone() for name, value in state.items()}
 
 
+@WEIGHTINGS.register("normalised", "constant weights of normalised losses")
 class NormalisedWeighting(FixedWeighting):
     """Configured weights on losses that are normalised by `LossNormalizer`.
 
@@ -209,14 +216,14 @@ class NormalisedWeighting(FixedWeighting):
     for "log" and w0_k / (max_k - min_k) for "minmax".
 
     Args:
-        method: "log" or "minmax".
+        normalisation: Method of the normalizer, "log" or "minmax".
 
     Raises:
         ValueError: If the method is unknown.
     """
 
-    def __init__(self, method: str = "log") -> None:
-        self.normalizer = LossNormalizer(method)
+    def __init__(self, normalisation: str = "log") -> None:
+        self.normalizer = LossNormalizer(normalisation)
 
     def combine(self, components: Mapping[str, Tensor], config: LossWeightConfig) -> Combined:
         """Normalise the components; return the total, the parts and the weights (see `Weighting.combine`)."""
@@ -242,6 +249,7 @@ class NormalisedWeighting(FixedWeighting):
         self.normalizer.load_state_dict(state)
 
 
+@WEIGHTINGS.register("gradient_balanced", "weights that keep the ratios of the gradient norms")
 class GradientBalancedWeighting(FixedWeighting):
     """Weights that set the ratio of each component's gradient norm to that of the classification loss.
 
@@ -298,12 +306,3 @@ def _moving_average(average: Tensor | None, value: Tensor, momentum: float) -> T
     average = average.to(value)
     updated = torch.where(torch.isfinite(average), momentum * average + (1 - momentum) * value, value)
     return torch.where(torch.isfinite(value), updated, average)
-
-
-#: Value of the setting `weighting` -> constructor with the arguments (momentum, normalisation method).
-WEIGHTINGS: dict[str, Callable[[float, str], Weighting]] = {
-    "fixed": lambda momentum, method: FixedWeighting(),
-    "adaptive": lambda momentum, method: AdaptiveWeighting(momentum),
-    "normalised": lambda momentum, method: NormalisedWeighting(method),
-    "gradient_balanced": lambda momentum, method: GradientBalancedWeighting(momentum),
-}

@@ -22,7 +22,7 @@ from joyful.data.batching import DeviceSplit, epoch_order
 from joyful.losses.classification import class_weights
 from joyful.losses.weighting import WEIGHTINGS
 from joyful.losses.weights import LossWeightConfig
-from joyful.model.graph_model import GraphModel, ModelOutput, parameter_groups
+from joyful.model.joyful import GraphModel, ModelOutput, parameter_groups
 from joyful.randomness import Draws
 from joyful.records import SPLITS, Batch, EpochRecord, InputError, first_line_of
 from joyful.training import checkpoints, objective
@@ -87,7 +87,7 @@ class Coach:
             settings.classification, self._class_weights(n_classes)
         ).to(device)
         s = settings.weighting
-        self._weighting = WEIGHTINGS[s.name](s.momentum, s.normalisation)
+        self._weighting = WEIGHTINGS.create(s.name, vars(s))
         self._weights: Mapping[str, float | Tensor] = self.loss_weight_config.component_weights()
         self._groups = parameter_groups(model)
         self._shared = model.fusion.shared_parameters()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from joyful.model.graph_model import ModelOutput
+from joyful.model.joyful import ModelOutput
 from joyful.records import COMPONENTS, Batch
 from joyful.training import metrics
 

@@ -25,9 +25,7 @@ from joyful import results
 from joyful.config import LOCATION_SETTINGS, MEMORY_ADVICE, Settings, check, config_hash, differences
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
-from joyful.model.fusion import AutoFusion, FusionSizes
-from joyful.model.graph_model import GraphModel, initialise, standardise
-from joyful.model.hierarchical_fusion import AutoFusion_Hierarchical
+from joyful.model.joyful import FUSIONS, GraphModel, initialise, standardise
 from joyful.records import DialogueDataset, EpochRecord, InputError, Request, print_error
 from joyful.runtime import disk, heap
 from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
@@ -66,24 +64,6 @@ class Observer(Protocol):
         """
 
 
-def build_fusion(settings: Settings, dimensions: Mapping[str, int]) -> AutoFusion:
-    """Return the fusion of the settings group `fusion`, with the reconstruction loss of the group `loss`.
-
-    Args:
-        settings: The settings of the run.
-        dimensions: Modality -> feature width.
-    """
-    m = settings.model
-    common: dict[str, Any] = {
-        "sizes": FusionSizes(m.inter_size, m.fusion_hidden_size, m.fusion_latent_size),
-        "criterion": reconstruction_criterion(settings.loss, tuple(dimensions)),
-        "intermodal": settings.fusion.intermodal,
-    }
-    if settings.fusion.name == "auto":
-        return AutoFusion(dimensions, **common)
-    return AutoFusion_Hierarchical(dimensions, modal_attention=m.modal_attention, **common)
-
-
 def build_model(settings: Settings, data: DialogueDataset) -> GraphModel:
     """Return the model for a dataset. Its initial weights are a function of the seed.
 
@@ -92,7 +72,8 @@ def build_model(settings: Settings, data: DialogueDataset) -> GraphModel:
     """
     n_unimodal = settings.fusion.ulgm_hidden_size if settings.fusion.use_ulgm else 0
     try:
-        fusion = build_fusion(settings, data.dimensions)
+        criterion = reconstruction_criterion(settings.loss, tuple(data.dimensions))
+        fusion = FUSIONS[settings.fusion.name].from_settings(settings, data.dimensions, criterion)
         model = GraphModel(settings.model, fusion, len(data.labels), data.n_speakers, n_unimodal)
     except ValueError as error:
         raise InputError(str(error)) from None

@@ -9,41 +9,40 @@ import torch
 from torch import Tensor
 
 from joyful.config import ClassificationSettings, FusionSettings, LossSettings
-from joyful.losses.classification import FocalLoss, NLLLoss
-from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss
-from joyful.model.graph_model import ModelOutput
+from joyful.losses.classification import CLASSIFICATION_LOSSES, ClassificationLoss
+from joyful.losses.reconstruction import RECONSTRUCTION_LOSSES, ReconstructionLoss
+from joyful.model.joyful import ModelOutput
 from joyful.records import Batch
 
 #: Weight of each modality in the unimodal loss (ULGM), as in the reference.
 UNIMODAL_WEIGHTS = {"text": 1.0, "audio": 0.5, "visual": 0.5}
 
 
-def reconstruction_criterion(
-    settings: LossSettings, modalities: tuple[str, ...]
-) -> MSELoss | SmoothL1Loss | WeightedMSELoss:
+def reconstruction_criterion(settings: LossSettings, modalities: tuple[str, ...]) -> ReconstructionLoss:
     """Return the reconstruction loss of the settings group `loss`.
 
     Args:
         settings: The group `loss`.
         modalities: The modalities, in the order in which their features are concatenated.
     """
-    if settings.name == "smoothl1":
-        return SmoothL1Loss(beta=settings.beta)
-    if settings.name == "weighted_mse":
-        return WeightedMSELoss({m: settings.modal_weights.get(m, 1.0) for m in modalities})  # type: ignore[call-overload]
-    return MSELoss()
+    weights = {modality: settings.modal_weights.get(modality, 1.0) for modality in modalities}  # type: ignore[call-overload]
+    criterion: ReconstructionLoss = RECONSTRUCTION_LOSSES.create(
+        settings.name, {**vars(settings), "modal_weights": weights}
+    )
+    return criterion
 
 
-def classification_criterion(settings: ClassificationSettings, class_weights: Tensor | None) -> NLLLoss | FocalLoss:
+def classification_criterion(settings: ClassificationSettings, class_weights: Tensor | None) -> ClassificationLoss:
     """Return the classification loss of the settings group `classification`.
 
     Args:
         settings: The group `classification`.
         class_weights: (C,) weights of the classes; None weights all classes equally.
     """
-    if settings.name == "focal":
-        return FocalLoss(settings.alpha, settings.gamma, class_weights)
-    return NLLLoss(class_weights)
+    criterion: ClassificationLoss = CLASSIFICATION_LOSSES.create(
+        settings.name, vars(settings), class_weights=class_weights
+    )
+    return criterion
 
 
 def reduce_encoder_losses(losses_N: Tensor, lengths: tuple[int, ...], how: str) -> Tensor:
@@ -83,7 +82,7 @@ def trained_reconstructions(lengths: tuple[int, ...], how: str) -> int | None:
 
 
 def components(
-    output: ModelOutput, batch: Batch, criterion: NLLLoss | FocalLoss, encoder_reduction: str
+    output: ModelOutput, batch: Batch, criterion: ClassificationLoss, encoder_reduction: str
 ) -> dict[str, Tensor]:
     """Return the four unweighted loss components as scalars, in the order of `joyful.records.COMPONENTS`.
 
@@ -101,7 +100,7 @@ def components(
     }
 
 
-def unimodal_loss(output: ModelOutput, batch: Batch, criterion: NLLLoss | FocalLoss) -> Tensor:
+def unimodal_loss(output: ModelOutput, batch: Batch, criterion: ClassificationLoss) -> Tensor:
     """Return the sum of the classification losses of the unimodal (ULGM) heads, weighted by UNIMODAL_WEIGHTS."""
     losses = [UNIMODAL_WEIGHTS[m] * criterion(logits.float(), batch.labels) for m, logits in output.unimodal.items()]
     return torch.stack(losses).sum()

@@ -12,15 +12,19 @@ from tests.support.weightings import CHECKS, components, gradient_norms
 VARIANTS = [(name, 0.9, "log") for name in WEIGHTINGS] + [("normalised", 0.9, "minmax"), ("adaptive", 0.0, "log")]
 
 
+def weighting_of(name, momentum=0.9, normalisation="log"):
+    return WEIGHTINGS.create(name, {"momentum": momentum, "normalisation": normalisation})
+
+
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
 @pytest.mark.parametrize(("name", "momentum", "method"), VARIANTS)
 def test_every_weighting_satisfies_the_suite(name, momentum, method, check):
-    check(lambda: WEIGHTINGS[name](momentum, method))
+    check(lambda: weighting_of(name, momentum, method))
 
 
 @pytest.mark.parametrize("name", ["fixed", "adaptive", "gradient_balanced"])
 def test_total_is_the_weighted_sum_of_the_parts(name):
-    weighting = WEIGHTINGS[name](0.9, "log")
+    weighting = weighting_of(name, 0.9, "log")
     for step in range(5):
         if weighting.needs_gradient_norms:
             weighting.observe(gradient_norms(step))
@@ -31,7 +35,7 @@ def test_total_is_the_weighted_sum_of_the_parts(name):
 def test_weightings_with_memory_have_a_state():
     # the suite's resume check would pass for a weighting that never changes: these must
     for name in ("adaptive", "gradient_balanced", "normalised"):
-        weighting = WEIGHTINGS[name](0.9, "minmax")
+        weighting = weighting_of(name, 0.9, "minmax")
         if weighting.needs_gradient_norms:
             weighting.observe(gradient_norms(0))
         first = weighting.combine(components(0), LossWeightConfig())[2]["encoder"]
@@ -129,14 +133,14 @@ def test_adaptive_refuses_unknown_losses():
 def test_adaptive_weighting_by_hand():
     # first step: averages are the losses, so w_k = w0_k / l_k * l_classification
     losses = components(0, classification=2.0, contrastive=4.0, encoder=0.5, gate_reg=1.0)
-    _, _, weights = WEIGHTINGS["adaptive"](0.9, "log").combine(losses, LossWeightConfig())
+    _, _, weights = weighting_of("adaptive").combine(losses, LossWeightConfig())
     expected = {"classification": 1.0, "contrastive": 0.2 / 2, "encoder": 0.03 * 4, "gate_reg": 0.01 * 2}
     assert numbers(weights) == pytest.approx(expected)
 
 
 def test_normalised_weighting_by_hand():
     losses = components(0, classification=1.0, contrastive=3.0, encoder=0.5, gate_reg=0.25)
-    total, _, weights = WEIGHTINGS["normalised"](0.9, "log").combine(losses, LossWeightConfig())
+    total, _, weights = weighting_of("normalised").combine(losses, LossWeightConfig())
     expected = math.log(2) + 0.2 * math.log(4) + 0.03 * math.log(1.5) + 0.01 * math.log(1.25)
     assert float(total.detach()) == pytest.approx(expected)
     assert float(weights["contrastive"]) == pytest.approx(0.2 / 4)  # d log(1 + l) = 1 / (1 + l)

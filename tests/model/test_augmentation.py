@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from joyful.model.augmentation import add_neighbours, mask_features, rewire
-from joyful.model.dialogue_graph import Edges, attention_blocks, dialogue_spans, window_edges
+from joyful.model.joyful import Edges, add_neighbours, dialogue_spans, mask_features, rewire, window_edges
+from joyful.model.kernels.attention_blocks import attention_blocks
 from joyful.randomness import Draws
 from tests.support.host_reads import NoHostReads
 

@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from joyful.model import context
-from joyful.model.context import RecurrentContext, TransformerContext, TransformerLayer
-from joyful.model.dialogue_graph import attention_blocks
-from joyful.model.graph_model import initialise
+from joyful.model import joyful as model
+from joyful.model.joyful import RecurrentContext, TransformerContext, TransformerLayer, initialise
+from joyful.model.kernels.attention_blocks import attention_blocks
 from joyful.randomness import Draws
 
 CPU = torch.device("cpu")
@@ -112,7 +111,7 @@ def test_dropout_is_a_function_of_the_draws(kind):
 def test_each_layer_draws_its_own_masks(monkeypatch):
     places = []
     for name in ("dropout", "relu_dropout_"):
-        monkeypatch.setattr(context, name, lambda x, drop, draws, place: places.append(place) or x)
+        monkeypatch.setattr(model, name, lambda x, drop, draws, place: places.append(place) or x)
     TransformerContext(8, 3, layers=2, heads=2, feedforward=10, drop=0.5)(
         torch.randn(N, 8), LENGTHS, BLOCKS, Draws(1, 1, 1)
     )

@@ -3,7 +3,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from joyful.model.dialogue_graph import BLOCK_SIZE, attention_blocks, dialogue_spans, window_edges
+from joyful.model.joyful import dialogue_spans, window_edges
+from joyful.model.kernels.attention_blocks import BLOCK_SIZE, attention_blocks
 
 CPU = torch.device("cpu")
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=6).map(tuple)

@@ -6,8 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss
-from joyful.model.fusion import AutoFusion, FusionOutput, FusionSizes, modality_dimensions
-from joyful.model.hierarchical_fusion import AutoFusion_Hierarchical
+from joyful.model.joyful import AutoFusion, AutoFusion_Hierarchical, FusionOutput, FusionSizes, modality_dimensions
 from tests.support.host_reads import NoHostReads
 
 SIZES = FusionSizes(inter=6, hidden=9, latent=5)

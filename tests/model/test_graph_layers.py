@@ -1,13 +1,16 @@
 """Comparison with torch_geometric's RGCNConv and TransformerConv, and with plain loops over dialogues and edges."""
 
+import math
+
 import pytest
 import torch
 from torch_geometric.nn import RGCNConv, TransformerConv
 
-from joyful.model import graph_layers
-from joyful.model.dialogue_graph import Edges, attention_blocks, window_edges
-from joyful.model.graph_layers import GraphTransformer, RelationalGraphConv, relation
-from tests.support.models import random_batch, speakers_of
+from joyful.model.joyful import Edges, GraphTransformer, RelationalGraphConv, window_edges
+from joyful.model.kernels import relational
+from joyful.model.kernels.attention_blocks import attention_blocks, block_attention, plain_attention
+from joyful.model.kernels.relational import plain_relational_convolution, relation
+from tests.support.models import random_batch
 
 CPU = torch.device("cpu")
 BATCHES = pytest.mark.parametrize(
@@ -36,22 +39,24 @@ def random_conv(n_speakers, size_in=6, size_out=5):
     return conv
 
 
-def rgcn(conv, x, speakers, edges):
+def rgcn(conv, x, batch, edges):
     """Return the output and the parameters of torch_geometric's layer with the same weights."""
     layer = RGCNConv(*conv.weight.shape[1:], num_relations=conv.weight.shape[0], aggr="mean")
     layer.load_state_dict({"weight": conv.weight, "root": conv.root, "bias": conv.bias})
-    relations = relation(speakers.ids, edges, conv.n_speakers)
+    relations = relation(batch.speakers, edges.source, edges.target, len(batch.speaker_sizes))
     return layer(x, torch.stack([edges.source, edges.target]), relations), [layer.weight, layer.root, layer.bias]
 
 
 @BATCHES
 def test_relational_convolution_against_torch_geometric(lengths, n_speakers, wp, wf):
-    speakers = speakers_of(random_batch(lengths, n_speakers))
+    batch = random_batch(lengths, n_speakers)
     edges = window_edges(lengths, wp, wf, CPU)
     conv = random_conv(n_speakers)
     x = torch.randn(sum(lengths), 6, requires_grad=True)
-    ours = conv(x, speakers, edges)
-    theirs, parameters = rgcn(conv, x, speakers, edges)
+    ours = conv(x, batch, edges)
+    theirs, parameters = rgcn(conv, x, batch, edges)
+    twin = plain_relational_convolution(x, conv.weight, conv.root, conv.bias, batch, edges.source, edges.target)
+    torch.testing.assert_close(ours, twin, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     mine = gradients(ours, [x, conv.weight, conv.root, conv.bias])
     for one, other in zip(mine, gradients(theirs, [x, *parameters]), strict=True):
@@ -59,10 +64,11 @@ def test_relational_convolution_against_torch_geometric(lengths, n_speakers, wp,
 
 
 def plain_convolution(conv, x, who, edges):
-    """The formula of the module docstring, edge by edge."""
+    """The formula of the class, edge by edge."""
+    speakers = math.isqrt(conv.weight.shape[0] // 2)
     messages = {}  # (target, relation) -> sources
     for source, target in zip(edges.source.tolist(), edges.target.tolist(), strict=True):
-        r = (who[source] * conv.n_speakers + who[target]) * 2 + (source > target)
+        r = (who[source] * speakers + who[target]) * 2 + (source > target)
         messages.setdefault((target, r), []).append(source)
     rows = [x[i] @ conv.root + conv.bias for i in range(len(x))]
     for (target, r), sources in messages.items():
@@ -77,31 +83,36 @@ def test_relational_convolution_against_a_loop(n_speakers):
     edges = window_edges(lengths, 2, 1, CPU)
     conv, x = random_conv(n_speakers), torch.randn(14, 6)
     expected = plain_convolution(conv, x, batch.speakers.tolist(), edges)
-    torch.testing.assert_close(conv(x, speakers_of(batch), edges), expected)
+    torch.testing.assert_close(conv(x, batch, edges), expected)
     # duplicate edges, edges beyond the window, and utterances without edges
     some = Edges(torch.tensor([0, 0, 3, 1, 13]), torch.tensor([1, 1, 1, 2, 8]))
     expected = plain_convolution(conv, x, batch.speakers.tolist(), some)
-    torch.testing.assert_close(conv(x, speakers_of(batch), some), expected)
+    torch.testing.assert_close(conv(x, batch, some), expected)
     torch.testing.assert_close(expected[5], x[5] @ conv.root + conv.bias)
 
 
 def test_duplicate_edges_against_torch_geometric():
-    speakers = speakers_of(random_batch((6, 5), 2))
+    batch = random_batch((6, 5), 2)
     edges = window_edges((6, 5), 2, 2, CPU)
     twice = Edges(torch.cat([edges.source, edges.source[::3]]), torch.cat([edges.target, edges.target[::3]]))
     conv, x = random_conv(2), torch.randn(11, 6)
-    torch.testing.assert_close(conv(x, speakers, twice), rgcn(conv, x, speakers, twice)[0])
-    assert not torch.allclose(conv(x, speakers, twice), conv(x, speakers, edges))
+    torch.testing.assert_close(conv(x, batch, twice), rgcn(conv, x, batch, twice)[0])
+    assert not torch.allclose(conv(x, batch, twice), conv(x, batch, edges))
 
 
 def test_edges_that_are_not_kept_have_no_effect():
-    speakers = speakers_of(random_batch((6, 5), 2))
+    batch = random_batch((6, 5), 2)
     edges = window_edges((6, 5), 2, 2, CPU)
     kept = torch.rand(len(edges.source), generator=torch.Generator().manual_seed(0)) < 0.5
     kept[edges.target == 4] = False
     conv, x = random_conv(2), torch.randn(11, 6, requires_grad=True)
-    masked = conv(x, speakers, Edges(edges.source, edges.target, kept.float()))
-    left = conv(x, speakers, Edges(edges.source[kept], edges.target[kept]))
+    some = Edges(edges.source, edges.target, kept.float())
+    masked = conv(x, batch, some)
+    twin = plain_relational_convolution(
+        x, conv.weight, conv.root, conv.bias, batch, some.source, some.target, some.kept
+    )
+    torch.testing.assert_close(masked, twin)
+    left = conv(x, batch, Edges(edges.source[kept], edges.target[kept]))
     torch.testing.assert_close(masked, left)
     torch.testing.assert_close(masked[4], x[4] @ conv.root + conv.bias)
     for one, other in zip(gradients(masked, [x, conv.weight]), gradients(left, [x, conv.weight]), strict=True):
@@ -110,34 +121,34 @@ def test_edges_that_are_not_kept_have_no_effect():
 
 @pytest.mark.parametrize("part", [1, 5, 23])
 def test_the_part_size_of_messages_changes_nothing(part, monkeypatch):
-    speakers = speakers_of(random_batch((6, 5), 2))
+    batch = random_batch((6, 5), 2)
     edges = window_edges((6, 5), 2, 2, CPU)
     conv, x = random_conv(2), torch.randn(11, 6, requires_grad=True)
 
     def run():
-        output = conv(x, speakers, edges)
+        output = conv(x, batch, edges)
         return [output, *gradients(output, [x, *conv.parameters()])]
 
     expected = run()
-    monkeypatch.setattr(graph_layers, "PART_SIZE", part)
+    monkeypatch.setattr(relational, "PART_SIZE", part)
     assert all(torch.equal(a, b) for a, b in zip(run(), expected, strict=True))
 
 
 def test_more_neighbours_than_bfloat16_can_count():
     # 600 connected utterances of one speaker: each has a share of about 1 / 300, and bfloat16 counts only to 256
     lengths = (600,)
-    speakers = speakers_of(random_batch(lengths, 1))
+    batch = random_batch(lengths, 1)
     edges = window_edges(lengths, -1, -1, CPU)
     conv, x = random_conv(1), torch.ones(600, 6)
-    expected = conv(x, speakers, edges)
-    half = conv.to(torch.bfloat16)(x.to(torch.bfloat16), speakers, edges)
+    expected = conv(x, batch, edges)
+    half = conv.to(torch.bfloat16)(x.to(torch.bfloat16), batch, edges)
     torch.testing.assert_close(half.float(), expected, rtol=0.1, atol=0.1)
 
 
 def test_relation_by_hand():
     # speakers 0 1 1; (source speaker * 2 + target speaker) * 2 + (source later than target)
     edges = Edges(torch.tensor([0, 0, 1, 2, 2]), torch.tensor([0, 1, 0, 0, 1]))
-    assert relation(torch.tensor([0, 1, 1]), edges, 2).tolist() == [0, 2, 5, 5, 7]
+    assert relation(torch.tensor([0, 1, 1]), edges.source, edges.target, 2).tolist() == [0, 2, 5, 5, 7]
 
 
 def test_weights_have_glorot_initialisation():
@@ -165,6 +176,17 @@ def test_graph_transformer_against_torch_geometric(lengths, n_speakers, wp, wf):
     other = gradients(expected, [x, *(named[name] for name, _ in ours.named_parameters())])
     for one, two in zip(mine, other, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+@BATCHES
+def test_block_attention_against_its_plain_form(lengths, n_speakers, wp, wf):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(sum(lengths), 6, requires_grad=True) for _ in range(3))
+    blocks = attention_blocks(lengths, wp, wf, CPU)
+    ours, plain = block_attention(q, k, v, blocks, 2), plain_attention(q, k, v, blocks, 2)
+    torch.testing.assert_close(ours, plain)
+    for one, other in zip(gradients(ours, [q, k, v]), gradients(plain, [q, k, v]), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_graph_transformer_against_a_loop():

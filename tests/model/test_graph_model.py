@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from joyful.losses.contrastive import info_nce
-from joyful.model.graph_model import GraphModel, Highway, Standardise, initialise, parameter_groups, standardise
+from joyful.model.joyful import GraphModel, Highway, Standardise, initialise, parameter_groups, standardise
 from joyful.randomness import Draws
 from joyful.records import MODALITIES
 from tests.support.host_reads import NoHostReads
-from tests.support.models import DIMENSIONS, random_split, speakers_of, tiny_model
+from tests.support.models import DIMENSIONS, random_split, tiny_model
 
 torch.set_num_threads(1)
 LENGTHS = (4, 1, 7, 2, 9)
@@ -402,7 +402,7 @@ def test_speaker_embedding_distinguishes_speakers():
     for name in split.features:
         split.features[name][1] = split.features[name][0]
     batch = split.batch(np.array([0, 1]))
-    assert set(speakers_of(batch).ids.tolist()) == {0, 1}, "the seed gives both dialogues one speaker"
+    assert set(batch.speakers.tolist()) == {0, 1}, "the seed gives both dialogues one speaker"
     logits = model(batch).logits
     assert not torch.allclose(logits[0], logits[1])
 

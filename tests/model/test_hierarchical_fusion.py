@@ -5,8 +5,7 @@ import torch
 from torch.nn import functional
 
 from joyful.losses.reconstruction import SmoothL1Loss
-from joyful.model.fusion import FusionSizes
-from joyful.model.hierarchical_fusion import AutoFusion_Hierarchical
+from joyful.model.joyful import AutoFusion_Hierarchical, FusionSizes
 from tests.support.host_reads import NoHostReads
 
 WIDTHS = {"audio": 3, "text": 7, "visual": 5}

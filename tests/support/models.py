@@ -12,15 +12,11 @@ import yaml
 
 from joyful.config import ModelSettings
 from joyful.data.batching import DeviceSplit
-from joyful.model.fusion import AutoFusion, FusionSizes
-from joyful.model.graph_layers import Speakers
-from joyful.model.graph_model import GraphModel, initialise, standardise
-from joyful.model.hierarchical_fusion import AutoFusion_Hierarchical
+from joyful.model.joyful import FUSIONS, FusionSizes, GraphModel, initialise, standardise
 from joyful.records import Batch, Dialogues
 
 _SMALL = Path(__file__).resolve().parents[2] / "conf" / "model" / "small.yaml"
 DIMENSIONS = {"audio": 5, "text": 7, "visual": 3}
-FUSIONS = {"auto": AutoFusion, "hierarchical": AutoFusion_Hierarchical}
 #: Changes to conf/model/small.yaml that make the model smaller.
 TINY = {
     "inter_size": 6,
@@ -60,11 +56,6 @@ def random_split(
 def random_batch(lengths: Sequence[int], n_speakers: int = 2, **options: Any) -> Batch:
     """Return all dialogues of a `random_split` as one batch."""
     return random_split(lengths, n_speakers, **options).batch(np.arange(len(lengths)))
-
-
-def speakers_of(batch: Batch) -> Speakers:
-    """Return the speakers of a batch as input of the graph layers."""
-    return Speakers(batch.speakers, batch.speaker_order, batch.speaker_rank, batch.speaker_sizes)
 
 
 def tiny_model(

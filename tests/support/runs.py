@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from joyful.config import Settings, check
 from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
-from joyful.model.graph_model import standardise
+from joyful.model.joyful import standardise
 from joyful.records import Request
 from joyful.training.coach import Coach
 from joyful.training.experiment import build_model

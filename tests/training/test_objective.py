@@ -4,8 +4,7 @@ import torch
 from joyful.config import ClassificationSettings, FusionSettings, LossSettings
 from joyful.losses.classification import FocalLoss, NLLLoss
 from joyful.losses.reconstruction import MSELoss, SmoothL1Loss, WeightedMSELoss
-from joyful.model.fusion import FusionOutput
-from joyful.model.graph_model import ModelOutput
+from joyful.model.joyful import FusionOutput, ModelOutput
 from joyful.records import COMPONENTS
 from joyful.training.objective import (
     classification_criterion,

@@ -59,11 +59,16 @@ def info_nce_of_views(anchor_NH: Tensor, views_NH: Sequence[Tensor], temperature
     for view_NH in views_NH:
         check_views(anchor_NH, view_NH, temperature)
     if temperature < MIN_TEMPERATURE:
-        return torch.stack([info_nce(anchor_NH, view_NH, temperature) for view_NH in views_NH]).sum()
+        return plain_info_nce_of_views(anchor_NH, views_NH, temperature)
     unit = [functional.normalize(x_NH, dim=-1) for x_NH in (anchor_NH, *views_NH)]
     with torch.autocast(anchor_NH.device.type, enabled=False):
         loss: Tensor = _InfoNCE.apply(temperature, *unit)
     return loss
+
+
+def plain_info_nce_of_views(anchor_NH: Tensor, views_NH: Sequence[Tensor], temperature: float = 0.2) -> Tensor:
+    """Return the same as `info_nce_of_views`, by `info_nce` of each view."""
+    return torch.stack([info_nce(anchor_NH, view_NH, temperature) for view_NH in views_NH]).sum()
 
 
 class _InfoNCE(torch.autograd.Function):

@@ -3,7 +3,7 @@
     out_i = sum_j softmax_j(q_i k_j / sqrt(d)) v_j     over the utterances j of i's dialogue (Vaswani et al. 2017)
 
 The dialogues of a batch are consecutive rows. Queries, keys and values are strided views of the joint projection. On
-CUDA, `graph_layers.block_attention` over blocks of whole dialogues computes the same result.
+CUDA, `block_attention` over blocks of whole dialogues computes the same result.
 
 Shape letters: N utterances, D width, T utterances of one dialogue, d = D / heads.
 """
@@ -16,22 +16,38 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from joyful.model.kernels.attention_blocks import AttentionBlocks, block_attention
 
 #: Longest dialogue whose weights (heads, T, T) are stored for the backward pass; those of longer ones are recomputed.
 MAX_STORED_LENGTH = 128
 
 
-def dialogue_attention(qkv_N3D: Tensor, lengths: tuple[int, ...], heads: int) -> Tensor:
+def dialogue_attention(qkv_N3D: Tensor, lengths: tuple[int, ...], blocks: AttentionBlocks, heads: int) -> Tensor:
     """Return the self-attention of each dialogue, (N, D), heads concatenated. Only first-order gradients are supported.
 
     Args:
         qkv_N3D: Queries, keys and values, concatenated.
         lengths: Number of utterances of each dialogue, sum N.
+        blocks: Attention blocks of whole dialogues, used on CUDA.
         heads: Number of heads; divides D.
     """
+    if qkv_N3D.is_cuda:  # one launch for all dialogues; on the CPU, padding costs more than a loop
+        q, k, v = qkv_N3D.chunk(3, dim=1)
+        return block_attention(q, k, v, blocks, heads)
     with torch.autocast(qkv_N3D.device.type, enabled=False):  # see _exact
         result: Tensor = _DialogueAttention.apply(qkv_N3D, lengths, heads)
     return result
+
+
+def plain_dialogue_attention(qkv_N3D: Tensor, lengths: tuple[int, ...], blocks: AttentionBlocks, heads: int) -> Tensor:
+    """Return the same as `dialogue_attention`, by PyTorch's attention on each dialogue."""
+    outputs = []
+    for part in qkv_N3D.split(lengths):
+        q, k, v = part.unflatten(1, (3, heads, -1)).permute(1, 2, 0, 3)
+        outputs.append(functional.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1))
+    return torch.cat(outputs)
 
 
 class _DialogueAttention(torch.autograd.Function):

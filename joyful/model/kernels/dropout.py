@@ -46,6 +46,18 @@ def relu_dropout_(x: Tensor, drop: float, draws: Draws | None, place: str) -> Te
     return masked_relu_(x, draws.keep(tuple(x.shape), drop, place, x.device), keep_scale(drop))
 
 
+def plain_dropout(x: Tensor, drop: float, draws: Draws | None, place: str) -> Tensor:
+    """Return the same as `dropout`, by a mask of the dtype of x."""
+    if draws is None or drop == 0.0:
+        return x
+    return x * draws.keep(tuple(x.shape), drop, place, x.device).to(x.dtype).mul_(keep_scale(drop))
+
+
+def plain_relu_dropout(x: Tensor, drop: float, draws: Draws | None, place: str) -> Tensor:
+    """Return the same as `relu_dropout_`, without changing x."""
+    return plain_dropout(x.relu(), drop, draws, place)
+
+
 def masked(x: Tensor, keep: Tensor, scale: float) -> Tensor:
     """Return x * (keep * scale). Only first-order gradients are supported.
 

@@ -88,6 +88,12 @@ def intermodal_softmax(x_NJ: Tensor, b_I: Tensor, form: str = "auto") -> Tensor:
     return output
 
 
+def plain_intermodal_softmax(x_NJ: Tensor, b_I: Tensor, form: str = "auto") -> Tensor:
+    """Return the same as `intermodal_softmax`, from the whole matrix of weights of each row. `form` is not used."""
+    weights_NIJ = torch.softmax(b_I[:, None] * x_NJ[:, None, :], dim=2)
+    return (weights_NIJ * x_NJ[:, None, :]).sum(dim=2)
+
+
 @dataclass(frozen=True)
 class _Group:
     """Rows that use the same nodes.

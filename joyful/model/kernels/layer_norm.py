@@ -36,6 +36,12 @@ def lean_layer_norm(x_ND: Tensor, norm: nn.LayerNorm) -> Tensor:
     return result
 
 
+def plain_layer_norm(x_ND: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """Return the same as `lean_layer_norm`, by PyTorch's layer, which stores x."""
+    result: Tensor = norm(x_ND)
+    return result
+
+
 def _is_recoverable(norm: nn.LayerNorm) -> bool:
     """Return whether x' can be recovered from y; False if a weight is 0 or NaN. Reads the parameters on the host."""
     weight, bias = (np.abs(parameter.detach().numpy()) for parameter in (norm.weight, norm.bias))

@@ -21,6 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from joyful.model.kernels.attention_blocks import AttentionBlocks
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,31 @@ class _Order:
     utterances: Tensor
     positions: Tensor
     sizes: tuple[int, ...]
+
+
+def recurrent_layer(layer: nn.LSTM | nn.GRU, x_ND: Tensor, lengths: tuple[int, ...], blocks: AttentionBlocks) -> Tensor:
+    """Return the hidden states of a bidirectional layer over each dialogue, (N, 2 H).
+
+    Args:
+        layer: Bidirectional LSTM or GRU with one layer.
+        x_ND: Input.
+        lengths: Number of utterances of each dialogue, sum N.
+        blocks: Attention blocks of whole dialogues.
+    """
+    if isinstance(layer, nn.GRU) and not x_ND.is_cuda:
+        return bidirectional_gru(layer, x_ND, lengths)
+    return packed_layer(layer, x_ND, lengths, blocks)
+
+
+def packed_layer(layer: nn.LSTM | nn.GRU, x_ND: Tensor, lengths: tuple[int, ...], blocks: AttentionBlocks) -> Tensor:
+    """Return the same as `recurrent_layer`, by PyTorch's own layer on packed sequences. This is the plain form."""
+    # The blocks are sorted by decreasing length. Sorted lengths on the host save a sort that would wait for the device.
+    sizes = torch.tensor(sorted(lengths, reverse=True))
+    padded_BTD = blocks.gather(x_ND, blocks.queries)
+    packed = pack_padded_sequence(padded_BTD, sizes, batch_first=True, enforce_sorted=True)
+    output, _ = layer(packed)
+    unpacked, _ = pad_packed_sequence(output, batch_first=True, total_length=padded_BTD.shape[1])
+    return blocks.scatter(unpacked)
 
 
 def bidirectional_gru(layer: nn.GRU, x_ND: Tensor, lengths: tuple[int, ...]) -> Tensor:

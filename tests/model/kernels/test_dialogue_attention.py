@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
-from joyful.model.dialogue_graph import attention_blocks
-from joyful.model.graph_layers import block_attention
 from joyful.model.kernels import dialogue_attention as module
-from joyful.model.kernels.dialogue_attention import dialogue_attention
+from joyful.model.kernels.attention_blocks import attention_blocks, block_attention
+from joyful.model.kernels.dialogue_attention import dialogue_attention, plain_dialogue_attention
 
 LENGTHS = (5, 1, 17, 2)
+BLOCKS = attention_blocks(LENGTHS, -1, -1, torch.device("cpu"))
 HEADS, WIDTH = 4, 24
 
 
@@ -20,18 +19,18 @@ def inputs(dtype, seed=0):
     return qkv.requires_grad_(), gradient
 
 
+def fast(qkv):
+    return dialogue_attention(qkv, LENGTHS, BLOCKS, HEADS)
+
+
 def plain(qkv):
     """PyTorch's attention on each dialogue separately."""
-    outputs = []
-    for part in qkv.split(LENGTHS):
-        q, k, v = part.unflatten(1, (3, HEADS, -1)).permute(1, 2, 0, 3)
-        outputs.append(scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1))
-    return torch.cat(outputs)
+    return plain_dialogue_attention(qkv, LENGTHS, BLOCKS, HEADS)
 
 
 def padded(qkv):
     """The form that CUDA uses."""
-    return block_attention(*qkv.chunk(3, dim=1), attention_blocks(LENGTHS, -1, -1, torch.device("cpu")), HEADS)
+    return block_attention(*qkv.chunk(3, dim=1), BLOCKS, HEADS)
 
 
 @pytest.mark.parametrize("stored", [0, 5, 128], ids=["weights recomputed", "some", "weights stored"])
@@ -40,7 +39,7 @@ def padded(qkv):
 def test_outputs_and_gradients_equal_those_of_other_forms(monkeypatch, stored, dtype, tolerance, other):
     monkeypatch.setattr(module, "MAX_STORED_LENGTH", stored)
     qkv, gradient = inputs(dtype)
-    ours = dialogue_attention(qkv, LENGTHS, HEADS)
+    ours = fast(qkv)
     (our_gradient,) = torch.autograd.grad(ours, qkv, gradient)
     theirs = other(qkv)
     (their_gradient,) = torch.autograd.grad(theirs, qkv, gradient)
@@ -56,22 +55,22 @@ def test_bfloat16_is_as_close_to_float64_as_the_padded_form():
         return output, *torch.autograd.grad(output, x, gradient.to(x.dtype))
 
     truths = results(plain, qkv.detach().double().requires_grad_())
-    ours = results(lambda x: dialogue_attention(x, LENGTHS, HEADS), qkv)
+    ours = results(fast, qkv)
     for our, their, truth in zip(ours, results(padded, qkv), truths, strict=True):
         assert (our - truth).norm() < 1.2 * (their - truth).norm()
 
 
 def test_gradient_against_finite_differences():
     qkv, _ = inputs(torch.float64, seed=1)
-    assert torch.autograd.gradcheck(lambda x: dialogue_attention(x, LENGTHS, HEADS), (qkv,))
+    assert torch.autograd.gradcheck(fast, (qkv,))
 
 
 def test_a_dialogue_does_not_depend_on_others():
     qkv, _ = inputs(torch.float64)
-    before = dialogue_attention(qkv, LENGTHS, HEADS)
+    before = fast(qkv)
     changed = qkv.detach().clone()
     changed[6:23] += 1.0  # the third dialogue
-    after = dialogue_attention(changed, LENGTHS, HEADS)
+    after = fast(changed)
     same = (before == after).all(dim=1)
     assert same[:6].all()
     assert not same[6:23].any()
@@ -85,7 +84,8 @@ def test_weights_of_long_dialogues_are_not_stored():
         saved.append(tuple(tensor.shape))
         return tensor
 
-    qkv = torch.randn(module.MAX_STORED_LENGTH + 1 + 3, 3 * WIDTH, requires_grad=True)
+    lengths = module.MAX_STORED_LENGTH + 1, 3
+    qkv = torch.randn(sum(lengths), 3 * WIDTH, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        dialogue_attention(qkv, (module.MAX_STORED_LENGTH + 1, 3), HEADS)
+        dialogue_attention(qkv, lengths, attention_blocks(lengths, -1, -1, torch.device("cpu")), HEADS)
     assert saved == [tuple(qkv.shape), (HEADS, 3, 3)]

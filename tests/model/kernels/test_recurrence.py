@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from joyful.model.kernels.recurrence import bidirectional_gru
+from joyful.model.kernels.attention_blocks import attention_blocks
+from joyful.model.kernels.recurrence import bidirectional_gru, packed_layer, recurrent_layer
 
 
 def layer(width=5, hidden=3, dtype=torch.float64):
@@ -20,10 +21,15 @@ def test_values_and_gradients_equal_those_of_pytorch(lengths):
     gru, n = layer(), sum(lengths)
     x = torch.randn(n, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(n, 6, dtype=torch.float64)
-    results = []
-    for states in (plain(gru, x, lengths), bidirectional_gru(gru, x, lengths)):
+    results, blocks = [], attention_blocks(lengths, -1, -1, torch.device("cpu"))
+    for states in (
+        plain(gru, x, lengths),
+        packed_layer(gru, x, lengths, blocks),
+        recurrent_layer(gru, x, lengths, blocks),
+    ):
         results.append([states.detach(), *torch.autograd.grad((states * weight).sum(), [x, *gru.parameters()])])
-    for expected, ours in zip(*results, strict=True):
+    for expected, packed, ours in zip(*results, strict=True):
+        torch.testing.assert_close(packed, expected, rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
 
 
