@@ -10,10 +10,10 @@ import torch
 
 from benchmarks.peers.per_utterance import PerUtteranceModel, PerUtteranceTrainer
 from joyful.config import Settings, check
-from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
 from joyful.model.joyful import GraphModel, standardise
 from joyful.records import DialogueDataset, Dialogues
+from joyful.training.batching import DeviceSplit
 from joyful.training.coach import Coach
 from joyful.training.experiment import build_model, prepare_torch
 from tests.support.runs import compose_plain

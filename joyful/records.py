@@ -181,9 +181,11 @@ class EpochRecord:
         epoch: Passes over the training split so far; an integer at the end of each epoch.
         rows: One row of history.parquet for each evaluated split (see `joyful.results.HISTORY_COLUMNS`).
         seconds: Wall-clock seconds by phase ("train", "evaluate") since the previous record.
+        improved: Whether the dev weighted F1 is higher than at all evaluations before.
     """
 
     step: int
     epoch: float
     rows: tuple[dict[str, float | int | str], ...]
     seconds: dict[str, float]
+    improved: bool

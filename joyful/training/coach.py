@@ -1,4 +1,4 @@
-"""The training loop of one run, with evaluations, checkpoints and resuming.
+"""The training loop of one run, with evaluations. It writes no files; `run_writer` writes what it yields.
 
 Every random number is a function of (seed, purpose, epoch, step, place), so a resumed run gives the same results as an
 uninterrupted one. The training step never waits for the device: metrics are summed on the device, and the host reads
@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from joyful.config import Settings
-from joyful.data.batching import DeviceSplit, epoch_order
 from joyful.losses.classification import class_weights
 from joyful.losses.weighting import WEIGHTINGS
 from joyful.losses.weights import LossWeightConfig
 from joyful.model.joyful import GraphModel, ModelOutput, parameter_groups
 from joyful.randomness import Draws
 from joyful.records import SPLITS, Batch, EpochRecord, InputError, first_line_of
-from joyful.training import checkpoints, objective
+from joyful.training import objective
 from joyful.training.averaging import ParameterAverage
+from joyful.training.batching import DeviceSplit, epoch_order
+from joyful.training.checkpoints import Checkpoint
 from joyful.training.evaluation import Accumulator
 from joyful.training.optimizers import Plateau, build_optimizer
 
@@ -44,7 +44,6 @@ class Coach:
         splits: "train", "dev" and "test", on `device`.
         n_classes: Number of classes C.
         device: The device of the model and the data.
-        checkpoints: Folder for the checkpoints "last" and "best"; None writes none.
 
     Raises:
         InputError: If the settings do not fit the data.
@@ -54,11 +53,6 @@ class Coach:
         epoch: Number of complete epochs.
         step: Number of optimizer steps.
         best: Dev "f1_weighted", "epoch", "step" and test scores of the best evaluation; empty before the first one.
-        fingerprint: Entries of the state of "last" checkpoints that identify the run (configuration and data). They are
-            compared when the run is resumed.
-        checkpoint_seconds: Epoch -> wall-clock seconds that writing its "last" checkpoint took.
-        before_write: Called before each checkpoint is written. It may raise an error if this process no longer owns the
-            folder.
     """
 
     def __init__(
@@ -68,10 +62,8 @@ class Coach:
         splits: Mapping[str, DeviceSplit],
         n_classes: int,
         device: torch.device,
-        checkpoints: Path | None = None,
     ) -> None:
         self.settings, self.model, self.splits, self.device = settings, model, splits, device
-        self.checkpoints = checkpoints
         self.loss_weight_config = LossWeightConfig.from_args(settings.weights)
         t = settings.training
         self.steps_per_epoch = math.ceil(len(splits["train"]) / t.batch_size)
@@ -87,7 +79,7 @@ class Coach:
             settings.classification, self._class_weights(n_classes)
         ).to(device)
         s = settings.weighting
-        self._weighting = WEIGHTINGS.create(s.name, vars(s))
+        self._weighting = WEIGHTINGS.create(s.name, dict(s))
         self._weights: Mapping[str, float | Tensor] = self.loss_weight_config.component_weights()
         self._groups = parameter_groups(model)
         self._shared = model.fusion.shared_parameters()
@@ -101,9 +93,6 @@ class Coach:
         self.step, self.epoch = 0, 0
         self.best: dict[str, float] = {}
         self._stale_epochs = 0
-        self.checkpoint_seconds: dict[int, float] = {}
-        self.fingerprint: dict[str, str] = {}
-        self.before_write: Callable[[], None] | None = None
 
     @property
     def finished(self) -> bool:
@@ -114,19 +103,14 @@ class Coach:
     def train(self) -> Iterator[EpochRecord]:
         """Train to the end, and yield a record after each evaluation.
 
-        The checkpoint "last" of an epoch is written when the caller asks for the record after the epoch's last one.
-
         Raises:
             TrainingFailedError: If a loss is not finite.
         """
         while not self.finished:
             yield from self._train_epoch(self.epoch + 1)
-            clock = time.monotonic()
-            self._write("last")
-            self.checkpoint_seconds[self.epoch] = time.monotonic() - clock
 
     def train_epoch(self, epoch: int) -> list[EpochRecord]:
-        """Train one epoch and return its records. This method does not write the checkpoint "last".
+        """Train one epoch and return its records.
 
         Args:
             epoch: Number of the epoch, counted from 1. It must be `self.epoch` + 1.
@@ -155,14 +139,14 @@ class Coach:
             seconds["train"] += time.monotonic() - clock
             clock = time.monotonic()
             position = float(epoch) if epoch_ends else epoch - 1 + number / len(order)
-            rows = self._evaluate(position, running if epoch_ends else None, norms if epoch_ends else None)
+            rows, improved = self._evaluate(position, running if epoch_ends else None, norms if epoch_ends else None)
             if epoch_ends:
                 self.epoch = epoch
-                improved = self.best.get("f1_weighted", -math.inf) > best_before
-                self._stale_epochs = 0 if improved else self._stale_epochs + 1
+                stale = self.best.get("f1_weighted", -math.inf) <= best_before
+                self._stale_epochs = self._stale_epochs + 1 if stale else 0
                 self._schedule(rows)
             seconds["evaluate"] += time.monotonic() - clock
-            yield EpochRecord(self.step, position, tuple(rows), seconds)
+            yield EpochRecord(self.step, position, tuple(rows), seconds, improved)
             seconds = {"train": 0.0, "evaluate": 0.0}
             clock = time.monotonic()
 
@@ -214,8 +198,8 @@ class Coach:
 
     def _evaluate(
         self, position: float, running: Accumulator | None, norms: dict[str, Tensor] | None
-    ) -> list[dict[str, Any]]:
-        """Evaluate all splits, update the best evaluation and return one row for each split.
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """Evaluate all splits. Return a row for each split, and whether this is the best evaluation so far.
 
         Args:
             position: Epochs so far, possibly a fraction.
@@ -241,12 +225,11 @@ class Coach:
             by_split["train"] |= self._encoder_gradient_ratio()
         else:
             by_split["dev"] |= self._encoder_gradient_ratio()
-        if by_split["dev"]["f1_weighted"] > self.best.get("f1_weighted", -math.inf):
+        improved = by_split["dev"]["f1_weighted"] > self.best.get("f1_weighted", -math.inf)
+        if improved:
             self.best = {"f1_weighted": by_split["dev"]["f1_weighted"], "epoch": position, "step": self.step}
             self.best |= {f"test_{name}": by_split["test"][name] for name in ("accuracy", "f1_weighted", "f1_macro")}
-            with self._average.applied():  # the checkpoint "best" holds the evaluated parameters
-                self._write("best")
-        return rows
+        return rows, improved
 
     def _run(self, split: str) -> Accumulator:
         """Evaluate a split, in file order. The contrastive loss always uses the augmented views of epoch 0."""
@@ -318,33 +301,39 @@ class Coach:
         frequencies = labels.sum(dim=0) if labels.ndim == 2 else torch.bincount(labels, minlength=n_classes)
         return class_weights(frequencies, self.settings.classification.class_weight)
 
-    # --- checkpoints
+    # --- state
 
-    def _write(self, name: str) -> None:
-        if self.checkpoints is None:
-            return
-        if self.before_write is not None:
-            self.before_write()
-        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
-        if name == "best":
-            state: dict[str, Any] = {"best": self.best}
-        else:
-            tensors |= {f"optimizer.{key}": value for key, value in self._optimizer.state_dict().items()}
-            tensors |= {f"average.{key}": value for key, value in self._average.state_dict().items()}
-            tensors |= {f"weighting.{key}": value for key, value in self._weighting.state_dict().items()}
-            state = {
-                **self.fingerprint,
+    def state_dict(self) -> Checkpoint:
+        """Return everything that training needs to continue after a complete epoch. The tensors are not copied."""
+        parts = {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": self._average.state_dict(),
+            "weighting": self._weighting.state_dict(),
+        }
+        return Checkpoint(
+            {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()},
+            {
                 "epoch": self.epoch,
                 "step": self.step,
                 "best": self.best,
                 "stale_epochs": self._stale_epochs,
                 "lr": self._optimizer.lr,
                 "plateau": self._plateau.state_dict(),
-            }
-        checkpoints.write(self.checkpoints, name, self.step, checkpoints.Checkpoint(tensors, state))
+            },
+        )
 
-    def restore(self, saved: checkpoints.Checkpoint) -> None:
-        """Continue from a checkpoint "last".
+    def best_state_dict(self) -> Checkpoint:
+        """Return the evaluated parameters (the moving average, if there is one) and the scores of the best evaluation.
+
+        Call it after a record that has improved.
+        """
+        with self._average.applied():
+            tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
+        return Checkpoint(tensors, {"best": self.best})
+
+    def load_state_dict(self, saved: Checkpoint) -> None:
+        """Continue from a `state_dict`.
 
         Raises:
             InputError: If the checkpoint belongs to a different model or optimizer. The coach is then in an undefined

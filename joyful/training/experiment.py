@@ -23,17 +23,18 @@ import torch
 
 from joyful import results
 from joyful.config import LOCATION_SETTINGS, MEMORY_ADVICE, Settings, check, config_hash, differences
-from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
 from joyful.model.joyful import FUSIONS, GraphModel, initialise, standardise
 from joyful.records import DialogueDataset, EpochRecord, InputError, Request, print_error
 from joyful.runtime import disk, heap
 from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
-from joyful.training import checkpoints, restoring
+from joyful.training import restoring
+from joyful.training.batching import DeviceSplit
 from joyful.training.coach import Coach, TrainingFailedError
 from joyful.training.objective import reconstruction_criterion
 from joyful.training.precision import bfloat16_gain
 from joyful.training.progress import TrainingProgress, closing_table
+from joyful.training.run_writer import RunWriter
 
 OBJECTIVE = "best dev f1_weighted"
 
@@ -232,55 +233,29 @@ def _train(
     splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
     model = build_model(settings, data)
     standardise(model, splits["train"].features)
-    coach = Coach(settings, model.to(device), splits, len(data.labels), device, run.path / "checkpoint")
-    coach.fingerprint = {"config_hash": config_hash(settings), "data": data_digest(data)}
-    before_write = observer.before_write if observer is not None else _nothing
-    coach.before_write = before_write
-    before_write()
+    coach = Coach(settings, model.to(device), splits, len(data.labels), device)
+    fingerprint = {"config_hash": config_hash(settings), "data": data_digest(data)}
+    writer = RunWriter(run, fingerprint, observer.before_write if observer is not None else lambda: None)
     with _disk_errors_as_input_errors(run.path):
-        history, timing = restoring.restore(run, coach)
-        if source is not None and not history:
-            history, timing = restoring.restore_from(source, coach)
+        writer.restore(coach, source)
     run.set_status("running")
     with TrainingProgress(settings.training.epochs, coach.epoch) as progress:
         for record in coach.train():
             should_continue = observer is None or observer.evaluated(record, coach.best)
-            clock = time.monotonic()
-            # The checkpoint of an epoch is written after its record, so its duration is known at the next record.
-            timing += _checkpoint_rows(coach)
-            history += record.rows
-            run.write_history(history)
-            seconds = record.seconds | {"write": time.monotonic() - clock}
-            timing += [{"epoch": record.epoch, "phase": phase, "seconds": value} for phase, value in seconds.items()]
-            run.write_timing(timing)
+            writer.write(record, coach)
             progress.show(record)
             if not should_continue:
                 reason = f"pruned at epoch {record.epoch:g} of {settings.training.epochs}"
-                checkpoints.drop_previous(run.path / "checkpoint")
-                run.set_status("pruned", reason, objective=coach.best["f1_weighted"])
+                writer.finish("pruned", coach.best["f1_weighted"], reason)
                 raise PrunedError(reason)
     objective = coach.best["f1_weighted"]
-    before_write()
-    timing += _checkpoint_rows(coach)
-    run.write_timing(timing)
-    checkpoints.drop_previous(run.path / "checkpoint")  # before the final status, after which nothing is written
-    run.set_status("completed", objective=objective)
+    writer.finish("completed", objective)
     if observer is None:
         closing_table(
             f"joyful {data.name}, seed {settings.seed}",
             run.path, "completed", coach.best, settings.training.epochs, time.monotonic() - started,
         )  # fmt: skip
     return objective
-
-
-def _nothing() -> None:
-    pass
-
-
-def _checkpoint_rows(coach: Coach) -> list[dict[str, Any]]:
-    """Return the rows of timing.parquet for the checkpoints written since the last call."""
-    durations, coach.checkpoint_seconds = coach.checkpoint_seconds, {}
-    return [{"epoch": float(epoch), "phase": "checkpoint", "seconds": value} for epoch, value in durations.items()]
 
 
 def _merge_saved_config(request: Request) -> tuple[dict[str, Any], Path | None]:

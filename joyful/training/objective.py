@@ -27,7 +27,7 @@ def reconstruction_criterion(settings: LossSettings, modalities: tuple[str, ...]
     """
     weights = {modality: settings.modal_weights.get(modality, 1.0) for modality in modalities}  # type: ignore[call-overload]
     criterion: ReconstructionLoss = RECONSTRUCTION_LOSSES.create(
-        settings.name, {**vars(settings), "modal_weights": weights}
+        settings.name, {**dict(settings), "modal_weights": weights}
     )
     return criterion
 
@@ -40,7 +40,7 @@ def classification_criterion(settings: ClassificationSettings, class_weights: Te
         class_weights: (C,) weights of the classes; None weights all classes equally.
     """
     criterion: ClassificationLoss = CLASSIFICATION_LOSSES.create(
-        settings.name, vars(settings), class_weights=class_weights
+        settings.name, dict(settings), class_weights=class_weights
     )
     return criterion
 

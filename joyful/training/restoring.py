@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from joyful.config import LOCATION_SETTINGS, check, config_hash, differences
 from joyful.records import InputError
 from joyful.results import set_aside
 from joyful.training import checkpoints
-from joyful.training.coach import Coach
 
 Rows = list[dict[str, Any]]
 
@@ -75,14 +76,33 @@ def open_or_create(folder: Path, header: dict[str, Any]) -> tuple[results.RunFol
     return run, False
 
 
-def restore(run: results.RunFolder, coach: Coach) -> tuple[Rows, Rows]:
-    """Restore the coach from the last intact checkpoint of its run.
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint, with the rows up to it.
 
-    Returns:
-        The rows of the history and of the timing up to that checkpoint; both are empty if there is none.
+    Attributes:
+        checkpoint: The checkpoint.
+        history: Rows of history.parquet.
+        timing: Rows of timing.parquet.
+    """
+
+    checkpoint: checkpoints.Checkpoint
+    history: Rows
+    timing: Rows
+
+
+def last_checkpoint(
+    run: results.RunFolder, fingerprint: Mapping[str, str], evaluations_per_epoch: int
+) -> Restored | None:
+    """Return the last intact checkpoint of a run; None if there is none.
+
+    Args:
+        run: The folder of the run.
+        fingerprint: "config_hash" and "data", the digests of the configuration and of the data.
+        evaluations_per_epoch: Number of dev rows of an epoch.
 
     Raises:
-        InputError: If the run was trained on different data, or the checkpoint does not fit the model.
+        InputError: If the run was trained on different data.
     """
     folder = run.path / "checkpoint"
     checkpoints.clean_up(folder)
@@ -92,71 +112,74 @@ def restore(run: results.RunFolder, coach: Coach) -> tuple[Rows, Rows]:
             saved = checkpoints.read(folder, name)
             if saved is None:
                 continue
-            rows = _rows_up_to(run, saved, coach)
+            rows = _rows_up_to(run, saved, fingerprint["config_hash"], evaluations_per_epoch)
         except InputError as error:
             fallback = "the previous one is used, if any" if name == checkpoints.LAST else "the run starts again"
             _set_checkpoint_aside(folder, name, f"{error}; {fallback}")
             continue
-        _check_data(run.path, saved, coach)
-        coach.restore(saved)
+        _check_data(run.path, saved, fingerprint["data"])
         if name == checkpoints.PREVIOUS:
             checkpoints.promote_previous(folder)
-        return rows, _timing(run, coach.epoch)
-    return [], []
+        return Restored(saved, rows, _timing(run, saved.state["epoch"]))
+    return None
 
 
-def restore_from(source: Path, coach: Coach) -> tuple[Rows, Rows]:
-    """Restore the coach from the last intact checkpoint of another run, without changing its folder.
+def checkpoint_of(source: Path, fingerprint: Mapping[str, str]) -> Restored:
+    """Return the last intact checkpoint of another run, without changing its folder.
 
     Args:
         source: The folder of the other run.
-        coach: The coach to restore.
-
-    Returns:
-        The rows of the history and of the timing of the other run up to that checkpoint.
+        fingerprint: "data", the digest of the data.
 
     Raises:
-        InputError: If the other run has no intact checkpoint, was trained on different data, or does not fit the model.
+        InputError: If the other run has no intact checkpoint, or was trained on different data.
     """
     run, damage = results.RunFolder.open(source, reading=True), ""
     for name in (checkpoints.LAST, checkpoints.PREVIOUS):
         try:
             saved = checkpoints.read(source / "checkpoint", name)
+            epoch = _epoch_of(source, saved) if saved is not None else 0
         except InputError as error:
             damage = f" ({error})"
             continue
         if saved is not None:
-            _check_data(source, saved, coach)
-            coach.restore(saved)
-            rows = [row for row in run.history_rows() if row["epoch"] <= coach.epoch]
-            return rows, [row for row in run.timing_rows() if row["epoch"] <= coach.epoch]
+            _check_data(source, saved, fingerprint["data"])
+            history, timing = (
+                [row for row in rows if row["epoch"] <= epoch] for rows in (run.history_rows(), run.timing_rows())
+            )
+            return Restored(saved, history, timing)
     raise InputError(
         f"fork={source}: expected a run with an intact checkpoint, found none{damage}; train it for at least one epoch"
     )
 
 
-def _rows_up_to(run: results.RunFolder, saved: checkpoints.Checkpoint, coach: Coach) -> Rows:
+def _rows_up_to(run: results.RunFolder, saved: checkpoints.Checkpoint, config_hash: str, evaluations: int) -> Rows:
     """Return the rows of the history up to a checkpoint. Raise InputError if the two do not belong together."""
-    if saved.state.get("config_hash") != coach.fingerprint["config_hash"]:
+    if saved.state.get("config_hash") != config_hash:
         raise InputError(f"{run.path}: its checkpoint belongs to a different configuration")
-    epoch = saved.state.get("epoch")
-    if not isinstance(epoch, int) or isinstance(epoch, bool):
-        raise InputError(f"{run.path}: the epoch of its checkpoint is missing")
+    epoch = _epoch_of(run.path, saved)
     rows = [row for row in run.history_rows() if row["epoch"] <= epoch]
-    evaluations = sum(row["split"] == "dev" for row in rows)
-    if evaluations != epoch * coach.settings.training.evaluations_per_epoch:
+    found, expected = sum(row["split"] == "dev" for row in rows), epoch * evaluations
+    if found != expected:
         raise InputError(
-            f"{run.path}: its history has {evaluations} evaluations up to epoch {epoch}, the epoch of its checkpoint; "
-            f"expected {epoch * coach.settings.training.evaluations_per_epoch}"
+            f"{run.path}: its history has {found} evaluations up to epoch {epoch}, the epoch of its checkpoint; "
+            f"expected {expected}"
         )
     return rows
 
 
-def _check_data(folder: Path, saved: checkpoints.Checkpoint, coach: Coach) -> None:
-    if saved.state.get("data") != coach.fingerprint["data"]:
+def _epoch_of(folder: Path, saved: checkpoints.Checkpoint) -> int:
+    epoch = saved.state.get("epoch")
+    if not isinstance(epoch, int) or isinstance(epoch, bool):
+        raise InputError(f"{folder}: the epoch of its checkpoint is missing")
+    return epoch
+
+
+def _check_data(folder: Path, saved: checkpoints.Checkpoint, data: str) -> None:
+    if saved.state.get("data") != data:
         raise InputError(
             f"{folder}: expected the data that the run was trained on (digest {saved.state.get('data')}), got "
-            f"different data (digest {coach.fingerprint['data']}); provide the same data, or start a new run elsewhere"
+            f"different data (digest {data}); provide the same data, or start a new run elsewhere"
         )
 
 

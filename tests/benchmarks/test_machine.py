@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import machine
 from benchmarks.machine import Peak, operations_of_a_step
 from benchmarks.workload import build_coach, dataset, loss_overrides, one_batch_overrides, settings_of
-from joyful.data.batching import epoch_order
+from joyful.training.batching import epoch_order
 
 
 def test_the_peak_is_the_operations_of_the_best_size():

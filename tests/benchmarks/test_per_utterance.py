@@ -13,9 +13,9 @@ from benchmarks.peers.per_utterance import PerUtteranceModel, PerUtteranceTraine
 from benchmarks.peers.per_utterance_graph import RandomSource
 from benchmarks.peers.same_draws import SameDraws
 from benchmarks.workload import build_coach, dataset, settings_of
-from joyful.data.batching import epoch_order
 from joyful.randomness import Draws
 from joyful.training import metrics, objective
+from joyful.training.batching import epoch_order
 
 DRAWS = Draws(seed=24, epoch=3, step=7)
 OVERRIDES = (

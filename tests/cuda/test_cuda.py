@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from joyful.data.batching import epoch_order
+from joyful.training.batching import epoch_order
 from tests.support.runs import tiny_coach, tiny_settings
 
 pytestmark = pytest.mark.skipif(

@@ -11,9 +11,9 @@ import torch
 import yaml
 
 from joyful.config import ModelSettings
-from joyful.data.batching import DeviceSplit
 from joyful.model.joyful import FUSIONS, FusionSizes, GraphModel, initialise, standardise
 from joyful.records import Batch, Dialogues
+from joyful.training.batching import DeviceSplit
 
 _SMALL = Path(__file__).resolve().parents[2] / "conf" / "model" / "small.yaml"
 DIMENSIONS = {"audio": 5, "text": 7, "visual": 3}

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from joyful.config import Settings, check
-from joyful.data.batching import DeviceSplit
 from joyful.data.loading import load
 from joyful.model.joyful import standardise
 from joyful.records import Request
+from joyful.training.batching import DeviceSplit
 from joyful.training.coach import Coach
 from joyful.training.experiment import build_model
 
@@ -41,7 +41,7 @@ TINY = (
 def compose_plain(overrides: Sequence[str] = ()) -> tuple[dict[str, object], dict[str, str]]:
     """Return the resolved configuration of conf/ with overrides, and Hydra's group choices."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF)):
+    with initialize_config_module("joyful.conf"):
         config = compose("config", overrides=list(overrides), return_hydra_config=True)
         choices = {
             k: str(v) for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None
@@ -72,11 +72,11 @@ def tiny_request(folder: Path, *overrides: str) -> Request:
     return Request(config, choices, names, folder, multirun=True)
 
 
-def tiny_coach(settings: Settings, checkpoints: Path | None = None, device: str = "cpu") -> Coach:
+def tiny_coach(settings: Settings, device: str = "cpu") -> Coach:
     """Return a coach with its model and data, built as in `joyful.training.experiment`."""
     data = load(settings.data, settings.modality_names)
     place = torch.device(device)
     splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, place) for name, d in data.splits.items()}
     model = build_model(settings, data).to(place)
     standardise(model, splits["train"].features)
-    return Coach(settings, model, splits, len(data.labels), place, checkpoints)
+    return Coach(settings, model, splits, len(data.labels), place)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from joyful.data.batching import epoch_order
 from joyful.losses.weights import LossWeightConfig
 from joyful.randomness import Draws
 from joyful.records import COMPONENTS, InputError
 from joyful.training import checkpoints
+from joyful.training.batching import epoch_order
 from joyful.training.coach import TrainingFailedError
 from tests.support.host_reads import NoHostReads
 from tests.support.runs import tiny_coach, tiny_settings
@@ -50,16 +50,18 @@ VARIANTS = {
 def test_the_same_run_twice_and_resumed_gives_the_same_rows(overrides, tmp_path):
     settings = tiny_settings(*overrides)
     once = rows_of(tiny_coach(settings))
-    first = tiny_coach(settings, tmp_path / "checkpoint")
+    first = tiny_coach(settings)
     rows = []
     for record in first.train():
         rows += record.rows
+        if record.epoch == 1.0:
+            checkpoints.write(tmp_path, "last", first.step, first.state_dict())
         if record.epoch == 2.0:
-            break  # after the record and before the checkpoint of epoch 2, as after a kill
-    saved = checkpoints.read(tmp_path / "checkpoint", "last")
+            break  # before the checkpoint of epoch 2, as after a kill
+    saved = checkpoints.read(tmp_path, "last")
     assert saved is not None
-    second = tiny_coach(settings, tmp_path / "checkpoint")
-    second.restore(saved)
+    second = tiny_coach(settings)
+    second.load_state_dict(saved)
     assert second.epoch == 1
     resumed = [row for row in rows if row["epoch"] <= 1] + rows_of(second)
     assert repr(resumed) == repr(once)  # repr, so that NaN equals NaN and floats are compared exactly
@@ -201,8 +203,11 @@ def test_the_scheduler_watches_dev_nll_by_default_and_the_total_on_request():
 
 def test_the_best_checkpoint_holds_what_was_evaluated(tmp_path):
     settings = tiny_settings("training.moving_average=0.9", "training.evaluations_per_epoch=2")
-    coach = tiny_coach(settings, tmp_path)
-    rows = rows_of(coach)
+    coach, rows = tiny_coach(settings), []
+    for record in coach.train():
+        rows += record.rows
+        if record.improved:
+            checkpoints.write(tmp_path, "best", coach.step, coach.best_state_dict())
     best = max((row for row in rows if row["split"] == "dev"), key=lambda row: row["f1_weighted"])
     saved = checkpoints.read(tmp_path, "best")
     assert saved.state["best"]["f1_weighted"] == best["f1_weighted"] == coach.best["f1_weighted"]
@@ -249,8 +254,8 @@ def test_the_training_step_reads_nothing_on_the_host(overrides):
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path):
-    coach = tiny_coach(tiny_settings(), tmp_path)
-    rows_of(coach)
+    coach = tiny_coach(tiny_settings())
+    checkpoints.write(tmp_path, "last", coach.step, coach.state_dict())
     tensors = max(tmp_path.glob("last-*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
     data = bytearray(tensors.read_bytes())
     data[len(data) // 2] ^= 1

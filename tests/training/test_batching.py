@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from joyful.data.batching import DeviceSplit, epoch_order
 from joyful.records import Dialogues
+from joyful.training.batching import DeviceSplit, epoch_order
 
 
 @pytest.fixture

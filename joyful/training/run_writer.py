@@ -1,0 +1,96 @@
+"""The writer of a run: history, timing and checkpoints in its folder, and the right to write them.
+
+The coach trains and yields records; `RunWriter` writes them. A run can be resumed from what it wrote, see `restoring`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from joyful.records import EpochRecord
+from joyful.results import RunFolder
+from joyful.training import checkpoints, restoring
+from joyful.training.checkpoints import Checkpoint
+from joyful.training.coach import Coach
+
+
+class RunWriter:
+    """Writes the records and checkpoints of one run. No other object writes to the folder of the run.
+
+    Args:
+        run: The folder of the run, whose lock this process holds.
+        fingerprint: "config_hash" and "data", the digests of the configuration and of the data. They are stored in the
+            checkpoints, and compared when the run is resumed.
+        before_write: Called before each checkpoint and before the final status. It may raise an error if this process
+            no longer owns the run.
+    """
+
+    def __init__(self, run: RunFolder, fingerprint: Mapping[str, str], before_write: Callable[[], None]) -> None:
+        self.run, self._fingerprint, self._before_write = run, dict(fingerprint), before_write
+        self._checkpoints = run.path / "checkpoint"
+        self._history: restoring.Rows = []
+        self._timing: restoring.Rows = []
+
+    def restore(self, coach: Coach, source: Path | None = None) -> None:
+        """Continue from the last intact checkpoint of the run. Without one, the run starts at the beginning.
+
+        Args:
+            coach: The coach to restore.
+            source: Folder of another run, from whose last checkpoint this run starts if it has none itself.
+
+        Raises:
+            InputError: If the run or the source was trained on different data, the checkpoint does not fit the model,
+                or the source has no intact checkpoint.
+        """
+        self._before_write()
+        evaluations = coach.settings.training.evaluations_per_epoch
+        saved = restoring.last_checkpoint(self.run, self._fingerprint, evaluations)
+        if saved is None and source is not None:
+            saved = restoring.checkpoint_of(source, self._fingerprint)
+        if saved is not None:
+            coach.load_state_dict(saved.checkpoint)
+            self._history, self._timing = saved.history, saved.timing
+
+    def write(self, record: EpochRecord, coach: Coach) -> None:
+        """Write a record of the coach, the checkpoint "best" if it is the best so far, and "last" after an epoch.
+
+        Args:
+            record: The last record that the coach has yielded.
+            coach: The coach.
+
+        Raises:
+            ResultsError: If a file cannot be written.
+            LockLostError: If another process has taken over the run.
+        """
+        clock = time.monotonic()
+        if record.improved:
+            self._write_checkpoint(checkpoints.BEST, coach.step, coach.best_state_dict())
+        self._history += record.rows
+        self.run.write_history(self._history)
+        seconds = record.seconds | {"write": time.monotonic() - clock}
+        if record.epoch == coach.epoch:
+            clock = time.monotonic()
+            saved = coach.state_dict()
+            state = {**self._fingerprint, **saved.state}
+            self._write_checkpoint(checkpoints.LAST, coach.step, Checkpoint(saved.tensors, state))
+            seconds["checkpoint"] = time.monotonic() - clock
+        self._timing += [{"epoch": record.epoch, "phase": phase, "seconds": value} for phase, value in seconds.items()]
+        self.run.write_timing(self._timing)
+
+    def finish(self, status: str, objective: float, reason: str | None = None) -> None:
+        """Write the final status, after which nothing is written.
+
+        Args:
+            status: "completed" or "pruned".
+            objective: Value of the objective.
+            reason: Why the run was pruned.
+        """
+        self._before_write()
+        checkpoints.drop_previous(self._checkpoints)
+        self.run.set_status(status, reason, objective=objective)
+
+    def _write_checkpoint(self, name: str, step: int, checkpoint: Checkpoint) -> None:
+        self._before_write()
+        checkpoints.write(self._checkpoints, name, step, checkpoint)
