@@ -3,22 +3,37 @@
 The YAML groups in conf/ hold the values; the classes here define their types and ranges. `check` converts a plain
 mapping (a resolved Hydra configuration) to `Settings`. It raises one InputError that names each invalid setting, its
 range and the value given.
+
+The names of losses, optimizers and so on are those of their registries (REGISTRIES), which members from other packages
+extend. A member may have own settings (`joyful.registry.Registry.register`); they belong to the section of its name.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from joyful.records import MODALITIES, NAME_PATTERN, InputError
+from joyful.registry import Registry
 
 #: Settings that name locations and do not affect training. They may change when a run or a sweep is resumed.
 LOCATION_SETTINGS = ("data.root", "data.cache", "resume", "fork", "sweep_name")
+
+#: Setting that holds a name -> module and variable of the registry of these names.
+REGISTRIES = {
+    "data.source": ("joyful.data.sources", "SOURCES"),
+    "fusion.name": ("joyful.model.joyful", "FUSIONS"),
+    "model.context": ("joyful.model.joyful", "CONTEXTS"),
+    "loss.name": ("joyful.losses.reconstruction", "RECONSTRUCTION_LOSSES"),
+    "classification.name": ("joyful.losses.classification", "CLASSIFICATION_LOSSES"),
+    "weighting.name": ("joyful.losses.weighting", "WEIGHTINGS"),
+}
 
 #: Advice for messages about exhausted memory.
 MEMORY_ADVICE = (
@@ -58,7 +73,7 @@ class SyntheticSettings(_Section):
 class DataSettings(_Section):
     """The section `data`: the dataset and its files."""
 
-    source: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="module of joyful.data that reads the files")
+    source: str = Field(description="reader of the files")
     name: str = Field(pattern=NAME_PATTERN, description="the dataset's name in messages and files")
     root: str | None = Field(description="folder that holds the dataset's files")
     fold: Annotated[int, Field(ge=0, le=4)] | None = Field(description="cross-validation fold (MOSI)")
@@ -73,7 +88,7 @@ class DataSettings(_Section):
 class FusionSettings(_Section):
     """The section `fusion`: the fusion of the modalities."""
 
-    name: Literal["hierarchical", "auto"] = Field(description="AutoFusion_Hierarchical or AutoFusion")
+    name: str = Field(description="fusion of the modalities")
     intermodal: Literal["auto", "exact", "interpolated"] = Field(description="algorithm of the inter-modal softmax")
     use_ulgm: bool = Field(description="unimodal classification heads (ULGM)")
     unimodal_loss_weight: Weight = Field(description="weight of the unimodal losses after the warm-up")
@@ -98,7 +113,7 @@ class ModelSettings(_Section):
     inter_size: Positive = Field(description="units of each modality's projection in the inter-modal branch")
     fusion_hidden_size: Positive = Field(description="hidden units of both fusion autoencoders")
     fusion_latent_size: Positive = Field(description="latent units of each fusion autoencoder")
-    context: Literal["transformer", "lstm", "gru"] = Field(description="type of the sequence context over the dialogue")
+    context: str = Field(description="type of the sequence context over the dialogue")
     context_layers: Positive = Field(description="layers of the sequence context")
     context_heads: Positive = Field(description="attention heads of the transformer context; must divide its width")
     context_feedforward_size: Positive = Field(description="feed-forward units of the transformer context")
@@ -130,7 +145,7 @@ class ModelSettings(_Section):
 class LossSettings(_Section):
     """The section `loss`: the reconstruction loss."""
 
-    name: Literal["mse", "smoothl1", "weighted_mse"] = Field(description="reconstruction loss")
+    name: str = Field(description="reconstruction loss")
     beta: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
         description="error at which SmoothL1 changes from quadratic to linear"
     )
@@ -145,7 +160,7 @@ class LossSettings(_Section):
 class ClassificationSettings(_Section):
     """The section `classification`: the classification loss."""
 
-    name: Literal["nll", "focal"] = Field(description="classification loss")
+    name: str = Field(description="classification loss")
     gamma: Annotated[float, Field(ge=0.0, le=100.0)] = Field(description="focusing exponent of the focal loss")
     alpha: Annotated[float, Field(gt=0.0, le=1e6)] = Field(description="scale of the focal loss")
     class_weight: Literal["none", "inverse", "sqrt"] = Field(
@@ -164,9 +179,7 @@ class WeightSettings(_Section):
 class WeightingSettings(_Section):
     """The section `weighting`: how the loss weights change during training."""
 
-    name: Literal["fixed", "adaptive", "gradient_balanced", "normalised"] = Field(
-        description="how the loss weights change during training"
-    )
+    name: str = Field(description="how the loss weights change during training")
     momentum: Fraction = Field(description="momentum of the moving averages")
     every: Positive = Field(description="optimizer steps between measurements of gradient norms")
     normalisation: Literal["log", "minmax"] = Field(description="log(1 + loss), or min-max over the losses seen")
@@ -242,17 +255,61 @@ class Settings(_Section):
         return tuple(name for letter, name in MODALITIES.items() if letter in self.modalities)
 
 
-def check(config: Mapping[str, Any]) -> Settings:
+def check(config: Mapping[str, Any], names: bool = True) -> Settings:
     """Return the typed settings of a resolved configuration.
 
     Args:
         config: Resolved configuration, as plain containers.
+        names: Whether to look the names up in REGISTRIES, which imports torch. Without it, names and the own settings of
+            members are not checked; a process that gets a configuration checked elsewhere starts faster that way.
 
     Raises:
         InputError: At least one setting is invalid. The message names every invalid setting with its dotted name, the
             expected range and the value given.
     """
-    return validate(Settings, config)
+    if not names:
+        return validate(_settings_class(dict.fromkeys(_SECTIONS, None)), config)
+    problems: list[str] = []
+    own: dict[str, dict[str, tuple[Any, Any]]] = {}
+    for setting, (module, variable) in REGISTRIES.items():
+        section, _, key = setting.partition(".")
+        values = config.get(section)
+        name = values.get(key) if isinstance(values, Mapping) else None
+        if not isinstance(name, str):
+            continue  # reported below
+        registry: Registry[Any] = getattr(importlib.import_module(module), variable)
+        try:
+            if settings_of := registry.settings_of(name):
+                own[section] = settings_of
+        except InputError as error:
+            problems.append(str(error))
+    try:
+        settings = validate(_settings_class(own), config)
+    except InputError as error:
+        problems.append(str(error))
+    if problems:
+        raise InputError("; ".join(problems))
+    return settings
+
+
+#: Section -> its class, for the sections whose members may have own settings.
+_SECTIONS: dict[str, type[BaseModel]] = {
+    name: Settings.model_fields[name].annotation  # type: ignore[misc]
+    for name in dict.fromkeys(setting.split(".")[0] for setting in REGISTRIES)
+}
+
+
+def _settings_class(own: Mapping[str, Mapping[str, Any] | None]) -> type[Settings]:
+    """Return `Settings` whose sections have further settings: name -> (type, default), or any (None)."""
+    if not own:
+        return Settings
+    sections: dict[str, Any] = {}
+    for name, fields in own.items():
+        base = _SECTIONS[name]
+        if fields is None:
+            base = type(base.__name__, (base,), {"model_config": ConfigDict(extra="allow"), "__module__": __name__})
+        sections[name] = (create_model(base.__name__, __base__=base, **(fields or {})), ...)
+    return create_model("Settings", __base__=Settings, **sections)
 
 
 def validate(model: type[Model], values: Mapping[str, Any], prefix: str = "") -> Model:

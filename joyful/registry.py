@@ -19,7 +19,7 @@ import importlib
 import inspect
 import os
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, TypeVar, cast
 
@@ -36,7 +36,7 @@ VARIABLE = "JOYFUL_PLUGINS"
 
 
 class Registry(Mapping[str, T]):
-    """The members of a family by name, in the order in which they were registered.
+    """The members of a family by name, sorted by name.
 
     Args:
         setting: The setting that selects a member, such as "loss.name". Error messages name it.
@@ -84,7 +84,7 @@ class Registry(Mapping[str, T]):
     def summaries(self) -> dict[str, str]:
         """Return the summary of each member by its name."""
         self._load()
-        return dict(self._summaries)
+        return dict(sorted(self._summaries.items()))
 
     def settings_of(self, name: str) -> dict[str, tuple[Any, Any]]:
         """Return the own settings of a member (see `register`)."""
@@ -113,7 +113,7 @@ class Registry(Mapping[str, T]):
         try:
             return self._members[name]
         except (KeyError, TypeError):
-            raise InputError(f"{self.setting}: {expected_one_of(name, self._members)}") from None
+            raise InputError(f"{self.setting}: {expected_one_of(name, list(self))}") from None
 
     def __contains__(self, name: object) -> bool:
         self._load()
@@ -121,7 +121,7 @@ class Registry(Mapping[str, T]):
 
     def __iter__(self) -> Iterator[str]:
         self._load()
-        return iter(self._members)
+        return iter(sorted(self._members))
 
     def __len__(self) -> int:
         self._load()
@@ -136,14 +136,14 @@ class Registry(Mapping[str, T]):
         load_plugins()
 
 
-def expected_one_of(given: object, names: Mapping[str, object] | tuple[str, ...] | list[str]) -> str:
+def expected_one_of(given: object, names: Sequence[str]) -> str:
     """Return the text "expected one of A, B, got 'a'; did you mean A?".
 
     Example:
         >>> expected_one_of("smothl1", ["mse", "smoothl1"])
         "expected one of mse, smoothl1, got 'smothl1'; did you mean smoothl1?"
     """
-    near = difflib.get_close_matches(given, list(names), n=1) if isinstance(given, str) else []
+    near = difflib.get_close_matches(given, names, n=1) if isinstance(given, str) else []
     return f"expected one of {', '.join(names)}, got {given!r}" + (f"; did you mean {near[0]}?" if near else "")
 
 

@@ -32,7 +32,7 @@ def changed(name: str, value: object) -> dict:
         ("model.contrastive.temperature", 0, ["model.contrastive.temperature", "> 0", "0"]),
         ("modalities", "va", ["modalities", "'atv'", "'va'"]),
         ("device", "gpu", ["device", "'cuda'", "'gpu'"]),
-        ("data.source", "../meld", ["data.source", "name of letters"]),
+        ("data.source", "../meld", ["data.source", "expected one of cogmen", "did you mean meld?"]),
         ("sweep_name", "../../etc", ["sweep_name", "name of letters"]),
         ("seed", -1, ["seed", ">= 0", "-1"]),
         ("loss.modal_weights", {"smell": 1.0}, ["loss.modal_weights", "smell"]),

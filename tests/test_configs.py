@@ -1,13 +1,18 @@
 """Every file of conf/ composes and passes the schema, alone and as an overlay, and the help lists every option."""
 
+import importlib
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from joyful.config import check
+from joyful.config import REGISTRIES, check
 from tests.support.runs import CONF, compose_plain
 
+ROOT = Path(__file__).resolve().parents[1]
 CHOICES = sorted(
     (path.parent.name, path.stem)
     for path in CONF.glob("*/*.yaml")
@@ -44,19 +49,43 @@ def test_the_defaults():
     assert (settings.training.train_metrics, settings.training.evaluations_per_epoch) == ("full", 1)
 
 
-def test_the_help_lists_every_option_of_every_group():
-    template = yaml.safe_load((CONF / "config.yaml").read_text())["hydra"]["help"]["template"]
-    lines = template.splitlines()
+def test_the_help_lists_every_option_and_no_internal_file(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    groups = dict(re.findall(r"^(\w+): (.+)$", done.stdout, re.M))
     for group, choice in CHOICES:
-        start = (
-            next(i for i, line in enumerate(lines) if line.startswith(f"{group} ") or line == group)
-            if group != "training"
-            else None
-        )
-        if start is None:
-            continue
-        end = next(i for i in range(start + 1, len(lines)) if lines[i] and not lines[i].startswith(" "))
-        assert choice in " ".join(lines[start:end]), f"{group}={choice} is not in the help"
+        assert choice in groups[group].split(", "), f"{group}={choice} is not in the help"
+    sweeps = {file.stem for file in (ROOT / "sweeps").glob("[!_]*.yaml")}
+    assert set(groups["sweeps"].split(", ")) == sweeps
+    assert not re.search(r"(^|\s)_\w+", done.stdout), "a file that begins with _ is offered"
+
+
+def names_in_conf(setting: str) -> set[str]:
+    """Return the values of a setting in the files of its group, or of the whole of conf/ for model.context."""
+    section, _, key = setting.partition(".")
+    files = (CONF / section).glob("[!_]*.yaml")
+    return {value for file in files if (value := yaml.safe_load(file.read_text()).get(key))}
+
+
+@pytest.mark.parametrize("setting", REGISTRIES)
+def test_every_member_of_a_registry_has_its_file_in_conf(setting):
+    module, variable = REGISTRIES[setting]
+    registry = getattr(importlib.import_module(module), variable)
+    assert registry.setting == setting
+    in_conf = names_in_conf(setting)
+    assert in_conf <= set(registry), f"conf/{setting.split('.')[0]} names members that do not exist"
+    if setting != "model.context":  # a choice within the model
+        assert set(registry) == in_conf
+
+
+@pytest.mark.parametrize("setting", REGISTRIES)
+def test_the_guide_lists_what_the_registries_hold(setting):
+    module, variable = REGISTRIES[setting]
+    summaries = getattr(importlib.import_module(module), variable).summaries()
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*) \|$", (ROOT / "docs/GUIDE.md").read_text(), re.M))
+    listed = "; ".join(f"`{name}` ({summary})" for name, summary in summaries.items())
+    assert rows.get(setting) == listed, f"docs/GUIDE.md: write | `{setting}` | {listed} |"
 
 
 def test_reference_model_options_beyond_the_reference_are_off():

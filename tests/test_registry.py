@@ -11,13 +11,14 @@ from joyful.registry import Registry, expected_one_of
 
 def shapes() -> Registry[str]:
     registry = Registry[str]("shape")
-    registry.register("circle", "round")("a circle")
     registry.register("square", "four corners")("a square")
+    registry.register("circle", "round")("a circle")
     return registry
 
 
-def test_members_keep_their_order_and_summaries():
+def test_members_are_sorted_and_have_summaries():
     registry = shapes()
+    assert list(registry) == list(registry.summaries()) == ["circle", "square"]
     assert dict(registry) == {"circle": "a circle", "square": "a square"}
     assert registry.summaries() == {"circle": "round", "square": "four corners"}
     assert ("circle" in registry, "cube" in registry, len(registry)) == (True, False, 2)
@@ -73,3 +74,17 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path):
     assert plugin(tmp_path, "", "nowhere") == (
         "JOYFUL_PLUGINS: the module nowhere cannot be imported (No module named 'nowhere')"
     )
+
+
+def test_create_passes_the_settings_that_a_member_takes():
+    registry = Registry("shape")
+
+    @registry.register("box", "four corners", depth=(float, 1.0))
+    class Box:
+        def __init__(self, width, depth=2.0, colour="red"):
+            self.all = (width, depth, colour)
+
+    assert registry.create("box", {"depth": 3.0, "radius": 9}, width=1).all == (1, 3.0, "red")
+    assert registry.settings_of("box") == {"depth": (float, 1.0)}
+    with pytest.raises(InputError, match="expected one of box, got 'bix'"):
+        registry.settings_of("bix")

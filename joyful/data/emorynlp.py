@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from joyful.config import DataSettings
+from joyful.data.sources import SOURCES, Source
 from joyful.data.tables import Encode, Row, Utterance, find_files, quoted, read_table, read_text_corpus
 from joyful.records import DialogueDataset
 
-SOURCE_MODALITIES = ("text",)
 FILES = ("emorynlp_train_final.csv", "emorynlp_dev_final.csv", "emorynlp_test_final.csv")
 #: Sorted by frequency in the training split, most frequent first.
 LABELS = ("neutral", "joyful", "scared", "mad", "peaceful", "powerful", "sad")
@@ -78,3 +78,6 @@ def _speaker(row: Row) -> str:
     if not (isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names)):
         raise row.error(f"Speaker must be a list of names such as ['A', 'B'], got {quoted(text)}")
     return " & ".join(sorted(name.strip() for name in names))
+
+
+SOURCES.register("emorynlp", "EmoryNLP, 7 emotions, text")(Source(read, source_files, modalities=("text",)))

@@ -1,9 +1,6 @@
 """Load a dataset from its settings: read, validate and cache it.
 
-Sources. A source is a module of this folder with the functions `source_files(settings) -> list[Path]` and
-`read(settings, encode) -> DialogueDataset`. The setting `data.source` is its name. A source can have two constants:
-SOURCE_MODALITIES, the modalities that its files can have, which rejects a wrong choice before files are read; and
-CACHED = False, if a prepared copy would save no time.
+Sources. `joyful.data.sources` is the registry of readers. The setting `data.source` selects one.
 
 Cache. A dataset is kept in `<cache>/prepared/<name>-<digest>/` (see joyful.data.prepared). The digest covers the
 contents of the source files, the settings and the code of this folder, so the cache never returns stale data. Digests
@@ -16,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import logging
 import os
@@ -28,10 +24,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 from joyful.config import DataSettings
 from joyful.data import prepared
+from joyful.data.sources import SOURCES, Source
 from joyful.data.text_encoder import SentenceEncoder
 from joyful.data.validation import validate
 from joyful.records import MODALITIES, DialogueDataset, InputError
@@ -64,16 +60,15 @@ def load(settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset
         InputError: If the source is unknown, a file is missing or invalid, the cache cannot be used, or the source
             provides none of the modalities.
     """
-    source = find_source(settings)
-    available = getattr(source, "SOURCE_MODALITIES", None)
-    if available is not None:
-        _require_any(settings, modalities, available)
+    source = SOURCES[settings.source]
+    if source.modalities is not None:
+        _require_any(settings, modalities, source.modalities)
     encoder = make_encoder(settings) if "text" in modalities else None
     digest = _digest(settings, source, encoder)
     with _memory_lock:
         dataset = _memory.get(digest)
         if dataset is None:
-            if getattr(source, "CACHED", True) and source.source_files(settings):
+            if source.cached and source.source_files(settings):
                 dataset = _load_prepared(settings, source, encoder, digest)
             else:
                 dataset = source.read(settings, encoder)
@@ -105,22 +100,6 @@ def select_modalities(dataset: DialogueDataset, settings: DataSettings, modaliti
     return replace(dataset, dimensions=dimensions, splits=splits)
 
 
-def find_source(settings: DataSettings) -> ModuleType:
-    """Import the module joyful.data.SOURCE.
-
-    Args:
-        settings: The data settings; `source` is the name of the module.
-
-    Raises:
-        InputError: If this folder has no such source. The message lists the sources.
-    """
-    readers = {"cogmen": _FOLDER / "cogmen/reader.py"} | {path.stem: path for path in _FOLDER.glob("*.py")}
-    names = sorted(name for name, path in readers.items() if re.search(r"^def read\(", path.read_text("utf-8"), re.M))
-    if settings.source not in names:
-        raise InputError(f"data.source must be one of {', '.join(names)}, got {settings.source!r}; set data=NAME")
-    return importlib.import_module(f"joyful.data.{settings.source}")
-
-
 def make_encoder(settings: DataSettings) -> SentenceEncoder | None:
     """Return the sentence encoder of data.text_encoder, or None if it is null. The model is loaded on first use.
 
@@ -147,7 +126,7 @@ def _require_any(settings: DataSettings, modalities: tuple[str, ...], present: t
         )
 
 
-def _digest(settings: DataSettings, source: ModuleType, encoder: SentenceEncoder | None) -> str:
+def _digest(settings: DataSettings, source: Source, encoder: SentenceEncoder | None) -> str:
     """Return the digest of everything that determines the dataset, 16 hexadecimal digits."""
     stamps = cache_folder(settings) / "prepared" / ".digests"
     parts = {
@@ -185,7 +164,7 @@ def _file_digest(path: Path, stamps: Path) -> str:
 
 
 def _load_prepared(
-    settings: DataSettings, source: ModuleType, encoder: SentenceEncoder | None, digest: str
+    settings: DataSettings, source: Source, encoder: SentenceEncoder | None, digest: str
 ) -> DialogueDataset:
     """Open the prepared copy. Create it first if it is missing or damaged."""
     folder = cache_folder(settings) / "prepared" / f"{settings.name}-{digest}"

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from joyful.config import DataSettings
+from joyful.data.sources import SOURCES, Source
 from joyful.data.tables import Encode, Utterance, find_files, read_table, read_text_corpus
 from joyful.records import DialogueDataset
 
-SOURCE_MODALITIES = ("text",)
 FILES = ("train_sent_emo.csv", "dev_sent_emo.csv", "test_sent_emo.csv")
 LABELS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 #: Largest number of speakers in a dialogue. The reference uses the same number.
@@ -59,3 +59,6 @@ def _utterances(path: Path) -> Iterator[Utterance]:
             label=row.index("Emotion", LABELS),
             sentence=row.text("Utterance"),
         )
+
+
+SOURCES.register("meld", "MELD, 7 emotions, text")(Source(read, source_files, modalities=("text",)))

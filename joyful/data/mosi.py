@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from joyful.config import DataSettings
+from joyful.data.sources import SOURCES, Source
 from joyful.data.tables import (
     Encode,
     Utterance,
@@ -40,7 +41,6 @@ from joyful.data.tables import (
 )
 from joyful.records import SPLITS, DialogueDataset, InputError
 
-SOURCE_MODALITIES = ("audio", "text", "visual")
 FILES = ("transcripts.csv", "rows_test.csv", "audio_test.csv", "video_test.csv")
 LABELS = ("negative", "positive")
 N_SPEAKERS = 1
@@ -145,3 +145,8 @@ def _features(path: Path, width: int, utterances: list[Utterance]) -> np.ndarray
             message = f"the label is {label:g}, but transcripts.csv, line {utterance.line}, has {utterance.label}"
             raise line_error(path, line, f"{message}; use files of one distribution")
     return np.ascontiguousarray(values[:, :-1])
+
+
+SOURCES.register("mosi", "CMU-MOSI, 2 sentiments, audio, text and visual")(
+    Source(read, source_files, modalities=("audio", "text", "visual"))
+)

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from joyful.config import DataSettings
 from joyful.data import prepared
-from joyful.data.loading import find_source, make_encoder
+from joyful.data.loading import make_encoder
+from joyful.data.sources import SOURCES
 from joyful.data.validation import validate
 from joyful.records import SPLITS, DialogueDataset, InputError
 
@@ -51,8 +52,8 @@ def prepare(settings: DataSettings, out: Path) -> DialogueDataset:
     """
     if out.exists():
         raise InputError(f"out={out} exists; remove it or choose another folder")
-    source = find_source(settings)
-    if not getattr(source, "CACHED", True):
+    source = SOURCES[settings.source]
+    if not source.cached:
         raise InputError(f"data={settings.name} is in the prepared format already; copy its folder")
     dataset = source.read(settings, make_encoder(settings))
     validate(dataset)

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from joyful.config import DataSettings
+from joyful.data.sources import SOURCES, Source
 from joyful.data.tables import Encode, find_files
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError, one_line
 from joyful.results.parquet_pages import decoded_bytes
@@ -40,8 +41,6 @@ from joyful.results.parquet_pages import decoded_bytes
 FORMAT_VERSION = 1
 ARRAYS, UTTERANCES, META = "features.safetensors", "utterances.parquet", "meta.json"
 FILES = (ARRAYS, UTTERANCES, META)
-#: This source needs no prepared copy, because it already has the prepared format.
-CACHED = False
 
 _DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
 _MAX_HEADER_BYTES = 2**20
@@ -311,3 +310,6 @@ def _texts(column: Any) -> list[Any]:
         values = chunk.dictionary.to_pylist()
         texts += [None if index is None else values[index] for index in chunk.indices.to_pylist()]
     return texts
+
+
+SOURCES.register("prepared", "a folder written by joyful prepare")(Source(read, source_files, cached=False))

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from joyful.config import DataSettings, SyntheticSettings
+from joyful.data.sources import SOURCES, Source
 from joyful.randomness import host_generator
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
 
@@ -117,3 +118,6 @@ def _emotions(rng: np.random.Generator, length: int, n_speakers: int) -> tuple[n
 def _by_first_appearance(speakers: np.ndarray) -> np.ndarray:
     _, first, inverse = np.unique(speakers, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)
+
+
+SOURCES.register("synthetic", "generated dialogues, included")(Source(read, source_files))

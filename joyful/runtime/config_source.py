@@ -1,8 +1,8 @@
-"""Hydra plugin that provides ``+sweeps=NAME`` and the resolvers of output folders.
+"""Hydra plugins: the configuration of joyful, the sweeps ``+sweeps=NAME``, and the resolvers of output folders.
 
-Hydra finds this plugin by its entry point (group hydra.plugins in pyproject.toml) and imports it in every process, so
-workers have the resolvers too. The plugin only registers the scheme ``joyful://``. conf/config.yaml adds
-``joyful://sweeps`` to its ``hydra.searchpath``; other programs do not see the sweeps.
+Hydra finds these plugins by their entry points (group hydra.plugins in pyproject.toml) and imports them in every
+process, so workers have the resolvers too. They change no other program: `PackageSource` only provides the scheme
+``joyful://``, and `OwnSearchPath` changes only search paths with ``pkg://joyful.conf``.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from joyful.records import NAME_PATTERN
 
 
-class SweepSource(ConfigSource):
-    """The package ``joyful.sweeps`` as the config group ``sweeps``.
+class PackageSource(ConfigSource):
+    """The configurations in joyful's packages. Files whose names begin with ``_`` can be loaded but are not listed.
 
-    The files are merged at the root of the configuration. They do not need the header ``# @package _global_``, so the
-    first line of a file can be the command that runs the sweep.
+    - ``joyful://conf`` is the package ``joyful.conf``.
+    - ``joyful://sweeps`` has one group, ``sweeps``, the package ``joyful.sweeps``. Its files are merged at the root of
+      the configuration. They do not need the header ``# @package _global_``, so the first line of a file can be the
+      command that runs the sweep.
     """
 
     @staticmethod
@@ -32,43 +36,64 @@ class SweepSource(ConfigSource):
         return "joyful"
 
     def available(self) -> bool:
-        """Return whether the path is ``sweeps``."""
-        return self.path == "sweeps"
+        """Return whether the path is one of the two."""
+        return self.path in ("conf", "sweeps")
 
     def is_group(self, config_path: str) -> bool:
-        """Return whether the path is the root or the group ``sweeps``."""
-        return config_path in ("", "sweeps")
+        """Return whether the path is a folder."""
+        return (self.path == "sweeps" and config_path == "") or self._find(config_path).is_dir()
 
     def is_config(self, config_path: str) -> bool:
-        """Return whether the path is a file of the group."""
-        return self._file(config_path).is_file()
+        """Return whether the path is a YAML file; its extension may be left out."""
+        return self._find(self._normalize_file_name(config_path)).is_file()
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> builtins.list[str]:
-        """Return the name of the group for the root, and the names of its files for the group."""
-        if config_path == "":
+        """Return the names of the groups and files in a folder, sorted."""
+        if self.path == "sweeps" and config_path == "":
             return ["sweeps"] if results_filter in (None, ObjectType.GROUP) else []
-        if config_path != "sweeps" or results_filter == ObjectType.GROUP:
-            return []
-        names = (item.name for item in files("joyful.sweeps").iterdir() if item.name.endswith(".yaml"))
-        return sorted(name.removesuffix(".yaml") for name in names if not name.startswith("_"))
+        names: builtins.list[str] = []
+        for item in self._find(config_path).iterdir():
+            if item.name.startswith("_"):
+                continue
+            if item.is_dir() and results_filter in (None, ObjectType.GROUP):
+                names.append(item.name)
+            elif item.name.endswith(".yaml") and results_filter in (None, ObjectType.CONFIG):
+                names.append(item.name.removesuffix(".yaml"))
+        return sorted(names)
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Load a file with the package ``_global_``.
+        """Load a file.
 
         Raises:
             ConfigLoadError: If there is no such file.
         """
-        file = self._file(config_path)
+        file = self._find(self._normalize_file_name(config_path))
         if not file.is_file():
             raise ConfigLoadError(f"Config not found : {config_path}")
         text = file.read_text(encoding="utf-8")
-        header: dict[str, str | None] = {"package": "_global_"}
-        return ConfigResult(self.provider, f"{self.scheme()}://{self.path}", OmegaConf.create(text), header)
+        header: dict[str, str | None] = (
+            {"package": "_global_"} if self.path == "sweeps" else self._get_header_dict(text)
+        )
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(text), header)
 
-    def _file(self, config_path: str) -> Traversable:
-        group, _, name = config_path.partition("/")
-        name = name if name.endswith(".yaml") else f"{name}.yaml"
-        return files("joyful.sweeps") / (name if group == "sweeps" and "/" not in name else "no such file")
+    def _find(self, config_path: str) -> Traversable:
+        parts = [part for part in config_path.split("/") if part]
+        if ".." in parts or (self.path == "sweeps" and parts[:1] != ["sweeps"]):
+            parts = ["no such file"]
+        elif self.path == "sweeps":
+            parts = parts[1:]
+        return files(f"joyful.{self.path}").joinpath(*parts)
+
+
+class OwnSearchPath(SearchPathPlugin):
+    """Makes joyful's own program read its configuration and the sweeps through `PackageSource`."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Replace ``pkg://joyful.conf`` by ``joyful://conf``, and append ``joyful://sweeps``."""
+        own = [element for element in search_path.get_path() if element.path == "pkg://joyful.conf"]
+        for element in own:
+            element.path = "joyful://conf"
+            search_path.append("joyful", "joyful://sweeps")
 
 
 def _sweep_folder(sweep_name: str | None, dated: str) -> str:

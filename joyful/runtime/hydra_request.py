@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -38,6 +39,9 @@ def config_error_message(error: Exception) -> str:
     lines = [line for line in text.split("Config search path:")[0].splitlines() if not _NOISE.match(line)]
     # items of a list, such as the options of a group, start with a tab
     message = re.sub(r"\n\s*full_key: (\S+)", r" (\1)", re.sub(r"(\n\t\S+)(?=\n\t)", r"\1,", "\n".join(lines)))
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        near = difflib.get_close_matches(error.missing_cfg_file.rpartition("/")[2], error.options, n=1)
+        message += f"; did you mean {near[0]}?" if near else ""
     kind = "" if isinstance(error, (HydraException, OmegaConfBaseException)) else f"{type(error).__name__}: "
     return one_line(f"configuration: {kind}{message}", limit=600)
 

@@ -40,7 +40,7 @@ _TARGETS = (
 )  # fmt: skip
 
 #: Environment variables that determine the code of a process. A configuration must not set them (hydra.job.env_set).
-_CODE_VARIABLES = re.compile(r"PYTHON\w*|LD_\w*|DYLD_\w*|PATH|BASH_ENV|ENV|IFS")
+_CODE_VARIABLES = re.compile(r"PYTHON\w*|LD_\w*|DYLD_\w*|JOYFUL_(PLUGINS|TARGETS)|PATH|BASH_ENV|ENV|IFS")
 
 
 def allowed_targets() -> list[str]:

@@ -265,7 +265,7 @@ class _Worker:
         overrides = self._task.plan.overrides(lease.number, trial.ask(self._task.plan.space))
         try:
             config = self._compose(overrides, lease.number)
-            settings = check(hydra_request.resolved_config(config))
+            settings = check(hydra_request.resolved_config(config), names=False)  # the driver has checked every name
         except Exception as error:
             if self._stop_requested():  # a driver that is its own worker was interrupted here
                 raise Stopped from error

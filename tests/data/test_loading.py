@@ -16,6 +16,7 @@ import pytest
 
 from joyful.data import loading, mosi, prepared
 from joyful.data.loading import load
+from joyful.data.sources import SOURCES
 from joyful.data.validation import validate
 from joyful.records import MODALITIES, InputError
 from tests.support.datasets import assert_same, data_settings, fake_encode
@@ -59,9 +60,9 @@ def copies(settings):
 
 
 def count_reads(monkeypatch):
-    reads = []
-    read = mosi.read
-    monkeypatch.setattr(mosi, "read", lambda settings, encode: reads.append(1) or read(settings, encode))
+    reads, source = [], SOURCES["mosi"]
+    counting = replace(source, read=lambda settings, encode: reads.append(1) or source.read(settings, encode))
+    monkeypatch.setitem(SOURCES._members, "mosi", counting)
     return reads
 
 
@@ -84,7 +85,7 @@ def test_only_the_requested_modalities_that_exist(settings):
 
 def test_unknown_sources(settings):
     for source in ("nope", "tables", "loading", "os"):
-        with pytest.raises(InputError, match=r"data.source must be one of .*emorynlp.*meld.*mosi.*prepared.*synthetic"):
+        with pytest.raises(InputError, match=r"data.source: expected one of cogmen, emorynlp, meld, mosi, prepared, synthetic, got"):
             load(settings.model_copy(update={"source": source}), ALL)
 
 

@@ -24,7 +24,7 @@ from joyful.analysis.claims_file import BASIC_OPTIMIZATION, read_claims
 from joyful.analysis.importers import csv_table
 from joyful.data import emorynlp, meld, mosi, prepared
 from joyful.data.cogmen import restricted_pickle
-from joyful.data.loading import find_source
+from joyful.data.sources import SOURCES
 from joyful.data.validation import validate
 from joyful.records import InputError
 from joyful.results import RunFolder, read_runs, tables
@@ -102,7 +102,7 @@ def source(name: str, folder: Path, file: str, write: Callable[[Path], None]) ->
 
     def read(data: bytes) -> None:
         (folder / file).write_bytes(data)
-        validate(find_source(settings).read(settings, fake_encode))
+        validate(SOURCES[settings.source].read(settings, fake_encode))
 
     return Reader([(folder / file).read_bytes()], read)
 
@@ -148,7 +148,7 @@ def saved(folder: Path) -> Reader:
         (place / "last.json").write_bytes(data if is_json else json.dumps(changed).encode())
         checkpoint = checkpoints.read(place, "last")
         if checkpoint is not None:
-            coach.restore(checkpoint)
+            coach.load_state_dict(checkpoint)
 
     return Reader([document, tensors], read)
 

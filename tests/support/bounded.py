@@ -94,13 +94,13 @@ def _run() -> Callable[[Path], object]:
 
 def _data(name: str) -> Callable[[], Callable[[Path], object]]:
     def load() -> Callable[[Path], object]:
-        from joyful.data.loading import find_source
+        from joyful.data.sources import SOURCES
         from joyful.data.validation import validate
         from tests.support.datasets import data_settings, fake_encode
 
         def read(path: Path) -> object:
             settings = data_settings(name, root=str(path))
-            dataset = find_source(settings).read(settings, fake_encode)
+            dataset = SOURCES[settings.source].read(settings, fake_encode)
             validate(dataset)
             return dataset
 

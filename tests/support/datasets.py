@@ -17,7 +17,8 @@ import yaml
 
 from joyful.config import DataSettings
 from joyful.data import prepared
-from joyful.data.loading import find_source, select_modalities
+from joyful.data.loading import select_modalities
+from joyful.data.sources import SOURCES
 from joyful.data.validation import validate
 from joyful.records import SPLITS, DialogueDataset, Dialogues
 
@@ -55,14 +56,14 @@ def check_source(settings: DataSettings, folder: Path) -> DialogueDataset:
         settings: Settings of the dataset.
         folder: An empty folder for a prepared copy of the dataset, which is read again and compared.
     """
-    source = find_source(settings)
+    source = SOURCES[settings.source]
     for path in source.source_files(settings):
         assert path.is_file(), f"source_files names {path}, which is not a file"
     dataset = source.read(settings, fake_encode)
     validate(dataset)
     assert dataset.name == settings.name
-    if hasattr(source, "SOURCE_MODALITIES"):
-        assert set(dataset.dimensions) <= set(source.SOURCE_MODALITIES)
+    if source.modalities is not None:
+        assert set(dataset.dimensions) <= set(source.modalities)
     assert_same(dataset, source.read(settings, fake_encode))
     for split in SPLITS:
         _check_speakers(dataset.splits[split])

@@ -30,6 +30,7 @@ import numpy as np
 from joyful.config import DataSettings
 from joyful.data.cogmen import restricted_pickle
 from joyful.data.cogmen.sample import CogmenDialogue, finite, read_sample
+from joyful.data.sources import SOURCES, Source
 from joyful.data.tables import Encode
 from joyful.records import REFERENCE_DIMENSIONS, SPLITS, DialogueDataset, Dialogues, InputError
 
@@ -256,3 +257,6 @@ def _encode(dialogues: list[CogmenDialogue], encode: Encode, path: Path) -> np.n
             f"{vectors.shape}; set data.text_encoder to a sentence encoder"
         )
     return finite(vectors, f"{path}: encoded sentence")
+
+
+SOURCES.register("cogmen", "pickles of COGMEN and JOYFUL: IEMOCAP, MOSEI, MELD")(Source(read, source_files))

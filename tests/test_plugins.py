@@ -1,0 +1,135 @@
+"""A loss, a dataset and their settings from another package, used from the command line, in a sweep and in a resumed run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from joyful import results
+from tests.support.runs import TINY
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PLUGIN = '''
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from joyful.data.sources import SOURCES, Source
+from joyful.losses.reconstruction import RECONSTRUCTION_LOSSES
+from joyful.records import DialogueDataset, Dialogues
+
+
+@RECONSTRUCTION_LOSSES.register(
+    "cauchy", "ln(1 + r^2 / scale^2)", scale=(Annotated[float, Field(gt=0, description="scale of a residual")], 1.0)
+)
+class CauchyLoss(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def elementwise(self, prediction, target, modal_dims=None):
+        return torch.log1p(((prediction - target) / self.scale) ** 2)
+
+
+def coins(settings, encode):
+    """Two classes that the only feature tells apart."""
+    rng = np.random.default_rng(0)
+
+    def split(count):
+        labels = rng.integers(2, size=4 * count)
+        text = (labels[:, None] + rng.normal(scale=0.1, size=(4 * count, 3))).astype(np.float32)
+        ids = tuple(str(i) for i in range(count))
+        return Dialogues({"text": text}, labels, np.zeros(4 * count, dtype=np.int64), np.full(count, 4), ids)
+
+    splits = {"train": split(8), "dev": split(4), "test": split(4)}
+    return DialogueDataset("coins", {"text": 3}, ("heads", "tails"), 1, False, splits)
+
+
+SOURCES.register("coins", "tossed coins")(Source(coins, lambda settings: []))
+'''
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the plugin's module and its files in the groups `loss` and `data`."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "tossed.py").write_text(PLUGIN)
+    for group, text in {
+        "loss/cauchy": "defaults: [_common]\nname: cauchy\nscale: 1.0\n",
+        "data/coins": "defaults: [synthetic]\nsource: coins\nname: coins\n",
+    }.items():
+        file = folder / "conf" / f"{group}.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    return folder
+
+
+def joyful(place, *arguments, plugins="tossed"):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), "--config-dir", str(place / "conf"), *arguments],
+        cwd=place, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(place), "JOYFUL_PLUGINS": plugins},
+    )  # fmt: skip
+
+
+OWN = (*TINY, "data=coins", "modalities=t", "loss=cauchy", "loss.scale=0.5", "training.threads=1")
+
+
+def test_a_loss_and_a_dataset_from_outside_train_and_resume(place):
+    done = joyful(place, *OWN, "optimizer.learning_rate=0.01", "training.epochs=8", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    info = results.read_run(place / "run")
+    assert (info["config"]["loss"]["scale"], info["config"]["data"]["source"]) == (0.5, "coins")
+    assert info["objective"] > 0.9, "the classes are told apart by their feature"
+    rows = results.load(place / "run").query("split == 'dev'")
+    assert (rows["loss_encoder"] < rows["recon_mse"] / 0.5**2).all(), "ln(1 + x) < x"
+    again = joyful(place, "resume=run")
+    assert again.returncode == 0, again.stderr
+    other = joyful(place, "resume=run", "loss=cauchy", "loss.scale=1.5")
+    assert (other.returncode, "loss.scale: 0.5 -> 1.5" in other.stderr) == (2, True)
+
+
+def test_a_sweep_over_a_loss_from_outside(place):
+    done = joyful(
+        place, "-m", *TINY, "data=coins", "modalities=t", "training.epochs=2", "hydra/sweeper=optuna_pruned",
+        "hydra.sweeper.trials=['loss=mse','loss=cauchy','loss=cauchy loss.scale=2.0']", "sweep_name=losses",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    runs = results.load(place / "multirun/losses").groupby("run")["loss_encoder"].last()
+    assert len(runs) == runs.nunique() == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("loss=cauchy", "loss.scale=-1.0"), "loss.scale: expected > 0, got -1.0 (scale of a residual)"),
+        (("loss=mse", "+loss.scale=1.0"), "loss.scale: there is no such setting"),
+        (("loss=mse", "loss.name=cauchi"), "loss.name: expected one of cauchy, mse, smoothl1, weighted_mse, got 'cauchi'; "
+         "did you mean cauchy?"),
+        (("data.source=coin",), "did you mean coins?"),
+        (("loss=cauchi",), "Available options in 'loss': cauchy, mse, smoothl1, weighted_mse; did you mean cauchy?"),
+    ],
+)  # fmt: skip
+def test_bad_settings_are_refused_in_one_line(place, overrides, message):
+    done = joyful(place, *TINY, *overrides)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert message in done.stderr
+
+
+def test_without_the_plugin_its_names_are_unknown(place):
+    done = joyful(place, *OWN, plugins="")
+    assert done.returncode == 2
+    assert "loss.name: expected one of mse, smoothl1, weighted_mse, got 'cauchy'" in done.stderr
+
+
+def test_the_help_lists_choices_of_a_further_folder(place):
+    done = joyful(place, "--help")
+    assert "loss: cauchy, mse, smoothl1, weighted_mse" in done.stdout
+    assert "data: coins, emorynlp" in done.stdout
+    assert done.stderr == ""
