@@ -147,6 +147,7 @@ RULES: list[tuple[str, Rule]] = [
     (r"python run\.py -m .*hydra\.sweeper\.arms=", small(*ONE_PAIR)),
     (r"python run\.py -m .*hydra\.sweeper\.n_trials=", small("hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1")),
     (r"python run\.py -m hydra/launcher=joblib seed=1,2,3,4", small("seed=1,2")),
+    (r"joyful train --config-dir myconf ", skipped("tests/test_plugins.py adds such a package")),
     (r"(python run\.py|joyful train)( |$)", small()),
     (r"python train\.py ", small()),
     (r"joyful (report|import|sweep|prepare)( |$)", unchanged),

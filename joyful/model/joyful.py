@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -152,17 +152,20 @@ class AutoFusion(nn.Module):
         self.projectB = nn.Sequential(nn.Linear(sizes.inter, sizes.inter))
 
     @classmethod
-    def from_settings(cls, settings: Settings, dimensions: Mapping[str, int], criterion: ReconstructionLoss) -> Self:
+    def from_settings(
+        cls, settings: Settings, dimensions: Mapping[str, int], criterion: ReconstructionLoss, **options: Any
+    ) -> Self:
         """Return the fusion for the settings of a run.
 
         Args:
             settings: The settings of the run.
             dimensions: Modality -> feature width.
             criterion: Reconstruction loss.
+            **options: Further arguments of the constructor.
         """
         m = settings.model
         sizes = FusionSizes(m.inter_size, m.fusion_hidden_size, m.fusion_latent_size)
-        return cls(dimensions, sizes=sizes, criterion=criterion, intermodal=settings.fusion.intermodal)
+        return cls(dimensions, sizes=sizes, criterion=criterion, intermodal=settings.fusion.intermodal, **options)
 
     @property
     def output_size(self) -> int:
@@ -396,17 +399,12 @@ class AutoFusion_Hierarchical(AutoFusion):
         super().__init__(input_features, use_smooth_l1, sizes=sizes, criterion=criterion, intermodal=intermodal)
 
     @classmethod
-    def from_settings(cls, settings: Settings, dimensions: Mapping[str, int], criterion: ReconstructionLoss) -> Self:
+    def from_settings(
+        cls, settings: Settings, dimensions: Mapping[str, int], criterion: ReconstructionLoss, **options: Any
+    ) -> Self:
         """Return the fusion for the settings of a run (see `AutoFusion.from_settings`)."""
-        m = settings.model
-        sizes = FusionSizes(m.inter_size, m.fusion_hidden_size, m.fusion_latent_size)
-        return cls(
-            dimensions,
-            sizes=sizes,
-            criterion=criterion,
-            intermodal=settings.fusion.intermodal,
-            modal_attention=m.modal_attention,
-        )
+        options = {"modal_attention": settings.model.modal_attention, **options}
+        return super().from_settings(settings, dimensions, criterion, **options)
 
     def _build_global(self) -> None:
         width = self.input_features
