@@ -216,7 +216,8 @@ class AutoFusion(nn.Module):
     def _reconstruct_trained(self, trained: int | None, *rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Reconstruct all rows, with gradients only for the last `trained`.
 
-        The backward pass of a decoder costs twice its forward pass, and this skips it for the other rows.
+        The reductions of the reference train the last dialogue of a batch only. Skipping the backward pass of the
+        decoders for the other rows saves 6 % of the operations of a step at full size.
         """
         untrained = 0 if trained is None else len(rows[0]) - trained
         if untrained <= 0:
