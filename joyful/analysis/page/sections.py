@@ -87,7 +87,7 @@ def _effects(findings: Findings, arms: list[str]) -> Section | None:
     many = len(findings.sweep.others) > 1
     panels: dict[tuple[str, str], list[Verdict]] = {}  # By claim, and by metric if there are several arms
     for verdict in findings.verdicts:
-        panels.setdefault((verdict.claim.name, verdict.metric if many else ""), []).append(verdict)
+        panels.setdefault((verdict.claim.name, verdict.metric.label if many else ""), []).append(verdict)
     drawn = [
         plots.forest(verdicts, f"effect-{number}", arms)
         for number, verdicts in enumerate(panels.values(), start=1)

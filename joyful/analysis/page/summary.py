@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from joyful.analysis.claims import MINIMUM_PAIRS, VERDICTS, Verdict
+from joyful.analysis.columns import is_score
 from joyful.analysis.convergence import Target
 from joyful.analysis.findings import Findings
 from joyful.analysis.formatting import NONE, count, heading, interval, listing, metric, number, quantity
@@ -67,15 +68,14 @@ def compared(findings: Findings) -> tuple[str, ...]:
 
 def level(target: Target) -> str:
     """Return the target as text, such as "a dev weighted F1 of 58.36 %"."""
-    score = target.metric.startswith(("f1", "accuracy"))
-    value = f"{number(100 * target.value, 2)} %" if score else number(target.value, 3)
+    value = f"{number(100 * target.value, 2)} %" if is_score(target.metric) else number(target.value, 3)
     return f"a dev {metric(target.metric)} of {value}{'' if target.higher_is_better else ' or lower'}"
 
 
 def source(target: Target) -> str:
     """Return the origin of the target as text, with scores in per cent."""
     text = metric(clean(target.source))
-    if target.metric.startswith(("f1", "accuracy")):
+    if is_score(target.metric):
         text = re.sub(r"(?<![\d.])0\.\d+", lambda match: f"{number(100 * float(match[0]), 2)} %", text)
     return text
 
@@ -140,7 +140,7 @@ def effect(verdict: Verdict) -> str:
         return NONE
     claim, estimate, low, high = verdict.claim, verdict.estimate, verdict.low, verdict.high
     direction = claim.direction
-    kind = next((m.kind for m in claim.metrics if m.label == verdict.metric), "value")
+    kind = verdict.metric.kind
     if high < 0 and kind != "stability":
         direction = {"increase": "decrease", "decrease": "increase"}[direction]
         estimate, low, high = -estimate, -high, -low
@@ -175,7 +175,7 @@ def sizes(findings: Findings) -> tuple[Point, ...]:
 def _by_metric(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
     grouped: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
-        grouped.setdefault((verdict.claim.name, verdict.metric), []).append(verdict)
+        grouped.setdefault((verdict.claim.name, verdict.metric.label), []).append(verdict)
     return list(grouped.values())
 
 
@@ -204,7 +204,7 @@ def _sentence(text: str) -> str:
 
 
 def _name(verdict: Verdict, several: bool) -> str:
-    head = f"{heading(verdict.claim.name)} ({metric(verdict.metric)})"
+    head = f"{heading(verdict.claim.name)} ({metric(verdict.metric.label)})"
     return clean(f"{verdict.arm}: {head}" if several else head)
 
 

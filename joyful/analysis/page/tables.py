@@ -56,7 +56,7 @@ def _verdict(verdict: Verdict) -> list[object]:
     unit = verdict.claim.unit
     better = verdict.better.estimate if verdict.better is not None else math.nan
     return [
-        f"{heading(verdict.claim.name)}\n{clean(metric(verdict.metric))}",
+        f"{heading(verdict.claim.name)}\n{clean(metric(verdict.metric.label))}",
         claimed(verdict.claim),
         f"{quantity(verdict.estimate, unit, signed=True)}\n{interval(verdict.low, verdict.high, unit)}",
         f"{verdict.verdict}\n{metric(clean(f'{verdict.detail} {verdict.note}'))}",
@@ -98,7 +98,7 @@ def pairs(findings: Findings) -> Table | None:
 
 
 def _claim_and_arm(verdict: Verdict) -> list[object]:
-    return [f"{heading(verdict.claim.name)}\n{clean(metric(verdict.metric))}", verdict.arm]
+    return [f"{heading(verdict.claim.name)}\n{clean(metric(verdict.metric.label))}", verdict.arm]
 
 
 def _of_seed(verdict: Verdict, seed: int) -> str:

@@ -63,7 +63,7 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
             _interval(axes, verdict, -row - 0.04, low_end, high_end, look.colour)
         axes.set_xlabel(f"effect in the claimed direction ({unit})")
         label_rows(axes, labels, [verdict.verdict for verdict in shown])
-    title = f"{heading(claim.name)}{f', {metric(verdicts[0].metric)}' if of_one else ''}: effect of each pair ({unit})"
+    title = f"{heading(claim.name)}{f', {metric(verdicts[0].metric.label)}' if of_one else ''}: effect of each pair ({unit})"
     return Plot(name, title, f"{_finding(verdicts, labels)}; claimed {claimed(claim)}.", figure)
 
 
@@ -131,5 +131,5 @@ def _label(verdict: Verdict, among: Sequence[Verdict]) -> str:
     several_arms = len({other.arm for other in among}) > 1
     if several_arms and len({other.metric for other in among}) == 1:
         return verdict.arm
-    label = metric(verdict.metric)
+    label = metric(verdict.metric.label)
     return f"{verdict.arm}: {label}" if several_arms else label
