@@ -163,11 +163,9 @@ def sizes(findings: Findings) -> tuple[Point, ...]:
             text = "all pairs have the same effect, so its variation cannot be estimated"
         needed = [v.pairs_needed for v in of_metric if v.verdict == "inconclusive" and v.pairs_needed is not None]
         if needed:
-            pairs = count(max(needed), "pair") if len(needed) == 1 else f"{min(needed)} to {count(max(needed), 'pair')}"
-            text += (
-                f"; about {pairs} would support the claim with this power if the true effect were the middle of the claimed "
-                "range"
-            )
+            pairs = _range_of(needed, always=len(needed) > 1)
+            condition = "if the true effect were the middle of the claimed range"
+            text += f"; about {pairs} would support the claim with this power {condition}"
         points.append(Point(_name(of_metric[0], several and len(of_metric) == 1), text))
     return tuple(points)
 
@@ -209,13 +207,16 @@ def _name(verdict: Verdict, several: bool) -> str:
 
 
 def _pairs(sweep: Sweep) -> str:
-    numbers = {arm.name: len(sweep.pairs(arm)) for arm in sweep.others}
-    budget = sweep.budget
-    epochs = f", {number(budget, 0)} epochs each" if math.isfinite(budget) else ""
-    least, most = min(numbers.values()), max(numbers.values())
-    pairs = count(least, "pair") if least == most else f"{least} to {count(most, 'pair')}"
+    numbers = [len(sweep.pairs(arm)) for arm in sweep.others]
+    epochs = f", {number(sweep.budget, 0)} epochs each" if math.isfinite(sweep.budget) else ""
     each = " per arm" if len(numbers) > 1 else ""
-    return f"The comparison uses {pairs} of runs{each}{epochs}. The two runs of a pair share a seed."
+    return f"The comparison uses {_range_of(numbers)} of runs{each}{epochs}. The two runs of a pair share a seed."
+
+
+def _range_of(pairs: Sequence[int], always: bool = False) -> str:
+    """Return numbers of pairs as text, such as "6 pairs", or "6 to 8 pairs" if they differ or if `always`."""
+    least, most = min(pairs), max(pairs)
+    return count(most, "pair") if least == most and not always else f"{least} to {count(most, 'pair')}"
 
 
 def _values(sweep: Sweep, factor: str) -> str:
@@ -233,11 +234,8 @@ def _value(arm: Arm, factor: str) -> str:
 def _left_out(sweep: Sweep) -> str:
     if sweep.left_out.empty:
         return ""
-    search = sweep.left_out["role"] == "search"
-    status = (
-        sweep.left_out["status"].where(~search, "from a search").replace("completed", "completed but not comparable")
-    )
+    status = sweep.left_out["status"].where(sweep.left_out["role"] != "search", "from a search")
+    status = status.replace("completed", "completed but not comparable")
     kinds = listing([f"{n} {kind}" for kind, n in status.value_counts().sort_index().items()], 8)
     n = len(sweep.left_out)
-    verb = "is" if n == 1 else "are"
-    return f"{n} of {count(len(sweep.runs), 'run')} {verb} left out ({kinds}); see the section Runs left out."
+    return f"{n} of {count(len(sweep.runs), 'run')} {'is' if n == 1 else 'are'} left out ({kinds}); see the section Runs left out."

@@ -138,14 +138,13 @@ def test_strips_join_pairs_and_show_the_mean():
     assert "new: geometric mean 4 over 2 runs" in plot.finding
 
 
-def test_shares_and_components():
+def test_shares():
     bands = {"classification": band(base=[0.9, 0.8]), "encoder": band(base=[0.002, 0.001])}
     plot = plots.shares(bands, "base", "shares")
     assert ([1, 2], pytest.approx([0.2, 0.1])) in lines(plot)
     assert (
         "reconstruction 0.1 % at the end, 0.2 % on average" in plot.finding
     )  # (0.2 + 0.1) / 2 = 0.15, rounded to even
-    assert plots.component(band(base=[2, 1]), ["base"], "gate_reg").title == "Train gate loss over training"
     assert plots.shares({}, "base", "none").finding == "base: nothing was measured."
 
 
