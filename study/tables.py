@@ -138,7 +138,9 @@ def verdicts_of(findings: Findings, arm: str) -> dict[tuple[str, str], Verdict]:
         "epoch-to-epoch spread of train nll": "spread of train NLL",
         "best dev f1_weighted": "best dev F1",
     }
-    return {(v.claim.name, names.get(v.metric, metric(v.metric))): v for v in findings.verdicts if v.arm == arm}
+    return {
+        (v.claim.name, names.get(v.metric.label, metric(v.metric.label))): v for v in findings.verdicts if v.arm == arm
+    }
 
 
 def verdict_table(studies: Studies) -> str:

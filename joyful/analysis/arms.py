@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,26 +68,22 @@ def find_arms(
     if known is None:
         known = differences([h.choices for h in headers], [h.settings for h in headers])
     columns = [known.columns[name] for name in known.arms]
-    keys: dict[Any, int] = {}
-    first_runs: list[int] = []
-    arm_of_run: list[int] = []
-    for index in range(len(headers)):
-        key = tuple(_hashable(values[index]) for values in columns)
-        if key not in keys:
-            keys[key] = len(first_runs)
-            first_runs.append(index)
-        arm_of_run.append(keys[key])
-    merged = _merge([headers[index] for index in first_runs])
-    arm_of_run = [merged[number] for number in arm_of_run]
-    kept = [headers[first_runs[merged.index(number)]] for number in range(max(merged, default=-1) + 1)]
+    rows = [tuple(_hashable(values[index]) for values in columns) for index in range(len(headers))]
+    group_of_row: dict[Any, int] = {}
+    firsts: list[RunHeader] = []  # Runs with equal rows have equal settings, so only the first of them is merged.
+    for header, row in zip(headers, rows, strict=True):
+        if row not in group_of_row:
+            group_of_row[row] = len(firsts)
+            firsts.append(header)
+    merged = _merge(firsts)
+    kept = [firsts[merged.index(number)] for number in range(max(merged, default=-1) + 1)]
     factors = find_factors([h.choices for h in kept], [h.settings for h in kept])
     values = [{factor: _value(factor, h.choices, h.settings) for factor in factors} for h in kept]
-    names = arm_names(values)
     arms = [
         Arm(name, value, False, dict(h.choices), dict(h.settings))
-        for name, value, h in zip(names, values, kept, strict=True)
+        for name, value, h in zip(arm_names(values), values, kept, strict=True)
     ]
-    return arms, arm_of_run, factors
+    return arms, [merged[group_of_row[row]] for row in rows], factors
 
 
 def find_factors(choices: Sequence[Mapping[str, Any]], settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -104,28 +101,23 @@ def find_factors(choices: Sequence[Mapping[str, Any]], settings: Sequence[Mappin
         Names of groups and dotted names of settings.
     """
     differing = differing_settings(settings)
-    groups = [
-        g for g in sorted({g for run in choices for g in run}) if not g.startswith("hydra/") and g not in NOT_ARMS
-    ]
     factors: list[str] = []
     covered: set[str] = set()
-    for group in groups:
-        chosen = [run.get(group) for run in choices]
-        section = group.partition("@")[2] or group.replace("/", ".")
-        inside = [name for name in differing if name == section or name.startswith(f"{section}.")]
-        if len({_hashable(value) for value in chosen}) < 2:
+    for group in _groups(*choices):
+        chosen = [_hashable(run.get(group)) for run in choices]
+        if len(set(chosen)) < 2:
             continue
-        covered.update(inside)
-        if not inside and any(covers(group, name) for run in settings for name in run):
+        columns = {name: [run.get(name) for run in settings] for name in differing if _in_section(group, name)}
+        covered.update(columns)
+        if not columns and any(covers(group, name) for run in settings for name in run):
             continue  # The choices have different names but equal settings.
-        columns = {name: [run.get(name) for run in settings] for name in inside}
-        if inside and all(_is_number(value) or value is None for values in columns.values() for value in values):
-            factors += inside
+        if columns and all(is_number(value) or value is None for values in columns.values() for value in values):
+            factors += columns
             continue
         factors.append(group)
         for name, values in columns.items():
             value_of_choice: dict[Any, Any] = {}
-            pairs = [(_hashable(c), _hashable(v)) for c, v in zip(chosen, values, strict=True)]
+            pairs = zip(chosen, map(_hashable, values), strict=True)
             if name != group and not all(value_of_choice.setdefault(c, v) == v for c, v in pairs):
                 factors.append(name)
     factors += [name for name in differing if name not in covered]
@@ -159,18 +151,16 @@ def arm_names(values: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(values) == 1:
         return ["all runs"]
     factors = list(values[0]) if values else []
-    numbers = [f for f in factors if all(_is_number(v[f]) or v[f] is None for v in values)]
+    numbers = [f for f in factors if all(is_number(v[f]) or v[f] is None for v in values)]
     single_number = len(numbers) == 1 and any(isinstance(v[f], str) for f in factors for v in values)
-    names = []
-    for value in values:
-        parts = []
-        for factor, item in value.items():
-            label = factor.rpartition(".")[2]
-            for suffix in _SUFFIXES:
-                label = label.removesuffix(suffix)
-            unlabelled = isinstance(item, str) or (single_number and factor in numbers and item is not None)
-            parts.append(format_value(item) if unlabelled else f"{label} {format_value(item)}")
-        names.append(" ".join(parts))
+
+    def part(factor: str, item: Any) -> str:
+        if isinstance(item, str) or (single_number and factor in numbers and item is not None):
+            return format_value(item)
+        label = functools.reduce(str.removesuffix, _SUFFIXES, factor.rpartition(".")[2])
+        return f"{label} {format_value(item)}"
+
+    names = [" ".join(part(factor, item) for factor, item in value.items()) for value in values]
     if len(set(names)) < len(names):  # Two settings may have the same last part.
         names = [" ".join(f"{factor}={format_value(item)}" for factor, item in value.items()) for value in values]
     return [name if names.index(name) == i else f"{name} ({i + 1})" for i, name in enumerate(names)]
@@ -254,10 +244,8 @@ def check_comparable(arms: Sequence[Arm], baseline: Arm, named: Sequence[str]) -
             if allowed and condition not in FIXED_CONDITIONS:
                 continue
             reason = f" ({CONDITIONS[condition]})" if condition else ""
-            problems.append(
-                f"{name} is {format_setting(name, arm)} in '{arm.name}' and {format_setting(name, baseline)} in the "
-                f"baseline{reason}"
-            )
+            value, base = format_setting(name, arm), format_setting(name, baseline)
+            problems.append(f"{name} is {value} in '{arm.name}' and {base} in the baseline{reason}")
     if problems:
         factors = f" other than {', '.join(named)}" if named else " that must be equal"
         more = f"; and {len(problems) - 5} more differences" if len(problems) > 5 else ""
@@ -273,12 +261,12 @@ def differing_names(arm: Arm, other: Arm) -> list[str]:
     A group whose choice differs is included if the configuration holds none of its settings.
     """
     names = differing_settings([arm.config, other.config])
-    for group in sorted({*arm.choices, *other.choices} - NOT_ARMS):
-        if group.startswith("hydra/") or arm.choices.get(group) == other.choices.get(group):
-            continue
-        if not any(covers(group, name) for name in {*arm.config, *other.config}):
-            names.append(group)
-    return names
+    known = {*arm.config, *other.config}
+    return names + [
+        group
+        for group in _groups(arm.choices, other.choices)
+        if arm.choices.get(group) != other.choices.get(group) and not any(covers(group, name) for name in known)
+    ]
 
 
 def covers(named: str, name: str) -> bool:
@@ -295,8 +283,17 @@ def covers(named: str, name: str) -> bool:
         >>> covers("loss", "loss.name"), covers("loss", "loss_weight")
         (True, False)
     """
-    section = named.partition("@")[2] or named.replace("/", ".")
-    return name in (named, section) or name.startswith(f"{section}.")
+    return name == named or _in_section(named, name)
+
+
+def _in_section(group: str, name: str) -> bool:
+    section = group.partition("@")[2] or group.replace("/", ".")
+    return name == section or name.startswith(f"{section}.")
+
+
+def _groups(*choices: Mapping[str, Any]) -> list[str]:
+    """Return the sorted names of the groups that can distinguish arms."""
+    return [g for g in sorted({g for run in choices for g in run} - NOT_ARMS) if not g.startswith("hydra/")]
 
 
 def format_value(value: Any) -> str:
@@ -320,12 +317,8 @@ def _merge(headers: Sequence[RunHeader]) -> list[int]:
     for index, header in enumerate(headers):
         items = {(n, _hashable(v)) for n, v in header.settings.items() if n not in NEVER_COLUMNS and n != FOLD}
         # A choice whose settings are not in the configuration may have other effects, so it counts as a difference.
-        unrecorded = [
-            (g, str(c))
-            for g, c in header.choices.items()
-            if not g.startswith("hydra/") and g not in NOT_ARMS and not any(covers(g, n) for n in header.settings)
-        ]
-        key = (frozenset(items), frozenset(unrecorded)) if items else index
+        unrecorded = [g for g in _groups(header.choices) if not any(covers(g, n) for n in header.settings)]
+        key = (frozenset(items), *((g, str(header.choices[g])) for g in unrecorded)) if items else index
         arms.append(numbers.setdefault(key, len(numbers)))
     return arms
 
@@ -353,9 +346,8 @@ def _describe(arm: Arm) -> str:
 
 def _matches(name: str, value: Any, arm: Arm) -> bool:
     choice = arm.choices.get(name)
-    return (choice is not None and str(choice) == str(value)) or (
-        name in arm.config and _equal(arm.config[name], value)
-    )
+    is_chosen = choice is not None and str(choice) == str(value)
+    return is_chosen or (name in arm.config and _equal(arm.config[name], value))
 
 
 def _value(name: str, choices: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
@@ -364,12 +356,13 @@ def _value(name: str, choices: Mapping[str, Any], settings: Mapping[str, Any]) -
 
 
 def _equal(left: Any, right: Any) -> bool:
-    if _is_number(left) and _is_number(right):
+    if is_number(left) and is_number(right):
         return math.isclose(left, right, rel_tol=1e-12)
     return bool(_hashable(left) == _hashable(right))
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether the value of a setting is a number. true and false are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

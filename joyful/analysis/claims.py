@@ -10,38 +10,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from joyful.analysis import measures
+from joyful.analysis import measures, statistics
 from joyful.analysis.arms import Arm, covers, differing_names, format_setting
-from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, Metric, parse_claims, read_claims
+from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, parse_claims, read_claims
+from joyful.analysis.columns import unit_depends_on
 from joyful.analysis.convergence import Target, choose_target
-from joyful.analysis.measures import select_arm
-from joyful.analysis.secondary_measures import SecondaryMeasure, secondary_measures
-from joyful.analysis.statistics import (
-    Estimate,
-    bca,
-    holm,
-    minimum_detectable,
-    paired_t,
-    pairs_needed,
-    probability_better,
-    sign_flip,
-)
+from joyful.analysis.measures import Metric, Scale, SecondaryMeasure, secondary_measures, select_arm
+from joyful.analysis.statistics import UNKNOWN, Estimate
 from joyful.analysis.sweep import Sweep, require
 
 __all__ = [
-    "BASIC_OPTIMIZATION",
-    "VERDICTS",
-    "VERDICT_COLUMNS",
-    "Claim",
-    "Metric",
-    "SecondaryMeasure",
-    "Verdict",
-    "decide",
-    "judge",
-    "parse_claims",
-    "read_claims",
-    "secondary_table",
-    "verdict_table",
+    "BASIC_OPTIMIZATION", "VERDICTS", "VERDICT_COLUMNS", "Claim", "Metric", "Verdict", "decide", "judge", "parse_claims",
+    "read_claims", "secondary_table", "verdict_table",
 ]  # fmt: skip
 
 VERDICTS = ("supported", "contradicted", "inconclusive", "not testable")
@@ -55,69 +35,121 @@ VERDICT_COLUMNS = (
 #: Fewest pairs that are judged. A sign-flip test of five pairs cannot reach 0.05.
 MINIMUM_PAIRS = 6
 
-#: Prefix of a column -> the groups and settings that its unit depends on.
-_UNITS = {
-    "loss_total": ("loss", "weights", "weighting", "classification"),
-    "loss_encoder": ("loss",),
-    "loss_classification": ("classification",),
-    "share_": ("loss", "weights", "weighting", "classification"),
-}
-
 
 @dataclass(frozen=True)
 class Verdict:
     """The verdict on one claim and metric, for one arm against the baseline.
 
-    Effects (`estimate`, `low`, `high`, `minimum_detectable`, `bootstrap` and `pairs`) are in the unit of the claim (per
-    cent or points). They are positive in the claimed direction: a loss that falls by 12 % has the effect 12 under a
-    claim of a decrease. A number that could not be computed is NaN, and a count is None.
+    Effects are in the unit of the claim (per cent or points). They are positive in the claimed direction: a loss that
+    falls by 12 % has the effect 12 under a claim of a decrease. A number that could not be computed is NaN, and a count
+    is None.
 
     Attributes:
         claim: The claim.
-        metric: Label of the metric, such as "final train nll".
+        metric: The metric.
         arm: Name of the arm.
         baseline: Name of the baseline arm.
-        n_pairs: Number of pairs with a value.
-        estimate: The mean effect.
-        low: Lower limit of the unadjusted 95 % paired t interval, which decides the verdict.
-        high: Upper limit of that interval.
-        verdict: One of VERDICTS.
-        detail: The reason for the verdict, or "".
+        differences: The difference d of each pair with a value, on the scale of the claim, indexed by seed.
+        effect: The mean effect with its unadjusted 95 % paired t interval, which decides the verdict. NaN without pairs,
+            and for arms that cannot be compared.
+        reason: Why the claim cannot be tested, or "".
         p_zero: P-value of the two-sided sign-flip test of no difference.
         p_lower_edge: P-value of the two-sided sign-flip test of an effect equal to the lower edge of the claim.
         p_holm: `p_zero` after Holm's adjustment over all testable verdicts of the same call of `judge`.
-        minimum_detectable: The smallest effect that this many pairs detect with 80 % power.
-        pairs_needed: Pairs needed for the verdict "supported" with 80 % power if the true effect is the middle of the
-            claimed range.
-        pairs_to_detect: Pairs needed to distinguish the lower edge of the claim from zero with 80 % power.
-        pairs: Effect of each pair, indexed by seed.
-        bootstrap: Limits of the BCa bootstrap interval, or None with fewer than 20 pairs.
-        better: Probability that the arm is better than the baseline, with its interval.
+        bootstrap: The mean effect with its BCa bootstrap interval, or None with fewer than 20 pairs.
         secondary: Secondary measures, which are reported but not judged.
         note: Further information for the reader, such as pairs that were left out.
     """
 
     claim: Claim
-    metric: str
+    metric: Metric
     arm: str
     baseline: str
-    n_pairs: int
-    estimate: float
-    low: float
-    high: float
-    verdict: str
-    detail: str
-    p_zero: float
-    p_lower_edge: float
-    p_holm: float
-    minimum_detectable: float
-    pairs_needed: int | None
-    pairs_to_detect: int | None = None
-    pairs: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
-    bootstrap: tuple[float, float] | None = None
-    better: Estimate | None = None
-    secondary: tuple[SecondaryMeasure, ...] = ()
+    differences: pd.Series
+    effect: Estimate = UNKNOWN
+    reason: str = ""
+    p_zero: float = math.nan
+    p_lower_edge: float = math.nan
+    p_holm: float = math.nan
+    bootstrap: Estimate | None = None
+    secondary: tuple[SecondaryMeasure, ...] = field(default=())
     note: str = ""
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of pairs with a value."""
+        return len(self.differences)
+
+    @property
+    def estimate(self) -> float:
+        """The mean effect."""
+        return self.effect.estimate
+
+    @property
+    def low(self) -> float:
+        """Lower limit of the interval of the mean effect."""
+        return self.effect.low
+
+    @property
+    def high(self) -> float:
+        """Upper limit of the interval of the mean effect."""
+        return self.effect.high
+
+    @property
+    def verdict(self) -> str:
+        """One of VERDICTS."""
+        return "not testable" if self.reason else self._decision[0]
+
+    @property
+    def detail(self) -> str:
+        """The reason for the verdict, or ""."""
+        return self.reason or self._decision[1]
+
+    @functools.cached_property
+    def pairs(self) -> pd.Series:
+        """Effect of each pair, indexed by seed. Empty if the effect is unknown."""
+        return self._known.map(self.scale.effect)
+
+    @property
+    def better(self) -> Estimate | None:
+        """Probability that the arm is better than the baseline, with its interval, or None without pairs."""
+        return statistics.probability_better(self._known) if len(self._known) else None
+
+    @property
+    def minimum_detectable(self) -> float:
+        """The smallest effect that this many pairs detect with 80 % power."""
+        return self.scale.effect(statistics.minimum_detectable(self._known))
+
+    @functools.cached_property
+    def pairs_needed(self) -> int | None:
+        """Pairs needed for "supported" with 80 % power if the true effect is the middle of the claimed range."""
+        if not math.isfinite(self.claim.upper):
+            return None
+        edge, upper = self.scale.difference(self.claim.lower), self.scale.difference(self.claim.upper)
+        return self._pairs_for((upper - edge) / 2)
+
+    @functools.cached_property
+    def pairs_to_detect(self) -> int | None:
+        """Pairs needed to distinguish the lower edge of the claim from zero with 80 % power."""
+        return self._pairs_for(self.scale.difference(self.claim.lower))
+
+    @property
+    def scale(self) -> Scale:
+        """The scale of the differences."""
+        return self.metric.scale(self.claim.unit, self.claim.direction)
+
+    @property
+    def _decision(self) -> tuple[str, str]:
+        return decide(self.low, self.high, self.claim.lower, self.claim.upper)
+
+    @property
+    def _known(self) -> pd.Series:
+        """The differences. None for arms that cannot be compared, because their effects would be quoted."""
+        return self.differences.iloc[:0] if math.isnan(self.estimate) else self.differences
+
+    def _pairs_for(self, difference: float) -> int | None:
+        pairs = statistics.pairs_needed(float(self._known.std(ddof=1)), difference)
+        return None if pairs is None else max(MINIMUM_PAIRS, pairs)
 
 
 def decide(low: float, high: float, lower: float, upper: float) -> tuple[str, str]:
@@ -186,22 +218,13 @@ def judge(
     def target_of(column: str) -> Target | None:
         return explicit if explicit is not None and explicit.metric == column else choose_target(sweep, None, column)
 
-    @functools.cache
-    def measured(metric: Metric) -> tuple[pd.Series, pd.Series]:
-        require(sweep, metric.of)
-        metric_target = target_of(metric.of) if metric.kind == "speed" else None
-        return measures.values(sweep, metric, metric_target), measures.censored(sweep, metric, metric_target)
-
-    verdicts = []
-    for arm in sweep.others:
-        for claim in claims:
-            for metric in claim.metrics:
-                verdict = _judge_one(sweep, arm, claim, metric, *measured(metric), rng)
-                secondary = secondary_measures(
-                    sweep, arm, metric, target_of(metric.of) if metric.kind == "speed" else None
-                )
-                verdicts.append(replace(verdict, secondary=secondary))
-    adjusted = holm([v.p_zero if v.verdict != "not testable" else math.nan for v in verdicts])
+    verdicts = [
+        _judge_one(sweep, arm, claim, metric, target_of(metric.of) if metric.to_target else None, rng)
+        for arm in sweep.others
+        for claim in claims
+        for metric in claim.metrics
+    ]
+    adjusted = statistics.holm([v.p_zero if v.verdict != "not testable" else math.nan for v in verdicts])
     return [replace(verdict, p_holm=float(p)) for verdict, p in zip(verdicts, adjusted, strict=True)]
 
 
@@ -210,9 +233,10 @@ def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
     The columns are VERDICT_COLUMNS. If the verdicts are on several arms, `arm` is an additional last column.
     """
-    rows = [{**vars(verdict), "claim": verdict.claim.name} for verdict in verdicts]
     several = len({verdict.arm for verdict in verdicts}) > 1
-    table = pd.DataFrame(rows, columns=[*VERDICT_COLUMNS, *(["arm"] if several else [])])
+    columns = [*VERDICT_COLUMNS, *(["arm"] if several else [])]
+    rows = [(v.claim.name, v.metric.label, *(getattr(v, name) for name in columns[2:])) for v in verdicts]
+    table = pd.DataFrame(rows, columns=columns)
     return table.astype({"n_pairs": "int64", "pairs_needed": "Int64"})
 
 
@@ -223,8 +247,7 @@ def secondary_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     for a change between paired runs, and otherwise the name of the arm that the value belongs to.
     """
     rows = [
-        {"claim": v.claim.name, "metric": v.metric, "arm": v.arm, "name": m.name, "unit": m.unit}
-        | {"estimate": m.estimate, "low": m.low, "high": m.high, "whose": "pairs" if m.paired else m.arm}
+        (v.claim.name, v.metric.label, v.arm, m.name, m.unit, m.estimate, m.low, m.high, m.arm or "pairs")
         for v in verdicts
         for m in v.secondary
     ]
@@ -232,79 +255,54 @@ def secondary_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
 
 def _judge_one(
-    sweep: Sweep,
-    arm: Arm,
-    claim: Claim,
-    metric: Metric,
-    values: pd.Series,
-    censored: pd.Series,
-    rng: np.random.Generator,
+    sweep: Sweep, arm: Arm, claim: Claim, metric: Metric, target: Target | None, rng: np.random.Generator
 ) -> Verdict:
-    assert sweep.baseline is not None
-    base = sweep.baseline
-    differences = measures.pair_differences(select_arm(values, arm), select_arm(values, base), claim, metric)
+    require(sweep, metric.of)
+    base, scale = sweep.arms[0], metric.scale(claim.unit, claim.direction)
+    values, censored = measures.values(sweep, metric, target), measures.censored(sweep, metric, target)
+    differences = scale.differences(select_arm(values, arm), select_arm(values, base))
     d = differences.dropna()
-    incomparable = _not_comparable(sweep, arm, claim) or _units_differ(arm, base, metric)
+    incomparable = _not_comparable(base, arm, claim) or _units_differ(base, arm, metric)
     shares = {a.name: select_arm(censored, a).reindex(d.index).mean() for a in (arm, base)}
-    reason = incomparable or _insufficient(len(d), shares)
-    to_unit = functools.partial(measures.effect, claim=claim, metric=metric)
     verdict = Verdict(
-        claim, metric.label, arm.name, base.name, len(d), math.nan, math.nan, math.nan, "not testable", reason,
-        math.nan, math.nan, math.nan, math.nan, None, note=_missing_note(len(differences), len(d), claim),
+        claim, metric, arm.name, base.name, d,
+        reason=incomparable or _insufficient(len(d), shares),
+        secondary=secondary_measures(sweep, arm, metric, target),
+        note=_missing_note(len(differences), len(d), claim),
     )  # fmt: skip
-    if incomparable or d.empty:  # An estimate that is not comparable is left out, because it would be quoted.
+    if incomparable or d.empty:
         return verdict
-    interval, edge = paired_t(d), measures.difference(claim.lower, claim, metric)
-    low, high = to_unit(interval.low), to_unit(interval.high)
-    name, detail = ("not testable", reason) if reason else decide(low, high, claim.lower, claim.upper)
-    sd = float(d.std(ddof=1)) if len(d) > 1 else math.nan
-    width = measures.difference(claim.upper, claim, metric) - edge if math.isfinite(claim.upper) else math.nan
-    bootstrap = bca(d, rng)
+    bootstrap = statistics.bca(d, rng)
     return replace(
         verdict,
-        estimate=to_unit(interval.estimate),
-        low=low,
-        high=high,
-        verdict=name,
-        detail=detail,
-        p_zero=sign_flip(d, rng=rng),
-        p_lower_edge=sign_flip(d, edge, rng=rng),
-        minimum_detectable=to_unit(minimum_detectable(d)),
-        pairs_needed=_at_least_minimum(pairs_needed(sd, width / 2)),
-        pairs_to_detect=_at_least_minimum(pairs_needed(sd, edge)),
-        pairs=d.map(to_unit),
-        bootstrap=(to_unit(bootstrap.low), to_unit(bootstrap.high)) if bootstrap else None,
-        better=probability_better(d),
+        effect=statistics.paired_t(d).map(scale.effect),
+        bootstrap=bootstrap.map(scale.effect) if bootstrap is not None else None,
+        p_zero=statistics.sign_flip(d, rng=rng),
+        p_lower_edge=statistics.sign_flip(d, scale.difference(claim.lower), rng=rng),
     )
 
 
-def _not_comparable(sweep: Sweep, arm: Arm, claim: Claim) -> str:
+def _not_comparable(base: Arm, arm: Arm, claim: Claim) -> str:
     """Return the reason why the claim does not apply to this pair of arms, or "" if it does.
 
     A claim applies only if the arms differ in no setting beyond its factors.
     """
-    assert sweep.baseline is not None
-    base = sweep.baseline
     known = {name for a in (arm, base) for name in (*a.config, *a.choices)}
     if not claim.factors or not any(covers(factor, name) for factor in claim.factors for name in known):
         return ""  # Runs of another program do not record the factors.
     others = [name for name in differing_names(arm, base) if not any(covers(factor, name) for factor in claim.factors)]
-    listed = ", ".join(
-        f"{name} ({format_setting(name, arm)}, baseline {format_setting(name, base)})" for name in others[:4]
-    )
+    values = [f"{name} ({format_setting(name, arm)}, baseline {format_setting(name, base)})" for name in others[:4]]
+    listed = ", ".join(values)
     return f"the claim is about {' and '.join(claim.factors)}, and the arms differ in {listed} too" if others else ""
 
 
-def _units_differ(arm: Arm, base: Arm, metric: Metric) -> str:
+def _units_differ(base: Arm, arm: Arm, metric: Metric) -> str:
     """Return the reason why the metric has different units in the two arms, or "" if the units agree."""
-    groups = next((groups for prefix, groups in _UNITS.items() if metric.of.startswith(prefix)), ())
+    groups = unit_depends_on(metric.of)
     names = [name for name in differing_names(arm, base) if any(covers(group, name) for group in groups)]
     if not names:
         return ""
-    losses = {format_setting("loss", arm), format_setting("loss", base)} | {
-        format_setting("loss.name", arm),
-        format_setting("loss.name", base),
-    }
+    losses = {format_setting(name, a) for name in ("loss", "loss.name") for a in (arm, base)}
     half = ": SmoothL1 is half of MSE near zero" if {"mse", "smoothl1"} <= losses else ""
     listed = ", ".join(f"{name} {format_setting(name, arm)} against {format_setting(name, base)}" for name in names[:4])
     return f"units differ{half} ({listed}), so this compares units, not training"
@@ -323,7 +321,3 @@ def _missing_note(all_pairs: int, pairs: int, claim: Claim) -> str:
         return ""
     value = "positive value" if claim.unit == "percent" else "value"
     return f"{all_pairs - pairs} of {all_pairs} pairs are left out because one of their runs has no {value}."
-
-
-def _at_least_minimum(pairs: int | None) -> int | None:
-    return None if pairs is None else max(MINIMUM_PAIRS, pairs)

@@ -1,4 +1,7 @@
-"""Claims files: YAML files such as those in analysis/claims/, parsed and checked."""
+"""Claims files: YAML files such as those in analysis/claims/, parsed and checked.
+
+The measures, and the units and splits that each accepts, come from `joyful.analysis.measures.MEASURES`.
+"""
 
 from __future__ import annotations
 
@@ -10,52 +13,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from joyful.analysis.measures import MEASURES, Metric
+from joyful.registry import expected_one_of
 from joyful.results import InputError
 from joyful.results.yaml_text import parse_yaml
 
 #: Claims file of the basic optimisation, whose claims are judged by default.
 BASIC_OPTIMIZATION = Path(str(files("joyful.claim_files") / "basic_optimization.yaml"))
 
-#: Measure -> (label, kind). In the label, {} stands for the split and the column. See `Metric.kind` for the kinds.
-MEASURES: dict[str, tuple[str, str]] = {
-    "time_to_target": ("epochs to the target of {}", "speed"),
-    "seconds_to_target": ("wall seconds to the target of {}", "speed"),
-    "spread": ("epoch-to-epoch spread of {}", "stability"),
-    "drawdown": ("largest drawdown of {}", "stability"),
-    "final": ("final {}", "value"),
-    "best": ("best {}", "value"),
-    "at_best_dev": ("{} at the best dev epoch", "value"),
-    "area": ("area under {}", "value"),
-}
-
-UNITS, DIRECTIONS, SPLITS = ("percent", "points"), ("increase", "decrease"), ("train", "dev", "test")
+DIRECTIONS, SPLITS = ("increase", "decrease"), ("train", "dev", "test")
 
 _MAXIMUM_BYTES = 2**20
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number that is computed for each run.
-
-    Attributes:
-        measure: One of MEASURES.
-        split: "train", "dev" or "test".
-        of: Column of the histories, such as "f1_weighted".
-    """
-
-    measure: str
-    split: str
-    of: str
-
-    @property
-    def label(self) -> str:
-        """The label, such as "epochs to the target of dev f1_weighted"."""
-        return MEASURES[self.measure][0].format(f"{self.split} {self.of}")
-
-    @property
-    def kind(self) -> str:
-        """What increases or decreases: "speed" (the inverse of a time), "stability" (a small spread) or "value"."""
-        return MEASURES[self.measure][1]
 
 
 @dataclass(frozen=True)
@@ -68,8 +36,8 @@ class Claim:
         metrics: The metrics. Each gets its own verdict.
         lower: Lower edge of the claimed range, in `unit` and positive in `direction`.
         upper: Upper edge of the claimed range. It may be infinite.
-        unit: "percent" or "points" (hundredths of a score).
-        direction: "increase" or "decrease" of the speed, stability or value (see `Metric.kind`).
+        unit: "percent", "points" (hundredths of a score) or another unit of the measure.
+        direction: "increase" or "decrease" of the speed, stability or value (see `joyful.analysis.measures.Kind`).
         factors: Groups and settings in which the arms may differ. If it is empty, the arms may differ in anything.
     """
 
@@ -153,18 +121,17 @@ def _claim(item: Any, location: str, factors: tuple[str, ...]) -> Claim:
     if not isinstance(name, str) or not name.isidentifier():
         raise InputError(f"{location}.claim: expected a name of letters, digits and _, got {_short(name)}")
     location = f"{location} ({name})"
-    unit, direction = _one_of(entry, "unit", UNITS, location), _one_of(entry, "direction", DIRECTIONS, location)
+    units = tuple(dict.fromkeys(unit for measure in MEASURES.values() for unit in measure.kind.units))
+    unit, direction = _one_of(entry, "unit", units, location), _one_of(entry, "direction", DIRECTIONS, location)
     lower, upper = _range(entry["range"], f"{location}.range")
     if not isinstance(entry["metrics"], list) or not entry["metrics"]:
         raise InputError(f"{location}.metrics: expected a list, got {_short(entry['metrics'])}")
     metrics = tuple(_metric(metric, f"{location}.metrics[{i}]", unit) for i, metric in enumerate(entry["metrics"]))
     for metric in metrics:
-        limit = percent_limit(metric, direction)
+        limit = metric.scale(unit, direction).limit
         if unit == "percent" and not (lower > -100 and (math.isinf(upper) or upper < limit)):
-            raise InputError(
-                f"{location}.range: expected more than -100 % and less than {limit:g} % for {metric.label}, got "
-                f"{lower:g} to {upper:g}"
-            )
+            expected = f"more than -100 % and less than {limit:g} % for {metric.label}"
+            raise InputError(f"{location}.range: expected {expected}, got {lower:g} to {upper:g}")
     says = entry.get("says") or f"{name}: {direction} by {lower:g} to {upper:g} {unit}"
     if not isinstance(says, str):
         raise InputError(f"{location}.says: expected text, got {_short(says)}")
@@ -172,41 +139,32 @@ def _claim(item: Any, location: str, factors: tuple[str, ...]) -> Claim:
     return Claim(name, says, metrics, lower, upper, unit, direction, claim_factors)
 
 
-def percent_limit(metric: Metric, direction: str) -> float:
-    """Return the exclusive upper limit of a change in per cent: 100 for a reduction, infinity for a gain."""
-    is_reduction = (direction == "decrease") != (metric.kind == "stability")
-    return 100.0 if is_reduction else math.inf
-
-
 def _metric(item: Any, location: str, unit: str) -> Metric:
     entry = _mapping(item, location, {"measure", "split", "of"}, set())
-    metric = Metric(
-        _one_of(entry, "measure", tuple(MEASURES), location), _one_of(entry, "split", SPLITS, location), entry["of"]
-    )
+    measure, split = _one_of(entry, "measure", tuple(MEASURES), location), _one_of(entry, "split", SPLITS, location)
+    metric = Metric(measure, split, entry["of"])
     if not isinstance(metric.of, str) or not metric.of.isidentifier():
         raise InputError(f"{location}.of: expected a column of histories such as f1_weighted, got {_short(metric.of)}")
-    if metric.kind == "speed" and (unit != "percent" or metric.split != "dev"):
-        raise InputError(
-            f"{location}: {metric.measure} measures a speed: expected unit percent and split dev, got unit {unit} "
-            f"and split {metric.split}"
+    units, splits = metric.definition.kind.units, metric.definition.splits
+    if metric.split == "test" and unit in units and "test" not in splits:
+        allowed = " or ".join(name for name, measure in MEASURES.items() if "test" in measure.splits)
+        hint = f"set measure: {allowed} or split: dev"
+        raise InputError(f"{location}: expected measure {allowed} on the test split, got {metric.measure}; {hint}")
+    if unit not in units or metric.split not in splits:
+        expected = (
+            f"unit {' or '.join(units)} and split {' or '.join(splits)}, got unit {unit} and split {metric.split}"
         )
-    if metric.split == "test" and metric.measure != "at_best_dev":
-        raise InputError(
-            f"{location}: expected measure at_best_dev on the test split, got {metric.measure}; set measure: "
-            "at_best_dev or split: dev"
-        )
+        raise InputError(f"{location}: {metric.measure} measures a {metric.kind}: expected {expected}")
     return metric
 
 
 def _range(value: Any, location: str) -> tuple[float, float]:
-    numbers = isinstance(value, list) and len(value) == 2
-    if numbers and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
+    if isinstance(value, list) and [type(v) in (int, float) for v in value] == [True, True]:
         lower, upper = float(value[0]), float(value[1])
-        if math.isfinite(lower) and not math.isnan(upper) and lower <= upper:
+        if math.isfinite(lower) and lower <= upper:
             return lower, upper
-    raise InputError(
-        f"{location}: expected [lower, upper] with a finite lower <= upper (.inf for no upper limit), got {_short(value)}"
-    )
+    expected = "[lower, upper] with a finite lower <= upper (.inf for no upper limit)"
+    raise InputError(f"{location}: expected {expected}, got {_short(value)}")
 
 
 def _mapping(value: Any, location: str, needed: set[str], allowed: set[str]) -> Mapping[str, Any]:
@@ -216,17 +174,20 @@ def _mapping(value: Any, location: str, needed: set[str], allowed: set[str]) -> 
     unknown = sorted(str(key) for key in value.keys() - needed - allowed)
     if missing or unknown:
         expected = ", ".join(sorted(needed)) + (f" (optional: {', '.join(sorted(allowed))})" if allowed else "")
-        raise InputError(
-            f"{location}: expected {expected}; missing: {', '.join(missing) or 'none'}, unknown: "
-            f"{', '.join(unknown)[:300] or 'none'}"
-        )
+        found = f"missing: {', '.join(missing) or 'none'}, unknown: {', '.join(unknown)[:300] or 'none'}"
+        raise InputError(f"{location}: expected {expected}; {found}")
     return value
 
 
 def _one_of(entry: Mapping[str, Any], key: str, choices: tuple[str, ...], location: str) -> str:
-    if entry[key] not in choices:
-        raise InputError(f"{location}.{key}: expected one of {', '.join(choices)}, got {_short(entry[key])}")
-    return str(entry[key])
+    value = entry[key]
+    if value not in choices:
+        text = isinstance(value, str) and len(value) <= 100
+        expected = (
+            expected_one_of(value, choices) if text else f"expected one of {', '.join(choices)}, got {_short(value)}"
+        )
+        raise InputError(f"{location}.{key}: {expected}")
+    return str(value)
 
 
 def _texts(value: Any, location: str) -> tuple[str, ...]:

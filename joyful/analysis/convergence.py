@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from joyful.analysis.columns import higher_is_better, is_score
 from joyful.analysis.curves import curves, final
 from joyful.analysis.statistics import proportion
 from joyful.analysis.sweep import EPOCH_TOLERANCE, Sweep, cached
@@ -15,9 +16,6 @@ from joyful.results import InputError, read_timing
 
 #: The default target is this share of the median final value of the calibration runs.
 TARGET_SHARE = 0.95
-
-#: Prefixes of columns for which lower values are better. For all other columns higher values are better.
-LOWER_IS_BETTER = ("nll", "loss", "recon", "grad_norm", "error")
 
 _SHORT = {"f1": "f1_weighted"}
 
@@ -39,7 +37,7 @@ class Target:
     @property
     def higher_is_better(self) -> bool:
         """Whether higher values of the metric are better."""
-        return not self.metric.startswith(LOWER_IS_BETTER)
+        return higher_is_better(self.metric)
 
 
 def parse_target(text: str) -> Target:
@@ -71,11 +69,9 @@ def parse_target(text: str) -> Target:
         number = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
     except ValueError:
         number = math.nan
-    is_score = metric.startswith(("f1", "accuracy"))
-    if not math.isfinite(number) or (is_score and not 0 < number < 1):
-        raise InputError(
-            f"target: {name}: expected {'a fraction such as 0.62' if is_score else 'a number'}, got {value!r}"
-        )
+    if not math.isfinite(number) or (is_score(metric) and not 0 < number < 1):
+        expected = "a fraction such as 0.62" if is_score(metric) else "a number"
+        raise InputError(f"target: {name}: expected {expected}, got {value!r}")
     return Target(metric, number, f"given: {name}={number:g}")
 
 
@@ -108,8 +104,7 @@ def choose_target(sweep: Sweep, target: str | Target | None = None, metric: str 
         values = values[values.index.get_level_values("arm") == sweep.baseline.name].dropna()
         if len(values):
             median = float(values.median())
-            higher_is_better = Target(metric, median, "").higher_is_better
-            value = median * TARGET_SHARE if higher_is_better else median / TARGET_SHARE
+            value = median * TARGET_SHARE if higher_is_better(metric) else median / TARGET_SHARE
             source = f"{TARGET_SHARE:.0%} of the median final dev {metric} of {len(values)} {runs} ({median:.4f})"
             if role == "comparison":
                 source += "; there are no calibration runs, so the target comes from the compared runs"
@@ -173,14 +168,13 @@ def reach_rate(times: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A table indexed by arm: `n` (runs), `reached` (runs), and `rate`, `low` and `high` from 0 to 1.
     """
-    rows = {}
+    arms = {}
     for arm, group in times.dropna(subset="epochs").groupby(level="arm", sort=False):
         hits = int(group["reached"].sum())
-        share = proportion(hits, len(group))
-        rows[arm] = {"n": len(group), "reached": hits, "rate": share.estimate, "low": share.low, "high": share.high}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["n", "reached", "rate", "low", "high"]).rename_axis(
-        "arm"
-    )
+        arms[arm] = {"n": len(group), "reached": hits, **vars(proportion(hits, len(group)))}
+    columns = ["n", "reached", "estimate", "low", "high"]
+    table = pd.DataFrame(list(arms.values()), pd.Index(list(arms), dtype=object, name="arm"), columns)
+    return (table if arms else table.astype(float)).rename(columns={"estimate": "rate"})
 
 
 def kaplan_meier(times: pd.DataFrame) -> pd.DataFrame:
@@ -205,6 +199,7 @@ def kaplan_meier(times: pd.DataFrame) -> pd.DataFrame:
     """
     from lifelines import KaplanMeierFitter  # imported here because it takes about two seconds
 
+    columns = ["arm", "epoch", "reached", "low", "high", "at_risk", "censored"]
     parts = []
     for arm, group in times.dropna(subset="epochs").groupby(level="arm", sort=False):
         fitter = KaplanMeierFitter(alpha=0.05).fit(group["epochs"], group["reached"])
@@ -212,21 +207,14 @@ def kaplan_meier(times: pd.DataFrame) -> pd.DataFrame:
         reached = 1 - fitter.survival_function_.iloc[:, 0].to_numpy()
         low, high = 1 - interval.iloc[:, 1].to_numpy(), 1 - interval.iloc[:, 0].to_numpy()
         not_yet = reached == 0
-        parts.append(
-            pd.DataFrame(
-                {
-                    "arm": arm,
-                    "epoch": table.index.to_numpy(dtype=float),
-                    "reached": reached,
-                    "low": np.where(not_yet, np.nan, low),
-                    "high": np.where(not_yet, np.nan, high),
-                    "at_risk": table["at_risk"].to_numpy(),
-                    "censored": table["censored"].to_numpy(),
-                }
-            )
-        )
-    columns = ["arm", "epoch", "reached", "low", "high", "at_risk", "censored"]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+        values = (
+            arm, table.index.to_numpy(dtype=float), reached, np.where(not_yet, np.nan, low),
+            np.where(not_yet, np.nan, high), table["at_risk"].to_numpy(), table["censored"].to_numpy(),
+        )  # fmt: skip
+        parts.append(pd.DataFrame(dict(zip(columns, values, strict=True))))
+    if not parts:
+        return pd.DataFrame(columns=columns).astype(dict.fromkeys(columns[1:], float))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _wall_seconds(sweep: Sweep, times: pd.Series) -> pd.Series:

@@ -40,10 +40,8 @@ def curves(
         InputError: If the sweep was read without the column.
     """
     require(sweep, metric)
-    frame = sweep.frame
-    rows = frame.loc[
-        (frame["split"] == split) & (frame["role"] == role), ["run", "arm", "seed", "fold", "epoch", metric]
-    ]
+    chosen = (sweep.frame["split"] == split) & (sweep.frame["role"] == role)
+    rows = sweep.frame.loc[chosen, ["run", "arm", "seed", "fold", "epoch", metric]]
     return matrix(rows, metric, whole_epochs=whole_epochs)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,8 @@ from joyful.analysis.claims import Claim, Verdict, judge, secondary_table, verdi
 from joyful.analysis.convergence import Target
 from joyful.analysis.optuna_study import Study, read_study
 from joyful.analysis.sweep import Sweep
-from joyful.results import InputError
 
+#: Components of the training loss.
 COMPONENTS = ("classification", "contrastive", "encoder", "gate_reg")
 
 #: (metric, split) of the curves in a report.
@@ -49,7 +49,6 @@ class Findings:
             - `response`: Result of `response.response`.
             - `trials`, `importances`: Trials and parameter importances of the study, if there is one.
         study: The Optuna study, or None.
-        notes: Further sentences for the report.
     """
 
     sweep: Sweep
@@ -58,7 +57,6 @@ class Findings:
     verdict_table: pd.DataFrame
     tables: dict[str, pd.DataFrame]
     study: Study | None = None
-    notes: tuple[str, ...] = field(default=())
 
     def band(self, metric: str, split: str) -> pd.DataFrame:
         """Return the rows of `tables["curves"]` for a metric and split: mean and interval of each arm and epoch."""
@@ -85,7 +83,7 @@ def compute_findings(
     """
     effective_target = convergence.choose_target(sweep, target)
     verdicts = judge(sweep, claims, target, rng=rng)
-    times = convergence.times_to_target(sweep, effective_target) if effective_target is not None else _no_times()
+    times = convergence.times_to_target(sweep, effective_target) if effective_target is not None else _NO_TIMES
     study = read_study(sweep.study) if sweep.study is not None else None
     tables = {
         "runs": sweep.runs,
@@ -94,8 +92,8 @@ def compute_findings(
         "pairs": _pairs(verdicts),
         "secondary": _secondary(verdicts),
         "scores": _scores(sweep, times),
-        "survival": convergence.kaplan_meier(times) if len(times) else _empty(_SURVIVAL),
-        "reach": convergence.reach_rate(times).reset_index() if len(times) else _empty(("arm", *_REACH)),
+        "survival": convergence.kaplan_meier(times),
+        "reach": convergence.reach_rate(times).reset_index(),
         "gradient_ratio": gradient_ratio.over_training(sweep),
         "arm_gradient_ratio": gradient_ratio.per_arm(sweep),
         "response": response.response(sweep, effective_target),
@@ -106,17 +104,9 @@ def compute_findings(
     return Findings(sweep, effective_target, verdicts, verdict_table(verdicts), tables, study)
 
 
-_SURVIVAL = ("arm", "epoch", "reached", "low", "high", "at_risk", "censored")
-_REACH = ("n", "reached", "rate", "low", "high")
-
-
-def _empty(columns: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame({name: pd.Series(dtype=object if name == "arm" else float) for name in columns})
-
-
-def _no_times() -> pd.DataFrame:
-    index = pd.MultiIndex.from_arrays([[], []], names=["arm", "seed"])
-    return pd.DataFrame({"epochs": [], "reached": [], "seconds": []}, index=index)
+_NO_TIMES = pd.DataFrame(
+    {"epochs": [], "reached": [], "seconds": []}, index=pd.MultiIndex.from_arrays([[], []], names=["arm", "seed"])
+)
 
 
 def _bands(sweep: Sweep) -> pd.DataFrame:
@@ -133,17 +123,13 @@ def _curves(sweep: Sweep, metric: str, split: str, *, whole_epochs: bool = False
     """Return the curves of a metric, or None if no run has it."""
     if metric not in sweep.frame.columns:
         return None
-    try:
-        matrix = curves.curves(sweep, metric, split, whole_epochs=whole_epochs)
-    except InputError:
-        return None
-    matrix = matrix.replace([np.inf, -np.inf], np.nan)
+    matrix = curves.curves(sweep, metric, split, whole_epochs=whole_epochs).replace([np.inf, -np.inf], np.nan)
     return None if matrix.size == 0 or matrix.isna().all(axis=None) else matrix
 
 
 def _pairs(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     rows = [
-        {"claim": v.claim.name, "metric": v.metric, "arm": v.arm, "seed": seed, "effect": float(effect)}
+        {"claim": v.claim.name, "metric": v.metric.label, "arm": v.arm, "seed": seed, "effect": float(effect)}
         for v in verdicts
         for seed, effect in v.pairs.items()
     ]
@@ -155,19 +141,15 @@ def _secondary(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """Return `secondary_table`, preceded by the bootstrap interval and the share of better pairs of each verdict."""
     rows = []
     for v in verdicts:
-        keys = {"claim": v.claim.name, "metric": v.metric, "arm": v.arm, "whose": "pairs"}
+        keys = {"claim": v.claim.name, "metric": v.metric.label, "arm": v.arm, "whose": "pairs"}
         if v.better is not None:
             better = {"estimate": 100 * v.better.estimate, "low": 100 * v.better.low, "high": 100 * v.better.high}
             rows.append(keys | {"name": "pairs in which the arm is better", "unit": "per cent"} | better)
         if v.bootstrap is not None:
-            bounds = {"estimate": v.estimate, "low": v.bootstrap[0], "high": v.bootstrap[1]}
+            bounds = {"estimate": v.estimate, "low": v.bootstrap.low, "high": v.bootstrap.high}
             rows.append(keys | {"name": "the effect with its BCa bootstrap interval", "unit": v.claim.unit} | bounds)
-    secondary_measures = secondary_table(verdicts)
-    return (
-        pd.concat([pd.DataFrame(rows, columns=secondary_measures.columns), secondary_measures], ignore_index=True)
-        if rows
-        else secondary_measures
-    )
+    table = secondary_table(verdicts)
+    return pd.concat([pd.DataFrame(rows, columns=table.columns), table], ignore_index=True) if rows else table
 
 
 def _scores(sweep: Sweep, times: pd.DataFrame) -> pd.DataFrame:
@@ -178,35 +160,25 @@ def _scores(sweep: Sweep, times: pd.DataFrame) -> pd.DataFrame:
     are as in `convergence.times_to_target`. `f1_spread` (dev F1) and `nll_spread` (train NLL) are per epoch.
     `f1_drawdown` is the largest drawdown of dev F1. NaN marks a value that was not measured.
     """
-    dev = _curves(sweep, "f1_weighted", "dev")
     columns: dict[str, pd.Series] = {}
-    if dev is not None:
-        best = curves.best_epoch(dev)
-        columns["best_epoch"] = best
-        columns["dev_f1"] = curves.at_epoch(dev, best)
-        test = _curves(sweep, "f1_weighted", "test")
-        if test is not None:
-            columns["test_f1"] = curves.at_epoch(test, best)
-    for name, metric, split in (
-        ("final_dev_nll", "nll", "dev"),
-        ("final_train_nll", "nll", "train"),
-        ("final_recon_mse", "recon_mse", "train"),
-        ("final_recon_mae", "recon_mae", "train"),
-        ("final_loss_total", "loss_total", "train"),
-    ):
-        matrix = _curves(sweep, metric, split)
+
+    def add(name: str, function: Callable[[pd.DataFrame], pd.Series], *curve: str, whole_epochs: bool = False) -> None:
+        matrix = _curves(sweep, *curve, whole_epochs=whole_epochs)
         if matrix is not None:
-            columns[name] = curves.final(matrix)
-    dev_by_epoch = _curves(sweep, "f1_weighted", "dev", whole_epochs=True)
-    if dev_by_epoch is not None:
-        columns["f1_spread"] = stability.spreads(dev_by_epoch)
-        columns["f1_drawdown"] = stability.drawdowns(dev_by_epoch)
-    train_by_epoch = _curves(sweep, "nll", "train", whole_epochs=True)
-    if train_by_epoch is not None:
-        columns["nll_spread"] = stability.spreads(train_by_epoch)
+            columns[name] = function(matrix)
+
+    add("best_epoch", curves.best_epoch, "f1_weighted", "dev")
+    if "best_epoch" in columns:
+        add("dev_f1", lambda matrix: curves.at_epoch(matrix, columns["best_epoch"]), "f1_weighted", "dev")
+        add("test_f1", lambda matrix: curves.at_epoch(matrix, columns["best_epoch"]), "f1_weighted", "test")
+    add("final_dev_nll", curves.final, "nll", "dev")
+    for metric in ("nll", "recon_mse", "recon_mae", "loss_total"):
+        add(f"final_{'train_' * (metric == 'nll')}{metric}", curves.final, metric, "train")
+    add("f1_spread", stability.spreads, "f1_weighted", "dev", whole_epochs=True)
+    add("f1_drawdown", stability.drawdowns, "f1_weighted", "dev", whole_epochs=True)
+    add("nll_spread", stability.spreads, "nll", "train", whole_epochs=True)
     if len(times):
-        columns["epochs_to_target"], columns["reached"] = times["epochs"], times["reached"]
-        columns["seconds"] = times["seconds"]
+        columns |= {"epochs_to_target": times["epochs"], "reached": times["reached"], "seconds": times["seconds"]}
     if not columns:
         return pd.DataFrame(columns=["arm", "seed"])
     return pd.DataFrame(columns).rename_axis(index=["arm", "seed"]).reset_index()

@@ -5,15 +5,10 @@ from __future__ import annotations
 import math
 import re
 
+from joyful.analysis.columns import NAMES
+
 #: Text for a missing number.
 NONE = "–"
-
-#: Column of the histories -> its name in a report.
-_COLUMNS = {
-    "f1_weighted": "weighted F1", "f1_macro": "macro F1", "nll": "NLL", "recon_mse": "reconstruction MSE",
-    "recon_mae": "reconstruction MAE", "loss_total": "total loss", "loss_encoder": "reconstruction loss",
-    "loss_classification": "classification loss", "loss_contrastive": "contrastive loss", "loss_gate_reg": "gate loss",
-}  # fmt: skip
 
 #: Unit of a claim or measure -> text after a number.
 SUFFIX = {"percent": " %", "per cent": " %"}
@@ -112,7 +107,7 @@ def listing(names: list[str], most: int = 5) -> str:
 
 def metric(text: str) -> str:
     """Replace columns of the histories in a text by their names: "final train nll" becomes "final train NLL"."""
-    return re.sub(r"[a-z][a-z0-9_]*", lambda match: _COLUMNS.get(match[0], match[0]), text)
+    return re.sub(r"[a-z][a-z0-9_]*", lambda match: NAMES.get(match[0], match[0]), text)
 
 
 def no_break(text: str) -> str:

@@ -13,6 +13,9 @@ from typing import Any
 
 import pandas as pd
 
+#: Columns of `Study.trials`.
+COLUMNS = ("number", "state", "value", "parameters")
+
 #: Largest number of trials that a study may have. The trials of a larger study are not read.
 MAXIMUM_TRIALS = 20_000
 
@@ -32,9 +35,7 @@ class Study:
 
     name: str = ""
     maximise: bool = True
-    trials: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame(columns=["number", "state", "value", "parameters"])
-    )
+    trials: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS)))
     importances: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     note: str = ""
 
@@ -58,27 +59,17 @@ def read_study(path: Path) -> Study:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        with _copied(path) as url, contextlib.closing(_Storage(url)) as storage:
-            return _read(optuna, storage.of_optuna)
+        with _copied(path) as url, contextlib.ExitStack() as stack:
+            storage = optuna.storages.RDBStorage(url)
+            stack.callback(storage.engine.dispose)  # The copy can be deleted only after its connections are closed.
+            return _read(optuna, storage)
     except (sqlite3.Error, OSError) as error:
         return Study(note=f"{path.name} could not be read ({error}).")
     except Exception as error:  # Optuna and SQLAlchemy do not document which errors an invalid file raises.
-        line = (str(error).splitlines() or [""])[0]
-        return Study(note=f"{path.name} could not be read as an Optuna study ({type(error).__name__}: {line[:200]}).")
+        kind, line = type(error).__name__, _first_line(error, "")
+        return Study(note=f"{path.name} could not be read as an Optuna study ({kind}: {line}).")
     finally:
         optuna.logging.set_verbosity(verbosity)
-
-
-class _Storage:
-    """Optuna's storage with a `close` method, because the copy can be deleted only after its connections are closed."""
-
-    def __init__(self, url: str) -> None:
-        import optuna
-
-        self.of_optuna = optuna.storages.RDBStorage(url)
-
-    def close(self) -> None:
-        self.of_optuna.engine.dispose()
 
 
 @contextlib.contextmanager
@@ -92,9 +83,8 @@ def _copied(path: Path) -> Iterator[str]:
 
 
 def _read(optuna: Any, storage: Any) -> Study:
-    summaries = sorted(
-        optuna.get_all_study_summaries(storage), key=lambda summary: (-summary.n_trials, summary.study_name)
-    )
+    summaries = optuna.get_all_study_summaries(storage)
+    summaries.sort(key=lambda summary: (-summary.n_trials, summary.study_name))
     if not summaries:
         return Study(note="study.db holds no study yet.")
     summary = summaries[0]
@@ -107,17 +97,11 @@ def _read(optuna: Any, storage: Any) -> Study:
         return Study(summary.study_name, note=note)
     maximise = summary.directions[0].name == "MAXIMIZE"
     study = optuna.load_study(study_name=summary.study_name, storage=storage)
-    trials = study.get_trials(deepcopy=False)
-    rows = [
-        {
-            "number": trial.number,
-            "state": trial.state.name.lower(),
-            "value": _value(trial),
-            "parameters": ", ".join(f"{name}={value}" for name, value in sorted(trial.params.items())),
-        }
-        for trial in trials
-    ]
-    frame = pd.DataFrame(rows, columns=["number", "state", "value", "parameters"]).astype({"value": float})
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        parameters = ", ".join(f"{name}={value}" for name, value in sorted(trial.params.items()))
+        rows.append((trial.number, trial.state.name.lower(), _value(trial), parameters))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"value": float})
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -127,10 +111,12 @@ def _read(optuna: Any, storage: Any) -> Study:
         notes += [f"Importances: {str(warning.message).rstrip('.')}." for warning in caught[:1] if len(importances)]
     except (ValueError, RuntimeError, ImportError, ZeroDivisionError) as error:
         importances = pd.Series(dtype=float)
-        notes.append(
-            f"Importances cannot be computed yet ({(str(error).splitlines() or [type(error).__name__])[0][:200]})."
-        )
+        notes.append(f"Importances cannot be computed yet ({_first_line(error, type(error).__name__)}).")
     return Study(summary.study_name, maximise, frame, importances, " ".join(notes))
+
+
+def _first_line(error: Exception, otherwise: str) -> str:
+    return (str(error).splitlines() or [otherwise])[0][:200]
 
 
 def _value(trial: Any) -> float:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from joyful.analysis.claims import BASIC_OPTIMIZATION, read_claims
 from joyful.analysis.convergence import parse_target
 from joyful.analysis.findings import Findings, compute_findings
+from joyful.analysis.measures import MEASURES
 from joyful.analysis.page import html, markdown, summary
 from joyful.analysis.page.parts import Page, clean
 from joyful.analysis.page.sections import sections
@@ -58,23 +59,20 @@ def build(
         raise InputError(f"--baseline {baseline!r}: {error}; write it as on the command line of run.py") from None
     parsed_claims = read_claims(claims)
     parsed_target = None if target is None else parse_target(target)
-    timed = sorted({metric.of for claim in parsed_claims for metric in claim.metrics if metric.kind == "speed"})
+    metrics = [metric for claim in parsed_claims for metric in claim.metrics]
+    timed = sorted({metric.of for metric in metrics if metric.to_target})
     if parsed_target is not None and timed and parsed_target.metric not in timed:
-        raise InputError(
-            f"--target {target}: expected a target of dev {', '.join(timed)} for the claims on speed, got "
-            f"{parsed_target.metric}; change the target, or set --claims to a file with claims on it"
-        )
-    columns = [*REPORT_COLUMNS, *(metric.of for claim in parsed_claims for metric in claim.metrics)]
-    if parsed_target is not None:
-        columns.append(parsed_target.metric)
+        expected = f"a target of dev {', '.join(timed)} for the claims on speed, got {parsed_target.metric}"
+        hint = "change the target, or set --claims to a file with claims on it"
+        raise InputError(f"--target {target}: expected {expected}; {hint}")
+    columns = [*REPORT_COLUMNS, *(metric.of for metric in metrics)]
+    columns += [] if parsed_target is None else [parsed_target.metric]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # The page lists damaged runs.
         sweep = read_sweep(folder, list(dict.fromkeys(columns)), overrides)
     if sweep.runs.empty and sweep.left_out.empty and sweep.study is None:
-        raise InputError(
-            f"{folder}: expected the folder of a sweep, got a folder without runs (run.json); use the folder that "
-            "python run.py -m wrote (multirun/NAME)"
-        )
+        hint = "use the folder that python run.py -m wrote (multirun/NAME)"
+        raise InputError(f"{folder}: expected the folder of a sweep, got a folder without runs (run.json); {hint}")
     if parsed_target is not None and len(sweep.frame):
         dev = sweep.frame.loc[sweep.frame["split"] == "dev", parsed_target.metric]
         if dev.isna().all():
@@ -118,9 +116,8 @@ def write(findings: Findings, page: Page, out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ResultsError(
-            error.errno, f"{out} cannot be created: {error.strerror}; choose another folder with --out"
-        ) from None
+        message = f"{out} cannot be created: {error.strerror}; choose another folder with --out"
+        raise ResultsError(error.errno, message) from None
     for name, table in findings.tables.items():
         write_bytes(out / f"{name}.parquet", parquet(table))
     write_bytes(out / "verdicts.csv", findings.verdict_table.to_csv(index=False, lineterminator="\n").encode())
@@ -152,30 +149,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 for success, 1 if the report cannot be written, 2 for invalid input.
     """
+    listed = "\n".join(f"  {name:<18} {summary}" for name, summary in MEASURES.summaries().items())
     parser = argparse.ArgumentParser(
         prog="joyful report",
-        description="Compare the arms of a sweep in pairs and write the report: index.html, report.md, verdicts.csv and "
-        "the tables as Parquet.",
-        epilog="Exit codes: 0 success, 1 the report cannot be written, 2 invalid input.",
+        description="Compare the arms of a sweep in pairs and write the report: index.html, report.md, verdicts.csv and the\n"
+        "tables as Parquet.",
+        epilog=f"measures of claims files (`of` is a column of the histories):\n{listed}\n\n"
+        "Exit codes: 0 success, 1 the report cannot be written, 2 invalid input.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "sweep", metavar="SWEEP_FOLDER", type=Path, help="folder with runs in or below it (multirun/NAME)"
-    )
-    parser.add_argument("--claims", metavar="FILE", type=Path, default=BASIC_OPTIMIZATION,
-                        help="YAML file of claims to judge (default: those of the basic optimisation)")  # fmt: skip
-    parser.add_argument(
-        "--baseline",
-        metavar="OVERRIDES",
+    add = parser.add_argument
+    add("sweep", metavar="SWEEP_FOLDER", type=Path, help="folder with runs in or below it (multirun/NAME)")
+    add(
+        "--claims", metavar="FILE", type=Path, default=BASIC_OPTIMIZATION,
+        help="YAML file of claims to judge (default: those of the basic optimisation)",
+    )  # fmt: skip
+    add(
+        "--baseline", metavar="OVERRIDES",
         help='overrides that the baseline arm matches, such as "loss=mse weights=baseline"',
-    )
-    parser.add_argument(
-        "--target",
-        metavar="dev_f1=VALUE",
+    )  # fmt: skip
+    add(
+        "--target", metavar="dev_f1=VALUE",
         help="target of the convergence speed, a fraction (default: 95 %% of the median final value of the calibration runs)",
-    )
-    parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, help="folder for the report (default: SWEEP_FOLDER/report)"
-    )
+    )  # fmt: skip
+    add("--out", metavar="FOLDER", type=Path, help="folder for the report (default: SWEEP_FOLDER/report)")
     parsed = parser.parse_args(arguments)
     try:
         findings, page = build(parsed.sweep, parsed.claims, parsed.baseline, parsed.target)

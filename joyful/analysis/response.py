@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis import measures
-from joyful.analysis.arms import Arm, format_value
-from joyful.analysis.claims_file import Claim, Metric
+from joyful.analysis.arms import Arm, format_value, is_number
 from joyful.analysis.convergence import Target, choose_target
-from joyful.analysis.statistics import Estimate, paired_t
+from joyful.analysis.measures import Metric
+from joyful.analysis.statistics import UNKNOWN, paired_t
 from joyful.analysis.sweep import Sweep
 
 #: Fewest distinct values of a weight that form a grid.
@@ -78,7 +78,7 @@ def response(sweep: Sweep, target: Target | None = None) -> pd.DataFrame:
 
 def _lines(sweep: Sweep, factor: str) -> dict[str, list[Arm]]:
     """Return the arms of each line, sorted by weight, for lines with at least GRID distinct weights."""
-    numbers = [arm for arm in sweep.arms if _is_number(arm.settings.get(factor))]
+    numbers = [arm for arm in sweep.arms if is_number(arm.settings.get(factor))]
     lines: dict[str, list[Arm]] = {}
     for arm in numbers:
         lines.setdefault(_line(arm.settings, factor), []).append(arm)
@@ -94,12 +94,12 @@ def _line(settings: Mapping[str, Any], factor: str) -> str:
 
 def _row(sweep: Sweep, arm: Arm, measure: str, target: Target | None) -> dict[str, Any]:
     metric, unit, gain_unit = _MEASURES[measure]
-    if metric.kind == "speed" and target is not None and target.metric != metric.of:
+    if metric.to_target and target is not None and target.metric != metric.of:
         metric = Metric(metric.measure, metric.split, target.metric)
     values = measures.values(sweep, metric, target)
     arm_values = measures.select_arm(values, arm)
     censored = math.nan
-    if metric.kind == "speed" and target is not None:
+    if metric.to_target and target is not None:
         censored = float(measures.select_arm(measures.censored(sweep, metric, target), arm).mean())
     scale = 100.0 if unit.startswith("points") else 1.0
     if measure == "f1":
@@ -107,20 +107,13 @@ def _row(sweep: Sweep, arm: Arm, measure: str, target: Target | None) -> dict[st
     else:
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.where(arm_values > 0, np.log(arm_values * scale), np.nan)
-        t = paired_t(logs)
-        value = Estimate(math.exp(t.estimate), math.exp(t.low), math.exp(t.high))
-    claim = Claim(measure, "", (metric,), 0.0, math.inf, "points" if measure == "f1" else "percent", "increase")
-    gain = Estimate(math.nan, math.nan, math.nan)
+        value = paired_t(logs).map(math.exp)
+    gain = UNKNOWN
     if sweep.baseline is not None and not arm.is_baseline:
-        base = measures.select_arm(values, sweep.baseline)
-        d = paired_t(measures.pair_differences(arm_values, base, claim, metric))
-        gain = Estimate(*(measures.effect(x, claim, metric) for x in (d.estimate, d.low, d.high)))
+        change = metric.scale("points" if measure == "f1" else "percent", "increase")
+        gain = change.mean_effect(arm_values, measures.select_arm(values, sweep.baseline))
     return {
         "measure": measure, "unit": unit, "n": int(arm_values.notna().sum()), "estimate": value.estimate, "low": value.low,
         "high": value.high, "gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high, "gain_unit": gain_unit,
         "censored": censored,
     }  # fmt: skip
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

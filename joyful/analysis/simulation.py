@@ -3,7 +3,7 @@
     python -m joyful.analysis.simulation [--sweeps 4000] [--seed 1]
 
 This command prints the table of docs/CONVERGENCE_ANALYSIS.md. Each simulated sweep has n pairs of runs. The simulated
-values are judged with the functions that judge real sweeps: `pair_differences`, `paired_t` and `decide`. For the
+values are judged with the functions that judge real sweeps: `Scale.differences`, `paired_t` and `decide`. For the
 stability, whole curves are simulated, and `spread_of_rows` is applied first.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis.claims import MINIMUM_PAIRS, decide
-from joyful.analysis.claims_file import Claim, Metric
-from joyful.analysis.measures import difference, effect, pair_differences
+from joyful.analysis.claims_file import Claim
+from joyful.analysis.measures import Metric, Scale
 from joyful.analysis.stability import spread_of_rows
 from joyful.analysis.statistics import BOOTSTRAP_FROM, bca, paired_t
 
@@ -68,6 +68,11 @@ class Setting:
     def claim(self) -> Claim:
         """The claim that is judged."""
         return STABILITY if self.curves else SPEED
+
+    @property
+    def scale(self) -> Scale:
+        """The scale of the claim."""
+        return self.claim.metrics[0].scale(self.claim.unit, self.claim.direction)
 
 
 #: Settings of the table.
@@ -152,7 +157,7 @@ class Simulator:
         """
         measured, censored = self._measure(shift, self._noise(sweeps * pairs, rng))
         base, new = (pd.Series(measured[:, arm]) for arm in (0, 1))
-        d = pair_differences(new, base, self.setting.claim, self.setting.claim.metrics[0])
+        d = self.setting.scale.differences(new, base)
         shares = censored.reshape(sweeps, pairs, 2).mean(axis=1).max(axis=1)
         return d.to_numpy().reshape(sweeps, pairs), shares
 
@@ -214,41 +219,34 @@ def summarise(simulator: Simulator, pairs: int, sweeps: int, rng: np.random.Gene
         - `false_edge`: Verdict "supported" if the expected value of d is the lower edge.
         - `false_change`: Verdict "supported" if the true change is the lower edge.
     """
-    claim = simulator.setting.claim
-    edge, upper = (difference(bound, claim, claim.metrics[0]) for bound in (claim.lower, claim.upper))
+    claim, scale = simulator.setting.claim, simulator.setting.scale
+    edge, upper = scale.difference(claim.lower), scale.difference(claim.upper)
     middle = (edge + upper) / 2
 
-    def run(shift: float) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def run(shift: float) -> tuple[np.ndarray, np.ndarray, Callable[[str], float]]:
+        """Return the differences, the limits of their intervals, and a function for the rate of a verdict."""
         d, censored = simulator.differences(shift, sweeps, pairs, rng)
-        bounds = np.array([(interval.low, interval.high) for interval in map(paired_t, d)])
+        intervals = list(map(paired_t, d))
         testable = (censored <= 0.5) & (pairs >= MINIMUM_PAIRS)
-        return (
-            d,
-            bounds,
-            [
-                _verdict(low, high, claim) if ok else "not testable"
-                for (low, high), ok in zip(bounds, testable, strict=True)
-            ],
-        )
+        verdicts = [
+            decide(scale.effect(i.low), scale.effect(i.high), claim.lower, claim.upper)[0] if ok else "not testable"
+            for i, ok in zip(intervals, testable, strict=True)
+        ]
+        return d, np.array([(i.low, i.high) for i in intervals]), lambda verdict: verdicts.count(verdict) / sweeps
 
-    def rate(verdict: str, shift: float) -> float:
-        return run(shift)[2].count(verdict) / sweeps
-
-    d, bounds, verdicts = run(simulator.shift_for(middle))
+    d, bounds, rate = run(simulator.shift_for(middle))
+    exact = simulator.shift_is_estimand
     rates = {
         "coverage": float(np.mean((bounds[:, 0] <= middle) & (middle <= bounds[:, 1]))),
-        "power_middle": verdicts.count("supported") / sweeps,
+        "power_middle": rate("supported"),
         "seen": float(np.mean(bounds[:, 0] > 0)),
-        "not_testable": verdicts.count("not testable") / sweeps,
+        "not_testable": rate("not testable"),
         "bca": _bca_coverage(d[: sweeps // 10], middle, rng),
-        "wrong": (
-            verdicts.count("contradicted") / sweeps if simulator.shift_is_estimand else rate("contradicted", middle)
-        ),
-        "false_edge": rate("supported", simulator.shift_for(edge)),
-        "power_upper": rate("supported", simulator.shift_for(upper)),
+        "wrong": rate("contradicted") if exact else run(middle)[2]("contradicted"),
+        "false_edge": run(simulator.shift_for(edge))[2]("supported"),
+        "power_upper": run(simulator.shift_for(upper))[2]("supported"),
     }
-    false_change = rates["false_edge"] if simulator.shift_is_estimand else rate("supported", edge)
-    return rates | {"false_change": false_change}
+    return rates | {"false_change": rates["false_edge"] if exact else run(edge)[2]("supported")}
 
 
 def run_all(sweeps: int, seed: int, settings: Sequence[Setting] = SETTINGS) -> Iterator[dict[str, Any]]:
@@ -282,6 +280,7 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         "setting", "pairs", "coverage", "false supported", "supported, middle", "supported, upper edge", "above zero, middle",
         "wrongly contradicted", "not testable", "BCa coverage",
     )  # fmt: skip
+    others = ("power_middle", "power_upper", "seen", "wrong", "not_testable", "bca")
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
     for row in rows:
@@ -289,38 +288,25 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         if row["false_change"] != row["false_edge"]:
             false += f" ({_per_cent(row['false_change'])})"
         cells = [row["setting"], str(row["pairs"]), _per_cent(row["coverage"], misses_coverage(row)), false]
-        cells += [
-            _per_cent(row[name]) for name in ("power_middle", "power_upper", "seen", "wrong", "not_testable", "bca")
-        ]
-        yield f"| {' | '.join(cells)} |"
+        yield f"| {' | '.join(cells + [_per_cent(row[name]) for name in others])} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the simulation and print the command, the standard error of the rates, and the table."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m joyful.analysis.simulation", description=__doc__, formatter_class=formatter
-    )
+    command, formatter = "python -m joyful.analysis.simulation", argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(command, description=__doc__, formatter_class=formatter)
     parser.add_argument("--sweeps", type=int, default=4000, help="simulated sweeps for each row (default 4000)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulation (default 1)")
     options = parser.parse_args(arguments)
-    if options.sweeps < 100 or options.seed < 0:
-        parser.error(
-            f"expected --sweeps >= 100 and --seed >= 0, got --sweeps {options.sweeps} and --seed {options.seed}"
-        )
-    error = math.sqrt(0.95 * 0.05 / options.sweeps) * 100
-    print(
-        f"`python -m joyful.analysis.simulation --sweeps {options.sweeps} --seed {options.seed}`; all values are in per cent."
-    )
+    sweeps, seed = options.sweeps, options.seed
+    if sweeps < 100 or seed < 0:
+        parser.error(f"expected --sweeps >= 100 and --seed >= 0, got --sweeps {sweeps} and --seed {seed}")
+    error = math.sqrt(0.95 * 0.05 / sweeps) * 100
+    print(f"`{command} --sweeps {sweeps} --seed {seed}`; all values are in per cent.")
     bca_error = error * math.sqrt(10)
     print(f"The standard error of a coverage of 95 is {error:.2f} points ({bca_error:.2f} for the BCa interval).\n")
-    for line in markdown(run_all(options.sweeps, options.seed)):
+    for line in markdown(run_all(sweeps, seed)):
         print(line, flush=True)
-
-
-def _verdict(low: float, high: float, claim: Claim) -> str:
-    low, high = (effect(bound, claim, claim.metrics[0]) for bound in (low, high))
-    return decide(low, high, claim.lower, claim.upper)[0]
 
 
 def _bca_coverage(d: np.ndarray, truth: float, rng: np.random.Generator) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
@@ -15,8 +15,8 @@ from joyful.analysis.curves import best_so_far
 WINDOW = 5
 
 
-def spread(values: Sequence[float] | np.ndarray) -> float:
-    """Return the epoch-to-epoch spread s of a curve f(1), ..., f(E).
+def spread_of_rows(curves: npt.ArrayLike) -> np.ndarray:
+    """Return the epoch-to-epoch spread s of each curve f(1), ..., f(E) in the rows of an array.
 
     The spread is computed in four steps:
 
@@ -27,21 +27,17 @@ def spread(values: Sequence[float] | np.ndarray) -> float:
     4. The spread is the standard deviation (with n - 1) of the result.
 
     Args:
-        values: The curve, with one value per whole epoch.
+        curves: Array of shape (curves, epochs), with one value per whole epoch.
 
     Returns:
-        The spread, in the unit of the curve per epoch. NaN if fewer than two differences remain or a value is not
-        finite.
+        The spreads, of shape (curves,), in the unit of the curves per epoch. NaN if fewer than two differences remain or
+        a value is not finite.
 
     Example:
-        >>> round(spread([0.0, 9.0, 10.0, 12.0, 16.0, 17.0, 20.0]), 3)
-        1.369
+        >>> [round(float(s), 3) for s in spread_of_rows([[0.0, 9.0, 10.0, 12.0, 16.0, 17.0, 20.0]])]
+        [1.369]
     """
-    return float(spread_of_rows(np.asarray(values, dtype=float)[None, :])[0])
-
-
-def spread_of_rows(curves: np.ndarray) -> np.ndarray:
-    """Return the `spread` of each row of an array of shape (curves, epochs)."""
+    curves = np.asarray(curves, dtype=float)
     differences = np.diff(curves, axis=1)
     kept = differences[:, differences.shape[1] // 5 :]
     count = kept.shape[1]
@@ -55,7 +51,7 @@ def spread_of_rows(curves: np.ndarray) -> np.ndarray:
 
 
 def spreads(curves: pd.DataFrame) -> pd.Series:
-    """Return the `spread` of each curve, indexed by (arm, seed). The columns must be whole epochs."""
+    """Return the spread of each curve (see `spread_of_rows`), indexed by (arm, seed). The columns must be whole epochs."""
     return pd.Series(spread_of_rows(curves.to_numpy(dtype=float)), index=curves.index, dtype=float)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,14 @@ class Estimate:
     estimate: float
     low: float
     high: float
+
+    def map(self, function: Callable[[float], float]) -> Estimate:
+        """Return the estimate and its limits on another scale, by an increasing function."""
+        return Estimate(function(self.estimate), function(self.low), function(self.high))
+
+
+#: The estimate where there is none.
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 def paired_t(d: Differences, confidence: float = 0.95) -> Estimate:
@@ -199,7 +208,7 @@ def proportion(hits: float, n: int, confidence: float = 0.95) -> Estimate:
         Wilson (1927), JASA 22(158). Computed by statsmodels.
     """
     if n == 0:
-        return Estimate(math.nan, math.nan, math.nan)
+        return UNKNOWN
     low, high = proportion_confint(hits, n, alpha=1 - confidence, method="wilson")
     return Estimate(hits / n, max(0.0, float(low)), min(1.0, float(high)))
 
@@ -289,9 +298,8 @@ def _finite(d: Differences) -> np.ndarray:
     values = np.asarray(d, dtype=float)
     values = values[~np.isnan(values)]
     if not np.isfinite(values).all():
-        raise InputError(
-            "differences: expected finite values or NaN, but a paired difference is infinite; use NaN to drop a pair"
-        )
+        expected = "finite values or NaN, but a paired difference is infinite"
+        raise InputError(f"differences: expected {expected}; use NaN to drop a pair")
     return values
 
 

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from joyful.analysis.arms import Arm, check_comparable, choose_baseline, find_arms, parse_override
+from joyful.analysis.arms import Arm, check_comparable, choose_baseline, find_arms, is_number, parse_override
 from joyful.results import InputError, RunHeader, read_runs
 from joyful.results.arms import FOLD
 
@@ -33,6 +33,12 @@ REPORT_COLUMNS: tuple[str, ...] = (
 
 #: Roles of runs that are compared or set the target. Runs of a search are not used.
 ROLES = ("comparison", "calibration")
+
+#: Columns of `Sweep.runs` -> their types.
+_RUNS: dict[str, Any] = {
+    "run": object, "arm": object, "seed": "Int64", "role": object, "fold": float, "status": object, "reason": object,
+    "epochs": float, "budget": float, "used": bool,
+}  # fmt: skip
 
 #: Largest distance from a whole number at which an epoch counts as whole.
 EPOCH_TOLERANCE = 1e-6
@@ -122,60 +128,54 @@ def read_sweep(
     roles = [header.role or "comparison" for header in headers]
     selected = [index for index, role in enumerate(roles) if role in ROLES]
     differences = loaded.differences if len(selected) == len(headers) else None
-    arms, arm_of_selected, factors = find_arms([headers[index] for index in selected], differences)
+    found, arm_of_selected, factors = find_arms([headers[index] for index in selected], differences)
     arm_of = dict(zip(selected, arm_of_selected, strict=True))
-    runs = _runs(headers, roles, {index: arms[number].name for index, number in arm_of.items()})
+    runs = _runs(headers, roles, {index: found[number].name for index, number in arm_of.items()})
     runs["epochs"] = _reached(loaded.frame, len(headers))
     runs["budget"] = runs["budget"].fillna(runs["epochs"].max())
     _leave_out(runs, headers)
     notes: list[str] = []
-    order = list(range(len(arms)))
-    if arms:
+    arms = found
+    if found:
         counts = Counter((roles[index], arm_of[index]) for index in selected)
-        comparisons, calibrations = ([counts[role, number] for number in order] for role in ROLES)
-        first, reason = choose_baseline(arms, comparisons, calibrations, baseline)
-        order = [first, *(number for number in order if number != first)]
+        comparisons, calibrations = ([counts[role, number] for number in range(len(found))] for role in ROLES)
+        first, reason = choose_baseline(found, comparisons, calibrations, baseline)
+        arms = [replace(found[first], is_baseline=True), *found[:first], *found[first + 1 :]]
         used = set(runs.loc[runs["used"], "arm"])
         named = [parse_override(text)[0] for text in baseline or ()]
-        check_comparable([arm for arm in arms if arm.name in used], arms[first], named)
+        check_comparable([arm for arm in found if arm.name in used], found[first], named)
         if len(arms) > 1:
-            notes.append(f"The baseline is '{arms[first].name}': {reason}.")
-    frame = _used_frame(loaded.frame, runs, [arms[number].name for number in order])
+            notes.append(f"The baseline is '{arms[0].name}': {reason}.")
+    frame = _used_frame(loaded.frame, runs, [arm.name for arm in arms])
     damaged = [{"run": h.name, "status": "damaged", "reason": h.damage, "used": False} for h in loaded.damaged]
     if damaged:
         runs = pd.concat([runs, pd.DataFrame(damaged).reindex(columns=runs.columns)], ignore_index=True)
         runs["used"] = runs["used"].astype(bool)
     runs = runs.astype({"seed": "Int64", "arm": object, "role": object, "reason": object})
     runs["arm"] = runs["arm"].where(runs["arm"].notna(), None)
-    notes += _notes(runs, arms)
-    study = folder / "study.db"
-    return Sweep(
-        path=folder,
-        frame=frame,
-        runs=runs,
-        arms=tuple(replace(arms[number], is_baseline=number == order[0]) for number in order),
-        factors=factors,
-        left_out=runs[~runs["used"]].drop(columns="used").reset_index(drop=True),
-        study=study if study.is_file() else None,
-        notes=tuple(notes),
-    )
+    notes += _notes(runs, found)
+    left_out = runs[~runs["used"]].drop(columns="used").reset_index(drop=True)
+    study = folder / "study.db" if (folder / "study.db").is_file() else None
+    return Sweep(folder, frame, runs, tuple(arms), factors, left_out, study, tuple(notes))
 
 
 def _runs(headers: Sequence[RunHeader], roles: Sequence[str], arm_of: dict[int, str]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "run": pd.Series([header.name for header in headers], dtype=object),
-            "arm": pd.Series([arm_of.get(index) for index in range(len(headers))], dtype=object),
-            "seed": pd.Series([header.seed for header in headers], dtype="Int64"),
-            "role": pd.Series(list(roles), dtype=object),
-            "fold": pd.Series([_number(header.settings.get(FOLD)) for header in headers], dtype=float),
-            "status": pd.Series([header.status for header in headers], dtype=object),
-            "reason": pd.Series([header.reason for header in headers], dtype=object),
-            "epochs": pd.Series(0.0, index=range(len(headers))),
-            "budget": pd.Series([header.epochs for header in headers], dtype=float),
-            "used": pd.Series(True, index=range(len(headers))),
-        }
-    )
+    rows = [
+        (
+            h.name,
+            arm_of.get(i),
+            h.seed,
+            roles[i],
+            _number(h.settings.get(FOLD)),
+            h.status,
+            h.reason,
+            0.0,
+            h.epochs,
+            True,
+        )
+        for i, h in enumerate(headers)
+    ]
+    return pd.DataFrame(rows, columns=list(_RUNS), dtype=object).astype(_RUNS)
 
 
 def _reached(frame: pd.DataFrame, runs: int) -> np.ndarray:
@@ -218,10 +218,9 @@ def _reason_left_out(header: RunHeader, run: Mapping[Hashable, Any]) -> str | No
         return "it has no evaluation"
     if header.seed is None:
         return "it has no seed, so it cannot be paired"
-    if header.settings.get("training.early_stopping"):
-        return (
-            f"training.early_stopping={header.settings['training.early_stopping']}: compared runs must not stop early"
-        )
+    stopping = header.settings.get("training.early_stopping")
+    if stopping:
+        return f"training.early_stopping={stopping}: compared runs must not stop early"
     if run["epochs"] < run["budget"] - EPOCH_TOLERANCE:
         return f"it ended after {progress}"
     return None
@@ -255,22 +254,19 @@ def _notes(runs: pd.DataFrame, arms: Sequence[Arm]) -> list[str]:
     compared = runs["role"] == "comparison"
     for arm in arms:
         arm_runs = runs[compared & (runs["arm"] == arm.name)]
-        failed = int((arm_runs["status"] == "failed").sum())
+        failed = (arm_runs["status"] == "failed").sum()
         if failed:
-            notes.append(
-                f"{failed} of {len(arm_runs)} runs of '{arm.name}' failed and are left out; "
-                "take this into account when comparing the arms."
-            )
-    search_runs = int((~runs["role"].isin(ROLES) & runs["role"].notna()).sum())
-    if search_runs:
-        notes.append(
-            f"{search_runs} runs of a search are left out, because comparing settings that a search chose is biased."
-        )
+            text = f"{failed} of {len(arm_runs)} runs of '{arm.name}' failed and are left out"
+            notes.append(f"{text}; take this into account when comparing the arms.")
+    searched = (~runs["role"].isin(ROLES) & runs["role"].notna()).sum()
+    if searched:
+        reason = "because comparing settings that a search chose is biased"
+        notes.append(f"{searched} runs of a search are left out, {reason}.")
     return notes
 
 
 def _number(value: Any, missing: float = np.nan) -> float:
-    return missing if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
+    return float(value) if is_number(value) else missing
 
 
 def cached(function: Callable[Concatenate[Sweep, P], T]) -> Callable[Concatenate[Sweep, P], T]:

@@ -6,14 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
 from joyful.analysis.claims import VERDICT_COLUMNS, decide, judge, read_claims, secondary_table, verdict_table
-from joyful.analysis.claims_file import Claim, Metric
 from joyful.analysis.curves import curves
-from joyful.analysis.measures import censored, difference, effect, pair_differences, values
+from joyful.analysis.measures import Metric, censored, values
 from joyful.analysis.statistics import holm
 from joyful.analysis.sweep import read_sweep
 from joyful.results import InputError
@@ -47,52 +45,6 @@ def rng() -> np.random.Generator:
 )
 def test_the_four_verdicts(low: float, high: float, expected: tuple[str, str]) -> None:
     assert decide(low, high, 10, 20) == expected
-
-
-# From values of runs to differences and effects
-
-
-def claim(unit: str, direction: str, measure: str = "final") -> tuple[Claim, Metric]:
-    metric = Metric(measure, "dev", "x")
-    return Claim("c", "", (metric,), 10, 20, unit, direction), metric
-
-
-@pytest.mark.parametrize(
-    ("unit", "direction", "measure", "new", "base", "expected"),
-    [
-        ("percent", "increase", "time_to_target", 4, 5, 25),  # speed: T_base / T_new - 1
-        ("percent", "decrease", "time_to_target", 5, 4, 20),  # speed: 1 - T_base / T_new
-        ("percent", "increase", "spread", 0.6, 1.0, 40),  # stability: 1 - s_new / s_base
-        ("percent", "decrease", "spread", 1.5, 1.0, 50),
-        ("percent", "decrease", "final", 0.9, 1.0, 10),  # a loss: 1 - new / base
-        ("percent", "increase", "final", 1.1, 1.0, 10),
-        ("points", "increase", "best", 0.615, 0.6, 1.5),
-        ("points", "decrease", "best", 0.6, 0.615, 1.5),
-        ("points", "increase", "drawdown", 0.01, 0.02, 1.0),
-    ],
-)
-def test_effects_by_hand(unit: str, direction: str, measure: str, new: float, base: float, expected: float) -> None:
-    claim_and_metric = claim(unit, direction, measure)
-    d = pair_differences(pd.Series([new]), pd.Series([base]), *claim_and_metric).iloc[0]
-    assert d > 0
-    assert effect(d, *claim_and_metric) == pytest.approx(expected)
-    assert difference(expected, *claim_and_metric) == pytest.approx(d)
-    assert effect(-1e9, *claim_and_metric) < effect(0, *claim_and_metric) == 0
-
-
-def test_the_mean_is_geometric() -> None:
-    """exp(mean ln(T_base / T_new)) - 1: halving one time and doubling another cancel, whatever their lengths."""
-    d = pair_differences(
-        pd.Series([2.0, 40.0]), pd.Series([4.0, 20.0]), *claim("percent", "increase", "time_to_target")
-    )
-    assert d.mean() == pytest.approx(0)
-
-
-def test_pairs_without_a_positive_value_are_nan() -> None:
-    new, base = pd.Series({1: 0.0, 2: 1.0, 3: np.nan, 5: 1.0}), pd.Series({1: 1.0, 2: 2.0, 3: 1.0, 4: 1.0})
-    d = pair_differences(new, base, *claim("percent", "decrease"))
-    assert d.isna().to_dict() == {1: True, 2: False, 3: True}
-    assert pair_differences(new, base, *claim("points", "increase"))[1] == -100
 
 
 # Verdicts on sweeps
@@ -261,7 +213,7 @@ def test_the_bootstrap_starts_at_twenty_pairs_and_is_reproducible(tmp_path: Path
     assert first.bootstrap is not None
     assert first.bootstrap == second.bootstrap
     assert first.p_zero == second.p_zero  # With 21 pairs, sign patterns are drawn at random.
-    assert first.bootstrap[0] < first.estimate < first.bootstrap[1]
+    assert first.bootstrap.low < first.estimate == first.bootstrap.estimate < first.bootstrap.high
 
 
 def test_what_the_pairs_could_have_shown(note: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from joyful.analysis.claims_file import BASIC_OPTIMIZATION, MEASURES, parse_claims, read_claims
+from joyful.analysis.claims_file import BASIC_OPTIMIZATION, parse_claims, read_claims
+from joyful.analysis.measures import MEASURES
 from joyful.results import InputError
 
 GOOD = {
@@ -93,6 +94,9 @@ def change(place: str, value: object) -> dict:
         (change("claims.0.direction", "up"), "direction: expected one of increase, decrease, got 'up'"),
         (change("claims.0.metrics", "f1"), "metrics: expected a list, got 'f1'"),
         (change("claims.0.metrics.0.measure", "last"), f"measure: expected one of {', '.join(MEASURES)}, got 'last'"),
+        (change("claims.0.metrics.0.measure", "finall"), "got 'finall'; did you mean final?"),
+        (change("claims.0.metrics.0.measure", ["best"]), r"measure: expected one of .*, got \['best'\]"),
+        (change("claims.0.metrics.0.measure", "x" * 1000), "got 'x{99}$"),
         (change("claims.0.metrics.0.of", "a b"), "of: expected a column of histories such as f1_weighted, got 'a b'"),
         (change("claims.0.metrics.0.of", None), r"metrics\[0\]: expected .*missing: of"),
         (change("claims.0.metrics.0.split", "test"), "on the test split, got best; set measure: at_best_dev or"),

@@ -1,12 +1,13 @@
 """The spread against hand-computed values and pandas' rolling median; drawdowns; intervals of standard deviations."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from joyful.analysis.stability import across_seeds, drawdowns, spread, spread_of_rows, spreads
+from joyful.analysis.stability import across_seeds, drawdowns, spread_of_rows, spreads
 
 NAN = math.nan
 
@@ -14,6 +15,10 @@ NAN = math.nan
 def frame(rows: list[list[float]]) -> pd.DataFrame:
     index = pd.MultiIndex.from_tuples([("a", number) for number in range(len(rows))], names=["arm", "seed"])
     return pd.DataFrame(rows, index=index, columns=[float(e + 1) for e in range(len(rows[0]))])
+
+
+def spread(curve: Sequence[float] | np.ndarray) -> float:
+    return spread_of_rows([curve])[0]
 
 
 def test_spread_by_hand() -> None:

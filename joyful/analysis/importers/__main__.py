@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from joyful.analysis.importers import FORMATS
 from joyful.analysis.importers.runs import write_runs
+from joyful.registry import expected_one_of
 from joyful.results import InputError, ResultsError
 
 
@@ -27,26 +27,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Import the curves of another training program into the results format, for joyful report.",
     )
     formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")
-    for name, module_name in FORMATS.items():
-        module = importlib.import_module(module_name)
-        format_parser = formats.add_parser(
-            name,
-            help=module.SUMMARY,
-            description=module.HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        format_parser.add_argument("source", metavar="SOURCE", type=Path, help="file to import")
-        format_parser.add_argument(
-            "--out",
-            metavar="FOLDER",
-            type=Path,
-            required=True,
-            help="folder to write the runs to; it must be new or empty",
-        )
-        module.add_arguments(format_parser)
-    parsed = parser.parse_args(arguments)
+    raw, out = argparse.RawDescriptionHelpFormatter, "folder to write the runs to; it must be new or empty"
+    for name, summary in FORMATS.summaries().items():
+        of_format = formats.add_parser(name, help=summary, description=FORMATS[name].help, formatter_class=raw)
+        of_format.add_argument("source", metavar="SOURCE", type=Path, help="file to import")
+        of_format.add_argument("--out", metavar="FOLDER", type=Path, required=True, help=out)
+        FORMATS[name].add_arguments(of_format)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and not given[0].startswith("-") and given[0] not in FORMATS:
+        parser.error(f"{FORMATS.setting}: {expected_one_of(given[0], FORMATS)}")
+    parsed = parser.parse_args(given)
     try:
-        runs = importlib.import_module(FORMATS[parsed.format]).read(parsed.source, parsed)
+        runs = FORMATS[parsed.format].read(parsed.source, parsed)
         write_runs(runs, parsed.out, str(parsed.source))
     except (InputError, ResultsError) as error:
         print(f"joyful import: {' '.join(str(error).split())}", file=sys.stderr)

@@ -52,13 +52,11 @@ def records(source: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 except StopIteration:
                     return
                 except UnicodeDecodeError:
-                    raise InputError(
-                        f"{source}, row {first} or shortly after: expected UTF-8 text; save the file in UTF-8"
-                    ) from None
+                    message = f"row {first} or shortly after: expected UTF-8 text; save the file in UTF-8"
+                    raise InputError(f"{source}, {message}") from None
                 except (csv.Error, InputError) as error:
-                    raise InputError(
-                        f"{source}, row {first}: not a CSV record ({error}); check the quotation marks"
-                    ) from None
+                    message = f"row {first}: not a CSV record ({error}); check the quotation marks"
+                    raise InputError(f"{source}, {message}") from None
                 if any(fields):
                     yield first, fields
     except OSError as error:
@@ -116,10 +114,9 @@ def number(text: str, name: str) -> float | None:
         if text.strip().lower() in NOT_MEASURED:
             return None
         comma = "; use a decimal point" if "," in text else ""
-        raise InputError(
-            f"{name}: expected a number (empty where not measured), got {short(text)}{comma}; correct the value "
-            "or select other metrics with --metrics"
-        ) from None
+        expected = f"expected a number (empty where not measured), got {short(text)}{comma}"
+        hint = "correct the value or select other metrics with --metrics"
+        raise InputError(f"{name}: {expected}; {hint}") from None
 
 
 def integer(text: str, name: str) -> int:

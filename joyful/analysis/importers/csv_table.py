@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from joyful.analysis.importers import FORMATS, Importer
 from joyful.analysis.importers.csv_records import integer, number, records, short, some
 from joyful.analysis.importers.runs import MAXIMUM_RUNS, ROLES, ImportedRun
 from joyful.results import InputError
 
-SUMMARY = "CSV table with one row per run, evaluation and split"
 HELP = """\
 Import a CSV file (UTF-8, with a header) that has one row per run, evaluation and split:
 
@@ -69,21 +70,12 @@ MAXIMUM_VALUES, MAXIMUM_RUN_VALUES = 20_000_000, 3_000_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this format to the parser."""
     parser.add_argument("--delimiter", default=",", help="character between columns (default: comma; for tab, $'\\t')")
-    parser.add_argument(
-        "--rename",
-        metavar="FROM=TO",
-        action="append",
-        default=[],
-        help="read column FROM as TO; may be given several times",
-    )
+    rename = "read column FROM as TO; may be given several times"
+    parser.add_argument("--rename", metavar="FROM=TO", action="append", default=[], help=rename)
     parser.add_argument("--metrics", metavar="A,B", help="read only these metrics (names after --rename)")
     parser.add_argument("--percent", metavar="A,B", default="", help="metrics in per cent, to be divided by 100")
-    parser.add_argument(
-        "--epochs-from",
-        type=int,
-        choices=(0, 1),
-        help="number of the first epoch; with 0, all epochs are increased by 1",
-    )
+    epochs_from = "number of the first epoch; with 0, all epochs are increased by 1"
+    parser.add_argument("--epochs-from", type=int, choices=(0, 1), help=epochs_from)
 
 
 @dataclass
@@ -131,16 +123,13 @@ def read(source: Path, arguments: argparse.Namespace) -> list[ImportedRun]:
     rows = records(source, arguments.delimiter)
     line, names = next(rows, (1, []))
     if not names:
-        raise InputError(
-            f"{source}: expected a header such as arm,seed,step,epoch,split,f1_weighted, got an empty file"
-        )
-    header = _read_header(source, line, names, arguments)
+        example = "a header such as arm,seed,step,epoch,split,f1_weighted"
+        raise InputError(f"{source}: expected {example}, got an empty file")
+    header = _read_header(f"{source}, row {line}", names, arguments)
     percent = _listed(arguments.percent)
-    unknown = sorted(percent - header.metrics.keys())
-    if unknown:
-        raise InputError(
-            f"--percent: expected metrics of the table ({', '.join(header.metrics)[:500]}), got {', '.join(unknown)}"
-        )
+    if unknown := ", ".join(sorted(percent - header.metrics.keys())):
+        known = ", ".join(header.metrics)[:500]
+        raise InputError(f"--percent: expected metrics of the table ({known}), got {unknown}")
     scales = [0.01 if name in percent else 1.0 for name in header.metrics]
     runs: dict[tuple[Any, ...], _Curves] = {}
     values = 0
@@ -150,10 +139,8 @@ def read(source: Path, arguments: argparse.Namespace) -> list[ImportedRun]:
             if values > MAXIMUM_VALUES:
                 raise InputError(f"expected at most {MAXIMUM_VALUES} values; import the table in parts")
             if len(fields) != header.width:
-                raise InputError(
-                    f"expected {header.width} columns as in the header, got {len(fields)}; quote text that "
-                    "contains the delimiter"
-                )
+                expected = f"{header.width} columns as in the header, got {len(fields)}"
+                raise InputError(f"expected {expected}; quote text that contains the delimiter")
             _add(runs, header, scales, line, fields)
     except InputError as error:
         place = "" if str(error).startswith(f"{source}, row") else f"{source}, row {line}: "
@@ -162,68 +149,51 @@ def read(source: Path, arguments: argparse.Namespace) -> list[ImportedRun]:
     return [_imported(source, curves, header, shift) for curves in runs.values()]
 
 
-def _read_header(source: Path, line: int, names: Sequence[str], arguments: argparse.Namespace) -> _Header:
-    place = f"{source}, row {line}"
+def _read_header(place: str, names: Sequence[str], arguments: argparse.Namespace) -> _Header:
     if len(names) > MAXIMUM_COLUMNS:
-        raise InputError(
-            f"{place}: expected at most {MAXIMUM_COLUMNS} columns, got {len(names)}; check --delimiter and the file"
-        )
-    renamed = [name.strip() for name in names]
-    for item in arguments.rename:
-        old, equals, new = item.rpartition("=")
-        if not (equals and old and new):
-            raise InputError(f"--rename {short(item)}: expected FROM=TO")
-        if old not in renamed:
-            raise InputError(f"--rename: expected a column of the header ({some(renamed)}), got {short(old)}")
-        renamed = [new if name == old else name for name in renamed]
-    twice = sorted({name for name in renamed if renamed.count(name) > 1})
-    if twice:
+        expected = f"at most {MAXIMUM_COLUMNS} columns, got {len(names)}"
+        raise InputError(f"{place}: expected {expected}; check --delimiter and the file")
+    renamed = _renamed([name.strip() for name in names], arguments.rename)
+    if twice := sorted({name for name in renamed if renamed.count(name) > 1}):
         raise InputError(f"{place}: the header has {some(twice)} more than once; remove or rename a column")
     places = {name: index for index, name in enumerate(renamed)}
     settings = {name: index for name, index in places.items() if _is_setting(name)}
     if len(settings) > MAXIMUM_SETTINGS:
-        raise InputError(
-            f"{place}: expected at most {MAXIMUM_SETTINGS} settings (names with a dot), got {len(settings)}; "
-            "remove or rename some"
-        )
-    missing = [name for name in ("seed", "epoch", "split") if name not in places]
-    if "arm" not in places and not settings:
-        missing.insert(0, "arm")
+        expected = f"at most {MAXIMUM_SETTINGS} settings (names with a dot), got {len(settings)}"
+        raise InputError(f"{place}: expected {expected}; remove or rename some")
+    missing = [] if "arm" in places or settings else ["arm"]
+    missing += [name for name in ("seed", "epoch", "split") if name not in places]
     if missing:
-        raise InputError(
-            f"{place}: the header lacks {', '.join(missing)}; it has {some(renamed)}; add the columns or rename "
-            "others, "
-            f'for example --rename "NAME={missing[0]}"'
-        )
+        hint = f'add the columns or rename others, for example --rename "NAME={missing[0]}"'
+        raise InputError(f"{place}: the header lacks {', '.join(missing)}; it has {some(renamed)}; {hint}")
     metrics = {name: index for name, index in places.items() if name not in KEYS and name not in settings}
     if arguments.metrics is not None:
         wanted = _listed(arguments.metrics)
-        if wanted - metrics.keys():
-            raise InputError(
-                f"--metrics: expected columns of the table ({some(list(metrics))}), got "
-                f"{some(sorted(wanted - metrics.keys()))}"
-            )
+        if unknown := sorted(wanted - metrics.keys()):
+            raise InputError(f"--metrics: expected columns of the table ({some(list(metrics))}), got {some(unknown)}")
         metrics = {name: index for name, index in metrics.items() if name in wanted}
     if not metrics:
-        raise InputError(
-            f"{place}: expected a column with a metric such as f1_weighted or nll in addition to {', '.join(KEYS)}, "
-            "got none"
-        )
+        expected = f"a column with a metric such as f1_weighted or nll in addition to {', '.join(KEYS)}, got none"
+        raise InputError(f"{place}: expected {expected}")
     for name in metrics:
-        if not (
-            name.isascii() and name.islower() and name.replace("_", "a").isalnum() and name[0].isalpha()
-        ) or name in (
-            "run",
-            "status",
-        ):
-            renaming = short(f"{name}=NAME")
-            raise InputError(
-                f"{place}: metric {short(name)}: expected a name of lower-case letters, digits and _, except run and "
-                f"status; set --rename {renaming}, or select other metrics with --metrics"
-            )
+        if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in ("run", "status"):
+            expected = "a name of lower-case letters, digits and _, except run and status"
+            hint = f"set --rename {short(f'{name}=NAME')}, or select other metrics with --metrics"
+            raise InputError(f"{place}: metric {short(name)}: expected {expected}; {hint}")
     if "arm" in places:
         settings = {"arm": places["arm"], **settings}
     return _Header(places, metrics, settings, len(names))
+
+
+def _renamed(names: list[str], renaming: Sequence[str]) -> list[str]:
+    for item in renaming:
+        old, equals, new = item.rpartition("=")
+        if not (equals and old and new):
+            raise InputError(f"--rename {short(item)}: expected FROM=TO")
+        if old not in names:
+            raise InputError(f"--rename: expected a column of the header ({some(names)}), got {short(old)}")
+        names = [new if name == old else name for name in names]
+    return names
 
 
 def _add(
@@ -240,20 +210,18 @@ def _add(
         if empty := [name for name, value in zip(header.settings, settings, strict=True) if not value]:
             raise InputError(f"{empty[0]}: expected a value, got an empty field; fill it in or remove the row")
         if len(runs) >= MAXIMUM_RUNS:
-            raise InputError(
-                f"expected at most {MAXIMUM_RUNS} runs (combinations of settings and seed); check the column seed"
-            )
-        values = dict(zip(header.settings, settings, strict=True))
-        typed = {name: value if name == "arm" else _typed(value) for name, value in values.items()}
+            expected = f"at most {MAXIMUM_RUNS} runs (combinations of settings and seed)"
+            raise InputError(f"expected {expected}; check the column seed")
+        values = zip(header.settings, settings, strict=True)
+        typed = {name: value if name == "arm" else _typed(value) for name, value in values}
         run = runs[settings, seed, role] = _Curves(typed, seed, role, line)
     epoch = number(fields[places["epoch"]], "epoch")
     if epoch is None or not (math.isfinite(epoch) and epoch >= 0):
         raise InputError(f"epoch: expected a number >= 0, got {short(fields[places['epoch']])}")
-    split = SPLIT_NAMES.get(fields[places["split"]].strip().lower())
+    given = fields[places["split"]]
+    split = SPLIT_NAMES.get(given.strip().lower())
     if split is None:
-        raise InputError(
-            f"split: expected train, dev (val, valid, validation) or test, got {short(fields[places['split']])}"
-        )
+        raise InputError(f"split: expected train, dev (val, valid, validation) or test, got {short(given)}")
     step = integer(fields[places["step"]], "step") if "step" in places else 0
     if step < 0:
         raise InputError(f"step: expected an integer >= 0, got {step}")
@@ -262,10 +230,8 @@ def _add(
         run.measured.append(value is not None)
         value = math.nan if value is None else value * scale
         if name in FRACTIONS and not (math.isnan(value) or 0.0 <= value <= 1.0):
-            raise InputError(
-                f"{name}: expected a fraction from 0 to 1, got {short(fields[index])}; for per cent set --percent "
-                f"{name}"
-            )
+            given = f"got {short(fields[index])}; for per cent set --percent {name}"
+            raise InputError(f"{name}: expected a fraction from 0 to 1, {given}")
         run.values.append(value)
     if "seconds" in places and (seconds := number(fields[places["seconds"]], "seconds")) is not None:
         if not (math.isfinite(seconds) and seconds >= 0):
@@ -287,19 +253,15 @@ def _shift(source: Path, runs: dict[tuple[Any, ...], _Curves], epochs_from: int 
     for run in runs.values():
         if run.epochs and min(run.epochs) == 0.0:
             line = run.lines[run.epochs.index(0.0)]
-            raise InputError(
-                f"{source}, row {line}: epoch 0 is ambiguous; set --epochs-from 0 if it is the first epoch (1 is "
-                "added to all epochs), or --epochs-from 1 if it is an evaluation before training"
-            )
+            hint = "set --epochs-from 0 if it is the first epoch (1 is added to all epochs), or --epochs-from 1 if it is an "
+            raise InputError(f"{source}, row {line}: epoch 0 is ambiguous; {hint}evaluation before training")
     return 0
 
 
 def _imported(source: Path, run: _Curves, header: _Header, shift: int) -> ImportedRun:
     if len(run.steps) * header.width > MAXIMUM_RUN_VALUES:
-        raise InputError(
-            f"{source}, row {run.line}: expected at most {MAXIMUM_RUN_VALUES} values of one run, got {len(run.steps)} "
-            f"rows of {header.width} values; check that the column seed contains seeds"
-        )
+        expected = f"at most {MAXIMUM_RUN_VALUES} values of one run, got {len(run.steps)} rows of {header.width} values"
+        raise InputError(f"{source}, row {run.line}: expected {expected}; check that the column seed contains seeds")
     if "step" not in header.places:
         numbers = {epoch: number for number, epoch in enumerate(sorted(set(run.epochs)), start=1)}
         run.steps = array("q", [numbers[epoch] for epoch in run.epochs])
@@ -307,47 +269,32 @@ def _imported(source: Path, run: _Curves, header: _Header, shift: int) -> Import
     for first, second in itertools.pairwise(order):
         if (run.steps[first], run.splits[first]) == (run.steps[second], run.splits[second]):
             where = f"step {run.steps[first]}" if "step" in header.places else f"epoch {run.epochs[first]:g}"
-            raise InputError(
-                f"{source}, row {run.lines[second]}: {where}, {SPLITS[run.splits[first]]} of this run is already in "
-                f"row {run.lines[first]}; remove one of the rows, or distinguish the runs by arm, seed or a setting"
-            )
+            repeated = f"{where}, {SPLITS[run.splits[first]]} of this run is already in row {run.lines[first]}"
+            hint = "remove one of the rows, or distinguish the runs by arm, seed or a setting"
+            raise InputError(f"{source}, row {run.lines[second]}: {repeated}; {hint}")
         if run.epochs[first] > run.epochs[second]:
-            raise InputError(
-                f"{source}, row {run.lines[second]}: epoch {run.epochs[second]:g} at step {run.steps[second]}, but row "
-                f"{run.lines[first]} has epoch {run.epochs[first]:g} at step {run.steps[first]}; epochs must not "
-                "decrease with the step"
-            )
+            after, before = (f"epoch {run.epochs[i]:g} at step {run.steps[i]}" for i in (second, first))
+            decrease = f"{after}, but row {run.lines[first]} has {before}; epochs must not decrease with the step"
+            raise InputError(f"{source}, row {run.lines[second]}: {decrease}")
     seconds = sorted(run.seconds.items())
-    for (_, before), (epoch, now) in itertools.pairwise(seconds):
-        if now < before:
-            raise InputError(
-                f"{source}, row {run.line}: the seconds of this run decrease at epoch {epoch:g}; expected seconds "
-                "since the start of the run"
-            )
+    for (_, earlier), (epoch, now) in itertools.pairwise(seconds):
+        if now < earlier:
+            decrease = f"the seconds of this run decrease at epoch {epoch:g}"
+            raise InputError(f"{source}, row {run.line}: {decrease}; expected seconds since the start of the run")
     width = len(header.metrics)
 
     def rows() -> Iterator[dict[str, Any]]:
         for index in order:
-            row: dict[str, Any] = {
-                "step": run.steps[index],
-                "epoch": run.epochs[index] + shift,
-                "split": SPLITS[run.splits[index]],
-            }
-            start = index * width
-            for place, name in enumerate(header.metrics, start=start):
+            row: dict[str, Any] = {"step": run.steps[index], "epoch": run.epochs[index] + shift}
+            row["split"] = SPLITS[run.splits[index]]
+            for place, name in enumerate(header.metrics, start=index * width):
                 if run.measured[place]:
                     row[name] = run.values[place]
             yield row
 
-    return ImportedRun(
-        run.settings,
-        run.seed,
-        run.role,
-        rows,
-        max(run.epochs) + shift,
-        tuple((epoch + shift, value) for epoch, value in seconds),
-        f", row {run.line}",
-    )
+    seconds = [(epoch + shift, value) for epoch, value in seconds]
+    epochs = max(run.epochs) + shift
+    return ImportedRun(run.settings, run.seed, run.role, rows, epochs, seconds, f", row {run.line}")
 
 
 def _typed(text: str) -> str | float | int:
@@ -366,3 +313,6 @@ def _is_setting(name: str) -> bool:
 
 def _listed(text: str) -> set[str]:
     return {name.strip() for name in text.split(",") if name.strip()}
+
+
+FORMATS.register("csv", "CSV table with one row per run, evaluation and split")(Importer(HELP, add_arguments, read))

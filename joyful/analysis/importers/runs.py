@@ -67,10 +67,8 @@ def write_runs(runs: Sequence[ImportedRun], out: Path, source: str) -> list[str]
     if not runs:
         raise InputError(f"{source}: expected at least one run, got none; add rows below the header")
     if len(runs) > MAXIMUM_RUNS:
-        raise InputError(
-            f"{source}: expected at most {MAXIMUM_RUNS} runs (combinations of settings and seed), got {len(runs)}; "
-            "check that the column seed contains seeds"
-        )
+        expected = f"at most {MAXIMUM_RUNS} runs (combinations of settings and seed), got {len(runs)}"
+        raise InputError(f"{source}: expected {expected}; check that the column seed contains seeds")
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"--out {out}: expected a new or an empty folder, but it is not empty; choose another folder")
     out = Path(os.path.abspath(out))
@@ -98,20 +96,10 @@ def _write(run: ImportedRun, folder: Path, source: str, budget: int) -> None:
     rows = list(run.rows())
     scores = [row["f1_weighted"] for row in rows if row["split"] == "dev" and row.get("f1_weighted") is not None]
     header = {
-        "objective_name": "best dev f1_weighted",
-        "seed": run.seed,
-        "role": run.role,
-        "epochs": budget,
-        "config_hash": None,
-        "git": {"commit": None, "dirty": None},
-        "versions": {},
-        "device": None,
-        "threads": None,
-        "started": None,
-        "host": None,
-        "choices": {},
-        "config": _nested(run.settings, f"{source}{run.place}"),
-    }
+        "objective_name": "best dev f1_weighted", "seed": run.seed, "role": run.role, "epochs": budget, "config_hash": None,
+        "git": {"commit": None, "dirty": None}, "versions": {}, "device": None, "threads": None, "started": None,
+        "host": None, "choices": {}, "config": _nested(run.settings, f"{source}{run.place}"),
+    }  # fmt: skip
     folder_of_run = results.RunFolder.create(folder, header)
     try:
         folder_of_run.write_history(rows)

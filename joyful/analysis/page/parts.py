@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from joyful.analysis.plots.style import Plot
@@ -47,30 +46,6 @@ class Table:
     note: str = ""
     restacks: bool = False
     marks: int | None = None
-
-    @classmethod
-    def of(
-        cls, name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *,
-        text: Sequence[int] = (0,), note: str = "", restacks: bool = False, marks: int | None = None,
-    ) -> Table:  # fmt: skip
-        """Create a table from cells of any type.
-
-        Args:
-            name: As the attribute.
-            caption: As the attribute.
-            columns: As the attribute.
-            rows: Cells of the rows. They are converted to text and cleaned.
-            text: Indices of the columns that do not contain numbers.
-            note: As the attribute.
-            restacks: As the attribute.
-            marks: As the attribute.
-
-        Returns:
-            The table.
-        """
-        cells = tuple(tuple("\n".join(map(clean, str(cell).split("\n", 1))) for cell in row) for row in rows)
-        numeric = frozenset(range(len(columns))) - set(text)
-        return cls(name, caption, tuple(columns), cells, numeric, note, restacks, marks)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from joyful.analysis import plots
 from joyful.analysis.claims import Verdict
-from joyful.analysis.findings import COMPONENTS, Findings
+from joyful.analysis.findings import Findings
 from joyful.analysis.formatting import count
 from joyful.analysis.page import tables
-from joyful.analysis.page.parts import Section, clean
+from joyful.analysis.page.parts import Section, Table, clean
 from joyful.analysis.page.summary import level, source
-from joyful.analysis.plots import losses, study
-from joyful.analysis.plots.style import MOST_LINES
+from joyful.analysis.plots import study
+from joyful.analysis.plots.losses import LABELS
+from joyful.analysis.plots.style import MOST_LINES, Plot
 
 #: Maximum number of arms with a figure of loss shares.
 _MOST_SHARES = 4
@@ -22,10 +23,7 @@ _MOST_SHARES = 4
 def sections(findings: Findings) -> tuple[Section, ...]:
     """Return the sections that have content, in the order of the page."""
     arms = drawn_arms(findings)
-    ordered = [
-        *arms,
-        *(arm.name for arm in findings.sweep.arms if arm.name not in arms),
-    ]  # Colours are assigned by position
+    ordered = list(dict.fromkeys([*arms, *(arm.name for arm in findings.sweep.arms)]))  # Colours go by position
     built = (
         _verdicts(findings),
         _effects(findings, ordered),
@@ -56,12 +54,15 @@ def drawn_arms(findings: Findings) -> list[str]:
     if "dev_f1" not in scores:
         return names[:MOST_LINES]
     mean = scores.groupby("arm", observed=True)["dev_f1"].mean().to_dict()
-    best = sorted(names[1:], key=lambda name: -_sortable(mean.get(name, math.nan)))[: MOST_LINES - 1]
+    known = {name: -value for name, value in mean.items() if not math.isnan(value)}
+    best = sorted(names[1:], key=lambda name: known.get(name, math.inf))[: MOST_LINES - 1]
     return [names[0], *(name for name in names[1:] if name in best)]
 
 
-def _sortable(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
+def _of_plots(
+    key: str, title: str, text: tuple[str, ...], drawn: Sequence[Plot], folded: tuple[Table, ...] = ()
+) -> Section | None:
+    return Section(key, title, text, tuple(drawn), folded=folded) if drawn else None
 
 
 def _verdicts(findings: Findings) -> Section | None:
@@ -73,66 +74,49 @@ def _verdicts(findings: Findings) -> Section | None:
         "claimed range, contradicted if the whole interval lies below this edge, and inconclusive otherwise. The "
         "p-values are additional information.",
     )
-    folded = [tables.pairs(findings), tables.secondary(findings)]
-    return Section(
-        "verdicts",
-        "Verdicts",
-        text,
-        tables=(tables.verdicts(findings),),
-        folded=tuple(t for t in folded if t is not None),
-    )
+    folded = tuple(t for t in (tables.pairs(findings), tables.secondary(findings)) if t is not None)
+    return Section("verdicts", "Verdicts", text, tables=(tables.verdicts(findings),), folded=folded)
 
 
 def _effects(findings: Findings, arms: list[str]) -> Section | None:
     many = len(findings.sweep.others) > 1
     panels: dict[tuple[str, str], list[Verdict]] = {}  # By claim, and by metric if there are several arms
     for verdict in findings.verdicts:
-        panels.setdefault((verdict.claim.name, verdict.metric if many else ""), []).append(verdict)
+        panels.setdefault((verdict.claim.name, verdict.metric.label if many else ""), []).append(verdict)
     drawn = [
         plots.forest(verdicts, f"effect-{number}", arms)
         for number, verdicts in enumerate(panels.values(), start=1)
         if any(math.isfinite(verdict.estimate) for verdict in verdicts)
     ]
-    if not drawn:
-        return None
     text = (
         "Small marks are the effects of the pairs. The diamond is the mean effect with its 95 % confidence "
         "interval. The shaded band is the claimed range. The grey bar around zero covers effects below the minimum "
         "detectable effect (80 % power).",
     )
-    return Section("effects", "Paired differences", text, tuple(drawn))
+    return _of_plots("effects", "Paired differences", text, drawn)
 
 
 def _curves(findings: Findings, arms: list[str]) -> Section | None:
-    target = findings.target
+    of_f1 = findings.target is not None and findings.target.metric == "f1_weighted"
+    target = findings.target.value if findings.target is not None and of_f1 else None
     drawn = []
-    band = findings.band("f1_weighted", "dev")
-    if len(band):
-        height = target.value if target is not None and target.metric == "f1_weighted" else None
-        drawn.append(
-            plots.learning_curves(
-                band, arms, name="dev-f1", quantity="dev weighted F1", scale=100, unit="%", target=height
-            )
-        )
-    for column, split, label in (
-        ("nll", "dev", "dev NLL"),
-        ("nll", "train", "train NLL"),
-        ("recon_mse", "train", "train reconstruction MSE"),
+    for column, split, name, label, unit in (
+        ("f1_weighted", "dev", "dev-f1", "dev weighted F1", "%"),
+        ("nll", "dev", "dev-nll", "dev NLL", "nats"),
+        ("nll", "train", "train-nll", "train NLL", "nats"),
+        ("recon_mse", "train", "train-recon-mse", "train reconstruction MSE", ""),
     ):
         band = findings.band(column, split)
         if len(band):
-            unit = "nats" if column == "nll" else ""
-            drawn.append(
-                plots.learning_curves(band, arms, name=f"{split}-{column}".replace("_", "-"), quantity=label, unit=unit)
-            )
-    if not drawn:
-        return None
+            scale, line = (100.0, target) if unit == "%" else (1.0, None)
+            plot = plots.learning_curves(band, arms, name=name, quantity=label, scale=scale, unit=unit, target=line)
+            drawn.append(plot)
     text = (
         "Mean over seeds with a pointwise 95 % t interval."
         f"{' Overlapping bands do not imply that arms are equal: see the paired effects.' * bool(findings.verdicts)}"
         f"{_drawn(findings, arms)}",
     )
-    return Section("curves", "Learning curves", text, tuple(drawn))
+    return _of_plots("curves", "Learning curves", text, drawn)
 
 
 def _speed(findings: Findings, arms: list[str]) -> Section | None:
@@ -140,9 +124,8 @@ def _speed(findings: Findings, arms: list[str]) -> Section | None:
     if target is None or survival.empty:
         return None
     target_text = level(target)
-    plot = plots.time_to_target(
-        survival, reach.set_index("arm"), arms, name="time-to-target", target=target_text, budget=findings.sweep.budget
-    )
+    rates, budget = reach.set_index("arm"), findings.sweep.budget
+    plot = plots.time_to_target(survival, rates, arms, name="time-to-target", target=target_text, budget=budget)
     text = (
         "Kaplan-Meier estimate of the share of runs that have reached the target by each epoch, with 95 % bands. "
         f"The target is {target_text}: {source(target)}. A run that does not reach the target is censored at its "
@@ -163,46 +146,37 @@ def _stability(findings: Findings, arms: list[str]) -> Section | None:
             values = scores.set_index(["arm", "seed"])[column] * scale
             geometric = column != "f1_drawdown"
             drawn.append(plots.strips(values, arms, name=name, title=title, axis=axis, geometric=geometric))
-    if not drawn:
-        return None
     text = (
         "The spread of a curve is the standard deviation of its epoch-to-epoch changes after subtraction of their "
         "centred 5-epoch median. The first fifth of training is excluded. The drawdown is the largest fall below "
         "the best value so far. Smaller values mean a more stable curve. With two arms, lines connect the runs of a "
         "pair.",
     )
-    return Section("stability", "Stability", text, tuple(drawn))
+    return _of_plots("stability", "Stability", text, drawn)
 
 
 def _losses(findings: Findings, arms: list[str]) -> Section | None:
+    parts = {part: findings.band(f"loss_{part}", "train") for part in LABELS}
     drawn = [
-        plots.component(findings.band(f"loss_{part}", "train"), arms, part)
-        for part in COMPONENTS
-        if len(findings.band(f"loss_{part}", "train"))
+        plots.learning_curves(band, arms, name=f"loss-{part}".replace("_", "-"), quantity=f"train {LABELS[part]} loss")
+        for part, band in parts.items()
+        if len(band)
     ]
-    bands = {part: findings.band(f"share_{part}", "train") for part in COMPONENTS}
+    bands = {part: findings.band(f"share_{part}", "train") for part in LABELS}
     bands = {part: band for part, band in bands.items() if len(band)}
-    if bands:
-        drawn += [
-            losses.shares(bands, arm, f"shares-{number}") for number, arm in enumerate(arms[:_MOST_SHARES], start=1)
-        ]
-    if not drawn:
-        return None
+    with_shares = enumerate(arms[:_MOST_SHARES] if bands else [], start=1)
+    drawn += [plots.shares(bands, arm, f"shares-{number}") for number, arm in with_shares]
     text = (
         "Each component of the training loss before weighting, and its share of the weighted total. Reconstruction "
         "losses of different kinds have different units (SmoothL1 is half of MSE near zero). Compare such arms by "
         "the reconstruction MSE under Learning curves, not by their reconstruction loss or total loss.",
     )
-    return Section("losses", "Loss components and shares", text, tuple(drawn))
+    return _of_plots("losses", "Loss components and shares", text, drawn)
 
 
 def _gradient_ratio(findings: Findings, arms: list[str], ordered: list[str]) -> Section | None:
     over, places = findings.tables["gradient_ratio"], findings.tables["arm_gradient_ratio"]
-    if over.empty and places.empty:
-        return None
-    drawn = []
-    if len(places):
-        drawn.append(plots.arms_by_ratio(places, ordered))
+    drawn = [plots.arms_by_ratio(places, ordered)] if len(places) else []
     if len(over):
         drawn += [plots.ratio_over_training(over, arms), plots.cosine_over_training(over, arms)]
     text = (
@@ -212,19 +186,12 @@ def _gradient_ratio(findings: Findings, arms: list[str], ordered: list[str]) -> 
         "classification gradient. The cosine is 1 if the two gradients have the same direction, 0 if they are "
         "orthogonal and −1 if they have opposite directions.",
     )
-    return Section(
-        "encoder-gradient-ratio",
-        "Encoder gradient ratio",
-        text,
-        tuple(drawn),
-        folded=(tables.gradient_ratios(findings),),
-    )
+    folded = (tables.gradient_ratios(findings),)
+    return _of_plots("encoder-gradient-ratio", "Encoder gradient ratio", text, drawn, folded)
 
 
 def _response(findings: Findings) -> Section | None:
     response = findings.tables["response"]
-    if response.empty:
-        return None
     drawn = [
         plots.response_curve(response, str(factor), str(measure))
         for factor in dict.fromkeys(response["factor"])
@@ -235,7 +202,7 @@ def _response(findings: Findings) -> Section | None:
         "geometric means. Hollow marks: more than half of the runs did not reach the target, so the mean time is a "
         "lower bound.",
     )
-    return Section("response", "Response to the weight", text, tuple(drawn), folded=(tables.response(findings),))
+    return _of_plots("response", "Response to the weight", text, drawn, (tables.response(findings),))
 
 
 def _study(findings: Findings) -> Section | None:
@@ -305,7 +272,6 @@ def _method(findings: Findings) -> Section:
 
 
 def _drawn(findings: Findings, arms: Sequence[str]) -> str:
-    total = len(findings.sweep.arms)
-    return f" The figures show the baseline and the {len(arms) - 1} of {total - 1} other arms with the best dev F1." * (
-        len(arms) < total
-    )
+    drawn, others = len(arms) - 1, len(findings.sweep.others)
+    text = f" The figures show the baseline and the {drawn} of {others} other arms with the best dev F1."
+    return text if drawn < others else ""

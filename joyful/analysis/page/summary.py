@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from joyful.analysis.claims import MINIMUM_PAIRS, VERDICTS, Verdict
+from joyful.analysis.columns import is_score
 from joyful.analysis.convergence import Target
 from joyful.analysis.findings import Findings
 from joyful.analysis.formatting import NONE, count, heading, interval, listing, metric, number, quantity
@@ -67,15 +68,14 @@ def compared(findings: Findings) -> tuple[str, ...]:
 
 def level(target: Target) -> str:
     """Return the target as text, such as "a dev weighted F1 of 58.36 %"."""
-    score = target.metric.startswith(("f1", "accuracy"))
-    value = f"{number(100 * target.value, 2)} %" if score else number(target.value, 3)
+    value = f"{number(100 * target.value, 2)} %" if is_score(target.metric) else number(target.value, 3)
     return f"a dev {metric(target.metric)} of {value}{'' if target.higher_is_better else ' or lower'}"
 
 
 def source(target: Target) -> str:
     """Return the origin of the target as text, with scores in per cent."""
     text = metric(clean(target.source))
-    if target.metric.startswith(("f1", "accuracy")):
+    if is_score(target.metric):
         text = re.sub(r"(?<![\d.])0\.\d+", lambda match: f"{number(100 * float(match[0]), 2)} %", text)
     return text
 
@@ -140,7 +140,7 @@ def effect(verdict: Verdict) -> str:
         return NONE
     claim, estimate, low, high = verdict.claim, verdict.estimate, verdict.low, verdict.high
     direction = claim.direction
-    kind = next((m.kind for m in claim.metrics if m.label == verdict.metric), "value")
+    kind = verdict.metric.kind
     if high < 0 and kind != "stability":
         direction = {"increase": "decrease", "decrease": "increase"}[direction]
         estimate, low, high = -estimate, -high, -low
@@ -163,11 +163,9 @@ def sizes(findings: Findings) -> tuple[Point, ...]:
             text = "all pairs have the same effect, so its variation cannot be estimated"
         needed = [v.pairs_needed for v in of_metric if v.verdict == "inconclusive" and v.pairs_needed is not None]
         if needed:
-            pairs = count(max(needed), "pair") if len(needed) == 1 else f"{min(needed)} to {count(max(needed), 'pair')}"
-            text += (
-                f"; about {pairs} would support the claim with this power if the true effect were the middle of the claimed "
-                "range"
-            )
+            pairs = _range_of(needed, always=len(needed) > 1)
+            condition = "if the true effect were the middle of the claimed range"
+            text += f"; about {pairs} would support the claim with this power {condition}"
         points.append(Point(_name(of_metric[0], several and len(of_metric) == 1), text))
     return tuple(points)
 
@@ -175,7 +173,7 @@ def sizes(findings: Findings) -> tuple[Point, ...]:
 def _by_metric(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
     grouped: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
-        grouped.setdefault((verdict.claim.name, verdict.metric), []).append(verdict)
+        grouped.setdefault((verdict.claim.name, verdict.metric.label), []).append(verdict)
     return list(grouped.values())
 
 
@@ -204,18 +202,21 @@ def _sentence(text: str) -> str:
 
 
 def _name(verdict: Verdict, several: bool) -> str:
-    head = f"{heading(verdict.claim.name)} ({metric(verdict.metric)})"
+    head = f"{heading(verdict.claim.name)} ({metric(verdict.metric.label)})"
     return clean(f"{verdict.arm}: {head}" if several else head)
 
 
 def _pairs(sweep: Sweep) -> str:
-    numbers = {arm.name: len(sweep.pairs(arm)) for arm in sweep.others}
-    budget = sweep.budget
-    epochs = f", {number(budget, 0)} epochs each" if math.isfinite(budget) else ""
-    least, most = min(numbers.values()), max(numbers.values())
-    pairs = count(least, "pair") if least == most else f"{least} to {count(most, 'pair')}"
+    numbers = [len(sweep.pairs(arm)) for arm in sweep.others]
+    epochs = f", {number(sweep.budget, 0)} epochs each" if math.isfinite(sweep.budget) else ""
     each = " per arm" if len(numbers) > 1 else ""
-    return f"The comparison uses {pairs} of runs{each}{epochs}. The two runs of a pair share a seed."
+    return f"The comparison uses {_range_of(numbers)} of runs{each}{epochs}. The two runs of a pair share a seed."
+
+
+def _range_of(pairs: Sequence[int], always: bool = False) -> str:
+    """Return numbers of pairs as text, such as "6 pairs", or "6 to 8 pairs" if they differ or if `always`."""
+    least, most = min(pairs), max(pairs)
+    return count(most, "pair") if least == most and not always else f"{least} to {count(most, 'pair')}"
 
 
 def _values(sweep: Sweep, factor: str) -> str:
@@ -233,11 +234,8 @@ def _value(arm: Arm, factor: str) -> str:
 def _left_out(sweep: Sweep) -> str:
     if sweep.left_out.empty:
         return ""
-    search = sweep.left_out["role"] == "search"
-    status = (
-        sweep.left_out["status"].where(~search, "from a search").replace("completed", "completed but not comparable")
-    )
+    status = sweep.left_out["status"].where(sweep.left_out["role"] != "search", "from a search")
+    status = status.replace("completed", "completed but not comparable")
     kinds = listing([f"{n} {kind}" for kind, n in status.value_counts().sort_index().items()], 8)
     n = len(sweep.left_out)
-    verb = "is" if n == 1 else "are"
-    return f"{n} of {count(len(sweep.runs), 'run')} {verb} left out ({kinds}); see the section Runs left out."
+    return f"{n} of {count(len(sweep.runs), 'run')} {'is' if n == 1 else 'are'} left out ({kinds}); see the section Runs left out."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -35,13 +36,10 @@ def verdicts(findings: Findings) -> Table:
     """Return the table of verdicts, with one row per verdict."""
     several = len(findings.sweep.others) > 1
     columns = [
-        "claim", "claimed range", "effect, 95 % interval", "verdict", "pairs", "P(better)", "p (no effect)",
-        "p (lower edge)", "p (Holm)", "minimum detectable effect", "pairs needed",
+        "claim", *(["arm"] if several else []), "claimed range", "effect, 95 % interval", "verdict", "pairs", "P(better)",
+        "p (no effect)", "p (lower edge)", "p (Holm)", "minimum detectable effect", "pairs needed",
     ]  # fmt: skip
-    rows = [_verdict(verdict) for verdict in findings.verdicts]
-    if several:
-        columns.insert(1, "arm")
-        rows = [[row[0], verdict.arm, *row[1:]] for row, verdict in zip(rows, findings.verdicts, strict=True)]
+    rows = [_verdict(verdict, several) for verdict in findings.verdicts]
     shift = int(several)
     return _table(
         "table-verdicts", "Verdict on every claim", columns, rows, text=(0, 1, 1 + shift, 3 + shift),
@@ -52,22 +50,16 @@ def verdicts(findings: Findings) -> Table:
     )  # fmt: skip
 
 
-def _verdict(verdict: Verdict) -> list[object]:
+def _verdict(verdict: Verdict, several: bool) -> list[object]:
     unit = verdict.claim.unit
     better = verdict.better.estimate if verdict.better is not None else math.nan
     return [
-        f"{heading(verdict.claim.name)}\n{clean(metric(verdict.metric))}",
-        claimed(verdict.claim),
+        *_claim_and_arm(verdict)[: 1 + several], claimed(verdict.claim),
         f"{quantity(verdict.estimate, unit, signed=True)}\n{interval(verdict.low, verdict.high, unit)}",
-        f"{verdict.verdict}\n{metric(clean(f'{verdict.detail} {verdict.note}'))}",
-        verdict.n_pairs,
-        percent(better, 0),
-        p_value(verdict.p_zero),
-        p_value(verdict.p_lower_edge),
-        p_value(verdict.p_holm),
-        quantity(verdict.minimum_detectable, unit),
-        NONE if verdict.pairs_needed is None else verdict.pairs_needed,
-    ]
+        f"{verdict.verdict}\n{metric(clean(f'{verdict.detail} {verdict.note}'))}", verdict.n_pairs, percent(better, 0),
+        p_value(verdict.p_zero), p_value(verdict.p_lower_edge), p_value(verdict.p_holm),
+        quantity(verdict.minimum_detectable, unit), NONE if verdict.pairs_needed is None else verdict.pairs_needed,
+    ]  # fmt: skip
 
 
 def pairs(findings: Findings) -> Table | None:
@@ -98,7 +90,7 @@ def pairs(findings: Findings) -> Table | None:
 
 
 def _claim_and_arm(verdict: Verdict) -> list[object]:
-    return [f"{heading(verdict.claim.name)}\n{clean(metric(verdict.metric))}", verdict.arm]
+    return [f"{heading(verdict.claim.name)}\n{clean(metric(verdict.metric.label))}", verdict.arm]
 
 
 def _of_seed(verdict: Verdict, seed: int) -> str:
@@ -128,26 +120,22 @@ def _measure(row: dict[Any, Any]) -> list[str]:
     if unit in ("percent", "per cent", "points"):
         digits = 0 if row["name"].startswith(("runs that", "pairs in")) else None
         signed = row["whose"] == "pairs" and digits is None
-        return [
-            quantity(row["estimate"], unit, digits, signed=signed), interval(row["low"], row["high"], unit, digits),
-        ]  # fmt: skip
-    low, high = row["low"], row["high"]
-    bounds = NONE if math.isnan(low) or math.isnan(high) else f"{three_digits(low)} to {three_digits(high)}"
+        estimate = quantity(row["estimate"], unit, digits, signed=signed)
+        return [estimate, interval(row["low"], row["high"], unit, digits)]
+    bounds = NONE if math.isnan(row["low"]) or math.isnan(row["high"]) else _bounds(row["low"], row["high"])
     return [f"{three_digits(row['estimate'])}{f' {metric(unit)}' if unit else ''}", bounds]
+
+
+def _bounds(low: float, high: float) -> str:
+    return f"{three_digits(low)} to {three_digits(high)}"
 
 
 def reach(findings: Findings) -> Table:
     """Return the table of the share of runs per arm that reached the target."""
-    rows = [
-        [
-            r["arm"],
-            int(r["n"]),
-            int(r["reached"]),
-            percent(r["rate"], 0),
-            f"{percent(r['low'], 0)} to {percent(r['high'], 0)}",
-        ]
-        for r in findings.tables["reach"].to_dict("records")
-    ]
+    rows = []
+    for r in findings.tables["reach"].to_dict("records"):
+        share, low, high = (percent(r[name], 0) for name in ("rate", "low", "high"))
+        rows.append([r["arm"], int(r["n"]), int(r["reached"]), share, f"{low} to {high}"])
     return _table(
         "table-reach", "Runs that reached the target", ["arm", "runs", "reached", "share", "95 % interval"], rows,
         file="reach.parquet",
@@ -158,7 +146,7 @@ def gradient_ratios(findings: Findings) -> Table:
     """Return the table of encoder gradient ratios, with one row per arm."""
     rows = [
         [
-            r["arm"], int(r["n"]), three_digits(r["ratio"]), f"{three_digits(r['ratio_low'])} to {three_digits(r['ratio_high'])}",
+            r["arm"], int(r["n"]), three_digits(r["ratio"]), _bounds(r["ratio_low"], r["ratio_high"]),
             number(r["cosine"], 3), f"{number(r['cosine_low'], 3)} to {number(r['cosine_high'], 3)}",
         ]
         for r in findings.tables["arm_gradient_ratio"].sort_values(["ratio", "arm"]).to_dict("records")
@@ -174,7 +162,7 @@ def response(findings: Findings) -> Table:
     rows = [
         [
             r["factor"], r["line"], r["measure"], f"{r['weight']:g}", int(r["n"]), three_digits(r["estimate"]),
-            f"{three_digits(r['low'])} to {three_digits(r['high'])}", quantity(r["gain"], r["gain_unit"], signed=True),
+            _bounds(r["low"], r["high"]), quantity(r["gain"], r["gain_unit"], signed=True),
             interval(r["gain_low"], r["gain_high"], r["gain_unit"]), percent(r["censored"], 0),
         ]
         for r in findings.tables["response"].to_dict("records")
@@ -202,30 +190,36 @@ def trials(findings: Findings) -> Table:
     )  # fmt: skip
 
 
+#: Column of the table of scores -> (heading, scale, digits).
+_SCORES = {
+    "best_epoch": ("best epoch", 1.0, 2),
+    "dev_f1": ("best dev F1 (%)", 100.0, 2),
+    "test_f1": ("test F1 (%)", 100.0, 2),
+    "epochs_to_target": ("epochs to target", 1.0, 2),
+    "seconds": ("seconds to target", 1.0, 1),
+    "final_dev_nll": ("final dev NLL", 1.0, 3),
+    "final_train_nll": ("final train NLL", 1.0, 3),
+    "final_recon_mse": ("final train reconstruction MSE", 1.0, 4),
+    "f1_spread": ("spread of dev F1 (points)", 100.0, 3),
+    "nll_spread": ("spread of train NLL", 1.0, 4),
+    "f1_drawdown": ("drawdown of dev F1 (points)", 100.0, 2),
+}
+
+
 def arms(findings: Findings) -> Table:
     """Return the table of the arms, with their settings and the means of their results over seeds."""
     sweep, scores = findings.sweep, findings.tables["scores"]
-    columns = ["arm", *sweep.factors, "runs"]
-    measures = [
-        (column, label, scale, digits)
-        for column, label, scale, digits in (
-            ("dev_f1", "best dev F1 (%)", 100.0, 2),
-            ("test_f1", "test F1 (%)", 100.0, 2),
-            ("epochs_to_target", "epochs to target", 1.0, 2),
-            ("final_dev_nll", "final dev NLL", 1.0, 3),
-            ("final_train_nll", "final train NLL", 1.0, 3),
-            ("final_recon_mse", "final train reconstruction MSE", 1.0, 4),
-        )
-        if column in scores and scores[column].notna().any()
-    ]
+    names = ("dev_f1", "test_f1", "epochs_to_target", "final_dev_nll", "final_train_nll", "final_recon_mse")
+    shown = {name: _SCORES[name] for name in names if name in scores and scores[name].notna().any()}
     rows = []
     for arm in sweep.arms:
         of_arm = scores[scores["arm"] == arm.name]
         values = [_setting(arm.settings.get(name)) for name in sweep.factors]
-        cells = [_mean_sd(of_arm[column] * scale, digits) for column, _, scale, digits in measures]
+        cells = [_mean_sd(of_arm[column] * scale, digits) for column, (_, scale, digits) in shown.items()]
         rows.append([f"{arm.name}{' (baseline)' * arm.is_baseline}", *values, len(of_arm), *cells])
+    columns = ["arm", *sweep.factors, "runs", *(heading for heading, _, _ in shown.values())]
     return _table(
-        "table-arms", "Settings and results of each arm", [*columns, *(label for _, label, _, _ in measures)], rows,
+        "table-arms", "Settings and results of each arm", columns, rows,
         text=range(len(sweep.factors) + 1), note="Mean ± standard deviation over seeds.",
     )  # fmt: skip
 
@@ -233,32 +227,15 @@ def arms(findings: Findings) -> Table:
 def scores(findings: Findings) -> Table:
     """Return the table of the results of every run that is compared."""
     frame = findings.tables["scores"]
-    shown = [
-        (column, label, scale, digits)
-        for column, label, scale, digits in (
-            ("best_epoch", "best epoch", 1.0, 2),
-            ("dev_f1", "best dev F1 (%)", 100.0, 2),
-            ("test_f1", "test F1 (%)", 100.0, 2),
-            ("epochs_to_target", "epochs to target", 1.0, 2),
-            ("seconds", "seconds to target", 1.0, 1),
-            ("final_dev_nll", "final dev NLL", 1.0, 3),
-            ("final_train_nll", "final train NLL", 1.0, 3),
-            ("f1_spread", "spread of dev F1 (points)", 100.0, 3),
-            ("nll_spread", "spread of train NLL", 1.0, 4),
-            ("f1_drawdown", "drawdown of dev F1 (points)", 100.0, 2),
-        )
-        if column in frame
-    ]
+    shown = {name: spec for name, spec in _SCORES.items() if name in frame and name != "final_recon_mse"}
     rows = []
     for row in frame.to_dict("records"):
-        cells = []
-        for column, _, scale, digits in shown:
-            text = number(row[column] * scale, digits)
-            never = column == "epochs_to_target" and not row.get("reached", True) and text != NONE
-            cells.append(f"> {text}" if never else text)
-        rows.append([row["arm"], int(row["seed"]), *cells])
+        cells = {name: number(row[name] * scale, digits) for name, (_, scale, digits) in shown.items()}
+        if not row.get("reached", True) and cells["epochs_to_target"] != NONE:
+            cells["epochs_to_target"] = f"> {cells['epochs_to_target']}"
+        rows.append([row["arm"], int(row["seed"]), *cells.values()])
     return _table(
-        "table-scores", "Results of each run", ["arm", "seed", *(label for _, label, _, _ in shown)], rows,
+        "table-scores", "Results of each run", ["arm", "seed", *(heading for heading, _, _ in shown.values())], rows,
         note="The sign > marks a run that did not reach the target within its budget.", file="scores.parquet",
     )  # fmt: skip
 
@@ -276,13 +253,15 @@ def left_out(findings: Findings) -> Table:
 
 
 def _table(
-    name: str, caption: str, columns: list[str], rows: list[list[Any]], *, text: Any = (0,), note: str = "", file: str = "",
-    restacks: bool = False, marks: int | None = None,
+    name: str, caption: str, columns: list[str], rows: list[list[Any]], *, text: Sequence[int] = (0,), note: str = "",
+    file: str = "", restacks: bool = False, marks: int | None = None,
 ) -> Table:  # fmt: skip
+    """Return a table of at most MOST_ROWS rows. `text` holds the indices of the columns that are not numbers."""
     if len(rows) > MOST_ROWS:
         note = f"First {MOST_ROWS} of {len(rows)} rows{f'; {file} contains all' if file else ''}. {note}".strip()
-        rows = rows[:MOST_ROWS]
-    return Table.of(name, caption, columns, rows, text=tuple(text), note=note, restacks=restacks, marks=marks)
+    cells = tuple(tuple("\n".join(map(clean, str(c).split("\n", 1))) for c in row) for row in rows[:MOST_ROWS])
+    numeric = frozenset(range(len(columns))) - set(text)
+    return Table(name, caption, tuple(columns), cells, numeric, note, restacks, marks)
 
 
 def _mean_sd(values: pd.Series, digits: int) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from joyful.analysis.formatting import number
-from joyful.analysis.plots.style import MUTED, Look, Plot, drawing, epochs, finish, looks, panel, short
+from joyful.analysis.plots.style import MUTED, Look, Plot, epochs, joined, looks, panel, short
 
 #: Maximum number of curves that the description lists. With more, it gives the highest and the lowest.
 _MOST_LISTED = 4
@@ -40,8 +40,8 @@ def learning_curves(
         The figure.
     """
     digits = 1 if unit == "%" else 3
-    with drawing():
-        figure, axes = panel()
+    label = f"{quantity} ({unit})" if unit else quantity
+    with panel() as (figure, axes):
         ends = draw_bands(axes, band, looks(arms), scale)
         if target is not None:
             axes.axhline(target * scale, color=MUTED, linewidth=1, dashes=(2, 2))
@@ -49,15 +49,12 @@ def learning_curves(
                 f"target {number(target * scale, digits)}", (0, target * scale), xycoords=("axes fraction", "data"),
                 xytext=(4, 3), textcoords="offset points", ha="left", color=MUTED, fontsize=8.5,
             )  # fmt: skip
-        epochs(axes)
-        axes.set_ylabel(f"{quantity} ({unit})" if unit else quantity)
-        finish(axes)
+        epochs(axes, label)
     sentences = [_describe(arm, end, digits) for arm, end in ends.items()]
     if len(sentences) > _MOST_LISTED:
         high, low = (choose(ends, key=lambda arm: ends[arm][0]) for choose in (max, min))
         sentences = [f"highest: {_describe(high, ends[high], digits)}", f"lowest: {_describe(low, ends[low], digits)}"]
-    title = f"{quantity}{f' ({unit})' if unit else ''} over training"
-    return Plot(name, title[:1].upper() + title[1:], f"{'; '.join(sentences) or 'Nothing was measured'}.", figure)
+    return Plot(name, f"{label[:1].upper()}{label[1:]} over training", joined(sentences), figure)
 
 
 def _describe(arm: str, end: tuple[float, float, float, int], digits: int) -> str:
@@ -86,8 +83,8 @@ def draw_bands(
         rows = band[(band["arm"] == arm) & np.isfinite(band["mean"])].sort_values("epoch")
         if rows.empty:
             continue
-        epoch, mean, low, high = (rows[key].to_numpy(dtype=float) for key in ("epoch", "mean", "low", "high"))
-        mean, low, high = mean * scale, low * scale, high * scale
+        epoch = rows["epoch"].to_numpy(dtype=float)
+        mean, low, high = (rows[key].to_numpy(dtype=float) * scale for key in ("mean", "low", "high"))
         every = max(1, len(rows) // 8)
         axes.fill_between(epoch, low, high, color=look.colour, alpha=0.16, linewidth=0)
         axes.plot(

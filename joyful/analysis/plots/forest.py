@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from joyful.analysis.claims import Claim, Verdict
 from joyful.analysis.formatting import NONE, decimals, heading, interval, metric, quantity
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
-from joyful.analysis.plots.style import CLAIM, INK, MUTED, RULE, Plot, drawing, looks
+from joyful.analysis.plots.style import CLAIM, INK, MUTED, RULE, Plot, looks
 
 #: The axis ends at this multiple of the claimed range, so that one wide interval does not compress the others.
 #: Intervals that extend further end in an arrow.
@@ -43,8 +43,7 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
     of_arm = looks(arms)
     unit = {"percent": "%", "points": "points"}.get(claim.unit, claim.unit)
     low_end, high_end = _limits(shown)
-    with drawing():
-        figure, axes = rows_panel(len(shown))
+    with rows_panel(len(shown)) as (figure, axes):
         axes.axvspan(claim.lower, min(claim.upper, high_end), color=CLAIM, alpha=0.32, linewidth=0)
         axes.axvline(0, color=MUTED, linewidth=1)
         axes.set_xlim(low_end, high_end)
@@ -63,7 +62,7 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
             _interval(axes, verdict, -row - 0.04, low_end, high_end, look.colour)
         axes.set_xlabel(f"effect in the claimed direction ({unit})")
         label_rows(axes, labels, [verdict.verdict for verdict in shown])
-    title = f"{heading(claim.name)}{f', {metric(verdicts[0].metric)}' if of_one else ''}: effect of each pair ({unit})"
+    title = f"{heading(claim.name)}{f', {metric(verdicts[0].metric.label)}' if of_one else ''}: effect of each pair ({unit})"
     return Plot(name, title, f"{_finding(verdicts, labels)}; claimed {claimed(claim)}.", figure)
 
 
@@ -72,12 +71,10 @@ def _finding(verdicts: Sequence[Verdict], labels: Sequence[str]) -> str:
         return "; ".join(_describe(verdict, label) for verdict, label in zip(verdicts, labels, strict=True))
     counts = Counter(verdict.verdict for verdict in verdicts)
     finite = [verdict for verdict in verdicts if math.isfinite(verdict.estimate)]
-    ends = [max(finite, key=lambda v: v.estimate), min(finite, key=lambda v: v.estimate)] if finite else []
     sentences = [f"{counts[name]} of {len(verdicts)} {name}" for name in sorted(counts)]
-    sentences += [
-        _describe(verdict, f"{end}, {_label(verdict, verdicts)}")
-        for end, verdict in zip(("largest effect", "smallest effect"), ends, strict=False)
-    ]
+    for end, choose in (("largest effect", max), ("smallest effect", min)) if finite else ():
+        verdict = choose(finite, key=lambda v: v.estimate)
+        sentences.append(_describe(verdict, f"{end}, {_label(verdict, verdicts)}"))
     drawn = f"; the first {len(labels)} rows are drawn" if len(labels) < len(verdicts) else ""
     return f"{'; '.join(sentences)}{drawn}"
 
@@ -131,5 +128,5 @@ def _label(verdict: Verdict, among: Sequence[Verdict]) -> str:
     several_arms = len({other.arm for other in among}) > 1
     if several_arms and len({other.metric for other in among}) == 1:
         return verdict.arm
-    label = metric(verdict.metric)
+    label = metric(verdict.metric.label)
     return f"{verdict.arm}: {label}" if several_arms else label

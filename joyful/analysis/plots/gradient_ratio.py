@@ -12,7 +12,7 @@ import pandas as pd
 from joyful.analysis.formatting import number, three_digits
 from joyful.analysis.plots.curves import draw_bands
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
-from joyful.analysis.plots.style import INK, MUTED, Plot, drawing, epochs, finish, log_scale, looks, panel
+from joyful.analysis.plots.style import INK, MUTED, Plot, epochs, joined, log_scale, looks, panel
 
 
 def ratio_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
@@ -25,17 +25,13 @@ def ratio_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
     Returns:
         The figure.
     """
-    with drawing():
-        figure, axes = panel()
+    with panel() as (figure, axes):
         ends = draw_bands(axes, _band(ratios, "ratio"), looks(arms))
         if ends:
             log_scale(axes.yaxis)
-        epochs(axes)
-        axes.set_ylabel("gradient ratio")
-        finish(axes)
+        epochs(axes, "gradient ratio")
     sentences = [f"{arm} ends at {three_digits(end[0])}" for arm, end in ends.items()]
-    title = "Encoder gradient ratio over training"
-    return Plot("gradient-ratio", title, f"{'; '.join(sentences) or 'Nothing was measured'}.", figure)
+    return Plot("gradient-ratio", "Encoder gradient ratio over training", joined(sentences), figure)
 
 
 def cosine_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
@@ -48,16 +44,13 @@ def cosine_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
     Returns:
         The figure.
     """
-    with drawing():
-        figure, axes = panel()
+    with panel() as (figure, axes):
         axes.axhline(0, color=MUTED, linewidth=1)
         ends = draw_bands(axes, _band(ratios, "cosine"), looks(arms))
-        epochs(axes)
-        axes.set_ylabel("cosine")
-        finish(axes)
+        epochs(axes, "cosine")
     sentences = [f"{arm} ends at {number(end[0], 3)}" for arm, end in ends.items()]
     title = "Cosine of the reconstruction and classification gradients over training"
-    return Plot("gradient-cosine", title, f"{'; '.join(sentences) or 'Nothing was measured'}.", figure)
+    return Plot("gradient-cosine", title, joined(sentences), figure)
 
 
 def arms_by_ratio(places: pd.DataFrame, arms: Sequence[str]) -> Plot:
@@ -73,8 +66,7 @@ def arms_by_ratio(places: pd.DataFrame, arms: Sequence[str]) -> Plot:
     ordered = places[places["ratio"] > 0].sort_values(["ratio", "arm"]).head(MOST_ROWS)
     records: list[dict[str, Any]] = [{str(key): row[key] for key in row} for row in ordered.to_dict("records")]
     of_arm = looks(arms)
-    with drawing():
-        figure, axes = rows_panel(len(records))
+    with rows_panel(len(records)) as (figure, axes):
         for row, place in enumerate(records):
             look = of_arm[place["arm"]]
             if math.isfinite(place["ratio_low"]) and math.isfinite(place["ratio_high"]):
@@ -90,8 +82,7 @@ def arms_by_ratio(places: pd.DataFrame, arms: Sequence[str]) -> Plot:
         notes = [f"{three_digits(p['ratio'])}, cosine {number(p['cosine'], 2)}" for p in records]
         label_rows(axes, [_name(place) for place in records], notes)
     sentences = [f"{_name(place)} at {three_digits(place['ratio'])}" for place in records]
-    title = "Arms by encoder gradient ratio"
-    return Plot("gradient-ratio-arms", title, f"{'; '.join(sentences) or 'Nothing was measured'}.", figure)
+    return Plot("gradient-ratio-arms", "Arms by encoder gradient ratio", joined(sentences), figure)
 
 
 def _band(ratios: pd.DataFrame, measure: str) -> pd.DataFrame:

@@ -108,13 +108,11 @@ def reconstruction_curves() -> pd.DataFrame:
         (residual) and `y`.
     """
     r = np.linspace(-2.5, 2.5, 101)
-    rows = []
-    for line, function in RECONSTRUCTION.items():
-        rows += _rows(line, r, function(r), ("value", "gradient"))
-    for line, (loss, weight) in WEIGHTED.items():
-        value, slope = RECONSTRUCTION[loss](r)
-        rows += _rows(line, r, (weight * value, weight * slope), ("weighted value", "weighted gradient"))
-    return pd.concat(rows, ignore_index=True)
+    plain = [_rows(line, r, function(r)) for line, function in RECONSTRUCTION.items()]
+    weighted = [
+        _rows(line, r, RECONSTRUCTION[loss](r), "weighted ", weight) for line, (loss, weight) in WEIGHTED.items()
+    ]
+    return pd.concat(plain + weighted, ignore_index=True)
 
 
 def classification_curves() -> pd.DataFrame:
@@ -124,24 +122,20 @@ def classification_curves() -> pd.DataFrame:
         Frame with the columns `panel` ("value" or "gradient"), `line`, `x` (probability of the true class) and `y`.
     """
     p = np.linspace(0.01, 0.99, 99)
-    rows = []
-    for line, gamma in CLASSIFICATION.items():
-        rows += _rows(line, p, focal(p, gamma), ("value", "gradient"))
-    return pd.concat(rows, ignore_index=True)
+    return pd.concat([_rows(line, p, focal(p, gamma)) for line, gamma in CLASSIFICATION.items()], ignore_index=True)
 
 
-def _rows(line: str, x: Values, pair: tuple[Values, Values], panels: tuple[str, str]) -> list[pd.DataFrame]:
-    return [pd.DataFrame({"panel": panel, "line": line, "x": x, "y": y}) for panel, y in zip(panels, pair, strict=True)]
+def _rows(line: str, x: Values, pair: tuple[Values, Values], prefix: str = "", weight: float = 1.0) -> pd.DataFrame:
+    panels = zip(("value", "gradient"), pair, strict=True)
+    return pd.concat(
+        [pd.DataFrame({"panel": prefix + panel, "line": line, "x": x, "y": weight * y}) for panel, y in panels]
+    )
 
 
 def reconstruction(curves: pd.DataFrame) -> Plot:
     """Plot the curves of `reconstruction_curves` in four panels."""
-    labels = {
-        "value": "loss per element",
-        "gradient": "derivative",
-        "weighted value": "weighted loss",
-        "weighted gradient": "weighted derivative",
-    }
+    labels = {"value": "loss per element", "gradient": "derivative"}
+    labels |= {"weighted value": "weighted loss", "weighted gradient": "weighted derivative"}
     at_half = curves[np.isclose(curves["x"], 0.5) & (curves["panel"] == "weighted gradient")].set_index("line")["y"]
     derivatives = ", ".join(f"{line} {value:.3f}" for line, value in at_half.items())
     return Plot(
@@ -184,9 +178,8 @@ def _figure(curves: pd.DataFrame, labels: dict[str, str], x_label: str) -> Figur
 def _draw(axes: Axes, curves: pd.DataFrame, legend: bool) -> None:
     for index, line in enumerate(dict.fromkeys(curves["line"])):
         style, rows = look(index), curves[curves["line"] == line]
-        axes.plot(
-            rows["x"].to_numpy(), rows["y"].to_numpy(), color=style.colour, linestyle=style.dashes, label=short(line)
-        )
+        x, y = rows["x"].to_numpy(), rows["y"].to_numpy()
+        axes.plot(x, y, color=style.colour, linestyle=style.dashes, label=short(line))
     if legend:
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2)
 
@@ -212,13 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m joyful.analysis.plots.loss_shapes",
         description="Plot the loss functions and write them as SVG files.",
     )
-    parser.add_argument(
-        "--out",
-        metavar="FOLDER",
-        type=Path,
-        default=Path("docs/images"),
-        help="folder to write to (default: docs/images)",
-    )
+    default = Path("docs/images")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, default=default, help=f"default: {default}")
     out = parser.parse_args(arguments).out
     try:
         out.mkdir(parents=True, exist_ok=True)

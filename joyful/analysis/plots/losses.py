@@ -1,41 +1,19 @@
-"""The components of the training loss, before weighting and as shares of the total."""
+"""The components of the training loss as shares of the total."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from joyful.analysis.formatting import percent
-from joyful.analysis.plots.curves import learning_curves
-from joyful.analysis.plots.style import Plot, drawing, epochs, finish, log_scale, look, panel
+from joyful.analysis.plots.style import Plot, epochs, log_scale, look, panel
 
-COMPONENTS = ("classification", "contrastive", "encoder", "gate_reg")
 #: Component -> its name in figures.
 LABELS = {
-    "classification": "classification",
-    "contrastive": "contrastive",
-    "encoder": "reconstruction",
-    "gate_reg": "gate",
-}
-
-
-def component(band: pd.DataFrame, arms: Sequence[str], part: str, unit: str = "") -> Plot:
-    """Plot one component of the training loss before weighting, with one curve per arm.
-
-    Args:
-        band: Means and intervals, as returned by `joyful.analysis.curves.band`.
-        arms: The arms to draw, the baseline first.
-        part: One of COMPONENTS.
-        unit: Unit of the axis, or "".
-
-    Returns:
-        The figure.
-    """
-    return learning_curves(
-        band, arms, name=f"loss-{part.replace('_', '-')}", quantity=f"train {LABELS[part]} loss", unit=unit
-    )
+    "classification": "classification", "contrastive": "contrastive", "encoder": "reconstruction", "gate_reg": "gate",
+}  # fmt: skip
 
 
 def shares(bands: Mapping[str, pd.DataFrame], arm: str, name: str) -> Plot:
@@ -52,9 +30,8 @@ def shares(bands: Mapping[str, pd.DataFrame], arm: str, name: str) -> Plot:
         The figure.
     """
     sentences = []
-    with drawing():
-        figure, axes = panel(height=3.0)
-        for index, part in enumerate(COMPONENTS, start=1):
+    with panel(height=3.0) as (figure, axes):
+        for index, (part, label) in enumerate(LABELS.items(), start=1):
             if part not in bands:
                 continue
             rows = bands[part]
@@ -64,19 +41,12 @@ def shares(bands: Mapping[str, pd.DataFrame], arm: str, name: str) -> Plot:
             mean, line = 100 * rows["mean"].to_numpy(dtype=float), look(index)
             axes.plot(
                 rows["epoch"].to_numpy(dtype=float), mean, color=line.colour, linestyle=line.dashes, marker=line.marker,
-                markevery=max(1, len(rows) // 8), label=LABELS[part],
+                markevery=max(1, len(rows) // 8), label=label,
             )  # fmt: skip
-            sentences.append(
-                f"{LABELS[part]} {percent(float(mean[-1]) / 100)} at the end, {percent(np.mean(mean) / 100)} on average"
-            )
+            end, average = percent(float(mean[-1]) / 100), percent(np.mean(mean) / 100)
+            sentences.append(f"{label} {end} at the end, {average} on average")
         if sentences:
             log_scale(axes.yaxis)
-        epochs(axes)
-        axes.set_ylabel("share of the total loss (%)")
-        finish(axes)
-    return Plot(
-        name,
-        f"Shares of the total loss (%): {arm}",
-        f"{arm}: {'; '.join(sentences) or 'nothing was measured'}.",
-        figure,
-    )
+        epochs(axes, "share of the total loss (%)")
+    finding = f"{arm}: {'; '.join(sentences) or 'nothing was measured'}."
+    return Plot(name, f"Shares of the total loss (%): {arm}", finding, figure)

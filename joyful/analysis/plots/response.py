@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis.formatting import number, three_digits
-from joyful.analysis.plots.style import CARD, MOST_LINES, Plot, drawing, finish, look, panel, short
+from joyful.analysis.plots.style import CARD, MOST_LINES, Plot, joined, look, panel, short
 
 #: Measure -> (label of the axis, decimals, whether higher is better).
 MEASURES = {
@@ -33,8 +33,7 @@ def response_curve(response: pd.DataFrame, factor: str, measure: str) -> Plot:
     rows = response[(response["factor"] == factor) & (response["measure"] == measure)]
     quantity, digits, higher_is_better = MEASURES[measure]
     sentences = []
-    with drawing():
-        figure, axes = panel()
+    with panel() as (figure, axes):
         for index, line in enumerate(list(dict.fromkeys(rows["line"]))[:MOST_LINES]):
             of_line = rows[(rows["line"] == line) & np.isfinite(rows["estimate"])].sort_values("weight")
             if of_line.empty:
@@ -54,10 +53,8 @@ def response_curve(response: pd.DataFrame, factor: str, measure: str) -> Plot:
             )  # fmt: skip
             order = of_line["estimate"].to_numpy(dtype=float)
             best = of_line.iloc[int(np.argmax(order) if higher_is_better else np.argmin(order))]
-            sentences.append(
-                f"{line or 'all arms'}: best value {number(float(best['estimate']), digits)} at weight "
-                f"{three_digits(float(best['weight']))}"
-            )
+            value, weight = number(float(best["estimate"]), digits), three_digits(float(best["weight"]))
+            sentences.append(f"{line or 'all arms'}: best value {value} at weight {weight}")
         weights = rows["weight"].to_numpy(dtype=float)
         if len(weights) and (weights > 0).all():
             axes.set_xscale("log")
@@ -66,11 +63,5 @@ def response_curve(response: pd.DataFrame, factor: str, measure: str) -> Plot:
                 axes.minorticks_off()
         axes.set_xlabel(factor)
         axes.set_ylabel(quantity)
-        finish(axes)
     name = f"response-{factor.replace('.', '-').replace('_', '-')}-{measure}"
-    return Plot(
-        name,
-        f"{quantity[:1].upper()}{quantity[1:]} against {factor}",
-        f"{'; '.join(sentences) or 'Nothing was measured'}.",
-        figure,
-    )
+    return Plot(name, f"{quantity[:1].upper()}{quantity[1:]} against {factor}", joined(sentences), figure)

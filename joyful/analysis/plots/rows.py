@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from joyful.analysis.plots.style import CARD, INK, MUTED, RULE, finish, panel, short
+from joyful.analysis.plots.style import CARD, INK, MUTED, RULE, panel, short
 
 #: Maximum number of rows in a figure. The tables contain all rows.
 MOST_ROWS = 24
 
 
-def rows_panel(count: int) -> tuple[Figure, Axes]:
-    """Create a figure with axes for rows.
+@contextmanager
+def rows_panel(count: int) -> Iterator[tuple[Figure, Axes]]:
+    """Create a figure with axes for rows, which is drawn in a `with` block.
 
-    The rows are at y = 0, -1, ..., from top to bottom. Call it inside `drawing`.
+    The rows are at y = 0, -1, ..., from top to bottom.
 
     Args:
         count: Number of rows.
 
-    Returns:
+    Yields:
         The figure and its axes.
     """
-    figure, axes = panel(height=0.7 + 0.56 * max(count, 1))
-    axes.set_ylim(-count + 0.4, 0.62)
-    axes.set_yticks([])
-    axes.grid(visible=False, axis="y")
-    axes.spines["left"].set_visible(False)
-    finish(axes, labels=False)
-    return figure, axes
+    with panel(height=0.7 + 0.56 * max(count, 1), labels=False) as (figure, axes):
+        axes.set_ylim(-count + 0.4, 0.62)
+        axes.set_yticks([])
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        yield figure, axes
 
 
 def label_rows(axes: Axes, left: Sequence[str], right: Sequence[str] = (), longest: int = 46) -> None:

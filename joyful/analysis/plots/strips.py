@@ -10,7 +10,7 @@ import pandas as pd
 
 from joyful.analysis.formatting import three_digits
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
-from joyful.analysis.plots.style import INK, MUTED, Plot, drawing, looks
+from joyful.analysis.plots.style import INK, MUTED, Plot, joined, looks
 
 
 def strips(
@@ -35,8 +35,8 @@ def strips(
     table = {arm: values.xs(arm, level="arm").dropna() for arm in shown if arm in values.index.get_level_values("arm")}
     means = {arm: _mean(of_arm.to_numpy(dtype=float), geometric) for arm, of_arm in table.items()}
     of_arm_look = looks(list(arms))
-    with drawing():
-        figure, axes = rows_panel(len(table))
+    kind = "geometric mean" if geometric else "mean"
+    with rows_panel(len(table)) as (figure, axes):
         if len(table) == 2:
             first, second = table.values()
             for seed in first.index.intersection(second.index):
@@ -52,12 +52,9 @@ def strips(
                 markeredgewidth=0.9,
             )  # fmt: skip
         axes.set_xlabel(axis)
-        label_rows(
-            axes, list(table), [f"{'geometric ' * geometric}mean {three_digits(mean)}" for mean in means.values()]
-        )
-    kind = "geometric mean" if geometric else "mean"
+        label_rows(axes, list(table), [f"{kind} {three_digits(mean)}" for mean in means.values()])
     sentences = [f"{arm}: {kind} {three_digits(mean)} over {len(table[arm])} runs" for arm, mean in means.items()]
-    return Plot(name, title, f"{'; '.join(sentences) or 'Nothing was measured'}.", figure)
+    return Plot(name, title, joined(sentences), figure)
 
 
 def _mean(values: np.ndarray, geometric: bool) -> float:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from joyful.analysis.formatting import count, number, percent
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
-from joyful.analysis.plots.style import PALETTE, Plot, drawing, finish, panel
+from joyful.analysis.plots.style import PALETTE, Plot, joined, panel
 
 _STATES = {
     "complete": ("series-1", "o"), "pruned": ("series-2", "X"), "fail": ("series-4", "v"), "running": ("series-3", "^"),
@@ -25,8 +25,7 @@ def history(trials: pd.DataFrame, objective: str, maximise: bool = True) -> Plot
     Returns:
         The figure.
     """
-    with drawing():
-        figure, axes = panel()
+    with panel() as (figure, axes):
         for state, (colour, marker) in _STATES.items():
             rows = trials[(trials["state"] == state) & np.isfinite(trials["value"])]
             if rows.empty:
@@ -44,19 +43,14 @@ def history(trials: pd.DataFrame, objective: str, maximise: bool = True) -> Plot
             )  # fmt: skip
         axes.set_xlabel("trial")
         axes.set_ylabel(f"{objective} (%)")
-        finish(axes)
     counts = {str(state): n for state, n in trials["state"].value_counts().to_dict().items()}
     states = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
     best = ""
     if len(done):
         place = done["value"].idxmax() if maximise else done["value"].idxmin()
         best = f"; the best is trial {done.loc[place, 'number']} with {percent(float(done.loc[place, 'value']), 2)}"
-    return Plot(
-        "study-history",
-        f"Trials of the study: {objective} (%)",
-        f"{count(len(trials), 'trial')}: {states}{best}.",
-        figure,
-    )
+    finding = f"{count(len(trials), 'trial')}: {states}{best}."
+    return Plot("study-history", f"Trials of the study: {objective} (%)", finding, figure)
 
 
 def importances(values: pd.Series) -> Plot:
@@ -69,16 +63,10 @@ def importances(values: pd.Series) -> Plot:
         The figure.
     """
     shown = values.sort_values(ascending=False, kind="stable").head(MOST_ROWS)
-    with drawing():
-        figure, axes = rows_panel(len(shown))
+    with rows_panel(len(shown)) as (figure, axes):
         axes.barh(-np.arange(len(shown)) - 0.1, shown.to_numpy(dtype=float), height=0.34, color=PALETTE["series-1"][0])
         axes.set_xlim(0, max(1e-9, float(shown.max())) * 1.05 if len(shown) else 1)
         axes.set_xlabel("importance (sum 1)")
         label_rows(axes, [str(name) for name in shown.index], [number(float(value), 2) for value in shown])
-    sentences = "; ".join(f"{name} {number(float(value), 2)}" for name, value in shown.items())
-    return Plot(
-        "study-importances",
-        "Importance of each setting",
-        f"{sentences or 'Nothing was measured'}.",
-        figure,
-    )
+    sentences = [f"{name} {number(float(value), 2)}" for name, value in shown.items()]
+    return Plot("study-importances", "Importance of each setting", joined(sentences), figure)

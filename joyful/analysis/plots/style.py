@@ -58,43 +58,17 @@ WIDTH = 4.8
 LONGEST_LABEL = 34
 
 _RC: dict[str, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # Included in matplotlib, so the layout is the same everywhere
-    "font.size": 9.5,
-    "text.parse_math": False,  # Names of arms may contain $
-    "text.usetex": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.labelsize": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.unicode_minus": True,
-    "figure.facecolor": "none",
-    "savefig.facecolor": "none",
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "legend.handlelength": 2.6,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4.5,
-    "svg.fonttype": "none",
-    "svg.image_inline": True,
+    # DejaVu Sans is included in matplotlib, so the layout is the same everywhere. Names of arms may contain $.
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9.5, "text.parse_math": False,
+    "text.usetex": False, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "axes.labelsize": 9.5,
+    "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.facecolor": "none",
+    "axes.grid": True, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.unicode_minus": True, "figure.facecolor": "none", "savefig.facecolor": "none", "grid.color": RULE,
+    "grid.linewidth": 0.6, "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.frameon": False, "legend.fontsize": 9, "legend.handlelength": 2.6,
+    "lines.linewidth": 1.8, "lines.markersize": 4.5, "svg.fonttype": "none", "svg.image_inline": True,
     "path.simplify": True,
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,15 +88,44 @@ class Plot:
     figure: Figure
 
     def svg(self) -> str:
-        """Return the figure as inline SVG (see the function `svg`)."""
-        return svg(self.figure, self.name, self.title, self.finding)
+        """Return the figure as an <svg> element for a page, with colours as CSS variables (see `PALETTE`).
+
+        The result contains no dates and no random ids, so the same figure gives the same text.
+
+        Raises:
+            RuntimeError: If matplotlib writes an SVG without a viewBox.
+        """
+        text = self._saved(format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))).decode()
+        text = text[text.index("<svg") :]
+        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+        text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)  # matplotlib repeats each label in a comment
+        text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)  # Applies to the whole page
+        # Labels may contain any text, so only the inside of tags is changed.
+        name = self.name
+        text = re.sub(r"<[^>]+>", lambda tag: _localize_tag(tag[0], name), text)
+        view = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
+        if view is None:
+            raise RuntimeError("expected an SVG with a viewBox from matplotlib, got none")
+        head = (
+            f'<svg class="plot" role="img" aria-labelledby="{name}-title {name}-desc" viewBox="0 0 {view[1]} {view[2]}" '
+            f'xmlns="http://www.w3.org/2000/svg"><title id="{name}-title">{html.escape(self.title)}</title>'
+            f'<desc id="{name}-desc">{html.escape(self.finding)}</desc>'
+        )
+        body = text[text.index(">", text.index("<svg")) + 1 :]
+        return head + re.sub(r"\s*\n\s*", "\n", body).strip()
 
     def _repr_png_(self) -> bytes:
         """Return the figure as PNG, for notebooks."""
+        return self._saved(format="png", dpi=110, facecolor="white")
+
+    def _saved(self, **options: Any) -> bytes:
         buffer = io.BytesIO()
         with drawing(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            self.figure.savefig(buffer, format="png", dpi=110, facecolor="white")
+            warnings.filterwarnings(
+                "ignore", message="Glyph .* missing from font"
+            )  # The font of the page has the glyph
+            mpl.rcParams["svg.hashsalt"] = self.name
+            self.figure.savefig(buffer, **options)
         return buffer.getvalue()
 
 
@@ -166,34 +169,28 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def panel(height: float = 3.2, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """Create a figure with one pair of axes.
+@contextmanager
+def panel(height: float = 3.2, *, labels: bool = True) -> Iterator[tuple[Figure, Axes]]:
+    """Create a figure with one pair of axes, which is drawn in a `with` block in the common style.
 
-    Call this function and everything that adds to the figure inside `drawing`, and call `finish` last.
+    The end of the block adds a legend above the axes and sets the margins. The layout is estimated from the lengths of
+    the texts. The layout engines of matplotlib draw every figure twice, which takes half of the time of a report.
 
     Args:
         height: Height in inches.
-        width: Width in inches.
+        labels: Whether the y axis has labels.
 
-    Returns:
+    Yields:
         The figure and its axes.
     """
-    figure = Figure(figsize=(width, height))
-    return figure, figure.add_subplot()
+    with drawing():
+        figure = Figure(figsize=(WIDTH, height))
+        axes = figure.add_subplot()
+        yield figure, axes
+        _finish(figure, axes, labels)
 
 
-def finish(axes: Axes, *, labels: bool = True) -> None:
-    """Add a legend above the axes and set the margins.
-
-    The layout is estimated from the lengths of the texts. The layout engines of matplotlib draw every figure twice, which
-    takes half of the time of a report.
-
-    Args:
-        axes: The axes.
-        labels: Whether the y axis has labels.
-    """
-    figure = axes.get_figure(root=True)
-    assert figure is not None
+def _finish(figure: Figure, axes: Axes, labels: bool) -> None:
     width, height = figure.get_size_inches()
     handles, names = axes.get_legend_handles_labels()
     rows = 0
@@ -209,6 +206,11 @@ def finish(axes: Axes, *, labels: bool = True) -> None:
     left = 0.34 + 0.076 * max(map(len, ticks), default=0) if labels else 0.06
     top = 0.1 + (0.06 + 0.185 * rows if rows else 0.0)
     figure.subplots_adjust(left=left / width, right=1 - 0.18 / width, bottom=0.47 / height, top=1 - top / height)
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Return the parts of a description as one sentence, which says so if nothing was measured."""
+    return f"{'; '.join(parts) or 'Nothing was measured'}."
 
 
 def short(name: str, longest: int = LONGEST_LABEL) -> str:
@@ -243,53 +245,11 @@ def log_scale(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def epochs(axes: Axes) -> None:
-    """Label the x axis as epochs, with integer ticks."""
+def epochs(axes: Axes, quantity: str) -> None:
+    """Label the x axis as epochs, with integer ticks, and the y axis with the quantity."""
+    axes.set_ylabel(quantity)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
-
-
-def svg(figure: Figure, name: str, title: str, description: str) -> str:
-    """Return a figure as an <svg> element for a page.
-
-    The result contains no dates and no random ids, so the same figure gives the same text.
-
-    Args:
-        figure: The figure.
-        name: Identifier of letters, digits and "-", unique in the page. It prefixes all ids.
-        title: Title, for the text alternative.
-        description: Description, for the text alternative.
-
-    Returns:
-        The element, with colours as CSS variables (see `PALETTE`).
-
-    Raises:
-        RuntimeError: If matplotlib writes an SVG without a viewBox.
-    """
-    buffer = io.StringIO()
-    with drawing(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # The font of the page has the glyph
-        mpl.rcParams["svg.hashsalt"] = name
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)  # matplotlib repeats each label in a comment
-    text = re.sub(
-        r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL
-    )  # It would apply to the whole page
-    # Labels may contain any text, so only the inside of tags is changed.
-    text = re.sub(r"<[^>]+>", lambda tag: _localize_tag(tag[0], name), text)
-    view = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
-    if view is None:
-        raise RuntimeError("expected an SVG with a viewBox from matplotlib, got none")
-    head = (
-        f'<svg class="plot" role="img" aria-labelledby="{name}-title {name}-desc" viewBox="0 0 {view[1]} {view[2]}" '
-        f'xmlns="http://www.w3.org/2000/svg"><title id="{name}-title">{html.escape(title)}</title>'
-        f'<desc id="{name}-desc">{html.escape(description)}</desc>'
-    )
-    body = text[text.index(">", text.index("<svg")) + 1 :]
-    return head + re.sub(r"\s*\n\s*", "\n", body).strip()
 
 
 def standalone(plot: Plot) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis.formatting import number, percent
-from joyful.analysis.plots.style import Plot, drawing, epochs, finish, looks, panel, short
+from joyful.analysis.plots.style import Plot, epochs, looks, panel, short
 
 
 def time_to_target(
@@ -28,8 +28,7 @@ def time_to_target(
         The figure.
     """
     sentences = []
-    with drawing():
-        figure, axes = panel()
+    with panel() as (figure, axes):
         for arm, look in looks(arms).items():
             rows = survival[survival["arm"] == arm].sort_values("epoch")
             if rows.empty:
@@ -50,9 +49,7 @@ def time_to_target(
             sentences.append(_describe(arm, rows, rates))
         axes.set_ylim(0, 103)
         axes.set_xlim(left=0)
-        epochs(axes)
-        axes.set_ylabel("share of runs (%)")
-        finish(axes)
+        epochs(axes, "share of runs (%)")
     return Plot(name, f"Share of runs that have reached {target}", f"{'; '.join(sentences) or 'No runs'}.", figure)
 
 
@@ -61,5 +58,5 @@ def _describe(arm: str, rows: pd.DataFrame, rates: pd.DataFrame) -> str:
     median = f"median {number(float(at_half['epoch'].iloc[0]), 2)} epochs" if len(at_half) else "median not reached"
     if arm not in rates.index:
         return f"{arm}: {median}"
-    rate = {key: float(rates[key].to_dict()[arm]) for key in ("reached", "n", "rate")}
-    return f"{arm}: {int(rate['reached'])} of {int(rate['n'])} runs reached the target ({percent(rate['rate'], 0)}), {median}"
+    reached, n, rate = (float(rates[key].to_dict()[arm]) for key in ("reached", "n", "rate"))
+    return f"{arm}: {int(reached)} of {int(n)} runs reached the target ({percent(rate, 0)}), {median}"

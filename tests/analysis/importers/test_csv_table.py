@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from joyful.analysis.importers import FORMATS
 from joyful.analysis.importers.__main__ import main
 from joyful.analysis.importers.csv_records import MAXIMUM_RECORD
 from joyful.results import arm_columns, load, read_run
@@ -222,11 +221,3 @@ def test_a_failed_write_leaves_nothing_and_gives_an_error(tmp_path, capsys):
 def test_no_content_raises(tmp_path, capsys, content):
     number = len(list(tmp_path.iterdir()))
     assert run(table(tmp_path, content, f"{number}.csv"), tmp_path / f"out-{number}") in (0, 2)
-
-
-def test_every_format_has_help(capsys):
-    for name in FORMATS:
-        with pytest.raises(SystemExit) as raised:
-            main([name, "--help"])
-        assert raised.value.code == 0
-        assert "--out FOLDER" in capsys.readouterr().out

@@ -9,17 +9,18 @@ import pytest
 
 from joyful.analysis import plots
 from joyful.analysis.claims import Verdict
-from joyful.analysis.claims_file import Claim, Metric
+from joyful.analysis.claims_file import Claim
+from joyful.analysis.measures import Metric
 from joyful.analysis.plots import gradient_ratio, study
 from joyful.analysis.plots.rows import MOST_ROWS
+from joyful.analysis.statistics import UNKNOWN, Estimate
 
 ARMS = ["base", "new"]
 METRIC = Metric("time_to_target", "dev", "f1_weighted")
 CLAIM = Claim("convergence_speed", "Faster.", (METRIC,), 15, 25, "percent", "increase")
-VERDICT = Verdict(
-    CLAIM, METRIC.label, "new", "base", 3, 20.0, 16.0, 24.0, "supported", "", 0.01, 0.02, 0.03, 5.0, None,
-    pairs=pd.Series({1: 18.0, 2: 20.0, 3: 22.0}),
-)  # fmt: skip
+#: Differences whose effects are 18, 20 and 22 per cent.
+DIFFERENCES = pd.Series({1: math.log(1.18), 2: math.log(1.2), 3: math.log(1.22)})
+VERDICT = Verdict(CLAIM, METRIC, "new", "base", DIFFERENCES, Estimate(20.0, 16.0, 24.0))
 
 
 def lines(plot: plots.Plot) -> list[tuple[list[float], list[float]]]:
@@ -75,7 +76,7 @@ def test_forest_shows_interval_pairs_claim_and_minimum_detectable_effect():
     drawn = lines(plot)
     assert any(x == [16, 24] and y[0] == y[1] for x, y in drawn)
     assert any(x == [20] for x, _ in drawn)
-    assert any(x == [18, 20, 22] for x, _ in drawn)
+    assert any(x == pytest.approx([18, 20, 22]) for x, _ in drawn if len(x) == 3)
     spans = [patch.get_extents().get_points()[:, 0] for patch in plot.figure.axes[0].patches]
     claimed = plot.figure.axes[0].transData.inverted().transform([(x, 0) for x in spans[0]])[:, 0]
     assert claimed == pytest.approx([15, 25])
@@ -87,16 +88,14 @@ def test_forest_shows_interval_pairs_claim_and_minimum_detectable_effect():
 
 
 def test_forest_bounds_the_axis_with_a_wide_interval():
-    wide = replace(VERDICT, low=-1e6, high=1e6, pairs=pd.Series({1: -1e6, 2: 1e6}), minimum_detectable=1e6)
+    wide = replace(VERDICT, effect=Estimate(20.0, -1e6, 1e6), differences=pd.Series({1: -20.0, 2: 20.0}))
+    assert wide.pairs[2] > 1e6 < wide.minimum_detectable
     low, high = plots.forest([wide], "forest", ARMS).figure.axes[0].get_xlim()
     assert -200 < low < 0 < 25 < high < 200
 
 
 def test_forest_of_an_untestable_claim_without_upper_edge():
-    untestable = replace(
-        VERDICT, estimate=math.nan, low=math.nan, high=math.nan, minimum_detectable=math.nan, verdict="not testable",
-        pairs=pd.Series(dtype=float), claim=replace(CLAIM, upper=math.inf),
-    )  # fmt: skip
+    untestable = replace(VERDICT, effect=UNKNOWN, reason="units differ", claim=replace(CLAIM, upper=math.inf))
     plot = plots.forest([replace(VERDICT, claim=untestable.claim), untestable], "forest", ARMS)
     assert labels(plot)[-1] == "not testable"
     assert "not testable; claimed 15 % increase or more" in plot.finding
@@ -104,7 +103,7 @@ def test_forest_of_an_untestable_claim_without_upper_edge():
 
 
 def test_forest_of_many_arms_is_labelled_by_arm_and_bounded():
-    many = [replace(VERDICT, arm=f"arm {i}", estimate=float(i)) for i in range(MOST_ROWS + 6)]
+    many = [replace(VERDICT, arm=f"arm {i}", effect=Estimate(float(i), 16.0, 24.0)) for i in range(MOST_ROWS + 6)]
     plot = plots.forest(many, "forest", ["base", *(v.arm for v in many)])
     assert labels(plot)[:2] == ["arm 0", "arm 1"]
     assert len(labels(plot)) == 2 * MOST_ROWS
@@ -139,14 +138,13 @@ def test_strips_join_pairs_and_show_the_mean():
     assert "new: geometric mean 4 over 2 runs" in plot.finding
 
 
-def test_shares_and_components():
+def test_shares():
     bands = {"classification": band(base=[0.9, 0.8]), "encoder": band(base=[0.002, 0.001])}
     plot = plots.shares(bands, "base", "shares")
     assert ([1, 2], pytest.approx([0.2, 0.1])) in lines(plot)
     assert (
         "reconstruction 0.1 % at the end, 0.2 % on average" in plot.finding
     )  # (0.2 + 0.1) / 2 = 0.15, rounded to even
-    assert plots.component(band(base=[2, 1]), ["base"], "gate_reg").title == "Train gate loss over training"
     assert plots.shares({}, "base", "none").finding == "base: nothing was measured."
 
 

@@ -13,8 +13,6 @@ from joyful.analysis.plots.style import (
     MUTED,
     PALETTE,
     Plot,
-    drawing,
-    finish,
     log_scale,
     look,
     looks,
@@ -26,11 +24,9 @@ HOSTILE = '<script>alert(1)</script> $x_1$ id="a" url(#b) #1f2328 --> &amp;'
 
 
 def plot(name: str = "one", label: str = "an arm") -> Plot:
-    with drawing():
-        figure, axes = panel()
+    with panel() as (figure, axes):
         axes.plot([1, 2, 3], [3, 1, 2], label=label, color=look(1).colour, marker="s")
         axes.fill_between([1, 2, 3], [2, 0, 1], [4, 2, 3], color=look(1).colour, alpha=0.2)
-        finish(axes)
     return Plot(name, f"Title of {label}", f"It shows {label}.", figure)
 
 
@@ -141,8 +137,7 @@ def test_a_long_name_keeps_its_ends():
 
 @pytest.mark.parametrize("bounds", [(0.002, 0.011), (0.02, 0.06), (1e-6, 10)])
 def test_logarithmic_ticks_are_plain_numbers(bounds):
-    with drawing():
-        figure, axes = panel()
+    with panel() as (figure, axes):
         axes.plot(bounds, [0, 1])
         log_scale(axes.xaxis)
     svg = Plot("log", "t", "d", figure).svg()
