@@ -1,10 +1,11 @@
-"""A loss, a dataset and their settings from another package, used from the command line, in a sweep and in a resumed run."""
+"""A loss, a dataset and a measure from another package: trained, resumed, swept and judged from the command line."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from joyful import results
@@ -20,6 +21,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from joyful.analysis.curves import curves
+from joyful.analysis.measures import MEASURES, VALUE, measure
 from joyful.data.sources import SOURCES, Source
 from joyful.losses.reconstruction import RECONSTRUCTION_LOSSES
 from joyful.records import DialogueDataset, Dialogues
@@ -52,6 +55,12 @@ def coins(settings, encode):
 
 
 SOURCES.register("coins", "tossed coins")(Source(coins, lambda settings: []))
+
+
+@MEASURES.register("worst", "worst value")
+@measure("worst {}", VALUE)
+def worst(sweep, metric, target):
+    return curves(sweep, metric.of, metric.split).min(axis=1)
 '''
 
 
@@ -126,6 +135,38 @@ def test_without_the_plugin_its_names_are_unknown(place):
     done = joyful(place, *OWN, plugins="")
     assert done.returncode == 2
     assert "loss.name: expected one of mse, smoothl1, weighted_mse, got 'cauchy'" in done.stderr
+
+
+CLAIMS = """
+claims:
+  - claim: worst_f1
+    metrics: [{measure: worst, split: dev, of: f1_weighted}]
+    range: [10, 20]
+    unit: points
+    direction: increase
+"""
+
+
+def test_a_measure_from_outside_gets_a_verdict(place):
+    rows = ["arm,seed,split,epoch,f1_weighted"]
+    for seed in range(8):  # the worst value rises from 0.3 to about 0.45
+        for arm, values in (("old", (0.3, 0.6)), ("new", (0.6, 0.45 + seed / 1000))):
+            rows += [f"{arm},{seed},dev,{epoch},{value}" for epoch, value in enumerate(values, start=1)]
+    (place / "curves.csv").write_text("\n".join(rows))
+    (place / "claims.yaml").write_text(CLAIMS)
+    environment = {**os.environ, "PYTHONPATH": str(place), "JOYFUL_PLUGINS": "tossed"}
+    for arguments in (
+        ("import", "csv", "curves.csv", "--out", "imported"),
+        ("report", "imported", "--baseline", "arm=old", "--claims", "claims.yaml"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "joyful.cli", *arguments], cwd=place, env=environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    (verdict,) = pd.read_csv(place / "imported/report/verdicts.csv").to_dict("records")
+    assert (verdict["metric"], verdict["verdict"]) == ("worst dev f1_weighted", "supported")
+    assert verdict["estimate"] == pytest.approx(15.35)  # 100 (0.45 + the mean of 0 to 7 thousandths - 0.3)
 
 
 def test_the_help_lists_choices_of_a_further_folder(place):

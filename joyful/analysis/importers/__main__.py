@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         FORMATS[name].add_arguments(of_format)
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and not given[0].startswith("-") and given[0] not in FORMATS:
-        parser.error(f"{FORMATS.setting}: {expected_one_of(given[0], FORMATS)}")
+        parser.error(f"{FORMATS.setting}: {expected_one_of(given[0], list(FORMATS))}")
     parsed = parser.parse_args(given)
     try:
         runs = FORMATS[parsed.format].read(parsed.source, parsed)
