@@ -9,7 +9,7 @@ import torch
 
 from joyful import randomness
 from joyful.model.kernels import dropout as dropout_module
-from joyful.model.kernels.dropout import dropout, relu_dropout_
+from joyful.model.kernels.dropout import dropout, plain_dropout, plain_relu_dropout, relu_dropout_
 from joyful.randomness import Draws, _mix, _signed, host_generator, key
 
 MASK = (1 << 64) - 1
@@ -159,6 +159,7 @@ def test_dropout_scales_the_kept_elements_exactly(dtype, drop):
     kept = DRAWS.keep((4096,), drop, "x", "cpu")
     scale = torch.tensor(65536 / (65536 - min(round(drop * 65536), 65535)), dtype=dtype)
     assert result.dtype == dtype
+    assert torch.equal(result, plain_dropout(x, drop, DRAWS, "x"))
     assert torch.equal(result, torch.where(kept, x * scale, torch.zeros_like(x)))
     (gradient,) = torch.autograd.grad(result.sum(), x)
     assert torch.equal(gradient, kept.to(dtype) * scale)
@@ -169,7 +170,7 @@ def test_relu_dropout_equals_relu_and_dropout(dtype):
     x = torch.randn(64, 33, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype).requires_grad_()
     weight = torch.randn(64, 33).to(dtype)
     before = x.clone()  # not a leaf, so it may be overwritten
-    plain, ours = dropout(x.relu(), 0.3, DRAWS, "x"), relu_dropout_(before, 0.3, DRAWS, "x")
+    plain, ours = plain_relu_dropout(x, 0.3, DRAWS, "x"), relu_dropout_(before, 0.3, DRAWS, "x")
     assert torch.equal(ours, plain)
     assert ours.data_ptr() == before.data_ptr()
     for a, b in zip(*(torch.autograd.grad((y * weight).sum(), x) for y in (ours, plain)), strict=True):
