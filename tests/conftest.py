@@ -1,4 +1,4 @@
-"""For all tests: the table of injected faults, and the surroundings of the programs that tests start."""
+"""For all tests: the table of injected faults, the quick tests, and the surroundings of the programs that tests start."""
 
 import os
 import sys
@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.faults import pytest_report_header, pytest_terminal_summary, tally
 from tests.support.fork_server import ForkServer
+from tests.support.quick import quick_tests
 
 __all__ = ["pytest_report_header", "pytest_terminal_summary", "tally"]
 
@@ -25,3 +26,18 @@ def fork_server() -> Iterator[ForkServer]:
     """A process with all libraries imported, which runs Python commands in forks."""
     with ForkServer() as server:
         yield server
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With -m quick, do not import the files that have no quick test."""
+    is_file = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if config.option.markexpr == "quick" and is_file and not quick_tests(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the quick tests."""
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        owner = getattr(item, "cls", None)
+        if (f"{owner.__name__}.{name}" if owner else name) in quick_tests(item.path):
+            item.add_marker("quick")
