@@ -1,11 +1,43 @@
-"""For all tests: the table of injected faults, and the checkout on the path of the programs that tests start."""
+"""For all tests: the table of injected faults, the quick tests, and the surroundings of the programs that tests start."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.support.faults import pytest_report_header, pytest_terminal_summary, tally
+from tests.support.fork_server import ForkServer
+from tests.support.quick import quick_tests
 
 __all__ = ["pytest_report_header", "pytest_terminal_summary", "tally"]
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+
+# Where Python is told to write no bytecode, each of about a thousand programs would compile this package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """A process with all libraries imported, which runs Python commands in forks."""
+    with ForkServer() as server:
+        yield server
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With -m quick, do not import the files that have no quick test."""
+    is_file = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if config.option.markexpr == "quick" and is_file and not quick_tests(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the quick tests."""
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        owner = getattr(item, "cls", None)
+        if (f"{owner.__name__}.{name}" if owner else name) in quick_tests(item.path):
+            item.add_marker("quick")

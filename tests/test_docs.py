@@ -274,9 +274,12 @@ class Checkout:
         else:
             installed = Path(sys.executable).with_name(words[0])
             words[0] = str(installed) if installed.exists() else words[0]
-            done = subprocess.run(
-                words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-            )
+            if installed.name == "joyful":  # a console script is a Python program
+                done = self.fork_server.run(words, self.folder, environment)
+            else:
+                done = subprocess.run(
+                    words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+                )
         if done.returncode != 0:
             details = f"  run as {shlex.join(words)}\n  exit code {done.returncode}\n{done.stderr[-2000:]}"
             yield f"{command.where}: {command.text}\n{details}"
@@ -297,9 +300,8 @@ class Checkout:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory) -> Iterator[Checkout]:
-    with ForkServer() as fork_server:
-        yield Checkout(tmp_path_factory.mktemp("checkout"), fork_server)
+def checkout(tmp_path_factory, fork_server) -> Checkout:
+    return Checkout(tmp_path_factory.mktemp("checkout"), fork_server)
 
 
 @pytest.mark.slow

@@ -8,15 +8,7 @@ import time
 import psutil
 import pytest
 
-from tests.support.fork_server import ForkServer
-
 SHOW = "import os, sys\nprint(sys.argv, sys.path[0], os.getcwd(), os.environ['WORD'], __name__)\n"
-
-
-@pytest.fixture(scope="module")
-def fork_server():
-    with ForkServer() as fork_server:
-        yield fork_server
 
 
 @pytest.mark.parametrize("arguments", [("show.py", "a b", "--c"), ("-m", "show", "x=1")])

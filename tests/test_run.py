@@ -5,22 +5,32 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import train
 from joyful import results
+from tests.support.fork_server import ForkServer
 from tests.support.runs import TINY, compose_plain
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def call(script: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
-        cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+def call(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / script), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture
+def quick_call(fork_server: ForkServer) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`call` without importing the libraries again."""
+
+    def run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        return fork_server.run([str(ROOT / script), *arguments], cwd, os.environ, timeout=300)
+
+    return run
 
 
 def results_folder(output: str) -> Path:
@@ -62,8 +72,8 @@ def test_help_and_cfg_answer_without_torch(tmp_path):
         (("los=mse",), 2, "Could not override 'los'"),
     ],
 )
-def test_bad_input_is_one_line_and_a_code(tmp_path, arguments, code, message):
-    done = call("run.py", *arguments, cwd=tmp_path)
+def test_bad_input_is_one_line_and_a_code(tmp_path, quick_call, arguments, code, message):
+    done = quick_call("run.py", *arguments, cwd=tmp_path)
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -71,14 +81,14 @@ def test_bad_input_is_one_line_and_a_code(tmp_path, arguments, code, message):
         assert done.stderr.count("\n") == 1
 
 
-def test_multiruns_repeat_single_runs_byte_for_byte(tmp_path):
+def test_multiruns_repeat_single_runs_byte_for_byte(tmp_path, quick_call):
     grid = ("loss=mse,smoothl1", "weights.encoder_loss_weight=0.03,0.5")
     for name, launcher in (("basic", ()), ("joblib", ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"))):
         if launcher:
             pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-        done = call("run.py", "-m", *TINY, *grid, f"sweep_name={name}", *launcher, cwd=tmp_path)
+        done = quick_call("run.py", "-m", *TINY, *grid, f"sweep_name={name}", *launcher, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    single = call("run.py", *TINY, "loss=smoothl1", "weights.encoder_loss_weight=0.03", cwd=tmp_path)
+    single = quick_call("run.py", *TINY, "loss=smoothl1", "weights.encoder_loss_weight=0.03", cwd=tmp_path)
     folders = {name: tmp_path / "multirun" / name for name in ("basic", "joblib")}
     digests = {
         name: [(folder / str(i) / "history.parquet").read_bytes() for i in range(4)] for name, folder in folders.items()
@@ -91,13 +101,13 @@ def test_multiruns_repeat_single_runs_byte_for_byte(tmp_path):
     assert set(frame.attrs["arms"]) == {"loss", "weights.encoder_loss_weight"}
     # the same command resumes the multirun and trains nothing twice
     before = [(folders["basic"] / str(i) / "timing.parquet").stat().st_mtime_ns for i in range(4)]
-    again = call("run.py", "-m", *TINY, *grid, "sweep_name=basic", cwd=tmp_path)
+    again = quick_call("run.py", "-m", *TINY, *grid, "sweep_name=basic", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert [(folders["basic"] / str(i) / "timing.parquet").stat().st_mtime_ns for i in range(4)] == before
 
 
-def test_a_bad_job_ends_a_multirun_with_one_line(tmp_path):
-    done = call("run.py", "-m", *TINY, "training.epochs=1,-1", "sweep_name=bad", cwd=tmp_path)
+def test_a_bad_job_ends_a_multirun_with_one_line(tmp_path, quick_call):
+    done = quick_call("run.py", "-m", *TINY, "training.epochs=1,-1", "sweep_name=bad", cwd=tmp_path)
     assert done.returncode == 2
     assert "training.epochs: expected >= 1" in done.stderr
     assert "Traceback" not in done.stderr
@@ -188,9 +198,9 @@ def test_train_py_trains_and_prints_the_command_of_run_py(tmp_path):
     assert info["config"]["optimizer"]["learning_rate"] == 3e-5
 
 
-def test_missing_data_are_reported_with_their_path_and_an_alternative(tmp_path):
-    done = call("train.py", "--dataset=iemocap_4", cwd=tmp_path)
+def test_missing_data_are_reported_with_their_path_and_an_alternative(tmp_path, quick_call):
+    done = quick_call("train.py", "--dataset=iemocap_4", cwd=tmp_path)
     assert done.returncode == 2
     assert "data/iemocap_4/data_iemocap_4.pkl" in done.stderr
     assert "python run.py data=synthetic" in done.stderr
-    assert call("train.py", "--dataset=nonsense", cwd=tmp_path).returncode == 2
+    assert quick_call("train.py", "--dataset=nonsense", cwd=tmp_path).returncode == 2

@@ -110,6 +110,7 @@ def test_the_page_starts_with_what_was_compared(page):
     assert "SmoothL1 is half of MSE near zero" in start
 
 
+@pytest.mark.slow
 def test_every_claim_and_chapter_is_there(note, page):
     verdicts = pd.read_csv(note / "report" / "verdicts.csv")
     for word, number in verdicts["verdict"].value_counts().items():
@@ -145,6 +146,7 @@ def test_the_page_loads_no_external_resources(page):
             assert not any(key.startswith("on") for key in attributes)
 
 
+@pytest.mark.slow
 def test_the_same_sweep_gives_the_same_bytes(note, page, tmp_path):
     copy = tmp_path / "elsewhere" / "note"
     shutil.copytree(note, copy, ignore=shutil.ignore_patterns("report"))
@@ -262,6 +264,7 @@ def test_a_target_that_no_run_has(note, tmp_path):
         build(note, claims=tmp_path / "claims.yaml", target="dev_typo=0.6")
 
 
+@pytest.mark.slow
 def test_markup_in_names_is_escaped(tmp_path):
     rows = [
         f'"{arm.replace(chr(34), chr(34) * 2)}",{seed},{epoch},{split},{0.3 + 0.05 * epoch + 0.001 * seed},{1 / (epoch + seed)}'
@@ -299,6 +302,7 @@ def test_imported_curves_are_judged_where_they_can_be(tmp_path):
     assert page.title == "new against old"
 
 
+@pytest.mark.slow
 def test_a_grid_draws_response_curves_and_a_study_its_history(tmp_path):
     import optuna
 

@@ -8,6 +8,7 @@ from benchmarks import epoch
 from benchmarks.workload import build_per_utterance, dataset, settings_of, take_dialogues, utterances
 
 
+@pytest.mark.slow
 def test_every_contender_is_measured(measured):
     named, document = measured(epoch.main, "--size", "small", "--threads", "1", "--repeats", "2", "--loss", "reference")
     ours, peer = named[f"epoch, {epoch.RUNNING}"], named[f"epoch, {epoch.SCALED}"]

@@ -18,6 +18,7 @@ def test_every_start_is_measured(measured, monkeypatch):
     assert document["foreign_modules"] == []
 
 
+@pytest.mark.slow
 def test_loss_utils_brings_joyfuls_own_modules_alone(tmp_path):
     document = startup.imports(tmp_path)
     assert "joyful.loss_utils" in document["modules"]
@@ -32,6 +33,7 @@ def test_meld_is_taken_where_it_is(tmp_path, monkeypatch):
     assert overrides[:3] == ["data=meld", f"data.root={tmp_path / 'meld'}", "experiment=meld"]
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_says_why(tmp_path):
     with pytest.raises(RuntimeError, match=r"exit code 2: joyful: training.epochs: expected >= 1"):
         startup.first_step(tmp_path, ["training.epochs=0"])

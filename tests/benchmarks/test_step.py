@@ -36,6 +36,7 @@ def test_every_contender_is_measured(measured):
     assert document["repeats"][step.PER_UTTERANCE] == 1
 
 
+@pytest.mark.slow
 def test_without_peers_joyful_is_its_own_measure(measured):
     named, document = measured(step.main, *SMALL, "--peers", "")
     assert named["step, joyful, fp32"].ratio == 1

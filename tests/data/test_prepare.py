@@ -215,6 +215,7 @@ def test_any_changed_byte_gives_a_dataset_or_an_input_error(folder, data):
         validate(prepared.open_folder(damaged)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [3, 255])
 def test_texts_with_any_byte_changed_give_a_dataset_or_an_input_error(folder, value):
     """Change each byte in turn. An index can then be outside the dictionary of texts."""

@@ -30,6 +30,7 @@ def test_the_sizes_are_those_of_iemocap():
         assert np.bincount(split.labels, minlength=4).min() > 0.1 * len(split.labels)
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_same_bytes_and_another_seed_others():
     def digest(*overrides):
         data = synthetic.read(settings(*overrides).data)
@@ -87,6 +88,7 @@ def _score(*overrides: str) -> float:
     return 100 * next(row for row in last.rows if row["split"] == "test")["f1_weighted"]
 
 
+@pytest.mark.slow
 def test_context_and_every_modality_are_needed():
     full = _score()
     assert full > 50  # chance level of four classes: 25

@@ -107,7 +107,7 @@ def test_a_clock_that_jumps_costs_a_sweep_nothing(tmp_path, clock, tally, monkey
     ]
     wrong += [line for number in launchers.COMPLETE for line in bad_times(folder / str(number), seconds)]
     lost = sorted(set(launchers.COMPLETE) - set(states))
-    wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(tmp_path / "alone", epochs))
+    wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(epochs))
     tally("a clock that jumps by an hour, under a sweep", clock.jumps, len(lost), len(wrong))
     assert (lost, wrong) == ([], [])
 

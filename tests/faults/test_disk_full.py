@@ -97,7 +97,7 @@ def test_a_sweep_on_a_full_disk_resumes_when_there_is_space(tmp_path, small_disk
             break
     done = sweeps.run(command, place.path)
     lost = [n for n, state in sweeps.states(folder).items() if state != "COMPLETE"]
-    wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(tmp_path / "alone", epochs))
+    wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(epochs))
     tally("disk full in a sweep", i + 1, len(lost), len(wrong))
     assert (lost, wrong) == ([], [])
     assert done.returncode == 0, done.stderr

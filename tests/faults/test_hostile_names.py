@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from joyful.results.tables import history_bytes
 from joyful.runtime.config_source import _run_folder, _sweep_folder
 from tests.support.datasets import data_settings, fake_encode
 from tests.support.faults import Tally
+from tests.support.fork_server import ForkServer
 from tests.support.runs import TINY, compose_plain
 from tests.support.small_files import curves_table, write_mosi
 from tests.support.sweeps import RUN
@@ -29,11 +29,6 @@ NAMES = ("../x", "../../x", "/x", "a/b", "a/../../b", "..", ".", "", "a\nb", "a\
 
 def files(root: Path) -> list[Path]:
     return sorted(root.rglob("*"))
-
-
-def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(RUN), *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("setting", ["sweep_name", "data.name"])
@@ -81,12 +76,12 @@ def test_nothing_is_written_if_there_is_no_run_to_resume(tmp_path: Path) -> None
     ],
 )
 def test_nothing_is_written_before_a_name_is_refused(
-    arguments: tuple[str, ...], words: str, tmp_path: Path, tally: Tally
+    arguments: tuple[str, ...], words: str, fork_server: ForkServer, tmp_path: Path, tally: Tally
 ) -> None:
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)
     before = files(tmp_path)
-    done = call(*arguments, cwd=inside)
+    done = fork_server.run([str(RUN), *arguments], inside, os.environ)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert words in done.stderr
     if (
@@ -213,7 +208,7 @@ RUNS_CODE = "stmt: 'import os; os.system(\"touch {canary}\")'"
     ids=["tag", "callback", "callback_of_the_library", "sweeper", "launcher", "logging", "environment"],
 )
 def test_an_overlay_of_an_untrusted_folder_runs_nothing(
-    overlay: str, group: str, words: str, tmp_path: Path, tally: Tally
+    overlay: str, group: str, words: str, fork_server: ForkServer, tmp_path: Path, tally: Tally
 ) -> None:
     """`python run.py --config-dir FOLDER experiment=best` with hostile files."""
     canary, folder = tmp_path / "canary", tmp_path / "sweep"
@@ -227,7 +222,8 @@ def test_an_overlay_of_an_untrusted_folder_runs_nothing(
         (folder / "hydra" / group).mkdir(parents=True)
         (folder / "hydra" / group / "evil.yaml").write_text(text)
     many = ["-m", "seed=1,2"] if group in ("launcher", "sweeper") else []
-    done = call(*many, "--config-dir", str(folder), "experiment=best", *TINY, "training.epochs=1", cwd=tmp_path)
+    command = [str(RUN), *many, "--config-dir", str(folder), "experiment=best", *TINY, "training.epochs=1"]
+    done = fork_server.run(command, tmp_path, os.environ)
     assert done.returncode != 0, done.stdout
     assert words in done.stderr
     assert not canary.exists()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from joyful.training.coach import TrainingFailedError
 from joyful.training.experiment import train_run
 from tests.support import sweeps
 from tests.support.faults import Tally, soaking
+from tests.support.fork_server import ForkServer
 from tests.support.runs import tiny_request, tiny_settings
 
 pytestmark = pytest.mark.xdist_group("sweep")
@@ -85,12 +85,14 @@ def test_features_that_are_not_finite_are_refused_before_training(value: float, 
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"] if soaking() else ["basic"])
-def test_one_of_a_stock_multirun_fails_and_the_others_are_trained(launcher: str, tmp_path: Path, tally: Tally) -> None:
+def test_one_of_a_stock_multirun_fails_and_the_others_are_trained(
+    launcher: str, fork_server: ForkServer, tmp_path: Path, tally: Tally
+) -> None:
     steady = ("training.max_grad_norm=0", "optimizer=sgd", "weights.encoder_loss_weight=1000000")
     command = sweeps.command(
         "grid", *steady, "optimizer.learning_rate=10,1e-9", "seed=1,2", f"hydra/launcher={launcher}"
     )
-    done = sweeps.run(command, tmp_path)
+    done = sweeps.run(command, tmp_path, fork_server)
     folder = tmp_path / "multirun/grid"
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
@@ -106,27 +108,29 @@ def test_one_of_a_stock_multirun_fails_and_the_others_are_trained(launcher: str,
     tally("loss that is not finite", 2)
 
 
-def test_all_of_a_stock_multirun_fail_with_a_summary(tmp_path: Path, tally: Tally) -> None:
-    done = sweeps.run(sweeps.command("bad", *DIVERGES, "seed=1,2"), tmp_path)
+def test_all_of_a_stock_multirun_fail_with_a_summary(fork_server: ForkServer, tmp_path: Path, tally: Tally) -> None:
+    done = sweeps.run(sweeps.command("bad", *DIVERGES, "seed=1,2"), tmp_path, fork_server)
     assert done.returncode == 1
     assert "joyful: 2 of 2 runs failed" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     tally("loss that is not finite", 2)
 
 
-def test_all_of_stock_optuna_fail_with_a_summary(tmp_path: Path, tally: Tally) -> None:
+def test_all_of_stock_optuna_fail_with_a_summary(fork_server: ForkServer, tmp_path: Path, tally: Tally) -> None:
     """The stock sweeper raises an error if no trial has a value, but the program ends with the summary."""
     chosen = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "seed=range(1,9)")
-    done = sweeps.run(sweeps.command("bad", *DIVERGES, *chosen), tmp_path)
+    done = sweeps.run(sweeps.command("bad", *DIVERGES, *chosen), tmp_path, fork_server)
     assert done.returncode == 1
     assert "joyful: 2 of 2 runs failed" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     tally("loss that is not finite", 2)
 
 
-def test_all_of_our_sweep_fail_with_a_summary_and_retry_queues_them(tmp_path: Path, tally: Tally) -> None:
+def test_all_of_our_sweep_fail_with_a_summary_and_retry_queues_them(
+    fork_server: ForkServer, tmp_path: Path, tally: Tally
+) -> None:
     ours = ("hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", "hydra.sweeper.trials=['seed=1','seed=2']")
-    done = sweeps.run(sweeps.command("bad", *DIVERGES, *ours), tmp_path)
+    done = sweeps.run(sweeps.command("bad", *DIVERGES, *ours), tmp_path, fork_server)
     folder = tmp_path / "multirun/bad"
     assert done.returncode == 1
     assert "every trial failed" in done.stderr
@@ -136,8 +140,9 @@ def test_all_of_our_sweep_fail_with_a_summary_and_retry_queues_them(tmp_path: Pa
     tally("loss that is not finite", 2)
 
     def sweeper(*arguments: str) -> str:
-        command = [sys.executable, "-m", "joyful.sweeper", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        done = fork_server.run(["-m", "joyful.sweeper", *arguments], tmp_path, os.environ)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     assert "trials 0, 1 are queued again" in sweeper("retry", str(folder), "--failed")
     snapshot = json.loads(sweeper("status", str(folder), "--json"))
@@ -145,9 +150,9 @@ def test_all_of_our_sweep_fail_with_a_summary_and_retry_queues_them(tmp_path: Pa
     assert "no trial failed" in sweeper("retry", str(folder), "--failed")
 
 
-def test_a_single_run_is_one_line_and_code_1(tmp_path: Path, tally: Tally) -> None:
+def test_a_single_run_is_one_line_and_code_1(fork_server: ForkServer, tmp_path: Path, tally: Tally) -> None:
     command = [item for item in sweeps.command("x", *DIVERGES) if item != "-m"]
-    done = sweeps.run(command, tmp_path)
+    done = sweeps.run(command, tmp_path, fork_server)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert REASON.match(done.stderr.removeprefix("joyful: "))

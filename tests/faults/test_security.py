@@ -15,6 +15,7 @@ import pytest
 
 from joyful.analysis.report import main as report
 from tests.support import sweeps
+from tests.support.fork_server import ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -186,10 +187,11 @@ def test_pickles_would_be_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.xdist_group("sweep")
-def test_a_run_a_sweep_and_a_report_leave_no_pickle(tmp_path: Path) -> None:
+def test_a_run_a_sweep_and_a_report_leave_no_pickle(fork_server: ForkServer, tmp_path: Path) -> None:
     arms = "hydra.sweeper.arms=['loss=mse','loss=smoothl1']"
     chosen = ("hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", arms, "hydra.sweeper.pairs=1")
-    done = sweeps.run(sweeps.command("tiny", *chosen, "hydra.sweeper.calibration=false", epochs=2), tmp_path)
+    command = sweeps.command("tiny", *chosen, "hydra.sweeper.calibration=false", epochs=2)
+    done = sweeps.run(command, tmp_path, fork_server)
     assert done.returncode == 0, done.stderr
     assert report([str(tmp_path / "multirun/tiny")]) == 0
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

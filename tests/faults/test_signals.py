@@ -166,7 +166,7 @@ def test_ctrl_c_while_hydras_own_launcher_composes_is_one_line(tmp_path, monkeyp
 def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tally, monkeypatch):
     """An error that the signal causes in the composition does not fail the trial."""
     chance, wrong = random.Random(seed()), []
-    command, folder = [*launchers.sweep_command(), f"hydra/launcher={launcher}"], tmp_path / "multirun/launched"
+    command, folder = [*launchers.sweep_command(3), f"hydra/launcher={launcher}"], tmp_path / "multirun/launched"
     moments = ["making", *(str(chance.randrange(800_000)) for _ in range(count(quick=0, full=20)))]
     for i, moment in enumerate(moments):
         log = tmp_path / f"sweep-{i}.log"
@@ -184,7 +184,7 @@ def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tal
             wrong.append(f"at {moment}: no signal was sent")
     done = sweeps.run(command, tmp_path)
     assert done.returncode == 0, done.stderr
-    wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(tmp_path / "alone"))
+    wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(3))
     tally("Ctrl-C while a trial is composed", len(moments), 0, len(wrong))
     assert wrong == []
 
@@ -228,7 +228,7 @@ def test_a_signalled_sweep_releases_its_trials_and_resumes(tmp_path, tally):
         epochs = trained
     done = sweeps.run(command, tmp_path)
     assert done.returncode == 0, done.stderr
-    wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(tmp_path / "alone"))
+    wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone())
     tally("Ctrl-C or SIGTERM to a sweep", len(numbers), len(lost), len(wrong))
     assert (lost, wrong) == ([], [])
     assert sweeps.states(folder) == launchers.COMPLETE

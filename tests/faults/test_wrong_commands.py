@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from joyful.runtime import run_guard
 from joyful.runtime.hydra_request import config_error_message
 from tests.support.faults import Tally
+from tests.support.fork_server import ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,12 +52,6 @@ MISTAKES = [
 LATE = ("seed=???", "seed=${nowhere.x}")
 
 
-def call(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "run.py"), *arguments]
-    surroundings = {**os.environ, **environment}
-    return subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, timeout=120)
-
-
 @pytest.fixture
 def overlay(tmp_path: Path) -> str:
     (tmp_path / "overlay/experiment").mkdir(parents=True)
@@ -66,12 +61,15 @@ def overlay(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("mode", [(), ("-m",)], ids=["run", "multirun"])
-def test_composition_errors_are_one_line(mode: tuple[str, ...], overlay: str, tmp_path: Path, tally: Tally) -> None:
+def test_composition_errors_are_one_line(
+    mode: tuple[str, ...], overlay: str, fork_server: ForkServer, tmp_path: Path, tally: Tally
+) -> None:
     wrong, mistakes = [], [*MISTAKES, (("experiment=nowhere",), "got 'nowhere.Nothing'")] if mode else MISTAKES
     for number, (arguments, words) in enumerate(mistakes):
         folder = tmp_path / str(number)
         folder.mkdir()
-        done = call(folder, *mode, *(() if "--config-dir" in arguments[0] else (overlay,)), *arguments)
+        overlays = () if "--config-dir" in arguments[0] else (overlay,)
+        done = fork_server.run([str(ROOT / "run.py"), *mode, *overlays, *arguments], folder, os.environ)
         written = [path.name for path in folder.iterdir() if not (mode and arguments[0] in LATE)]
         line = done.stderr.startswith("joyful: ") and done.stderr.count("\n") == 1
         if done.returncode != 2 or not line or words not in done.stderr or written:
@@ -81,7 +79,11 @@ def test_composition_errors_are_one_line(mode: tuple[str, ...], overlay: str, tm
 
 
 def test_hydra_full_error_shows_the_traceback(tmp_path: Path) -> None:
-    done = call(tmp_path, "loss=nothing", HYDRA_FULL_ERROR="1")
+    command, environment = (
+        [sys.executable, str(ROOT / "run.py"), "loss=nothing"],
+        {**os.environ, "HYDRA_FULL_ERROR": "1"},
+    )
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "MissingConfigException" in done.stderr

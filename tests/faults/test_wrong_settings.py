@@ -6,8 +6,7 @@ The settings are read from the schema (joyful.config.Settings), so new settings 
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
@@ -21,6 +20,7 @@ from joyful.config import Settings, check, validate
 from joyful.runtime.hydra_request import InputError
 from joyful.sweeper.settings import SweepSettings
 from tests.support.faults import Tally
+from tests.support.fork_server import ForkServer
 from tests.support.runs import compose_plain, sweep_defaults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,10 +192,9 @@ def test_by_override_through_hydra(name: str, tally: Tally) -> None:
     ],
 )  # fmt: skip
 def test_the_commands_write_nothing(
-    script: str, arguments: tuple[str, ...], words: str, tmp_path: Path, tally: Tally
+    script: str, arguments: tuple[str, ...], words: str, fork_server: ForkServer, tmp_path: Path, tally: Tally
 ) -> None:
-    command = [sys.executable, str(ROOT / script), *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = fork_server.run([str(ROOT / script), *arguments], tmp_path, os.environ)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert words in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -27,6 +27,7 @@ def unpacked(sweep):
     return file, folder
 
 
+@pytest.mark.slow
 def test_the_report_of_the_restored_runs_is_the_same(sweep, unpacked):
     before, after = (build(folder)[0] for folder in (sweep, unpacked[1]))
     pd.testing.assert_frame_equal(before.verdict_table, after.verdict_table, rtol=1e-4)
@@ -77,6 +78,7 @@ def test_the_same_sweep_gives_the_same_bytes_and_few_of_them(sweep, unpacked, tm
     assert unpacked[0].stat().st_size < size / 4
 
 
+@pytest.mark.slow
 def test_a_smaller_file_holds_the_columns_that_were_asked_for(sweep, unpacked, tmp_path, capsys):
     file, folder = tmp_path / "few.parquet", tmp_path / "few"
     assert main(["pack", str(sweep), str(file), "--columns", "f1_weighted, nll"]) == 0

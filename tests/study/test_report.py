@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from joyful.analysis import report
 from joyful.analysis.report import build
 from joyful.results import InputError
 from study import report as study_report
@@ -43,6 +44,21 @@ def study(simulated, tmp_path, monkeypatch):
     return simulated, tmp_path
 
 
+@pytest.fixture(scope="module")
+def findings(simulated):
+    """The findings of both archives, which take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_report, "ARCHIVES", simulated / "archives")
+        return study_report.read(simulated / "unpacked")
+
+
+@pytest.fixture
+def analysed(study, findings, monkeypatch):
+    """The study, whose archives `study_report.main` does not analyse again."""
+    monkeypatch.setattr(study_report, "read", lambda folder: findings)
+    return study
+
+
 def rows(document, name):
     block = re.search(rf"<!-- study: {name} -->(.*?)<!-- end of study: {name} -->", document, re.DOTALL)[1]
     return [
@@ -50,8 +66,9 @@ def rows(document, name):
     ]
 
 
-def test_the_tables_agree_with_the_reports(study):
-    simulated, place = study
+@pytest.mark.slow
+def test_the_tables_agree_with_the_reports(analysed):
+    simulated, place = analysed
     assert study_report.main(["--check"]) == 1
     assert study_report.main(["--out", str(place / "pages")]) == 0
     document = (place / "A.md").read_text()
@@ -130,6 +147,7 @@ def confirmed(study):
     return archives
 
 
+@pytest.mark.slow
 def test_a_confirmation_says_which_settings_work(confirmed, monkeypatch):
     monkeypatch.setattr(study_report, "ARCHIVES", confirmed)
     assert study_report.main([]) == 0
@@ -141,6 +159,7 @@ def test_a_confirmation_says_which_settings_work(confirmed, monkeypatch):
     assert [line[1] for line in rows(document, "scores")[2:]] == list(study_tables.CONFIRMED)
 
 
+@pytest.mark.slow
 def test_parts_about_performance_go_to_their_own_document_only(study, monkeypatch):
     simulated, place = study
     archives = place / "archives"
@@ -176,7 +195,8 @@ def test_what_counts_as_a_setting_that_works(changes, works):
     assert not study_tables.works_by_plan(None, *verdicts[1:])
 
 
-def test_a_document_without_a_place_is_named_and_unchanged(study, capsys):
+@pytest.mark.slow
+def test_a_document_without_a_place_is_named_and_unchanged(analysed, capsys):
     text = study_report.DOCUMENT.read_text().replace("<!-- study: gradient_ratio -->", "")
     study_report.DOCUMENT.write_text(text)
     assert study_report.main([]) == 2
@@ -190,8 +210,10 @@ def test_without_archives_the_error_names_the_command(study, tmp_path, monkeypat
         study_report.read(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not list(study_report.ARCHIVES.glob("*.parquet")), reason="the study has no archive yet")
-def test_the_document_in_the_repository_is_up_to_date():
+def test_the_document_in_the_repository_is_up_to_date(monkeypatch):
+    monkeypatch.setattr(report, "make_page", lambda findings: None)  # the documents show no page
     assert study_report.main(["--check"]) == 0
     assert sum(path.stat().st_size for path in study_report.ARCHIVES.iterdir()) < 5_000_000
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 import pytest
@@ -32,11 +35,16 @@ def sweep_command(epochs: int = EPOCHS) -> list[str]:
     return sweeps.command("launched", *chosen, epochs=epochs)
 
 
-def train_alone(folder: Path, epochs: int = EPOCHS) -> dict[int, bytes]:
-    """Train the suite's trials in this process without a sweep, and return their histories; `epochs` is per trial."""
-    for number, seed in enumerate(SEEDS):
-        train_run(tiny_request(folder / str(number), f"training.epochs={epochs}", f"seed={seed}"))
-    return {number: (folder / str(number) / HISTORY).read_bytes() for number in range(len(SEEDS))}
+@functools.cache
+def train_alone(epochs: int = EPOCHS) -> Mapping[int, bytes]:
+    """Train the suite's trials in this process without a sweep, and return their histories; `epochs` is per trial.
+
+    The result is shared by the tests of a process, because it depends on nothing else.
+    """
+    with tempfile.TemporaryDirectory(prefix="joyful-alone-") as place:
+        for number, seed in enumerate(SEEDS):
+            train_run(tiny_request(Path(place, str(number)), f"training.epochs={epochs}", f"seed={seed}"))
+        return MappingProxyType({n: Path(place, str(n), HISTORY).read_bytes() for n in range(len(SEEDS))})
 
 
 def held_lease(folder: Path, epochs: int) -> Lease | None:
@@ -90,7 +98,7 @@ class LauncherSuite:
             sweeps.kill_group(driver)
         assert sweeps.states(folder) == COMPLETE
         assert sweeps.leases(folder)[killed].term > 1  # more than one worker has trained it
-        assert sweeps.differing_histories(sweeps.histories(folder), train_alone(tmp_path / "alone")) == []
+        assert sweeps.differing_histories(sweeps.histories(folder), train_alone()) == []
 
     def look_at_workers(self, folder: Path) -> None:
         """Hook for subclasses, called while workers are training."""

@@ -21,7 +21,7 @@ from tests.support.faults import Table, add_up, render, to_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Tests that inject faults.
+#: Tests that inject faults, and one that trains all sweeps of the study in place of some.
 PLACES = (
     "tests/faults",
     "tests/training/test_experiment.py",
@@ -29,6 +29,7 @@ PLACES = (
     "tests/sweeper/test_frozen.py",
     "tests/sweeper/test_kills.py",
     "tests/sweeper/test_postgresql.py",
+    "tests/sweeper/test_stock.py",
 )
 
 #: Expression that selects the tests with random faults, which a new seed changes.

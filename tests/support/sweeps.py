@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -21,6 +21,7 @@ from joyful.sweeper import identity
 from joyful.sweeper.database import close_storage, open_storage, storage_url, with_password
 from joyful.sweeper.registry import Lease, Member
 from joyful.sweeper.status import open_sweep
+from tests.support.fork_server import ForkServer
 from tests.support.runs import TINY
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
@@ -52,8 +53,12 @@ def enable_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def run(arguments: Sequence[str], folder: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    """Run a sweep and wait for its end."""
+def run(
+    arguments: Sequence[str], folder: Path, server: ForkServer | None = None, timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """Run a sweep and wait for its end; with a fork server, without importing the libraries again."""
+    if server is not None:
+        return server.run(arguments[1:], folder, os.environ, timeout)
     return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=timeout)
 
 
@@ -81,7 +86,7 @@ def histories(folder: Path) -> dict[int, bytes]:
     return {int(p.parent.name): p.read_bytes() for p in folder.glob(f"[0-9]*/{HISTORY}")}
 
 
-def differing_histories(actual: dict[int, bytes], expected: dict[int, bytes]) -> list[str]:
+def differing_histories(actual: Mapping[int, bytes], expected: Mapping[int, bytes]) -> list[str]:
     """Compare histories, and return one line for each trial that differs, with the first value that differs."""
     lines = [f"trial {number}: expected no history" for number in actual.keys() - expected.keys()]
     for number, data in expected.items():

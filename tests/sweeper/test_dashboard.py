@@ -27,12 +27,12 @@ def responds(url):
 
 
 @pytest.fixture
-def dashboard(tmp_path):
+def dashboard(tmp_path, fork_server):
     """The folder of a finished sweep, and the URL of its dashboard."""
     command = sweeps.command(
         "looked_at", "hydra/sweeper=optuna_pruned", "hydra/sweeper/sampler=grid", "seed=choice(1,2,3)", epochs=2
     )
-    done = sweeps.run(command, tmp_path)
+    done = sweeps.run(command, tmp_path, fork_server)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "multirun/looked_at"
     with socket.socket() as probe:

@@ -36,7 +36,7 @@ def test_a_frozen_worker_loses_its_trial(tmp_path, tally):
         sweeps.kill_group(first)
     assert sweeps.states(folder) == launchers.COMPLETE
     assert sweeps.leases(folder)[lease.number].term > 1
-    assert sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(tmp_path / "alone")) == []
+    assert sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone()) == []
     tally("a worker frozen past its lease, on the same machine", 1)
 
 
@@ -75,4 +75,4 @@ def test_a_frozen_worker_that_cannot_be_killed_writes_nothing_when_it_continues(
     assert written == []
     assert sweeps.states(folder) == launchers.COMPLETE
     assert sweeps.leases(folder)[lease.number].term > 1
-    assert sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(tmp_path / "alone")) == []
+    assert sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone()) == []

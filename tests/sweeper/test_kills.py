@@ -44,7 +44,7 @@ def victim(folder, driver, rng):
 
 @pytest.mark.timeout(3600)
 def test_a_killed_and_restarted_sweep_loses_nothing(tmp_path, tally):
-    kills, epochs = count(quick=5, full=40), 12
+    kills, epochs = count(quick=3, full=40), 12
     (tmp_path / "undisturbed").mkdir()
     undisturbed = sweeps.run(killed_command(epochs), tmp_path / "undisturbed")
     assert undisturbed.returncode == 0, undisturbed.stderr

@@ -65,7 +65,7 @@ def test_three_commands_a_killed_worker_and_a_restarted_database(server, command
     with open_sweep(folder) as sweep:
         trials = sweep.access.backend.get_all_trials(sweep.study_id)
     assert [sorted(t.intermediate_values) for t in trials] == [list(range(1, EPOCHS + 1))] * len(SEEDS)
-    assert sweeps.differing_histories(sweeps.histories(folder), train_alone(tmp_path / "alone")) == []
+    assert sweeps.differing_histories(sweeps.histories(folder), train_alone()) == []
     tally("the database restarted under a sweep", 2)
 
     written = [path for path in [log, *folder.rglob("*")] if path.is_file()]
@@ -96,7 +96,7 @@ def test_an_outage_of_the_database_only_causes_a_delay(server, tmp_path, monkeyp
         server.resume()
     assert "Traceback" not in log.read_text()
     assert {lease.term for lease in sweeps.leases(folder).values()} == {1}  # no worker counted as dead
-    assert sweeps.differing_histories(sweeps.histories(folder), train_alone(tmp_path / "alone")) == []
+    assert sweeps.differing_histories(sweeps.histories(folder), train_alone()) == []
     tally("the database away for a while under a sweep", 1)
 
 
@@ -118,7 +118,7 @@ def test_a_long_outage_of_the_database_is_one_line_and_the_sweep_can_be_resumed(
     assert "the sweep's database does not answer" in log.read_text()
     done = sweeps.run(command, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert sweeps.differing_histories(sweeps.histories(folder), train_alone(tmp_path / "alone")) == []
+    assert sweeps.differing_histories(sweeps.histories(folder), train_alone()) == []
     tally("the database gone for good under a sweep", 1)
 
 

@@ -1,22 +1,27 @@
 """Hydra's own sweepers work with the program, and the command in the first line of each file in sweeps/ runs."""
 
 import shlex
-import subprocess
 import sys
 
 import optuna
 import pytest
 import yaml
 
+from joyful.config import check
 from joyful.results import read_run
 from tests.support import small_files, sweeps
-from tests.support.runs import TINY
+from tests.support.faults import soaking
+from tests.support.runs import TINY, compose_plain
 
 ROOT = sweeps.RUN.parent
 
 #: Sweeps of the library and of the study, which are found by another option.
 FILES = sorted((ROOT / "sweeps").glob("[!_]*.yaml"))
 STUDY = sorted((ROOT / "study/sweeps").glob("*.yaml"))
+
+#: Of the study's sweeps, one of each kind: the three corpora, one and several folds, bfloat16, a search, another reduction.
+#: A soak trains all.
+TRAINED = ("emorynlp", "meld_legacy", "mosi", "precision", "search_candidate")
 
 #: Overrides of a short run, without batch size and epochs.
 QUICK = [item for item in TINY if not item.startswith(("training.batch_size", "training.epochs"))]
@@ -29,7 +34,7 @@ def objectives(folder):
     return {int(path.parent.name): read_run(path.parent)["objective"] for path in folder.glob("[0-9]*/run.json")}
 
 
-def test_stock_optuna_maximises(tmp_path):
+def test_stock_optuna_maximises(tmp_path, fork_server):
     storage = f"sqlite:///{tmp_path / 'stock.db'}"
     done = sweeps.run(
         sweeps.command(
@@ -37,7 +42,7 @@ def test_stock_optuna_maximises(tmp_path):
             f"hydra.sweeper.storage={storage}", "hydra.sweeper.study_name=stock",
             "seed=choice(1,2,3)",
         ),
-        tmp_path,
+        tmp_path, fork_server,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     study = optuna.load_study(study_name="stock", storage=storage)
@@ -50,9 +55,9 @@ def test_stock_optuna_maximises(tmp_path):
     assert best["best_value"] == max(values.values())
 
 
-def test_stock_multirun_trains_the_grid(tmp_path):
+def test_stock_multirun_trains_the_grid(tmp_path, fork_server):
     command = sweeps.command("grid", "loss=mse,smoothl1", "weights.encoder_loss_weight=0.05,0.5", epochs=1)
-    done = sweeps.run(command, tmp_path)
+    done = sweeps.run(command, tmp_path, fork_server)
     assert done.returncode == 0, done.stderr
     runs = [read_run(tmp_path / "multirun/grid" / str(number)) for number in range(4)]
     arms = [(run["choices"]["loss"], run["config"]["weights"]["encoder_loss_weight"]) for run in runs]
@@ -60,8 +65,20 @@ def test_stock_multirun_trains_the_grid(tmp_path):
     assert {run["status"] for run in runs} == {"completed"}
 
 
-@pytest.mark.parametrize("path", [*FILES, *STUDY], ids=lambda path: f"{path.parents[1].name}-{path.stem}")
-def test_the_command_in_the_first_line_runs_from_any_folder(path, tmp_path, monkeypatch):
+@pytest.mark.parametrize("path", STUDY, ids=lambda path: path.stem)
+def test_every_arm_of_the_study_composes_and_is_valid(path):
+    arms = yaml.safe_load(path.read_text())["hydra"]["sweeper"].get("arms", [""])
+    chosen = (f"hydra.searchpath=[file://{ROOT / 'study'}]", f"+sweeps={path.stem}")
+    settings = [check(compose_plain([*chosen, *shlex.split(arm)])[0]) for arm in arms]
+    assert len({one.model_dump_json() for one in settings}) == len(arms)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*FILES, *(path for path in STUDY if soaking() or path.stem in TRAINED)],
+    ids=lambda path: f"{path.parents[1].name}-{path.stem}",
+)
+def test_the_command_in_the_first_line_runs_from_any_folder(path, tmp_path, fork_server, monkeypatch):
     lines = path.read_text().splitlines()
     if path in STUDY:
         assert lines.pop(0) == "# @package _global_"
@@ -88,7 +105,7 @@ def test_the_command_in_the_first_line_runs_from_any_folder(path, tmp_path, monk
     synthetic = not any(data in str(settings["defaults"]) for data in DATA)
     quick = [item for item in QUICK if synthetic or not item.startswith("data.synthetic")]
     command = [sys.executable, str(sweeps.RUN), *arguments, *quick, *one_worker, *short]
-    done = sweeps.run(command, tmp_path)
+    done = sweeps.run(command, tmp_path, fork_server)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "multirun" / name
     n_trials = len(arms) * len(folds or [0]) if arms else 2
@@ -103,9 +120,9 @@ def test_the_command_in_the_first_line_runs_from_any_folder(path, tmp_path, monk
     assert f"results: multirun/{name}" in done.stdout
 
 
-def test_a_misspelt_sweep_lists_the_sweeps(tmp_path):
+def test_a_misspelt_sweep_lists_the_sweeps(tmp_path, fork_server):
     command = [sys.executable, str(sweeps.RUN), "-m", "+sweeps=wieghts"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = sweeps.run(command, tmp_path, fork_server)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"'sweeps': {', '.join(sorted(path.stem for path in FILES))} (" in done.stderr
     assert not (tmp_path / "multirun").exists()

@@ -31,13 +31,13 @@ pytestmark = pytest.mark.xdist_group("sweep")
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory):
+def searched(tmp_path_factory, fork_server):
     """The folder, command and result of a search of five trials by one worker under the basic launcher."""
     root = tmp_path_factory.mktemp("searched")
     command = sweeps.command(
         "search", OURS, WEIGHT, "loss=choice(mse,smoothl1)", "hydra.sweeper.n_trials=5", "role=search"
     )
-    return root / "multirun/search", command, sweeps.run(command, root)
+    return root / "multirun/search", command, sweeps.run(command, root, fork_server)
 
 
 def test_a_search_completes_all_trials_in_folders_by_number(searched):
@@ -70,20 +70,20 @@ def test_the_best_trial_is_the_maximum(searched):
     assert f"best {best:.4f}" in result.stdout
 
 
-def test_the_same_command_again_does_nothing(searched):
+def test_the_same_command_again_does_nothing(searched, fork_server):
     folder, command, _ = searched
     before = sweeps.histories(folder)
-    again = sweeps.run(command, folder.parents[1])
+    again = sweeps.run(command, folder.parents[1], fork_server)
     assert again.returncode == 0
     assert "all 5 trials are finished; nothing to do" in again.stdout
     assert len(sweeps.study(folder).trials) == 5
     assert sweeps.histories(folder) == before
 
 
-def test_a_larger_number_of_trials_adds_the_difference(searched):
+def test_a_larger_number_of_trials_adds_the_difference(searched, fork_server):
     folder, command, _ = searched
     more = [item.replace("n_trials=5", "n_trials=6") for item in command]
-    assert sweeps.run(more, folder.parents[1]).returncode == 0
+    assert sweeps.run(more, folder.parents[1], fork_server).returncode == 0
     assert sweeps.states(folder) == dict.fromkeys(range(6), "COMPLETE")
 
 
@@ -103,7 +103,7 @@ def test_status_has_the_stable_keys_and_counts(searched):
     assert set(snapshot["best_params"]) == {"weights.encoder_loss_weight", "loss"}
 
 
-def test_the_best_settings_can_be_trained(searched):
+def test_the_best_settings_can_be_trained(searched, fork_server):
     folder, _, result = searched
     assert f"--config-dir multirun/{folder.name} experiment=best" in result.stdout
     best_settings = yaml.safe_load((folder / "experiment/best.yaml").read_text())
@@ -119,22 +119,26 @@ def test_the_best_settings_can_be_trained(searched):
         "experiment=best",
         "hydra.run.dir=best-run",
     ]
-    run = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    run = sweeps.run(command, place, fork_server)
     assert run.returncode == 0, run.stderr
     # the same numbers as in the sweep, because only the role differs
     assert read_run(place / "best-run")["objective"] == best.value
 
 
-def test_a_changed_space_is_refused_with_the_difference_and_a_typo_creates_no_trial(searched, tally):
+def test_a_changed_space_is_refused_with_the_difference_and_a_typo_creates_no_trial(searched, tally, fork_server):
     folder, command, _ = searched
     place, before = folder.parents[1], sweeps.states(folder)
-    wider = sweeps.run([item.replace("interval(0.01,0.1)", "interval(0.01,0.2)") for item in command], place)
+    wider = sweeps.run(
+        [item.replace("interval(0.01,0.1)", "interval(0.01,0.2)") for item in command], place, fork_server
+    )
     assert wider.returncode == 2
     assert "attributes.high: 0.1 -> 0.2" in wider.stderr
-    longer = sweeps.run([*command, "training.epochs=4"], place)
+    longer = sweeps.run([*command, "training.epochs=4"], place, fork_server)
     assert longer.returncode == 2
     assert "base.training.epochs: 3 -> 4" in longer.stderr
-    wrong = sweeps.run([item.replace("encoder_loss_weight=int", "encoder_weight=int") for item in command], place)
+    wrong = sweeps.run(
+        [item.replace("encoder_loss_weight=int", "encoder_weight=int") for item in command], place, fork_server
+    )
     assert wrong.returncode == 2
     assert len(wrong.stderr.strip().splitlines()) == 1
     assert "weights.encoder_weight" in wrong.stderr
@@ -142,23 +146,23 @@ def test_a_changed_space_is_refused_with_the_difference_and_a_typo_creates_no_tr
     tally("a sweep's command with a changed search space or base", 3)
 
 
-def test_missing_data_is_one_line_before_any_trial(tmp_path):
+def test_missing_data_is_one_line_before_any_trial(tmp_path, fork_server):
     missing = tmp_path / "nowhere"
     command = sweeps.command("nodata", OURS, listed("seed=1", f"data=meld data.root={missing} seed=2"))
-    result = sweeps.run(command, tmp_path)
+    result = sweeps.run(command, tmp_path, fork_server)
     assert result.returncode == 2
     assert len(result.stderr.strip().splitlines()) == 1
     assert str(missing) in result.stderr
     assert not (tmp_path / "multirun/nodata/study.db").exists()
 
 
-def test_failures_and_duplicates_do_not_end_the_sweep(tmp_path, tally):
+def test_failures_and_duplicates_do_not_end_the_sweep(tmp_path, tally, fork_server):
     """One NaN trial, one configuration twice, one trial with another data.root."""
     trials = listed(
         "loss=mse seed=1", NAN, "loss=smoothl1 seed=1", "loss=mse seed=1", "loss=mse data.root=elsewhere seed=2"
     )
     command = sweeps.command("mixed", OURS, NO_PRUNER, "hydra/launcher=joblib", trials)
-    result = sweeps.run(command, tmp_path)
+    result = sweeps.run(command, tmp_path, fork_server)
     folder = tmp_path / "multirun/mixed"
     assert result.returncode == 0, result.stderr
     assert sweeps.states(folder) == {0: "COMPLETE", 1: "FAIL", 2: "COMPLETE", 3: "COMPLETE", 4: "COMPLETE"}
@@ -173,7 +177,7 @@ def test_failures_and_duplicates_do_not_end_the_sweep(tmp_path, tally):
     tally("loss that is not finite", 1)
 
 
-def test_pruning_ends_trials_early(tmp_path):
+def test_pruning_ends_trials_early(tmp_path, fork_server):
     """An aggressive pruner stops the later ones of six trials."""
     command = sweeps.command(
         "pruned", OURS, WEIGHT, "hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=1",
@@ -181,7 +185,7 @@ def test_pruning_ends_trials_early(tmp_path):
         "hydra/sweeper/sampler=random",
         epochs=4,
     )  # fmt: skip
-    result = sweeps.run(command, tmp_path)
+    result = sweeps.run(command, tmp_path, fork_server)
     folder = tmp_path / "multirun/pruned"
     assert result.returncode == 0, result.stderr
     states = sweeps.states(folder)
@@ -196,12 +200,12 @@ def test_pruning_ends_trials_early(tmp_path):
     assert status(folder)["pruned"] == list(states.values()).count("PRUNED")
 
 
-def test_two_objectives(tmp_path):
+def test_two_objectives(tmp_path, fork_server):
     command = sweeps.command(
         "two", OURS, NO_PRUNER, WEIGHT, "hydra.sweeper.objectives=[dev_f1,epochs_to_target]", "hydra.sweeper.target=0.05",
         "hydra.sweeper.n_trials=4", "seed=range(1,100)",
     )  # fmt: skip
-    result = sweeps.run(command, tmp_path)
+    result = sweeps.run(command, tmp_path, fork_server)
     folder = tmp_path / "multirun/two"
     assert result.returncode == 0, result.stderr
     study = sweeps.study(folder)

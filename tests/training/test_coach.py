@@ -99,6 +99,7 @@ def test_recorded_weights_are_the_configured_ones_for_a_fixed_weighting():
         assert row["loss_contrastive"] > 0  # measured, although it is not trained
 
 
+@pytest.mark.slow
 def test_training_lowers_the_losses():
     settings = tiny_settings(
         "training.epochs=30", "model.dropout=0.0", "weights.encoder_loss_weight=1.0", "optimizer.learning_rate=0.01",
