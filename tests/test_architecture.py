@@ -91,7 +91,7 @@ def test_packages_for_other_programs_import_no_torch(package):
         ("joyful.config, joyful.runtime.disk", {"torch", "pandas", "hydra"}),
         ("joyful.results", {"torch", "hydra", "optuna"}),
         (
-            "joyful.analysis.claims, joyful.analysis.response, joyful.analysis.gradient_ratio, joyful.analysis.simulation",
+            "joyful.analysis.claims, joyful.analysis.response, joyful.analysis.gradient_ratio",
             {"torch", "hydra", "matplotlib", "lifelines"},
         ),
         (

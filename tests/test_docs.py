@@ -151,11 +151,11 @@ RULES: list[tuple[str, Rule]] = [
     (r"(python run\.py|joyful train)( |$)", small()),
     (r"python train\.py ", small()),
     (r"joyful (report|import|sweep|prepare)( |$)", unchanged),
-    (r"python -m (analysis\.(report|importers)|joyful\.analysis\.plots\.loss_shapes)( |$)", unchanged),
+    (r"python -m (analysis\.(report|importers)|study\.loss_shapes)( |$)", unchanged),
     (r"python -m benchmarks\.\w+", only_help("it takes minutes; tests/benchmarks/ runs small versions")),
     (
-        r"python -m joyful\.analysis\.simulation",
-        only_help("it takes minutes; tests/analysis/test_simulation.py runs it"),
+        r"python -m study\.simulation",
+        only_help("it takes minutes; tests/study/test_simulation.py runs it"),
     ),
     (
         r"python -m study\.(archive|select_trial|report)",

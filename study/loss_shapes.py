@@ -1,28 +1,29 @@
 """Figures of the loss functions and their derivatives, for docs/LOSS_SETUP_SUMMARY.md.
 
-    python -m joyful.analysis.plots.loss_shapes --out docs/images
+    python -m study.loss_shapes --out docs/images
 
 A reconstruction loss is a function of the residual r = prediction - target of one element. A classification loss is a
-function of the probability p of the true class, and its derivative is with respect to the logit of this class.
-
-The formulas are implemented here in NumPy because `joyful.analysis` does not depend on torch. A test compares them with
-`joyful.losses`.
+function of the probability p of the true class, and its derivative is with respect to the logit of this class. The
+curves are those of `joyful.losses`, with the derivatives of autograd.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from joyful.analysis.plots.style import Plot, drawing, look, short, standalone
+from joyful.losses.classification import ClassificationLoss, FocalLoss, NLLLoss
+from joyful.losses.reconstruction import MSELoss, ReconstructionLoss, SmoothL1Loss
 from joyful.results import ResultsError, write_bytes
 
 Values = NDArray[np.float64]
@@ -30,63 +31,11 @@ Values = NDArray[np.float64]
 #: Width and height of one pair of axes, in inches.
 PANEL = (4.0, 3.0)
 
-
-def squared_error(r: Values) -> tuple[Values, Values]:
-    """Return the squared error r^2 and its derivative 2 r.
-
-    Args:
-        r: Residuals.
-
-    Returns:
-        The values and the derivatives, each with the shape of `r`.
-    """
-    return r**2, 2 * r
-
-
-def smooth_l1(r: Values, beta: float = 1.0) -> tuple[Values, Values]:
-    """Return the SmoothL1 loss and its derivative.
-
-    The loss is r^2 / (2 beta) if |r| < beta, and |r| - beta / 2 otherwise. The derivative is r / beta, clipped to
-    [-1, 1].
-
-    Args:
-        r: Residuals.
-        beta: Threshold between the quadratic and the linear part, positive and in the unit of `r`.
-
-    Returns:
-        The values and the derivatives, each with the shape of `r`.
-
-    Example:
-        >>> value, derivative = smooth_l1(np.array([0.5, 2.0]))
-        >>> value.tolist(), derivative.tolist()
-        ([0.125, 1.5], [0.5, 1.0])
-    """
-    value = np.where(np.abs(r) < beta, r**2 / (2 * beta), np.abs(r) - beta / 2)
-    return value, np.clip(r / beta, -1.0, 1.0)
-
-
-def focal(p: Values, gamma: float = 0.0) -> tuple[Values, Values]:
-    """Return the focal loss -(1 - p)^gamma ln p and its derivative with respect to the logit of the true class.
-
-    Args:
-        p: Probabilities of the true class, between 0 and 1 (exclusive).
-        gamma: Focusing exponent, not negative. With 0 the loss is the cross-entropy.
-
-    Returns:
-        The values and the derivatives, each with the shape of `p`.
-
-    Source:
-        Lin et al. (2017), Focal Loss for Dense Object Detection.
-    """
-    rest = (1 - p) ** gamma
-    return -rest * np.log(p), rest * (gamma * p * np.log(p) - (1 - p))
-
-
-#: Line -> function from residuals to (value, derivative), for the first row of panels.
-RECONSTRUCTION: dict[str, Callable[[Values], tuple[Values, Values]]] = {
-    "MSE": squared_error,
-    "SmoothL1, beta 1": smooth_l1,
-    "SmoothL1, beta 0.5": lambda r: smooth_l1(r, 0.5),
+#: Line -> loss, for the first row of panels.
+RECONSTRUCTION: dict[str, ReconstructionLoss] = {
+    "MSE": MSELoss(),
+    "SmoothL1, beta 1": SmoothL1Loss(),
+    "SmoothL1, beta 0.5": SmoothL1Loss(beta=0.5),
 }
 
 #: Line -> (key of RECONSTRUCTION, encoder weight), for the second row of panels.
@@ -96,8 +45,35 @@ WEIGHTED = {
     "0.10 SmoothL1": ("SmoothL1, beta 1", 0.10),
 }
 
-#: Line -> gamma.
-CLASSIFICATION = {"nll": 0.0, "focal, gamma 2": 2.0}
+#: Line -> loss.
+CLASSIFICATION: dict[str, ClassificationLoss] = {"nll": NLLLoss(), "focal, gamma 2": FocalLoss()}
+
+
+def of_residuals(loss: ReconstructionLoss, r: Values) -> tuple[Values, Values]:
+    """Return the values and the derivatives of a reconstruction loss at the residuals r.
+
+    Example:
+        >>> value, derivative = of_residuals(SmoothL1Loss(), np.array([0.5, 2.0]))
+        >>> value.tolist(), derivative.tolist()
+        ([0.125, 1.5], [0.5, 1.0])
+    """
+    residual = torch.tensor(r, requires_grad=True)
+    values = loss.elementwise(residual, torch.zeros_like(residual))
+    (derivatives,) = torch.autograd.grad(values.sum(), residual)
+    return values.detach().numpy(), derivatives.numpy()
+
+
+def of_probabilities(loss: ClassificationLoss, p: Values) -> tuple[Values, Values]:
+    """Return the values of a classification loss, and its derivatives with respect to the logit of the true class.
+
+    Args:
+        loss: The loss.
+        p: Probabilities of the true class, between 0 and 1 (exclusive).
+    """
+    logits = torch.tensor(np.log(np.stack([p, 1 - p], axis=1)), requires_grad=True)
+    values = torch.stack([loss(row[None], torch.tensor([0])) for row in logits])
+    (derivatives,) = torch.autograd.grad(values.sum(), logits)
+    return values.detach().numpy(), derivatives[:, 0].numpy()
 
 
 def reconstruction_curves() -> pd.DataFrame:
@@ -108,9 +84,10 @@ def reconstruction_curves() -> pd.DataFrame:
         (residual) and `y`.
     """
     r = np.linspace(-2.5, 2.5, 101)
-    plain = [_rows(line, r, function(r)) for line, function in RECONSTRUCTION.items()]
+    plain = [_rows(line, r, of_residuals(loss, r)) for line, loss in RECONSTRUCTION.items()]
     weighted = [
-        _rows(line, r, RECONSTRUCTION[loss](r), "weighted ", weight) for line, (loss, weight) in WEIGHTED.items()
+        _rows(line, r, of_residuals(RECONSTRUCTION[loss], r), "weighted ", weight)
+        for line, (loss, weight) in WEIGHTED.items()
     ]
     return pd.concat(plain + weighted, ignore_index=True)
 
@@ -122,7 +99,8 @@ def classification_curves() -> pd.DataFrame:
         Frame with the columns `panel` ("value" or "gradient"), `line`, `x` (probability of the true class) and `y`.
     """
     p = np.linspace(0.01, 0.99, 99)
-    return pd.concat([_rows(line, p, focal(p, gamma)) for line, gamma in CLASSIFICATION.items()], ignore_index=True)
+    curves = [_rows(line, p, of_probabilities(loss, p)) for line, loss in CLASSIFICATION.items()]
+    return pd.concat(curves, ignore_index=True)
 
 
 def _rows(line: str, x: Values, pair: tuple[Values, Values], prefix: str = "", weight: float = 1.0) -> pd.DataFrame:
@@ -202,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 on success, 1 if a file cannot be written.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m joyful.analysis.plots.loss_shapes",
+        prog="python -m study.loss_shapes",
         description="Plot the loss functions and write them as SVG files.",
     )
     default = Path("docs/images")
@@ -214,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_bytes(out / name, standalone(plot).encode())
             print(out / name)
     except (ResultsError, OSError) as error:
-        print(f"joyful.analysis.plots.loss_shapes: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"study.loss_shapes: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 

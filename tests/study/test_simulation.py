@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from joyful.analysis import simulation
-from joyful.analysis.simulation import SETTINGS, Setting, Simulator, markdown, run_all, standard_noise, summarise
 from joyful.analysis.statistics import Estimate
+from study import simulation
+from study.simulation import SETTINGS, Setting, Simulator, markdown, run_all, standard_noise, summarise
 
 
 @pytest.mark.parametrize("kind", ["normal", "gamma(2)"])
@@ -73,7 +73,7 @@ def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setattr(simulation.run_all, "__defaults__", (SETTINGS[:1],))
     simulation.main(["--sweeps", "100", "--seed", "3"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("`python -m joyful.analysis.simulation --sweeps 100 --seed 3`")
+    assert lines[0].startswith("`python -m study.simulation --sweeps 100 --seed 3`")
     assert sum(line.startswith("| times, normal noise |") for line in lines) == 4
     with pytest.raises(SystemExit):
         simulation.main(["--sweeps", "10"])

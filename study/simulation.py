@@ -1,6 +1,6 @@
 """Simulation of the statistics: error rates, coverage and power of verdicts on sweeps whose true effects are known.
 
-    python -m joyful.analysis.simulation [--sweeps 4000] [--seed 1]
+    python -m study.simulation [--sweeps 4000] [--seed 1]
 
 This command prints the table of docs/CONVERGENCE_ANALYSIS.md. Each simulated sweep has n pairs of runs. The simulated
 values are judged with the functions that judge real sweeps: `Scale.differences`, `paired_t` and `decide`. For the
@@ -293,7 +293,7 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the simulation and print the command, the standard error of the rates, and the table."""
-    command, formatter = "python -m joyful.analysis.simulation", argparse.RawDescriptionHelpFormatter
+    command, formatter = "python -m study.simulation", argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(command, description=__doc__, formatter_class=formatter)
     parser.add_argument("--sweeps", type=int, default=4000, help="simulated sweeps for each row (default 4000)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulation (default 1)")
