@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from joyful.config import Settings
 from joyful.data.batching import DeviceSplit, epoch_order
@@ -28,7 +29,13 @@ from joyful.records import SPLITS, Batch, EpochRecord, InputError, first_line_of
 from joyful.training import checkpoints, objective
 from joyful.training.averaging import ParameterAverage
 from joyful.training.evaluation import Accumulator
-from joyful.training.optimizers import Plateau, build_optimizer
+from joyful.training.optimizers import (
+    build_optimizer,
+    learning_rate,
+    load_state_tensors,
+    set_learning_rate,
+    state_tensors,
+)
 
 
 class TrainingFailedError(RuntimeError):
@@ -95,7 +102,9 @@ class Coach:
         self._optimizer = build_optimizer(settings.optimizer, list(trained.values()))
         self._average = ParameterAverage(trained, t.moving_average)
         p = t.scheduler
-        self._plateau = Plateau(self._optimizer, p.factor, p.patience, p.minimum)
+        self._plateau = ReduceLROnPlateau(
+            self._optimizer, factor=p.factor, patience=p.patience, min_lr=p.minimum, threshold=0.0
+        )
         self._probe = splits["train"].batches_in_order(t.probe_dialogues)[0]
         self._ordered: dict[str, list[Batch]] = {}
         self.step, self.epoch = 0, 0
@@ -187,7 +196,7 @@ class Coach:
         self._clip(norms)
         warmup = s.optimizer.warmup_steps
         if step < warmup:
-            self._optimizer.lr = s.optimizer.learning_rate * (step + 1) / warmup
+            set_learning_rate(self._optimizer, s.optimizer.learning_rate * (step + 1) / warmup)
         self._optimizer.step()
         self._optimizer.zero_grad()  # now, to free their memory for the next forward pass
         self.step += 1
@@ -222,7 +231,7 @@ class Coach:
             running: Accumulated metrics of the training steps, used instead of evaluating the train split.
             norms: Sums of gradient norms over the epoch. None in the middle of an epoch, where train has no row.
         """
-        common: dict[str, Any] = {"step": self.step, "epoch": position, "lr": self._optimizer.lr}
+        common: dict[str, Any] = {"step": self.step, "epoch": position, "lr": learning_rate(self._optimizer)}
         rows = []
         with self._average.applied(), torch.inference_mode():
             for split in SPLITS:
@@ -329,7 +338,7 @@ class Coach:
         if name == "best":
             state: dict[str, Any] = {"best": self.best}
         else:
-            tensors |= {f"optimizer.{key}": value for key, value in self._optimizer.state_dict().items()}
+            tensors |= {f"optimizer.{key}": value for key, value in state_tensors(self._optimizer).items()}
             tensors |= {f"average.{key}": value for key, value in self._average.state_dict().items()}
             tensors |= {f"weighting.{key}": value for key, value in self._weighting.state_dict().items()}
             state = {
@@ -338,8 +347,8 @@ class Coach:
                 "step": self.step,
                 "best": self.best,
                 "stale_epochs": self._stale_epochs,
-                "lr": self._optimizer.lr,
-                "plateau": self._plateau.state_dict(),
+                "lr": learning_rate(self._optimizer),
+                "plateau": {"best": self._plateau.best, "num_bad_epochs": self._plateau.num_bad_epochs},
             }
         checkpoints.write(self.checkpoints, name, self.step, checkpoints.Checkpoint(tensors, state))
 
@@ -357,15 +366,16 @@ class Coach:
 
         try:
             self.model.load_state_dict(part("model."))
-            self._optimizer.load_state_dict(part("optimizer."))
+            load_state_tensors(self._optimizer, self.settings.optimizer, part("optimizer."))
             self._average.load_state_dict(part("average."))
             self._weighting.load_state_dict({k: v.to(self.device) for k, v in part("weighting.").items()})
             self.epoch, self.step = int(state["epoch"]), int(state["step"])
             self.best, self._stale_epochs = dict(state["best"]), int(state["stale_epochs"])
             if not all(isinstance(value, (int, float)) for value in self.best.values()):
                 raise ValueError("its best scores are not numbers")
-            self._optimizer.lr = float(state["lr"])
-            self._plateau.load_state_dict(state["plateau"])
+            set_learning_rate(self._optimizer, float(state["lr"]))
+            plateau = state["plateau"]
+            self._plateau.best, self._plateau.num_bad_epochs = float(plateau["best"]), int(plateau["num_bad_epochs"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise InputError(
                 f"checkpoint: expected one of this model and optimizer, got a different one ({first_line_of(error)}); "

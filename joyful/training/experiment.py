@@ -401,8 +401,7 @@ def prepare_torch(device: torch.device, threads: int) -> None:
     if device.type == "cuda":
         # cuBLAS is deterministic only with a workspace of fixed size.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Has the effect of use_deterministic_algorithms(True), which would import the compiler (1.5 s in every process).
-    torch.set_deterministic_debug_mode("error")
+    torch.use_deterministic_algorithms(True)
     # Filling uninitialized memory is a debugging aid that costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

@@ -213,6 +213,18 @@ def test_threads_are_all_cores_alone_and_one_in_a_multirun():
     assert experiment.choose_threads(3, multirun=True) == 3
 
 
+def test_a_run_uses_deterministic_algorithms_without_filling_memory(monkeypatch):
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        torch.use_deterministic_algorithms(False)
+        experiment.prepare_torch(torch.device("cpu"), torch.get_num_threads())
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
 def test_tiny_overrides_are_the_ones_that_tests_rely_on():
     assert "training.threads=1" in TINY  # bytes are compared, and they depend on the number of threads
 
