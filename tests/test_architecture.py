@@ -90,6 +90,7 @@ def test_packages_for_other_programs_import_no_torch(package):
         ("joyful.records", {"torch", "pandas", "numpy"}),
         ("joyful.config, joyful.runtime.disk", {"torch", "pandas", "hydra"}),
         ("joyful.results", {"torch", "hydra", "optuna"}),
+        ("joyful.sweeper, joyful.sweeper.driver, joyful.sweeper.worker", {"torch"}),
         (
             "joyful.analysis.claims, joyful.analysis.response, joyful.analysis.gradient_ratio, joyful.analysis.simulation",
             {"torch", "hydra", "matplotlib", "lifelines"},

@@ -216,7 +216,9 @@ class _JobCheck:
         if key not in self._loaded:
             data = load(settings.data, settings.modality_names)
             self._loaded[key] = data.dimensions, len(data.labels), data.n_speakers
-        self._needs.append(disk.run_need(settings, *self._loaded[key]))
+        from joyful.training.experiment import run_need  # imports torch, which other commands do not need
+
+        self._needs.append(run_need(settings, *self._loaded[key]))
         self._epochs = max(self._epochs, settings.training.epochs)
 
     def check_room(self, folder: Path, trials: int, workers: int, sqlite: bool) -> None:
