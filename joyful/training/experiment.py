@@ -35,7 +35,6 @@ from joyful.training import checkpoints, restoring
 from joyful.training.coach import Coach, TrainingFailedError
 from joyful.training.objective import reconstruction_criterion
 from joyful.training.optimizers import state_shapes
-from joyful.training.precision import bfloat16_gain
 from joyful.training.progress import TrainingProgress, closing_table
 
 OBJECTIVE = "best dev f1_weighted"
@@ -215,8 +214,6 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
             run, finished = restoring.open_or_create(folder, header)
         if finished:
             return float(run.info["objective"])
-        if observer is None:
-            _warn_if_bfloat16_is_slower(settings, device)
         try:
             with signals.prefer_signal(PrunedError):  # also here, so that the status becomes "interrupted"
                 return _train(run, settings, data, device, source, observer)
@@ -235,17 +232,6 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
                 "interrupted", f"stopped by {signal_ if str(signal_) else 'Ctrl-C'}; set resume={folder} to resume it"
             )
             raise
-
-
-def _warn_if_bfloat16_is_slower(settings: Settings, device: torch.device) -> None:
-    if settings.training.precision != "bf16" or device.type != "cpu":
-        return
-    gain = bfloat16_gain()
-    if gain < 1:
-        print_error(
-            "training.precision=bf16 makes this run slower: on this processor matrix products in bfloat16 have "
-            f"{gain:.2g} times the speed of float32; set training.precision=fp32"
-        )
 
 
 @contextmanager
