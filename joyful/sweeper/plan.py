@@ -1,7 +1,6 @@
 """The plan of a sweep: a search space or a list of trials, fixed before the first trial.
 
-hydra-optuna-sweeper parses the search space. Its function `create_params_from_overrides` is private;
-tests/sweeper/test_contract.py checks what is used here.
+hydra-optuna-sweeper parses the search space.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
+from joyful.compat import grid_choices, parse_search_space
 from joyful.records import InputError
 from joyful.sweeper.settings import CALIBRATION_SEEDS, SweepSettings
 
@@ -104,11 +104,10 @@ def make_plan(settings: SweepSettings, arguments: Sequence[str], grid: bool) -> 
         InputError: If the search space is invalid or missing, or if there is a list of trials as well.
     """
     from hydra.errors import HydraException
-    from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
 
     inputs = [f"{name}={value}" for name, value in settings.params.items()] + list(arguments)
     try:
-        space, fixed_values, fixed = create_params_from_overrides(inputs)
+        space, fixed_values, fixed = parse_search_space(inputs)
     except (HydraException, ValueError, NotImplementedError, AssertionError) as error:
         raise InputError(
             f"search space: {_one_line(error)}; expected NAME=interval(LOW, HIGH), choice(A, B) or range(LOW, HIGH, "
@@ -213,10 +212,8 @@ def _split(text: str, name: str) -> list[str]:
 
 
 def _grid(space: Mapping[str, BaseDistribution], limit: int) -> tuple[dict[str, Any], ...]:
-    from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
-
     try:
-        axes = {name: list(OptunaSweeperImpl._to_grid_sampler_choices(d)) for name, d in space.items()}
+        axes = {name: grid_choices(d) for name, d in space.items()}
     except ValueError:
         raise InputError(
             "hydra/sweeper/sampler=grid: expected choices or ranges with a step, got an interval; set choice(...) or "

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from joyful.config import Settings
@@ -187,7 +188,7 @@ class Coach:
             output = self.model(batch, draws, views, trained or self._weighting.needs_gradient_norms, reconstructed)
         parts = objective.components(output, batch, self._criterion, s.loss.encoder_reduction)
         if self._weighting.needs_gradient_norms and step % s.weighting.every == 0:
-            self._weighting.observe({name: _norm(self._gradients(part)) for name, part in parts.items()})
+            self._weighting.observe({name: get_total_norm(self._gradients(part)) for name, part in parts.items()})
         total, _, self._weights = self._weighting.combine(parts, self.loss_weight_config)
         unimodal = objective.unimodal_weight(s.fusion, epoch)
         if unimodal:
@@ -206,20 +207,20 @@ class Coach:
 
     def _clip(self, norms: dict[str, Tensor]) -> None:
         """Add the gradient norm of each module to `norms`, then clip the total norm to training.max_grad_norm."""
-        gradients, squares = [], []
-        for name, parameters in self._groups.items():
-            present = [p.grad for p in parameters if p.grad is not None]
-            if not present:
+        parameters, squares = [], []
+        for name, group in self._groups.items():
+            gradients = [p.grad for p in group if p.grad is not None]
+            if not gradients:
                 continue
-            norm = _norm(present)
+            norm = get_total_norm(gradients)
             norms[name] = norms[name] + norm if name in norms else norm
-            gradients += present
+            parameters += group
             squares.append(norm.square())
         total = torch.stack(squares).sum().sqrt()
         norms["total"] = norms["total"] + total if "total" in norms else total
         limit = self.settings.training.max_grad_norm
         if limit:
-            torch._foreach_mul_(gradients, (limit / (total + 1e-6)).clamp(max=1.0))
+            clip_grads_with_norm_(parameters, limit, total)
 
     def _evaluate(
         self, position: float, running: Accumulator | None, norms: dict[str, Tensor] | None
@@ -284,7 +285,7 @@ class Coach:
         encoder, classification = (self._gradients(parts[name]) for name in ("encoder", "classification"))
         dot = torch.stack([(e * c).sum() for e, c in zip(encoder, classification, strict=True)]).sum()
         weight = self._weights["encoder"]
-        lengths = _norm(encoder), _norm(classification)
+        lengths = get_total_norm(encoder), get_total_norm(classification)
         numbers = [dot, *lengths, weight if isinstance(weight, Tensor) else dot.new_tensor(weight)]
         dot_, e, c, w = torch.stack([number.double() for number in numbers]).tolist()
         return {
@@ -381,8 +382,3 @@ class Coach:
                 f"checkpoint: expected one of this model and optimizer, got a different one ({first_line_of(error)}); "
                 "resume with the configuration that wrote it"
             ) from None
-
-
-def _norm(tensors: list[Tensor]) -> Tensor:
-    """Return the Euclidean norm over all elements of the tensors, as a scalar on their device."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
