@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from joyful.compat import start_ray
-from joyful.records import InputError, print_error
+from joyful.records import InputError, one_line, print_error
 from joyful.results import ResultsError
 from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.sweeper import ending, gpus, identity
@@ -156,7 +156,7 @@ class Driver:
                 # `return_value` raises the exception of a failed job
                 problems = [p for job in jobs if (p := (job.return_value or {}).get("problem"))]
             except Exception as error:
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+                reason = f"{type(error).__name__}: {one_line(error, 500)}"
                 if self._signal is None:
                     log.warning("workers ended early (%s); launching them again", reason)
             if self._signal is not None:  # Ray suppresses exceptions of signal handlers

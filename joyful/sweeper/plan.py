@@ -22,7 +22,7 @@ from optuna.distributions import (
 )
 
 from joyful.compat import grid_choices, parse_search_space
-from joyful.records import InputError
+from joyful.records import InputError, one_line
 from joyful.sweeper.settings import CALIBRATION_SEEDS, SweepSettings
 
 #: Composes the configuration of a job from override strings.
@@ -110,7 +110,7 @@ def make_plan(settings: SweepSettings, arguments: Sequence[str], grid: bool) -> 
         space, fixed_values, fixed = parse_search_space(inputs)
     except (HydraException, ValueError, NotImplementedError, AssertionError) as error:
         raise InputError(
-            f"search space: {_one_line(error)}; expected NAME=interval(LOW, HIGH), choice(A, B) or range(LOW, HIGH, "
+            f"search space: {one_line(error, 500)}; expected NAME=interval(LOW, HIGH), choice(A, B) or range(LOW, HIGH, "
             "step=S), LOW below HIGH"
         ) from None
     space = {name: distribution for name, distribution in space.items() if name not in fixed_values}
@@ -154,7 +154,9 @@ def check_compositions(plan: Plan, compose: Compose, check: Callable[[DictConfig
         try:
             check(compose(overrides))
         except Exception as error:
-            raise InputError(f"{' '.join(overrides[len(plan.fixed) :]) or 'the sweep'}: {_one_line(error)}") from None
+            raise InputError(
+                f"{' '.join(overrides[len(plan.fixed) :]) or 'the sweep'}: {one_line(error, 500)}"
+            ) from None
 
 
 def _samples(plan: Plan) -> list[list[str]]:
@@ -228,7 +230,3 @@ def _grid(space: Mapping[str, BaseDistribution], limit: int) -> tuple[dict[str, 
         )
     points = itertools.islice(itertools.product(*axes.values()), limit)
     return tuple(dict(zip(axes, values, strict=True)) for values in points)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500]

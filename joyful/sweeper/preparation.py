@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from joyful.config import LOCATION_SETTINGS, Settings, check
 from joyful.data.loading import load
-from joyful.records import InputError
+from joyful.records import InputError, one_line
 from joyful.results import write_json
 from joyful.runtime import disk
 from joyful.runtime.hydra_request import resolved_config
@@ -87,7 +87,7 @@ def prepare(
     try:
         pruner_ = instantiate(pruner, _execution_whitelist_=PRUNERS)
     except Exception as error:
-        raise InputError(f"hydra/sweeper/pruner: {' '.join(str(error).split())[:500]}") from None
+        raise InputError(f"hydra/sweeper/pruner: {one_line(error, 500)}") from None
     values = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
     assert isinstance(values, dict)
     checked = check_settings({str(k): v for k, v in values.items()}, type(pruner_).__name__)
@@ -175,7 +175,7 @@ def _sampler_builder(config: Any) -> _SamplerBuilder:
     try:
         sampler = instantiate(values, _execution_whitelist_=SAMPLERS)
     except Exception as error:
-        raise InputError(f"hydra/sweeper/sampler: {' '.join(str(error).split())[:500]}") from None
+        raise InputError(f"hydra/sweeper/sampler: {one_line(error, 500)}") from None
     kind = sampler.func if isinstance(sampler, partial) else type(sampler)
     return _SamplerBuilder(values, kind, values.get("seed"))
 

@@ -218,22 +218,19 @@ class TrialAccess:
             with_retries(lambda name=name, value=value: self._storage.set_trial_user_attr(self._id, name, value))  # type: ignore[misc]
 
     def report(self, epoch: int, value: float) -> bool:
-        """Report the best value up to the end of an epoch.
-
-        Values that are not finite, and epochs that were reported before, are not stored.
+        """Store the best value up to the end of an epoch as `report_all` does.
 
         Returns:
             True if the trial should continue, False if the pruner stops it.
         """
-        if epoch not in self.frozen().intermediate_values and math.isfinite(value):
-            with_retries(lambda: self._storage.set_trial_intermediate_value(self._id, epoch, value))
+        self.report_all({epoch: value})
         return not with_retries(lambda: self.study.pruner.prune(self.study, self.frozen()))
 
     def report_all(self, best: Mapping[int, float]) -> None:
-        """Report the best values of a run that was trained before its study was created.
+        """Store the best values up to the ends of epochs.
 
         Args:
-            best: Epoch -> best value up to its end. Epochs that were reported before are skipped.
+            best: Epoch -> value. Epochs that were reported before, and values that are not finite, are skipped.
         """
         reported = self.frozen().intermediate_values
         for epoch, value in best.items():
@@ -252,8 +249,7 @@ class TrialAccess:
 
     def copy_result(self, other: FrozenTrial) -> None:
         """Finish the trial with the state and the values of another trial, which has the same configuration."""
-        for step, value in other.intermediate_values.items():
-            with_retries(lambda s=step, v=value: self._storage.set_trial_intermediate_value(self._id, s, v))  # type: ignore[misc]
+        self.report_all(other.intermediate_values)
         self.tell(other.state, list(other.values) if other.state == TrialState.COMPLETE else None)
 
 
