@@ -18,15 +18,14 @@ import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from benchmarks.figures import Figure, figure, multiplies_bfloat16, parser, report
 from benchmarks.measuring import in_turn, seconds_of
 from joyful.training.coach import Coach
-from joyful.training.optimizers import Optimizer
 
 #: Sides of the square matrices; "small" is for tests.
 SIDES = {"reference": (1024, 1536, 2048, 3072), "small": (64, 128)}
@@ -69,11 +68,14 @@ def operations_of_a_step(coach: Coach) -> int:
         RuntimeError: If the epoch has no optimizer step.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
+    hook = register_optimizer_step_pre_hook(_stop)
     try:
-        with patch.object(Optimizer, "step", _stop), torch.compiler.set_stance("force_eager"), counter:
+        with torch.compiler.set_stance("force_eager"), counter:
             coach.train_epoch(coach.epoch + 1)
     except _Stepped:
         return int(counter.get_total_flops())
+    finally:
+        hook.remove()
     raise RuntimeError(
         "operations of a step: expected an optimizer step in the epoch, got none; use a split with batches"
     )

@@ -9,9 +9,10 @@ Each measurement runs in a separate process. The measurements take turns, and me
   plugins.
 - The modules that `import joyful.loss_utils` loads after `import torch`, of which none should belong to another
   package, and its seconds against those of `import torch`.
-- The time from torch's import to the end of the first training step, on data that an earlier start has prepared: MELD
-  if JOYFUL_DATA names a folder that has it, else a prepared folder of synthetic dialogues. The time includes Hydra,
-  composing the configuration, importing joyful, opening the data and building the model.
+- The time to the end of the first training step, on data that an earlier start has prepared: MELD if JOYFUL_DATA names
+  a folder that has it, else a prepared folder of synthetic dialogues. The time includes Hydra, composing the
+  configuration, importing joyful, opening the data and building the model. It starts after torch's import and the first
+  construction of an optimizer of torch, which imports torch's compiler in any program.
 
 Each is run once before the measurements, so that data are prepared and files are in the page cache.
 """
@@ -67,21 +68,20 @@ print(json.dumps({
 }))
 """
 
-#: Program for python -c, with FILE OVERRIDE... as arguments: run.py with torch imported, which exits after the first
-#: step.
+#: Program for python -c, with FILE OVERRIDE... as arguments: run.py with torch and its compiler imported, which exits
+#: after the first step.
 FIRST_STEP = """\
 import os, runpy, sys, time
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+torch.optim.SGD([torch.zeros(1)], 0.1)  # imports the compiler
 clock = time.perf_counter()
-from joyful.training.optimizers import Optimizer
-step = Optimizer.step
 
-def stop(self):
-    step(self)
+def stop(*_):
     print(time.perf_counter() - clock, flush=True)
     os._exit(0)
 
-Optimizer.step = stop
+register_optimizer_step_post_hook(stop)
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -110,7 +110,7 @@ def imports(folder: Path) -> dict[str, Any]:
 
 
 def first_step(folder: Path, overrides: Sequence[str]) -> float:
-    """Return the seconds from torch's import to the end of the first training step of a run in `folder`."""
+    """Return the seconds to the end of the first training step of a run in `folder` (see FIRST_STEP)."""
     return float(run(["-c", FIRST_STEP, os.fspath(ROOT / "run.py"), *overrides], folder).split()[-1])
 
 

@@ -33,6 +33,7 @@ REGISTRIES = {
     "loss.name": ("joyful.losses.reconstruction", "RECONSTRUCTION_LOSSES"),
     "classification.name": ("joyful.losses.classification", "CLASSIFICATION_LOSSES"),
     "weighting.name": ("joyful.losses.weighting", "WEIGHTINGS"),
+    "optimizer.name": ("joyful.training.optimizers", "OPTIMIZERS"),
 }
 
 #: Advice for messages about exhausted memory.
@@ -188,7 +189,7 @@ class WeightingSettings(_Section):
 class OptimizerSettings(_Section):
     """The section `optimizer`."""
 
-    name: Literal["adam", "adamw", "sgd", "rmsprop"]
+    name: str = Field(description="optimizer")
     learning_rate: LearningRate = Field(description="learning rate after the warm-up")
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)]
     momentum: Fraction = Field(description="momentum of sgd and rmsprop")

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Layers from left to right. A module imports only from its own layer and from layers to the left. The names are those of the
 #: packages and modules directly below joyful.
 LAYERS = [
-    ["records"],
+    ["compat", "records"],
     ["registry"],
     ["config", "randomness", "results"],
     ["runtime"],
@@ -87,9 +87,10 @@ def test_packages_for_other_programs_import_no_torch(package):
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("joyful.records", {"torch", "pandas", "numpy"}),
+        ("joyful.compat, joyful.records", {"torch", "pandas", "numpy", "hydra", "optuna"}),
         ("joyful.config, joyful.runtime.disk", {"torch", "pandas", "hydra"}),
         ("joyful.results", {"torch", "hydra", "optuna"}),
+        ("joyful.sweeper, joyful.sweeper.driver, joyful.sweeper.worker", {"torch"}),
         (
             "joyful.analysis.claims, joyful.analysis.response, joyful.analysis.gradient_ratio",
             {"torch", "hydra", "matplotlib", "lifelines"},

@@ -23,6 +23,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from joyful.compat import HYDRA_PLUGINS
 from joyful.records import InputError, print_error
 from joyful.runtime.hydra_request import config_error_message, resolved_config
 from joyful.runtime.signals import CTRL_C, raise_on_ctrl_c
@@ -35,7 +36,7 @@ _MAXIMUM_LISTED = 20
 
 #: The targets that `_target_` may name. An overlay from an untrusted folder could name any function.
 _TARGETS = (
-    "joyful.runtime.run_guard.RunGuard", "joyful.sweeper.plugin.OptunaPrunedSweeper", "hydra._internal.core_plugins.*",
+    "joyful.runtime.run_guard.RunGuard", "joyful.sweeper.plugin.OptunaPrunedSweeper", HYDRA_PLUGINS,
     "hydra_plugins.*", "optuna.samplers.*", "optuna.pruners.*",
 )  # fmt: skip
 
@@ -59,7 +60,7 @@ def report_config_errors(program: Callable[[], Any]) -> Callable[[], Any]:
     """Wrap a hydra.main program to exit with one line and code 2 if Hydra cannot compose the configuration.
 
     Examples are a missing file or group, invalid YAML, invalid overrides, and a `_target_` that is not allowed. With
-    HYDRA_FULL_ERROR=1 the program raises the error with its traceback.
+    HYDRA_FULL_ERROR=1, and for errors of the program itself, it raises the error with its traceback.
 
     Args:
         program: The program that hydra.main returns.
@@ -80,23 +81,13 @@ def report_config_errors(program: Callable[[], Any]) -> Callable[[], Any]:
             # After the first composition, only errors of Hydra and OmegaConf concern the configuration: trials are
             # composed later.
             if RunGuard.composed and not isinstance(error, (HydraException, OmegaConfBaseException)):
-                os.environ.pop(_FULL_ERROR)
-                return _reported_by_hydra(error)
+                raise
             print_error(f"{config_error_message(error)} (set HYDRA_FULL_ERROR=1 for the traceback)")
             sys.exit(2)
         finally:
             os.environ.pop(_FULL_ERROR, None)
 
     return run
-
-
-def _reported_by_hydra(error: Exception) -> Any:
-    from hydra._internal.utils import run_and_report
-
-    def reraise() -> None:
-        raise error
-
-    return run_and_report(reraise)
 
 
 class RunGuard(Callback):

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 else:
                     print_snapshot(snapshot, options.folder)
                 return 0
-            numbers = requeue_failed(sweep.engine, sweep.study_id)
+            numbers = requeue_failed(sweep.registry.engine, sweep.registry.study_id)
             for number in numbers:
                 sweep.registry.reset_failures(number)
     except InputError as error:

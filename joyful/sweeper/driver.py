@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig
@@ -23,7 +22,8 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from joyful.records import InputError, print_error
+from joyful.compat import start_ray
+from joyful.records import InputError, one_line, print_error
 from joyful.results import ResultsError
 from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.sweeper import ending, gpus, identity
@@ -156,7 +156,7 @@ class Driver:
                 # `return_value` raises the exception of a failed job
                 problems = [p for job in jobs if (p := (job.return_value or {}).get("problem"))]
             except Exception as error:
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+                reason = f"{type(error).__name__}: {one_line(error, 500)}"
                 if self._signal is None:
                     log.warning("workers ended early (%s); launching them again", reason)
             if self._signal is not None:  # Ray suppresses exceptions of signal handlers
@@ -180,8 +180,6 @@ class Driver:
         """
         launcher = self._sweep.task.config.hydra.launcher
         if self._launcher_name() == "RayLauncher":
-            from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
-
             try:
                 start_ray(launcher.ray.init)
             except (ConnectionError, RuntimeError, ValueError) as error:
@@ -215,7 +213,8 @@ class Driver:
     def _launcher(self) -> Any:
         """Return the configured launcher, for jobs that run the task of a worker without callbacks."""
         task = self._sweep.task
-        context = HydraContext(task.hydra_context.config_loader, Callbacks(), task.hydra_context.execution_whitelist)
+        callbacks = type(task.hydra_context.callbacks)()  # without callbacks
+        context = HydraContext(task.hydra_context.config_loader, callbacks, task.hydra_context.execution_whitelist)
         return Plugins.instance().instantiate_launcher(
             hydra_context=context,
             task_function=dataclasses.replace(task, driver=self._me.id, gpus=self._gpus()),

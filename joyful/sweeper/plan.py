@@ -1,7 +1,6 @@
 """The plan of a sweep: a search space or a list of trials, fixed before the first trial.
 
-hydra-optuna-sweeper parses the search space. Its function `create_params_from_overrides` is private;
-tests/sweeper/test_contract.py checks what is used here.
+hydra-optuna-sweeper parses the search space.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from joyful.records import InputError
+from joyful.compat import grid_choices, parse_search_space
+from joyful.records import InputError, one_line
 from joyful.sweeper.settings import CALIBRATION_SEEDS, SweepSettings
 
 #: Composes the configuration of a job from override strings.
@@ -104,14 +104,13 @@ def make_plan(settings: SweepSettings, arguments: Sequence[str], grid: bool) -> 
         InputError: If the search space is invalid or missing, or if there is a list of trials as well.
     """
     from hydra.errors import HydraException
-    from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
 
     inputs = [f"{name}={value}" for name, value in settings.params.items()] + list(arguments)
     try:
-        space, fixed_values, fixed = create_params_from_overrides(inputs)
+        space, fixed_values, fixed = parse_search_space(inputs)
     except (HydraException, ValueError, NotImplementedError, AssertionError) as error:
         raise InputError(
-            f"search space: {_one_line(error)}; expected NAME=interval(LOW, HIGH), choice(A, B) or range(LOW, HIGH, "
+            f"search space: {one_line(error, 500)}; expected NAME=interval(LOW, HIGH), choice(A, B) or range(LOW, HIGH, "
             "step=S), LOW below HIGH"
         ) from None
     space = {name: distribution for name, distribution in space.items() if name not in fixed_values}
@@ -155,7 +154,9 @@ def check_compositions(plan: Plan, compose: Compose, check: Callable[[DictConfig
         try:
             check(compose(overrides))
         except Exception as error:
-            raise InputError(f"{' '.join(overrides[len(plan.fixed) :]) or 'the sweep'}: {_one_line(error)}") from None
+            raise InputError(
+                f"{' '.join(overrides[len(plan.fixed) :]) or 'the sweep'}: {one_line(error, 500)}"
+            ) from None
 
 
 def _samples(plan: Plan) -> list[list[str]]:
@@ -213,10 +214,8 @@ def _split(text: str, name: str) -> list[str]:
 
 
 def _grid(space: Mapping[str, BaseDistribution], limit: int) -> tuple[dict[str, Any], ...]:
-    from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
-
     try:
-        axes = {name: list(OptunaSweeperImpl._to_grid_sampler_choices(d)) for name, d in space.items()}
+        axes = {name: grid_choices(d) for name, d in space.items()}
     except ValueError:
         raise InputError(
             "hydra/sweeper/sampler=grid: expected choices or ranges with a step, got an interval; set choice(...) or "
@@ -231,7 +230,3 @@ def _grid(space: Mapping[str, BaseDistribution], limit: int) -> tuple[dict[str, 
         )
     points = itertools.islice(itertools.product(*axes.values()), limit)
     return tuple(dict(zip(axes, values, strict=True)) for values in points)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500]

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from joyful.config import LOCATION_SETTINGS, Settings, check
 from joyful.data.loading import load
-from joyful.records import InputError
+from joyful.records import InputError, one_line
 from joyful.results import write_json
 from joyful.runtime import disk
 from joyful.runtime.hydra_request import resolved_config
@@ -87,7 +87,7 @@ def prepare(
     try:
         pruner_ = instantiate(pruner, _execution_whitelist_=PRUNERS)
     except Exception as error:
-        raise InputError(f"hydra/sweeper/pruner: {' '.join(str(error).split())[:500]}") from None
+        raise InputError(f"hydra/sweeper/pruner: {one_line(error, 500)}") from None
     values = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
     assert isinstance(values, dict)
     checked = check_settings({str(k): v for k, v in values.items()}, type(pruner_).__name__)
@@ -175,7 +175,7 @@ def _sampler_builder(config: Any) -> _SamplerBuilder:
     try:
         sampler = instantiate(values, _execution_whitelist_=SAMPLERS)
     except Exception as error:
-        raise InputError(f"hydra/sweeper/sampler: {' '.join(str(error).split())[:500]}") from None
+        raise InputError(f"hydra/sweeper/sampler: {one_line(error, 500)}") from None
     kind = sampler.func if isinstance(sampler, partial) else type(sampler)
     return _SamplerBuilder(values, kind, values.get("seed"))
 
@@ -204,10 +204,14 @@ class _JobCheck:
         self._epochs = 0
 
     def __call__(self, job: DictConfig) -> None:
+        # these import torch, which other commands do not need
+        from joyful.model.joyful import FUSIONS
+        from joyful.training.experiment import run_need
+
         settings, gate_weight = check(resolved_config(job)), self._gate_weight
-        if gate_weight in self._varied and settings.fusion.name == "auto":
+        if gate_weight in self._varied and not FUSIONS[settings.fusion.name].has_gates:
             raise InputError(
-                f"{gate_weight} is varied, but fusion=auto has no gates; "
+                f"{gate_weight} is varied, but fusion={settings.fusion.name} has no gates; "
                 f"set fusion=hierarchical or remove {gate_weight}"
             )
         if not self._data_is_local:
@@ -216,7 +220,7 @@ class _JobCheck:
         if key not in self._loaded:
             data = load(settings.data, settings.modality_names)
             self._loaded[key] = data.dimensions, len(data.labels), data.n_speakers
-        self._needs.append(disk.run_need(settings, *self._loaded[key]))
+        self._needs.append(run_need(settings, *self._loaded[key]))
         self._epochs = max(self._epochs, settings.training.epochs)
 
     def check_room(self, folder: Path, trials: int, workers: int, sqlite: bool) -> None:

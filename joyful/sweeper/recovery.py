@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import TrialState, create_trial
 from sqlalchemy.engine import URL
 
 from joyful.records import InputError
@@ -104,9 +105,10 @@ def _value(info: Mapping[str, Any], name: str, distribution: BaseDistribution) -
     if isinstance(distribution, CategoricalDistribution):
         return next((choice for choice in distribution.choices if str(choice) == str(value)), None)
     try:
-        return value if distribution._contains(distribution.to_internal_repr(value)) else None
+        create_trial(state=TrialState.RUNNING, params={name: value}, distributions={name: distribution})
     except (TypeError, ValueError):
         return None
+    return value
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -157,14 +156,10 @@ class OpenSweep:
     Attributes:
         access: The study.
         registry: Its members and leases.
-        engine: The engine of the sweeper's own tables.
-        study_id: Optuna's id of the study.
     """
 
     access: StudyAccess
     registry: Registry
-    engine: sqlalchemy.Engine
-    study_id: int
 
     def live_workers(self) -> list[Member]:
         """Return the workers whose process has not ended. Workers of other machines are included."""
@@ -175,7 +170,7 @@ class OpenSweep:
 
     def __exit__(self, *_: object) -> None:
         # A database server limits connections, so do not leave them to the garbage collector.
-        self.engine.dispose()
+        self.registry.engine.dispose()
         close_storage(self.access.backend)
 
 
@@ -217,8 +212,5 @@ def open_sweep(folder: Path, storage: str | None = None) -> OpenSweep:
         raise InputError(
             f"{url.render_as_string()}: expected the study {name}, found none; run the sweep's command again"
         ) from None
-    engine = open_engine(url)
-    access = StudyAccess(
-        backend, name, lambda number: optuna.samplers.RandomSampler(number), optuna.pruners.NopPruner()
-    )
-    return OpenSweep(access, Registry(engine, study_id), engine, study_id)
+    access = StudyAccess(backend, name, optuna.samplers.RandomSampler, optuna.pruners.NopPruner())
+    return OpenSweep(access, Registry(open_engine(url), study_id))

@@ -17,14 +17,14 @@ from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage, get_storage
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import delete, select, update
 
+from joyful.compat import optuna_models
 from joyful.config import differences
 from joyful.records import InputError
 from joyful.sweeper.database import with_retries
@@ -32,6 +32,8 @@ from joyful.sweeper.plan import Plan
 from joyful.sweeper.settings import Direction
 
 log = logging.getLogger(__name__)
+
+models = optuna_models()
 
 #: The study attribute that holds the settings that may not change during a study.
 DESCRIPTION = "joyful"
@@ -59,21 +61,21 @@ class StudyAccess:
     sampler_for: Callable[[int], BaseSampler]
     pruner: BasePruner
 
-    def open(self, number: int = 0) -> optuna.Study:
-        """Open the study with the sampler of trial `number`."""
-        storage = get_storage(self.backend)
+    def open(self, number: int = 0, storage: BaseStorage | None = None) -> optuna.Study:
+        """Open the study with the sampler of trial `number`, through `storage` if given."""
         return with_retries(
             lambda: optuna.load_study(
-                study_name=self.name, storage=storage, sampler=self.sampler_for(number), pruner=self.pruner
+                study_name=self.name, storage=storage or self.backend, sampler=self.sampler_for(number),
+                pruner=self.pruner,
             )
-        )
+        )  # fmt: skip
 
 
 def silence_logs() -> None:
     """Turn off Optuna's log, its warnings of experimental features, and the launchers' lists of overrides."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.raiseExceptions = False  # no traceback for a log file on a full disk
-    for name in ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins"):
+    for name in ("hydra", "hydra_plugins"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
@@ -105,9 +107,10 @@ def open_or_create(backend: RDBStorage, name: str, directions: list[Direction], 
             f"study {name}: expected the directions {', '.join(directions)}, got a study with {', '.join(existing)}; "
             "set another sweep_name, or the objectives of the existing study"
         )
+    study_id = with_retries(lambda: storage.get_study_id_from_name(name))
     before = study.user_attrs.get(DESCRIPTION)
     if before is None:
-        if with_retries(lambda: storage.get_n_trials(study._study_id)) > 0:
+        if with_retries(lambda: storage.get_n_trials(study_id)) > 0:
             raise InputError(
                 f"study {name}: its {len(study.trials)} trials were not created by this sweeper; set another sweep_name"
             )
@@ -118,7 +121,7 @@ def open_or_create(backend: RDBStorage, name: str, directions: list[Direction], 
         )
     if before != description:
         with_retries(lambda: study.set_user_attr(DESCRIPTION, description))
-    return study._study_id
+    return study_id
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -184,10 +187,10 @@ class TrialAccess:
     """
 
     def __init__(self, access: StudyAccess, number: int) -> None:
-        self._access, self.number = access, number
-        self.study = access.open(number)
-        self._storage: BaseStorage = self.study._storage
-        study_id = self.study._study_id
+        self.number = number
+        self._storage = get_storage(access.backend)
+        self.study = access.open(number, self._storage)
+        study_id = with_retries(lambda: self._storage.get_study_id_from_name(access.name))
         # Optuna's cache accepts parameters only for trials that it has read.
         with_retries(lambda: self._storage.get_all_trials(study_id, deepcopy=False))
         self._id = with_retries(lambda: self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
@@ -205,7 +208,7 @@ class TrialAccess:
 
         def suggest() -> dict[str, Any]:
             trial = Trial(self.study, self._id)
-            return {name: trial._suggest(name, distribution) for name, distribution in space.items()}
+            return {name: _suggest(trial, name, distribution) for name, distribution in space.items()}
 
         return with_retries(suggest)
 
@@ -215,22 +218,19 @@ class TrialAccess:
             with_retries(lambda name=name, value=value: self._storage.set_trial_user_attr(self._id, name, value))  # type: ignore[misc]
 
     def report(self, epoch: int, value: float) -> bool:
-        """Report the best value up to the end of an epoch.
-
-        Values that are not finite, and epochs that were reported before, are not stored.
+        """Store the best value up to the end of an epoch as `report_all` does.
 
         Returns:
             True if the trial should continue, False if the pruner stops it.
         """
-        if epoch not in self.frozen().intermediate_values and math.isfinite(value):
-            with_retries(lambda: self._storage.set_trial_intermediate_value(self._id, epoch, value))
+        self.report_all({epoch: value})
         return not with_retries(lambda: self.study.pruner.prune(self.study, self.frozen()))
 
     def report_all(self, best: Mapping[int, float]) -> None:
-        """Report the best values of a run that was trained before its study was created.
+        """Store the best values up to the ends of epochs.
 
         Args:
-            best: Epoch -> best value up to its end. Epochs that were reported before are skipped.
+            best: Epoch -> value. Epochs that were reported before, and values that are not finite, are skipped.
         """
         reported = self.frozen().intermediate_values
         for epoch, value in best.items():
@@ -249,9 +249,20 @@ class TrialAccess:
 
     def copy_result(self, other: FrozenTrial) -> None:
         """Finish the trial with the state and the values of another trial, which has the same configuration."""
-        for step, value in other.intermediate_values.items():
-            with_retries(lambda s=step, v=value: self._storage.set_trial_intermediate_value(self._id, s, v))  # type: ignore[misc]
+        self.report_all(other.intermediate_values)
         self.tell(other.state, list(other.values) if other.state == TrialState.COMPLETE else None)
+
+
+def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
+    """Return the trial's value of a parameter."""
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    assert isinstance(distribution, FloatDistribution)
+    return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
 def states(engine: sqlalchemy.Engine, study_id: int) -> dict[int, TrialState]:
@@ -284,8 +295,8 @@ def waiting_duplicates(engine: sqlalchemy.Engine, study_id: int) -> dict[int, in
 def requeue_failed(engine: sqlalchemy.Engine, study_id: int) -> list[int]:
     """Set failed trials to waiting. They keep their numbers and parameters.
 
-    Optuna has no function for this: finished trials are final. So this function writes Optuna's tables. Optuna's
-    version is pinned, and tests/sweeper/test_contract.py checks the tables.
+    Optuna has no function for this: finished trials are final. So this function writes Optuna's tables. tests/test_compat.py checks
+    the tables.
 
     Returns:
         The numbers of the trials.

@@ -107,7 +107,7 @@ class RemoteObserver:
 def train(channel: Channel, request: dict[str, Any]) -> dict[str, Any]:
     """Train one run, and return the message with its end."""
     from joyful import results
-    from joyful.records import InputError, Request
+    from joyful.records import InputError, Request, one_line
     from joyful.runtime.disk import DiskSpaceError
     from joyful.training import experiment
     from joyful.training.coach import TrainingFailedError
@@ -118,9 +118,9 @@ def train(channel: Channel, request: dict[str, Any]) -> dict[str, Any]:
     except experiment.PrunedError as error:
         return {"end": "pruned", "reason": str(error)}
     except (results.ResultsError, DiskSpaceError) as error:  # not the fault of the trial
-        return {"end": "disk", "reason": _one_line(str(error))}
+        return {"end": "disk", "reason": one_line(error, 5000)}
     except (InputError, TrainingFailedError) as error:
-        return {"end": "failed", "reason": _one_line(str(error))}
+        return {"end": "failed", "reason": one_line(error, 5000)}
     except (KeyboardInterrupt, experiment.Interrupted):
         return {"end": "interrupted"}
     except (TakenOverError, results.LockLostError):
@@ -129,10 +129,6 @@ def train(channel: Channel, request: dict[str, Any]) -> dict[str, Any]:
         traceback.print_exc()
         return {"end": "failed", "reason": experiment.describe_failure(error)}
     return {"end": "completed", "objective": objective}
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def end_with_parent(parent: int) -> None:

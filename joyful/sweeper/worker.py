@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from joyful.config import MEMORY_ADVICE, check, config_hash
+from joyful.records import one_line
 from joyful.results import ResultsError
 from joyful.runtime import hydra_request
 from joyful.sweeper import gpus, identity, outcome, password
@@ -147,7 +148,7 @@ class _Worker:
         except Stopped:
             pass
         except OSError as error:
-            self._counts["problem"] = " ".join(str(error).split())
+            self._counts["problem"] = one_line(error, 5000)
         finally:
             self._trainer.close()
             with contextlib.suppress(ResultsError):  # the disk is full: others see that this process has ended
@@ -269,7 +270,7 @@ class _Worker:
         except Exception as error:
             if self._stop_requested():  # a driver that is its own worker was interrupted here
                 raise Stopped from error
-            reason = " ".join(str(error).split())[:500] or type(error).__name__
+            reason = one_line(error, 500) or type(error).__name__
             self._tell(trial, lease, TrialState.FAIL, reason=reason)
             return
         digest = config_hash(settings)

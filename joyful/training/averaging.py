@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class ParameterAverage:
@@ -27,9 +27,8 @@ class ParameterAverage:
         """Update the average with the parameters after optimizer step `step`, counted from 1."""
         if self._average:
             decay = min(self.decay, (1 + step) / (10 + step))
-            torch._foreach_lerp_(
-                list(self._average.values()), [p.detach() for p in self._parameters.values()], 1 - decay
-            )
+            update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            update(list(self._average.values()), list(self._parameters.values()), None)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

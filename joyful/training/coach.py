@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from joyful.config import Settings
 from joyful.losses.classification import class_weights
@@ -28,7 +30,13 @@ from joyful.training.averaging import ParameterAverage
 from joyful.training.batching import DeviceSplit, epoch_order
 from joyful.training.checkpoints import Checkpoint
 from joyful.training.evaluation import Accumulator
-from joyful.training.optimizers import Plateau, build_optimizer
+from joyful.training.optimizers import (
+    build_optimizer,
+    learning_rate,
+    load_state_tensors,
+    set_learning_rate,
+    state_tensors,
+)
 
 
 class TrainingFailedError(RuntimeError):
@@ -87,7 +95,9 @@ class Coach:
         self._optimizer = build_optimizer(settings.optimizer, list(trained.values()))
         self._average = ParameterAverage(trained, t.moving_average)
         p = t.scheduler
-        self._plateau = Plateau(self._optimizer, p.factor, p.patience, p.minimum)
+        self._plateau = ReduceLROnPlateau(
+            self._optimizer, factor=p.factor, patience=p.patience, min_lr=p.minimum, threshold=0.0
+        )
         self._probe = splits["train"].batches_in_order(t.probe_dialogues)[0]
         self._ordered: dict[str, list[Batch]] = {}
         self.step, self.epoch = 0, 0
@@ -162,7 +172,7 @@ class Coach:
             output = self.model(batch, draws, views, trained or self._weighting.needs_gradient_norms, reconstructed)
         parts = objective.components(output, batch, self._criterion, s.loss.encoder_reduction)
         if self._weighting.needs_gradient_norms and step % s.weighting.every == 0:
-            self._weighting.observe({name: _norm(self._gradients(part)) for name, part in parts.items()})
+            self._weighting.observe({name: get_total_norm(self._gradients(part)) for name, part in parts.items()})
         total, _, self._weights = self._weighting.combine(parts, self.loss_weight_config)
         unimodal = objective.unimodal_weight(s.fusion, epoch)
         if unimodal:
@@ -171,7 +181,7 @@ class Coach:
         self._clip(norms)
         warmup = s.optimizer.warmup_steps
         if step < warmup:
-            self._optimizer.lr = s.optimizer.learning_rate * (step + 1) / warmup
+            set_learning_rate(self._optimizer, s.optimizer.learning_rate * (step + 1) / warmup)
         self._optimizer.step()
         self._optimizer.zero_grad()  # now, to free their memory for the next forward pass
         self.step += 1
@@ -181,20 +191,20 @@ class Coach:
 
     def _clip(self, norms: dict[str, Tensor]) -> None:
         """Add the gradient norm of each module to `norms`, then clip the total norm to training.max_grad_norm."""
-        gradients, squares = [], []
-        for name, parameters in self._groups.items():
-            present = [p.grad for p in parameters if p.grad is not None]
-            if not present:
+        parameters, squares = [], []
+        for name, group in self._groups.items():
+            gradients = [p.grad for p in group if p.grad is not None]
+            if not gradients:
                 continue
-            norm = _norm(present)
+            norm = get_total_norm(gradients)
             norms[name] = norms[name] + norm if name in norms else norm
-            gradients += present
+            parameters += group
             squares.append(norm.square())
         total = torch.stack(squares).sum().sqrt()
         norms["total"] = norms["total"] + total if "total" in norms else total
         limit = self.settings.training.max_grad_norm
         if limit:
-            torch._foreach_mul_(gradients, (limit / (total + 1e-6)).clamp(max=1.0))
+            clip_grads_with_norm_(parameters, limit, total)
 
     def _evaluate(
         self, position: float, running: Accumulator | None, norms: dict[str, Tensor] | None
@@ -206,7 +216,7 @@ class Coach:
             running: Accumulated metrics of the training steps, used instead of evaluating the train split.
             norms: Sums of gradient norms over the epoch. None in the middle of an epoch, where train has no row.
         """
-        common: dict[str, Any] = {"step": self.step, "epoch": position, "lr": self._optimizer.lr}
+        common: dict[str, Any] = {"step": self.step, "epoch": position, "lr": learning_rate(self._optimizer)}
         rows = []
         with self._average.applied(), torch.inference_mode():
             for split in SPLITS:
@@ -258,7 +268,7 @@ class Coach:
         encoder, classification = (self._gradients(parts[name]) for name in ("encoder", "classification"))
         dot = torch.stack([(e * c).sum() for e, c in zip(encoder, classification, strict=True)]).sum()
         weight = self._weights["encoder"]
-        lengths = _norm(encoder), _norm(classification)
+        lengths = get_total_norm(encoder), get_total_norm(classification)
         numbers = [dot, *lengths, weight if isinstance(weight, Tensor) else dot.new_tensor(weight)]
         dot_, e, c, w = torch.stack([number.double() for number in numbers]).tolist()
         return {
@@ -307,7 +317,7 @@ class Coach:
         """Return everything that training needs to continue after a complete epoch. The tensors are not copied."""
         parts = {
             "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": state_tensors(self._optimizer),
             "average": self._average.state_dict(),
             "weighting": self._weighting.state_dict(),
         }
@@ -318,8 +328,8 @@ class Coach:
                 "step": self.step,
                 "best": self.best,
                 "stale_epochs": self._stale_epochs,
-                "lr": self._optimizer.lr,
-                "plateau": self._plateau.state_dict(),
+                "lr": learning_rate(self._optimizer),
+                "plateau": {"best": self._plateau.best, "num_bad_epochs": self._plateau.num_bad_epochs},
             },
         )
 
@@ -346,22 +356,18 @@ class Coach:
 
         try:
             self.model.load_state_dict(part("model."))
-            self._optimizer.load_state_dict(part("optimizer."))
+            load_state_tensors(self._optimizer, self.settings.optimizer, part("optimizer."))
             self._average.load_state_dict(part("average."))
             self._weighting.load_state_dict({k: v.to(self.device) for k, v in part("weighting.").items()})
             self.epoch, self.step = int(state["epoch"]), int(state["step"])
             self.best, self._stale_epochs = dict(state["best"]), int(state["stale_epochs"])
             if not all(isinstance(value, (int, float)) for value in self.best.values()):
                 raise ValueError("its best scores are not numbers")
-            self._optimizer.lr = float(state["lr"])
-            self._plateau.load_state_dict(state["plateau"])
+            set_learning_rate(self._optimizer, float(state["lr"]))
+            plateau = state["plateau"]
+            self._plateau.best, self._plateau.num_bad_epochs = float(plateau["best"]), int(plateau["num_bad_epochs"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise InputError(
                 f"checkpoint: expected one of this model and optimizer, got a different one ({first_line_of(error)}); "
                 "resume with the configuration that wrote it"
             ) from None
-
-
-def _norm(tensors: list[Tensor]) -> Tensor:
-    """Return the Euclidean norm over all elements of the tensors, as a scalar on their device."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))

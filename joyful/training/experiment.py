@@ -32,11 +32,18 @@ from joyful.training import restoring
 from joyful.training.batching import DeviceSplit
 from joyful.training.coach import Coach, TrainingFailedError
 from joyful.training.objective import reconstruction_criterion
-from joyful.training.precision import bfloat16_gain
+from joyful.training.optimizers import state_shapes
 from joyful.training.progress import TrainingProgress, closing_table
 from joyful.training.run_writer import RunWriter
 
 OBJECTIVE = "best dev f1_weighted"
+
+#: Bytes of a run's text files (run.json, .hydra/, logs), of the headers of its tensor files, and of partly filled
+#: blocks.
+FIXED = 96 * 2**10
+
+#: Bytes of a row of history.parquet and of its part of timing.parquet.
+ROW = 420
 
 
 class Interrupted(Signalled):
@@ -71,15 +78,45 @@ def build_model(settings: Settings, data: DialogueDataset) -> GraphModel:
     Raises:
         InputError: If sizes in the settings do not fit together.
     """
-    n_unimodal = settings.fusion.ulgm_hidden_size if settings.fusion.use_ulgm else 0
-    try:
-        criterion = reconstruction_criterion(settings.loss, tuple(data.dimensions))
-        fusion = FUSIONS[settings.fusion.name].from_settings(settings, data.dimensions, criterion)
-        model = GraphModel(settings.model, fusion, len(data.labels), data.n_speakers, n_unimodal)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    model = _model(settings, data.dimensions, len(data.labels), data.n_speakers)
     initialise(model, settings.seed)
     return model
+
+
+def _model(settings: Settings, dimensions: Mapping[str, int], n_classes: int, n_speakers: int) -> GraphModel:
+    n_unimodal = settings.fusion.ulgm_hidden_size if settings.fusion.use_ulgm else 0
+    try:
+        criterion = reconstruction_criterion(settings.loss, tuple(dimensions))
+        fusion = FUSIONS[settings.fusion.name].from_settings(settings, dimensions, criterion)
+        return GraphModel(settings.model, fusion, n_classes, n_speakers, n_unimodal)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def run_need(settings: Settings, dimensions: Mapping[str, int], n_classes: int, n_speakers: int) -> disk.DiskNeed:
+    """Estimate the disk space of one run from its model, built without memory for the parameters.
+
+    The estimate is not below the size of the run's files and at most 1.5 times as large; for tiny runs, whose files
+    have mostly fixed parts, at most twice as large.
+
+    Args:
+        settings: The settings of the run.
+        dimensions: Modality -> feature width, for the modalities that are used.
+        n_classes: Number of classes.
+        n_speakers: Number of speakers.
+
+    Raises:
+        InputError: If sizes in the settings do not fit together.
+    """
+    with torch.device("meta"):
+        model = _model(settings, dimensions, n_classes, n_speakers)
+    size = sum(value.nbytes for value in model.state_dict().values())
+    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    t = settings.training
+    copies = sum(state_shapes(settings.optimizer).values()) + int(t.moving_average > 0)
+    last = size + copies * trained
+    history = ROW * t.epochs * (2 * t.evaluations_per_epoch + 1)
+    return disk.DiskNeed(permanent=last + size + history + FIXED, temporary=last + history)
 
 
 def choose_device(name: str) -> torch.device:
@@ -150,7 +187,7 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
     prepare_torch(device, threads)
     data = load(settings.data, settings.modality_names)
     header = _header(settings, config, request, device, threads)
-    need = disk.run_need(settings, data.dimensions, len(data.labels), data.n_speakers)
+    need = run_need(settings, data.dimensions, len(data.labels), data.n_speakers)
     missing = max(0, need.permanent - disk.folder_size(folder)) + need.temporary
     disk.check_disk_space(folder, missing, "the run", f"hydra.{'sweep' if request.multirun else 'run'}.dir=FOLDER")
     with _disk_errors_as_input_errors(folder):
@@ -160,8 +197,6 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
             run, finished = restoring.open_or_create(folder, header)
         if finished:
             return float(run.info["objective"])
-        if observer is None:
-            _warn_if_bfloat16_is_slower(settings, device)
         try:
             with signals.prefer_signal(PrunedError):  # also here, so that the status becomes "interrupted"
                 return _train(run, settings, data, device, source, observer)
@@ -180,17 +215,6 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
                 "interrupted", f"stopped by {signal_ if str(signal_) else 'Ctrl-C'}; set resume={folder} to resume it"
             )
             raise
-
-
-def _warn_if_bfloat16_is_slower(settings: Settings, device: torch.device) -> None:
-    if settings.training.precision != "bf16" or device.type != "cpu":
-        return
-    gain = bfloat16_gain()
-    if gain < 1:
-        print_error(
-            "training.precision=bf16 makes this run slower: on this processor matrix products in bfloat16 have "
-            f"{gain:.2g} times the speed of float32; set training.precision=fp32"
-        )
 
 
 @contextmanager
@@ -357,8 +381,7 @@ def prepare_torch(device: torch.device, threads: int) -> None:
     if device.type == "cuda":
         # cuBLAS is deterministic only with a workspace of fixed size.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Has the effect of use_deterministic_algorithms(True), which would import the compiler (1.5 s in every process).
-    torch.set_deterministic_debug_mode("error")
+    torch.use_deterministic_algorithms(True)
     # Filling uninitialized memory is a debugging aid that costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

@@ -89,27 +89,20 @@ def test_hydra_full_error_shows_the_traceback(tmp_path: Path) -> None:
     assert "MissingConfigException" in done.stderr
 
 
-def test_other_errors_are_reported_with_a_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("full", [None, "1"])
+def test_other_errors_are_raised(monkeypatch: pytest.MonkeyPatch, full: str | None) -> None:
+    """Python then prints the traceback and exits with code 1."""
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    if full:
+        monkeypatch.setenv("HYDRA_FULL_ERROR", full)
 
     def fails() -> None:
         run_guard.RunGuard.composed = True
         raise ZeroDivisionError("in the training")
 
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(ZeroDivisionError, match="in the training"):
         run_guard.report_config_errors(fails)()
-    assert caught.value.code == 1
-    stderr = capsys.readouterr().err
-    assert "Traceback" in stderr
-    assert "ZeroDivisionError: in the training" in stderr
-    assert "HYDRA_FULL_ERROR" not in os.environ
-
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    with pytest.raises(ZeroDivisionError):
-        run_guard.report_config_errors(fails)()
-    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+    assert os.environ.get("HYDRA_FULL_ERROR") == full
 
 
 def test_messages_omit_internals_of_the_program() -> None:

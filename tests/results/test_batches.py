@@ -167,22 +167,3 @@ def test_read_timing(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "timing.parquet").write_bytes(b"x")
     with pytest.raises(InputError, match=r"timing\.parquet: .*; delete it to continue without timings"):
         read_timing(tmp_path)
-
-
-def test_a_history_from_columns_is_the_history_from_rows() -> None:
-    rows = [
-        {"step": s, "epoch": float(s), "split": "dev", "nll": s / 3, "own": None if s == 1 else 0.5} for s in (1, 2)
-    ]
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    assert tables.history_bytes_from_columns(columns) == tables.history_bytes(rows)
-    assert tables.history_bytes_from_columns(columns | {"nll": np.array(columns["nll"])}) == tables.history_bytes(rows)
-    for change, message in (
-        ({"split": ["dev", "val"]}, "split: expected train, dev, test, got 'val'"),
-        ({"nll": [1.0]}, "expected columns of one length"),
-        ({"nll": ["a", "b"]}, "expected columns of numbers"),
-        ({"Own": [1.0, 2.0]}, "column 'Own'"),
-    ):
-        with pytest.raises(InputError, match=message):
-            tables.history_bytes_from_columns(columns | change)
-    with pytest.raises(InputError, match="there is no column split"):
-        tables.history_bytes_from_columns({"step": [1], "epoch": [1.0]})

@@ -213,17 +213,17 @@ def test_threads_are_all_cores_alone_and_one_in_a_multirun():
     assert experiment.choose_threads(3, multirun=True) == 3
 
 
+def test_a_run_uses_deterministic_algorithms_without_filling_memory(monkeypatch):
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        torch.use_deterministic_algorithms(False)
+        experiment.prepare_torch(torch.device("cpu"), torch.get_num_threads())
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
 def test_tiny_overrides_are_the_ones_that_tests_rely_on():
     assert "training.threads=1" in TINY  # bytes are compared, and they depend on the number of threads
-
-
-def test_a_warning_where_bfloat16_is_slower(tmp_path, monkeypatch, capsys):
-    stderr = {}
-    for name, gain, precision in (("slow", 0.49, "bf16"), ("fast", 2.0, "bf16"), ("float32", 0.49, "fp32")):
-        monkeypatch.setattr(experiment, "bfloat16_gain", lambda gain=gain: gain)
-        train(tmp_path / name, f"training.precision={precision}", "training.epochs=1")
-        stderr[name] = capsys.readouterr().err
-    assert "training.precision=bf16 makes this run slower" in stderr["slow"]
-    assert "0.49 times" in stderr["slow"]
-    assert "set training.precision=fp32" in stderr["slow"]
-    assert not any("slower" in stderr[name] for name in ("fast", "float32"))

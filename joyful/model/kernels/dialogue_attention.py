@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from joyful import compat
 from joyful.model.kernels.attention_blocks import AttentionBlocks, block_attention
 
 #: Longest dialogue whose weights (heads, T, T) are stored for the backward pass; those of longer ones are recomputed.
@@ -79,7 +80,7 @@ class _DialogueAttention(torch.autograd.Function):
             weights = next(stored_weights) if part.stop - part.start <= MAX_STORED_LENGTH else _weights(q, k)
             grad_v[:, part] = torch.bmm(weights.transpose(1, 2), g)
             grad_weights = torch.bmm(g, v.transpose(1, 2))
-            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_scores = compat.softmax_backward(grad_weights, weights)
             grad_scores *= 1 / math.sqrt(q.shape[2])
             grad_q[:, part] = torch.bmm(grad_scores, k)
             grad_k[:, part] = torch.bmm(grad_scores.transpose(1, 2), q)

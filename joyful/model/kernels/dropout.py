@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from joyful import compat
 from joyful.randomness import Draws, keep_scale
 
 #: Number of elements that are computed at a time on the CPU.
@@ -111,7 +112,7 @@ class _MaskedReLU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (result,) = ctx.saved_tensors
         scale = gradient.new_full((), ctx.scale)  # rounded to the gradient's dtype, like a mask of that dtype
-        return torch.ops.aten.threshold_backward(gradient, result, 0).mul_(scale), None, None
+        return compat.relu_backward(gradient, result).mul_(scale), None, None
 
 
 def _product(x: Tensor, keep: Tensor, scale: float, out: Tensor) -> Tensor:

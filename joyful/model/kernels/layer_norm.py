@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from joyful import compat
+
 #: Largest |b / w| for which x' is recovered from y. At most two bits are lost up to there.
 MAX_RATIO = 4.0
 
@@ -62,7 +64,5 @@ class _LeanLayerNorm(torch.autograd.Function):
         normal = (y - bias).div_(weight)
         # The kernel gets x' as its input, with mean 0 and deviation 1, and returns the gradient with respect to x'.
         zeros, ones = torch.zeros_like(inverse_deviation), torch.ones_like(inverse_deviation)
-        grad_x, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
-            gradient, normal, normal.shape[1:], zeros, ones, weight, bias, [True, True, True]
-        )
+        grad_x, grad_weight, grad_bias = compat.layer_norm_backward(gradient, normal, zeros, ones, weight, bias)
         return grad_x.mul_(inverse_deviation), grad_weight, grad_bias, None
