@@ -8,7 +8,7 @@ import pytest
 from tests.support.trainers import TrainerServer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trainers(tmp_path_factory):
     """A server that starts tiny runs in separate processes."""
     with TrainerServer(tmp_path_factory.mktemp("logs")) as server:

@@ -9,33 +9,39 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import small_files
 from tests.support.faults import Tally
+from tests.support.fork_server import ForkServer
 from tests.support.runs import TINY
 from tests.support.sweeps import RUN
+
+pytestmark = pytest.mark.xdist_group("permissions")  # so that one process without privileges is started
+
+Call = Callable[..., subprocess.CompletedProcess[str]]
 
 SIZES = tuple(item for item in TINY if item.startswith(("model.", "training.")))
 
 
-def without_privileges(command: list[str]) -> list[str]:
-    """Return the command without the capabilities of root to bypass permissions."""
+def without_privileges() -> list[str]:
+    """Return the command that starts another without the capabilities of root to bypass permissions."""
     if os.geteuid() != 0:
-        return command
+        return []
     if shutil.which("setpriv") is None:
         pytest.skip("the tests run as root, which bypasses permissions, and setpriv (util-linux) is not installed")
     rights = "-dac_override,-dac_read_search"
-    return ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}", *command]
+    return ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
 
 
-def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = without_privileges([sys.executable, *arguments])
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+@pytest.fixture(scope="module")
+def call() -> Iterator[Call]:
+    """call(*arguments, cwd=FOLDER) runs Python without these capabilities, in forks of one process."""
+    with ForkServer(without_privileges()) as server:
+        yield lambda *arguments, cwd: server.run(arguments, cwd, os.environ)
 
 
 @pytest.fixture
@@ -68,7 +74,9 @@ def assert_refused(done: subprocess.CompletedProcess[str], words: str, code: int
         ("hydra.run.dir=deep/er",),
     ],
 )
-def test_a_folder_that_cannot_be_written(arguments: tuple[str, ...], tmp_path: Path, shut, tally: Tally) -> None:
+def test_a_folder_that_cannot_be_written(
+    call: Call, arguments: tuple[str, ...], tmp_path: Path, shut, tally: Tally
+) -> None:
     folder = tmp_path / "read-only"
     folder.mkdir()
     shut(folder, 0o555)
@@ -78,7 +86,7 @@ def test_a_folder_that_cannot_be_written(arguments: tuple[str, ...], tmp_path: P
     tally("folder that cannot be written", 1)
 
 
-def test_a_file_where_a_folder_should_be(tmp_path: Path, tally: Tally) -> None:
+def test_a_file_where_a_folder_should_be(call: Call, tmp_path: Path, tally: Tally) -> None:
     (tmp_path / "outputs").write_text("x")
     assert_refused(call(str(RUN), *TINY, cwd=tmp_path), f"{tmp_path / 'outputs'} is not a folder")
     assert_refused(call(str(RUN), *TINY, "hydra.run.dir=outputs/x", cwd=tmp_path), "is not a folder")
@@ -86,7 +94,7 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path, tally: Tally) -> None:
     tally("folder that cannot be written", 2)
 
 
-def test_a_read_only_disk(small_disk, tmp_path: Path, tally: Tally) -> None:
+def test_a_read_only_disk(call: Call, small_disk, tmp_path: Path, tally: Tally) -> None:
     disk = small_disk(2**20).path
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     done = call(str(RUN), *TINY, f"hydra.run.dir={disk}/run", cwd=tmp_path)
@@ -106,7 +114,7 @@ def test_a_read_only_disk(small_disk, tmp_path: Path, tally: Tally) -> None:
         ("prepared", "meta.json", small_files.write_prepared),
     ],
 )
-def test_data_that_cannot_be_read(data: str, path: str, write, tmp_path: Path, shut, tally: Tally) -> None:
+def test_data_that_cannot_be_read(call: Call, data: str, path: str, write, tmp_path: Path, shut, tally: Tally) -> None:
     root = tmp_path / "data"
     if write is not None:
         write(root)
@@ -120,7 +128,7 @@ def test_data_that_cannot_be_read(data: str, path: str, write, tmp_path: Path, s
     tally("data that cannot be read", 1)
 
 
-def test_a_cache_that_cannot_be_written(tmp_path: Path, shut, tally: Tally) -> None:
+def test_a_cache_that_cannot_be_written(call: Call, tmp_path: Path, shut, tally: Tally) -> None:
     small_files.write_mosi(tmp_path / "data")
     (tmp_path / "cache").mkdir()
     shut(tmp_path / "cache", 0o555)
@@ -130,7 +138,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, shut, tally: Tally) -> N
     tally("folder that cannot be written", 1)
 
 
-def test_a_run_that_cannot_be_read_or_resumed(tmp_path: Path, shut, tally: Tally) -> None:
+def test_a_run_that_cannot_be_read_or_resumed(call: Call, tmp_path: Path, shut, tally: Tally) -> None:
     assert call(str(RUN), *TINY, "training.epochs=1", "hydra.run.dir=run", cwd=tmp_path).returncode == 0
     text = (tmp_path / "run" / "run.json").read_text()
     (tmp_path / "run" / "run.json").write_text(text.replace('"completed"', '"interrupted"'))
@@ -150,7 +158,7 @@ def test_a_run_that_cannot_be_read_or_resumed(tmp_path: Path, shut, tally: Tally
     tally("run that cannot be read", 5)
 
 
-def test_reports_and_importers(tmp_path: Path, shut, tally: Tally) -> None:
+def test_reports_and_importers(call: Call, tmp_path: Path, shut, tally: Tally) -> None:
     (tmp_path / "curves.csv").write_bytes(small_files.curves_table())
     (tmp_path / "shut").mkdir()
     shut(tmp_path / "shut", 0o555)

@@ -38,11 +38,15 @@ LIBRARIES = (
 
 
 class ForkServer:
-    """The server process. It ends with the `with` block."""
+    """The server process. It ends with the `with` block.
 
-    def __init__(self) -> None:
+    Args:
+        prefix: Command that starts the server, such as setpriv with its options.
+    """
+
+    def __init__(self, prefix: Sequence[str] = ()) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fork_server"],
+            [*prefix, sys.executable, "-m", "tests.support.fork_server"],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 

@@ -141,9 +141,11 @@ def kill_group(process: subprocess.Popen[str]) -> None:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait for a condition. Raise TimeoutError after `seconds` seconds."""
-    deadline = time.monotonic() + seconds
+    """Wait for a condition, with at most half of a core. Raise TimeoutError after `seconds` seconds."""
+    deadline, asked = time.monotonic() + seconds, time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise TimeoutError(f"{condition} did not come true in {seconds:g} s")
-        time.sleep(0.05)
+        time.sleep(max(0.05, now - asked))
+        asked = time.monotonic()

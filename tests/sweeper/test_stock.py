@@ -67,7 +67,9 @@ def test_stock_multirun_trains_the_grid(tmp_path, fork_server):
 
 @pytest.mark.parametrize("path", STUDY, ids=lambda path: path.stem)
 def test_every_arm_of_the_study_composes_and_is_valid(path):
-    arms = yaml.safe_load(path.read_text())["hydra"]["sweeper"].get("arms", [""])
+    text = path.read_text()
+    assert text.startswith(f"# @package _global_\n# python run.py --config-dir study -m +sweeps={path.stem}\n")
+    arms = yaml.safe_load(text)["hydra"]["sweeper"].get("arms", [""])
     chosen = (f"hydra.searchpath=[file://{ROOT / 'study'}]", f"+sweeps={path.stem}")
     settings = [check(compose_plain([*chosen, *shlex.split(arm)])[0]) for arm in arms]
     assert len({one.model_dump_json() for one in settings}) == len(arms)
