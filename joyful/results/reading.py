@@ -261,4 +261,4 @@ def _float(value: float) -> float:
 
 def _label(value: Any) -> str:
     """Return text unchanged, and any other value in a column of mixed types as JSON."""
-    return printable(value if isinstance(value, str) else json.dumps(value))
+    return value if isinstance(value, str) else json.dumps(value)
