@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from joyful.results import HISTORY, RUN, SCHEMA, TIMING
-from joyful.results.tables import history_bytes_from_columns, timing_bytes
+from joyful.results.schema import column_order
+from joyful.results.tables import _history_parquet, timing_bytes
 
 #: Group -> choice -> settings, as in conf/.
 _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
@@ -159,7 +160,8 @@ def write_run(
 ) -> None:
     """Write a run folder: run.json, history.parquet and, unless `seconds_per_epoch` is None, timing.parquet."""
     config, choices = configuration({**(overrides or {}), "seed": seed})
-    data = history_bytes_from_columns(columns)
+    missing = [None] * len(columns["step"])
+    data = _history_parquet({name: columns.get(name, missing) for name in column_order(set(columns))})
     info = {
         "schema": SCHEMA, "status": status, "reason": reason, "objective": None, "objective_name": "best dev f1_weighted",
         "seed": seed, "role": config["role"], "epochs": config["training"]["epochs"], "config_hash": "0" * 16,
