@@ -20,8 +20,9 @@ from pathlib import Path
 
 from joyful.config import DataSettings
 from joyful.data.sources import SOURCES, Source
-from joyful.data.tables import Encode, Row, Utterance, find_files, quoted, read_table, read_text_corpus
+from joyful.data.tables import Encode, Row, Utterance, find_files, read_table, read_text_corpus
 from joyful.records import DialogueDataset
+from joyful.results.csv_text import quoted
 
 FILES = ("emorynlp_train_final.csv", "emorynlp_dev_final.csv", "emorynlp_test_final.csv")
 #: Sorted by frequency in the training split, most frequent first.

@@ -34,12 +34,11 @@ from joyful.data.tables import (
     encode_splits,
     find_files,
     group_dialogues,
-    line_error,
-    quoted,
     read_matrix,
     read_table,
 )
 from joyful.records import SPLITS, DialogueDataset, InputError
+from joyful.results.csv_text import line_error, quoted
 
 FILES = ("transcripts.csv", "rows_test.csv", "audio_test.csv", "video_test.csv")
 LABELS = ("negative", "positive")
