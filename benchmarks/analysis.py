@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -55,42 +54,33 @@ def measure(folder: Path, what: str) -> dict[str, float]:
 
     Args:
         folder: The sweep.
-        what: "report" reads it as a report does, "alone" does the same without helper processes, and "bytes" only reads
-            and hashes every file, which is a lower bound.
+        what: "report" reads it as a report does, and "bytes" only reads and hashes every file, which is a lower bound.
     """
     from joyful.analysis.sweep import read_sweep
-    from joyful.results import batches
 
-    if what == "alone":
-        batches.MAXIMUM_HELPERS = 0
-    wall, processor = time.perf_counter(), _processor_seconds()
+    wall, processor = time.perf_counter(), time.process_time()
     if what == "bytes":
         rows = sum(_digest(path) for path in folder.iterdir())
     else:
         sweep = read_sweep(folder)
         rows = len(sweep.frame)
         assert sweep.left_out.empty
-    wall, processor = time.perf_counter() - wall, _processor_seconds() - processor
-    helper = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    return {"seconds": wall, "processor_seconds": processor, "gib": peak_memory_gib() + helper, "rows": rows}
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    return {"seconds": wall, "processor_seconds": processor, "gib": peak_memory_gib(), "rows": rows}
 
 
 def figures(folder: Path, rows: int) -> list[Figure]:
     """Return the figures of reading `folder`. rows: the number of rows that were generated."""
     measured = {
         what: run_module("benchmarks.analysis", ["--measure", what, "--folder", os.fspath(folder.absolute())])
-        for what in ("report", "alone", "bytes")
+        for what in ("report", "bytes")
     }
-    opened, alone, floor = measured["report"], measured["alone"], measured["bytes"]
+    opened, floor = measured["report"], measured["bytes"]
     seconds = figure("open", opened["seconds"], "s", MAXIMUM_SECONDS, f"the limit of {MAXIMUM_SECONDS:g} s")
-    limit = f"the limit of {MAXIMUM_GIB:g} GiB (helpers included)"
-    memory = figure("open, peak memory", opened["gib"], "GiB", MAXIMUM_GIB, limit)
     return [
         seconds,
-        memory,
+        figure("open, peak memory", opened["gib"], "GiB", MAXIMUM_GIB, f"the limit of {MAXIMUM_GIB:g} GiB"),
         against("open, processor time", opened["processor_seconds"], seconds),
-        against("open without helpers", alone["seconds"], seconds),
-        against("open without helpers, peak memory", alone["gib"], memory),
         against("read and digest the bytes alone", floor["seconds"], seconds),
         figure("rows", opened["rows"], "rows", rows, "runs x epochs x splits"),
     ]
@@ -102,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command_line.add_argument("--runs", type=int, default=10_000)
     command_line.add_argument("--epochs", type=int, default=100)
     command_line.add_argument("--folder", type=Path, help="where to generate and keep the runs")
-    command_line.add_argument("--measure", choices=("report", "alone", "bytes"), help=SUPPRESS)
+    command_line.add_argument("--measure", choices=("report", "bytes"), help=SUPPRESS)
     options = command_line.parse_args(arguments)
     if options.measure:
         print(json.dumps(measure(options.folder, options.measure)))
@@ -122,11 +112,6 @@ def _digest(folder: Path) -> int:
     for name in ("run.json", "history.parquet"):
         hashlib.sha256((folder / name).read_bytes()).digest()
     return 1
-
-
-def _processor_seconds() -> float:
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,9 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from joyful.config import DataSettings
-from joyful.data.sources import SOURCES, Source
-from joyful.data.tables import Encode, Row, Utterance, find_files, quoted, read_table, read_text_corpus
-from joyful.records import DialogueDataset
+from joyful.data.sources import SOURCES
+from joyful.data.tables import Row, Utterance, read_table, text_corpus
+from joyful.results.csv_text import quoted
 
 FILES = ("emorynlp_train_final.csv", "emorynlp_dev_final.csv", "emorynlp_test_final.csv")
 #: Sorted by frequency in the training split, most frequent first.
@@ -30,28 +29,6 @@ LABELS = ("neutral", "joyful", "scared", "mad", "peaceful", "powerful", "sad")
 N_SPEAKERS = 9
 
 _MAX_SPEAKER_CHARACTERS = 1000  # deep nesting in a long text would exhaust the stack of ast.literal_eval
-
-
-def source_files(settings: DataSettings) -> list[Path]:
-    """Return the paths of the three files.
-
-    Raises:
-        InputError: If data.root is not set or a file is missing.
-    """
-    return find_files(settings, FILES)
-
-
-def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
-    """Read the official split: scenes in the order of the file, utterances in the order of Utterance_ID.
-
-    Args:
-        settings: The data settings.
-        encode: The sentence encoder. None is an error.
-
-    Raises:
-        InputError: If there is no encoder, or a file is missing or invalid.
-    """
-    return read_text_corpus(settings, encode, source_files(settings), _utterances, LABELS, N_SPEAKERS)
 
 
 def _utterances(path: Path) -> Iterator[Utterance]:
@@ -80,4 +57,4 @@ def _speaker(row: Row) -> str:
     return " & ".join(sorted(name.strip() for name in names))
 
 
-SOURCES.register("emorynlp", "EmoryNLP, 7 emotions, text")(Source(read, source_files, modalities=("text",)))
+SOURCES.register("emorynlp", "EmoryNLP, 7 emotions, text")(text_corpus(FILES, LABELS, N_SPEAKERS, _utterances))

@@ -3,7 +3,7 @@
 Sources. `joyful.data.sources` is the registry of readers. The setting `data.source` selects one.
 
 Cache. A dataset is kept in `<cache>/prepared/<name>-<digest>/` (see joyful.data.prepared). The digest covers the
-contents of the source files, the settings and the code of this folder, so the cache never returns stale data. Digests
+contents of the source files, the settings and the code of the readers, so the cache never returns stale data. Digests
 of source files are cached too, together with the file's path, size, inode, mtime and ctime. ctime cannot be set back.
 The digest of a file that changed in the last two seconds is not cached, because a second change could leave the times
 equal. A copy with the same origin and another digest is removed. Processes that have mapped it can still use it.
@@ -31,6 +31,7 @@ from joyful.data.sources import SOURCES, Source
 from joyful.data.text_encoder import SentenceEncoder
 from joyful.data.validation import validate
 from joyful.records import MODALITIES, DialogueDataset, InputError
+from joyful.results import csv_text
 
 #: Increase this number if the meaning of prepared datasets changes, but neither the code of this folder nor the format.
 PREPARED_VERSION = 1
@@ -134,7 +135,7 @@ def _digest(settings: DataSettings, source: Source, encoder: SentenceEncoder | N
         "settings": settings.model_dump(exclude={"root", "cache", "text_encoder"}),
         # Distinguish two cases without an encoder: text is not requested, or data.text_encoder is null.
         "encoder": encoder.identity if encoder else settings.text_encoder is None,
-        "code": [prepared.sha256(path) for path in sorted(_FOLDER.rglob("*.py"))],
+        "code": [prepared.sha256(path) for path in (*sorted(_FOLDER.rglob("*.py")), Path(csv_text.__file__))],
         "files": [[path.name, _file_digest(path, stamps)] for path in source.source_files(settings)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

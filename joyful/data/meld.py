@@ -16,37 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from joyful.config import DataSettings
-from joyful.data.sources import SOURCES, Source
-from joyful.data.tables import Encode, Utterance, find_files, read_table, read_text_corpus
-from joyful.records import DialogueDataset
+from joyful.data.sources import SOURCES
+from joyful.data.tables import Utterance, read_table, text_corpus
 
 FILES = ("train_sent_emo.csv", "dev_sent_emo.csv", "test_sent_emo.csv")
 LABELS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 #: Largest number of speakers in a dialogue. The reference uses the same number.
 N_SPEAKERS = 9
-
-
-def source_files(settings: DataSettings) -> list[Path]:
-    """Return the paths of the three files.
-
-    Raises:
-        InputError: If data.root is not set or a file is missing.
-    """
-    return find_files(settings, FILES)
-
-
-def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
-    """Read the official split: dialogues in the order of the file, utterances in the order of Utterance_ID.
-
-    Args:
-        settings: The data settings.
-        encode: The sentence encoder. None is an error.
-
-    Raises:
-        InputError: If there is no encoder, or a file is missing or invalid.
-    """
-    return read_text_corpus(settings, encode, source_files(settings), _utterances, LABELS, N_SPEAKERS)
 
 
 def _utterances(path: Path) -> Iterator[Utterance]:
@@ -61,4 +37,4 @@ def _utterances(path: Path) -> Iterator[Utterance]:
         )
 
 
-SOURCES.register("meld", "MELD, 7 emotions, text")(Source(read, source_files, modalities=("text",)))
+SOURCES.register("meld", "MELD, 7 emotions, text")(text_corpus(FILES, LABELS, N_SPEAKERS, _utterances))

@@ -20,6 +20,7 @@ columns are constant. model.standardise=true scales them by the training split.
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -34,27 +35,17 @@ from joyful.data.tables import (
     encode_splits,
     find_files,
     group_dialogues,
-    line_error,
-    quoted,
     read_matrix,
     read_table,
 )
 from joyful.records import SPLITS, DialogueDataset, InputError
+from joyful.results.csv_text import line_error, quoted
 
 FILES = ("transcripts.csv", "rows_test.csv", "audio_test.csv", "video_test.csv")
 LABELS = ("negative", "positive")
 N_SPEAKERS = 1
 FOLDS = 5
 AUDIO, VISUAL = 73, 100
-
-
-def source_files(settings: DataSettings) -> list[Path]:
-    """Return the paths of the four files.
-
-    Raises:
-        InputError: If data.root is not set or a file is missing.
-    """
-    return find_files(settings, FILES)
 
 
 def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
@@ -67,7 +58,7 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
     Raises:
         InputError: If data.fold is null, or a file is missing or invalid.
     """
-    transcripts, rows, audio, video = source_files(settings)
+    transcripts, rows, audio, video = find_files(settings, FILES)
     if settings.fold is None:
         raise InputError("data.fold: expected a fold from 0 to 4 for data=mosi, got null; set data.fold=0")
     utterances = _utterances(transcripts, rows)
@@ -148,5 +139,5 @@ def _features(path: Path, width: int, utterances: list[Utterance]) -> np.ndarray
 
 
 SOURCES.register("mosi", "CMU-MOSI, 2 sentiments, audio, text and visual")(
-    Source(read, source_files, modalities=("audio", "text", "visual"))
+    Source(read, functools.partial(find_files, names=FILES), modalities=("audio", "text", "visual"))
 )

@@ -19,6 +19,7 @@ Shape letters: B dialogues, N utterances, D features.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -49,15 +50,6 @@ _MAX_TEXT_BYTES = 2**28  # limit on utterances.parquet, encoded and decoded; the
 _REMEDY = "create it again with `joyful prepare`"
 
 
-def source_files(settings: DataSettings) -> list[Path]:
-    """Return the paths of the three files.
-
-    Raises:
-        InputError: If data.root is not set or a file is missing.
-    """
-    return find_files(settings, FILES)
-
-
 def read(settings: DataSettings, encode: Encode | None = None) -> DialogueDataset:
     """Open the prepared dataset in data.root.
 
@@ -71,7 +63,7 @@ def read(settings: DataSettings, encode: Encode | None = None) -> DialogueDatase
     Raises:
         InputError: If the folder is missing or damaged, or was prepared with another fold or emotion.
     """
-    folder = source_files(settings)[0].parent
+    folder = find_files(settings, FILES)[0].parent
     dataset, origin = open_folder(folder)
     for name, expected in (("fold", settings.fold), ("emotion", settings.emotion)):
         if expected is not None and origin.get(name) != expected:
@@ -312,4 +304,6 @@ def _texts(column: Any) -> list[Any]:
     return texts
 
 
-SOURCES.register("prepared", "a folder written by joyful prepare")(Source(read, source_files, cached=False))
+SOURCES.register("prepared", "a folder written by joyful prepare")(
+    Source(read, functools.partial(find_files, names=FILES), cached=False)
+)

@@ -17,7 +17,6 @@ or missing. The data depend only on `data.synthetic.seed` and the sizes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -38,11 +37,6 @@ INERTIA, CONTAGION = 0.62, 0.23
 MISSING = {"audio": 0.2, "text": 0.1, "visual": 0.3}
 #: Length of a code, degrees of freedom of its noise, and standard deviations of feature noise and speaker offsets.
 CODE_SIZE, TAIL, FEATURE_NOISE, SPEAKER_OFFSET = 6, 4.0, 0.3, 0.4
-
-
-def source_files(settings: DataSettings) -> list[Path]:
-    """Return an empty list: the data are generated."""
-    return []
 
 
 def read(settings: DataSettings, encode: Callable[[Sequence[str]], np.ndarray] | None = None) -> DialogueDataset:
@@ -120,4 +114,4 @@ def _by_first_appearance(speakers: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)
 
 
-SOURCES.register("synthetic", "generated dialogues, included")(Source(read, source_files))
+SOURCES.register("synthetic", "generated dialogues, included")(Source(read, lambda settings: []))

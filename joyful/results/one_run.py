@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from joyful.records import InputError
 from joyful.results import tables
-from joyful.results.arms import flatten
+from joyful.results.arms import flatten, printable
 from joyful.results.files import read_bounded
 from joyful.results.run_folder import MAXIMUM_RUN_BYTES, parse_run
 from joyful.results.schema import HISTORY, RUN, UNKNOWN_STATUS
@@ -38,7 +38,7 @@ class RunHeader:
         seed: Training seed; None if not recorded.
         role: comparison, calibration or search; None if not recorded.
         epochs: Requested passes over the training split; None if not recorded.
-        choices: Hydra's group choices.
+        choices: Hydra's group choices, flattened (see `joyful.results.arms.flatten`).
         settings: Dotted name -> value of every setting.
         rows: Number of rows of the history.
     """
@@ -91,11 +91,11 @@ def _read(name: str, folder: Path, hydra: bool, columns: Sequence[str] | None) -
     header = RunHeader(
         name,
         status=info.get("status", UNKNOWN_STATUS),
-        reason=reason if isinstance(reason, str) else None,
+        reason=printable(reason) if isinstance(reason, str) else None,
         seed=_integer(info.get("seed", settings.get("seed"))),
-        role=role if isinstance(role, str) else None,
+        role=printable(role) if isinstance(role, str) else None,
         epochs=_number(settings.get("training.epochs")) if epochs is None else epochs,
-        choices=choices or {},
+        choices=flatten(choices or {}),
         settings=settings,
     )
     if data is None:

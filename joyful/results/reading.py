@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING, Any
 from joyful.records import SPLITS, InputError
 from joyful.results import tables
 from joyful.results.arms import Differences, differences, printable
-from joyful.results.batches import Batch, Item, read_batches
-from joyful.results.one_run import HYDRA, RunHeader
+from joyful.results.one_run import HYDRA, RunHeader, read_run_folder
 from joyful.results.schema import HISTORY, HISTORY_COLUMNS, RESERVED_COLUMNS, RUN, ResultsWarning, column_order
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 #: Subfolders of a run that are not searched for runs.
 _NO_RUNS_IN = frozenset({"checkpoint"})
 
 _ALWAYS = frozenset(RESERVED_COLUMNS) | HISTORY_COLUMNS.keys()
+
+
+#: Number of histories that are joined at a time.
+_BLOCK = 500
 
 
 @dataclass(frozen=True)
@@ -96,14 +100,16 @@ def read_runs(
         raise InputError(
             f"{folder}: expected a folder of runs, found {'a file' if folder.exists() else 'nothing'} there"
         )
-    items, unlisted = _find(folder)
-    batches = read_batches(items, columns)
-    damaged = unlisted + [header for batch in batches for header in batch.headers if header.damage]
-    for batch in batches:
-        batch.headers = [header for header in batch.headers if not header.damage]
-    headers = [header for batch in batches for header in batch.headers]
+    found, damaged = _find(folder)
+    headers: list[RunHeader] = []
+    histories: list[pa.Table] = []
+    for name, place, hydra in found:
+        header, history = read_run_folder(name, Path(place), hydra, columns)
+        (damaged if header.damage else headers).append(header)
+        if history is not None:
+            histories.append(history)
     differing = differences([header.choices for header in headers], [header.settings for header in headers])
-    frame = _frame(headers, batches, differing, columns, absent_as_nan)
+    frame = _frame(headers, histories, differing, columns, absent_as_nan)
     frame.attrs["damaged"] = {header.name: header.damage for header in damaged}
     return Runs(frame, headers, damaged, differing)
 
@@ -126,9 +132,9 @@ def arm_columns(frame: pd.DataFrame) -> list[str]:
     return list(frame.attrs["arms"])
 
 
-def _find(root: Path) -> tuple[list[Item], list[RunHeader]]:
-    """Return the items of all runs in natural order, and headers for folders that cannot be listed."""
-    items: list[Item] = []
+def _find(root: Path) -> tuple[list[tuple[str, str, bool]], list[RunHeader]]:
+    """Return (name, folder, whether it has .hydra/) of all runs in natural order, and headers of unreadable folders."""
+    items: list[tuple[str, str, bool]] = []
     damaged: list[RunHeader] = []
     stack = [("", os.fspath(root))]
     while stack:
@@ -157,7 +163,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 def _frame(
     runs: Sequence[RunHeader],
-    batches: Sequence[Batch],
+    histories: list[pa.Table],
     differing: Differences,
     columns: Sequence[str] | None,
     absent_as_nan: bool,
@@ -176,49 +182,42 @@ def _frame(
     }
     for name, values in differing.columns.items():
         series[shown[name]] = _spread(values, of_run)
-    for name in _history_names(batches, columns, series, absent_as_nan):
+    history = _joined(histories, columns, series, absent_as_nan)
+    for name in history.columns:
         # likewise, an undocumented history column may share its name with a group (`loss`) or a reserved column
-        series[f"history.{name}" if name in series else name] = _joined_column(name, batches)
+        series[f"history.{name}" if name in series else name] = history[name].array
     frame = pd.DataFrame(series, copy=False)
     frame.attrs["arms"] = [shown[name] for name in differing.arms]
     frame.attrs["empty"] = [run.name for run in runs if not run.rows]
     return frame
 
 
-def _history_names(
-    batches: Sequence[Batch], columns: Sequence[str] | None, other_columns: Iterable[str], absent_as_nan: bool
-) -> list[str]:
-    present = {name for batch in batches for name in batch.columns}
-    names = column_order(present)
-    if columns is None:
-        return names
-    unknown = [name for name in columns if name not in names and name not in set(other_columns) | set(RESERVED_COLUMNS)]
-    if unknown and absent_as_nan:
-        names = column_order(present | set(unknown))
-    elif unknown and present:
-        documented = ", ".join(HISTORY_COLUMNS)
-        raise InputError(
-            f"no run has a column {', '.join(unknown)} in its history; the documented columns are {documented}"
-        )
-    return [name for name in names if name in columns or name in tables.KEY_COLUMNS]
+def _joined(
+    histories: list[pa.Table], columns: Sequence[str] | None, other_columns: Iterable[str], absent_as_nan: bool
+) -> pd.DataFrame:
+    """Concatenate the histories, with the requested columns in file order. Empties the list to free memory."""
+    import pyarrow as pa
 
-
-def _joined_column(name: str, batches: Sequence[Batch]) -> Any:
-    """Concatenate one column of all batches, and remove it from the batches to free memory."""
-    import numpy as np
-    import pandas as pd
-
-    parts = []
-    for batch in batches:
-        part = batch.columns.pop(name, None)
-        rows = sum(header.rows for header in batch.headers)
-        if part is None and rows:
-            part = np.full(rows, np.nan)
-        parts += [part] if part is not None else []
-    values = np.concatenate(parts) if parts else np.zeros(0)
-    if name == "split":
-        return pd.Categorical.from_codes(values.astype(np.int8), categories=pd.Index(SPLITS, dtype="str"))
-    return values.astype(np.int64, copy=False) if name == "step" else values
+    # the table without rows has all documented columns; a column that a run lacks becomes null
+    blocks, any_history = [tables.decode(tables.history_bytes([]))], bool(histories)
+    while histories:  # large blocks, because freeing small ones column by column would leave holes in the heap
+        blocks.append(pa.concat_tables(histories[:_BLOCK], promote_options="default").combine_chunks())
+        del histories[:_BLOCK]
+    whole = pa.concat_tables(blocks, promote_options="default")
+    blocks.clear()
+    for name in sorted(set(columns or ()) - {*whole.column_names, *other_columns, *RESERVED_COLUMNS}):
+        if absent_as_nan:
+            whole = whole.append_column(name, pa.nulls(whole.num_rows, pa.float64()))
+        elif any_history:
+            raise InputError(
+                f"no run has a column {name} in its history; the documented columns are {', '.join(HISTORY_COLUMNS)}"
+            )
+    wanted = None if columns is None else {*columns, *tables.KEY_COLUMNS}
+    names = [name for name in column_order(set(whole.column_names)) if wanted is None or name in wanted]
+    whole = whole.select(names)  # the only reference, so that self_destruct frees each column as it is converted
+    frame: pd.DataFrame = whole.to_pandas(ignore_metadata=True, split_blocks=True, self_destruct=True)
+    frame["split"] = frame["split"].cat.set_categories(SPLITS)
+    return frame
 
 
 def _spread(values: Sequence[Any], of_run: Any, *, in_order: bool = False, number: bool = False) -> Any:
@@ -261,4 +260,4 @@ def _float(value: float) -> float:
 
 def _label(value: Any) -> str:
     """Return text unchanged, and any other value in a column of mixed types as JSON."""
-    return printable(value if isinstance(value, str) else json.dumps(value))
+    return value if isinstance(value, str) else json.dumps(value)

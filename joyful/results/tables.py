@@ -6,7 +6,6 @@ The bytes are a pure function of the rows: columns, types and writer options are
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import math
 import operator
@@ -61,12 +60,7 @@ def history_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
         if name in ("step", "split"):
             columns[name] = [key[0] if name == "step" else key[1] for key in keys]
         else:
-            values = [row.get(name) for row in rows]
-            # fast path for floats that are not NaN, because all rows are written at every evaluation
-            columns[name] = [
-                value if type(value) is float and value == value else _number(value, name, key)
-                for value, key in zip(values, keys, strict=True)
-            ]
+            columns[name] = [_number(row.get(name), name, key) for row, key in zip(rows, keys, strict=True)]
     return columns_bytes(columns)
 
 
@@ -74,9 +68,9 @@ def columns_bytes(columns: Mapping[str, Any]) -> bytes:
     """Return history.parquet for valid columns, all of one length, in the order of `column_order`."""
     import pyarrow as pa
 
-    fields = [pa.field(name, _type_of(name), nullable=name not in KEY_COLUMNS) for name in columns]
-    arrays = [pa.array(values, field.type) for values, field in zip(columns.values(), fields, strict=True)]
-    return _parquet(pa.table(arrays, schema=pa.schema(fields)), dictionary=["split"])
+    kinds = {"step": pa.int64(), "split": pa.string()}
+    fields = [pa.field(name, kinds.get(name, pa.float64()), nullable=name not in KEY_COLUMNS) for name in columns]
+    return _parquet(pa.table(list(columns.values()), schema=pa.schema(fields)), dictionary=["split"])
 
 
 def history_rows(data: bytes) -> list[dict[str, Any]]:
@@ -159,11 +153,12 @@ def decode(data: bytes, columns: Sequence[str] | None = None, *, trusted: bool =
     """
     with _damage_as_input_error():
         file = _open(data, text="split", verify=not trusted)
-        names, expected = _checked_names(file.schema_arrow)
+        _check_schema(file.schema_arrow)
+        names = file.schema_arrow.names
         wanted = None if columns is None else [name for name in names if name in columns or name in KEY_COLUMNS]
         table = file.read(columns=wanted, use_threads=False)
         _check_keys(table, trusted)
-        return table if expected else _with_types(table)
+        return _with_types(table)
 
 
 @contextlib.contextmanager
@@ -205,24 +200,9 @@ def _open(data: bytes, text: str, verify: bool) -> Any:
     return file
 
 
-#: The last checked schema, its names, and whether its types are those that `decode` returns. The histories of a sweep
-#: have one schema, and checking thirty fields takes longer than reading them.
-_last_schema: list[tuple[Any, list[str], bool]] = []
-
-
-def _checked_names(schema: pa.Schema) -> tuple[list[str], bool]:
-    for known, names, expected in _last_schema[:1]:
-        if schema.equals(known):
-            return names, expected
-    _check_schema(schema)
-    wanted = {"int64": ("step",), "double": tuple(name for name in schema.names if name not in ("step", "split"))}
-    expected = all(str(schema.field(name).type) == kind for kind, names in wanted.items() for name in names)
-    _last_schema[:] = [(schema, schema.names, expected)]
-    return schema.names, expected
-
-
 def _check_schema(schema: pa.Schema) -> None:
-    dictionary, texts, integers, numbers = _type_ids()
+    from pyarrow import types
+
     names = schema.names
     if len(set(names)) != len(names):
         raise InputError("it has two columns with the same name")
@@ -230,9 +210,15 @@ def _check_schema(schema: pa.Schema) -> None:
     if missing:
         raise InputError(f"it has no column {', '.join(missing)}; expected step, epoch and split")
     for name, kind in zip(names, schema.types, strict=True):
-        identity = kind.value_type.id if name == "split" and kind.id == dictionary else kind.id
-        if identity not in (texts if name == "split" else integers if name == "step" else numbers):
-            expected = {"split": "text", "step": "integers"}.get(name, "numbers")
+        if name == "split":
+            text = kind.value_type if types.is_dictionary(kind) else kind
+            expected, fits = "text", types.is_string(text) or types.is_large_string(text)
+        elif name == "step":
+            expected, fits = "integers", types.is_integer(kind)
+        else:
+            fits = types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind) or types.is_null(kind)
+            expected = "numbers"
+        if not fits:
             raise InputError(f"column {name[:100]}: expected {expected}, got {str(kind)[:100]}")
 
 
@@ -258,24 +244,17 @@ def _check_keys(table: pa.Table, trusted: bool) -> None:
 
 
 def _with_types(table: pa.Table) -> pa.Table:
+    """Convert split to dictionary-encoded text, step to int64 without loss, and all other columns to float64."""
     import pyarrow as pa
 
-    for index, (name, kind) in enumerate(zip(table.schema.names, table.schema.types, strict=True)):
-        wanted = pa.int64() if name == "step" else pa.float64()
-        if name != "split" and kind.id != wanted.id:
-            table = table.set_column(index, name, table.column(index).cast(wanted, safe=name == "step"))
+    kinds = {"split": pa.dictionary(pa.int32(), pa.string()), "step": pa.int64()}
+    for index, field in enumerate(table.schema):
+        wanted, column = kinds.get(field.name, pa.float64()), table.column(index)
+        if field.type != wanted:
+            column = column.cast(pa.string() if field.name == "split" else wanted, safe=field.name == "step")
+            column = column.dictionary_encode() if field.name == "split" else column
+            table = table.set_column(index, field.name, column)
     return table
-
-
-@functools.cache
-def _type_ids() -> tuple[int, frozenset[int], frozenset[int], frozenset[int]]:
-    """Return Arrow's type ids of dictionaries, of text, of integers, and of all numeric types including null."""
-    from pyarrow import lib
-
-    integers = {getattr(lib, f"Type_{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)}
-    numbers = integers | {lib.Type_HALF_FLOAT, lib.Type_FLOAT, lib.Type_DOUBLE, lib.Type_BOOL, lib.Type_NA}
-    texts = {lib.Type_STRING, lib.Type_LARGE_STRING}
-    return lib.Type_DICTIONARY, frozenset(texts), frozenset(integers), frozenset(numbers)
 
 
 def _parquet(table: pa.Table, dictionary: list[str]) -> bytes:
@@ -289,12 +268,6 @@ def _parquet(table: pa.Table, dictionary: list[str]) -> bytes:
         write_statistics=False, data_page_version="1.0", store_schema=False, write_page_checksum=True,
     )  # fmt: skip
     return sink.getvalue()
-
-
-def _type_of(name: str) -> pa.DataType:
-    import pyarrow as pa
-
-    return pa.int64() if name == "step" else pa.string() if name == "split" else pa.float64()
 
 
 def _extra_name(name: object) -> str:

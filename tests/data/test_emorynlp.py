@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from joyful.data.emorynlp import FILES, LABELS, read
+from joyful.data.emorynlp import FILES, LABELS
+from joyful.data.sources import SOURCES
 from joyful.records import InputError
 from tests.support.datasets import check_source, data_settings, fake_encode, real_data
 
@@ -46,7 +47,7 @@ HOSTILE_SPEAKERS = ["Ann", "[]", "['']", "[1]", "['A'", "{'A'}", "[['A']]", "__i
 def test_speakers_that_are_not_a_list_of_names(root, speaker):
     (root / FILES[1]).write_text(f"{HEADER}\n{row(speaker=speaker)}\n", "utf-8")
     with pytest.raises(InputError, match=r"emorynlp_dev_final.csv, line 2: Speaker must be a list of names"):
-        read(data_settings("emorynlp", root=str(root)), fake_encode)
+        SOURCES["emorynlp"].read(data_settings("emorynlp", root=str(root)), fake_encode)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_speakers_that_are_not_a_list_of_names(root, speaker):
 def test_bad_rows(root, bad, message):
     (root / FILES[0]).write_text(f"{HEADER}\n{row()}\n{bad}\n", "utf-8")
     with pytest.raises(InputError, match=message):
-        read(data_settings("emorynlp", root=str(root)), fake_encode)
+        SOURCES["emorynlp"].read(data_settings("emorynlp", root=str(root)), fake_encode)
 
 
 def test_real(tmp_path):

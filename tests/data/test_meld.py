@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from joyful.data.meld import FILES, LABELS, read
+from joyful.data.meld import FILES, LABELS
+from joyful.data.sources import SOURCES
 from joyful.data.tables import read_table
 from joyful.records import InputError
 from tests.support.datasets import check_source, data_settings, fake_encode, real_data
@@ -58,33 +59,33 @@ def test_small(root, tmp_path):
 def test_bad_rows(root, bad, message):
     replace_rows(root, row(), bad)
     with pytest.raises(InputError, match=message):
-        read(data_settings("meld", root=str(root)), fake_encode)
+        SOURCES["meld"].read(data_settings("meld", root=str(root)), fake_encode)
 
 
 def test_missing_column(root):
     replace_rows(root, row(), header=HEADER.replace("Emotion", "Feeling"))
     with pytest.raises(InputError, match=r"line 1: the header lacks the columns Emotion; it has 'Sr No.', 'Utterance'"):
-        read(data_settings("meld", root=str(root)), fake_encode)
+        SOURCES["meld"].read(data_settings("meld", root=str(root)), fake_encode)
 
 
 def test_too_many_speakers(root):
     replace_rows(root, *(row(speaker=f"P{i}", position=i) for i in range(10)))
     with pytest.raises(InputError, match="expected at most 9 speakers in a dialogue, got 10 in 'dia0'"):
-        read(data_settings("meld", root=str(root)), fake_encode)
+        SOURCES["meld"].read(data_settings("meld", root=str(root)), fake_encode)
 
 
 def test_no_root_no_file_no_encoder(root):
     with pytest.raises(
         InputError, match=r"data=meld needs the folder of train_sent_emo.csv, dev.* set data.root=FOLDER"
     ):
-        read(data_settings("meld"), fake_encode)
+        SOURCES["meld"].read(data_settings("meld"), fake_encode)
     with pytest.raises(InputError, match="is not a folder"):
-        read(data_settings("meld", root=str(root / "none")), fake_encode)
+        SOURCES["meld"].read(data_settings("meld", root=str(root / "none")), fake_encode)
     with pytest.raises(InputError, match="has only text"):
-        read(data_settings("meld", root=str(root)), None)
+        SOURCES["meld"].read(data_settings("meld", root=str(root)), None)
     (root / FILES[2]).unlink()
     with pytest.raises(InputError, match=r"has no test_sent_emo.csv"):
-        read(data_settings("meld", root=str(root)), fake_encode)
+        SOURCES["meld"].read(data_settings("meld", root=str(root)), fake_encode)
 
 
 def test_real(tmp_path):

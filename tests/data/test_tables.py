@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joyful.data.tables import MAX_RECORD_CHARACTERS, Utterance, group_dialogues, read_matrix, read_records, read_table
+from joyful.data.tables import Utterance, group_dialogues, read_matrix, read_table
 from joyful.records import InputError
+from joyful.results.csv_text import MAXIMUM_RECORD
 
 
 def write(tmp_path, content):
@@ -49,8 +50,8 @@ def test_byte_order_mark_and_columns_in_another_order(tmp_path):
         (b"a,b\n1,2\n1,\0\n", r"line 3: not UTF-8 text"),
         ("a,b\n1,2\n".encode("utf-16"), r"line 1: not UTF-8 text"),
         ("a,b\n" + "x" * 200_000 + ",1\n", "line 2: not a CSV record"),
-        ("a,b\n1," + "x" * (MAX_RECORD_CHARACTERS + 1), "line 2: the record has more than"),
-        ('a,b\n"' + "\n" * (MAX_RECORD_CHARACTERS + 1), "line 2: "),
+        ("a,b\n1," + "x" * (MAXIMUM_RECORD + 1), "line 2: the record has more than"),
+        ('a,b\n"' + "\n" * (MAXIMUM_RECORD + 1), "line 2: "),
         ("a,b\n" + "," * 1_000_000 + "\n", "line 2: expected 2 columns, got 1000001"),
         ("," * 1_000_000 + "\n1,2\n", "line 1: the header lacks the columns a, b"),
         ("a,b\n" + '"x\n",' * 500_000 + "\n", "line 2: the record has more than"),
@@ -66,7 +67,7 @@ def test_bad_files_are_input_errors(tmp_path, content, message):
 def test_a_folder_or_a_missing_file_is_an_input_error(tmp_path):
     for path in (tmp_path, tmp_path / "none.csv"):
         with pytest.raises(InputError, match="cannot be read"):
-            list(read_records(path))
+            list(read_table(path, ("a", "b")))
 
 
 def test_a_file_of_endless_fields_takes_bounded_memory(tmp_path):
@@ -85,7 +86,7 @@ def test_a_file_of_endless_fields_takes_bounded_memory(tmp_path):
 def test_any_bytes_give_rows_or_an_input_error(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
-    readers = (read_records, lambda p: read_table(p, ("a", "b")), lambda p: read_matrix(p, 2)[0])
+    readers = (lambda p: read_table(p, ("a", "b")), lambda p: read_matrix(p, 2)[0])
     for reader in readers:
         with contextlib.suppress(InputError):
             list(reader(path))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from joyful.analysis import report
 from joyful.analysis.claims_file import read_claims
 from joyful.analysis.importers.__main__ import main as import_curves
 from joyful.config import check
@@ -15,6 +18,7 @@ from joyful.records import InputError
 from joyful.results import read_runs
 from joyful.results.tables import history_bytes
 from joyful.runtime.config_source import _run_folder, _sweep_folder
+from tests.support.analysis import Truth, simulate_sweep
 from tests.support.datasets import data_settings, fake_encode
 from tests.support.faults import Tally
 from tests.support.fork_server import ForkServer
@@ -168,6 +172,31 @@ def test_yaml_of_an_untrusted_run_is_text_or_a_damaged_run(tmp_path: Path, tally
     assert settings["apply-config.yaml"]["data"] == f'["touch {canary}"]'
     assert not canary.exists()
     tally("hostile YAML in a run's folder", 2 * len(documents))
+
+
+def test_lone_surrogates_in_a_run_are_shown_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """UTF-8 cannot encode a lone surrogate, so it must not reach the frame, the page or the terminal."""
+    runs = tmp_path / "runs"
+    simulate_sweep(runs, [Truth({"loss": "mse"}), Truth({"loss": "smoothl1"})], range(1, 4), epochs=2)
+    for path in runs.glob("*/run.json"):
+        info = json.loads(path.read_text())
+        if info["choices"]["loss"] == "smoothl1":
+            info["choices"]["loss"] = "smooth\ud800"
+            info["config"]["loss"] |= {"k\ud801": "v\ud802", "several": ["\ud803"]}
+        path.write_text(json.dumps(info))
+    info |= {"status": "failed", "reason": "r\udcff", "role": "\ud804", "host": "\ud805"}
+    path.write_text(json.dumps(info))
+    folder = tmp_path / "yaml"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / "history.parquet").write_bytes(history_bytes([{"step": 1, "epoch": 1.0, "split": "dev"}]))
+    (folder / ".hydra" / "config.yaml").write_text('seed: 1\na: "\\ud800"\n')
+    read = read_runs(tmp_path)
+    headers = [*read.headers, *read.damaged]
+    assert "\\ud800" in {header.choices.get("loss", "")[6:] for header in headers}
+    assert not [header for header in headers if re.search("[\ud800-\udfff]", str(vars(header)))]
+    assert report.main([str(runs), "--baseline", "loss=mse"]) == 0
+    assert "smooth\\ud800" in (runs / "report" / "index.html").read_text("utf-8")
+    assert capsys.readouterr().err == ""
 
 
 def test_yaml_of_a_claims_file_is_refused(tmp_path: Path, tally: Tally) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from joyful.results import HISTORY, RUN, SCHEMA, TIMING
-from joyful.results.schema import HISTORY_COLUMNS, column_order
+from joyful.results.schema import column_order
 from joyful.results.tables import columns_bytes, timing_bytes
 
 #: Group -> choice -> settings, as in conf/.
@@ -160,8 +160,8 @@ def write_run(
 ) -> None:
     """Write a run folder: run.json, history.parquet and, unless `seconds_per_epoch` is None, timing.parquet."""
     config, choices = configuration({**(overrides or {}), "seed": seed})
-    ordered = column_order(set(columns) - set(HISTORY_COLUMNS))
-    data = columns_bytes({name: columns.get(name, [None] * len(columns["step"])) for name in ordered})
+    missing = [None] * len(columns["step"])
+    data = columns_bytes({name: columns.get(name, missing) for name in column_order(set(columns))})
     info = {
         "schema": SCHEMA, "status": status, "reason": reason, "objective": None, "objective_name": "best dev f1_weighted",
         "seed": seed, "role": config["role"], "epochs": config["training"]["epochs"], "config_hash": "0" * 16,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from joyful.data import emorynlp, meld, mosi, prepared
+from joyful.data.sources import SOURCES
 from tests.support.cogmen_pickles import dump
 from tests.support.datasets import data_settings, fake_encode
 
@@ -83,7 +84,7 @@ def write_prepared(folder: Path) -> None:
     """Write a prepared dataset from files of MELD, which stay in the folder NAME-meld next to it."""
     write_meld(folder.with_name(f"{folder.name}-meld"))
     settings = data_settings("meld", root=str(folder.with_name(f"{folder.name}-meld")))
-    prepared.write_folder(meld.read(settings, fake_encode), folder, settings.model_dump(mode="json"))
+    prepared.write_folder(SOURCES["meld"].read(settings, fake_encode), folder, settings.model_dump(mode="json"))
 
 
 def rewrite_prepared(folder: Path, name: str, data: bytes) -> None:

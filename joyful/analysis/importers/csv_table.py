@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from joyful.analysis.importers import FORMATS, Importer
-from joyful.analysis.importers.csv_records import integer, number, records, short, some
+from joyful.analysis.importers.csv_values import integer, number, some
 from joyful.analysis.importers.runs import MAXIMUM_RUNS, ROLES, ImportedRun
 from joyful.results import InputError
+from joyful.results.csv_text import line_error, quoted, read_records
 
 HELP = """\
 Import a CSV file (UTF-8, with a header) that has one row per run, evaluation and split:
@@ -61,6 +62,7 @@ FRACTIONS = frozenset({"accuracy", "f1_weighted", "f1_macro"})
 #: Columns that are not metrics.
 KEYS = ("arm", "seed", "step", "epoch", "split", "role", "seconds")
 
+MAXIMUM_BYTES = 2**28
 MAXIMUM_COLUMNS = 1_000
 MAXIMUM_SETTINGS = 30
 #: Maximum number of values of a table, and of one run. The rows of a run become Python objects when it is written.
@@ -119,13 +121,14 @@ def read(source: Path, arguments: argparse.Namespace) -> list[ImportedRun]:
         InputError: If the file or an option is not valid. The message names the file and the row.
     """
     if len(arguments.delimiter) != 1 or arguments.delimiter in '"\r\n':
-        raise InputError(f"--delimiter: expected one character, got {short(arguments.delimiter)}")
-    rows = records(source, arguments.delimiter)
+        raise InputError(f"--delimiter: expected one character, got {quoted(arguments.delimiter)}")
+    records = read_records(source, MAXIMUM_BYTES, arguments.delimiter)
+    rows = ((line, fields) for line, fields in records if any(fields))
     line, names = next(rows, (1, []))
     if not names:
         example = "a header such as arm,seed,step,epoch,split,f1_weighted"
         raise InputError(f"{source}: expected {example}, got an empty file")
-    header = _read_header(f"{source}, row {line}", names, arguments)
+    header = _read_header(f"{source}, line {line}", names, arguments)
     percent = _listed(arguments.percent)
     if unknown := ", ".join(sorted(percent - header.metrics.keys())):
         known = ", ".join(header.metrics)[:500]
@@ -133,18 +136,17 @@ def read(source: Path, arguments: argparse.Namespace) -> list[ImportedRun]:
     scales = [0.01 if name in percent else 1.0 for name in header.metrics]
     runs: dict[tuple[Any, ...], _Curves] = {}
     values = 0
-    try:
-        for line, fields in rows:
-            values += header.width
+    for line, fields in rows:
+        values += header.width
+        try:
             if values > MAXIMUM_VALUES:
                 raise InputError(f"expected at most {MAXIMUM_VALUES} values; import the table in parts")
             if len(fields) != header.width:
                 expected = f"{header.width} columns as in the header, got {len(fields)}"
                 raise InputError(f"expected {expected}; quote text that contains the delimiter")
             _add(runs, header, scales, line, fields)
-    except InputError as error:
-        place = "" if str(error).startswith(f"{source}, row") else f"{source}, row {line}: "
-        raise InputError(f"{place}{error}") from None
+        except InputError as error:
+            raise line_error(source, line, error) from None
     shift = _shift(source, runs, arguments.epochs_from)
     return [_imported(source, curves, header, shift) for curves in runs.values()]
 
@@ -178,8 +180,8 @@ def _read_header(place: str, names: Sequence[str], arguments: argparse.Namespace
     for name in metrics:
         if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in ("run", "status"):
             expected = "a name of lower-case letters, digits and _, except run and status"
-            hint = f"set --rename {short(f'{name}=NAME')}, or select other metrics with --metrics"
-            raise InputError(f"{place}: metric {short(name)}: expected {expected}; {hint}")
+            hint = f"set --rename {quoted(f'{name}=NAME')}, or select other metrics with --metrics"
+            raise InputError(f"{place}: metric {quoted(name)}: expected {expected}; {hint}")
     if "arm" in places:
         settings = {"arm": places["arm"], **settings}
     return _Header(places, metrics, settings, len(names))
@@ -189,9 +191,9 @@ def _renamed(names: list[str], renaming: Sequence[str]) -> list[str]:
     for item in renaming:
         old, equals, new = item.rpartition("=")
         if not (equals and old and new):
-            raise InputError(f"--rename {short(item)}: expected FROM=TO")
+            raise InputError(f"--rename {quoted(item)}: expected FROM=TO")
         if old not in names:
-            raise InputError(f"--rename: expected a column of the header ({some(names)}), got {short(old)}")
+            raise InputError(f"--rename: expected a column of the header ({some(names)}), got {quoted(old)}")
         names = [new if name == old else name for name in names]
     return names
 
@@ -206,7 +208,7 @@ def _add(
     run = runs.get((settings, seed, role))
     if run is None:
         if role not in ROLES:
-            raise InputError(f"role: expected {', '.join(ROLES)}, got {short(role)}")
+            raise InputError(f"role: expected {', '.join(ROLES)}, got {quoted(role)}")
         if empty := [name for name, value in zip(header.settings, settings, strict=True) if not value]:
             raise InputError(f"{empty[0]}: expected a value, got an empty field; fill it in or remove the row")
         if len(runs) >= MAXIMUM_RUNS:
@@ -217,11 +219,11 @@ def _add(
         run = runs[settings, seed, role] = _Curves(typed, seed, role, line)
     epoch = number(fields[places["epoch"]], "epoch")
     if epoch is None or not (math.isfinite(epoch) and epoch >= 0):
-        raise InputError(f"epoch: expected a number >= 0, got {short(fields[places['epoch']])}")
+        raise InputError(f"epoch: expected a number >= 0, got {quoted(fields[places['epoch']])}")
     given = fields[places["split"]]
     split = SPLIT_NAMES.get(given.strip().lower())
     if split is None:
-        raise InputError(f"split: expected train, dev (val, valid, validation) or test, got {short(given)}")
+        raise InputError(f"split: expected train, dev (val, valid, validation) or test, got {quoted(given)}")
     step = integer(fields[places["step"]], "step") if "step" in places else 0
     if step < 0:
         raise InputError(f"step: expected an integer >= 0, got {step}")
@@ -230,12 +232,12 @@ def _add(
         run.measured.append(value is not None)
         value = math.nan if value is None else value * scale
         if name in FRACTIONS and not (math.isnan(value) or 0.0 <= value <= 1.0):
-            given = f"got {short(fields[index])}; for per cent set --percent {name}"
+            given = f"got {quoted(fields[index])}; for per cent set --percent {name}"
             raise InputError(f"{name}: expected a fraction from 0 to 1, {given}")
         run.values.append(value)
     if "seconds" in places and (seconds := number(fields[places["seconds"]], "seconds")) is not None:
         if not (math.isfinite(seconds) and seconds >= 0):
-            raise InputError(f"seconds: expected a number >= 0, got {short(fields[places['seconds']])}")
+            raise InputError(f"seconds: expected a number >= 0, got {quoted(fields[places['seconds']])}")
         run.seconds[epoch] = max(seconds, run.seconds.get(epoch, 0.0))
     run.lines.append(line)
     run.steps.append(step)
@@ -254,14 +256,14 @@ def _shift(source: Path, runs: dict[tuple[Any, ...], _Curves], epochs_from: int 
         if run.epochs and min(run.epochs) == 0.0:
             line = run.lines[run.epochs.index(0.0)]
             hint = "set --epochs-from 0 if it is the first epoch (1 is added to all epochs), or --epochs-from 1 if it is an "
-            raise InputError(f"{source}, row {line}: epoch 0 is ambiguous; {hint}evaluation before training")
+            raise line_error(source, line, f"epoch 0 is ambiguous; {hint}evaluation before training")
     return 0
 
 
 def _imported(source: Path, run: _Curves, header: _Header, shift: int) -> ImportedRun:
     if len(run.steps) * header.width > MAXIMUM_RUN_VALUES:
         expected = f"at most {MAXIMUM_RUN_VALUES} values of one run, got {len(run.steps)} rows of {header.width} values"
-        raise InputError(f"{source}, row {run.line}: expected {expected}; check that the column seed contains seeds")
+        raise InputError(f"{source}, line {run.line}: expected {expected}; check that the column seed contains seeds")
     if "step" not in header.places:
         numbers = {epoch: number for number, epoch in enumerate(sorted(set(run.epochs)), start=1)}
         run.steps = array("q", [numbers[epoch] for epoch in run.epochs])
@@ -269,18 +271,18 @@ def _imported(source: Path, run: _Curves, header: _Header, shift: int) -> Import
     for first, second in itertools.pairwise(order):
         if (run.steps[first], run.splits[first]) == (run.steps[second], run.splits[second]):
             where = f"step {run.steps[first]}" if "step" in header.places else f"epoch {run.epochs[first]:g}"
-            repeated = f"{where}, {SPLITS[run.splits[first]]} of this run is already in row {run.lines[first]}"
+            repeated = f"{where}, {SPLITS[run.splits[first]]} of this run is already in line {run.lines[first]}"
             hint = "remove one of the rows, or distinguish the runs by arm, seed or a setting"
-            raise InputError(f"{source}, row {run.lines[second]}: {repeated}; {hint}")
+            raise InputError(f"{source}, line {run.lines[second]}: {repeated}; {hint}")
         if run.epochs[first] > run.epochs[second]:
             after, before = (f"epoch {run.epochs[i]:g} at step {run.steps[i]}" for i in (second, first))
-            decrease = f"{after}, but row {run.lines[first]} has {before}; epochs must not decrease with the step"
-            raise InputError(f"{source}, row {run.lines[second]}: {decrease}")
+            decrease = f"{after}, but line {run.lines[first]} has {before}; epochs must not decrease with the step"
+            raise InputError(f"{source}, line {run.lines[second]}: {decrease}")
     seconds = sorted(run.seconds.items())
     for (_, earlier), (epoch, now) in itertools.pairwise(seconds):
         if now < earlier:
             decrease = f"the seconds of this run decrease at epoch {epoch:g}"
-            raise InputError(f"{source}, row {run.line}: {decrease}; expected seconds since the start of the run")
+            raise InputError(f"{source}, line {run.line}: {decrease}; expected seconds since the start of the run")
     width = len(header.metrics)
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -294,7 +296,7 @@ def _imported(source: Path, run: _Curves, header: _Header, shift: int) -> Import
 
     seconds = [(epoch + shift, value) for epoch, value in seconds]
     epochs = max(run.epochs) + shift
-    return ImportedRun(run.settings, run.seed, run.role, rows, epochs, seconds, f", row {run.line}")
+    return ImportedRun(run.settings, run.seed, run.role, rows, epochs, seconds, f", line {run.line}")
 
 
 def _typed(text: str) -> str | float | int:

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from joyful.analysis.importers.__main__ import main
-from joyful.analysis.importers.csv_records import MAXIMUM_RECORD
 from joyful.results import arm_columns, load, read_run
+from joyful.results.csv_text import MAXIMUM_RECORD
 
 HEADER = "arm,seed,step,epoch,split,f1_weighted,nll\n"
 ROW = "baseline,1,50,1,dev,0.412,1.61\n"
@@ -130,37 +130,37 @@ def test_arms_with_the_same_folder_name_get_different_folders(tmp_path):
     [
         ("", "curves.csv: expected a header such as arm,seed,step"),
         (HEADER, "expected at least one run, got none"),
-        ("arm,seed,step,split,nll\n", "row 1: the header lacks epoch"),
-        ("seed,step,epoch,split,nll\n", "row 1: the header lacks arm"),
-        ("arm,seed,epoch,split,nll,nll\n", "row 1: the header has 'nll' more than once"),
-        ("arm,seed,epoch,split\n", "row 1: expected a column with a metric"),
+        ("arm,seed,step,split,nll\n", "line 1: the header lacks epoch"),
+        ("seed,step,epoch,split,nll\n", "line 1: the header lacks arm"),
+        ("arm,seed,epoch,split,nll,nll\n", "line 1: the header has 'nll' more than once"),
+        ("arm,seed,epoch,split\n", "line 1: expected a column with a metric"),
         ("arm,seed,epoch,split,val/F1\n", "metric 'val/F1': expected a name of lower-case letters"),
         ("arm,seed,epoch,split,status\n", "metric 'status'"),
-        (HEADER + ROW + "b,1,50,1,dev,0.4\n", "row 3: expected 7 columns as in the header, got 6"),
-        (HEADER + ROW + "b,x,50,1,dev,0.4,1\n", "row 3: seed: expected a number"),
-        (HEADER + "b,1.5,50,1,dev,0.4,1\n", "row 2: seed: expected an integer, got '1.5'"),
-        (HEADER + "b,1,-1,1,dev,0.4,1\n", "row 2: step: expected an integer >= 0, got -1"),
-        (HEADER + "b,1,1e400,1,dev,0.4,1\n", "row 2: step: expected an integer"),
-        (HEADER + "b,1,50,inf,dev,0.4,1\n", "row 2: epoch: expected a number >= 0, got 'inf'"),
-        (HEADER + "b,1,50,0,dev,0.4,1\n", "row 2: epoch 0 is ambiguous; set --epochs-from 0"),
-        (HEADER + "b,1,50,1,holdout,0.4,1\n", "row 2: split: expected train, dev"),
-        (HEADER + "b,1,50,1,dev,41.2,1\n", "row 2: f1_weighted: expected a fraction from 0 to 1, got '41.2'; for per"),
-        (HEADER + 'b,1,50,1,dev,"0,4",1\n', "row 2: f1_weighted: expected a number (empty where not measured), got '0,4'; use a"),
-        (HEADER + "b,1,50,1,dev,1_0,1\n", "row 2: f1_weighted: expected a number"),
-        (HEADER + ",1,50,1,dev,0.4,1\n", "row 2: arm: expected a value"),
-        (HEADER + ROW + "\n" + ROW, "row 4: step 50, dev of this run is already in row 2"),
-        (HEADER + ROW + "baseline,1,60,0.5,dev,0.4,1\n", "row 3: epoch 0.5 at step 60, but row 2 has epoch 1"),
-        (HEADER + 'b,1,50,1,dev,"0.4,1\n', "row 2: not a CSV record (unexpected end of data)"),
-        (HEADER + "b,1,50,1,dev,0.4,1\0\n", "row 2: not a CSV record (it contains a null character)"),
-        (HEADER.encode() + b"\xff,1,50,1,dev,0.4,1\n", "or shortly after: expected UTF-8 text"),
-        ((HEADER + ROW).encode("utf-16"), "expected UTF-8 text"),
-        (HEADER + "b" * (MAXIMUM_RECORD + 1), f"row 2: not a CSV record (more than {MAXIMUM_RECORD} characters)"),
+        (HEADER + ROW + "b,1,50,1,dev,0.4\n", "line 3: expected 7 columns as in the header, got 6"),
+        (HEADER + ROW + "b,x,50,1,dev,0.4,1\n", "line 3: seed: expected a number"),
+        (HEADER + "b,1.5,50,1,dev,0.4,1\n", "line 2: seed: expected an integer, got '1.5'"),
+        (HEADER + "b,1,-1,1,dev,0.4,1\n", "line 2: step: expected an integer >= 0, got -1"),
+        (HEADER + "b,1,1e400,1,dev,0.4,1\n", "line 2: step: expected an integer"),
+        (HEADER + "b,1,50,inf,dev,0.4,1\n", "line 2: epoch: expected a number >= 0, got 'inf'"),
+        (HEADER + "b,1,50,0,dev,0.4,1\n", "line 2: epoch 0 is ambiguous; set --epochs-from 0"),
+        (HEADER + "b,1,50,1,holdout,0.4,1\n", "line 2: split: expected train, dev"),
+        (HEADER + "b,1,50,1,dev,41.2,1\n", "line 2: f1_weighted: expected a fraction from 0 to 1, got '41.2'; for per"),
+        (HEADER + 'b,1,50,1,dev,"0,4",1\n', "line 2: f1_weighted: expected a number (empty where not measured), got '0,4'; use a"),
+        (HEADER + "b,1,50,1,dev,1_0,1\n", "line 2: f1_weighted: expected a number"),
+        (HEADER + ",1,50,1,dev,0.4,1\n", "line 2: arm: expected a value"),
+        (HEADER + ROW + "\n" + ROW, "line 4: step 50, dev of this run is already in line 2"),
+        (HEADER + ROW + "baseline,1,60,0.5,dev,0.4,1\n", "line 3: epoch 0.5 at step 60, but line 2 has epoch 1"),
+        (HEADER + 'b,1,50,1,dev,"0.4,1\n', "line 2: not a CSV record (unexpected end of data)"),
+        (HEADER + "b,1,50,1,dev,0.4,1\0\n", "line 2: not UTF-8 text"),
+        (HEADER.encode() + b"\xff,1,50,1,dev,0.4,1\n", "line 2: not UTF-8 text; save the file"),
+        ((HEADER + ROW).encode("utf-16"), "line 1: not UTF-8 text"),
+        (HEADER + "b" * (MAXIMUM_RECORD + 1), f"line 2: the record has more than {MAXIMUM_RECORD} characters"),
         ("arm,seed,epoch,split," + ",".join(f"m{i}" for i in range(10_000)), "expected at most 1000 columns, got 10004"),
         ("arm,seed,epoch,split," + ",".join(f"m{i}" for i in range(1_000_000)), f"more than {MAXIMUM_RECORD} characters"),
-        ("seed,epoch,split,nll,a.b,a.b.c\n1,1,dev,1,2,3\n", "row 2: setting a.b.c: b is already a setting"),
+        ("seed,epoch,split,nll,a.b,a.b.c\n1,1,dev,1,2,3\n", "line 2: setting a.b.c: b is already a setting"),
     ],
 )  # fmt: skip
-def test_a_bad_table_gives_an_error_with_its_row_and_writes_nothing(tmp_path, capsys, content, message):
+def test_a_bad_table_gives_an_error_with_its_line_and_writes_nothing(tmp_path, capsys, content, message):
     assert run(table(tmp_path, content), tmp_path / "runs") == 2
     out, error = capsys.readouterr()
     assert out == ""
@@ -189,7 +189,7 @@ def test_bad_options_give_an_error(tmp_path, capsys, options, message):
 
 def test_bad_role_and_decreasing_seconds(tmp_path, capsys):
     assert run(table(tmp_path, "arm,seed,epoch,split,nll,role\na,1,1,dev,1,pilot\n"), tmp_path / "runs") == 2
-    assert "row 2: role: expected comparison, calibration, search, got 'pilot'" in capsys.readouterr().err
+    assert "line 2: role: expected comparison, calibration, search, got 'pilot'" in capsys.readouterr().err
     text = "arm,seed,epoch,split,nll,seconds\na,1,1,dev,1,9\na,1,2,dev,1,8\n"
     assert run(table(tmp_path, text), tmp_path / "runs") == 2
     assert "the seconds of this run decrease at epoch 2" in capsys.readouterr().err
