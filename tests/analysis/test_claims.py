@@ -57,6 +57,7 @@ def note(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_verdicts_of_the_notes_arms(note: Path) -> None:
     sweep = read_sweep(note)
     verdicts = judge(sweep, read_claims(), rng=rng())
@@ -187,6 +188,7 @@ def test_a_metric_that_was_never_measured_is_not_testable(tmp_path: Path) -> Non
         judge(read_sweep(tmp_path, columns=["nll"]), [LOSS], rng=rng())
 
 
+@pytest.mark.slow
 def test_several_arms_are_one_family(tmp_path: Path) -> None:
     arms = [Truth({"loss": "mse", "weights.encoder_loss_weight": w}) for w in (0.05, 0.01, 0.1)]
     simulate_sweep(tmp_path, arms, seeds=range(6), epochs=20)
@@ -206,6 +208,7 @@ def test_one_arm_or_none_has_nothing_to_judge(tmp_path: Path) -> None:
     assert len(secondary_table([])) == 0
 
 
+@pytest.mark.slow
 def test_the_bootstrap_starts_at_twenty_pairs_and_is_reproducible(tmp_path: Path) -> None:
     simulate_sweep(tmp_path, seeds=range(21), epochs=4, evaluations_per_epoch=1)
     sweep = read_sweep(tmp_path)
@@ -216,6 +219,7 @@ def test_the_bootstrap_starts_at_twenty_pairs_and_is_reproducible(tmp_path: Path
     assert first.bootstrap.low < first.estimate == first.bootstrap.estimate < first.bootstrap.high
 
 
+@pytest.mark.slow
 def test_what_the_pairs_could_have_shown(note: Path) -> None:
     """minimum_detectable and pairs_to_detect agree; pairs_needed refers to the verdict "supported"."""
     (verdict,) = judge(read_sweep(note), [F1], rng=rng())
@@ -250,6 +254,7 @@ def test_secondary_measures(note: Path) -> None:
     assert (table["low"] <= table["estimate"]).all()
 
 
+@pytest.mark.slow
 def test_the_target_may_be_of_another_column(tmp_path: Path) -> None:
     simulate_sweep(tmp_path, seeds=range(6), epochs=8)
     sweep = read_sweep(tmp_path)

@@ -74,6 +74,7 @@ def page(note) -> Page:
     return report(note)
 
 
+@pytest.mark.slow
 def test_the_files_of_a_report(note, page):
     folder = note / "report"
     verdicts = pd.read_csv(folder / "verdicts.csv")
@@ -169,6 +170,7 @@ def test_markdown_tables_are_well_formed(note, page):
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) <= 1, block
 
 
+@pytest.mark.slow
 def test_target_and_baseline_can_be_chosen(note):
     text = report_text(note, baseline="loss=smoothl1 weights=basic", target="dev_f1=0.5")
     assert text.startswith("# mse 0.05 against smoothl1 0.03\n")
@@ -188,6 +190,7 @@ def test_the_output_folder_can_be_chosen_and_is_printed_last(tmp_path, capsys):
     assert pd.read_csv(tmp_path / "out" / "verdicts.csv").empty
 
 
+@pytest.mark.slow
 def test_another_claims_file(note, tmp_path):
     (tmp_path / "claims.yaml").write_text(
         "claims:\n  - claim: macro\n    says: Macro F1 rises.\n    metrics: [{measure: best, split: dev, of: f1_macro}]\n"
@@ -209,6 +212,7 @@ def test_with_few_pairs_the_page_states_what_cannot_be_concluded(tmp_path, pairs
     assert set(findings.verdict_table["verdict"]) == {"not testable"}
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_used_are_counted_and_named(tmp_path):
     simulate_sweep(tmp_path / "part", NOTE_ARMS, range(1, 4), epochs=6)
     columns = history(NOTE_ARMS[0], 3, 4, np.random.default_rng(1), np.random.default_rng(2))
@@ -285,6 +289,7 @@ def test_markup_in_names_is_escaped(tmp_path):
     assert "http:" not in markdown
 
 
+@pytest.mark.slow
 def test_imported_curves_are_judged_where_they_can_be(tmp_path):
     rows = [
         f"{arm},{seed},{epoch},dev,{min(0.9, 0.1 * epoch * (1.3 if arm == 'new' else 1.0) + 0.003 * seed):.4f}"
@@ -319,6 +324,7 @@ def test_a_grid_draws_response_curves_and_a_study_its_history(tmp_path):
     assert pd.read_parquet(tmp_path / "grid/report/trials.parquet")["number"].tolist() == list(range(8))
 
 
+@pytest.mark.slow
 def test_a_damaged_study_does_not_prevent_the_report(note, tmp_path):
     shutil.copytree(note, tmp_path / "note", ignore=shutil.ignore_patterns("report"))
     sqlite3.connect(tmp_path / "note" / "study.db").executescript("create table t (x); insert into t values (1);")
@@ -360,6 +366,7 @@ def test_no_such_folder_a_file_and_a_folder_without_runs(note, tmp_path, capsys)
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_output_folder_that_cannot_be_created_is_exit_code_one(note, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([str(note), "--out", str(tmp_path / "file" / "report")]) == 1

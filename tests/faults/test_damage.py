@@ -126,19 +126,19 @@ def test_a_fork_uses_the_previous_checkpoint_and_leaves_the_source_alone(tmp_pat
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory, fork_server):
+def swept(tmp_path_factory):
     """A completed sweep with two workers and a sampler that learns, and its command."""
     place = tmp_path_factory.mktemp("swept")
     search = ("weights.encoder_loss_weight=interval(0.01,0.1)", "loss=choice(mse,smoothl1)", "hydra.sweeper.n_trials=5")
     command = sweeps.command("found", "hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", *search, epochs=2)
-    done = sweeps.run(command, place, fork_server)
+    done = sweeps.run(command, place)
     assert done.returncode == 0, done.stderr
     return place, command
 
 
 @pytest.mark.xdist_group("sweep")
 @pytest.mark.timeout(3600)
-def test_a_damaged_study_is_rebuilt_from_the_runs_without_training(swept, fork_server, tmp_path, tally):
+def test_a_damaged_study_is_rebuilt_from_the_runs_without_training(swept, tmp_path, tally):
     place, command = swept
     folder, chance = place / "multirun/found", random.Random(seed())
     study = sweeps.study(folder)
@@ -162,7 +162,7 @@ def test_a_damaged_study_is_rebuilt_from_the_runs_without_training(swept, fork_s
         for path in folder.glob("study.db-*"):
             path.unlink()
         (folder / "study.db").write_bytes(damages[name])
-        again = sweeps.run(command, place, fork_server)
+        again = sweeps.run(command, place)
         if again.returncode != 0 or (
             name != "empty" and "study.db is set aside as study.db.damaged" not in again.stderr
         ):

@@ -1,4 +1,4 @@
-"""Which tests `make test ARGS="-m quick"` runs: those that start no program and are not marked slow.
+"""Which tests `make test ARGS="-m quick"` runs: those that start no program, inject no faults and are not marked slow.
 
 A test starts programs if it, a function of its file that it calls, or a fixture that it uses mentions a module of
 PROGRAMS or a helper in tests/support/ or benchmarks/ that does so. This is read from the source, so files without a quick
@@ -13,6 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
+#: Tests that inject faults.
+FAULTS = ROOT / "tests/faults"
+
 #: Modules that start other programs: commands, sweeps, database servers, clusters, browsers and notebooks.
 PROGRAMS = frozenset({"subprocess", "multiprocessing", "playwright", "papermill", "ray"})
 
@@ -21,7 +24,7 @@ PROGRAMS = frozenset({"subprocess", "multiprocessing", "playwright", "papermill"
 def quick_tests(path: Path) -> frozenset[str]:
     """Return the names of the quick tests of a file: functions, and methods as Class.method."""
     tree, heavy = _tree(path), _heavy_names(path)
-    if "pytestmark" in heavy or _is_slow(_assigned(tree, "pytestmark")):
+    if path.is_relative_to(FAULTS) or "pytestmark" in heavy or _is_slow(_assigned(tree, "pytestmark")):
         return frozenset()
     tests = set()
     for node in tree.body:

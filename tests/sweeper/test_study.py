@@ -105,6 +105,7 @@ def test_a_study_of_another_program_is_refused(backend):
         open_or_create(backend, "s", ["maximize"], {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_asking_again_gives_the_same_parameters_and_completes_missing_ones(backend, name):
     access, _ = begin(backend, sampler=SAMPLERS[name])

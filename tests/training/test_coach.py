@@ -111,6 +111,7 @@ def test_training_lowers_the_losses():
     assert train[-1]["recon_mse"] < train[0]["recon_mse"]
 
 
+@pytest.mark.slow
 def test_a_pair_shares_weights_batches_and_masks():
     baseline = tiny_coach(tiny_settings("loss=mse", "weights.encoder_loss_weight=0.05"))
     new = tiny_coach(tiny_settings("loss=smoothl1", "weights.encoder_loss_weight=0.03"))
@@ -193,6 +194,7 @@ def test_early_stopping_counts_epochs_without_a_better_dev_score():
     assert coach.finished
 
 
+@pytest.mark.slow
 def test_the_scheduler_watches_dev_nll_by_default_and_the_total_on_request():
     for watch, column in (("dev_nll", "nll"), ("dev_total", "loss_total")):
         coach = tiny_coach(tiny_settings(f"training.scheduler.watch={watch}"))

@@ -82,6 +82,7 @@ def test_the_final_status_is_written_last(tmp_path, monkeypatch):
     assert files["completed"] == ["best.json", "last.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [1.0, 2.0, 3.0])
 def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path, monkeypatch, epoch):
     objective = train(tmp_path / "whole")
@@ -119,6 +120,7 @@ def test_resuming_with_another_setting_is_refused_with_the_difference(tmp_path, 
     tally("resume with a changed configuration", 3)
 
 
+@pytest.mark.slow
 def test_a_fork_continues_into_a_new_folder(tmp_path, tally):
     train(tmp_path / "run")
     longer = tmp_path / "longer"
