@@ -26,7 +26,7 @@ from joyful.compat import start_ray
 from joyful.records import InputError, one_line, print_error
 from joyful.results import ResultsError
 from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_on_ctrl_c
-from joyful.sweeper import ending, gpus, identity
+from joyful.sweeper import ending, gpus
 from joyful.sweeper.heartbeat import send_heartbeats
 from joyful.sweeper.preparation import LOCAL_LAUNCHERS, Sweep, launcher_name, prepare
 from joyful.sweeper.registry import FailureDetector, Member
@@ -232,8 +232,8 @@ class Driver:
         if self._launcher_name() not in LOCAL_LAUNCHERS:
             return None
         names = gpus.visible()
-        members = self._registry.members().values()
-        running = [m for m in members if m.role == "worker" and identity.is_local(m.identity) and not m.has_ended]
+        workers = self._registry.members(role="worker").values()
+        running = [m for m in workers if m.identity.is_local and not m.identity.has_ended]
         first = len(running) % len(names) if names else 0
         return tuple(names[first:] + names[:first])
 
@@ -281,13 +281,13 @@ class Driver:
 
     def _workers(self, ended: bool) -> dict[str, Member]:
         """Return this driver's workers whose `has_ended` is `ended`."""
-        mine = {n: m for n, m in self._registry.members().items() if m.role == "worker" and m.driver == self._me.id}
-        return {n: m for n, m in mine.items() if m.has_ended == ended}
+        workers = self._registry.members(role="worker", driver=self._me.id)
+        return {n: m for n, m in workers.items() if m.identity.has_ended == ended}
 
     def _remove_ended_members(self) -> None:
         """Remove members of all drivers that ended on this machine without leaving, and release their trials."""
         for name, member in self._registry.members().items():
-            if member.has_ended:
+            if member.identity.has_ended:
                 self._registry.leave(name)
 
     # --- stopping
@@ -311,8 +311,8 @@ class Driver:
                 break
             time.sleep(0.1)
         for member in remaining:
-            if identity.is_local(member.identity):
-                identity.kill(member.identity)
+            if member.identity.is_local:
+                member.identity.kill()
                 self._registry.leave(member.id)
         for name in self._workers(ended=True):  # workers that have ended without leaving
             self._registry.leave(name)

@@ -163,7 +163,7 @@ class OpenSweep:
 
     def live_workers(self) -> list[Member]:
         """Return the workers whose process has not ended. Workers of other machines are included."""
-        return [m for m in self.registry.members().values() if m.role == "worker" and not m.has_ended]
+        return [m for m in self.registry.members(role="worker").values() if not m.identity.has_ended]
 
     def __enter__(self) -> OpenSweep:
         return self

@@ -30,7 +30,7 @@ from joyful.config import MEMORY_ADVICE, check, config_hash
 from joyful.records import one_line
 from joyful.results import ResultsError
 from joyful.runtime import hydra_request
-from joyful.sweeper import gpus, identity, outcome, password
+from joyful.sweeper import gpus, outcome, password
 from joyful.sweeper.database import open_engine, open_storage
 from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, send_heartbeats
 from joyful.sweeper.plan import Plan
@@ -140,7 +140,7 @@ class _Worker:
     def work(self) -> dict[str, Any]:
         self._me = self._registry.join("worker", self._task.driver)
         driver = self._registry.member(self._task.driver)
-        here = driver is not None and identity.is_local(driver.identity)
+        here = driver is not None and driver.identity.is_local
         self._driver_pid = driver.identity.pid if driver is not None and here else None
         try:
             with self._stop_signal.active() as done, self._heartbeat(done):
@@ -177,8 +177,8 @@ class _Worker:
         """
         deadline = time.monotonic() + LEAVE_SECONDS
         while time.monotonic() < deadline:
-            members = self._registry.members().values()
-            if not any(m.role == "worker" and m.driver == self._task.driver and not m.has_ended for m in members):
+            workers = self._registry.members(role="worker", driver=self._task.driver).values()
+            if all(worker.identity.has_ended for worker in workers):
                 break
             time.sleep(0.05)
 
@@ -216,7 +216,7 @@ class _Worker:
         driver = self._registry.member(self._task.driver)
         for detector in (usual, patient):
             detector.observe({driver.id: driver} if driver is not None else {})
-        runs = driver is not None and identity.is_local(driver.identity) and not identity.is_stopped(driver.identity)
+        runs = driver is not None and driver.identity.is_local and not driver.identity.is_stopped
         return (patient if runs else usual).is_dead(driver) or (driver is not None and driver.stop)
 
     # --- claiming
@@ -239,8 +239,8 @@ class _Worker:
             claimed = self._registry.claim(number, self._me.id, lease, owner_failed=owner_failed)
             if claimed is None:
                 continue
-            if owner is not None and identity.is_local(owner.identity):
-                identity.kill(owner.identity)  # it may be frozen, and must not resume and write
+            if owner is not None:
+                owner.identity.kill()  # it may be frozen, and must not resume and write
             if all_states[number] == TrialState.RUNNING:
                 log.info("trial %d was started by another worker and is resumed", number)
             return claimed, True

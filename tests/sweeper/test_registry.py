@@ -30,7 +30,7 @@ def join(table, role="worker", driver=None, where=None):
     if where is not None:
         row = registry._members.c
         values = vars(where)
-        table._write(update(registry._members).where(row.id == member.id).values(**values))
+        table.write(update(registry._members).where(row.id == member.id).values(**values))
         member = dataclasses.replace(member, identity=where)
     return member
 
@@ -104,7 +104,7 @@ def test_failures_in_a_row_are_counted_and_start_again_after_a_whole_epoch(table
 
 
 def test_a_worker_that_joins_and_claims_between_two_reads_is_a_member(table, monkeypatch):
-    original, new = table._read, []
+    original, new = table.read, []
 
     def read_and_then(statement):
         rows = original(statement)
@@ -113,7 +113,7 @@ def test_a_worker_that_joins_and_claims_between_two_reads_is_a_member(table, mon
             table.claim(0, new[0], None)
         return rows
 
-    monkeypatch.setattr(table, "_read", read_and_then)
+    monkeypatch.setattr(table, "read", read_and_then)
     leases, members = table.leases_and_members()
     assert new
     assert all(lease.owner in members for lease in leases.values())
@@ -152,8 +152,8 @@ def test_an_ended_process_of_this_machine_is_dead_at_once(table):
 
 def test_a_reused_process_id_is_another_process():
     me = identity.current_process()
-    assert not identity.has_ended(me)
-    assert identity.has_ended(dataclasses.replace(me, start_time=me.start_time - 1))
+    assert not me.has_ended
+    assert dataclasses.replace(me, start_time=me.start_time - 1).has_ended
     assert identity.current_process() == me
 
 
@@ -194,13 +194,13 @@ def test_stopped_processes_are_detected():
     with subprocess.Popen(["sleep", "60"]) as process:
         other = dataclasses.replace(identity.current_process(), pid=process.pid)
         try:
-            assert not identity.is_stopped(other)
+            assert not other.is_stopped
             process.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-            assert identity.is_stopped(other)
+            assert other.is_stopped
             process.send_signal(signal.SIGCONT)
             os.waitid(os.P_PID, process.pid, os.WCONTINUED)
-            assert not identity.is_stopped(other)
+            assert not other.is_stopped
         finally:
             process.kill()
-    assert not identity.is_stopped(other)
+    assert not other.is_stopped
