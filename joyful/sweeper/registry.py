@@ -3,15 +3,11 @@
 A lease is the claim on a trial. It also stores its progress, and another worker can take it over. Every change is one
 statement that succeeds only if the row is unchanged since it was read, so two workers never hold the same trial.
 
-Clocks are never compared. A member counts its heartbeats, and each observer runs its own `FailureDetector`: a member
-has failed if its count has not changed for `lease_seconds` of observation. A member on the observer's machine has
-failed as soon as its process has ended. A clock that jumps, or a database that pauses, therefore makes no member look
-failed.
+Members count their heartbeats, see `heartbeat`.
 """
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -157,7 +153,10 @@ class Registry:
     def members(self, **where: str) -> dict[str, Member]:
         """Return all current members by id; with arguments, those whose columns have these values."""
         rows = self.read(select(_members).where(*self._rows(_members, where)))
-        return {row.id: Member(*row[1:4], Identity(*row[4:7]), row.beats, row.stop) for row in rows}
+        return {
+            r.id: Member(r.id, r.role, r.driver, Identity(r.machine, r.pid, r.start_time), r.beats, r.stop)
+            for r in rows
+        }
 
     def member(self, name: str) -> Member | None:
         """Return the member with an id, None if there is none."""
@@ -305,35 +304,3 @@ class Registry:
                 return list(connection.execute(statement))
 
         return with_retries(read)
-
-
-class FailureDetector:
-    """Decides from heartbeats which members have failed. Each observer has its own.
-
-    Args:
-        lease_seconds: Seconds of observation without a heartbeat after which a member counts as dead.
-    """
-
-    def __init__(self, lease_seconds: float) -> None:
-        self._lease_seconds = lease_seconds
-        self._seen: dict[str, tuple[int, float]] = {}  # id -> heartbeats, seconds observed without a new one
-        self._last = time.monotonic()
-
-    def observe(self, members: dict[str, Member]) -> None:
-        """Record the heartbeat counts of all members. Call it about once a second.
-
-        At most 2 s are counted between two calls. A longer gap is a pause of the observer or of the database.
-        """
-        now = time.monotonic()
-        gap, self._last = min(now - self._last, 2.0), now
-        seen = {}
-        for name, member in members.items():
-            beats, silent = self._seen.get(name, (-1, 0.0))
-            seen[name] = (member.beats, silent + gap if member.beats == beats else 0.0)
-        self._seen = seen
-
-    def is_dead(self, member: Member | None) -> bool:
-        """Return whether a member has left (None), its process has ended, or its heartbeats have stopped."""
-        if member is None or member.identity.has_ended:
-            return True
-        return self._seen.get(member.id, (0, 0.0))[1] > self._lease_seconds

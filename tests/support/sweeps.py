@@ -114,7 +114,8 @@ def workers(folder: Path) -> list[Member]:
     if not (folder / "sweep.json").exists():
         return []
     with open_sweep(folder) as sweep:
-        return [m for m in sweep.live_workers() if m.identity.is_local]
+        members = sweep.registry.members(role="worker").values()
+        return [m for m in members if m.identity.is_local and not m.identity.has_ended]
 
 
 def leases(folder: Path) -> dict[int, Lease]:

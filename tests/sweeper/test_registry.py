@@ -10,9 +10,10 @@ import threading
 import pytest
 from sqlalchemy import update
 
-from joyful.sweeper import identity, registry
+from joyful.sweeper import heartbeat, identity, registry
 from joyful.sweeper.database import open_engine, open_storage, storage_url
-from joyful.sweeper.registry import FailureDetector, LeaseLostError, Registry
+from joyful.sweeper.heartbeat import FailureDetector
+from joyful.sweeper.registry import LeaseLostError, Registry
 from tests.support.manual_clock import ManualClock
 
 ELSEWHERE = identity.Identity("another-machine", 1, 1.0)
@@ -159,7 +160,7 @@ def test_a_reused_process_id_is_another_process():
 
 def test_a_member_on_another_machine_is_dead_after_lease_seconds_of_observation(table, monkeypatch):
     clock = ManualClock()
-    monkeypatch.setattr(registry, "time", clock)
+    monkeypatch.setattr(heartbeat, "time", clock)
     member, detector = join(table, where=ELSEWHERE), FailureDetector(10)
 
     def observe(seconds, beating):
@@ -182,7 +183,7 @@ def test_a_member_on_another_machine_is_dead_after_lease_seconds_of_observation(
 
 def test_a_pause_of_the_observer_or_the_database_is_not_a_failure(table, monkeypatch):
     clock = ManualClock()
-    monkeypatch.setattr(registry, "time", clock)
+    monkeypatch.setattr(heartbeat, "time", clock)
     member, detector = join(table, where=ELSEWHERE), FailureDetector(10)
     detector.observe(table.members())
     clock.now += 3600  # nobody can read or write
