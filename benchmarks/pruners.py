@@ -65,7 +65,7 @@ def read_curves(folder: Path) -> list[Curve]:
         InputError: If the folder holds no sweep.
     """
     with open_sweep(folder) as sweep:
-        trials = sweep.access.open().get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        trials = sweep.open().get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [tuple(value for _, value in sorted(trial.intermediate_values.items())) for trial in trials]
 
 

@@ -24,12 +24,8 @@ def parser() -> argparse.ArgumentParser:
     retry.add_argument("--failed", action="store_true", required=True, help="queue all failed trials")
     for command in (status, retry):
         command.add_argument("folder", type=Path, help="folder of the sweep, such as multirun/weights")
-        command.add_argument(
-            "--storage",
-            default=None,
-            metavar="URL",
-            help="database, if not that of sweep.json; its password may be here, in PGPASSWORD or in ~/.pgpass",
-        )
+        where = "database, if not that of sweep.json; its password may be here, in PGPASSWORD or in ~/.pgpass"
+        command.add_argument("--storage", metavar="URL", help=where)
     return p
 
 
@@ -43,33 +39,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 for bad input.
     """
     options = parser().parse_args(arguments)
+    from joyful.sweeper.heartbeat import FailureDetector
     from joyful.sweeper.status import open_sweep, take_snapshot
     from joyful.sweeper.study import requeue_failed, silence_logs
     from joyful.sweeper.view import print_snapshot
 
     silence_logs()
     try:
-        with open_sweep(options.folder, options.storage) as sweep:
-            if options.command == "status":
-                snapshot = take_snapshot(sweep.access, sweep.registry, lease_seconds=30.0)
-                if options.json:
-                    print(json.dumps(snapshot.as_json()))
-                else:
-                    print_snapshot(snapshot, options.folder)
+        with open_sweep(options.folder, options.storage) as study:
+            if options.command == "retry":
+                trials = ", ".join(map(str, requeue_failed(study.registry)))
+                queued = f"trials {trials} are queued again; running workers or the sweep's command train them"
+                print(queued if trials else "no trial failed")
                 return 0
-            numbers = requeue_failed(sweep.registry.engine, sweep.registry.study_id)
-            for number in numbers:
-                sweep.registry.reset_failures(number)
+            snapshot = take_snapshot(study, FailureDetector(lease_seconds=30.0))
+            if options.json:
+                print(json.dumps(vars(snapshot)))
+            else:
+                print_snapshot(snapshot, options.folder)
+            return 0
     except InputError as error:
         print_error(error)
         return 2
-    trials = ", ".join(map(str, numbers))
-    print(
-        f"trials {trials} are queued again; running workers or the sweep's command train them"
-        if numbers
-        else "no trial failed"
-    )
-    return 0
 
 
 if __name__ == "__main__":

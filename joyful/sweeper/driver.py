@@ -12,7 +12,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -26,13 +27,14 @@ from joyful.compat import start_ray
 from joyful.records import InputError, one_line, print_error
 from joyful.results import ResultsError
 from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_on_ctrl_c
-from joyful.sweeper import ending, gpus, identity
-from joyful.sweeper.heartbeat import send_heartbeats
-from joyful.sweeper.preparation import LOCAL_LAUNCHERS, Sweep, launcher_name, prepare
-from joyful.sweeper.registry import FailureDetector, Member
-from joyful.sweeper.status import Snapshot, take_snapshot
-from joyful.sweeper.study import FINISHED, silence_logs, states
+from joyful.sweeper import ending, gpus
+from joyful.sweeper.heartbeat import FailureDetector, heartbeats
+from joyful.sweeper.preparation import LOCAL_LAUNCHERS, launcher_name, prepare
+from joyful.sweeper.registry import Member
+from joyful.sweeper.status import take_snapshot
+from joyful.sweeper.study import StudyAccess, silence_logs, states
 from joyful.sweeper.view import SweepView
+from joyful.sweeper.worker import WorkerTask
 
 log = logging.getLogger(__name__)
 
@@ -50,22 +52,12 @@ class SignalReceived(Signalled):
     """The driver received a signal and has stopped its workers."""
 
 
-def main(
-    hydra_context: HydraContext,
-    config: DictConfig,
-    sampler: Any,
-    pruner: Any,
-    settings: Mapping[str, Any],
-    arguments: Sequence[str],
-) -> int:
+def main(hydra_context: HydraContext, config: DictConfig, arguments: Sequence[str]) -> int:
     """Run a sweep. On failure, print one line to standard error.
 
     Args:
         hydra_context: Hydra's context.
         config: The composed configuration.
-        sampler: Configuration of the sampler.
-        pruner: Configuration of the pruner.
-        settings: The settings of `hydra.sweeper`.
         arguments: The overrides of the command line.
 
     Returns:
@@ -76,8 +68,8 @@ def main(
         raise_on_ctrl_c()
         silence_logs()
         with CTRL_C.prefer_signal():
-            sweep = prepare(hydra_context, config, sampler, pruner, settings, arguments)
-        return Driver(sweep).run()
+            task, access = prepare(hydra_context, config, arguments)
+        return Driver(task, access).run()
     except InputError as error:
         return _fail(str(error), 2)
     except ResultsError as error:
@@ -101,15 +93,15 @@ class Driver:
     """Runs a prepared sweep. Other drivers may run the same sweep at the same time.
 
     Args:
-        sweep: The sweep.
+        task: The task of the workers, without the id of their driver.
+        access: The study.
     """
 
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep, self._registry = sweep, sweep.registry
-        self._access = sweep.task.access()
+    def __init__(self, task: WorkerTask, access: StudyAccess) -> None:
+        self._task, self._access, self._registry = task, access, access.registry
+        self._launcher_name = launcher_name(task.config)
         self._signal: int | None = None  # the signal that stopped this driver
         self._round = 0  # number of launches so far
-        self._detector = FailureDetector(sweep.task.settings.lease_seconds)  # for the view
 
     def run(self) -> int:
         """Launch workers until all trials are finished.
@@ -121,27 +113,25 @@ class Driver:
             SignalReceived: After a signal, when the workers have ended.
         """
         if self._finished():
-            log.info("all %d trials are finished; nothing to do", self._sweep.n_trials)
-            return ending.conclude(self._sweep, self._access)
+            log.info("all %d trials are finished; nothing to do", len(self._states()))
+            return ending.conclude(self._task, self._access)
         self._me = self._registry.join("driver")
-        self._remove_ended_members()
-        done = threading.Event()
-        with SweepView(self._snapshot, self._sweep.folder) as view:
-            arguments = (self._registry, self._me.id, done, view.update)
-            thread = threading.Thread(target=send_heartbeats, args=arguments, daemon=True)
-            thread.start()
+        for name, member in self._registry.members().items():
+            if member.identity.has_ended:  # on this machine, without leaving
+                self._registry.leave(name)
+        snapshot = partial(take_snapshot, self._access, FailureDetector(self._task.settings.lease_seconds))
+        with SweepView(snapshot, self._task.folder) as view:
             try:
-                self._connect_to_ray()
-                numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-                with RaisingSignals(self._stop_for, *numbers) as signals, signals.prefer_signal():
-                    failure = self._launch_until_finished()
+                with heartbeats(self._registry, self._me.id, threading.Event(), view.update):
+                    self._connect_to_ray()
+                    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+                    with RaisingSignals(self._stop_for, *numbers) as signals, signals.prefer_signal():
+                        failure = self._launch_until_finished()
             finally:
-                done.set()
-                thread.join()
                 self._registry.leave(self._me.id)
         if failure:
             return _fail(failure, 1)
-        return ending.conclude(self._sweep, self._access)
+        return ending.conclude(self._task, self._access)
 
     # --- launching
 
@@ -178,31 +168,29 @@ class Driver:
 
         ray.init installs a SIGTERM handler. It must run before the driver installs its own.
         """
-        launcher = self._sweep.task.config.hydra.launcher
-        if self._launcher_name() == "RayLauncher":
-            try:
-                start_ray(launcher.ray.init)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise InputError(
-                    f"hydra.launcher.ray.init: expected a Ray cluster, got {launcher.ray.init} ({str(error)[:200]}); "
-                    "start one (ray start --head), correct the address, or remove it to start a cluster on this machine"
-                ) from None
+        if self._launcher_name != "RayLauncher":
+            return
+        init = self._task.config.hydra.launcher.ray.init
+        try:
+            start_ray(init)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"hydra.launcher.ray.init: expected a Ray cluster, got {init} ({str(error)[:200]}); start one (ray "
+                "start --head), correct the address, or remove it to start a cluster on this machine"
+            ) from None
 
     def _n_workers(self) -> int:
         """Return the number of workers: hydra.sweeper.n_jobs, limited by the launcher, the GPUs and the trials."""
-        settings, launcher = self._sweep.task.settings, self._sweep.task.config.hydra.launcher
-        name = self._launcher_name()
-        bounds = {"hydra.sweeper.n_jobs": settings.n_jobs, "the number of trials": self._sweep.n_trials}
+        settings, name = self._task.settings, self._launcher_name
+        bounds = {"hydra.sweeper.n_jobs": settings.n_jobs, "the number of trials": len(self._states())}
         if name == "BasicLauncher":
             bounds["the basic launcher, which has one process (set hydra/launcher=joblib for more)"] = 1
         elif name == "JoblibLauncher":
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            bounds["the joblib launcher (set hydra.launcher.n_jobs=N)"] = (
-                cores if launcher.n_jobs < 0 else launcher.n_jobs
-            )
-        if name in LOCAL_LAUNCHERS:
-            most = gpus.most_workers(settings.workers_per_gpu)
-            bounds["the GPUs (set hydra.sweeper.workers_per_gpu=N)"] = settings.n_jobs if most is None else most
+            n_jobs = self._task.config.hydra.launcher.n_jobs
+            bounds["the joblib launcher (set hydra.launcher.n_jobs=N)"] = cores if n_jobs < 0 else n_jobs
+        if name in LOCAL_LAUNCHERS and (names := gpus.visible()):
+            bounds["the GPUs (set hydra.sweeper.workers_per_gpu=N)"] = len(names) * settings.workers_per_gpu
         least = min(bounds, key=lambda bound: bounds[bound])
         if bounds[least] < settings.n_jobs and self._round == 0:
             log.info(
@@ -212,53 +200,44 @@ class Driver:
 
     def _launcher(self) -> Any:
         """Return the configured launcher, for jobs that run the task of a worker without callbacks."""
-        task = self._sweep.task
-        callbacks = type(task.hydra_context.callbacks)()  # without callbacks
-        context = HydraContext(task.hydra_context.config_loader, callbacks, task.hydra_context.execution_whitelist)
+        task = dataclasses.replace(self._task, driver=self._me.id, gpus=self._gpus())
+        context = task.hydra_context
+        without_callbacks = HydraContext(context.config_loader, type(context.callbacks)(), context.execution_whitelist)
         return Plugins.instance().instantiate_launcher(
-            hydra_context=context,
-            task_function=dataclasses.replace(task, driver=self._me.id, gpus=self._gpus()),
-            config=task.config,
+            hydra_context=without_callbacks, task_function=task, config=task.config
         )
-
-    def _launcher_name(self) -> str:
-        return launcher_name(self._sweep.task.config)
 
     def _gpus(self) -> tuple[str, ...] | None:
         """Return this machine's GPUs in the order of assignment. It starts after the GPUs of workers that run already.
 
         None for launchers of other machines, whose workers detect their GPUs themselves.
         """
-        if self._launcher_name() not in LOCAL_LAUNCHERS:
+        if self._launcher_name not in LOCAL_LAUNCHERS:
             return None
         names = gpus.visible()
-        members = self._registry.members().values()
-        running = [m for m in members if m.role == "worker" and identity.is_local(m.identity) and not m.has_ended]
+        workers = self._registry.members(role="worker").values()
+        running = [m for m in workers if m.identity.is_local and not m.identity.has_ended]
         first = len(running) % len(names) if names else 0
         return tuple(names[first:] + names[:first])
 
     def _jobs(self) -> list[list[str]]:
         """Return the overrides of each worker's job: its folder, and values that complete the configuration."""
-        task = self._sweep.task
         # absolute, because workers on a cluster start in another working directory
-        folder = os.path.abspath(self._sweep.folder).replace("\\", "\\\\").replace("'", "\\'")
-        first = [*task.plan.first_overrides(), f"hydra.sweep.dir='{folder}'"]
+        folder = os.path.abspath(self._task.folder).replace("\\", "\\\\").replace("'", "\\'")
+        first = [*self._task.plan.first_overrides(), f"hydra.sweep.dir='{folder}'"]
         n_jobs = max(1, self._n_workers() - len(self._workers(ended=False)))
         names = [f"{self._me.id[:6]}-{self._round}-{i}" for i in range(n_jobs)]
         return [[*first, f"hydra.sweep.subdir=.workers/{name}", "hydra.output_subdir=null"] for name in names]
 
     def _states(self) -> list[TrialState]:
-        return list(states(self._registry.engine, self._registry.study_id).values())
+        return list(states(self._registry).values())
 
     def _finished(self) -> bool:
-        return all(state in FINISHED for state in self._states())
+        return all(state.is_finished() for state in self._states())
 
     def _progress(self) -> int:
-        finished = sum(state in FINISHED for state in self._states())
+        finished = sum(state.is_finished() for state in self._states())
         return 1000 * finished + sum(lease.epochs for lease in self._registry.leases().values())
-
-    def _snapshot(self) -> Snapshot:
-        return take_snapshot(self._access, self._registry, self._sweep.task.settings.lease_seconds, self._detector)
 
     # --- ended workers
 
@@ -272,8 +251,7 @@ class Driver:
         while self._workers(ended=False) and time.monotonic() < deadline:
             time.sleep(0.1)
         failed = self._workers(ended=True)
-        leases = self._registry.leases()
-        held = [lease for lease in leases.values() if lease.owner in failed]
+        held = [lease for lease in self._registry.leases().values() if lease.owner in failed]
         if len(held) == 1 and self._signal is None:
             self._registry.claim(held[0].number, "", held[0], owner_failed=True)
         for name in failed:
@@ -281,14 +259,8 @@ class Driver:
 
     def _workers(self, ended: bool) -> dict[str, Member]:
         """Return this driver's workers whose `has_ended` is `ended`."""
-        mine = {n: m for n, m in self._registry.members().items() if m.role == "worker" and m.driver == self._me.id}
-        return {n: m for n, m in mine.items() if m.has_ended == ended}
-
-    def _remove_ended_members(self) -> None:
-        """Remove members of all drivers that ended on this machine without leaving, and release their trials."""
-        for name, member in self._registry.members().items():
-            if member.has_ended:
-                self._registry.leave(name)
+        workers = self._registry.members(role="worker", driver=self._me.id)
+        return {n: m for n, m in workers.items() if m.identity.has_ended == ended}
 
     # --- stopping
 
@@ -311,8 +283,8 @@ class Driver:
                 break
             time.sleep(0.1)
         for member in remaining:
-            if identity.is_local(member.identity):
-                identity.kill(member.identity)
+            if member.identity.is_local:
+                member.identity.kill()
                 self._registry.leave(member.id)
         for name in self._workers(ended=True):  # workers that have ended without leaving
             self._registry.leave(name)

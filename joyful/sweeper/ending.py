@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 import yaml
@@ -14,14 +14,13 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.text import Text
 
-from joyful.records import InputError
+from joyful.records import InputError, print_error
 from joyful.results import read_run, write_bytes, write_json
+from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.status import best_trial, take_snapshot
 from joyful.sweeper.study import OVERRIDES, SAME_AS, StudyAccess
 from joyful.sweeper.view import format_line
-
-if TYPE_CHECKING:
-    from joyful.sweeper.preparation import Sweep
+from joyful.sweeper.worker import WorkerTask
 
 #: Files in the sweep folder: the best settings, for --config-dir, and the importance of each parameter.
 OVERLAY, IMPORTANCES = Path("experiment") / "best.yaml", "importances.json"
@@ -30,56 +29,51 @@ OVERLAY, IMPORTANCES = Path("experiment") / "best.yaml", "importances.json"
 EXCLUDED = ("seed", "role", "sweep_name", "resume", "fork", "device")
 
 
-def conclude(sweep: Sweep, access: StudyAccess) -> int:
-    """Write the best settings and the importances, and print a summary to standard output.
+def conclude(task: WorkerTask, access: StudyAccess) -> int:
+    """Write the best settings and the importances of a finished sweep, and print a summary to standard output.
 
     Args:
-        sweep: The finished sweep.
+        task: The task of its workers.
         access: Its study.
 
     Returns:
         The exit code: 0, or 1 if every trial failed.
     """
-    folder = sweep.folder
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    snapshot = take_snapshot(access, sweep.registry, sweep.task.settings.lease_seconds)
+    folder, console = task.folder, Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    snapshot = take_snapshot(access, FailureDetector(task.settings.lease_seconds))
     console.print(Text(format_line(snapshot)))
     for number, reason in snapshot.failures.items():
         console.print(Text(f"trial {number} failed: {reason}"))
     if snapshot.failed == snapshot.n_trials:
-        print(
-            f"joyful: every trial failed; fix the cause, run joyful sweep retry {folder} --failed, then run the same "
-            "command again",
-            file=sys.stderr,
+        print_error(
+            f"every trial failed; fix the cause, run joyful sweep retry {folder} --failed, then run the same "
+            "command again"
         )
         return 1
     study = access.open()
     best = best_trial(study)
-    if best is not None and not sweep.task.plan.trials:
-        _write_overlay(study, best, sweep, console)
+    if best is not None and not task.plan.trials:
+        _write_overlay(best, folder, console)
         _write_importances(study, folder, console)
     console.print(Text(f"report: joyful report {shlex.quote(str(folder))}"))
     console.print(Text(f"results: {folder}"))
     return 0
 
 
-def _write_overlay(study: optuna.Study, best: FrozenTrial, sweep: Sweep, console: Console) -> None:
-    folder = sweep.folder
+def _write_overlay(best: FrozenTrial, folder: Path, console: Console) -> None:
     number = int(best.user_attrs.get(SAME_AS, best.number))  # the trial that trained its configuration
     try:
         info = read_run(folder / str(number))
     except (InputError, OSError) as error:
         console.print(Text(f"the best settings cannot be written: {error}"))
         return
-    names = set(best.params)
-    text = overlay(best, info["config"], info["choices"], names)
     (folder / OVERLAY).parent.mkdir(exist_ok=True)
-    write_bytes(folder / OVERLAY, text.encode())
+    write_bytes(folder / OVERLAY, overlay(best, info["config"], info["choices"]).encode())
     command = f"python run.py --config-dir {shlex.quote(str(folder))} experiment=best"
     console.print(Text(f"train the best settings: {command}"))
 
 
-def overlay(best: FrozenTrial, config: Mapping[str, Any], choices: Mapping[str, Any], names: set[str]) -> str:
+def overlay(best: FrozenTrial, config: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     """Return the YAML text of an experiment with the best settings.
 
     It holds the config groups and the settings that the overrides of the best trial set.
@@ -88,31 +82,23 @@ def overlay(best: FrozenTrial, config: Mapping[str, Any], choices: Mapping[str, 
         best: The best trial.
         config: The composed configuration of its run.
         choices: Config group -> choice, of its run.
-        names: Names of the parameters, for the comment in the first lines.
     """
     items = [item for item in shlex.split(str(best.user_attrs[OVERRIDES])) if "=" in item]
-    keys = [item.split("=", 1)[0] for item in items]
-    groups = [key for key in dict.fromkeys(keys) if key in choices and key not in ("experiment",)]
-    settings = [k for k in dict.fromkeys(keys) if k not in choices and not k.startswith(("+", "~", "hydra"))]
+    keys = dict.fromkeys(item.split("=", 1)[0] for item in items)
     document: dict[str, Any] = {}
-    if groups:
+    if groups := [key for key in keys if key in choices and key != "experiment"]:
         document["defaults"] = [{f"override /{group}": choices[group]} for group in groups]
-    for name in settings:
-        if name.split(".")[0] not in EXCLUDED:
-            _put(document, name.split("."), _get(config, name.split(".")))
-    params = ", ".join(sorted(names))
+    for name in keys:
+        *sections, last = name.split(".")
+        if name in choices or name.startswith(("+", "~", "hydra")) or name.split(".")[0] in EXCLUDED:
+            continue
+        source, target = config, document
+        for section in sections:
+            source, target = source[section], target.setdefault(section, {})
+        target[last] = source[last]
+    params = ", ".join(sorted(best.params))
     head = f"# @package _global_\n# Best of the sweep: trial {best.number}, {best.values[0]:.4f} ({params})\n"
     return head + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-
-
-def _get(config: Any, parts: list[str]) -> Any:
-    return config if not parts else _get(config[parts[0]], parts[1:])
-
-
-def _put(document: dict[str, Any], parts: list[str], value: Any) -> None:
-    for part in parts[:-1]:
-        document = document.setdefault(part, {})
-    document[parts[-1]] = value
 
 
 def _write_importances(study: optuna.Study, folder: Path, console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -32,11 +32,11 @@ def visible(
         return []
 
 
-def environment(index: int, names: list[str] | None = None) -> dict[str, str]:
+def environment(index: int, names: Sequence[str] | None = None) -> dict[str, str]:
     """Return the environment variables that assign a GPU to the training process of a worker.
 
-    Workers take the GPUs round-robin. `most_workers` bounds how many workers share a GPU. A launcher that assigns a GPU
-    to each job has set the variable already. Then one GPU is visible, and the worker uses it.
+    Workers take the GPUs round-robin. A launcher that assigns a GPU to each job has set the variable already. Then one
+    GPU is visible, and the worker uses it.
 
     Args:
         index: Number of the worker, from 0.
@@ -51,14 +51,3 @@ def environment(index: int, names: list[str] | None = None) -> dict[str, str]:
     """
     names = visible() if names is None else names
     return {VARIABLE: names[index % len(names)]} if names else {}
-
-
-def most_workers(workers_per_gpu: int, names: list[str] | None = None) -> int | None:
-    """Return how many workers the GPUs can take, None if there are no GPUs.
-
-    Args:
-        workers_per_gpu: Workers that may share a GPU.
-        names: The GPUs; None: those visible to this process.
-    """
-    names = visible() if names is None else names
-    return len(names) * workers_per_gpu if names else None

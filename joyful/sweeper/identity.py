@@ -31,57 +31,55 @@ class Identity:
     pid: int
     start_time: float
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the process runs, or ran, on this machine."""
+        return self.machine == machine()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended. False for processes of other machines, which cannot be observed."""
+        return self.is_local and _start_time(self.pid) != self.start_time
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a process of this machine is stopped (SIGSTOP, Ctrl-Z). False on systems without /proc."""
+        return (_stat(self.pid) or [b""])[0] in (b"T", b"t")
+
+    def kill(self) -> None:
+        """Kill a process of this machine, unless it has ended. Its process id may belong to another process by now."""
+        if self.is_local and not self.has_ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
 
 def current_process() -> Identity:
     """Return the identity of the calling process.
 
     Example:
-        >>> is_local(current_process())
-        True
-        >>> has_ended(current_process())
-        False
+        >>> current_process().is_local, current_process().has_ended
+        (True, False)
     """
     return Identity(machine(), os.getpid(), _start_time(os.getpid()) or 0.0)
 
 
-def is_local(identity: Identity) -> bool:
-    """Return whether the process runs, or ran, on this machine."""
-    return identity.machine == machine()
-
-
-def has_ended(identity: Identity) -> bool:
-    """Return whether a process of this machine has ended. A zombie counts as ended."""
-    return _start_time(identity.pid) != identity.start_time
-
-
-def is_stopped(identity: Identity) -> bool:
-    """Return whether a process of this machine is stopped (SIGSTOP, Ctrl-Z). False on systems without /proc."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{identity.pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"T", b"t")
-    return False
+def _stat(pid: int) -> list[bytes] | None:
+    """Return the fields of /proc/PID/stat from the third on, the state; None without this file."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        # the second field, the command name in parentheses, may contain anything
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return None
 
 
 def _start_time(pid: int) -> float | None:
-    """Return the start time of a process as in `Identity`, None if it has ended."""
-    try:
-        # The command name is in parentheses and may contain anything. The state is the first field after it, the start
-        # time the twentieth.
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    """Return the start time of a process as in `Identity`, None if it has ended. A zombie counts as ended."""
+    fields = _stat(pid)
+    if fields is not None:
         return None if fields[0] in (b"Z", b"X") else float(fields[19])
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return None
-    except ProcessLookupError:
+    if Path("/proc/self/stat").exists():
         return None
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.NoSuchProcess:
         return None
-
-
-def kill(identity: Identity) -> None:
-    """Kill a process of this machine, unless it has ended. Its process id may belong to another process by now."""
-    if not has_ended(identity):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(identity.pid, signal.SIGKILL)

@@ -14,13 +14,10 @@ class OptunaPrunedSweeper(Sweeper):
     """The sweeper `hydra/sweeper=optuna_pruned`.
 
     Args:
-        sampler: Configuration of the Optuna sampler.
-        pruner: Configuration of the Optuna pruner.
-        **settings: The settings of `joyful.sweeper.settings.SweepSettings`.
+        **settings: The settings of `hydra.sweeper`. Not used, because the configuration holds them too.
     """
 
-    def __init__(self, sampler: Any, pruner: Any, **settings: Any) -> None:
-        self._sampler, self._pruner, self._settings = sampler, pruner, settings
+    def __init__(self, **settings: Any) -> None: ...
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store the context and the configuration. The task function is not used: workers always train with joyful."""
@@ -40,6 +37,5 @@ class OptunaPrunedSweeper(Sweeper):
 
         assert self.hydra_context is not None
         assert self.config is not None
-        code = driver.main(self.hydra_context, self.config, self._sampler, self._pruner, self._settings, arguments)
-        if code:
+        if code := driver.main(self.hydra_context, self.config, arguments):
             sys.exit(code)

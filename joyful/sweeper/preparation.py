@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from joyful.config import LOCATION_SETTINGS, Settings, check
+from joyful.config import LOCATION_SETTINGS, check
 from joyful.data.loading import load
 from joyful.records import InputError, one_line
 from joyful.results import write_json
@@ -25,11 +24,12 @@ from joyful.runtime import disk
 from joyful.runtime.hydra_request import resolved_config
 from joyful.sweeper import password, recovery
 from joyful.sweeper.database import open_engine, open_storage, storage_url, without_password
+from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.plan import Plan, check_compositions, make_plan
-from joyful.sweeper.registry import FailureDetector, Registry
+from joyful.sweeper.registry import Registry
 from joyful.sweeper.settings import check_settings
 from joyful.sweeper.status import SWEEP_FILE
-from joyful.sweeper.study import FINISHED, enqueue, open_or_create, sampler_factory, states
+from joyful.sweeper.study import StudyAccess, enqueue, open_or_create, sampler_factory, states
 from joyful.sweeper.worker import WorkerTask
 
 log = logging.getLogger(__name__)
@@ -45,53 +45,30 @@ LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
 MAY_DIFFER = (*LOCATION_SETTINGS, "device", "training.threads")
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep that is ready to run.
-
-    Attributes:
-        task: The task of its workers, without the driver's id.
-        registry: Its members and leases.
-        folder: The sweep folder.
-        n_trials: Number of trials in the study.
-    """
-
-    task: WorkerTask
-    registry: Registry
-    folder: Path
-    n_trials: int
-
-
 def prepare(
-    hydra_context: HydraContext,
-    config: DictConfig,
-    sampler: Any,
-    pruner: Any,
-    settings: Mapping[str, Any],
-    arguments: Sequence[str],
-) -> Sweep:
+    hydra_context: HydraContext, config: DictConfig, arguments: Sequence[str]
+) -> tuple[WorkerTask, StudyAccess]:
     """Check the input, open or create the study, and create its trials.
 
     Args:
         hydra_context: Hydra's context.
         config: The composed configuration of the sweep.
-        sampler: Configuration of the sampler.
-        pruner: Configuration of the pruner.
-        settings: The settings of `hydra.sweeper`.
         arguments: The overrides of the command line.
+
+    Returns:
+        The task of the workers, without the id of their driver, and the study.
 
     Raises:
         InputError: For bad input. Then no trial was created.
     """
-    build = _sampler_builder(sampler)
-    try:
-        pruner_ = instantiate(pruner, _execution_whitelist_=PRUNERS)
-    except Exception as error:
-        raise InputError(f"hydra/sweeper/pruner: {one_line(error, 500)}") from None
-    values = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
-    assert isinstance(values, dict)
-    checked = check_settings({str(k): v for k, v in values.items()}, type(pruner_).__name__)
-    grid = build.kind is optuna.samplers.GridSampler
+    values: dict[str, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # type: ignore[assignment]
+    del values["_target_"]
+    sampler_config = values.pop("sampler")
+    sampler = _instantiate("sampler", sampler_config, SAMPLERS)
+    kind = sampler.func if isinstance(sampler, partial) else type(sampler)
+    pruner = _instantiate("pruner", values.pop("pruner"), PRUNERS)
+    checked = check_settings(values, type(pruner).__name__)
+    grid = kind is optuna.samplers.GridSampler
     plan = make_plan(checked, arguments, grid)
     compose = partial(_compose, hydra_context, config)
     job_check = _JobCheck(plan, launcher_name(config) in LOCAL_LAUNCHERS)
@@ -119,27 +96,29 @@ def prepare(
     }
     study_id = open_or_create(backend, name, checked.directions, description)
     registry = Registry(open_engine(url), study_id)
-    finished = sum(state in FINISHED for state in states(registry.engine, study_id).values())
+    finished = sum(state.is_finished() for state in states(registry).values())
     if not is_new and finished < plan.n_trials:
         job_check.check_room(folder, plan.n_trials - finished, checked.n_jobs, sqlite)
-    seed = build.seed if build.seed is not None else int(first["seed"])
-    if grid:  # the points of the grid are fixed parameters of the trials
-        sampler_for = sampler_factory(optuna.samplers.RandomSampler, seed, reseed=True)
-    else:
-        sampler_for = sampler_factory(build, seed, reseed=build.kind is not optuna.samplers.QMCSampler)
+    # the points of a grid are fixed parameters of the trials
+    build = partial(instantiate, sampler_config, _execution_whitelist_=SAMPLERS)
+    sampler_for = sampler_factory(
+        optuna.samplers.RandomSampler if grid else build,
+        int(first["seed"] if sampler_config.get("seed") is None else sampler_config["seed"]),
+        reseed=kind is not optuna.samplers.QMCSampler,
+    )
     address = password.address_for_workers(url, str(config.hydra.launcher._target_))
     saved = None if checked.storage is None else without_password(url)
     password.hide(config, url)
     task = WorkerTask(
         HydraContext(hydra_context.config_loader, hydra_context.callbacks, hydra_context.execution_whitelist),
         config, checked.model_copy(update={"storage": saved}), plan, address, name, study_id, "",
-        sampler_for, pruner_,
+        sampler_for, pruner,
     )  # fmt: skip
     with _exclusive(registry, checked.lease_seconds):
-        known = {} if states(registry.engine, study_id) else recovery.params_of_runs(folder, plan.space, plan.n_trials)
-        n_trials = enqueue(backend, study_id, plan, known)
+        known = {} if states(registry) else recovery.params_of_runs(folder, plan.space, plan.n_trials)
+        enqueue(backend, study_id, plan, known)
     write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved})
-    return Sweep(task, registry, folder, n_trials)
+    return task, StudyAccess(backend, registry, name, sampler_for, pruner)
 
 
 def launcher_name(config: DictConfig) -> str:
@@ -147,37 +126,11 @@ def launcher_name(config: DictConfig) -> str:
     return str(config.hydra.launcher._target_).rpartition(".")[2]
 
 
-@dataclass(frozen=True)
-class _SamplerBuilder:
-    """Builds a sampler from its configuration and the seed of a trial. Picklable.
-
-    Attributes:
-        config: Configuration of the sampler.
-        kind: Class of the sampler.
-        seed: The configured seed, if any.
-    """
-
-    config: Any
-    kind: Any
-    seed: int | None
-
-    def __call__(self, seed: int) -> optuna.samplers.BaseSampler:
-        sampler: optuna.samplers.BaseSampler = instantiate(
-            {**self.config, "seed": seed}, _execution_whitelist_=SAMPLERS
-        )
-        return sampler
-
-
-def _sampler_builder(config: Any) -> _SamplerBuilder:
-    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else dict(config)
-    assert isinstance(plain, dict)
-    values = {str(key): value for key, value in plain.items()}
+def _instantiate(group: str, config: Mapping[str, Any], allowed: Sequence[str]) -> Any:
     try:
-        sampler = instantiate(values, _execution_whitelist_=SAMPLERS)
+        return instantiate(config, _execution_whitelist_=allowed)
     except Exception as error:
-        raise InputError(f"hydra/sweeper/sampler: {one_line(error, 500)}") from None
-    kind = sampler.func if isinstance(sampler, partial) else type(sampler)
-    return _SamplerBuilder(values, kind, values.get("seed"))
+        raise InputError(f"hydra/sweeper/{group}: {one_line(error, 500)}") from None
 
 
 def _compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -197,7 +150,6 @@ class _JobCheck:
     """
 
     def __init__(self, plan: Plan, data_is_local: bool) -> None:
-        self._gate_weight = "weights.gate_reg_weight"
         self._varied, self._data_is_local = plan.varied(), data_is_local
         self._loaded: dict[str, tuple[dict[str, int], int, int]] = {}
         self._needs: list[disk.DiskNeed] = []
@@ -208,7 +160,7 @@ class _JobCheck:
         from joyful.model.joyful import FUSIONS
         from joyful.training.experiment import run_need
 
-        settings, gate_weight = check(resolved_config(job)), self._gate_weight
+        settings, gate_weight = check(resolved_config(job)), "weights.gate_reg_weight"
         if gate_weight in self._varied and not FUSIONS[settings.fusion.name].has_gates:
             raise InputError(
                 f"{gate_weight} is varied, but fusion={settings.fusion.name} has no gates; "
@@ -216,7 +168,7 @@ class _JobCheck:
             )
         if not self._data_is_local:
             return
-        key = _data_key(settings)
+        key = f"{settings.data.model_dump_json()} {settings.modality_names}"
         if key not in self._loaded:
             data = load(settings.data, settings.modality_names)
             self._loaded[key] = data.dimensions, len(data.labels), data.n_speakers
@@ -246,10 +198,6 @@ class _JobCheck:
         study = disk.study_need(trials, self._epochs) if sqlite else 0
         what = f"the sweep ({trials} {'trial' if trials == 1 else 'trials'} to train)"
         log.info("%s", disk.check_disk_space(folder, permanent + temporary + study, what, "hydra.sweep.dir=FOLDER"))
-
-
-def _data_key(settings: Settings) -> str:
-    return f"{settings.data.model_dump_json()} {settings.modality_names}"
 
 
 def _fixed_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,39 +3,36 @@
 A lease is the claim on a trial. It also stores its progress, and another worker can take it over. Every change is one
 statement that succeeds only if the row is unchanged since it was read, so two workers never hold the same trial.
 
-Clocks are never compared. A member counts its heartbeats, and each observer runs its own `FailureDetector`: a member
-has failed if its count has not changed for `lease_seconds` of observation. A member on the observer's machine has
-failed as soon as its process has ended. A clock that jumps, or a database that pauses, therefore makes no member look
-failed.
+Members count their heartbeats, see `heartbeat`.
 """
 
 from __future__ import annotations
 
-import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy
 from sqlalchemy import Boolean, Column, Float, Integer, MetaData, String, Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from joyful.sweeper import identity
 from joyful.sweeper.database import create_with_retries, with_retries
-from joyful.sweeper.identity import Identity
+from joyful.sweeper.identity import Identity, current_process
 
 Role = Literal["driver", "worker"]
 
 _metadata = MetaData()
 
-# The column names are those of version 0.1, so that its studies stay readable. `key` is the name in this code.
+# `Member` and `Lease` describe the columns and have the same order. The column names are those of version 0.1, so that
+# its studies stay readable. `key` is the name in this code.
 _members = Table(
     "joyful_member",
     _metadata,
     Column("study", Integer, primary_key=True),
     Column("id", String(64), primary_key=True),
     Column("role", String(16), nullable=False),
-    Column("driver", String(64), nullable=False),  # id of the driver that started it; for a driver, its own id
+    Column("driver", String(64), nullable=False),
     Column("machine", String(128), nullable=False),
     Column("pid", Integer, nullable=False),
     Column("born", Float(53), key="start_time", nullable=False),
@@ -48,10 +45,10 @@ _leases = Table(
     _metadata,
     Column("study", Integer, primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("owner", String(64), nullable=False),  # "" if released
-    Column("term", Integer, nullable=False),  # number of claims so far
-    Column("epochs", Integer, nullable=False),  # whole epochs reported so far
-    Column("deaths", Integer, key="worker_failures", nullable=False),  # in a row, without a whole epoch between them
+    Column("owner", String(64), nullable=False),
+    Column("term", Integer, nullable=False),
+    Column("epochs", Integer, nullable=False),
+    Column("deaths", Integer, key="worker_failures", nullable=False),
     Column("epochs_at_death", Integer, key="epochs_at_failure", nullable=False),
 )
 
@@ -83,11 +80,6 @@ class Member:
     identity: Identity
     beats: int
     stop: bool
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether its process has ended. False for processes of other machines, which cannot be observed."""
-        return identity.is_local(self.identity) and identity.has_ended(self.identity)
 
 
 @dataclass(frozen=True)
@@ -140,54 +132,42 @@ class Registry:
             driver: Id of the driver that started it; None for a driver.
         """
         name = uuid.uuid4().hex[:16]
-        member = Member(name, role, driver or name, identity.current_process(), 0, False)
+        member = Member(name, role, driver or name, current_process(), 0, False)
         row = {"id": name, "role": role, "driver": member.driver, "beats": 0, "stop": False} | vars(member.identity)
-        self._write(insert(_members).values(study=self.study_id, **row))
+        self.write(insert(_members).values(study=self.study_id, **row))
         return member
 
     def beat(self, member: str) -> None:
         """Count one heartbeat of a member."""
-        row = _members.c
-        self._write(update(_members).where(row.study == self.study_id, row.id == member).values(beats=row.beats + 1))
+        self._update(_members, {"id": member}, beats=_members.c.beats + 1)
 
     def leave(self, member: str) -> None:
         """Release the leases of a member and remove it."""
-        lease, row = _leases.c, _members.c
-        self._write(update(_leases).where(lease.study == self.study_id, lease.owner == member).values(owner=""))
-        self._write(delete(_members).where(row.study == self.study_id, row.id == member))
+        self._update(_leases, {"owner": member}, owner="")
+        self.write(delete(_members).where(*self._rows(_members, {"id": member})))
 
     def stop(self, driver: str) -> None:
         """Ask a driver's workers to stop."""
-        row = _members.c
-        self._write(update(_members).where(row.study == self.study_id, row.driver == driver).values(stop=True))
+        self._update(_members, {"driver": driver}, stop=True)
 
-    def members(self) -> dict[str, Member]:
-        """Return all current members by id."""
-        rows = self._read(select(_members).where(_members.c.study == self.study_id))
+    def members(self, **where: str) -> dict[str, Member]:
+        """Return all current members by id; with arguments, those whose columns have these values."""
+        rows = self.read(select(_members).where(*self._rows(_members, where)))
         return {
-            r.id: Member(r.id, r.role, r.driver, Identity(r.machine, r.pid, r.start_time), r.beats, bool(r.stop))
+            r.id: Member(r.id, r.role, r.driver, Identity(r.machine, r.pid, r.start_time), r.beats, r.stop)
             for r in rows
         }
 
     def member(self, name: str) -> Member | None:
         """Return the member with an id, None if there is none."""
-        rows = self._read(select(_members).where(_members.c.study == self.study_id, _members.c.id == name))
-        return next(
-            (
-                Member(r.id, r.role, r.driver, Identity(r.machine, r.pid, r.start_time), r.beats, bool(r.stop))
-                for r in rows
-            ),
-            None,
-        )
+        return self.members(id=name).get(name)
 
     # --- leases
 
     def leases(self) -> dict[int, Lease]:
         """Return the lease of each trial that was ever claimed, by trial number."""
-        rows = self._read(select(_leases).where(_leases.c.study == self.study_id))
-        return {
-            r.number: Lease(r.number, r.owner, r.term, r.epochs, r.worker_failures, r.epochs_at_failure) for r in rows
-        }
+        rows = self.read(select(_leases).where(*self._rows(_leases, {})))
+        return {row.number: Lease(*row[1:]) for row in rows}
 
     def leases_and_members(self) -> tuple[dict[int, Lease], dict[str, Member]]:
         """Return both, read in an order that makes them consistent: an owner that is not among the members has left.
@@ -214,32 +194,23 @@ class Registry:
         if previous is None:
             lease = Lease(number, owner, 1, 0, 0, 0)
             try:
-                self._write(insert(_leases).values(study=self.study_id, **vars(lease)))
+                self.write(insert(_leases).values(study=self.study_id, **vars(lease)))
             except IntegrityError:
                 # The insert may have been repeated after a lost connection. Then the row is this owner's.
                 existing = self.leases().get(number)
                 return existing if existing is not None and existing.owner == owner else None
             return lease
-        worker_failures, epochs_at_failure = previous.worker_failures, previous.epochs_at_failure
+        failures, epochs_at_failure = previous.worker_failures, previous.epochs_at_failure
         if owner_failed:
-            worker_failures = 1 if previous.epochs > epochs_at_failure else worker_failures + 1
+            failures = 1 if previous.epochs > epochs_at_failure else failures + 1
             epochs_at_failure = previous.epochs
-        lease = Lease(number, owner, previous.term + 1, previous.epochs, worker_failures, epochs_at_failure)
-        row = _leases.c
-        unchanged = (
-            row.study == self.study_id,
-            row.number == number,
-            row.owner == previous.owner,
-            row.term == previous.term,
-        )
-        updated = self._write(
-            update(_leases)
-            .where(*unchanged)
-            .values(owner=owner, term=lease.term, worker_failures=worker_failures, epochs_at_failure=epochs_at_failure)
-        )
+        changes: dict[str, Any] = {
+            "owner": owner, "term": previous.term + 1, "worker_failures": failures, "epochs_at_failure": epochs_at_failure
+        }  # fmt: skip
+        lease = replace(previous, **changes)
         # The update may have been repeated after a lost connection. Then it changes nothing, and the row is the new
         # lease.
-        return lease if updated or self.leases().get(number) == lease else None
+        return lease if self._update_lease(previous, **changes) or self.leases().get(number) == lease else None
 
     def renew(self, lease: Lease, epochs: int | None = None) -> None:
         """Verify that a lease is still held, as its owner must do before each write to the trial.
@@ -251,17 +222,7 @@ class Registry:
         Raises:
             LeaseLostError: If another worker has claimed the trial.
         """
-        row = _leases.c
-        values: dict[str, object] = {"term": lease.term}
-        if epochs is not None:
-            values["epochs"] = epochs
-        mine = (
-            row.study == self.study_id,
-            row.number == lease.number,
-            row.owner == lease.owner,
-            row.term == lease.term,
-        )
-        if not self._write(update(_leases).where(*mine).values(**values)):
+        if not self._update_lease(lease, term=lease.term, **({} if epochs is None else {"epochs": epochs})):
             raise LeaseLostError(lease.number)
 
     def count_failure(self, lease: Lease) -> Lease:
@@ -280,17 +241,11 @@ class Registry:
 
     def release(self, number: int, owner: str) -> None:
         """Release a trial if the owner still holds it."""
-        row = _leases.c
-        self._write(
-            update(_leases).where(row.study == self.study_id, row.number == number, row.owner == owner).values(owner="")
-        )
+        self._update(_leases, {"number": number, "owner": owner}, owner="")
 
     def reset_failures(self, number: int) -> None:
         """Release a trial and set its worker failures to 0, for another attempt."""
-        row = _leases.c
-        self._write(
-            update(_leases).where(row.study == self.study_id, row.number == number).values(owner="", worker_failures=0)
-        )
+        self._update(_leases, {"number": number}, owner="", worker_failures=0)
 
     # --- configurations
 
@@ -304,13 +259,12 @@ class Registry:
         Returns:
             The number of the trial that trains the configuration.
         """
-        row = _configurations.c
         try:
-            self._write(insert(_configurations).values(study=self.study_id, digest=digest, number=number))
+            self.write(insert(_configurations).values(study=self.study_id, digest=digest, number=number))
             return number
         except IntegrityError:
-            rows = self._read(select(row.number).where(row.study == self.study_id, row.digest == digest))
-            return int(rows[0].number)
+            where = self._rows(_configurations, {"digest": digest})
+            return int(self.read(select(_configurations.c.number).where(*where))[0].number)
 
     def replace_failed(self, digest: str, failed: int, number: int) -> bool:
         """Claim a configuration for a trial in place of a failed trial.
@@ -318,63 +272,35 @@ class Registry:
         Returns:
             False if another trial has claimed it in the meantime.
         """
-        row = _configurations.c
-        return self._write(
-            update(_configurations)
-            .where(row.study == self.study_id, row.digest == digest, row.number == failed)
-            .values(number=number)
-        )
+        return self._update(_configurations, {"digest": digest, "number": failed}, number=number)
 
-    # ---
+    # --- statements
 
-    def _write(self, statement: sqlalchemy.Insert | sqlalchemy.Update | sqlalchemy.Delete) -> bool:
+    def _rows(self, table: Table, where: Mapping[str, object]) -> list[sqlalchemy.ColumnElement[bool]]:
+        """Return the conditions of the study's rows whose columns have the given values."""
+        return [table.c[name] == value for name, value in ({"study": self.study_id} | dict(where)).items()]
+
+    def _update(self, table: Table, where: Mapping[str, object], **values: object) -> bool:
+        return self.write(update(table).where(*self._rows(table, where)).values(**values))
+
+    def _update_lease(self, lease: Lease, **values: object) -> bool:
+        """Change a lease if its owner and its term are still those of `lease`."""
+        return self._update(_leases, {"number": lease.number, "owner": lease.owner, "term": lease.term}, **values)
+
+    def write(self, statement: sqlalchemy.Insert | sqlalchemy.Update | sqlalchemy.Delete) -> bool:
+        """Execute a statement in a transaction, and return whether it changed any row."""
+
         def write() -> bool:
             with self.engine.begin() as connection:
                 return connection.execute(statement).rowcount > 0
 
         return with_retries(write)
 
-    def _read(self, statement: sqlalchemy.Select[Any]) -> list[sqlalchemy.Row[Any]]:
+    def read(self, statement: sqlalchemy.Select[Any]) -> list[Any]:
+        """Return the rows that a statement selects."""
+
         def read() -> list[sqlalchemy.Row[Any]]:
             with self.engine.connect() as connection:
                 return list(connection.execute(statement))
 
         return with_retries(read)
-
-
-class FailureDetector:
-    """Decides from heartbeats which members have failed. Each observer has its own.
-
-    Args:
-        lease_seconds: Seconds of observation without a heartbeat after which a member counts as dead.
-    """
-
-    def __init__(self, lease_seconds: float) -> None:
-        self._lease_seconds = lease_seconds
-        self._seen: dict[str, tuple[int, float]] = {}  # id -> heartbeats, seconds observed without a new one
-        self._last = time.monotonic()
-
-    def observe(self, members: dict[str, Member]) -> None:
-        """Record the heartbeat counts of all members. Call it about once a second.
-
-        At most 2 s are counted between two calls. A longer gap is a pause of the observer or of the database.
-        """
-        now = time.monotonic()
-        gap, self._last = min(now - self._last, 2.0), now
-        seen = {}
-        for name, member in members.items():
-            beats, silent = self._seen.get(name, (-1, 0.0))
-            seen[name] = (member.beats, silent + gap if member.beats == beats else 0.0)
-        self._seen = seen
-
-    def silence(self, member: str) -> float:
-        """Return the observed seconds since the last heartbeat of a member, by id."""
-        return self._seen.get(member, (0, 0.0))[1]
-
-    def is_dead(self, member: Member | None) -> bool:
-        """Return whether a member has left (None), its process has ended, or its heartbeats have stopped."""
-        if member is None:
-            return True
-        if member.has_ended:
-            return True
-        return self.silence(member.id) > self._lease_seconds

@@ -13,10 +13,10 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import optuna
-import sqlalchemy
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
@@ -27,8 +27,9 @@ from sqlalchemy import delete, select, update
 from joyful.compat import optuna_models
 from joyful.config import differences
 from joyful.records import InputError
-from joyful.sweeper.database import with_retries
+from joyful.sweeper.database import close_storage, with_retries
 from joyful.sweeper.plan import Plan
+from joyful.sweeper.registry import Registry
 from joyful.sweeper.settings import Direction
 
 log = logging.getLogger(__name__)
@@ -42,33 +43,42 @@ DESCRIPTION = "joyful"
 #: of its configuration; all its overrides; and its overrides without those that all trials share.
 REASON, SAME_AS, DIGEST, OVERRIDES, OWN = "reason", "same_as", "config_hash", "overrides", "own_overrides"
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-
 
 @dataclass(frozen=True)
 class StudyAccess:
-    """Opens a study by name. Each trial opens it again, so that nothing is cached that `retry` may change.
+    """A study in its database. A context manager that closes the connections.
 
     Attributes:
         backend: Optuna's storage.
+        registry: The members and leases of the study.
         name: Name of the study.
         sampler_for: Maps a trial number to its sampler.
         pruner: The pruner.
     """
 
     backend: RDBStorage
+    registry: Registry
     name: str
     sampler_for: Callable[[int], BaseSampler]
     pruner: BasePruner
 
     def open(self, number: int = 0, storage: BaseStorage | None = None) -> optuna.Study:
-        """Open the study with the sampler of trial `number`, through `storage` if given."""
+        """Open the study with the sampler of trial `number`, through `storage` if given.
+
+        Each trial opens it again, so that nothing is cached that `retry` may change.
+        """
+        sampler, storage = self.sampler_for(number), storage or self.backend
         return with_retries(
-            lambda: optuna.load_study(
-                study_name=self.name, storage=storage or self.backend, sampler=self.sampler_for(number),
-                pruner=self.pruner,
-            )
-        )  # fmt: skip
+            lambda: optuna.load_study(study_name=self.name, storage=storage, sampler=sampler, pruner=self.pruner)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A database server limits connections, so do not leave them to the garbage collector.
+        self.registry.engine.dispose()
+        close_storage(self.backend)
 
 
 def silence_logs() -> None:
@@ -135,9 +145,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [*lines[:8], f"and {len(lines) - 8} more"] if len(lines) > 8 else lines
 
 
-def enqueue(
-    backend: RDBStorage, study_id: int, plan: Plan, known: Mapping[int, Mapping[str, Any]] | None = None
-) -> int:
+def enqueue(backend: RDBStorage, study_id: int, plan: Plan, known: Mapping[int, Mapping[str, Any]]) -> None:
     """Create the trials of a plan that do not exist yet. Only one process may call it at a time.
 
     Args:
@@ -145,17 +153,12 @@ def enqueue(
         study_id: Optuna's id of the study.
         plan: The plan.
         known: Parameters to fix for trials of a search, by trial number.
-
-    Returns:
-        The number of trials in the study.
     """
     storage = get_storage(backend)
-    count = with_retries(lambda: storage.get_n_trials(study_id))
-    for number in range(count, plan.n_trials):
-        fixed = dict(plan.grid[number]) if plan.grid is not None else dict((known or {}).get(number, {}))
+    for number in range(with_retries(lambda: storage.get_n_trials(study_id)), plan.n_trials):
+        fixed = dict(plan.grid[number] if plan.grid is not None else known.get(number, {}))
         template = optuna.trial.create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": fixed})
-        with_retries(lambda template=template: storage.create_new_trial(study_id, template))  # type: ignore[misc]
-    return max(count, plan.n_trials)
+        with_retries(partial(storage.create_new_trial, study_id, template))
 
 
 def sampler_factory(build: Callable[..., BaseSampler], seed: int, reseed: bool) -> Callable[[int], BaseSampler]:
@@ -189,8 +192,7 @@ class TrialAccess:
     def __init__(self, access: StudyAccess, number: int) -> None:
         self.number = number
         self._storage = get_storage(access.backend)
-        self.study = access.open(number, self._storage)
-        study_id = with_retries(lambda: self._storage.get_study_id_from_name(access.name))
+        self.study, study_id = access.open(number, self._storage), access.registry.study_id
         # Optuna's cache accepts parameters only for trials that it has read.
         with_retries(lambda: self._storage.get_all_trials(study_id, deepcopy=False))
         self._id = with_retries(lambda: self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
@@ -201,8 +203,7 @@ class TrialAccess:
 
     def ask(self, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
         """Start or resume the trial, and return its parameters. Missing parameters are sampled from `space`."""
-        if self.frozen().state == TrialState.WAITING:
-            with_retries(lambda: self._storage.set_trial_state_values(self._id, TrialState.RUNNING))
+        self._start()
         if all(name in self.frozen().params for name in space):
             return dict(self.frozen().params)
 
@@ -215,7 +216,7 @@ class TrialAccess:
     def set_user_attrs(self, **attributes: Any) -> None:
         """Store user attributes of the trial, which must be JSON types."""
         for name, value in attributes.items():
-            with_retries(lambda name=name, value=value: self._storage.set_trial_user_attr(self._id, name, value))  # type: ignore[misc]
+            with_retries(partial(self._storage.set_trial_user_attr, self._id, name, value))
 
     def report(self, epoch: int, value: float) -> bool:
         """Store the best value up to the end of an epoch as `report_all` does.
@@ -235,17 +236,16 @@ class TrialAccess:
         reported = self.frozen().intermediate_values
         for epoch, value in best.items():
             if epoch not in reported and math.isfinite(value):
-                with_retries(lambda e=epoch, v=value: self._storage.set_trial_intermediate_value(self._id, e, v))  # type: ignore[misc]
+                with_retries(partial(self._storage.set_trial_intermediate_value, self._id, epoch, value))
 
     def tell(self, state: TrialState, values: list[float] | None = None) -> None:
         """Finish the trial. A trial that is finished already does not change."""
+        self._start()
+        with_retries(lambda: self.study.tell(self.number, values, state=state, skip_if_finished=True))
 
-        def tell() -> None:
-            self.study.tell(self.number, values, state=state, skip_if_finished=True)
-
+    def _start(self) -> None:
         if self.frozen().state == TrialState.WAITING:
             with_retries(lambda: self._storage.set_trial_state_values(self._id, TrialState.RUNNING))
-        with_retries(tell)
 
     def copy_result(self, other: FrozenTrial) -> None:
         """Finish the trial with the state and the values of another trial, which has the same configuration."""
@@ -265,58 +265,48 @@ def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
     return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
-def states(engine: sqlalchemy.Engine, study_id: int) -> dict[int, TrialState]:
+def states(registry: Registry) -> dict[int, TrialState]:
     """Return the state of each trial by number. Faster than reading whole trials; workers call it often."""
-    query = select(models.TrialModel.number, models.TrialModel.state).where(models.TrialModel.study_id == study_id)
-
-    def read() -> dict[int, TrialState]:
-        with engine.connect() as connection:
-            return {row.number: row.state for row in connection.execute(query.order_by(models.TrialModel.number))}
-
-    return with_retries(read)
+    trial = models.TrialModel
+    query = select(trial.number, trial.state).where(trial.study_id == registry.study_id).order_by(trial.number)
+    return {row.number: row.state for row in registry.read(query)}
 
 
-def waiting_duplicates(engine: sqlalchemy.Engine, study_id: int) -> dict[int, int]:
+def waiting_duplicates(registry: Registry) -> dict[int, int]:
     """Return the running trials that wait for the result of another trial, with the number of that trial."""
     trial, attribute = models.TrialModel, models.TrialUserAttributeModel
     query = (
         select(trial.number, attribute.value_json)
         .join(attribute, attribute.trial_id == trial.trial_id)
-        .where(trial.study_id == study_id, trial.state == TrialState.RUNNING, attribute.key == SAME_AS)
+        .where(trial.study_id == registry.study_id, trial.state == TrialState.RUNNING, attribute.key == SAME_AS)
     )
-
-    def read() -> dict[int, int]:
-        with engine.connect() as connection:
-            return {row.number: int(json.loads(row.value_json)) for row in connection.execute(query)}
-
-    return with_retries(read)
+    return {row.number: int(json.loads(row.value_json)) for row in registry.read(query)}
 
 
-def requeue_failed(engine: sqlalchemy.Engine, study_id: int) -> list[int]:
-    """Set failed trials to waiting. They keep their numbers and parameters.
+def requeue_failed(registry: Registry) -> list[int]:
+    """Set failed trials to waiting, with no worker failures. They keep their numbers and parameters.
 
-    Optuna has no function for this: finished trials are final. So this function writes Optuna's tables. tests/test_compat.py checks
-    the tables.
+    Optuna has no function for this: finished trials are final. So this function writes Optuna's tables.
+    tests/test_compat.py checks the tables.
 
     Returns:
         The numbers of the trials.
     """
-    trial = models.TrialModel
-    failed = select(trial.trial_id).where(trial.study_id == study_id, trial.state == TrialState.FAIL)
+    trial, attribute = models.TrialModel, models.TrialUserAttributeModel
+    failed = (trial.study_id == registry.study_id, trial.state == TrialState.FAIL)
+    ids = select(trial.trial_id).where(*failed)
+    waiting = {"state": TrialState.WAITING, "datetime_start": None, "datetime_complete": None}
 
     def requeue() -> list[int]:
-        with engine.begin() as connection:
-            condition = (trial.study_id == study_id, trial.state == TrialState.FAIL)
-            numbers = list(connection.scalars(select(trial.number).where(*condition).order_by(trial.number)))
-            attribute = models.TrialUserAttributeModel
-            connection.execute(delete(attribute).where(attribute.trial_id.in_(failed), attribute.key == REASON))
+        with registry.engine.begin() as connection:
+            numbers = list(connection.scalars(select(trial.number).where(*failed).order_by(trial.number)))
+            connection.execute(delete(attribute).where(attribute.trial_id.in_(ids), attribute.key == REASON))
             for model in (models.TrialValueModel, models.TrialIntermediateValueModel):
-                connection.execute(delete(model).where(model.trial_id.in_(failed)))
-            waiting = {"state": TrialState.WAITING, "datetime_start": None, "datetime_complete": None}
-            table = trial.__table__
-            connection.execute(
-                update(table).where(table.c.study_id == study_id, table.c.state == TrialState.FAIL).values(**waiting)
-            )
+                connection.execute(delete(model).where(model.trial_id.in_(ids)))
+            connection.execute(update(trial.__table__).where(*failed).values(**waiting))
             return numbers
 
-    return with_retries(requeue)
+    numbers = with_retries(requeue)
+    for number in numbers:
+        registry.reset_failures(number)
+    return numbers

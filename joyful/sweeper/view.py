@@ -63,10 +63,8 @@ class SweepView:
             return
         snapshot = self._take_snapshot()
         now = time.monotonic()
-        seconds = now - start
-        self._next_read = (
-            now + min(seconds / MAXIMUM_SHARE - seconds, MAXIMUM_PAUSE) if seconds > CHEAP_SECONDS else now
-        )
+        if (seconds := now - start) > CHEAP_SECONDS:
+            self._next_read = now + min(seconds / MAXIMUM_SHARE - seconds, MAXIMUM_PAUSE)
         if self._live is not None:
             self._live.update(panel(snapshot, self._folder), refresh=True)
             return
@@ -78,34 +76,26 @@ class SweepView:
 
 def format_line(snapshot: Snapshot) -> str:
     """Return the state of a sweep as one line."""
-    done = snapshot.complete + snapshot.pruned + snapshot.failed
-    parts = [f"sweep {snapshot.name}: {done} of {snapshot.n_trials} trials done"]
-    parts.append(
-        f"({snapshot.complete} complete, {snapshot.pruned} pruned, {snapshot.failed} failed), "
-        f"{snapshot.running} running"
+    text = (
+        f"sweep {snapshot.name}: {snapshot.done} of {snapshot.n_trials} trials done ({snapshot.complete} complete, "
+        f"{snapshot.pruned} pruned, {snapshot.failed} failed), {snapshot.running} running"
     )
     if snapshot.best_value is not None:
-        parts.append(
-            f"; best {snapshot.best_value:.4f} (trial {snapshot.best_trial}: {_settings(snapshot.best_params)})"
-        )
-    if snapshot.seconds_left is not None and done < snapshot.n_trials:
-        parts.append(f"; about {format_duration(snapshot.seconds_left)} left")
-    return " ".join(parts).replace(" ;", ";")
+        text += f"; best {snapshot.best_value:.4f} (trial {snapshot.best_trial}: {_settings(snapshot.best_params)})"
+    return "; ".join([text, *_time_left(snapshot)])
 
 
 def panel(snapshot: Snapshot, folder: Path) -> Group:
     """Return the state of a sweep as a panel of a few lines, as wide as the terminal."""
-    done = snapshot.complete + snapshot.pruned + snapshot.failed
-    bar = Padding(
-        ProgressBar(total=max(snapshot.n_trials, 1), completed=done, width=60), 0
-    )  # a ProgressBar alone does not end its line
-    return Group(Text(f"sweep {snapshot.name}  {folder}", style="dim"), bar, _counts(snapshot), Text(_best(snapshot)))
+    bar = ProgressBar(total=max(snapshot.n_trials, 1), completed=snapshot.done, width=60)
+    title = Text(f"sweep {snapshot.name}  {folder}", style="dim")
+    # a ProgressBar alone does not end its line
+    return Group(title, Padding(bar, 0), _counts(snapshot), Text(_best(snapshot)))
 
 
 def _counts(snapshot: Snapshot) -> Text:
-    done = snapshot.complete + snapshot.pruned + snapshot.failed
     parts = [
-        (f"{done}/{snapshot.n_trials} trials", "bold"),
+        (f"{snapshot.done}/{snapshot.n_trials} trials", "bold"),
         (f"{snapshot.complete} complete", "green"),
         (f"{snapshot.running} running", "cyan"),
         (f"{snapshot.waiting} waiting", "dim"),
@@ -113,9 +103,13 @@ def _counts(snapshot: Snapshot) -> Text:
         (f"{snapshot.failed} failed", "red" if snapshot.failed else "dim"),
         (f"{snapshot.workers} worker{'' if snapshot.workers == 1 else 's'}", ""),
     ]
-    if snapshot.seconds_left is not None and done < snapshot.n_trials:
-        parts.append((f"about {format_duration(snapshot.seconds_left)} left", "dim"))
+    parts += [(part, "dim") for part in _time_left(snapshot)]
     return Text("  ").join(Text(part, style) for part, style in parts)
+
+
+def _time_left(snapshot: Snapshot) -> list[str]:
+    known = snapshot.seconds_left is not None and snapshot.done < snapshot.n_trials
+    return [f"about {format_duration(snapshot.seconds_left or 0.0)} left"] if known else []
 
 
 def _best(snapshot: Snapshot) -> str:
@@ -125,11 +119,7 @@ def _best(snapshot: Snapshot) -> str:
 
 
 def _settings(params: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_short(value)}" for name, value in params.items()) or "-"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{n}={v:.4g}" if isinstance(v, float) else f"{n}={v}" for n, v in params.items()) or "-"
 
 
 def format_duration(seconds: float) -> str:

@@ -11,9 +11,8 @@ import contextlib
 import logging
 import os
 import shlex
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -30,16 +29,15 @@ from joyful.config import MEMORY_ADVICE, check, config_hash
 from joyful.records import one_line
 from joyful.results import ResultsError
 from joyful.runtime import hydra_request
-from joyful.sweeper import gpus, identity, outcome, password
+from joyful.sweeper import gpus, outcome, password
 from joyful.sweeper.database import open_engine, open_storage
-from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, send_heartbeats
+from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, FailureDetector, heartbeats
 from joyful.sweeper.plan import Plan
-from joyful.sweeper.registry import FailureDetector, Lease, LeaseLostError, Registry
+from joyful.sweeper.registry import Lease, LeaseLostError, Registry
 from joyful.sweeper.settings import SweepSettings
 from joyful.sweeper.stop_signal import StopSignal
 from joyful.sweeper.study import (
     DIGEST,
-    FINISHED,
     OVERRIDES,
     OWN,
     REASON,
@@ -101,9 +99,16 @@ class WorkerTask:
     pruner: BasePruner
     gpus: tuple[str, ...] | None = None
 
+    @property
+    def folder(self) -> Path:
+        """The sweep folder."""
+        return Path(self.config.hydra.sweep.dir)
+
     def access(self) -> StudyAccess:
-        """Return access to the study, with a connection of the calling process."""
-        return StudyAccess(open_storage(make_url(self.url)), self.study_name, self.sampler_for, self.pruner)
+        """Return access to the study, with connections of the calling process."""
+        url = make_url(self.url)
+        registry = Registry(open_engine(url), self.study_id)
+        return StudyAccess(open_storage(url), registry, self.study_name, self.sampler_for, self.pruner)
 
     def __call__(self, job: DictConfig) -> dict[str, Any]:
         """Work until all trials are finished.
@@ -125,25 +130,27 @@ class WorkerTask:
 
 class _Worker:
     def __init__(self, task: WorkerTask, folder: Path, index: int) -> None:
-        self._task, self._index = task, index
+        self._task = task
         silence_logs()
-        url = make_url(task.url)
-        self._engine = open_engine(url)
         self._access = task.access()
-        self._registry = Registry(self._engine, task.study_id)
+        self._registry = self._access.registry
         self._detector = FailureDetector(task.settings.lease_seconds)
-        environment = gpus.environment(index, None if task.gpus is None else list(task.gpus))
-        self._trainer = TrainingProcess(folder / "trainer.log", environment)
+        self._trainer = TrainingProcess(folder / "trainer.log", gpus.environment(index, task.gpus))
         self._stop_signal = StopSignal(self._trainer)
         self._counts: dict[str, Any] = {"complete": 0, "pruned": 0, "failed": 0}
 
     def work(self) -> dict[str, Any]:
         self._me = self._registry.join("worker", self._task.driver)
         driver = self._registry.member(self._task.driver)
-        here = driver is not None and identity.is_local(driver.identity)
-        self._driver_pid = driver.identity.pid if driver is not None and here else None
+        is_driver = driver is not None and driver.identity == self._me.identity
+        # the machine may be overloaded, so a driver whose process runs on it gets more time
+        usual = FailureDetector(max(6.0, min(8.0, self._task.settings.lease_seconds)))
+        patient = FailureDetector(RUNNING_DRIVER_SECONDS)
         try:
-            with self._stop_signal.active() as done, self._heartbeat(done):
+            with (
+                self._stop_signal.active() as done,
+                heartbeats(self._registry, self._me.id, done, partial(self._check_driver, usual, patient)),
+            ):
                 self._process_trials()
         except Stopped:
             pass
@@ -153,7 +160,7 @@ class _Worker:
             self._trainer.close()
             with contextlib.suppress(ResultsError):  # the disk is full: others see that this process has ended
                 self._registry.leave(self._me.id)
-        if self._stop_signal.is_set() and os.getpid() != self._driver_pid:
+        if self._stop_signal.is_set() and not is_driver:
             # The launcher's process would wait for more work from a driver that has ended.
             self._wait_for_other_workers()
             logging.shutdown()
@@ -177,47 +184,31 @@ class _Worker:
         """
         deadline = time.monotonic() + LEAVE_SECONDS
         while time.monotonic() < deadline:
-            members = self._registry.members().values()
-            if not any(m.role == "worker" and m.driver == self._task.driver and not m.has_ended for m in members):
+            workers = self._registry.members(role="worker", driver=self._task.driver).values()
+            if all(worker.identity.has_ended for worker in workers):
                 break
             time.sleep(0.05)
 
     # --- stopping
-
-    @contextlib.contextmanager
-    def _heartbeat(self, done: threading.Event) -> Iterator[None]:
-        """Send heartbeats inside the context, and set the stop signal when the driver has ended or asks to stop."""
-        lease_seconds = max(6.0, min(8.0, self._task.settings.lease_seconds))
-        detectors = FailureDetector(lease_seconds), FailureDetector(RUNNING_DRIVER_SECONDS)
-
-        def beat() -> None:
-            if send_heartbeats(self._registry, self._me.id, done, partial(self._should_stop, *detectors)):
-                self._stop_signal.set()
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
 
     def _stop_requested(self) -> bool:
         """Return whether the database asks to stop. The stop signal may not be set yet."""
         driver = self._registry.member(self._task.driver)
         return driver is None or driver.stop
 
-    def _should_stop(self, usual: FailureDetector, patient: FailureDetector) -> bool:
-        """Return whether the driver asks to stop, or has failed.
+    def _check_driver(self, usual: FailureDetector, patient: FailureDetector) -> bool:
+        """Set the stop signal if the driver asks to stop or has failed, and return whether it does or has.
 
-        `patient` decides about a driver whose process runs on this machine: the machine may be overloaded. `usual`
-        decides about other drivers.
+        `patient` decides about a driver whose process runs on this machine, and `usual` about others.
         """
         driver = self._registry.member(self._task.driver)
         for detector in (usual, patient):
             detector.observe({driver.id: driver} if driver is not None else {})
-        runs = driver is not None and identity.is_local(driver.identity) and not identity.is_stopped(driver.identity)
-        return (patient if runs else usual).is_dead(driver) or (driver is not None and driver.stop)
+        runs = driver is not None and driver.identity.is_local and not driver.identity.is_stopped
+        stop = (patient if runs else usual).is_dead(driver) or (driver is not None and driver.stop)
+        if stop:
+            self._stop_signal.set()
+        return stop
 
     # --- claiming
 
@@ -225,11 +216,11 @@ class _Worker:
         """Claim the next trial. Return its lease, None if no trial is free, and whether any trial is unfinished."""
         leases, members = self._registry.leases_and_members()
         self._detector.observe(members)
-        all_states = states(self._engine, self._task.study_id)
-        unfinished = [number for number, state in all_states.items() if state not in FINISHED]
-        duplicates = waiting_duplicates(self._engine, self._task.study_id)
+        all_states = states(self._registry)
+        unfinished = [number for number, state in all_states.items() if not state.is_finished()]
+        duplicates = waiting_duplicates(self._registry)
         for number in unfinished:
-            if number in duplicates and all_states[duplicates[number]] not in FINISHED:
+            if number in duplicates and not all_states[duplicates[number]].is_finished():
                 continue  # another trial is training its configuration
             lease = leases.get(number)
             owner = members.get(lease.owner) if lease is not None and lease.owner else None
@@ -239,8 +230,8 @@ class _Worker:
             claimed = self._registry.claim(number, self._me.id, lease, owner_failed=owner_failed)
             if claimed is None:
                 continue
-            if owner is not None and identity.is_local(owner.identity):
-                identity.kill(owner.identity)  # it may be frozen, and must not resume and write
+            if owner is not None:
+                owner.identity.kill()  # it may be frozen, and must not resume and write
             if all_states[number] == TrialState.RUNNING:
                 log.info("trial %d was started by another worker and is resumed", number)
             return claimed, True
@@ -278,8 +269,10 @@ class _Worker:
         trial.set_user_attrs(**{DIGEST: digest, OVERRIDES: shlex.join(overrides), OWN: shlex.join(own)})
         other = self._find_duplicate(trial, digest)
         if other is not None:
-            if other.state in FINISHED:
-                self._copy_result(trial, lease, other)
+            if other.state.is_finished():
+                self._registry.renew(lease)
+                trial.copy_result(other)
+                log.info("trial %d has the configuration of trial %d and takes its result", lease.number, other.number)
             return  # an unfinished duplicate waits: `_claim_next` skips the trial until the other is finished
         while True:
             job_return = run_job(
@@ -352,11 +345,9 @@ class _Worker:
 
     def _answer(self, trial: TrialAccess, lease: Lease, message: Mapping[str, Any]) -> str:
         whole_epoch = message["ask"] == "evaluated" and float(message["epoch"]).is_integer()
-        self._registry.renew(lease, epochs=int(message["epoch"]) if whole_epoch else None)
-        if whole_epoch:
-            keep_going = trial.report(int(message["epoch"]), float(message["best"]))
-            return "go" if keep_going else "prune"
-        return "go"
+        epoch = int(message["epoch"]) if whole_epoch else None
+        self._registry.renew(lease, epoch)
+        return "go" if epoch is None or trial.report(epoch, float(message["best"])) else "prune"
 
     def _finish(self, trial: TrialAccess, lease: Lease, config: DictConfig, end: Mapping[str, Any]) -> None:
         status = end["end"]
@@ -382,8 +373,7 @@ class _Worker:
             f"{cause}, {lease.worker_failures} times in a row without completing an epoch; if memory ran out, "
             f"{MEMORY_ADVICE}"
         )
-        folder = Path(self._task.config.hydra.sweep.dir) / str(lease.number)
-        outcome.mark_failed(folder, reason)
+        outcome.mark_failed(self._task.folder / str(lease.number), reason)
         self._tell(trial, lease, TrialState.FAIL, reason=reason)
 
     def _tell(
@@ -402,8 +392,3 @@ class _Worker:
         self._counts[name] += 1
         if state == TrialState.FAIL:
             log.warning("trial %d failed: %s", lease.number, reason)
-
-    def _copy_result(self, trial: TrialAccess, lease: Lease, other: FrozenTrial) -> None:
-        self._registry.renew(lease)
-        trial.copy_result(other)
-        log.info("trial %d has the configuration of trial %d and takes its result", lease.number, other.number)

@@ -17,7 +17,6 @@ import psutil
 import pyarrow.parquet as pq
 
 from joyful.results import HISTORY
-from joyful.sweeper import identity
 from joyful.sweeper.database import close_storage, open_storage, storage_url, with_password
 from joyful.sweeper.registry import Lease, Member
 from joyful.sweeper.status import open_sweep
@@ -115,7 +114,8 @@ def workers(folder: Path) -> list[Member]:
     if not (folder / "sweep.json").exists():
         return []
     with open_sweep(folder) as sweep:
-        return [m for m in sweep.live_workers() if identity.is_local(m.identity)]
+        members = sweep.registry.members(role="worker").values()
+        return [m for m in members if m.identity.is_local and not m.identity.has_ended]
 
 
 def leases(folder: Path) -> dict[int, Lease]:

@@ -32,8 +32,6 @@ def test_workers_take_gpus_round_robin():
     assigned = [gpus.environment(index, ["4", "7"])["CUDA_VISIBLE_DEVICES"] for index in range(5)]
     assert assigned == ["4", "7", "4", "7", "4"]
     assert gpus.environment(3, []) == {}
-    assert gpus.most_workers(2, ["4", "7"]) == 4
-    assert gpus.most_workers(2, []) is None
 
 
 def test_the_training_process_sees_only_its_gpu(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from joyful.sweeper import heartbeat
 from joyful.sweeper.database import open_engine, open_storage, storage_url
-from joyful.sweeper.heartbeat import send_heartbeats
+from joyful.sweeper.heartbeat import heartbeats
 from joyful.sweeper.registry import Registry
 
 
@@ -29,8 +29,8 @@ def test_the_check_ends_it_and_only_the_first_of_several_failures_is_logged(regi
             raise answer
         return answer
 
-    with caplog.at_level(logging.WARNING):
-        assert send_heartbeats(registry, me, threading.Event(), check)
+    with caplog.at_level(logging.WARNING), heartbeats(registry, me, threading.Event(), check) as thread:
+        thread.join(60)
     assert list(answers) == []
     assert registry.member(me).beats == 6
     messages = [record.getMessage() for record in caplog.records]
@@ -45,5 +45,6 @@ def test_the_end_of_the_work_ends_it(registry):
         if len(calls) == 3:
             done.set()
 
-    assert not send_heartbeats(registry, me, done, check)
+    with heartbeats(registry, me, done, check) as thread:
+        thread.join(60)
     assert (len(calls), registry.member(me).beats) == (3, 3)

@@ -62,8 +62,8 @@ def test_three_commands_a_killed_worker_and_a_restarted_database(server, command
             sweeps.kill_group(driver)
     assert sweeps.states(folder, server.url) == dict.fromkeys(range(len(SEEDS)), "COMPLETE")
     # each epoch of each trial was reported once
-    with open_sweep(folder) as sweep:
-        trials = sweep.access.backend.get_all_trials(sweep.registry.study_id)
+    with open_sweep(folder) as study:
+        trials = study.backend.get_all_trials(study.registry.study_id)
     assert [sorted(t.intermediate_values) for t in trials] == [list(range(1, EPOCHS + 1))] * len(SEEDS)
     assert sweeps.differing_histories(sweeps.histories(folder), train_alone()) == []
     tally("the database restarted under a sweep", 2)

@@ -10,9 +10,10 @@ import threading
 import pytest
 from sqlalchemy import update
 
-from joyful.sweeper import identity, registry
+from joyful.sweeper import heartbeat, identity, registry
 from joyful.sweeper.database import open_engine, open_storage, storage_url
-from joyful.sweeper.registry import FailureDetector, LeaseLostError, Registry
+from joyful.sweeper.heartbeat import FailureDetector
+from joyful.sweeper.registry import LeaseLostError, Registry
 from tests.support.manual_clock import ManualClock
 
 ELSEWHERE = identity.Identity("another-machine", 1, 1.0)
@@ -30,7 +31,7 @@ def join(table, role="worker", driver=None, where=None):
     if where is not None:
         row = registry._members.c
         values = vars(where)
-        table._write(update(registry._members).where(row.id == member.id).values(**values))
+        table.write(update(registry._members).where(row.id == member.id).values(**values))
         member = dataclasses.replace(member, identity=where)
     return member
 
@@ -104,7 +105,7 @@ def test_failures_in_a_row_are_counted_and_start_again_after_a_whole_epoch(table
 
 
 def test_a_worker_that_joins_and_claims_between_two_reads_is_a_member(table, monkeypatch):
-    original, new = table._read, []
+    original, new = table.read, []
 
     def read_and_then(statement):
         rows = original(statement)
@@ -113,7 +114,7 @@ def test_a_worker_that_joins_and_claims_between_two_reads_is_a_member(table, mon
             table.claim(0, new[0], None)
         return rows
 
-    monkeypatch.setattr(table, "_read", read_and_then)
+    monkeypatch.setattr(table, "read", read_and_then)
     leases, members = table.leases_and_members()
     assert new
     assert all(lease.owner in members for lease in leases.values())
@@ -152,14 +153,14 @@ def test_an_ended_process_of_this_machine_is_dead_at_once(table):
 
 def test_a_reused_process_id_is_another_process():
     me = identity.current_process()
-    assert not identity.has_ended(me)
-    assert identity.has_ended(dataclasses.replace(me, start_time=me.start_time - 1))
+    assert not me.has_ended
+    assert dataclasses.replace(me, start_time=me.start_time - 1).has_ended
     assert identity.current_process() == me
 
 
 def test_a_member_on_another_machine_is_dead_after_lease_seconds_of_observation(table, monkeypatch):
     clock = ManualClock()
-    monkeypatch.setattr(registry, "time", clock)
+    monkeypatch.setattr(heartbeat, "time", clock)
     member, detector = join(table, where=ELSEWHERE), FailureDetector(10)
 
     def observe(seconds, beating):
@@ -182,7 +183,7 @@ def test_a_member_on_another_machine_is_dead_after_lease_seconds_of_observation(
 
 def test_a_pause_of_the_observer_or_the_database_is_not_a_failure(table, monkeypatch):
     clock = ManualClock()
-    monkeypatch.setattr(registry, "time", clock)
+    monkeypatch.setattr(heartbeat, "time", clock)
     member, detector = join(table, where=ELSEWHERE), FailureDetector(10)
     detector.observe(table.members())
     clock.now += 3600  # nobody can read or write
@@ -194,13 +195,13 @@ def test_stopped_processes_are_detected():
     with subprocess.Popen(["sleep", "60"]) as process:
         other = dataclasses.replace(identity.current_process(), pid=process.pid)
         try:
-            assert not identity.is_stopped(other)
+            assert not other.is_stopped
             process.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-            assert identity.is_stopped(other)
+            assert other.is_stopped
             process.send_signal(signal.SIGCONT)
             os.waitid(os.P_PID, process.pid, os.WCONTINUED)
-            assert not identity.is_stopped(other)
+            assert not other.is_stopped
         finally:
             process.kill()
-    assert not identity.is_stopped(other)
+    assert not other.is_stopped

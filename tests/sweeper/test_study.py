@@ -10,6 +10,7 @@ from joyful.records import InputError
 from joyful.sweeper import database
 from joyful.sweeper.database import open_engine, open_storage, storage_url, with_retries
 from joyful.sweeper.plan import Plan
+from joyful.sweeper.registry import Registry
 from joyful.sweeper.study import (
     REASON,
     StudyAccess,
@@ -43,9 +44,10 @@ def backend(tmp_path):
 def begin(backend, n_trials=4, space=SPACE, pruner=None, sampler=optuna.samplers.RandomSampler, grid=None):
     plan = Plan(n_trials, (), space, grid=grid)
     study_id = open_or_create(backend, "s", ["maximize"], plan.describe())
-    enqueue(backend, study_id, plan)
+    enqueue(backend, study_id, plan, {})
     sampler_for = sampler_factory(sampler, 7, reseed=sampler is not optuna.samplers.QMCSampler)
-    return StudyAccess(backend, "s", sampler_for, pruner or NopPruner()), study_id
+    registry = Registry(open_engine(backend.engine.url), study_id)
+    return StudyAccess(backend, registry, "s", sampler_for, pruner or NopPruner())
 
 
 def finish(access, number, value):
@@ -56,19 +58,11 @@ def finish(access, number, value):
 
 
 def test_all_trials_exist_from_the_start_and_a_second_call_adds_none(backend):
-    _, study_id = begin(backend)
     begin(backend)
+    access = begin(backend)
     begin(backend, n_trials=6)
     begin(backend, n_trials=2)
-    assert states(open_engine(storage_url(None, _folder(backend))), study_id) == dict.fromkeys(
-        range(6), TrialState.WAITING
-    )
-
-
-def _folder(backend):
-    from pathlib import Path
-
-    return Path(backend.engine.url.database).parent
+    assert states(access.registry) == dict.fromkeys(range(6), TrialState.WAITING)
 
 
 def test_a_changed_space_objective_or_base_is_refused_with_the_difference(backend):
@@ -108,7 +102,7 @@ def test_a_study_of_another_program_is_refused(backend):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_asking_again_gives_the_same_parameters_and_completes_missing_ones(backend, name):
-    access, _ = begin(backend, sampler=SAMPLERS[name])
+    access = begin(backend, sampler=SAMPLERS[name])
     for number in range(3):
         params = finish(access, number, value=number)
         assert set(params) == set(SPACE)
@@ -123,7 +117,7 @@ def test_a_sampler_without_history_gives_the_same_trials_in_any_order(tmp_path):
     params = []
     for name, order in (("one", (0, 1, 2, 3)), ("two", (3, 1, 0, 2))):
         (tmp_path / name).mkdir()
-        access, _ = begin(open_storage(storage_url(None, tmp_path / name)))
+        access = begin(open_storage(storage_url(None, tmp_path / name)))
         asked = {number: TrialAccess(access, number).ask(SPACE) for number in order}
         params.append([asked[number] for number in range(4)])
     assert params[0] == params[1]
@@ -132,12 +126,12 @@ def test_a_sampler_without_history_gives_the_same_trials_in_any_order(tmp_path):
 
 def test_a_grid_is_asked_point_by_point(backend):
     grid = ({"x": 0.25, "y": "a"}, {"x": 0.5, "y": "b"})
-    access, _ = begin(backend, n_trials=2, grid=grid)
+    access = begin(backend, n_trials=2, grid=grid)
     assert [TrialAccess(access, number).ask(SPACE) for number in (1, 0)] == [grid[1], grid[0]]
 
 
 def test_reports_reach_the_pruner_and_a_repeated_one_changes_nothing(backend):
-    access, _study_id = begin(backend, n_trials=3, pruner=MedianPruner(n_startup_trials=1, n_warmup_steps=0))
+    access = begin(backend, n_trials=3, pruner=MedianPruner(n_startup_trials=1, n_warmup_steps=0))
     good = TrialAccess(access, 0)
     good.ask(SPACE)
     assert good.report(1, 0.5)
@@ -157,7 +151,7 @@ def test_reports_reach_the_pruner_and_a_repeated_one_changes_nothing(backend):
 
 
 def test_telling_twice_keeps_the_first_result_and_a_waiting_trial_can_be_told(backend):
-    access, _ = begin(backend)
+    access = begin(backend)
     trial = TrialAccess(access, 0)
     trial.tell(TrialState.FAIL)
     TrialAccess(access, 0).tell(TrialState.COMPLETE, [1.0])
@@ -165,7 +159,7 @@ def test_telling_twice_keeps_the_first_result_and_a_waiting_trial_can_be_told(ba
 
 
 def test_a_duplicate_copies_the_result(backend):
-    access, _study_id = begin(backend)
+    access = begin(backend)
     first = TrialAccess(access, 0)
     first.ask(SPACE)
     first.report(1, 0.3)
@@ -181,17 +175,19 @@ def test_a_duplicate_copies_the_result(backend):
     assert trials[2].intermediate_values == {1: 0.3}
 
 
-def test_failed_trials_are_queued_again_with_their_numbers_and_parameters(backend, tmp_path):
-    access, study_id = begin(backend)
+def test_failed_trials_are_queued_again_with_their_numbers_and_parameters(backend):
+    access = begin(backend)
     params = finish(access, 0, 0.5)
     trial = TrialAccess(access, 1)
     asked = trial.ask(SPACE)
     trial.report(1, 0.2)
     trial.set_user_attrs(**{REASON: "an error", "own": "x"})
     trial.tell(TrialState.FAIL)
-    engine = open_engine(storage_url(None, tmp_path))
-    assert requeue_failed(engine, study_id) == [1]
-    assert requeue_failed(engine, study_id) == []
+    lease = access.registry.claim(1, "a", None)
+    access.registry.count_failure(lease)
+    assert requeue_failed(access.registry) == [1]
+    assert requeue_failed(access.registry) == []
+    assert (access.registry.leases()[1].owner, access.registry.leases()[1].worker_failures) == ("", 0)
     again = TrialAccess(access, 1)
     assert again.frozen().state == TrialState.WAITING
     assert again.frozen().user_attrs == {"own": "x"}
@@ -202,12 +198,12 @@ def test_failed_trials_are_queued_again_with_their_numbers_and_parameters(backen
     assert access.open().get_trials()[0].params == params
 
 
-def test_duplicates_that_wait_for_another_trial(backend, tmp_path):
-    access, study_id = begin(backend)
+def test_duplicates_that_wait_for_another_trial(backend):
+    access = begin(backend)
     trial = TrialAccess(access, 2)
     trial.ask(SPACE)
     trial.set_user_attrs(same_as=0)
-    assert waiting_duplicates(open_engine(storage_url(None, tmp_path)), study_id) == {2: 0}
+    assert waiting_duplicates(access.registry) == {2: 0}
 
 
 def test_a_busy_database_is_retried_and_an_error_in_the_statement_is_not(tmp_path):
