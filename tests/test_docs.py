@@ -142,7 +142,11 @@ RULES: list[tuple[str, Rule]] = [
         small("hydra.sweeper.pairs=1", "hydra/launcher=basic"),
     ),
     (r"python run\.py -m \+sweeps=weights", small("hydra.sweeper.n_trials=2", "hydra/launcher=basic")),
-    (r"python run\.py -m \+sweeps=loss_type .*pairs=", small(*ONE_PAIR[1:])),
+    (r"python run\.py -m \+sweeps=loss_type .*pairs=", only_composed("tests/sweeper/ makes a list of trials longer")),
+    (
+        r"python run\.py -m \+sweeps=(ablation|encoder_loss_weight)",
+        only_composed("as +sweeps=loss_type, with other arms"),
+    ),
     (r"python run\.py -m \+sweeps=", two_arms),
     (r"python run\.py -m .*hydra\.sweeper\.arms=", small(*ONE_PAIR)),
     (r"python run\.py -m .*hydra\.sweeper\.n_trials=", small("hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1")),

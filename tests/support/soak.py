@@ -21,8 +21,9 @@ from tests.support.faults import Table, add_up, render, to_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Tests that inject faults, and one that trains all sweeps of the study in place of some.
+#: Tests that inject faults, one that trains all sweeps of the study in place of some, and a benchmark of sweeps.
 PLACES = (
+    "tests/benchmarks/test_sweep.py",
     "tests/faults",
     "tests/training/test_experiment.py",
     "tests/results/test_lock.py",

@@ -126,5 +126,6 @@ def test_a_misspelt_sweep_lists_the_sweeps(tmp_path, fork_server):
     command = [sys.executable, str(sweeps.RUN), "-m", "+sweeps=wieghts"]
     done = sweeps.run(command, tmp_path, fork_server)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert f"'sweeps': {', '.join(sorted(path.stem for path in FILES))} (" in done.stderr
+    names = ", ".join(sorted(path.stem for path in FILES))
+    assert f"'sweeps': {names}; did you mean weights? (" in done.stderr
     assert not (tmp_path / "multirun").exists()

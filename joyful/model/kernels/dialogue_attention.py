@@ -5,6 +5,9 @@
 The dialogues of a batch are consecutive rows. Queries, keys and values are strided views of the joint projection. On
 CUDA, `block_attention` over blocks of whole dialogues computes the same result.
 
+The plain form takes 1.03 times the processor time of a step with model=small and a transformer; at full size 1.01
+times and 0.05 GiB more. In bfloat16 a layer takes three times as long (docs/PERFORMANCE.md).
+
 Shape letters: N utterances, D width, T utterances of one dialogue, d = D / heads.
 """
 

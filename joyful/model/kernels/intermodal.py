@@ -20,6 +20,9 @@ A row for which no K suffices is computed exactly. The backward pass interpolate
 rather than differentiating the interpolant. It recomputes the weights in blocks, so neither form ever stores the I x J
 matrix.
 
+The plain form takes 1.18 times the processor time of a step and 0.33 GiB more with model=small; at full size, with 4
+dialogues, 3.5 times and 2.5 GiB more.
+
 Shape letters: N rows (utterances times modalities), J and I units of a projection (460 in the reference), K nodes.
 """
 

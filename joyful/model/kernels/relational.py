@@ -7,6 +7,9 @@ is transformed once for every pair (speaker of the target, direction). Its own s
 the 2 S^2 matrices, and the utterances of one speaker share one multiplication. The messages of the edges are not stored
 for the backward pass.
 
+The plain form takes 1.08 times the processor time of a step and 0.03 GiB more with model=small; at full size 1.01
+times. It also reads the relations that occur on the host, so a step would wait for the device.
+
 Shape letters: N utterances, E edges, S speakers, R = 2 S^2 relations, H hidden.
 """
 
