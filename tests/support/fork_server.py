@@ -32,8 +32,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Modules that the server imports. They must not start threads, and must not be run with `python -m`.
 LIBRARIES = (
-    "torch", "hydra", "optuna", "sqlalchemy", "pandas", "rich.progress", "joyful.training.experiment", "joyful.sweeper.status",
-    "joyful.analysis.findings", "joyful.analysis.plots.survival", "joyful.analysis.page.html",
+    "torch", "torch._dynamo", "torch._inductor.config", "hydra", "optuna", "sqlalchemy", "pandas", "rich.progress",
+    "joyful.training.experiment", "joyful.sweeper.status", "joyful.analysis.findings", "joyful.analysis.plots.survival",
+    "joyful.analysis.page.html",
 )  # fmt: skip
 
 
