@@ -30,7 +30,6 @@ from joyful.model.kernels import (
     dialogue_attention,
     dropout,
     intermodal,
-    layer_norm,
     recurrence,
     relational,
 )
@@ -61,7 +60,6 @@ KERNELS = {
     "recurrence": Kernel({"recurrent_layer": recurrence.packed_layer}, ("model.context=gru",)),
     "attention_blocks": Kernel({"block_attention": attention_blocks.plain_attention}),
     "relational": Kernel({"relational_convolution": relational.plain_relational_convolution}),
-    "layer_norm": Kernel({"lean_layer_norm": layer_norm.plain_layer_norm}, ("model.context=transformer",)),
     "dropout": Kernel({"dropout": dropout.plain_dropout, "relu_dropout_": dropout.plain_relu_dropout}),
 }
 

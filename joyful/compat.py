@@ -36,24 +36,6 @@ def relu_backward(gradient: Tensor, result: Tensor) -> Tensor:
     return masked
 
 
-def layer_norm_backward(
-    gradient: Tensor, x: Tensor, mean: Tensor, inverse_deviation: Tensor, weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of layer normalisation over all dimensions but the first.
-
-    The public way is autograd, which stores x.
-
-    Returns:
-        The gradients with respect to x, weight and bias.
-    """
-    import torch
-
-    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_layer_norm_backward(
-        gradient, x, x.shape[1:], mean, inverse_deviation, weight, bias, [True, True, True]
-    )
-    return gradients
-
-
 def start_ray(init: Any) -> None:
     """Connect to a Ray cluster as Hydra's Ray launcher does. The launcher calls it only when it launches.
 

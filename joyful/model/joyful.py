@@ -42,7 +42,6 @@ from joyful.model.kernels.contrastive_blocks import info_nce_of_views
 from joyful.model.kernels.dialogue_attention import dialogue_attention
 from joyful.model.kernels.dropout import dropout, relu_dropout_
 from joyful.model.kernels.intermodal import intermodal_softmax
-from joyful.model.kernels.layer_norm import lean_layer_norm
 from joyful.model.kernels.recurrence import recurrent_layer
 from joyful.model.kernels.relational import relational_convolution
 from joyful.randomness import Draws, key
@@ -517,10 +516,10 @@ class TransformerLayer(nn.Module):
         self, x_ND: Tensor, lengths: tuple[int, ...], blocks: AttentionBlocks, draws: Draws | None, place: str
     ) -> Tensor:
         attended_ND = self.out(dialogue_attention(self.qkv(x_ND), lengths, blocks, self.heads))
-        x_ND = lean_layer_norm(x_ND + dropout(attended_ND, self.drop, draws, f"{place}.attention"), self.norm1)
+        x_ND = self.norm1(x_ND + dropout(attended_ND, self.drop, draws, f"{place}.attention"))
         hidden_NF = relu_dropout_(self.linear1(x_ND), self.drop, draws, f"{place}.hidden")
         fed_ND = dropout(self.linear2(hidden_NF), self.drop, draws, f"{place}.feedforward")
-        return lean_layer_norm(x_ND + fed_ND, self.norm2)
+        return self.norm2(x_ND + fed_ND)
 
 
 class TransformerContext(nn.Module):
