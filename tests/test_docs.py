@@ -120,13 +120,6 @@ def small(*overrides: str) -> Rule:
     return shrink
 
 
-def two_arms(words: tuple[str, ...]) -> Execution:
-    """Run a sweep of sweeps/ with its first two arms and one pair."""
-    name = next(word.removeprefix("+sweeps=") for word in words if word.startswith("+sweeps="))
-    arms = yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["arms"]
-    return small(f"hydra.sweeper.arms={arms[:2]}", *ONE_PAIR)(words)
-
-
 ONE_PAIR = ("hydra.sweeper.pairs=1", "hydra.sweeper.calibration=false", "hydra/launcher=basic")
 
 #: (regular expression of the beginning of a command, rule). The first match applies.
@@ -141,13 +134,7 @@ RULES: list[tuple[str, Rule]] = [
         r"python run\.py -m \+sweeps=basic_optimization(?!.*data=)",
         small("hydra.sweeper.pairs=1", "hydra/launcher=basic"),
     ),
-    (r"python run\.py -m \+sweeps=weights", small("hydra.sweeper.n_trials=2", "hydra/launcher=basic")),
-    (r"python run\.py -m \+sweeps=loss_type .*pairs=", only_composed("tests/sweeper/ makes a list of trials longer")),
-    (
-        r"python run\.py -m \+sweeps=(ablation|encoder_loss_weight)",
-        only_composed("as +sweeps=loss_type, with other arms"),
-    ),
-    (r"python run\.py -m \+sweeps=", two_arms),
+    (r"python run\.py -m \+sweeps=", only_composed("tests/sweeper/test_stock.py trains every sweep")),
     (r"python run\.py -m .*hydra\.sweeper\.arms=", small(*ONE_PAIR)),
     (r"python run\.py -m .*hydra\.sweeper\.n_trials=", small("hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1")),
     (r"python run\.py -m hydra/launcher=joblib seed=1,2,3,4", small("seed=1,2")),

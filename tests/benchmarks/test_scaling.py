@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scaling
+from tests.support.faults import soaking
 
 SMALL = (
     "--size",
@@ -22,6 +23,7 @@ SMALL = (
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not soaking(), reason="only in make soak")
 def test_every_size_is_measured(measured):
     named, document = measured(scaling.main, *SMALL)
     times = [named[f"training by utterance, {k} x the dialogues"] for k in (1, 3)]

@@ -162,7 +162,7 @@ def test_ctrl_c_while_hydras_own_launcher_composes_is_one_line(tmp_path, monkeyp
 
 @pytest.mark.xdist_group("sweep")
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", ["joblib", "basic"][: count(quick=1, full=2)])
 def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tally, monkeypatch):
     """An error that the signal causes in the composition does not fail the trial."""
     chance, wrong = random.Random(seed()), []

@@ -21,9 +21,12 @@ from tests.support.faults import Table, add_up, render, to_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Tests that inject faults, one that trains all sweeps of the study in place of some, and a benchmark of sweeps.
+#: Tests that inject faults, one that trains all sweeps of the study in place of some, and long ones.
 PLACES = (
+    "tests/benchmarks/test_scaling.py",
+    "tests/benchmarks/test_startup.py",
     "tests/benchmarks/test_sweep.py",
+    "tests/study/test_report.py",
     "tests/faults",
     "tests/training/test_experiment.py",
     "tests/results/test_lock.py",
