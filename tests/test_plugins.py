@@ -1,8 +1,6 @@
 """A loss, a dataset and a measure from another package: trained, resumed, swept and judged from the command line."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -79,34 +77,41 @@ def place(tmp_path_factory):
     return folder
 
 
-def joyful(place, *arguments, plugins="tossed"):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "--config-dir", str(place / "conf"), *arguments],
-        cwd=place, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(place), "JOYFUL_PLUGINS": plugins},
-    )  # fmt: skip
+@pytest.fixture
+def joyful(place, fork_server):
+    """Return a function that runs a command of `python` in the folder of the plugin."""
+
+    def run(*arguments, plugins="tossed"):
+        environment = {**os.environ, "PYTHONPATH": str(place), "JOYFUL_PLUGINS": plugins}
+        return fork_server.run(arguments, place, environment)
+
+    return run
+
+
+#: Beginning of the commands.
+RUN = (str(ROOT / "run.py"), "--config-dir", "conf")
 
 
 OWN = (*TINY, "data=coins", "modalities=t", "loss=cauchy", "loss.scale=0.5", "training.threads=1")
 
 
-def test_a_loss_and_a_dataset_from_outside_train_and_resume(place):
-    done = joyful(place, *OWN, "optimizer.learning_rate=0.01", "training.epochs=8", "hydra.run.dir=run")
+def test_a_loss_and_a_dataset_from_outside_train_and_resume(place, joyful):
+    done = joyful(*RUN, *OWN, "optimizer.learning_rate=0.01", "training.epochs=8", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     info = results.read_run(place / "run")
     assert (info["config"]["loss"]["scale"], info["config"]["data"]["source"]) == (0.5, "coins")
     assert info["objective"] > 0.9, "the classes are told apart by their feature"
     rows = results.load(place / "run").query("split == 'dev'")
     assert (rows["loss_encoder"] < rows["recon_mse"] / 0.5**2).all(), "ln(1 + x) < x"
-    again = joyful(place, "resume=run")
+    again = joyful(*RUN, "resume=run")
     assert again.returncode == 0, again.stderr
-    other = joyful(place, "resume=run", "loss=cauchy", "loss.scale=1.5")
+    other = joyful(*RUN, "resume=run", "loss=cauchy", "loss.scale=1.5")
     assert (other.returncode, "loss.scale: 0.5 -> 1.5" in other.stderr) == (2, True)
 
 
-def test_a_sweep_over_a_loss_from_outside(place):
+def test_a_sweep_over_a_loss_from_outside(place, joyful):
     done = joyful(
-        place, "-m", *TINY, "data=coins", "modalities=t", "training.epochs=2", "hydra/sweeper=optuna_pruned",
+        *RUN, "-m", *TINY, "data=coins", "modalities=t", "training.epochs=2", "hydra/sweeper=optuna_pruned",
         "hydra.sweeper.trials=['loss=mse','loss=cauchy','loss=cauchy loss.scale=2.0']", "sweep_name=losses",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -129,14 +134,14 @@ def test_a_sweep_over_a_loss_from_outside(place):
         (("loss=cauchi",), ["Available options in 'loss': cauchy, mse, smoothl1, weighted_mse; did you mean cauchy?"]),
     ],
 )
-def test_bad_settings_are_refused_in_one_line(place, overrides, messages):
-    done = joyful(place, *TINY, *overrides)
+def test_bad_settings_are_refused_in_one_line(place, joyful, overrides, messages):
+    done = joyful(*RUN, *TINY, *overrides)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert all(message in done.stderr for message in messages), done.stderr
 
 
-def test_without_the_plugin_its_names_are_unknown(place):
-    done = joyful(place, *OWN, plugins="")
+def test_without_the_plugin_its_names_are_unknown(place, joyful):
+    done = joyful(*RUN, *OWN, plugins="")
     assert done.returncode == 2
     assert "loss.name: expected one of mse, smoothl1, weighted_mse, got 'cauchy'" in done.stderr
 
@@ -151,30 +156,26 @@ claims:
 """
 
 
-def test_a_measure_from_outside_gets_a_verdict(place):
+def test_a_measure_from_outside_gets_a_verdict(place, joyful):
     rows = ["arm,seed,split,epoch,f1_weighted"]
     for seed in range(8):  # the worst value rises from 0.3 to about 0.45
         for arm, values in (("old", (0.3, 0.6)), ("new", (0.6, 0.45 + seed / 1000))):
             rows += [f"{arm},{seed},dev,{epoch},{value}" for epoch, value in enumerate(values, start=1)]
     (place / "curves.csv").write_text("\n".join(rows))
     (place / "claims.yaml").write_text(CLAIMS)
-    environment = {**os.environ, "PYTHONPATH": str(place), "JOYFUL_PLUGINS": "tossed"}
     for arguments in (
         ("import", "csv", "curves.csv", "--out", "imported"),
         ("report", "imported", "--baseline", "arm=old", "--claims", "claims.yaml"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "joyful.cli", *arguments], cwd=place, env=environment, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
+        done = joyful("-m", "joyful.cli", *arguments)
         assert done.returncode == 0, done.stderr
     (verdict,) = pd.read_csv(place / "imported/report/verdicts.csv").to_dict("records")
     assert (verdict["metric"], verdict["verdict"]) == ("worst dev f1_weighted", "supported")
     assert verdict["estimate"] == pytest.approx(15.35)  # 100 (0.45 + the mean of 0 to 7 thousandths - 0.3)
 
 
-def test_the_help_lists_choices_of_a_further_folder(place):
-    done = joyful(place, "--help")
+def test_the_help_lists_choices_of_a_further_folder(place, joyful):
+    done = joyful(*RUN, "--help")
     assert "loss: cauchy, mse, smoothl1, weighted_mse" in done.stdout
     assert "data: coins, emorynlp" in done.stdout
     assert done.stderr == ""

@@ -187,10 +187,10 @@ def test_defaults_are_passed_explicitly():
     assert {"optimizer.learning_rate", "training.epochs", "weights.cl_loss_weight", "model.dropout", "seed"} <= names
 
 
-def test_train_py_trains_and_prints_the_command_of_run_py(tmp_path):
+def test_train_py_trains_and_prints_the_command_of_run_py(tmp_path, quick_call):
     sizes = [item for item in TINY if item.startswith(("data.", "model."))]
-    done = call("train.py", "--dataset=synthetic", "--epochs=2", "--batch_size=2", "--hidden_size=8",
-                "--seqcontext_nlayer=1", "--gnn_nheads=2", *sizes, cwd=tmp_path)  # fmt: skip
+    done = quick_call("train.py", "--dataset=synthetic", "--epochs=2", "--batch_size=2", "--hidden_size=8",
+                      "--seqcontext_nlayer=1", "--gnn_nheads=2", *sizes, cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("python run.py data=synthetic modalities=atv fusion=hierarchical model=reference")
     info = json.loads((results_folder(done.stdout) / "run.json").read_text())

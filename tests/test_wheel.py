@@ -80,6 +80,17 @@ def installed(wheel, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def swept(installed, tmp_path_factory):
+    """A sweep that the installed program has trained."""
+    place = tmp_path_factory.mktemp("swept")
+    quick = [item for item in TINY if not item.startswith("training.threads")]
+    short = ("training.evaluations_per_epoch=1", "hydra.sweeper.pairs=1")
+    done = call(installed, "train", "-m", "+sweeps=first_look", *quick, *short, cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place / "multirun/first_look"
+
+
+@pytest.fixture(scope="module")
 def without_torch(wheel, tmp_path_factory):
     return environment(tmp_path_factory.mktemp("without_torch"), wheel, ("torch", "safetensors"))
 
@@ -129,10 +140,9 @@ def test_the_commands_work_in_an_empty_folder(how, request, tmp_path):
     assert (tmp_path / "one/run.json").is_file()
     if how == "editable":
         return  # the commands in the documents run from the editable install, and test_docs.py runs them
-    quick = [item for item in TINY if not item.startswith("training.threads")]
-    run("train", "-m", "+sweeps=first_look", *quick, "training.evaluations_per_epoch=1", "hydra.sweeper.pairs=1")
-    assert "5/5 trials" in run("sweep", "status", "multirun/first_look")
-    assert "multirun/first_look/report/index.html" in run("report", "multirun/first_look")
+    swept = request.getfixturevalue("swept")
+    assert "5/5 trials" in run("sweep", "status", swept)
+    assert f"{swept}/report/index.html" in run("report", swept)
     (tmp_path / "curves.csv").write_bytes(curves_table())
     assert "next: joyful report imported" in run("import", "csv", "curves.csv", "--out", "imported")
     run("report", "imported", "--baseline", "arm=old")
@@ -140,21 +150,15 @@ def test_the_commands_work_in_an_empty_folder(how, request, tmp_path):
     run("train", "data=prepared", "data.root=prepared", *TINY[3:], "training.epochs=1", "hydra.run.dir=two")
 
 
-def test_without_torch_all_works_but_training(without_torch, tmp_path):
+def test_without_torch_all_works_but_training(without_torch, swept, tmp_path):
     probe = call(without_torch.with_name("python"), "-c", "import torch", cwd=tmp_path)
     assert "No module named 'torch'" in probe.stderr
-    quick = [item for item in TINY if not item.startswith("training.threads")]
-    trained = call(
-        Path(sys.executable).with_name("joyful"), "train", "-m", "+sweeps=first_look", *quick,
-        "training.evaluations_per_epoch=1", "hydra.sweeper.pairs=1", cwd=tmp_path,
-    )  # fmt: skip
-    assert trained.returncode == 0, trained.stderr
     (tmp_path / "curves.csv").write_bytes(curves_table())
     for command in (
         ("--help",),
-        ("sweep", "status", "multirun/first_look"),
-        ("sweep", "retry", "multirun/first_look", "--failed"),
-        ("report", "multirun/first_look"),
+        ("sweep", "status", swept),
+        ("sweep", "retry", swept, "--failed"),
+        ("report", swept, "--out", "report"),
         ("import", "csv", "curves.csv", "--out", "imported"),
         ("report", "imported", "--baseline", "arm=old"),
     ):

@@ -20,7 +20,7 @@ LIBRARY = next(iter(sorted(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")))
 JUMPS = ("-3600", "+3600", "+0")
 SECONDS = 0.3
 
-LONG = ("training.epochs=40", "optimizer.learning_rate=0.01")
+LONG = ("training.epochs=20", "optimizer.learning_rate=0.01")
 
 
 #: Replacement of time.sleep, which uses the monotonic clock and fails (EINVAL) under libfaketime up to 0.9.10.

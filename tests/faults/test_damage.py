@@ -138,7 +138,7 @@ def swept(tmp_path_factory):
 
 @pytest.mark.xdist_group("sweep")
 @pytest.mark.timeout(3600)
-def test_a_damaged_study_is_rebuilt_from_the_runs_without_training(swept, tmp_path, tally):
+def test_a_damaged_study_is_rebuilt_from_the_runs_without_training(swept, tmp_path, fork_server, tally):
     place, command = swept
     folder, chance = place / "multirun/found", random.Random(seed())
     study = sweeps.study(folder)
@@ -162,7 +162,7 @@ def test_a_damaged_study_is_rebuilt_from_the_runs_without_training(swept, tmp_pa
         for path in folder.glob("study.db-*"):
             path.unlink()
         (folder / "study.db").write_bytes(damages[name])
-        again = sweeps.run(command, place)
+        again = sweeps.run(command, place, fork_server)
         if again.returncode != 0 or (
             name != "empty" and "study.db is set aside as study.db.damaged" not in again.stderr
         ):

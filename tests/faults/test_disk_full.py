@@ -107,7 +107,7 @@ def test_a_sweep_on_a_full_disk_resumes_when_there_is_space(tmp_path, small_disk
     assert done.returncode == 0, done.stderr
 
 
-def test_a_disk_that_is_too_small_is_refused_before_training(tmp_path, small_disk, tally):
+def test_a_disk_that_is_too_small_is_refused_before_training(tmp_path, small_disk, fork_server, tally):
     place = small_disk(2**18)
     folder = place.path / "run"
     with pytest.raises(
@@ -115,8 +115,10 @@ def test_a_disk_that_is_too_small_is_refused_before_training(tmp_path, small_dis
     ):
         launchers.train_run(tiny_request(folder, "training.epochs=60"))
     assert not folder.exists()
-    command = sweeps.command("small", "hydra/sweeper=optuna_pruned", "hydra.sweeper.trials=['seed=1','seed=2']")
-    done = sweeps.run(command, place.path)
+    command = sweeps.command(
+        "small", "hydra/sweeper=optuna_pruned", "hydra.sweeper.trials=['seed=1','seed=2']", epochs=1
+    )
+    done = sweeps.run(command, place.path, fork_server)
     assert done.returncode == 2
     assert re.fullmatch(
         r"joyful: the sweep \(2 trials to train\) needs about \d MB of disk in \S+, \d+ kB are free; free some space, or "
@@ -124,7 +126,7 @@ def test_a_disk_that_is_too_small_is_refused_before_training(tmp_path, small_dis
     )  # fmt: skip
     assert not list(place.path.rglob("study.db"))
     tally("a disk that is too small", 2)
-    done = sweeps.run(command, tmp_path)
+    done = sweeps.run(command, tmp_path, fork_server)
     assert done.returncode == 0, done.stderr
     assert re.search(
         r"the sweep \(2 trials to train\) needs about \d MB of disk in multirun/small, \d+ .B are free", done.stdout

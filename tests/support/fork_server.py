@@ -136,6 +136,7 @@ def _become(request: dict[str, Any]) -> int:
         os.close(file)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
+    sys.path[1:1] = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     first, *rest = request["arguments"]
     # The first entry of sys.path is the script's folder, or the working directory for -m.
     try:

@@ -6,7 +6,7 @@ import functools
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,34 +17,36 @@ from joyful.results import HISTORY
 from joyful.sweeper.registry import Lease
 from joyful.training.experiment import train_run
 from tests.support import sweeps
+from tests.support.faults import count, soaking
 from tests.support.runs import tiny_request
 
 #: Long enough that tests can interrupt a trial before it ends.
 EPOCHS = 40
-SEEDS = (1, 2, 3)
-COMPLETE = dict.fromkeys(range(len(SEEDS)), "COMPLETE")
+#: Overrides of the trials.
+TRIALS = ("seed=1", "seed=2", "seed=3")[: count(quick=2, full=3)]
+COMPLETE = dict.fromkeys(range(len(TRIALS)), "COMPLETE")
 
 #: Seconds within which the workers must end after a signal to the driver.
 STOP_SECONDS = 10.0
 
 
-def sweep_command(epochs: int = EPOCHS) -> list[str]:
-    """Return the command of a sweep with the suite's trials under the basic launcher; `epochs` is per trial."""
-    trials = ",".join(f"'seed={seed}'" for seed in SEEDS)
-    chosen = ("hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", f"hydra.sweeper.trials=[{trials}]")
+def sweep_command(epochs: int = EPOCHS, trials: Sequence[str] = TRIALS) -> list[str]:
+    """Return the command of a sweep of these trials under the basic launcher; `epochs` is per trial."""
+    listed = ",".join(f"'{trial}'" for trial in trials)
+    chosen = ("hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", f"hydra.sweeper.trials=[{listed}]")
     return sweeps.command("launched", *chosen, epochs=epochs)
 
 
 @functools.cache
-def train_alone(epochs: int = EPOCHS) -> Mapping[int, bytes]:
-    """Train the suite's trials in this process without a sweep, and return their histories; `epochs` is per trial.
+def train_alone(epochs: int = EPOCHS, trials: tuple[str, ...] = TRIALS) -> Mapping[int, bytes]:
+    """Train these trials in this process without a sweep, and return their histories; `epochs` is per trial.
 
     The result is shared by the tests of a process, because it depends on nothing else.
     """
     with tempfile.TemporaryDirectory(prefix="joyful-alone-") as place:
-        for number, seed in enumerate(SEEDS):
-            train_run(tiny_request(Path(place, str(number)), f"training.epochs={epochs}", f"seed={seed}"))
-        return MappingProxyType({n: Path(place, str(n), HISTORY).read_bytes() for n in range(len(SEEDS))})
+        for number, trial in enumerate(trials):
+            train_run(tiny_request(Path(place, str(number)), f"training.epochs={epochs}", *trial.split()))
+        return MappingProxyType({n: Path(place, str(n), HISTORY).read_bytes() for n in range(len(trials))})
 
 
 def held_lease(folder: Path, epochs: int) -> Lease | None:
@@ -74,9 +76,22 @@ class LauncherSuite:
 
     @pytest.fixture
     def sweep(self, launcher: list[str], tmp_path: Path) -> list[str]:
-        """Return the command of a sweep of three trials."""
+        """Return the command of a sweep of the suite's trials."""
         return [*sweep_command(), *launcher]
 
+    def test_workers_train_all_trials(self, sweep: list[str], tmp_path: Path) -> None:
+        """Two workers train at the same time, with the same results as in a single run."""
+        folder, driver = tmp_path / "multirun/launched", sweeps.start(sweep, tmp_path)
+        try:
+            sweeps.wait_until(lambda: len(trainers(folder)) == 2, 300)
+            self.look_at_workers(folder)
+            assert driver.wait(240) == 0, (tmp_path / "sweep.log").read_text()[-3000:]
+        finally:
+            sweeps.kill_group(driver)
+        assert sweeps.states(folder) == COMPLETE
+        assert sweeps.differing_histories(sweeps.histories(folder), train_alone()) == []
+
+    @pytest.mark.skipif(not soaking(), reason="takes 2 minutes, runs in the soak")
     def test_killed_workers_and_drivers_cost_nothing(self, sweep: list[str], tmp_path: Path) -> None:
         """Histories are unchanged if a worker is killed, the driver is stopped and killed, and the launcher changes."""
         folder, log = tmp_path / "multirun/launched", tmp_path / "sweep.log"
@@ -101,14 +116,13 @@ class LauncherSuite:
         assert sweeps.differing_histories(sweeps.histories(folder), train_alone()) == []
 
     def look_at_workers(self, folder: Path) -> None:
-        """Hook for subclasses, called while workers are training."""
+        """Hook for subclasses, called while two workers are training."""
 
     def _kill_a_worker(self, folder: Path) -> int:
         """Kill a worker during a trial, wait until another worker has continued it, and return its number."""
         sweeps.wait_until(lambda: held_lease(folder, epochs=2), 300)
         lease = held_lease(folder, epochs=2)
         assert lease is not None
-        self.look_at_workers(folder)
         worker = next(w for w in sweeps.workers(folder) if w.id == lease.owner)
         orphans = [psutil.Process(pid) for pid in sweeps.trainers(worker)]
         psutil.Process(worker.identity.pid).kill()

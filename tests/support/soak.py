@@ -21,19 +21,22 @@ from tests.support.faults import Table, add_up, render, to_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Tests that inject faults, one that trains all sweeps of the study in place of some, and long ones.
+#: Tests that inject faults, and those that only a soak runs in full.
 PLACES = (
-    "tests/benchmarks/test_scaling.py",
-    "tests/benchmarks/test_startup.py",
-    "tests/benchmarks/test_sweep.py",
-    "tests/study/test_report.py",
+    "tests/benchmarks",
+    "tests/data/test_synthetic.py",
     "tests/faults",
-    "tests/training/test_experiment.py",
     "tests/results/test_lock.py",
+    "tests/runtime/test_signals.py",
+    "tests/study/test_report.py",
     "tests/sweeper/test_frozen.py",
     "tests/sweeper/test_kills.py",
+    "tests/sweeper/test_old_sweep.py",
     "tests/sweeper/test_postgresql.py",
+    "tests/sweeper/test_ray.py",
     "tests/sweeper/test_stock.py",
+    "tests/sweeper/test_submitit.py",
+    "tests/training/test_experiment.py",
 )
 
 #: Expression that selects the tests with random faults, which a new seed changes.

@@ -9,22 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from joyful.sweeper.worker import MAXIMUM_FAILURES
-from tests.support import sweeps
+from tests.support import launchers, sweeps
 from tests.support.faults import count, seed
 
-TRIALS = [f"'loss={loss} seed={seed}'" for seed in (1, 2, 3) for loss in ("mse", "smoothl1")]
-
-
-def killed_command(epochs):
-    return sweeps.command(
-        "killed",
-        "hydra/sweeper=optuna_pruned",
-        "hydra/sweeper/pruner=none",
-        "hydra/launcher=joblib",
-        f"hydra.sweeper.trials=[{','.join(TRIALS)}]",
-        "hydra.sweeper.lease_seconds=5",
-        epochs=epochs,
-    )
+EPOCHS, NUMBER = 12, count(quick=4, full=6)
+TRIALS = tuple(f"loss={loss} seed={seed}" for seed in (1, 2, 3) for loss in ("mse", "smoothl1"))[:NUMBER]
+COMMAND = [*launchers.sweep_command(EPOCHS, TRIALS), "hydra/launcher=joblib", "hydra.sweeper.lease_seconds=5"]
 
 
 def victim(folder, driver, rng):
@@ -44,14 +34,8 @@ def victim(folder, driver, rng):
 
 @pytest.mark.timeout(3600)
 def test_a_killed_and_restarted_sweep_loses_nothing(tmp_path, tally):
-    kills, epochs = count(quick=3, full=40), 12
-    (tmp_path / "undisturbed").mkdir()
-    undisturbed = sweeps.run(killed_command(epochs), tmp_path / "undisturbed")
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    expected = sweeps.histories(tmp_path / "undisturbed/multirun/killed")
-    assert sorted(expected) == list(range(len(TRIALS)))
-
-    folder = tmp_path / "multirun/killed"
+    kills, expected = count(quick=3, full=40), launchers.train_alone(EPOCHS, TRIALS)
+    folder = tmp_path / "multirun/launched"
     rng, killed, starts = random.Random(seed()), 0, 0
     driver, lost, wrong = None, [], []
     try:
@@ -63,8 +47,8 @@ def test_a_killed_and_restarted_sweep_loses_nothing(tmp_path, tally):
                 if len(states) == len(TRIALS) and set(states.values()) <= {"COMPLETE", "PRUNED", "FAIL"}:
                     # all trials finished before the last kill: start a new sweep
                     lost, wrong = lost + unfinished(folder), wrong + differences(folder, expected)
-                    folder.rename(tmp_path / f"multirun/killed-{starts}")
-                driver, starts = sweeps.start(killed_command(epochs), tmp_path), starts + 1
+                    folder.rename(tmp_path / f"multirun/launched-{starts}")
+                driver, starts = sweeps.start(COMMAND, tmp_path), starts + 1
             if killed < kills:
                 time.sleep(rng.uniform(0.5, 9.0))
                 pid = victim(folder, driver, rng) if driver.poll() is None else None

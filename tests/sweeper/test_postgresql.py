@@ -15,7 +15,7 @@ from joyful.sweeper.database import RETRY_SECONDS, open_engine, open_storage, st
 from joyful.sweeper.status import open_sweep
 from tests.support import sweeps
 from tests.support.faults import count, soaking
-from tests.support.launchers import EPOCHS, SEEDS, held_lease, sweep_command, train_alone
+from tests.support.launchers import EPOCHS, TRIALS, held_lease, sweep_command, train_alone
 from tests.support.postgresql import Server, programs
 
 pytestmark = [
@@ -41,14 +41,22 @@ def commands(server):
     return [command, command, [*command, "hydra/launcher=submitit_local", "hydra.sweeper.n_jobs=1"]]
 
 
-def test_three_commands_a_killed_worker_and_a_restarted_database(server, commands, tmp_path, monkeypatch, tally):
+@pytest.mark.timeout(1200)
+def test_three_commands_an_outage_a_killed_worker_and_restarts(server, commands, tmp_path, monkeypatch, tally):
     folder, log = tmp_path / "multirun/launched", tmp_path / "sweep.log"
     monkeypatch.setenv("PGPASSWORD", server.password)  # for reading the study: sweep.json has no password
     drivers = []
     try:
         drivers += [sweeps.start(command, tmp_path) for command in commands]
         sweeps.wait_until(lambda: held_lease(folder, epochs=2), 180)
-        lease = held_lease(folder, epochs=2)
+        server.pause()
+        time.sleep(count(quick=3, full=60))  # the full form is longer than a lease
+        assert all(driver.poll() is None for driver in drivers), log.read_text()[-3000:]
+        server.resume()
+        sweeps.wait_until(lambda: held_lease(folder, epochs=5), 180)
+        leases = sweeps.leases(folder)
+        assert {leases[number].term for number in leases if number >= 0} == {1}  # no worker counted as dead
+        lease = held_lease(folder, epochs=5)
         worker = next(w for w in sweeps.workers(folder) if w.id == lease.owner)
         psutil.Process(worker.identity.pid).kill()
         server.restart()
@@ -60,12 +68,15 @@ def test_three_commands_a_killed_worker_and_a_restarted_database(server, command
     finally:
         for driver in drivers:
             sweeps.kill_group(driver)
-    assert sweeps.states(folder, server.url) == dict.fromkeys(range(len(SEEDS)), "COMPLETE")
+        server.resume()
+    assert "Traceback" not in log.read_text()
+    assert sweeps.states(folder, server.url) == dict.fromkeys(range(len(TRIALS)), "COMPLETE")
     # each epoch of each trial was reported once
     with open_sweep(folder) as study:
         trials = study.backend.get_all_trials(study.registry.study_id)
-    assert [sorted(t.intermediate_values) for t in trials] == [list(range(1, EPOCHS + 1))] * len(SEEDS)
+    assert [sorted(t.intermediate_values) for t in trials] == [list(range(1, EPOCHS + 1))] * len(TRIALS)
     assert sweeps.differing_histories(sweeps.histories(folder), train_alone()) == []
+    tally("the database away for a while under a sweep", 1)
     tally("the database restarted under a sweep", 2)
 
     written = [path for path in [log, *folder.rglob("*")] if path.is_file()]
@@ -75,29 +86,7 @@ def test_three_commands_a_killed_worker_and_a_restarted_database(server, command
 
     status = [sys.executable, "-m", "joyful.sweeper", "status", str(folder), "--json"]
     shown = subprocess.run(status, capture_output=True, text=True, check=True, cwd=sweeps.RUN.parent)
-    assert json.loads(shown.stdout)["complete"] == len(SEEDS)
-
-
-@pytest.mark.timeout(1200)
-def test_an_outage_of_the_database_only_causes_a_delay(server, tmp_path, monkeypatch, tally):
-    monkeypatch.setenv("PGPASSWORD", server.password)
-    folder, log = tmp_path / "multirun/launched", tmp_path / "sweep.log"
-    command = [*sweep_command(), f"hydra.sweeper.storage={server.url}", "hydra.sweeper.study_name=away"]
-    driver = sweeps.start(command, tmp_path)
-    try:
-        sweeps.wait_until(lambda: held_lease(folder, epochs=2), 180)
-        server.pause()
-        time.sleep(count(quick=6, full=60))  # the full form is longer than a lease
-        assert driver.poll() is None, log.read_text()[-3000:]
-        server.resume()
-        assert driver.wait(240) == 0, log.read_text()[-3000:]
-    finally:
-        sweeps.kill_group(driver)
-        server.resume()
-    assert "Traceback" not in log.read_text()
-    assert {lease.term for lease in sweeps.leases(folder).values()} == {1}  # no worker counted as dead
-    assert sweeps.differing_histories(sweeps.histories(folder), train_alone()) == []
-    tally("the database away for a while under a sweep", 1)
+    assert json.loads(shown.stdout)["complete"] == len(TRIALS)
 
 
 @pytest.mark.skipif(not soaking(), reason="waits for RETRY_SECONDS; part of make soak")
@@ -122,11 +111,11 @@ def test_a_long_outage_of_the_database_is_one_line_and_the_sweep_can_be_resumed(
     tally("the database gone for good under a sweep", 1)
 
 
-def test_reading_a_sweep_leaves_no_connection(server, tmp_path, monkeypatch):
+def test_reading_a_sweep_leaves_no_connection(server, tmp_path, monkeypatch, fork_server):
     monkeypatch.setenv("PGPASSWORD", server.password)
     command = sweeps.command("looked", "hydra/sweeper=optuna_pruned", f"hydra.sweeper.storage={server.url}",
                              "hydra.sweeper.trials=['seed=1']", epochs=1)  # fmt: skip
-    done = sweeps.run(command, tmp_path)
+    done = sweeps.run(command, tmp_path, fork_server)
     assert done.returncode == 0, done.stderr
     engine = open_engine(storage_url(server.url, tmp_path))
 
@@ -148,9 +137,9 @@ def test_reading_a_sweep_leaves_no_connection(server, tmp_path, monkeypatch):
         engine.dispose()
 
 
-def test_an_unreachable_database_is_one_line(tmp_path):
+def test_an_unreachable_database_is_one_line(tmp_path, fork_server):
     command = [*sweep_command(), "hydra.sweeper.storage=postgresql://joyful:geheim@127.0.0.1:1/sweeps"]
-    done = sweeps.run(command, tmp_path, timeout=120)
+    done = sweeps.run(command, tmp_path, fork_server)
     assert done.returncode == 2
     assert done.stderr.startswith(
         "joyful: hydra.sweeper.storage: postgresql+psycopg://joyful:***@127.0.0.1:1/sweeps cannot be used"
