@@ -134,6 +134,7 @@ def draw_as_the_coach_does(trainer, same):
     trainer.epoch = next_epoch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["hierarchical", "auto"])
 @pytest.mark.parametrize(("optimizer", "rate", "within"), [("sgd", 0.05, 1e-5), ("adam", 0.001, 2e-4)])
 def test_three_epochs_are_the_same_curve(fusion, optimizer, rate, within):

@@ -290,6 +290,7 @@ def test_write_bytes_replaces_and_does_not_follow(tmp_path: Path) -> None:
 # Changed bytes
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_in_the_history_is_named(pair: Path) -> None:
     path = pair / "bad" / "history.parquet"
     original = path.read_bytes()
@@ -305,6 +306,7 @@ def test_a_flipped_bit_anywhere_in_the_history_is_named(pair: Path) -> None:
     assert assert_intact(pair / "bad") == 4
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_without_a_digest_is_mostly_found() -> None:
     """Without run.json, page checksums and structure detect damage: no crash, and hardly ever a changed value."""
     original = tables.history_bytes(rows(4))

@@ -175,6 +175,7 @@ VALUES = st.none() | st.floats() | st.integers(-(2**53), 2**53)
 NAMES = st.sampled_from(["nll", "lr", "grad_norm_a", "grad_norm_b", "share_encoder", "own", "z9"])
 
 
+@pytest.mark.slow
 @given(st.lists(st.dictionaries(NAMES, VALUES), max_size=6), st.randoms())
 def test_rows_read_back_give_the_same_bytes(measured: list[dict], random) -> None:
     rows = [{"step": i, "epoch": i / 4, "split": "dev"} | row for i, row in enumerate(measured)]

@@ -6,6 +6,8 @@ import yaml
 from study.tables import PARTS
 from tests.support.runs import CONF, compose_plain
 
+pytestmark = pytest.mark.slow
+
 TUNED = sorted(path.stem for path in CONF.glob("weights/tuned_*.yaml"))
 ROOT = CONF.parent
 

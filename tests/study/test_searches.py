@@ -11,6 +11,8 @@ from study.report import ARCHIVES, ROOT
 from study.searches import KINDS, SEARCHES, Search, searches_table
 from tests.support.analysis import Truth, simulate_sweep
 
+pytestmark = pytest.mark.slow
+
 #: Overrides that equal the defaults, which the arms of a sweep omit.
 DEFAULTS = {"classification=nll", "fusion.use_ulgm=false", "training.moving_average=0", "weighting=fixed"}
 

@@ -46,6 +46,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
 def test_the_same_run_twice_and_resumed_gives_the_same_rows(overrides, tmp_path):
     settings = tiny_settings(*overrides)

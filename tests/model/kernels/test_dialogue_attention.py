@@ -60,6 +60,7 @@ def test_bfloat16_is_as_close_to_float64_as_the_padded_form():
         assert (our - truth).norm() < 1.2 * (their - truth).norm()
 
 
+@pytest.mark.slow
 def test_gradient_against_finite_differences():
     qkv, _ = inputs(torch.float64, seed=1)
     assert torch.autograd.gradcheck(fast, (qkv,))
