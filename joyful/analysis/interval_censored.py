@@ -1,0 +1,239 @@
+"""The mean of normal values that are known only to lie in intervals, by profile likelihood.
+
+A time to a target is known only to the evaluation grid, so the difference of a pair is known to lie in an interval, whose
+ends may be infinite. The functions take these intervals as two arrays `low` and `high` with the pairs in the last axis,
+and work on each row separately. A pair that is NaN or unbounded on both sides says nothing. It is ignored, and n is the
+number of the other pairs of a row.
+
+The differences are taken as independent and normal with mean δ and standard deviation σ. The profile log-likelihood of δ
+is L(δ) = max over σ of Σ ln(Φ((high - δ) / σ) - Φ((low - δ) / σ)). The interval of δ holds all values for which L is at most
+n/2 ln(1 + t² / (n - 1)) below its maximum, with the quantile t of Student's distribution with n - 1 degrees of freedom. For
+intervals without width this is the t interval.
+
+Source:
+    Interval-censored likelihood: Turnbull (1976), JRSS B 38(3). With α = δ/σ and β = 1/σ it is log-concave (Pratt 1981, JASA
+    76(373)), so for each δ there is one maximum over β, and the interval has no gaps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special, stats
+
+Array = npt.NDArray[np.float64]
+
+#: A function from values x, one per row, and the indices of these rows, to f(x) and its slope.
+_Function = Callable[[Array, npt.NDArray[np.intp]], tuple[Array, Array]]
+
+#: Limits of β. The values are scaled so that their finite ends span 1.
+_SMALLEST, _LARGEST = 1e-7, 1e9
+
+#: Values at this distance count as infinite, in multiples of the span of the finite ends.
+_FAR = 2.0**20
+
+
+def mean_interval(low: npt.ArrayLike, high: npt.ArrayLike, confidence: float = 0.95) -> tuple[Array, Array, Array]:
+    """Return the maximum likelihood estimate of the mean and its interval.
+
+    Args:
+        low: Lower ends, of shape (..., pairs). They may be -inf.
+        high: Upper ends, of the same shape and greater than `low`. They may be inf.
+        confidence: Confidence level, between 0 and 1.
+
+    Returns:
+        Arrays `estimate`, `low` and `high` of shape (...). If all intervals of a row have a value in common, the maximum
+        is a range, and the estimate is its middle, or its finite end. A limit is infinite where the pairs do not bound the
+        mean. With one pair `low` and `high` are NaN, and without pairs all three are NaN.
+
+    Example:
+        >>> edges = [0.0, 0.1, 0.2, 0.4]
+        >>> [round(float(x), 3) for x in mean_interval(edges, [x + 1e-6 for x in edges])]
+        [0.175, -0.097, 0.447]
+        >>> [round(float(x), 3) for x in mean_interval([0.1] * 8, [np.inf] * 8)]
+        [0.1, 0.1, inf]
+    """
+    rows = _Rows(low, high)
+    drop = rows.drop(confidence)
+    return rows.shaped(rows.estimate), rows.shaped(rows.limit(drop, -1.0)), rows.shaped(rows.limit(drop, 1.0))
+
+
+def mean_p(low: npt.ArrayLike, high: npt.ArrayLike, centre: float = 0.0) -> Array:
+    """Return the p-value of the two-sided test that the mean is `centre`.
+
+    It is below 0.05 exactly if the interval of `mean_interval` does not hold the centre. For intervals without width this
+    is the p-value of the paired t test.
+
+    Args:
+        low: Lower ends, of shape (..., pairs).
+        high: Upper ends, of the same shape.
+        centre: Mean under the null hypothesis.
+
+    Returns:
+        P-values from 0 to 1, of shape (...). NaN with fewer than two pairs.
+    """
+    rows = _Rows(low, high)
+    centres = np.full(len(rows.n), float(centre)) / rows.scale
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fall = np.maximum(rows.maximum - rows.profile(centres, np.arange(len(rows.n)))[0], 0.0)
+        t = np.sqrt((rows.n - 1) * np.expm1(2 * fall / rows.n))
+        p = 2 * stats.t.sf(t, rows.n - 1)
+    return rows.shaped(np.where(rows.n < 2, np.nan, p), scaled=False)
+
+
+class _Rows:
+    """Rows of intervals, scaled so that the finite ends of a row span 1."""
+
+    def __init__(self, low: npt.ArrayLike, high: npt.ArrayLike) -> None:
+        lower, upper = np.broadcast_arrays(np.asarray(low, dtype=float), np.asarray(high, dtype=float))
+        self._shape = lower.shape[:-1]
+        size = (math.prod(self._shape), lower.shape[-1])
+        lower, upper = lower.reshape(size), upper.reshape(size)
+        unknown = np.isnan(lower) | np.isnan(upper) | (np.isinf(lower) & np.isinf(upper))
+        lower, upper = np.where(unknown, -np.inf, lower), np.where(unknown, np.inf, upper)
+        self.n = (~unknown).sum(axis=1)
+        ends = np.concatenate([lower, upper], axis=1)
+        first = np.where(np.isfinite(ends), ends, np.inf).min(axis=1, initial=np.inf)
+        last = np.where(np.isfinite(ends), ends, -np.inf).max(axis=1, initial=-np.inf)
+        with np.errstate(invalid="ignore"):
+            span = last - first
+        self.scale = np.where(span > 0, span, np.where((self.n > 0) & (first != 0), np.abs(first), 1.0))
+        self._low, self._high = lower / self.scale[:, None], upper / self.scale[:, None]
+        self._log_beta = np.zeros(len(self.n))  # of the last call of `profile`, where the next one starts
+        self.estimate, self.maximum = self._maximise()
+
+    def shaped(self, values: Array, *, scaled: bool = True) -> Array:
+        """Return one value per row in the shape and unit of the caller. Values beyond _FAR are infinite."""
+        if scaled:
+            values = np.where(np.abs(values) >= _FAR, np.copysign(np.inf, values), values * self.scale)
+        return values.reshape(self._shape)
+
+    def drop(self, confidence: float) -> Array:
+        """Return the fall of the profile log-likelihood at the limits of the interval. NaN with fewer than two pairs."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = stats.t.ppf((1 + confidence) / 2, self.n - 1)
+            return np.where(self.n < 2, np.nan, self.n / 2 * np.log1p(t**2 / (self.n - 1)))
+
+    def profile(self, delta: Array, rows: npt.NDArray[np.intp]) -> tuple[Array, Array, Array]:
+        """Return L(δ) and its first and second derivatives for one δ per row."""
+        low, high = self._low[rows] - delta[:, None], self._high[rows] - delta[:, None]
+
+        def slope(log_beta: Array, of: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+            terms = _Terms(log_beta, low[of], high[of])
+            return terms.by_log_beta, terms.by_log_beta_twice
+
+        smallest, largest = (np.full(len(delta), np.log(end)) for end in (_SMALLEST, _LARGEST))
+        log_beta = _decreasing_root(slope, smallest, largest, self._log_beta[rows])
+        self._log_beta[rows] = log_beta
+        terms = _Terms(log_beta, low, high)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            curvature = terms.by_delta_twice - terms.by_both**2 / terms.by_log_beta_twice
+        return terms.log_likelihood, terms.by_delta, curvature
+
+    def _maximise(self) -> tuple[Array, Array]:
+        first, last = self._low.max(axis=1, initial=-np.inf), self._high.min(axis=1, initial=np.inf)
+        with np.errstate(invalid="ignore"):
+            middle = np.where(np.isinf(first), last, np.where(np.isinf(last), first, (first + last) / 2))
+        estimate, maximum = np.where(self.n > 0, middle, np.nan), np.zeros(len(self.n))
+        rows = np.flatnonzero(first > last)  # otherwise a common value has the likelihood 1, with σ = 0
+
+        def slope(delta: Array, of: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+            return self.profile(delta, rows[of])[1:]
+
+        low = last[rows] - _distance(lambda x, of: -slope(last[rows[of]] - x, of)[0], len(rows))
+        high = first[rows] + _distance(lambda x, of: slope(first[rows[of]] + x, of)[0], len(rows))
+        estimate[rows] = _decreasing_root(slope, low, high)
+        maximum[rows] = self.profile(estimate[rows], rows)[0]
+        return estimate, maximum
+
+    def limit(self, drop: Array, side: float) -> Array:
+        """Return the limit of the interval below (side -1) or above (side 1) the estimate."""
+        limits = np.where(self.n < 2, np.nan, side * np.inf)
+        rows = np.flatnonzero((self.n >= 2) & (self._bound(side) < self.maximum - drop))
+        level, centre = (self.maximum - drop)[rows], self.estimate[rows]
+
+        def above(distance: Array, of: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+            value, slope, _ = self.profile(centre[of] + side * distance, rows[of])
+            return value - level[of], side * slope
+
+        far = _distance(lambda x, of: above(x, of)[0], len(rows))
+        limits[rows] = centre + side * _decreasing_root(above, np.zeros(len(rows)), far)
+        return limits
+
+    def _bound(self, side: float) -> Array:
+        """Return the limit of L(δ) as δ goes to infinity on a side: -inf if a pair is bounded on both sides.
+
+        Otherwise the pairs that are open on this side have the probability p and the others 1 - p, with p >= 1/2.
+        """
+        both = (np.isfinite(self._low) & np.isfinite(self._high)).any(axis=1)
+        known, unknown = (self._high, self._low) if side < 0 else (self._low, self._high)
+        open_pairs = (np.isfinite(known) & np.isinf(unknown)).sum(axis=1)
+        p = np.maximum(open_pairs / np.maximum(self.n, 1), 0.5)
+        value = special.xlogy(open_pairs, p) + special.xlogy(self.n - open_pairs, 1 - p)
+        return np.where(both, -np.inf, value)
+
+
+class _Terms:
+    """The log-likelihood Σ ln(Φ(β high) - Φ(β low)) of each row, and its derivatives in δ and ln β.
+
+    Args:
+        log_beta: ln β of each row.
+        low: Lower ends minus δ, of shape (rows, pairs).
+        high: Upper ends minus δ, of shape (rows, pairs).
+    """
+
+    def __init__(self, log_beta: Array, low: Array, high: Array) -> None:
+        beta = np.exp(log_beta)
+        a, b = beta[:, None] * low, beta[:, None] * high
+        swap = a > 0  # differences of Φ are exact in the lower tail
+        lower, upper = np.where(swap, -b, a), np.where(swap, -a, b)
+        with np.errstate(all="ignore"):
+            log_upper = special.log_ndtr(upper)
+            log_p = np.maximum(log_upper + np.log(-np.expm1(special.log_ndtr(lower) - log_upper)), -1e300)
+            # The normal density at each end, divided by the probability. Infinite ends contribute nothing.
+            at_a, at_b = (np.exp(-(x**2) / 2 - 0.5 * np.log(2 * np.pi) - log_p) for x in (a, b))
+            a, b = (np.where(np.isfinite(x), x, 0.0) for x in (a, b))
+            of_delta, of_beta = at_b - at_a, b * at_b - a * at_a
+            self.log_likelihood = log_p.sum(axis=1)
+            self.by_delta = -beta * of_delta.sum(axis=1)
+            self.by_log_beta = of_beta.sum(axis=1)
+            self.by_delta_twice = -(beta**2) * (of_beta + of_delta**2).sum(axis=1)
+            self.by_log_beta_twice = (of_beta - (b**3 * at_b - a**3 * at_a) - of_beta**2).sum(axis=1)
+            self.by_both = self.by_delta + beta * (b**2 * at_b - a**2 * at_a + of_delta * of_beta).sum(axis=1)
+
+
+def _distance(function: Callable[[Array, npt.NDArray[np.intp]], Array], rows: int) -> Array:
+    """Return a distance per row, doubled from 0 and 0.5 on until the function is not positive or 2 * _FAR is reached."""
+    x, active = np.zeros(rows), np.arange(rows)
+    while len(active) and x.max() < 2 * _FAR:
+        active = active[function(x[active], active) > 0]
+        x[active] = np.maximum(2 * x[active], 0.5)
+    return x
+
+
+def _decreasing_root(function: _Function, low: Array, high: Array, start: Array | None = None) -> Array:
+    """Return the x at which a function of one value per row changes from positive to negative.
+
+    Newton steps are taken where they stay inside the bracket, and the bracket is halved elsewhere. A function without a
+    change of sign gives an end of the bracket.
+    """
+    low, high = low.copy(), high.copy()
+    x = (low + high) / 2 if start is None else np.clip(start, low, high)
+    active = np.arange(len(x))
+    for _ in range(100):
+        if not len(active):
+            break
+        value, slope = function(x[active], active)
+        low[active] = np.where(value > 0, x[active], low[active])
+        high[active] = np.where(value > 0, high[active], x[active])
+        with np.errstate(all="ignore"):
+            new = x[active] - value / slope
+        middle = (low[active] + high[active]) / 2
+        new = np.where((new > low[active]) & (new < high[active]), new, middle)
+        done = np.abs(new - x[active]) <= 1e-11 * np.maximum(np.abs(new), 1.0)
+        x[active] = new
+        active = active[~done]
+    return x
