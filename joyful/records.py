@@ -130,6 +130,7 @@ class DialogueDataset:
         n_speakers: S, the largest number of speakers in a dialogue of this dataset (relations: 2 S^2).
         multilabel: Whether an utterance can have several labels.
         splits: "train", "dev" and "test" -> dialogues.
+        text_encoder: Name of the encoder of the text vectors; "file" if they come from the source.
     """
 
     name: str
@@ -138,6 +139,7 @@ class DialogueDataset:
     n_speakers: int
     multilabel: bool
     splits: dict[str, Dialogues]
+    text_encoder: str = "file"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from joyful.analysis.arms import Arm, check_comparable, choose_baseline, find_arms, is_number, parse_override
 from joyful.results import InputError, RunHeader, read_runs
-from joyful.results.arms import FOLD
+from joyful.results.arms import FOLD, NEVER_COLUMNS
 
 __all__ = ["REPORT_COLUMNS", "Arm", "Sweep", "read_sweep"]
 
@@ -120,7 +120,8 @@ def read_sweep(
 
     Raises:
         InputError: If `path` is not a folder, if `baseline` matches no arm or several arms, or if the arms differ in a
-            setting in which compared arms must agree (such as data, epochs or evaluations per epoch).
+            setting in which compared arms must agree (such as data, epochs or evaluations per epoch), or if runs with
+            the same settings of the data were trained on different data.
     """
     folder = Path(path)
     loaded = read_runs(folder, REPORT_COLUMNS if columns is None else columns, absent_as_nan=True)
@@ -142,6 +143,7 @@ def read_sweep(
         first, reason = choose_baseline(found, comparisons, calibrations, baseline)
         arms = [replace(found[first], is_baseline=True), *found[:first], *found[first + 1 :]]
         used = set(runs.loc[runs["used"], "arm"])
+        _check_same_data([header for header, kept in zip(headers, runs["used"], strict=True) if kept])
         named = [parse_override(text)[0] for text in baseline or ()]
         check_comparable([arm for arm in found if arm.name in used], found[first], named)
         if len(arms) > 1:
@@ -224,6 +226,21 @@ def _reason_left_out(header: RunHeader, run: Mapping[Hashable, Any]) -> str | No
     if run["epochs"] < run["budget"] - EPOCH_TOLERANCE:
         return f"it ended after {progress}"
     return None
+
+
+def _check_same_data(headers: Sequence[RunHeader]) -> None:
+    """Raise InputError if runs with the same settings of the data have different data."""
+    first: dict[tuple[tuple[str, Any], ...], RunHeader] = {}
+    for header in headers:
+        if header.data_digest is None:
+            continue
+        names = [n for n in header.settings if n == "modalities" or (n.startswith("data.") and n not in NEVER_COLUMNS)]
+        other = first.setdefault(tuple((name, header.settings[name]) for name in sorted(names)), header)
+        if other.data_digest != header.data_digest:
+            raise InputError(
+                f"runs {other.name} and {header.name} have the same settings of the data, but different data (digests "
+                f"{other.data_digest} and {header.data_digest}); compare runs on the same data"
+            )
 
 
 def _used_frame(frame: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -90,6 +90,7 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
         n_speakers=N_SPEAKERS,
         multilabel=False,
         splits=parts,
+        text_encoder="file" if vectors is None else str(settings.text_encoder),
     )
 
 

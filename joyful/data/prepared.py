@@ -106,6 +106,7 @@ def write_folder(dataset: DialogueDataset, folder: Path, origin: Mapping[str, An
             "n_speakers": dataset.n_speakers,
             "multilabel": dataset.multilabel,
             "dimensions": dataset.dimensions,
+            "text_encoder": dataset.text_encoder,
             "sentences": {split: part.sentences is not None for split, part in dataset.splits.items()},
             "origin": dict(origin),
             "files": {
@@ -266,6 +267,7 @@ def _dataset(folder: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) 
         n_speakers=int(meta["n_speakers"]),
         multilabel=bool(meta["multilabel"]),
         splits=splits,
+        text_encoder=str(meta.get("text_encoder", "file")),  # folders of version 0.1 do not have it
     )
 
 

@@ -323,6 +323,7 @@ def text_corpus(
             n_speakers=n_speakers,
             multilabel=False,
             splits={split: assemble(splits[split], {"text": vectors[split]}) for split in splits},
+            text_encoder=str(settings.text_encoder),
         )
 
     return Source(read, functools.partial(find_files, names=files), modalities=("text",))

@@ -41,6 +41,7 @@ class RunHeader:
         choices: Hydra's group choices, flattened (see `joyful.results.arms.flatten`).
         settings: Dotted name -> value of every setting.
         rows: Number of rows of the history.
+        data_digest: Digest of the dataset; None if not recorded.
     """
 
     name: str
@@ -53,6 +54,7 @@ class RunHeader:
     choices: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     rows: int = 0
+    data_digest: str | None = None
 
 
 def read_run_folder(
@@ -88,6 +90,7 @@ def _read(name: str, folder: Path, hydra: bool, columns: Sequence[str] | None) -
     settings = flatten(config or {})
     role = info.get("role", settings.get("role"))
     reason, epochs = info.get("reason"), _number(info.get("epochs"))
+    data_digest = (info.get("data") or {}).get("digest")
     header = RunHeader(
         name,
         status=info.get("status", UNKNOWN_STATUS),
@@ -97,6 +100,7 @@ def _read(name: str, folder: Path, hydra: bool, columns: Sequence[str] | None) -
         epochs=_number(settings.get("training.epochs")) if epochs is None else epochs,
         choices=flatten(choices or {}),
         settings=settings,
+        data_digest=printable(data_digest) if isinstance(data_digest, str) else None,
     )
     if data is None:
         return header, None

@@ -26,7 +26,7 @@ from joyful.results.schema import HISTORY, RUN, RUN_KEYS, SCHEMA, STATUSES, TIMI
 MAXIMUM_RUN_BYTES = 4 * 2**20
 
 _OWN_KEYS = ("schema", "status", "reason", "objective", "history_sha256")
-_FILLED_KEYS = ("git", "versions", "started", "host")
+_FILLED_KEYS = ("data", "git", "versions", "started", "host")
 _GIVEN_KEYS = tuple(key for key in RUN_KEYS if key not in _OWN_KEYS + _FILLED_KEYS)
 
 
@@ -50,7 +50,7 @@ class RunFolder:
         Args:
             path: The folder of the run. It is created if it does not exist.
             header: The keys of run.json (`RUN_KEYS`) except schema, status, reason, objective and history_sha256, which
-                this class manages. The keys git, versions, started and host are optional and filled in.
+                this class manages. The keys data, git, versions, started and host are optional and filled in.
 
         Returns:
             The new run.
@@ -82,6 +82,7 @@ class RunFolder:
         filled = dict(header)
         if "git" not in filled:  # setdefault would start a git process each time
             filled["git"] = git_state(Path(__file__).parent)
+        filled.setdefault("data", None)
         filled.setdefault("versions", versions())
         filled.setdefault("started", datetime.now(UTC).isoformat(timespec="seconds"))
         filled.setdefault("host", socket.gethostname())
@@ -264,7 +265,7 @@ def parse_run(data: bytes) -> dict[str, Any]:
         )
     if info.get("status") not in STATUSES:
         raise InputError(f"status: expected one of {', '.join(STATUSES)}, got {str(info.get('status'))[:100]!r}")
-    for key in ("choices", "config"):
+    for key in ("choices", "config", "data"):
         if not isinstance(info.get(key), dict | None):
             raise InputError(f"{key}: expected a mapping, got {type(info[key]).__name__}")
     if not isinstance(info.get("seed"), int | None) or isinstance(info.get("seed"), bool):

@@ -111,14 +111,15 @@ def train(channel: Channel, request: dict[str, Any]) -> dict[str, Any]:
     from joyful.runtime.disk import DiskSpaceError
     from joyful.training import experiment
     from joyful.training.coach import TrainingFailedError
+    from joyful.training.restoring import OtherDataError
 
     run_request = Request(**{**request, "folder": Path(request["folder"]), "overridden": tuple(request["overridden"])})
     try:
         objective = experiment.train_run(run_request, RemoteObserver(channel))
     except experiment.PrunedError as error:
         return {"end": "pruned", "reason": str(error)}
-    except (results.ResultsError, DiskSpaceError) as error:  # not the fault of the trial
-        return {"end": "disk", "reason": one_line(error, 5000)}
+    except (results.ResultsError, DiskSpaceError, OtherDataError) as error:  # not the fault of the trial
+        return {"end": "refused", "reason": one_line(error, 5000)}
     except (InputError, TrainingFailedError) as error:
         return {"end": "failed", "reason": one_line(error, 5000)}
     except (KeyboardInterrupt, experiment.Interrupted):

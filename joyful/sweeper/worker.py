@@ -324,7 +324,7 @@ class _Worker:
         except TrainerEndedError as error:
             return {"end": "died", "reason": str(error)}
         except ResultsError as error:
-            return {"end": "disk", "reason": str(error)}
+            return {"end": "refused", "reason": str(error)}
 
     def _exchange_messages(self, trial: TrialAccess, lease: Lease, config: DictConfig) -> dict[str, Any]:
         request = asdict(hydra_request.from_hydra(config))
@@ -355,7 +355,7 @@ class _Worker:
             raise Stopped
         if status == "taken over":  # the trainer was frozen, and another process holds the lock of the folder now
             raise LeaseLostError(lease.number)
-        if status == "disk":
+        if status == "refused":
             raise ResultsError(end["reason"])
         if status == "pruned":
             self._tell(trial, lease, TrialState.PRUNED, reason=end["reason"])

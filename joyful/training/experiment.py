@@ -153,6 +153,17 @@ def data_digest(data: DialogueDataset) -> str:
     return digest.hexdigest()[:16]
 
 
+def describe_data(data: DialogueDataset) -> dict[str, Any]:
+    """Return the description of a dataset in run.json. The digest covers what a run reads of it (see `data_digest`)."""
+    return {
+        "name": data.name,
+        "digest": data_digest(data),
+        "dimensions": dict(data.dimensions),
+        "text_encoder": data.text_encoder if "text" in data.dimensions else None,
+        "labels": list(data.labels),
+    }
+
+
 def train_run(request: Request, observer: Observer | None = None) -> float:
     """Train or resume one run.
 
@@ -167,6 +178,7 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
 
     Raises:
         InputError: If the settings or the data are invalid. Nothing is trained in that case.
+        OtherDataError: If the run, or another run of its multirun, was trained on other data.
         TrainingFailedError: If a loss is not finite or memory runs out. The status of the run is then "failed".
         Interrupted: On SIGTERM. The status of the run is then "interrupted".
         KeyboardInterrupt: On SIGINT. The status of the run is then "interrupted".
@@ -186,7 +198,9 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
     threads = choose_threads(settings.training.threads, request.multirun)
     prepare_torch(device, threads)
     data = load(settings.data, settings.modality_names)
-    header = _header(settings, config, request, device, threads)
+    header = _header(settings, config, request, device, threads) | {"data": describe_data(data)}
+    if request.multirun:
+        restoring.check_same_data(folder, header)
     need = run_need(settings, data.dimensions, len(data.labels), data.n_speakers)
     missing = max(0, need.permanent - disk.folder_size(folder)) + need.temporary
     disk.check_disk_space(folder, missing, "the run", f"hydra.{'sweep' if request.multirun else 'run'}.dir=FOLDER")
@@ -199,7 +213,7 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
             return float(run.info["objective"])
         try:
             with signals.prefer_signal(PrunedError):  # also here, so that the status becomes "interrupted"
-                return _train(run, settings, data, device, source, observer)
+                return _train(run, settings, data, header["data"]["digest"], device, source, observer)
         except (PrunedError, InputError, results.ResultsError):
             raise
         except Exception as error:
@@ -249,6 +263,7 @@ def _train(
     run: results.RunFolder,
     settings: Settings,
     data: DialogueDataset,
+    digest: str,
     device: torch.device,
     source: Path | None,
     observer: Observer | None,
@@ -258,7 +273,7 @@ def _train(
     model = build_model(settings, data)
     standardise(model, splits["train"].features)
     coach = Coach(settings, model.to(device), splits, len(data.labels), device)
-    fingerprint = {"config_hash": config_hash(settings), "data": data_digest(data)}
+    fingerprint = {"config_hash": config_hash(settings), "data": digest}
     writer = RunWriter(run, fingerprint, observer.before_write if observer is not None else lambda: None)
     with _disk_errors_as_input_errors(run.path):
         writer.restore(coach, source)

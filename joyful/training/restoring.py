@@ -23,6 +23,46 @@ from joyful.training import checkpoints
 Rows = list[dict[str, Any]]
 
 
+class OtherDataError(InputError):
+    """Runs that belong together have the same settings of the data, but not the same data."""
+
+
+def check_same_data(folder: Path, header: dict[str, Any]) -> None:
+    """Check that the first other run in the folder of a multirun with the same settings of the data has the same data.
+
+    Args:
+        folder: The folder of the run, which need not exist. The other runs are beside it.
+        header: The values of run.json for the run.
+
+    Raises:
+        OtherDataError: If it was trained on other data.
+    """
+    for path in sorted(folder.parent.glob(f"*/{results.RUN}")):
+        try:
+            info = results.read_run(path.parent)
+        except (InputError, OSError):
+            continue  # the report lists damaged runs
+        digest = (info.get("data") or {}).get("digest")
+        if path.parent == folder or digest is None or _data_settings(info) != _data_settings(header):
+            continue
+        if digest != header["data"]["digest"]:
+            raise _other_data(path.parent, digest, header["data"]["digest"])
+        return
+
+
+def _data_settings(info: Mapping[str, Any]) -> list[Any]:
+    config = info.get("config") or {}
+    section = config.get("data") or {}
+    return [config.get("modalities"), {name: section[name] for name in section if name not in ("root", "cache")}]
+
+
+def _other_data(folder: Path, expected: object, found: str) -> OtherDataError:
+    return OtherDataError(
+        f"{folder}: expected the data that the run was trained on (digest {expected}), got different data (digest "
+        f"{found}); provide the same data, or start a new run elsewhere"
+    )
+
+
 def open_or_create(folder: Path, header: dict[str, Any]) -> tuple[results.RunFolder, bool]:
     """Open the folder of a run, or create it.
 
@@ -36,6 +76,7 @@ def open_or_create(folder: Path, header: dict[str, Any]) -> tuple[results.RunFol
     Raises:
         InputError: If the folder holds a run with a different configuration or number of threads, or one of another
             version of this program.
+        OtherDataError: If the run was trained on other data.
     """
     path = folder / results.RUN
     if not path.exists():
@@ -56,6 +97,9 @@ def open_or_create(folder: Path, header: dict[str, Any]) -> tuple[results.RunFol
             f"{folder} already holds a run with a different configuration ({'; '.join(lines) or 'other defaults'}); "
             f"choose another folder, or set fork={folder} to start a new run from it"
         )
+    digest = (info.get("data") or {}).get("digest")
+    if digest not in (None, header["data"]["digest"]):
+        raise _other_data(folder, digest, header["data"]["digest"])
     try:
         run = results.RunFolder.open(folder)
         _check_objective(run)
@@ -177,10 +221,7 @@ def _epoch_of(folder: Path, saved: checkpoints.Checkpoint) -> int:
 
 def _check_data(folder: Path, saved: checkpoints.Checkpoint, data: str) -> None:
     if saved.state.get("data") != data:
-        raise InputError(
-            f"{folder}: expected the data that the run was trained on (digest {saved.state.get('data')}), got "
-            f"different data (digest {data}); provide the same data, or start a new run elsewhere"
-        )
+        raise _other_data(folder, saved.state.get("data"), data)
 
 
 def _timing(run: results.RunFolder, epoch: int) -> Rows:

@@ -1,6 +1,7 @@
 """Reading sweeps: arms, factors, the baseline, pairs and folds, and runs that are left out with their reasons."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,30 @@ def test_conditions_of_runs_that_are_not_used_do_not_matter(tmp_path: Path) -> N
     make(tmp_path / "0", {"loss": "mse"})
     make(tmp_path / "1", {"loss": "smoothl1", "training.epochs": 9}, status="interrupted")
     assert len(read_sweep(tmp_path).arms) == 2
+
+
+def test_runs_on_different_data_are_refused_with_both_digests(tmp_path: Path) -> None:
+    make(tmp_path / "a", seed=1)
+    make(tmp_path / "b", {"loss": "smoothl1"}, seed=1, data_digest="e" * 16)
+    message = (
+        "runs a and b have the same settings of the data, but different data (digests dddddddddddddddd and eeeeeee"
+    )
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_sweep(tmp_path)
+
+
+def test_other_settings_may_give_other_data(tmp_path: Path) -> None:
+    """Folds, modalities and runs that are not used differ in their data, and so do runs of earlier versions."""
+    make(tmp_path / "a", {"data.fold": 0}, seed=1)
+    make(tmp_path / "b", {"data.fold": 1}, seed=1, data_digest="e" * 16)
+    make(tmp_path / "c", {"data.fold": 0}, seed=2, data_digest="f" * 16, status="failed")
+    make(tmp_path / "d", {"data.fold": 0}, seed=3)
+    make(tmp_path / "e", {"data.fold": 1}, seed=3, data_digest="e" * 16)
+    info = json.loads((tmp_path / "d/run.json").read_text())
+    del info["data"]
+    (tmp_path / "d/run.json").write_text(json.dumps(info))
+    sweep = read_sweep(tmp_path)
+    assert sweep.seeds(sweep.arms[0]) == [1, 3]
 
 
 def test_the_data_may_be_a_named_factor_but_not_the_budget(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_run_json_has_the_keys_of_the_design(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert " ".join(info) == (
-        "schema status reason objective objective_name seed role epochs config_hash git versions device threads "
+        "schema status reason objective objective_name seed role epochs config_hash data git versions device threads "
         "started host choices config history_sha256"
     )
     assert info["schema"] == 1

@@ -157,6 +157,7 @@ def write_run(
     status: str = "completed",
     reason: str | None = None,
     seconds_per_epoch: float | None = 2.0,
+    data_digest: str = "d" * 16,
 ) -> None:
     """Write a run folder: run.json, history.parquet and, unless `seconds_per_epoch` is None, timing.parquet."""
     config, choices = configuration({**(overrides or {}), "seed": seed})
@@ -165,6 +166,7 @@ def write_run(
     info = {
         "schema": SCHEMA, "status": status, "reason": reason, "objective": None, "objective_name": "best dev f1_weighted",
         "seed": seed, "role": config["role"], "epochs": config["training"]["epochs"], "config_hash": "0" * 16,
+        "data": {"name": "simulated", "digest": data_digest, "dimensions": {}, "text_encoder": None, "labels": []},
         "git": {"commit": None, "dirty": None}, "versions": {}, "device": "cpu", "threads": 1,
         "started": "2026-01-31T12:00:00+00:00", "host": "simulated", "choices": choices, "config": config,
         "history_sha256": [hashlib.sha256(data).hexdigest()],

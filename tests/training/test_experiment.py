@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from joyful import results
 from joyful.records import InputError
 from joyful.training import experiment
 from joyful.training.coach import Coach, TrainingFailedError
+from joyful.training.restoring import OtherDataError
 from tests.support.runs import TINY, tiny_request
 
 
@@ -41,6 +43,11 @@ def test_a_run_writes_the_documented_files(tmp_path):
     objective = train(tmp_path / "run", "seed=3", "role=calibration", "training.evaluations_per_epoch=2")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert set(info) == set(results.RUN_KEYS)
+    assert info["data"] == {
+        "name": "synthetic", "digest": info["data"]["digest"], "dimensions": {"audio": 5, "text": 9, "visual": 7},
+        "text_encoder": "file", "labels": ["hap", "sad", "neu", "ang"],
+    }  # fmt: skip
+    assert re.fullmatch("[0-9a-f]{16}", info["data"]["digest"])
     assert (info["status"], info["seed"], info["role"], info["epochs"], info["threads"]) == (
         "completed",
         3,
@@ -149,6 +156,27 @@ def test_other_data_are_refused_on_resume(tmp_path, monkeypatch, tally):
     with pytest.raises(InputError, match="expected the data that the run was trained on"):
         train(tmp_path / "x", f"resume={tmp_path / 'run'}")
     tally("resume with other data", 1)
+
+
+def test_a_complete_run_and_the_other_runs_of_a_multirun_are_not_mixed_with_other_data(tmp_path, monkeypatch):
+    train(tmp_path / "0")
+    digest = results.read_run(tmp_path / "0")["data"]["digest"]
+    monkeypatch.setattr(experiment, "data_digest", lambda data: "other")
+    message = (
+        rf"/0: expected the data that the run was trained on \(digest {digest}\), got different .* \(digest other\)"
+    )
+    with pytest.raises(OtherDataError, match=message):
+        train(tmp_path / "0")
+    with pytest.raises(OtherDataError, match=message):
+        train(tmp_path / "1", "seed=2")
+    assert not (tmp_path / "1").exists()
+    train(tmp_path / "2", "data.synthetic.seed=3")  # other settings of the data may have other data
+    run_json = tmp_path / "0/run.json"
+    info = json.loads(run_json.read_text())
+    del info["data"]
+    run_json.write_text(json.dumps(info))  # as version 0.1 wrote it
+    train(tmp_path / "0")
+    train(tmp_path / "1", "seed=2")
 
 
 def test_resume_of_nothing_is_one_clear_line(tmp_path):

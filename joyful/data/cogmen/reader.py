@@ -175,7 +175,10 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
             ids=tuple(dialogue.name for dialogue in members),
             sentences=_joined_sentences(members),
         )
-    return DialogueDataset(settings.name, dimensions, scheme.labels, dataset.n_speakers, scheme.multilabel, parts)
+    encoder = str(settings.text_encoder) if n_without_text and encode is not None else "file"
+    return DialogueDataset(
+        settings.name, dimensions, scheme.labels, dataset.n_speakers, scheme.multilabel, parts, encoder
+    )
 
 
 def _choose(settings: DataSettings) -> tuple[_Dataset, _Scheme]:
