@@ -260,7 +260,8 @@ def _judge_one(
     require(sweep, metric.of)
     base, scale = sweep.arms[0], metric.scale(claim.unit, claim.direction)
     values, censored = measures.values(sweep, metric, target), measures.censored(sweep, metric, target)
-    differences = scale.differences(select_arm(values, arm), select_arm(values, base))
+    new, old = select_arm(values, arm), select_arm(values, base)
+    differences = scale.differences(new, old)
     d = differences.dropna()
     incomparable = _not_comparable(base, arm, claim) or _units_differ(base, arm, metric)
     shares = {a.name: select_arm(censored, a).reindex(d.index).mean() for a in (arm, base)}
@@ -268,7 +269,7 @@ def _judge_one(
         claim, metric, arm.name, base.name, d,
         reason=incomparable or _insufficient(len(d), shares),
         secondary=secondary_measures(sweep, arm, metric, target),
-        note=_missing_note(len(differences), len(d), claim),
+        note=_missing_note(pd.concat({"new": new, "old": old}, axis=1).reindex(differences.index), len(d)),
     )  # fmt: skip
     if incomparable or d.empty:
         return verdict
@@ -316,8 +317,12 @@ def _insufficient(pairs: int, censored: dict[str, float]) -> str:
     return f"over half of the times are censored at the budget: {', '.join(arms)}" if arms else ""
 
 
-def _missing_note(all_pairs: int, pairs: int, claim: Claim) -> str:
-    if all_pairs == pairs:
-        return ""
-    value = "positive value" if claim.unit == "percent" else "value"
-    return f"{all_pairs - pairs} of {all_pairs} pairs are left out because one of their runs has no {value}."
+def _missing_note(pairs: pd.DataFrame, known: int) -> str:
+    """Return how many pairs are left out and why, or "". `pairs` has the two values of each pair; `known` have a difference."""
+    without = int(pairs.isna().any(axis=1).sum())
+    reasons = {
+        "one of their runs has no value": without,
+        "a change in per cent needs positive values": len(pairs) - known - without,
+    }
+    parts = [f"{n} of {len(pairs)} pairs are left out because {reason}" for reason, n in reasons.items() if n]
+    return f"{'; '.join(parts)}." if parts else ""

@@ -158,7 +158,7 @@ def _scores(sweep: Sweep, times: pd.DataFrame) -> pd.DataFrame:
     `dev_f1` is the best dev weighted F1, `best_epoch` its epoch and `test_f1` the test weighted F1 at this epoch.
     `final_*` are values at the last evaluation. `epochs_to_target` (the budget if censored), `reached` and `seconds`
     are as in `convergence.times_to_target`. `f1_spread` (dev F1) and `nll_spread` (train NLL) are per epoch.
-    `f1_drawdown` is the largest drawdown of dev F1. NaN marks a value that was not measured.
+    `f1_drawdown` is the largest drawdown of dev F1 over all evaluations. NaN marks a value that was not measured.
     """
     columns: dict[str, pd.Series] = {}
 
@@ -175,7 +175,7 @@ def _scores(sweep: Sweep, times: pd.DataFrame) -> pd.DataFrame:
     for metric in ("nll", "recon_mse", "recon_mae", "loss_total"):
         add(f"final_{'train_' * (metric == 'nll')}{metric}", curves.final, metric, "train")
     add("f1_spread", stability.spreads, "f1_weighted", "dev", whole_epochs=True)
-    add("f1_drawdown", stability.drawdowns, "f1_weighted", "dev", whole_epochs=True)
+    add("f1_drawdown", stability.drawdowns, "f1_weighted", "dev")
     add("nll_spread", stability.spreads, "nll", "train", whole_epochs=True)
     if len(times):
         columns |= {"epochs_to_target": times["epochs"], "reached": times["reached"], "seconds": times["seconds"]}

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis.arms import Arm, check_comparable, choose_baseline, find_arms, is_number, parse_override
+from joyful.analysis.formatting import listing
 from joyful.results import InputError, RunHeader, read_runs
 from joyful.results.arms import FOLD, NEVER_COLUMNS
 
@@ -156,6 +157,8 @@ def read_sweep(
     runs = runs.astype({"seed": "Int64", "arm": object, "role": object, "reason": object})
     runs["arm"] = runs["arm"].where(runs["arm"].notna(), None)
     notes += _notes(runs, found)
+    if len(arms) > 1:
+        notes += _unmatched(runs, arms[0], arms[1:])
     left_out = runs[~runs["used"]].drop(columns="used").reset_index(drop=True)
     study = folder / "study.db" if (folder / "study.db").is_file() else None
     return Sweep(folder, frame, runs, tuple(arms), factors, left_out, study, tuple(notes))
@@ -279,6 +282,20 @@ def _notes(runs: pd.DataFrame, arms: Sequence[Arm]) -> list[str]:
     if searched:
         reason = "because comparing settings that a search chose is biased"
         notes.append(f"{searched} runs of a search are left out, {reason}.")
+    return notes
+
+
+def _unmatched(runs: pd.DataFrame, baseline: Arm, others: Sequence[Arm]) -> list[str]:
+    """Return a sentence for each arm whose seeds and those of the baseline are not the same."""
+    compared = runs[runs["used"] & (runs["role"] == "comparison")]
+    seeds = {name: set(group["seed"].dropna().astype(int)) for name, group in compared.groupby("arm")}
+    notes, base = [], seeds.get(baseline.name, set())
+    for arm in others:
+        own = seeds.get(arm.name, set())
+        alone = [(arm.name, sorted(own - base)), (baseline.name, sorted(base - own))]
+        listed = [f"seed{'s' * (len(s) > 1)} {listing([str(x) for x in s], 8)} of '{name}'" for name, s in alone if s]
+        if own and listed:
+            notes.append(f"Without a partner, and so in no pair of '{arm.name}': {' and '.join(listed)}.")
     return notes
 
 

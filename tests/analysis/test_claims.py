@@ -170,10 +170,14 @@ def test_over_half_of_the_times_censored(tmp_path: Path, never: int, verdict: st
 def test_pairs_without_a_value_are_reported(tmp_path: Path) -> None:
     for seed in range(7):
         dev_run(tmp_path / f"a{seed}", "mse", seed, [0.1, 0.2, 0.1, 0.3])
-        dev_run(tmp_path / f"b{seed}", "smoothl1", seed, [0.2] * 4 if seed == 0 else [0.1, 0.2, 0.15, 0.3])
+        values = {0: [0.2] * 4, 1: [0.1, None, 0.15, 0.3]}.get(seed, [0.1, 0.2, 0.15, 0.3])
+        dev_run(tmp_path / f"b{seed}", "smoothl1", seed, values)
     (one,) = judge(read_sweep(tmp_path, columns=["f1_weighted", "nll"]), [STABILITY], rng=rng())
-    assert one.n_pairs == 6
-    assert one.note == "1 of 7 pairs are left out because one of their runs has no positive value."
+    assert one.n_pairs == 5
+    assert one.note == (
+        "1 of 7 pairs are left out because one of their runs has no value; "
+        "1 of 7 pairs are left out because a change in per cent needs positive values."
+    )
 
 
 def test_a_metric_that_was_never_measured_is_not_testable(tmp_path: Path) -> None:

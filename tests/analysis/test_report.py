@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from joyful.analysis.claims import VERDICT_COLUMNS
+from joyful.analysis.claims import VERDICT_COLUMNS, Claim, Metric, Verdict
 from joyful.analysis.importers.__main__ import main as import_curves
 from joyful.analysis.page import markdown
+from joyful.analysis.page.summary import effect
 from joyful.analysis.report import build, main
+from joyful.analysis.statistics import UNKNOWN, Estimate
 from joyful.results import InputError
 from tests.support.analysis import NOTE_ARMS, Truth, history, simulate_sweep, write_run
 
@@ -287,6 +289,31 @@ def test_markup_in_names_is_escaped(tmp_path):
     assert "<script" not in markdown
     assert not re.search(r"(?<!\\)\]\(http", markdown)
     assert "http:" not in markdown
+
+
+def test_one_name_has_one_number(note):
+    """The drawdown, also within an epoch, is the same among the secondary measures and in the table of runs."""
+    findings, _ = build(note)
+    scores, secondary = findings.tables["scores"], findings.tables["secondary"]
+    drawdown = scores.set_index(["seed", "arm"])["f1_drawdown"].unstack()
+    fall = 100 * (drawdown["mse 0.05"] - drawdown["smoothl1 0.03"]).dropna().mean()
+    (shown,) = secondary.loc[secondary["name"] == "largest drawdown of dev f1_weighted, smaller", "estimate"]
+    assert shown == pytest.approx(fall)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        (Estimate(4.0, 1.0, 7.0), "speed increase of 4.0 % (95 % interval 1.0 to 7.0 %)"),
+        (Estimate(-1.2, -3.0, 0.6), "speed decrease of 1.2 % (95 % interval −0.6 to 3.0 %)"),
+        (Estimate(-4.0, -7.0, -1.0), "speed decrease of 4.0 % (95 % interval 1.0 to 7.0 %)"),
+        (UNKNOWN, "–"),
+    ],
+)
+def test_a_negative_effect_is_named_by_its_direction(estimate, text):
+    metric = Metric("time_to_target", "dev", "f1_weighted")
+    claim = Claim("speed", "Faster.", (metric,), 15, 25, "percent", "increase")
+    assert effect(Verdict(claim, metric, "new", "base", pd.Series([0.1]), estimate)) == text
 
 
 @pytest.mark.slow

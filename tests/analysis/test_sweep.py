@@ -151,6 +151,15 @@ def test_conditions_of_runs_that_are_not_used_do_not_matter(tmp_path: Path) -> N
     assert len(read_sweep(tmp_path).arms) == 2
 
 
+def test_seeds_without_a_partner_are_named(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        make(tmp_path / f"a{seed}", seed=seed)
+    for seed in (2, 3, 8, 9):
+        make(tmp_path / f"b{seed}", {"loss": "smoothl1"}, seed=seed, status="failed" if seed == 3 else "completed")
+    note = "Without a partner, and so in no pair of 'smoothl1': seeds 8 and 9 of 'smoothl1' and seeds 1 and 3 of 'mse'."
+    assert note in read_sweep(tmp_path).notes
+
+
 def test_runs_on_different_data_are_refused_with_both_digests(tmp_path: Path) -> None:
     make(tmp_path / "a", seed=1)
     make(tmp_path / "b", {"loss": "smoothl1"}, seed=1, data_digest="e" * 16)

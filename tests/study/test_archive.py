@@ -33,7 +33,7 @@ def test_the_report_of_the_restored_runs_is_the_same(sweep, unpacked):
     pd.testing.assert_frame_equal(before.verdict_table, after.verdict_table, rtol=1e-4)
     assert (before.verdict_table["n_pairs"] == 7).any()
     for name in ("scores", "curves", "gradient_ratio"):
-        pd.testing.assert_frame_equal(before.tables[name], after.tables[name], rtol=1e-4)
+        pd.testing.assert_frame_equal(before.tables[name], after.tables[name], rtol=1e-4, atol=1e-6)
     assert before.tables["scores"]["seconds"].notna().all()
 
 

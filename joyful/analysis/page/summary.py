@@ -133,15 +133,14 @@ def unseen(findings: Findings) -> tuple[str, ...]:
 def effect(verdict: Verdict) -> str:
     """Return the effect as text, such as "speed increase of 18.2 % (95 % interval 12.0 to 24.9 %)", or "–".
 
-    If the whole interval lies opposite to the claimed direction, the text names the opposite direction: a claimed
-    increase becomes a decrease. Effects on stability keep the claimed direction and a negative sign.
+    A negative effect is named by the opposite direction: a claimed increase of -2 % becomes a decrease of 2 %.
     """
     if not math.isfinite(verdict.estimate):
         return NONE
     claim, estimate, low, high = verdict.claim, verdict.estimate, verdict.low, verdict.high
     direction = claim.direction
     kind = verdict.metric.kind
-    if high < 0 and kind != "stability":
+    if estimate < 0:
         direction = {"increase": "decrease", "decrease": "increase"}[direction]
         estimate, low, high = -estimate, -high, -low
     prefix = "" if kind == "value" else f"{kind} "

@@ -53,10 +53,10 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
                 reach = verdict.minimum_detectable
                 axes.fill_betweenx([-row - 0.15, -row + 0.07], -reach, reach, color=RULE, alpha=0.55, linewidth=0)
             pairs = verdict.pairs.to_numpy(dtype=float)
-            pairs = pairs[np.isfinite(pairs)][:200]
+            pairs = pairs[(pairs >= low_end) & (pairs <= high_end)][:200]
             if len(pairs):  # An empty line would distort the layout
                 axes.plot(
-                    np.clip(pairs, low_end, high_end), np.full(len(pairs), -row - 0.27), linestyle="none",
+                    pairs, np.full(len(pairs), -row - 0.27), linestyle="none",
                     marker=look.marker, markersize=3, color=look.colour, alpha=0.6, markeredgewidth=0, clip_on=False,
                 )  # fmt: skip
             _interval(axes, verdict, -row - 0.04, low_end, high_end, look.colour)
@@ -96,10 +96,15 @@ def _interval(axes: Axes, verdict: Verdict, y: float, left: float, right: float,
         for beyond, edge, arrow in ((verdict.low < left, left, "<"), (verdict.high > right, right, ">")):
             if beyond:
                 axes.plot([edge], [y], marker=arrow, color=colour, markersize=6, clip_on=False)
-    axes.plot(
-        [min(max(verdict.estimate, left), right)], [y], marker="D", markersize=6.5, color=colour,
-        markeredgecolor=INK, markeredgewidth=0.8, clip_on=False,
-    )  # fmt: skip
+    if left <= verdict.estimate <= right:
+        axes.plot(
+            [verdict.estimate], [y], marker="D", markersize=6.5, color=colour, markeredgecolor=INK, markeredgewidth=0.8,
+            clip_on=False,
+        )  # fmt: skip
+    else:  # the value is written beside the arrow at the edge, beyond which it lies
+        edge, side, shift = (left, "left", 8) if verdict.estimate < left else (right, "right", -8)
+        value = quantity(verdict.estimate, verdict.claim.unit, signed=True)
+        axes.annotate(value, (edge, y), (shift, 0), textcoords="offset points", ha=side, va="center", fontsize=8)
 
 
 def _limits(verdicts: Sequence[Verdict]) -> tuple[float, float]:

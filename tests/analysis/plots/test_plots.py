@@ -94,6 +94,18 @@ def test_forest_bounds_the_axis_with_a_wide_interval():
     assert -200 < low < 0 < 25 < high < 200
 
 
+def test_forest_writes_an_effect_beyond_the_axis_at_its_edge():
+    far = replace(VERDICT, effect=Estimate(-517.0, -600.0, -434.0), differences=pd.Series({1: -2.0, 2: 0.2}))
+    plot = plots.forest([far], "forest", ARMS)
+    low, _ = plot.figure.axes[0].get_xlim()
+    assert low > -200
+    assert labels(plot)[0] == "−517.0 %"
+    drawn = [x for line, _ in lines(plot) for x in line]
+    assert pytest.approx(22.14, abs=0.01) in drawn  # the pair within the axis
+    assert min(drawn) >= min(low, -434.0)
+    assert not [line for line in plot.figure.axes[0].lines if line.get_marker() == "D"]
+
+
 def test_forest_of_an_untestable_claim_without_upper_edge():
     untestable = replace(VERDICT, effect=UNKNOWN, reason="units differ", claim=replace(CLAIM, upper=math.inf))
     plot = plots.forest([replace(VERDICT, claim=untestable.claim), untestable], "forest", ARMS)
