@@ -296,7 +296,6 @@ def checkout(tmp_path_factory, fork_server) -> Checkout:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("sweep")
 @pytest.mark.parametrize("name", CONTENTS)
 def test_commands_and_python_blocks_run(name, checkout):
     page = CONTENTS[name]
@@ -305,7 +304,6 @@ def test_commands_and_python_blocks_run(name, checkout):
     assert not wrong, "\n\n".join(wrong)
 
 
-@pytest.mark.xdist_group("sweep")
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("[!_]*.yaml")), ids=lambda path: path.stem)
 def test_a_sweep_starts_with_its_command_composes_and_is_documented(path, checkout):
     first = path.read_text().splitlines()[0]

@@ -27,7 +27,7 @@ SITE = Path(sysconfig.get_path("purelib"))
 #: What a wheel is built from.
 SOURCES = ("analysis", "conf", "joyful", "sweeps", "pyproject.toml", "README.md", "LICENSE")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.slow
 
 
 def call(*command, cwd):

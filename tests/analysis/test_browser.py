@@ -10,7 +10,6 @@ from tests.support.browser import collect_problems, needs_chromium, open_browser
 
 pytestmark = [
     needs_chromium,
-    pytest.mark.xdist_group("browser"),  # so that the browser and the pages are created once
 ]
 
 SIZES = {"phone": (390, 844), "tablet": (820, 1180), "desk": (1280, 900)}

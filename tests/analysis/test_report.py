@@ -21,8 +21,6 @@ from joyful.analysis.statistics import UNKNOWN, Estimate
 from joyful.results import InputError
 from tests.support.analysis import NOTE_ARMS, Truth, history, simulate_sweep, write_run
 
-pytestmark = pytest.mark.xdist_group("report")  # one report for all of these tests
-
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '<script>alert("1")</script><img src=http://example.invalid/x> |$x_1$| `a` [b](http://example.invalid)'
 

@@ -136,7 +136,6 @@ def swept(tmp_path_factory):
     return place, command
 
 
-@pytest.mark.xdist_group("sweep")
 @pytest.mark.timeout(3600)
 def test_a_damaged_study_is_rebuilt_from_the_runs_without_training(swept, tmp_path, fork_server, tally):
     place, command = swept

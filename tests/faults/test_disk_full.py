@@ -69,7 +69,6 @@ def test_a_run_on_a_full_disk_resumes_when_there_is_space(tmp_path, trainers, sm
     assert any(name.endswith(".safetensors") for name in refused)
 
 
-@pytest.mark.xdist_group("sweep")
 @pytest.mark.timeout(3600)
 def test_a_sweep_on_a_full_disk_resumes_when_there_is_space(tmp_path, small_disk, tally):
     """If a history, a checkpoint or the study cannot be written, the sweep ends with one line and no failed trial."""

@@ -16,7 +16,6 @@ from tests.support.faults import Tally
 
 pytestmark = [
     needs_chromium,
-    pytest.mark.xdist_group("browser"),
 ]
 
 #: Interpreted as HTML, each sets window.ran or adds an element. In names of runs the slash is replaced.

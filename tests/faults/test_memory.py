@@ -22,8 +22,6 @@ from tests.support import sweeps
 from tests.support.faults import Tally, soaking
 from tests.support.runs import tiny_request
 
-pytestmark = pytest.mark.xdist_group("sweep")
-
 #: KiB of address space: enough for the program, but not for the contrastive loss of 40,000 utterances (6.4 GB a matrix).
 LIMIT, TOO_LARGE, SMALL = 8_000_000, "training.batch_size=400", "training.batch_size=40"
 

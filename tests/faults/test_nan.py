@@ -21,8 +21,6 @@ from tests.support.faults import Tally, soaking
 from tests.support.fork_server import ForkServer
 from tests.support.runs import tiny_request, tiny_settings
 
-pytestmark = pytest.mark.xdist_group("sweep")
-
 #: Diverges in the first epochs: no clipping, a large learning rate and a dominant reconstruction loss.
 DIVERGES = (
     "optimizer=sgd",

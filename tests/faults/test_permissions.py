@@ -20,8 +20,6 @@ from tests.support.fork_server import ForkServer
 from tests.support.runs import TINY
 from tests.support.sweeps import RUN
 
-pytestmark = pytest.mark.xdist_group("permissions")  # so that one process without privileges is started
-
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
 SIZES = tuple(item for item in TINY if item.startswith(("model.", "training.")))

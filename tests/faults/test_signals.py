@@ -160,7 +160,6 @@ def test_ctrl_c_while_hydras_own_launcher_composes_is_one_line(tmp_path, monkeyp
     assert (child.returncode, error) == (130, "joyful: interrupted by Ctrl-C; nothing that was completed is lost\n")
 
 
-@pytest.mark.xdist_group("sweep")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("launcher", ["basic", "joblib"][: count(quick=1, full=2)])
 def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tally, monkeypatch):
@@ -189,7 +188,6 @@ def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tal
     assert wrong == []
 
 
-@pytest.mark.xdist_group("sweep")
 @pytest.mark.timeout(3600)
 def test_a_signalled_sweep_releases_its_trials_and_resumes(tmp_path, tally):
     """Ctrl-C is sent to the process group, as by a terminal, and SIGTERM only to the driver."""

@@ -68,7 +68,6 @@ def rows(document, name):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("study")  # so that the archives are analysed once
 def test_the_tables_agree_with_the_reports(analysed):
     simulated, place = analysed
     assert study_report.main(["--check"]) == 1
@@ -198,7 +197,6 @@ def test_what_counts_as_a_setting_that_works(changes, works):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("study")
 def test_a_document_without_a_place_is_named_and_unchanged(analysed, capsys):
     text = study_report.DOCUMENT.read_text().replace("<!-- study: gradient_ratio -->", "")
     study_report.DOCUMENT.write_text(text)

@@ -87,7 +87,7 @@ def _round(seed: int, minutes: float, arguments: list[str]) -> tuple[int, Table]
             "JOYFUL_FAULT_TABLE": str(file),
             "HF_HUB_OFFLINE": "1",
         }
-        command = [sys.executable, "-m", "pytest", "--timeout", "7200", "--dist", "loadgroup", *PLACES, *arguments]
+        command = [sys.executable, "-m", "pytest", "--timeout", "7200", "--dist", "loadfile", *PLACES, *arguments]
         code = subprocess.run(command, cwd=ROOT, env=environment).returncode
         return code, add_up(json.loads(file.read_text())) if file.exists() else {}
 

@@ -11,8 +11,6 @@ import pytest
 from tests.support import launchers, sweeps
 from tests.support.faults import soaking
 
-pytestmark = pytest.mark.xdist_group("sweep")
-
 
 @pytest.mark.skipif(not soaking(), reason="takes 40 s, runs in the soak; the next test freezes one on another machine")
 def test_a_frozen_worker_loses_its_trial(tmp_path, tally):

@@ -19,7 +19,6 @@ from tests.support.launchers import EPOCHS, TRIALS, held_lease, sweep_command, t
 from tests.support.postgresql import Server, programs
 
 pytestmark = [
-    pytest.mark.xdist_group("postgresql"),
     pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed: apt-get install postgresql"),
 ]
 pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'joyful-sweeps[sweep]'")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support import sweeps
 from tests.support.launchers import LauncherSuite, trainers
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'joyful-sweeps[sweep]'")
@@ -15,4 +16,5 @@ class TestSubmitit(LauncherSuite):
 
     def look_at_workers(self, folder):
         """Each training process has another GPU. The executor itself hides all GPUs."""
+        sweeps.wait_until(lambda: len(trainers(folder)) == 2, 300)
         assert {p.environ()["CUDA_VISIBLE_DEVICES"] for p in trainers(folder)} == {"0", "1"}

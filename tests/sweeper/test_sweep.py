@@ -31,9 +31,6 @@ def status(folder):
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-pytestmark = pytest.mark.xdist_group("sweep")
-
-
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory, fork_server):
     """The folder, command and result of a search of five trials by one worker under the basic launcher."""

@@ -3,12 +3,8 @@
 import os
 import signal
 
-import pytest
-
 from joyful.results import read_run
 from tests.support import sweeps
-
-pytestmark = pytest.mark.xdist_group("sweep")
 
 
 def test_a_trial_fails_after_three_worker_failures_without_an_epoch(tmp_path):
