@@ -129,6 +129,21 @@ def first_reached(curves: pd.DataFrame, value: float, *, higher_is_better: bool 
     return is_reached.idxmax(axis=1).astype(float).where(is_reached.any(axis=1), np.inf)
 
 
+def last_evaluation_before(curves: pd.DataFrame, epochs: pd.Series) -> pd.Series:
+    """Return the epoch of the last evaluation with a value before an epoch of each curve, or 0 if there is none.
+
+    Args:
+        curves: Curves, one per row. The columns are epochs.
+        epochs: An epoch of each curve, indexed like `curves`. Infinity gives the last evaluation.
+
+    Returns:
+        The epochs, with the index of `curves`.
+    """
+    columns = curves.columns.to_numpy(dtype=float)
+    earlier = curves.notna().to_numpy() & (columns < epochs.to_numpy(dtype=float)[:, None])
+    return pd.Series(np.where(earlier, columns, 0.0).max(axis=1, initial=0.0), index=curves.index)
+
+
 @cached
 def times_to_target(sweep: Sweep, target: Target) -> pd.DataFrame:
     """Return the time at which each comparison run reaches the target.
@@ -144,6 +159,8 @@ def times_to_target(sweep: Sweep, target: Target) -> pd.DataFrame:
         A table indexed by (arm, seed) with the columns
 
         - `epochs`: min(T, budget), or NaN for a run without any dev value.
+        - `after`: The evaluation before, or 0 for the first: T is only known to lie after it and up to `epochs`. The last
+          evaluation of a run that does not reach the target.
         - `reached`: Whether the target is reached. If not, T is censored at the budget.
         - `seconds`: Wall-clock seconds until that evaluation, or until the end of a censored run. They include
           training, evaluation and writing and are summed over folds. NaN without a readable timing.parquet.
@@ -155,7 +172,8 @@ def times_to_target(sweep: Sweep, target: Target) -> pd.DataFrame:
     times = first_reached(dev, target.value, higher_is_better=target.higher_is_better)
     reached = np.isfinite(times)
     times = times.clip(upper=sweep.budget).mask(dev.isna().all(axis=1))
-    result = pd.DataFrame({"epochs": times, "reached": reached})
+    after = last_evaluation_before(dev, times.where(reached, np.inf)).mask(dev.isna().all(axis=1))
+    result = pd.DataFrame({"epochs": times, "after": after, "reached": reached})
     return result.assign(seconds=_wall_seconds(sweep, result["epochs"]))
 
 

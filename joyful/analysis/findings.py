@@ -105,7 +105,8 @@ def compute_findings(
 
 
 _NO_TIMES = pd.DataFrame(
-    {"epochs": [], "reached": [], "seconds": []}, index=pd.MultiIndex.from_arrays([[], []], names=["arm", "seed"])
+    {"epochs": [], "after": [], "reached": [], "seconds": []},
+    index=pd.MultiIndex.from_arrays([[], []], names=["arm", "seed"]),
 )
 
 
@@ -156,9 +157,10 @@ def _scores(sweep: Sweep, times: pd.DataFrame) -> pd.DataFrame:
     """Return scores, times and spreads of the comparison runs, with one row per arm and seed.
 
     `dev_f1` is the best dev weighted F1, `best_epoch` its epoch and `test_f1` the test weighted F1 at this epoch.
-    `final_*` are values at the last evaluation. `epochs_to_target` (the budget if censored), `reached` and `seconds`
-    are as in `convergence.times_to_target`. `f1_spread` (dev F1) and `nll_spread` (train NLL) are per epoch.
-    `f1_drawdown` is the largest drawdown of dev F1 over all evaluations. NaN marks a value that was not measured.
+    `final_*` are values at the last evaluation. `epochs_to_target` (the budget if censored), `not_before` (the evaluation
+    before it), `reached` and `seconds` are as in `convergence.times_to_target`. `f1_spread` (dev F1) and `nll_spread`
+    (train NLL) are per epoch. `f1_drawdown` is the largest drawdown of dev F1 over all evaluations. NaN marks a value that
+    was not measured.
     """
     columns: dict[str, pd.Series] = {}
 
@@ -178,7 +180,8 @@ def _scores(sweep: Sweep, times: pd.DataFrame) -> pd.DataFrame:
     add("f1_drawdown", stability.drawdowns, "f1_weighted", "dev")
     add("nll_spread", stability.spreads, "nll", "train", whole_epochs=True)
     if len(times):
-        columns |= {"epochs_to_target": times["epochs"], "reached": times["reached"], "seconds": times["seconds"]}
+        columns |= {"epochs_to_target": times["epochs"], "not_before": times["after"]}
+        columns |= {"reached": times["reached"], "seconds": times["seconds"]}
     if not columns:
         return pd.DataFrame(columns=["arm", "seed"])
     return pd.DataFrame(columns).rename_axis(index=["arm", "seed"]).reset_index()

@@ -325,7 +325,7 @@ def _curves(sweep: Sweep, metric: Metric, *, whole_epochs: bool = False) -> pd.D
 def _times(sweep: Sweep, metric: Metric, target: Target | None) -> pd.DataFrame:
     if target is None:
         index = curves(sweep, metric.of).index
-        return pd.DataFrame({"epochs": np.nan, "reached": False, "seconds": np.nan}, index=index)
+        return pd.DataFrame({"epochs": np.nan, "after": np.nan, "reached": False, "seconds": np.nan}, index=index)
     return times_to_target(sweep, target)
 
 

@@ -101,10 +101,18 @@ def test_times_are_the_first_evaluation_at_the_target_and_censored_at_the_budget
     run(tmp_path / "5", [math.nan, 0.1, math.nan, 0.9], seed=5, seconds_per_epoch=None)
     times = times_to_target(read_sweep(tmp_path), Target("f1_weighted", 0.6, "")).droplevel("arm")
     assert times["epochs"].to_dict() == pytest.approx({1: 2, 2: 4, 3: 4, 4: math.nan, 5: 4}, nan_ok=True)
+    assert times["after"].to_dict() == pytest.approx({1: 1, 2: 3, 3: 4, 4: math.nan, 5: 2}, nan_ok=True)  # 5: a gap
     assert times["reached"].to_dict() == {1: True, 2: True, 3: False, 4: False, 5: True}
     assert times["seconds"].to_dict() == pytest.approx({1: 4, 2: 8, 3: 8, 4: math.nan, 5: math.nan}, nan_ok=True)
     falling = times_to_target(read_sweep(tmp_path), Target("nll", 0.6, ""))
     assert falling["epochs"].isna().all()
+
+
+def test_a_time_lies_after_the_evaluation_before_or_after_the_start(tmp_path: Path) -> None:
+    run(tmp_path / "1", [0.7, 0.6, 0.5, 0.5], seed=1)
+    run(tmp_path / "2", [0.1, 0.2, math.nan, math.nan], seed=2)
+    times = times_to_target(read_sweep(tmp_path), Target("f1_weighted", 0.6, "")).droplevel("arm")
+    assert times["after"].to_dict() == {1: 0, 2: 2}
 
 
 def test_a_damaged_timing_file_counts_as_missing(tmp_path: Path) -> None:

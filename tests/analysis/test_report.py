@@ -289,6 +289,17 @@ def test_markup_in_names_is_escaped(tmp_path):
     assert "http:" not in markdown
 
 
+@pytest.mark.slow
+def test_the_page_says_how_exactly_times_are_known(note, page):
+    scores = pd.read_parquet(note / "report" / "scores.parquet").query("reached")
+    step = scores["epochs_to_target"] - scores["not_before"]
+    assert set(step) == {0.25}
+    share = 100 * (step / scores["epochs_to_target"]).median()
+    assert f"step between two evaluations: 0.25 epochs in the median, {share:.0f} % of the time." in page.text
+    one = scores.iloc[0]
+    assert f"{one['not_before']:.2f} to {one['epochs_to_target']:.2f}" in page.text
+
+
 def test_one_name_has_one_number(note):
     """The drawdown, also within an epoch, is the same among the secondary measures and in the table of runs."""
     findings, _ = build(note)

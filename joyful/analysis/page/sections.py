@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from joyful.analysis import plots
 from joyful.analysis.claims import Verdict
 from joyful.analysis.findings import Findings
-from joyful.analysis.formatting import count
+from joyful.analysis.formatting import count, number
 from joyful.analysis.page import tables
 from joyful.analysis.page.parts import Section, Table, clean
 from joyful.analysis.page.summary import level, source
@@ -129,9 +129,25 @@ def _speed(findings: Findings, arms: list[str]) -> Section | None:
     text = (
         "Kaplan-Meier estimate of the share of runs that have reached the target by each epoch, with 95 % bands. "
         f"The target is {target_text}: {source(target)}. A run that does not reach the target is censored at its "
-        "budget (+).",
+        f"budget (+). {_resolution(findings)}".strip(),
     )
     return Section("speed", "Time to target", text, (plot,), (tables.reach(findings),))
+
+
+def _resolution(findings: Findings) -> str:
+    """Return how exactly the times are known, and what makes them more exact."""
+    scores = findings.tables["scores"]
+    times = scores[scores["reached"].astype(bool) & (scores["epochs_to_target"] > 0)]
+    if times.empty:
+        return ""
+    step = times["epochs_to_target"] - times["not_before"]
+    share = 100 * float((step / times["epochs_to_target"]).median())
+    first = int((times["not_before"] == 0).sum())
+    at_once = f" {count(first, 'run')} of {len(times)} reached it at the first evaluation." if first else ""
+    return (
+        f"A time is known only to the step between two evaluations: {number(float(step.median()), 2)} epochs in the median, "
+        f"{number(share, 0)} % of the time.{at_once} More evaluations per epoch make it more exact."
+    )
 
 
 def _stability(findings: Findings, arms: list[str]) -> Section | None:

@@ -231,12 +231,15 @@ def scores(findings: Findings) -> Table:
     rows = []
     for row in frame.to_dict("records"):
         cells = {name: number(row[name] * scale, digits) for name, (_, scale, digits) in shown.items()}
-        if not row.get("reached", True) and cells["epochs_to_target"] != NONE:
-            cells["epochs_to_target"] = f"> {cells['epochs_to_target']}"
+        if cells.get("epochs_to_target", NONE) != NONE:
+            before = "> " if not row["reached"] else f"{number(row['not_before'], 2)} to "
+            cells["epochs_to_target"] = before + cells["epochs_to_target"]
         rows.append([row["arm"], int(row["seed"]), *cells.values()])
     return _table(
         "table-scores", "Results of each run", ["arm", "seed", *(heading for heading, _, _ in shown.values())], rows,
-        note="The sign > marks a run that did not reach the target within its budget.", file="scores.parquet",
+        note="The time to the target is known to lie between two evaluations. The sign > marks a run that did not reach the "
+        "target within its budget.",
+        file="scores.parquet",
     )  # fmt: skip
 
 
