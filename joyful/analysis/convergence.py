@@ -170,9 +170,9 @@ def times_to_target(sweep: Sweep, target: Target) -> pd.DataFrame:
     """
     dev = curves(sweep, target.metric)
     times = first_reached(dev, target.value, higher_is_better=target.higher_is_better)
-    reached = np.isfinite(times)
-    times = times.clip(upper=sweep.budget).mask(dev.isna().all(axis=1))
-    after = last_evaluation_before(dev, times.where(reached, np.inf)).mask(dev.isna().all(axis=1))
+    unmeasured = dev.isna().all(axis=1)
+    after = last_evaluation_before(dev, times).mask(unmeasured)
+    reached, times = np.isfinite(times), times.clip(upper=sweep.budget).mask(unmeasured)
     result = pd.DataFrame({"epochs": times, "after": after, "reached": reached})
     return result.assign(seconds=_wall_seconds(sweep, result["epochs"]))
 

@@ -17,7 +17,7 @@ import pandas as pd
 from joyful.analysis.arms import Arm, check_comparable, choose_baseline, find_arms, is_number, parse_override
 from joyful.analysis.formatting import listing
 from joyful.results import InputError, RunHeader, read_runs
-from joyful.results.arms import FOLD, NEVER_COLUMNS
+from joyful.results.arms import FOLD, data_settings
 
 __all__ = ["REPORT_COLUMNS", "Arm", "Sweep", "read_sweep"]
 
@@ -237,8 +237,7 @@ def _check_same_data(headers: Sequence[RunHeader]) -> None:
     for header in headers:
         if header.data_digest is None:
             continue
-        names = [n for n in header.settings if n == "modalities" or (n.startswith("data.") and n not in NEVER_COLUMNS)]
-        other = first.setdefault(tuple((name, header.settings[name]) for name in sorted(names)), header)
+        other = first.setdefault(tuple(data_settings(header.settings).items()), header)
         if other.data_digest != header.data_digest:
             raise InputError(
                 f"runs {other.name} and {header.name} have the same settings of the data, but different data (digests "

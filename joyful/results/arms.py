@@ -75,6 +75,23 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
     return leaves
 
 
+def data_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that determine the data of a run. Runs in which they are equal should have the same data.
+
+    Args:
+        settings: Settings of a run, flattened by `flatten`.
+
+    Returns:
+        The settings of the section `data` except folders, and `modalities`, sorted by name.
+
+    Example:
+        >>> data_settings({"modalities": "atv", "data.name": "meld", "data.root": "/meld", "seed": 1})
+        {'data.name': 'meld', 'modalities': 'atv'}
+    """
+    names = [name for name in settings if name == "modalities" or name.startswith("data.")]
+    return {name: settings[name] for name in sorted(names) if name not in NEVER_COLUMNS}
+
+
 def differences(choices: Sequence[Mapping[str, Any]], settings: Sequence[Mapping[str, Any]]) -> Differences:
     """Return the columns in which runs differ.
 

@@ -18,6 +18,7 @@ from joyful import results
 from joyful.config import LOCATION_SETTINGS, check, config_hash, differences
 from joyful.records import InputError
 from joyful.results import set_aside
+from joyful.results.arms import data_settings, flatten
 from joyful.training import checkpoints
 
 Rows = list[dict[str, Any]]
@@ -37,23 +38,19 @@ def check_same_data(folder: Path, header: dict[str, Any]) -> None:
     Raises:
         OtherDataError: If it was trained on other data.
     """
+    own = data_settings(flatten(header["config"]))
     for path in sorted(folder.parent.glob(f"*/{results.RUN}")):
         try:
             info = results.read_run(path.parent)
+            settings = data_settings(flatten(info.get("config") or {}))
         except (InputError, OSError):
             continue  # the report lists damaged runs
         digest = (info.get("data") or {}).get("digest")
-        if path.parent == folder or digest is None or _data_settings(info) != _data_settings(header):
+        if path.parent == folder or digest is None or settings != own:
             continue
         if digest != header["data"]["digest"]:
             raise _other_data(path.parent, digest, header["data"]["digest"])
         return
-
-
-def _data_settings(info: Mapping[str, Any]) -> list[Any]:
-    config = info.get("config") or {}
-    section = config.get("data") or {}
-    return [config.get("modalities"), {name: section[name] for name in section if name not in ("root", "cache")}]
 
 
 def _other_data(folder: Path, expected: object, found: str) -> OtherDataError:
