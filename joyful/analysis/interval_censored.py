@@ -3,7 +3,8 @@
 A time to a target is known only to the evaluation grid, so the difference of a pair is known to lie in an interval, whose
 ends may be infinite. The functions take these intervals as two arrays `low` and `high` with the pairs in the last axis,
 and work on each row separately. A pair that is NaN or unbounded on both sides says nothing. It is ignored, and n is the
-number of the other pairs of a row.
+number of the other pairs of a row. `two_sample_interval` and `two_sample_p` take the values of two independent samples in
+the same form.
 
 The differences are taken as independent and normal with mean δ and standard deviation σ. The profile log-likelihood of δ
 is L(δ) = max over σ of Σ ln(Φ((high - δ) / σ) - Φ((low - δ) / σ)). The interval of δ holds all values for which L is at most
@@ -32,6 +33,9 @@ _Function = Callable[[Array, npt.NDArray[np.intp]], tuple[Array, Array]]
 #: Limits of β. The values are scaled so that their finite ends span 1.
 _SMALLEST, _LARGEST = 1e-7, 1e9
 
+#: Intervals that overlap by no more than this have an edge in common, but no value.
+_TOUCHING = 1e-9
+
 #: Values at this distance count as infinite, in multiples of the span of the finite ends.
 _FAR = 2.0**20
 
@@ -46,7 +50,8 @@ def mean_interval(low: npt.ArrayLike, high: npt.ArrayLike, confidence: float = 0
 
     Returns:
         Arrays `estimate`, `low` and `high` of shape (...). If all intervals of a row have a value in common, the maximum
-        is a range, and the estimate is its middle, or its finite end. A limit is infinite where the pairs do not bound the
+        is a range, and the estimate is its middle, or its finite end. If they have only an edge in common, the estimate is
+        the edge. A limit is infinite where the pairs do not bound the
         mean. With one pair `low` and `high` are NaN, and without pairs all three are NaN.
 
     Example:
@@ -57,7 +62,7 @@ def mean_interval(low: npt.ArrayLike, high: npt.ArrayLike, confidence: float = 0
         [0.1, 0.1, inf]
     """
     rows = _Rows(low, high)
-    drop = rows.drop(confidence)
+    drop = rows.drop(_t_quantile(confidence, rows.n - 1))
     return rows.shaped(rows.estimate), rows.shaped(rows.limit(drop, -1.0)), rows.shaped(rows.limit(drop, 1.0))
 
 
@@ -76,12 +81,147 @@ def mean_p(low: npt.ArrayLike, high: npt.ArrayLike, centre: float = 0.0) -> Arra
         P-values from 0 to 1, of shape (...). NaN with fewer than two pairs.
     """
     rows = _Rows(low, high)
-    centres = np.full(len(rows.n), float(centre)) / rows.scale
     with np.errstate(divide="ignore", invalid="ignore"):
-        fall = np.maximum(rows.maximum - rows.profile(centres, np.arange(len(rows.n)))[0], 0.0)
-        t = np.sqrt((rows.n - 1) * np.expm1(2 * fall / rows.n))
-        p = 2 * stats.t.sf(t, rows.n - 1)
+        p = 2 * stats.t.sf(rows.t(np.full(len(rows.n), float(centre)) / rows.scale), rows.n - 1)
     return rows.shaped(np.where(rows.n < 2, np.nan, p), scaled=False)
+
+
+def two_sample_interval(
+    new_low: npt.ArrayLike,
+    new_high: npt.ArrayLike,
+    base_low: npt.ArrayLike,
+    base_high: npt.ArrayLike,
+    confidence: float = 0.95,
+) -> tuple[Array, Array, Array]:
+    """Return the difference of the means of two independent samples, new minus base, and its interval.
+
+    Each sample is normal with its own mean and standard deviation. With the estimate m of each mean and its one-sample
+    limits l and u at a quantile t, the limits of the difference d = m_new - m_base are
+
+        d - √((m_new - l_new)² + (u_base - m_base)²) and d + √((u_new - m_new)² + (m_base - l_base)²).
+
+    t is the quantile of Student's distribution with Welch and Satterthwaite's degrees of freedom. These are computed for
+    each side, with the distances to the limits at t = 1 as standard errors. For intervals without width this is Welch's t
+    interval.
+
+    Args:
+        new_low: Lower ends of the new sample, of shape (..., n). They may be -inf.
+        new_high: Upper ends, of the same shape and greater than `new_low`. They may be inf.
+        base_low: Lower ends of the baseline, of shape (..., m), with the same leading axes.
+        base_high: Upper ends of the baseline, of the same shape as `base_low`.
+        confidence: Confidence level, between 0 and 1.
+
+    Returns:
+        Arrays `estimate`, `low` and `high` of shape (...). A limit is infinite where a one-sample limit is infinite on
+        that side. Both are infinite where the estimate of a mean is. They are NaN with fewer than two values in a sample.
+
+    Source:
+        Zou and Donner (2008), Statistics in Medicine 27(10) (the combination of limits); Welch (1947), Biometrika 34.
+
+    Example:
+        >>> new, base = np.array([1.0, 2.0, 4.0]), np.array([0.0, 1.0, 1.5, 0.5])
+        >>> [round(float(x), 3) for x in two_sample_interval(new, new + 1e-7, base, base + 1e-7)]
+        [1.583, -1.735, 4.902]
+        >>> [round(float(x), 3) for x in two_sample_interval(new, np.where(new > 3, np.inf, new + 1e-7), base, base + 1e-7)]
+        [1.93, -4.533, 14.605]
+    """
+    samples = _TwoSamples(_Rows(new_low, new_high), _Rows(base_low, base_high))
+    low, high = (samples.limit(_t_quantile(confidence, samples.freedom(side)), side) for side in (-1.0, 1.0))
+    return samples.shaped(samples.estimate), samples.shaped(low), samples.shaped(high)
+
+
+def two_sample_p(
+    new_low: npt.ArrayLike,
+    new_high: npt.ArrayLike,
+    base_low: npt.ArrayLike,
+    base_high: npt.ArrayLike,
+    centre: float = 0.0,
+) -> Array:
+    """Return the p-value of the two-sided test that the means of two independent samples differ by `centre`.
+
+    It is below 0.05 exactly if the interval of `two_sample_interval` does not hold the centre. For intervals without width
+    this is the p-value of Welch's t test.
+
+    Args:
+        new_low: Lower ends of the new sample, of shape (..., n).
+        new_high: Upper ends, of the same shape.
+        base_low: Lower ends of the baseline, of shape (..., m), with the same leading axes.
+        base_high: Upper ends of the baseline, of the same shape as `base_low`.
+        centre: Difference of the means, new minus base, under the null hypothesis.
+
+    Returns:
+        P-values from 0 to 1, of shape (...). NaN with fewer than two values in a sample. 1 where the estimate of a mean is
+        infinite.
+
+    Example:
+        >>> new, base = np.array([1.0, 2.0, 4.0]), np.array([0.0, 1.0, 1.5, 0.5])
+        >>> round(float(two_sample_p(new, new + 1e-7, base, base + 1e-7)), 3)
+        0.207
+    """
+    samples = _TwoSamples(_Rows(new_low, new_high), _Rows(base_low, base_high))
+    side = np.where(centre < samples.estimate, -1.0, 1.0)
+    freedom = np.where(side < 0, samples.freedom(-1.0), samples.freedom(1.0))
+    with np.errstate(invalid="ignore"):
+        p = 2 * stats.t.sf(samples.t(centre, side), freedom)
+    p = np.where(np.isfinite(samples.estimate), p, 1.0)
+    return samples.shaped(np.where(samples.known, p, np.nan))
+
+
+class _TwoSamples:
+    """Rows of two samples, and the limits of the difference of their means."""
+
+    def __init__(self, new: _Rows, base: _Rows) -> None:
+        self._new, self._base = new, base
+        self.known = (new.n >= 2) & (base.n >= 2)
+        self._means = [rows.shaped(rows.estimate).reshape(-1) for rows in (new, base)]
+        with np.errstate(invalid="ignore"):
+            self.estimate: Array = self._means[0] - self._means[1]
+
+    def shaped(self, values: Array) -> Array:
+        """Return one value per row in the shape of the caller."""
+        return self._new.shaped(values, scaled=False)
+
+    def limit(self, t: Array, side: float) -> Array:
+        """Return the limit of the difference below (side -1) or above (side 1) its estimate."""
+        distance = np.hypot(self._new.reach(t, side), self._base.reach(t, -side))
+        estimate = np.where(np.isfinite(self.estimate) | ~np.isinf(distance), self.estimate, 0.0)
+        return np.asarray(np.where(self.known, estimate + side * distance, np.nan))
+
+    def freedom(self, side: float) -> Array:
+        """Return the degrees of freedom of a side. They are the smallest possible where a limit is infinite."""
+        one = np.ones(len(self.known))
+        new, base = self._new.reach(one, side) ** 2, self._base.reach(one, -side) ** 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            freedom = (new + base) ** 2 / (new**2 / (self._new.n - 1) + base**2 / (self._base.n - 1))
+        least: Array = np.minimum(self._new.n, self._base.n) - 1.0
+        return np.where(np.isfinite(freedom), freedom, least)
+
+    def t(self, centre: float, side: Array) -> Array:
+        """Return the quantile t at which the limit of the difference on a side is `centre`.
+
+        The distance D from the estimate to the centre is the hypotenuse of D cos θ, the distance of the new sample to its
+        limit, and D sin θ, that of the baseline. θ is found by bisection: both distances belong to the same t.
+        """
+        distance = np.where(np.isfinite(self.estimate), np.abs(self.estimate - centre), 0.0)
+
+        def both(angle: Array) -> tuple[Array, Array]:
+            new, base = distance * np.cos(angle), distance * np.sin(angle)
+            return (
+                self._new.t((self._means[0] + side * new) / self._new.scale),
+                self._base.t((self._means[1] - side * base) / self._base.scale),
+            )
+
+        low, high = np.zeros(len(distance)), np.full(len(distance), np.pi / 2)
+        for _ in range(50):
+            middle = (low + high) / 2
+            new, base = both(middle)
+            low, high = np.where(new > base, middle, low), np.where(new > base, high, middle)
+        # A profile can jump at a limit. The other one is then continuous there, and gives t.
+        return np.maximum(np.minimum(*both(low)), np.minimum(*both(high)))
+
+
+def _t_quantile(confidence: float, freedom: Array) -> Array:
+    return np.asarray(stats.t.ppf((1 + confidence) / 2, freedom))
 
 
 class _Rows:
@@ -111,11 +251,23 @@ class _Rows:
             values = np.where(np.abs(values) >= _FAR, np.copysign(np.inf, values), values * self.scale)
         return values.reshape(self._shape)
 
-    def drop(self, confidence: float) -> Array:
-        """Return the fall of the profile log-likelihood at the limits of the interval. NaN with fewer than two pairs."""
+    def drop(self, t: Array) -> Array:
+        """Return the fall of the profile log-likelihood at the quantile t of a row. NaN with fewer than two values."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            t = stats.t.ppf((1 + confidence) / 2, self.n - 1)
             return np.where(self.n < 2, np.nan, self.n / 2 * np.log1p(t**2 / (self.n - 1)))
+
+    def t(self, delta: Array) -> Array:
+        """Return the quantile t at which δ is a limit, for one scaled δ per row. This is the inverse of `drop`."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fall = np.maximum(self.maximum - self.profile(delta, np.arange(len(self.n)))[0], 0.0)
+            return np.asarray(np.sqrt((self.n - 1) * np.expm1(2 * fall / self.n)))
+
+    def reach(self, t: Array, side: float) -> Array:
+        """Return the distance from the estimate to the limit at the quantile t on a side, in the unit of the caller."""
+        limit, estimate = (self.shaped(x).reshape(-1) for x in (self.limit(self.drop(t), side), self.estimate))
+        return np.where(
+            np.isinf(estimate) & (self.n >= 2), np.inf, np.abs(limit - np.where(np.isinf(estimate), 0, estimate))
+        )
 
     def profile(self, delta: Array, rows: npt.NDArray[np.intp]) -> tuple[Array, Array, Array]:
         """Return L(δ) and its first and second derivatives for one δ per row."""
@@ -129,7 +281,7 @@ class _Rows:
         log_beta = _decreasing_root(slope, smallest, largest, self._log_beta[rows])
         self._log_beta[rows] = log_beta
         terms = _Terms(log_beta, low, high)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             curvature = terms.by_delta_twice - terms.by_both**2 / terms.by_log_beta_twice
         return terms.log_likelihood, terms.by_delta, curvature
 
@@ -137,8 +289,10 @@ class _Rows:
         first, last = self._low.max(axis=1, initial=-np.inf), self._high.min(axis=1, initial=np.inf)
         with np.errstate(invalid="ignore"):
             middle = np.where(np.isinf(first), last, np.where(np.isinf(last), first, (first + last) / 2))
+            touching = np.abs(first - last) <= _TOUCHING
         estimate, maximum = np.where(self.n > 0, middle, np.nan), np.zeros(len(self.n))
-        rows = np.flatnonzero(first > last)  # otherwise a common value has the likelihood 1, with σ = 0
+        estimate[touching], maximum[touching] = self._touching(touching, middle[touching])
+        rows = np.flatnonzero((first > last) & ~touching)  # otherwise a common value has the likelihood 1, with σ = 0
 
         def slope(delta: Array, of: npt.NDArray[np.intp]) -> tuple[Array, Array]:
             return self.profile(delta, rows[of])[1:]
@@ -148,6 +302,19 @@ class _Rows:
         estimate[rows] = _decreasing_root(slope, low, high)
         maximum[rows] = self.profile(estimate[rows], rows)[0]
         return estimate, maximum
+
+    def _touching(self, rows: npt.NDArray[np.bool_], edge: Array) -> tuple[Array, Array]:
+        """Return the estimate and the maximum for rows of which all intervals have only an edge in common.
+
+        Of the intervals that end at the edge, the share p lies below. The probability of the others is at most 1. So L is
+        at most the logarithm of p^(n p) (1 - p)^(n (1 - p)), and tends to this as σ goes to 0 and δ to the edge, from below
+        if p > 1/2. The estimate is beside the edge, at a distance that is lost in rounding.
+        """
+        for ends in (self._low, self._high):
+            ends[rows] = np.where(np.abs(ends[rows] - edge[:, None]) <= _TOUCHING, edge[:, None], ends[rows])
+        below, above = ((ends[rows] == edge[:, None]).sum(axis=1) for ends in (self._high, self._low))
+        p = below / (below + above)
+        return edge - 10 * _TOUCHING * np.sign(below - above), special.xlogy(below, p) + special.xlogy(above, 1 - p)
 
     def limit(self, drop: Array, side: float) -> Array:
         """Return the limit of the interval below (side -1) or above (side 1) the estimate."""
@@ -201,7 +368,11 @@ class _Terms:
             self.by_delta = -beta * of_delta.sum(axis=1)
             self.by_log_beta = of_beta.sum(axis=1)
             self.by_delta_twice = -(beta**2) * (of_beta + of_delta**2).sum(axis=1)
-            self.by_log_beta_twice = (of_beta - (b**3 * at_b - a**3 * at_a) - of_beta**2).sum(axis=1)
+            # A pair adds at least this much to the second derivative in β, multiplied by β². For large β, cancellation
+            # would otherwise give values that are too low by orders of magnitude, and steps that end the search.
+            least = -1 - np.maximum(a**2, b**2)
+            by_beta_twice = -(b**3 * at_b - a**3 * at_a) - of_beta**2
+            self.by_log_beta_twice = (of_beta + np.maximum(by_beta_twice, least)).sum(axis=1)
             self.by_both = self.by_delta + beta * (b**2 * at_b - a**2 * at_a + of_delta * of_beta).sum(axis=1)
 
 

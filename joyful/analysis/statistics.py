@@ -1,4 +1,4 @@
-"""Confidence intervals, tests and power for paired differences.
+"""Confidence intervals, tests and power for paired differences, and intervals for one arm and for two unpaired arms.
 
 In every function `d` holds the differences of the pairs, in any unit. NaN marks a pair without a value. Such pairs are
 dropped, and n is the number of pairs that remain. An infinite difference raises InputError because the mean is
@@ -86,6 +86,114 @@ def paired_t(d: Differences, confidence: float = 0.95) -> Estimate:
         return Estimate(float(d[0]) if n else math.nan, math.nan, math.nan)
     mean, half = float(d.mean()), _t_quantile(n - 1, confidence) * float(d.std(ddof=1)) / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half)
+
+
+def mean_t(values: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
+    """Return the mean of the runs of one arm with its t interval.
+
+    Args:
+        values: One value for each run, in any unit. NaN marks a run without a value and is dropped.
+        confidence: Confidence level, between 0 and 1.
+
+    Returns:
+        The estimate, as of `paired_t`.
+
+    Raises:
+        InputError: If a value is infinite.
+
+    Source:
+        Student (1908), Biometrika 6(1).
+    """
+    return paired_t(_finite(values, "values", "a value"), confidence)
+
+
+def welch(new: npt.ArrayLike, base: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
+    """Return the difference of the means of two unpaired arms, new minus base, with Welch's t interval.
+
+    Args:
+        new: One value for each run of the new arm, in any unit. NaN marks a run without a value and is dropped.
+        base: The values of the baseline, in the same unit.
+        confidence: Confidence level, between 0 and 1.
+
+    Returns:
+        The estimate in the unit of the values. With one value in an arm `low` and `high` are NaN. Without values in an arm
+        all three are NaN. The interval has width 0 if the values of each arm are equal.
+
+    Raises:
+        InputError: If a value is infinite.
+
+    Source:
+        Welch (1947), Biometrika 34(1-2). Computed by `scipy.stats.ttest_ind`.
+
+    Example:
+        >>> interval = welch([1.0, 2.0, 4.0], [0.0, 1.0, 1.5, 0.5])
+        >>> round(interval.estimate, 2), round(interval.low, 2), round(interval.high, 2)
+        (1.58, -1.74, 4.9)
+    """
+    x, y = (_finite(values, "values", "a value") for values in (new, base))
+    if not (len(x) and len(y)):
+        return UNKNOWN
+    difference = float(x.mean() - y.mean())
+    if min(len(x), len(y)) < 2:
+        return Estimate(difference, math.nan, math.nan)
+    if np.ptp(x) == 0 and np.ptp(y) == 0:
+        return Estimate(difference, difference, difference)
+    interval = stats.ttest_ind(x, y, equal_var=False).confidence_interval(confidence)
+    return Estimate(difference, float(interval.low), float(interval.high))
+
+
+def spread_warning(new: npt.ArrayLike, base: npt.ArrayLike, level: float = 0.05) -> str:
+    """Return a warning if the two arms of a paired design differ in spread, and "" otherwise.
+
+    If the arms have the same distribution apart from a shift, the differences are symmetric, whatever the skewness of the
+    noise. If they differ in spread, skewness of the noise remains in the differences, and the t interval covers less than
+    stated: 93 % with 10 pairs and gamma(2) noise that is three times larger in one arm. The test is that of Pitman and
+    Morgan with ranks: Spearman's correlation of new + base with new - base is 0 if the spreads are equal. Rates of warnings
+    at the level 0.05, in %, for independent arms (20,000 samples; standard deviations 1:1 unless stated):
+
+        pairs                6   10   15   20   30
+        normal               6    5    5    5    5
+        t, 3 df              9    9    9    8    8
+        gamma(2)             7    7    7    7    7
+        gamma(2), 2:1       20   34   50   63   81
+        gamma(2), 3:1       39   66   85   95   99
+        normal, 3:1         43   77   94   99  100
+
+    The test does not see whether the noise is skewed: normal noise with unequal spreads, for which the interval is right,
+    gives warnings too. The skewness of the differences is no substitute. With gamma(2) noise, 3:1 and 10 pairs it is
+    significant in 18 % of the samples. The interval misses the mean in 3 % of these and in 7 % of the others, because the
+    samples without a value from the long tail are those that mislead.
+
+    Args:
+        new: Values of the new arm, on the scale on which differences are taken (for times, their logarithms).
+        base: Values of the baseline, with the same pairs in the same order. A pair with NaN is dropped.
+        level: Level of the test, between 0 and 1.
+
+    Returns:
+        A sentence, or "". It is "" with fewer than 6 pairs.
+
+    Raises:
+        InputError: If a value is infinite.
+
+    Source:
+        Pitman (1939) and Morgan (1939), Biometrika 31(1-2); with ranks: McCulloch (1987), Commun. Stat. Theory Methods
+        16(5). Computed by `scipy.stats.spearmanr`.
+
+    Example:
+        >>> print(spread_warning([3.0, -6.0, 9.0, 0.5, -3.0, 8.0, -5.0], [1.0, 2.0, 1.5, 0.5, 1.0, 2.0, 1.0]))
+        the arms differ in spread (standard deviations 6 and 0.57, p = 1.5e-05);
+        with skewed noise the interval covers less than stated
+    """
+    x, y = np.asarray(new, dtype=float), np.asarray(base, dtype=float)
+    known = ~(np.isnan(x) | np.isnan(y))
+    x, y = (_finite(values[known], "values", "a value") for values in (x, y))
+    if len(x) < 6 or np.ptp(x - y) == 0 or np.ptp(x + y) == 0:
+        return ""
+    p = float(stats.spearmanr(x + y, x - y).pvalue)
+    if p >= level:
+        return ""
+    spreads = f"standard deviations {x.std(ddof=1):.2g} and {y.std(ddof=1):.2g}, p = {p:.2g}"
+    return f"the arms differ in spread ({spreads}); with skewed noise the interval covers less than stated"
 
 
 def bca(d: Differences, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 9999) -> Estimate | None:
@@ -294,12 +402,12 @@ def pairs_needed(sd: float, effect: float, power: float = 0.8, alpha: float = 0.
     return high if high <= MAXIMUM_PAIRS else None
 
 
-def _finite(d: Differences) -> np.ndarray:
+def _finite(d: Differences, name: str = "differences", item: str = "a paired difference") -> np.ndarray:
     values = np.asarray(d, dtype=float)
     values = values[~np.isnan(values)]
     if not np.isfinite(values).all():
-        expected = "finite values or NaN, but a paired difference is infinite"
-        raise InputError(f"differences: expected {expected}; use NaN to drop a pair")
+        expected = f"finite values or NaN, but {item} is infinite"
+        raise InputError(f"{name}: expected {expected}; use NaN to drop {'a pair' if 'paired' in item else 'it'}")
     return values
 
 

@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from joyful.analysis.statistics import (
     bca,
     holm,
+    mean_t,
     minimum_detectable,
     paired_t,
     pairs_needed,
     probability_better,
     proportion,
     sign_flip,
+    spread_warning,
+    welch,
 )
 from joyful.results import InputError
 
@@ -170,3 +174,54 @@ def test_power_agrees_with_the_interval(rng) -> None:
     unit = minimum_detectable(np.array([-1.0, 1.0] * 4 + [0.0])) / np.std([-1.0, 1.0] * 4 + [0.0], ddof=1)
     hits = [abs(i.estimate) > i.high - i.estimate for i in map(paired_t, rng.normal(unit, 1, (3000, n)))]
     assert np.mean(hits) == pytest.approx(0.8, abs=0.03)
+
+
+# --- one arm, unpaired arms, unequal spreads
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (5, 12), (30, 10)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_welch_is_statsmodels(n, m, confidence, rng) -> None:
+    x, y = rng.normal(1, 1, n), rng.normal(0, 3, m)
+    theirs = CompareMeans(DescrStatsW(x), DescrStatsW(y)).tconfint_diff(alpha=1 - confidence, usevar="unequal")
+    ours = welch(x, [*y, math.nan], confidence)
+    assert (ours.low, ours.high) == pytest.approx(theirs, rel=1e-9)
+    assert ours.estimate == pytest.approx(x.mean() - y.mean())
+
+
+def test_welch_and_mean_t_of_few_values() -> None:
+    assert vars(welch([3.0, 3.0], [1.0, 1.0])) == {"estimate": 2.0, "low": 2.0, "high": 2.0}
+    one = welch([3.0], [1.0, 2.0])
+    assert one.estimate == 1.5
+    assert math.isnan(one.low)
+    assert math.isnan(welch([], [1.0, 2.0]).estimate)
+    assert mean_t([1, 2, math.nan, 3]) == paired_t([1, 2, 3])
+    for function in (lambda: welch([1.0, math.inf], [1.0, 2.0]), lambda: mean_t([math.inf])):
+        with pytest.raises(InputError, match="a value is infinite"):
+            function()
+
+
+def test_spread_warning_is_a_rank_test_of_the_spreads(rng) -> None:
+    """Fewer than 6 pairs, equal arms and a shift give none. It does not depend on which arm is wider."""
+    base = rng.normal(size=15)
+    wide = 4 * rng.normal(size=15)
+    assert "differ in spread" in spread_warning(wide, base)
+    assert "differ in spread" in spread_warning(base, wide + 100)
+    assert spread_warning(wide[:5], base[:5]) == spread_warning(base, base) == spread_warning(base + 1, base) == ""
+    r = stats.pearsonr(stats.rankdata(wide + base), stats.rankdata(wide - base)).statistic
+    p = 2 * stats.t.sf(abs(r) * math.sqrt(13 / (1 - r**2)), 13)
+    assert spread_warning(wide, base, level=p * 1.001)
+    assert not spread_warning(wide, base, level=p * 0.999)
+    with pytest.raises(InputError, match="a value is infinite"):
+        spread_warning([math.inf] * 6, base[:6])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("noise", "ratio", "least", "most"),
+    [("normal", 1, 0.03, 0.08), ("gamma", 1, 0.04, 0.10), ("gamma", 3, 0.60, 0.72), ("normal", 3, 0.71, 0.83)],
+)
+def test_spread_warnings_are_as_frequent_as_the_docstring_says(noise, ratio, least, most, rng) -> None:
+    draw = rng.standard_normal if noise == "normal" else lambda size: (rng.gamma(2, size=size) - 2) / math.sqrt(2)
+    arms = zip(ratio * draw((1000, 10)), draw((1000, 10)), strict=True)
+    assert least <= np.mean([bool(spread_warning(new, base)) for new, base in arms]) <= most
