@@ -7,7 +7,6 @@ minus its resident set before reading, which excludes the memory of the librarie
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -112,14 +111,11 @@ def _data(name: str) -> Callable[[], Callable[[Path], object]]:
 
 
 def _importer() -> Callable[[Path], object]:
-    from joyful.analysis.importers import csv_table
-    from joyful.analysis.importers.runs import write_runs
-
-    parser = argparse.ArgumentParser()
-    csv_table.add_arguments(parser)
+    from joyful.analysis.importers.writing import write_runs
+    from tests.support.importing import read_runs_of
 
     def read(path: Path) -> object:
-        write_runs(csv_table.read(path, parser.parse_args([])), path.with_suffix(".imported"), str(path))
+        write_runs(read_runs_of("csv", path), path.with_suffix(".imported"), str(path))
         return None
 
     return read

@@ -100,7 +100,7 @@ def hostile_curves(root: Path) -> dict[str, Case]:
             b"arm,seed,epoch,split," + metrics + b"\n" + (b"a,1,1,dev" + b"," * 900 + b"\n") * count(1000, 30_000),
             "values",
         ),
-        "many_rows_of_a_run": (honest + _many_rows("old,1,{0},{0},dev,,\n", 430_000), "values of one run"),
+        "many_rows_of_a_run": (honest + _many_rows("old,1,{0},{0},dev,,\n", 430_000), "rows of one run"),
         "many_runs": (honest + _many_rows("old,{},1,1,dev,,\n", 101_000), "at most 100000 runs"),
         "huge_number": (honest + b"new,1e400,1,1,dev,,\n", "seed"),
         "setting_and_section": (b"a.b,a.b.c,seed,epoch,split,nll\n1,2,1,1,dev,1\n", "a.b"),

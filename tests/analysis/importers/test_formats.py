@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from joyful.analysis import importers
-from joyful.analysis.importers import FORMATS, Importer
+from joyful.analysis.importers import FORMATS, Importer, Options
 from joyful.analysis.importers.__main__ import main
 from joyful.analysis.importers.runs import ImportedRun
 from joyful.results import InputError, load
@@ -58,22 +58,20 @@ def json_lines(monkeypatch):
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--scale", type=float, default=1.0, help="factor of the values")
 
-    def read(source: Path, arguments: argparse.Namespace) -> list[ImportedRun]:
+    def read(source: Path, options: Options) -> list[ImportedRun]:
         runs = []
         for line in source.read_text().splitlines():
             seed, arm, values = json.loads(line)
             if not values:
                 raise InputError(f"{source}: expected values of seed {seed}, got none")
-            rows = [
-                {"step": i, "epoch": float(i), "split": "dev", "nll": value * arguments.scale}
-                for i, value in enumerate(values, start=1)
-            ]
-            runs.append(
-                ImportedRun({"arm": arm}, seed, "comparison", rows=lambda rows=rows: iter(rows), epochs=len(rows))
-            )
+            run = ImportedRun(source.name, [source], arm=arm, seed=seed)
+            column = options.column("nll", "dev")
+            for number, value in enumerate(values, start=1):
+                run.put(run.row(line=1, step=number, epoch=number), column, value * options.arguments.scale)
+            runs.append(run)
         return runs
 
-    FORMATS.register("lines", "one JSON list per line")(Importer("Import JSON lines.", add_arguments, read))
+    FORMATS.register("lines", "one JSON list per line")(Importer("Import JSON lines.", read, add_arguments))
 
 
 def test_a_made_up_format_is_imported(json_lines, tmp_path, capsys):
