@@ -97,7 +97,7 @@ def hostile_curves(root: Path) -> dict[str, Case]:
         "thousand_columns": (b"arm,seed,epoch,split," + metrics + b"," + metrics.replace(b"m", b"n") + b"\n", "columns"),
         "many_settings": (b"seed,epoch,split,nll," + metrics.replace(b"m", b"a.m") + b"\n", "settings (names with a dot), got 900"),
         "many_values": (
-            b"arm,seed,epoch,split," + metrics + b"\n" + (b"a,1,1,dev" + b"," * 900 + b"\n") * count(1000, 30_000),
+            b"arm,seed,epoch,split," + metrics + b"\n" + (b"a,1,1,dev,1" + b"," * 899 + b"\n") * count(1000, 30_000),
             "values",
         ),
         "many_rows_of_a_run": (honest + _many_rows("old,1,{0},{0},dev,,\n", 430_000), "rows of one run"),

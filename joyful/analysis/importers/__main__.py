@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, summary in FORMATS.summaries().items():
         text = FORMATS[name].help
         of_format = formats.add_parser(name, help=summary, description=text, epilog=END, formatter_class=raw)
-        of_format.add_argument("source", metavar="SOURCE", type=Path, help="file, or folder that is searched for files")
+        of_format.add_argument("source", metavar="SOURCE", help="file, or folder that is searched for files")
         of_format.add_argument("--out", metavar="FOLDER", type=Path, required=True, help=out)
         FORMATS[name].add_arguments(of_format)
         add_arguments(of_format, FORMATS[name].epochs)
@@ -56,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_free(parsed.out)  # before the source is read, which may take a while
             importer = FORMATS[parsed.format]
             options = importer.options(parsed)
-            runs = importer.read(parsed.source, options)
+            runs = importer.read(Path(parsed.source), options)
             options.finish(runs)
-            write_runs(runs, parsed.out, str(parsed.source))
+            write_runs(runs, parsed.out, parsed.source)
     except (InputError, ResultsError) as error:
         print(f"joyful import: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1

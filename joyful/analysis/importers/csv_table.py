@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from joyful.analysis.importers import FORMATS, Importer
-from joyful.analysis.importers.csv_values import integer, number, some, table
+from joyful.analysis.importers.csv_values import integer, number, some, table, typed
 from joyful.analysis.importers.options import SPLIT_NAMES, Options
 from joyful.analysis.importers.runs import Column, ImportedRun
 from joyful.analysis.importers.sources import counted, find
@@ -185,8 +184,8 @@ def _add(
         if len(runs) >= MAXIMUM_RUNS:
             expected = f"at most {MAXIMUM_RUNS} runs (combinations of settings and seed)"
             raise InputError(f"expected {expected}; check the column seed")
-        typed = {name: _typed(value) for name, value in zip(header.settings, settings, strict=True)}
-        run = runs[key] = ImportedRun(name, [path], typed, arm, seed, task, role, strict=True)
+        own = {name: typed(value) for name, value in zip(header.settings, settings, strict=True)}
+        run = runs[key] = ImportedRun(name, [path], own, arm, seed, task, role, strict=True)
     epoch = number(fields[places["epoch"]], "epoch") if "epoch" in places else None
     if epoch is None and "step" not in places:
         raise InputError(f"epoch: expected a number >= 0, got {quoted(fields[places['epoch']])}")
@@ -207,16 +206,6 @@ def _add(
             measured = True
     if not measured:
         options.left_out["rows without a metric"] += 1
-
-
-def _typed(text: str) -> str | float | int:
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    if not math.isfinite(value) or "_" in text:
-        return text
-    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def _is_setting(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,22 @@ def integer(text: str, name: str) -> int:
     if value is None or not value.is_integer() or abs(value) >= 2**53:
         raise InputError(f"{name}: expected an integer, got {quoted(text)}")
     return int(value)
+
+
+def typed(text: str) -> str | float | int:
+    """Return the text of a setting as a number if it is one.
+
+    Example:
+        >>> typed("3"), typed("0.5"), typed("mse")
+        (3, 0.5, 'mse')
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(value) or "_" in text:
+        return text
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def some(names: Sequence[str]) -> str:

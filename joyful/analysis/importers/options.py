@@ -130,6 +130,10 @@ class Options:
         """Return whether an option gives the arm, the seed or the task, so that the source need not."""
         return self._patterns.get(f"{name}_from") is not None or (name == "arm" and self.arguments.arm is not None)
 
+    def needs_settings(self) -> bool:
+        """Return whether settings beside the curves are used: for the arm, for the seed, or for --settings."""
+        return not (self.gives("arm") and self.gives("seed")) or self._settings is not None
+
     def column(self, raw: str, split: str | None = None, place: str = "") -> Column | None:
         """Return the column of a metric.
 
@@ -258,7 +262,7 @@ class Options:
                 unknown = " and the ".join(missing)
                 verb = "are" if len(missing) > 1 else "is"
                 raise InputError(
-                    f"{run.where()}: the {unknown} of the run {quoted(run.name)} {verb} not known; set {' '.join(options)}"
+                    f"{run.files[0]}: the {unknown} of the run {quoted(run.name)} {verb} not known; set {' '.join(options)}"
                 )
 
     def _check_distinct(self, runs: Sequence[ImportedRun]) -> None:

@@ -169,8 +169,13 @@ class ImportedRun:
         import pyarrow as pa
 
         steps = self._all_steps()
+        self.repeated = 0
         known = {"epoch": self._passes(steps), "seconds": np.array(self._seconds), "tokens": np.array(self._tokens)}
-        known = {name: values for name, values in known.items() if name == "epoch" or not np.isnan(values).all()}
+        known = {
+            name: _by_step(values, steps)
+            for name, values in known.items()
+            if name == "epoch" or not np.isnan(values).all()
+        }
         metrics = sorted({column.name for column in self._series})
         blocks = [
             self._split_rows(split, metrics, steps, known)
@@ -302,3 +307,15 @@ class ImportedRun:
                 decrease = f"the seconds of this run decrease at step {int(table['step'][fall])}"
                 expected = "expected seconds since the start of the run"
                 raise InputError(f"{self.where(int(table['#row'][fall]))}: {decrease}; {expected}")
+
+
+def _by_step(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return the values, with missing ones replaced by one that another row of the same step has."""
+    import numpy as np
+
+    place = np.unique(steps, return_inverse=True)[1]
+    of_step = np.full(place.max(initial=-1) + 1, np.nan)
+    known = ~np.isnan(values)
+    of_step[place[known]] = values[known]
+    filled: np.ndarray = np.where(known, values, of_step[place])
+    return filled

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from joyful.results import InputError
 from joyful.results.files import read_bounded
 from joyful.results.reading import natural
+from joyful.results.yaml_text import parse_yaml
 
 T = TypeVar("T")
 
@@ -95,6 +96,21 @@ def read_json(path: Path, expected: str) -> Any:
         raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg}); expected {expected}") from None
     except (ValueError, RecursionError):
         raise InputError(f"{path}: not JSON in UTF-8; expected {expected}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the value of a YAML file, without constructing objects; None if there is no such file.
+
+    Raises:
+        InputError: If the file cannot be read or is not YAML. The message names it.
+    """
+    if not path.is_file():
+        return None
+    data = read_file(path, "a YAML file", 2**20)
+    try:
+        return parse_yaml(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; correct or remove the file") from None
 
 
 def optional_module(name: str, package: str) -> Any:

@@ -34,12 +34,14 @@ def test_every_format_has_help(capsys):
         assert FORMATS[name].help.strip().splitlines()[-1] in out
 
 
-@pytest.mark.parametrize(("given", "hint"), [("cvs", "; did you mean csv?"), ("wandb", "")])
+@pytest.mark.parametrize(("given", "hint"), [("cvs", "; did you mean csv?"), ("parquet", "")])
 def test_a_wrong_format_names_the_nearest(capsys, given, hint):
     with pytest.raises(SystemExit) as raised:
         main([given, "curves.csv", "--out", "runs"])
     assert raised.value.code == 2
-    assert capsys.readouterr().err.endswith(f"error: format: expected one of csv, got '{given}'{hint}\n")
+    assert capsys.readouterr().err.endswith(
+        f"error: format: expected one of {', '.join(FORMATS)}, got '{given}'{hint}\n"
+    )
 
 
 def test_without_a_format(capsys):
