@@ -108,7 +108,10 @@ class Options:
             prefix, _, name = item.rpartition("=")
             if name.lower() not in SPLIT_NAMES or "=" not in item:
                 raise InputError(f"--split-prefix {quoted(item)}: expected PREFIX=train, PREFIX=dev or PREFIX=test")
-            self._prefixes[prefix.lower()] = SPLIT_NAMES[name.lower()]
+            if prefix:
+                self._prefixes[prefix.lower()] = SPLIT_NAMES[name.lower()]
+            else:
+                self._split = SPLIT_NAMES[name.lower()]
         self._renaming: dict[str, str] = {}
         for item in arguments.rename:
             old, equals, new = item.rpartition("=")
@@ -206,6 +209,7 @@ class Options:
                 new_split, name = self._split_of(self._renaming[old]) if split is None else (None, self._renaming[old])
                 number = number if new_split is None else new_split
                 break
+        number = self._split if number is None else number
         column = normal(name)
         if self._metrics is not None and not self._metrics & {column, raw}:
             return None
@@ -221,11 +225,11 @@ class Options:
         return Column(number, column)
 
     def _split_of(self, name: str) -> tuple[int | None, str]:
-        """Return the split that the prefix of a name gives, or the default, and the rest of the name."""
+        """Return the split that the prefix of a name gives, and the rest of the name."""
         lower = name.lower()
         fitting = [prefix for prefix in self._prefixes if lower.startswith(prefix)]
         if not fitting:
-            return self._split, name
+            return None, name
         longest = max(fitting, key=len)
         return self._prefixes[longest], name[len(longest) :] or name
 

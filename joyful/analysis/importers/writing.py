@@ -41,13 +41,23 @@ class Stopped(BaseException):  # a BaseException like KeyboardInterrupt, so that
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Context in which SIGINT and SIGTERM raise `Stopped` in the main thread. Ignored signals stay ignored."""
+    """Context in which SIGINT and SIGTERM raise `Stopped` in the main thread. Ignored signals stay ignored.
+
+    An error after a signal counts as the signal, because a library that was interrupted may raise any error.
+    """
+    raised: list[Stopped] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number)
+        raised.append(Stopped(number))
+        raise raised[0]
 
     with _handlers(stop):
-        yield
+        try:
+            yield
+        except Exception:
+            if not raised:
+                raise
+            raise raised[0] from None
 
 
 @contextmanager
