@@ -25,7 +25,7 @@ with both files, measurements.csv is read.
 --arm-from, --task-from and --seed-from replace these values.
 
 example
-  joyful import algoperf external_tuning --out runs --metrics loss,accuracy
+  joyful import algoperf external_tuning --out from_algoperf --metrics loss,accuracy
 """
 
 _FILES = ("measurements.csv", "eval_measurements.csv")

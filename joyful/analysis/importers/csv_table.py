@@ -50,8 +50,7 @@ optional columns
            without it. A grid of numeric values gives a response curve
 
 example
-  joyful import csv curves.csv --out runs --rename "val/f1=f1_weighted" --percent f1_weighted
-  joyful report runs --baseline arm=baseline
+  joyful import csv curves.csv --out runs
 """
 
 #: Roles of a run.

@@ -27,7 +27,8 @@ and the output folder itself) the one with the most steps is read.
 The last entry of a training, its summary with train_loss over all steps, is left out.
 
 example
-  joyful import huggingface outputs --out runs --arm-from "^(.+)-seed" --seed-from "seed_([0-9]+)"
+  joyful import huggingface hf_outputs --out from_huggingface \\
+      --arm-from "^(.+)-seed" --seed-from "seed_([0-9]+)"
 """
 
 _CHECKPOINT = re.compile(r"(?:^|(?<=/))checkpoint-\d+/(?=[^/]*\Z)")

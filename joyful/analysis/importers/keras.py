@@ -19,7 +19,7 @@ have a row per epoch with the columns epoch, loss, val_loss and so on.
   splits      names that start with val_ belong to dev, all others to train
 
 example
-  joyful import keras logs --out runs --arm-from "^([^/]+)/" --seed-from "seed_([0-9]+)"
+  joyful import keras keras_logs --out from_keras --arm-from "^([^/]+)/" --seed-from "seed_([0-9]+)"
 """
 
 

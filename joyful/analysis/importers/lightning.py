@@ -23,7 +23,7 @@ as lightning_logs/version_0/metrics.csv. The files have the columns epoch, step 
   splits      names that start with train, val or test; all others belong to train
 
 example
-  joyful import lightning lightning_logs --out runs --arm-from "^([^/]+)/" --seed-from "version_([0-9]+)"
+  joyful import lightning lightning_logs --out from_lightning
 """
 
 

@@ -27,7 +27,7 @@ in it. A store in a database is not read.
 Deleted runs are left out.
 
 example
-  joyful import mlflow mlruns --out runs --settings loss
+  joyful import mlflow mlruns --out from_mlflow --settings loss
 """
 
 

@@ -38,7 +38,7 @@ FRACTION = re.compile("accuracy|f1(_.*)?")
 PER_CENT = 1.5
 
 #: Regular expressions that messages propose, the first that matches the names of all runs.
-_ARM_EXAMPLES = (r"^([^/]+)/", r"^(.+?)[-_ ]*(?:seed|s)?[-_=]?\d", r"^([^/.]+)")
+_ARM_EXAMPLES = ("^([^/]+)/", "^(.+?)[-_ ]?seed", "^([A-Za-z]+)", "^([^/.]+)")
 _SEED_EXAMPLES = (r"seed[-_=]?(\d+)", r"version_(\d+)", r"(\d+)\D*$")
 
 
@@ -266,7 +266,7 @@ class Options:
                 unknown = " and the ".join(missing)
                 verb = "are" if len(missing) > 1 else "is"
                 raise InputError(
-                    f"{run.files[0]}: the {unknown} of the run {quoted(run.name)} {verb} not known; set {' '.join(options)}"
+                    f"{run.files[0]}: the {unknown} of the run {quoted(run.name)} {verb} not known; set {', '.join(options)}"
                 )
 
     def _check_distinct(self, runs: Sequence[ImportedRun]) -> None:
@@ -358,7 +358,7 @@ def _example(name: str, names: Sequence[str]) -> str:
     pattern = fitting[0] if fitting else "REGEX"
     match = re.search(pattern, names[0]) if fitting else None
     gives = f" (here {quoted(match[1])})" if match else ""
-    return f"--{name}-from '{pattern}'{gives}" + (" or --arm NAME," if name == "arm" else "")
+    return f"--{name}-from '{pattern}'{gives}" + (" or --arm NAME" if name == "arm" else "")
 
 
 def _check_fraction(runs: Sequence[ImportedRun], name: str) -> None:

@@ -23,13 +23,13 @@ postgresql://HOST/NAME. A trial is a run; trials without intermediate values are
 
   arm         the parameters of a trial are its settings
   seed        a parameter or user attribute named seed; else set --seed-from, which searches the name
-              of the run, "trial 12": with "[0-9]+" every trial has its own seed
+              of the run, "trial 12": with --seed-from "[0-9]+" every trial has its own seed
   step        as reported
   metric      the name that --metrics gives, by default value
   split       dev (see --split-prefix)
 
 example
-  joyful import optuna study.db --out runs --metrics f1_weighted --seed-from "[0-9]+"
+  joyful import optuna search.db --out from_optuna --metrics f1_weighted
 """
 
 #: Maximum number of trials of a study.

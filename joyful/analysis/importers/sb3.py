@@ -34,7 +34,7 @@ monitor.csv   all files of a folder are one run, with a row per episode
   arm, seed   are not in the files: set --arm-from and --seed-from, which search the path
 
 example
-  joyful import sb3 logs --out runs --arm-from "^([^/]+)/" --seed-from "seed_([0-9]+)"
+  joyful import sb3 sb3_logs --out from_sb3 --arm-from "^([^/]+)/" --seed-from "seed_([0-9]+)"
 """
 
 #: Metric -> its column in monitor.csv.

@@ -31,7 +31,8 @@ This format needs the package tensorboard: pip install 'joyful-sweeps[import]'
   splits      names such as val/loss, val_loss or Loss/val; all others belong to train
 
 example
-  joyful import tensorboard runs_tb --out runs --arm-from "^([^-/]+)" --seed-from "seed_([0-9]+)"
+  joyful import tensorboard tb_logs --out from_tensorboard \\
+      --arm-from "^([^-/]+)" --seed-from "seed_([0-9]+)"
 """
 
 #: Largest record whose checksum is checked. Scalars are far smaller; larger ones hold images and graphs.

@@ -26,7 +26,8 @@ in its first column, and a column "RUN - METRIC" per run:
   left out    columns __MIN and __MAX, and W&B's own such as _step
 
 example
-  joyful import wandb wandb_export.csv --out runs --arm-from "^([^-]+)" --seed-from "seed([0-9]+)"
+  joyful import wandb wandb_export.csv --out from_wandb \\
+      --arm-from "^([^-]+)" --seed-from "seed([0-9]+)"
 """
 
 

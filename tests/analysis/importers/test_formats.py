@@ -13,6 +13,8 @@ from joyful.analysis.importers.__main__ import main
 from joyful.analysis.importers.runs import ImportedRun
 from joyful.results import InputError, load
 
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "IMPORTING.md"
+
 
 def test_every_module_that_reads_a_source_registers_a_format():
     folder = Path(importers.__file__).parent
@@ -32,6 +34,10 @@ def test_every_format_has_help(capsys):
         out = capsys.readouterr().out
         assert "--out FOLDER" in out
         assert FORMATS[name].help.strip().splitlines()[-1] in out
+        assert "--seed-from REGEX" in out
+        # tests/test_docs.py runs the commands of this page
+        example = FORMATS[name].help.partition("\nexample\n")[2].replace("\\\n", " ")
+        assert " ".join(example.split()) in DOCUMENT.read_text().splitlines()
 
 
 @pytest.mark.parametrize(("given", "hint"), [("cvs", "; did you mean csv?"), ("parquet", "")])
