@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 #: Texts (in lower case) of values that were not measured.
 NOT_MEASURED = frozenset({"", "na", "n/a", "null", "none"})
 
-#: Maximum size of a CSV file in bytes, and number of its columns.
+#: Maximum size of a CSV file in bytes, and default of the maximum number of its columns.
 MAXIMUM_BYTES, MAXIMUM_COLUMNS = 2**28, 1_000
 
 
@@ -85,7 +86,11 @@ def some(names: Sequence[str]) -> str:
 
 
 def table(
-    path: Path, expected: str, delimiter: str = ",", skip: Callable[[str], bool] | None = None
+    path: Path,
+    expected: str,
+    delimiter: str = ",",
+    skip: Callable[[str], bool] | None = None,
+    maximum_columns: int = MAXIMUM_COLUMNS,
 ) -> tuple[int, list[str], Iterator[tuple[int, list[str]]]]:
     """Read the header of a CSV file.
 
@@ -94,6 +99,7 @@ def table(
         expected: Example of a header, for messages.
         delimiter: Character between columns.
         skip: Whether a record is skipped, given its first field. None skips none.
+        maximum_columns: Maximum number of columns.
 
     Returns:
         The line of the header, the names of the columns, and an iterator over (line, fields) of the other records that
@@ -107,11 +113,11 @@ def table(
     line, names = next(rows, (1, []))
     if not names:
         raise InputError(f"{path}: expected a header such as {expected}, got an empty file")
-    if len(names) > MAXIMUM_COLUMNS:
-        got = f"at most {MAXIMUM_COLUMNS} columns, got {len(names)}"
+    if len(names) > maximum_columns:
+        got = f"at most {maximum_columns} columns, got {len(names)}"
         raise line_error(path, line, f"expected {got}; check the delimiter and the file")
     names = [name.strip() for name in names]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
         raise line_error(path, line, f"the header has {some(twice)} more than once; remove or rename a column")
 
     def checked() -> Iterator[tuple[int, list[str]]]:

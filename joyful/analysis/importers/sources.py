@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import itertools
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from joyful.results import InputError
-from joyful.results.files import read_bounded
+from joyful.results.files import open_plain, read_bounded
 from joyful.results.reading import natural
 from joyful.results.yaml_text import parse_yaml
 
@@ -21,8 +22,8 @@ T = TypeVar("T")
 #: Maximum number of files of a source, and of entries of its folders.
 MAXIMUM_FILES, MAXIMUM_ENTRIES = 100_000, 2_000_000
 
-#: Maximum size of a file in bytes.
-MAXIMUM_BYTES = 2**28
+#: Maximum size of a file in bytes. JSON takes many times its size in memory.
+MAXIMUM_BYTES, MAXIMUM_JSON_BYTES = 2**28, 2**26
 
 
 def find(source: Path, is_wanted: Callable[[str], bool], expected: str) -> list[tuple[str, Path]]:
@@ -84,6 +85,16 @@ def read_file(path: Path, expected: str, limit: int = MAXIMUM_BYTES) -> bytes:
         raise InputError(f"{path} cannot be read ({error.strerror}); expected {expected}") from None
 
 
+def open_file(path: Path, expected: str) -> io.BufferedReader:
+    """Open a regular file. Raise InputError if it cannot be opened; the message says that `expected` was expected."""
+    try:
+        return open_plain(os.path.realpath(path))
+    except InputError as error:
+        raise InputError(f"{path}: {error}; expected {expected}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); expected {expected}") from None
+
+
 def read_json(path: Path, expected: str) -> Any:
     """Return the value of a JSON file.
 
@@ -91,7 +102,7 @@ def read_json(path: Path, expected: str) -> Any:
         InputError: If the file cannot be read or is not JSON. The message names it, and the line of the error.
     """
     try:
-        return json.loads(read_file(path, expected))
+        return json.loads(read_file(path, expected, MAXIMUM_JSON_BYTES))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg}); expected {expected}") from None
     except (ValueError, RecursionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from joyful.analysis.importers import FORMATS, Importer, Options
 from joyful.analysis.importers.options import SPLIT_NAMES
 from joyful.analysis.importers.points import Points
 from joyful.analysis.importers.runs import ImportedRun
-from joyful.analysis.importers.sources import find, optional_module, read_file, read_yaml, shown
+from joyful.analysis.importers.sources import find, open_file, optional_module, read_yaml, shown
 from joyful.results import InputError
 from joyful.results.arms import flatten
 
@@ -35,8 +36,8 @@ example
       --arm-from "^([^-/]+)" --seed-from "seed_([0-9]+)"
 """
 
-#: Largest record whose checksum is checked. Scalars are far smaller; larger ones hold images and graphs.
-_MAXIMUM_CHECKED = 2**16
+#: Largest record that is read. Scalars are far smaller; larger ones hold images and graphs.
+_MAXIMUM_RECORD = 2**16
 
 _EXPECTED = "an event file of TensorBoard"
 
@@ -73,37 +74,39 @@ def read(source: Path, options: Options) -> list[ImportedRun]:
 
 
 def _events(path: Path, options: Options) -> Iterator[tuple[int, Any]]:
-    """Yield the number and the content of every record of an event file."""
+    """Yield the number and the content of the records of an event file. Records too large for scalars are skipped."""
     from tensorboard.compat.proto import event_pb2
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-    data = read_file(path, _EXPECTED)
-    place = number = 0
-    while place < len(data):
-        number += 1
-        wrong = InputError(
-            f"{path}, record {number}: expected {_EXPECTED}, but the record is damaged; restore or remove it"
-        )
-        header = data[place : place + 12]
-        if len(header) == 12 and masked_crc32c(header[:8]) != struct.unpack("<I", header[8:])[0]:
-            raise wrong
-        end = place + 12 + struct.unpack("<Q", header[:8])[0] if len(header) == 12 else len(data)
-        if end + 4 > len(data):  # the program was ended while it wrote
-            if number == 1:
-                raise wrong
-            options.left_out["incomplete records at the end of event files"] += 1
-            return
-        record = data[place + 12 : end]
-        checked = len(record) <= _MAXIMUM_CHECKED
-        if checked and masked_crc32c(record) != struct.unpack("<I", data[end : end + 4])[0]:
-            raise wrong
-        place = end + 4
-        event = event_pb2.Event()
-        try:
-            event.ParseFromString(record)
-        except Exception:  # DecodeError of the protobuf in use
-            raise wrong from None
-        yield number, event
+    number = 0
+    with open_file(path, _EXPECTED) as file:
+        size = os.fstat(file.fileno()).st_size
+        while header := file.read(12):
+            number += 1
+            place = f"{path}, record {number}"
+            damaged = InputError(
+                f"{place}: expected {_EXPECTED}, but the record is damaged; restore or remove the file"
+            )
+            if len(header) == 12 and masked_crc32c(header[:8]) != struct.unpack("<I", header[8:])[0]:
+                raise damaged
+            length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else size
+            if file.tell() + length + 4 > size:  # the program was ended while it wrote
+                if number == 1:
+                    raise damaged
+                options.left_out["incomplete records at the end of event files"] += 1
+                return
+            if length > _MAXIMUM_RECORD:
+                options.left_out["summaries that are not scalars"] += 1
+                file.seek(length + 4, os.SEEK_CUR)
+                continue
+            record, event = file.read(length), event_pb2.Event()
+            if masked_crc32c(record) != struct.unpack("<I", file.read(4))[0]:
+                raise damaged
+            try:
+                event.ParseFromString(record)
+            except Exception:  # DecodeError of the protobuf in use
+                raise damaged from None
+            yield number, event
 
 
 def _scalar(value: Any) -> float | None:

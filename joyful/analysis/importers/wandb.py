@@ -31,13 +31,17 @@ example
 """
 
 
+#: Maximum number of columns of a table; three per run and metric.
+MAXIMUM_COLUMNS = 30_000
+
+
 def read(source: Path, options: Options) -> list[ImportedRun]:
     """Read the runs of exported tables. Raise InputError if one is not valid."""
     runs: dict[str, tuple[ImportedRun, Points]] = {}
     axes: dict[str, Path] = {}
     files = find(source, lambda name: name.lower().endswith(".csv"), "files *.csv")
     for _, path in shown(files, "reading tables"):
-        line, names, rows = table(path, '"Step","RUN - METRIC"')
+        line, names, rows = table(path, '"Step","RUN - METRIC"', maximum_columns=MAXIMUM_COLUMNS)
         axis = _axis(names[0])
         other = next((other for known, other in axes.items() if known != axis), None)
         if axis == "" or other is not None:
