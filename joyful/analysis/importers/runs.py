@@ -61,6 +61,12 @@ class ImportedRun:
             one step are merged, the last of several values of a metric is kept, and seconds never decrease.
         counts_from_zero: Whether epochs are numbers of the epoch in progress, the first of which is 0.
         repeated: Number of values that were replaced by a later value of the same step. Set by `history`.
+
+    Example:
+        >>> run = ImportedRun("a/log.csv", [Path("a/log.csv")], arm="a", seed=1)
+        >>> run.put(run.row(line=2, step=10), Column(1, "nll"), 0.5)
+        >>> {name: values.to_pylist() for name, values in run.history().items()}
+        {'step': [10], 'split': ['dev'], 'epoch': [None], 'nll': [0.5]}
     """
 
     name: str
@@ -75,7 +81,7 @@ class ImportedRun:
     counts_from_zero: bool = False
     repeated: int = 0
     _lines: array[int] = field(default_factory=lambda: array("q"))
-    _files: array[int] = field(default_factory=lambda: array("H"))
+    _files: array[int] = field(default_factory=lambda: array("I"))
     _steps: array[int] = field(default_factory=lambda: array("q"))
     _epochs: array[float] = field(default_factory=lambda: array("d"))
     _seconds: array[float] = field(default_factory=lambda: array("d"))
@@ -240,7 +246,8 @@ class ImportedRun:
         starts = ends - lengths
         lengths[-1] = max(lengths[-2:])  # the last epoch may be incomplete
         share = (steps[known] - starts[place]) / np.maximum(lengths[place], 1e-9)
-        complete = (steps[known] == ends[place]) & (ends[place] - starts[place] >= lengths[place])
+        whole = ends - starts > (1 - 1e-9) * lengths
+        complete = (steps[known] == ends[place]) & whole[place]
         epochs[known] += np.where(complete, 1.0, np.clip(share, 0.0, 1.0))
         return epochs
 

@@ -45,7 +45,7 @@ def find(source: Path, is_wanted: Callable[[str], bool], expected: str) -> list[
     if not source.is_dir():
         if not source.exists():
             raise InputError(f"{source}: expected a file or a folder with {expected}, found nothing there")
-        return [(source.name, source)]
+        return [(source.name, source.resolve() if source.is_symlink() else source)]
     found: list[tuple[str, Path]] = []
     stack, entries_seen = [("", os.fspath(source))], 0
     while stack:
@@ -78,7 +78,7 @@ def read_file(path: Path, expected: str, limit: int = MAXIMUM_BYTES) -> bytes:
         InputError: If the file cannot be read. The message names it and says that `expected` was expected.
     """
     try:
-        return read_bounded(os.path.realpath(path), limit)
+        return read_bounded(path, limit)
     except InputError as error:
         raise InputError(f"{path}: {error}; expected {expected}") from None
     except OSError as error:
@@ -88,7 +88,7 @@ def read_file(path: Path, expected: str, limit: int = MAXIMUM_BYTES) -> bytes:
 def open_file(path: Path, expected: str) -> io.BufferedReader:
     """Open a regular file. Raise InputError if it cannot be opened; the message says that `expected` was expected."""
     try:
-        return open_plain(os.path.realpath(path))
+        return open_plain(path)
     except InputError as error:
         raise InputError(f"{path}: {error}; expected {expected}") from None
     except OSError as error:

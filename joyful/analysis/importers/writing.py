@@ -96,10 +96,9 @@ def write_runs(runs: Sequence[ImportedRun], out: Path, source: str) -> list[str]
         ResultsError: If a file cannot be written.
     """
     if not runs:
-        raise InputError(f"{source}: expected at least one run, got none; add rows below the header")
+        raise InputError(f"{source}: expected at least one run, got none; check that it has values")
     if len(runs) > MAXIMUM_RUNS:
-        expected = f"at most {MAXIMUM_RUNS} runs (combinations of settings and seed), got {len(runs)}"
-        raise InputError(f"{source}: expected {expected}; check that the column seed contains seeds")
+        raise InputError(f"{source}: expected at most {MAXIMUM_RUNS} runs, got {len(runs)}; import it in parts")
     check_free(out)
     out = Path(os.path.abspath(out))
     names = _names(runs)
@@ -157,16 +156,17 @@ def _write(run: ImportedRun, folder: Path, source: str) -> None:
 def _nested(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Turn {"a.b": 1} into {"a": {"b": 1}}. Raise InputError if a name is both a setting and a section."""
     config: dict[str, Any] = {}
+    hint = "rename one of the two, or select settings with --settings"
     for name, value in settings.items():
         *sections, leaf = name.split(".")
         node = config
         for section in sections:
             inner = node.setdefault(section, {})
             if not isinstance(inner, dict):
-                raise InputError(f"{place}: setting {name}: {section} is already a setting; rename one of the two")
+                raise InputError(f"{place}: setting {name}: {section} is already a setting; {hint}")
             node = inner
         if leaf in node:
-            raise InputError(f"{place}: setting {name} is already a section; rename one of the two")
+            raise InputError(f"{place}: setting {name} is already a section; {hint}")
         node[leaf] = value
     return config
 

@@ -5,12 +5,14 @@ import pytest
 from tests.support.importing import curve, read_runs_of, refusal
 
 optuna = pytest.importorskip("optuna")
+pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def source(tmp_path):
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/study.db")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/study.db")
     study = optuna.create_study(study_name="search", storage=storage, direction="maximize")
     for lr in (0.1, 0.2):
         for seed in (1, 2):
@@ -26,7 +28,7 @@ def source(tmp_path):
     study.enqueue_trial({})
     study.optimize(lambda trial: 1.0, n_trials=1)
     storage.engine.dispose()
-    return tmp_path / "study.db"
+    return folder / "study.db"
 
 
 def test_trials_are_runs_and_parameters_are_settings(source):
