@@ -110,12 +110,15 @@ def _data(name: str) -> Callable[[], Callable[[Path], object]]:
     return load
 
 
-def _importer() -> Callable[[Path], object]:
+def _importer(*options: str) -> Callable[[Path], object]:
+    """Return a reader of logs, whose format is the name of the folder of the file; by default a CSV table."""
+    from joyful.analysis.importers import FORMATS
     from joyful.analysis.importers.writing import write_runs
     from tests.support.importing import read_runs_of
 
     def read(path: Path) -> object:
-        write_runs(read_runs_of("csv", path), path.with_suffix(".imported"), str(path))
+        name = path.parent.name if path.parent.name in FORMATS else "csv"
+        write_runs(read_runs_of(name, path, *options), path.with_suffix(".imported"), str(path))
         return None
 
     return read
@@ -127,6 +130,7 @@ READERS: Mapping[str, Callable[[], Callable[[Path], object]]] = {
     "runs": _runs,
     "run": _run,
     "importer": _importer,
+    "logs": lambda: _importer("--arm", "a", "--seed-from", "[0-9]"),
     **{name: _data(name) for name in ("meld", "emorynlp", "mosi", "prepared", "iemocap")},
 }
 

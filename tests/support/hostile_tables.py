@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from joyful.data import emorynlp, meld, prepared
 from tests.support import small_files
@@ -110,6 +111,35 @@ def hostile_curves(root: Path) -> dict[str, Case]:
     for name, (data, words) in tables.items():
         path = root / f"{name}.csv"
         _write(path, name, data)
+        cases[name] = path, words
+    return cases
+
+
+def hostile_logs(root: Path) -> dict[str, Case]:
+    """Write hostile logs of other programs, each in a folder with the name of its format."""
+    state = b'{"log_history": [%s]}'
+    header = struct.pack("<Q", 2**60)
+    checksum = struct.pack("<I", masked_crc32c(header))
+    files = {
+        "huggingface/deep1": (b"[" * MILLION, "trainer_state.json of transformers"),
+        "huggingface/lists1": (state % (b"[]," * 5 * MILLION + b"[]"), "expected an object with an integer step"),
+        "huggingface/large1": (state % (b"[]," * 10 * MILLION + b"[]"), "at most 16777216 are read"),
+        "huggingface/digits1": (state % b'{"step": %s}' % (b"9" * MILLION), "not JSON"),
+        "huggingface/huge1": (state % b'{"step": 1, "loss": %s}' % (b"9" * 400), "loss: expected a number"),
+        "huggingface/names1": (
+            state % b",".join(b'{"step": 1, "m%d": 1}' % i for i in range(200_000)), "at most 100000 names of metrics"
+        ),
+        "tensorboard/length1": (header + checksum + b"x" * 1000, "the record is damaged"),
+        "tensorboard/zeros1": (bytes(60 * MILLION), "the record is damaged"),
+        "wandb/wide1": (b'"Step",' + b",".join(b"r%d - a" % i for i in range(40_000)) + b"\n", "at most 30000 columns"),
+        "sb3/1.monitor.csv": (b"r,l,t\n" + b"1,1,1\n" * MILLION, "at most 400000 episodes"),
+        "keras/rows1": (b"epoch,loss\n" + b"".join(b"%d,1\n" % i for i in range(500_000)), "at most 400000 rows"),
+    }  # fmt: skip
+    cases = {}
+    for name, (data, words) in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
         cases[name] = path, words
     return cases
 

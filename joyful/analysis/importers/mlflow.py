@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from joyful.analysis.importers import FORMATS, Importer, Options
 from joyful.analysis.importers.csv_values import integer, number, typed
 from joyful.analysis.importers.points import Points
 from joyful.analysis.importers.runs import ImportedRun
-from joyful.analysis.importers.sources import find, read_file, read_yaml, shown
+from joyful.analysis.importers.sources import find, open_file, read_file, read_yaml, shown
 from joyful.results import InputError
+from joyful.results.csv_text import quoted
 
 HELP = """\
 Import the runs of MLflow's file store: the folder mlruns, or the folder of an experiment or of a run
@@ -29,6 +31,10 @@ Deleted runs are left out.
 example
   joyful import mlflow mlruns --out from_mlflow --settings loss
 """
+
+
+#: Maximum number of bytes of a line of a metric.
+_MAXIMUM_LINE = 1_000
 
 
 def read(source: Path, options: Options) -> list[ImportedRun]:
@@ -69,25 +75,27 @@ def _add_settings(run: ImportedRun, folder: Path, options: Options) -> None:
 def _add_metrics(run: ImportedRun, folder: Path, start: object, options: Options) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
         return
-    points, earliest = Points(run, options), start / 1000 if isinstance(start, int) else float("inf")
+    points = Points(run, options)
     files = find(folder, lambda name: True, "metrics")
     run.files = [path for _, path in files]
     for file, (name, path) in enumerate(files):
-        lines = read_file(path, "lines with time, value and step").decode("utf-8", "replace").splitlines()
-        for line, text in enumerate(lines, start=1):
-            fields = text.split()
-            try:
-                if len(fields) < 3:
-                    raise InputError(f"expected a time, a value and a step, got {text[:60]!r}")
-                value, step = number(fields[1], name), integer(fields[2], "step")
-                time = integer(fields[0], "time")
-                if value is None:
-                    raise InputError(f"{name}: expected a number, got {fields[1]!r}")
-                earliest = min(earliest, time / 1000)
-                points.add(name, step, value, line, time / 1000, file)
-            except InputError as error:
-                raise InputError(f"{path}, line {line}: {error}") from None
-    points.close(origin=earliest)
+        with open_file(path, "lines with a time, a value and a step") as lines:
+            for line, text in enumerate(iter(functools.partial(lines.readline, _MAXIMUM_LINE), b""), start=1):
+                try:
+                    _add_line(points, name, text.decode("utf-8", "replace"), line, file)
+                except InputError as error:
+                    raise InputError(f"{path}, line {line}: {error}") from None
+    points.close(origin=min(points.earliest, start / 1000) if isinstance(start, int) else points.earliest)
+
+
+def _add_line(points: Points, name: str, text: str, line: int, file: int) -> None:
+    fields = text.split()
+    if len(fields) < 3:
+        raise InputError(f"expected a time, a value and a step, got {quoted(text.strip())}")
+    time, value, step = integer(fields[0], "time"), number(fields[1], name), integer(fields[2], "step")
+    if value is None:
+        raise InputError(f"{name}: expected a number, got {quoted(fields[1])}")
+    points.add(name, step, value, line, time / 1000, file)
 
 
 FORMATS.register("mlflow", "runs of MLflow's file store")(Importer(HELP, read, epochs="from 0"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
 from joyful.analysis.importers.options import Options
@@ -11,8 +12,11 @@ from joyful.results import InputError
 #: Metric (in lower case) -> the key of a row that it gives.
 KEYS = {"epoch": "epoch", "_runtime": "seconds", "tokens": "tokens"}
 
+#: Maximum number of metrics of one run.
+MAXIMUM_NAMES = 10_000
 
-@dataclass
+
+@dataclass(slots=True)
 class _Row:
     """A row of a step while it is collected: the position of its first value and the keys that were logged."""
 
@@ -29,12 +33,16 @@ class Points:
     Args:
         run: The run to add the values to.
         options: The options, which select and name the metrics.
+
+    Attributes:
+        earliest: The earliest time of a value, in seconds; infinity without times.
     """
 
     def __init__(self, run: ImportedRun, options: Options) -> None:
         self._run, self._options = run, options
+        self.earliest = float("inf")
         self._rows: dict[float, _Row] = {}
-        self._values: dict[str, list[tuple[float, float]]] = {}
+        self._values: dict[str, tuple[array[float], array[float]]] = {}  # metric -> steps and values
 
     def add(self, name: str, step: float, value: float, line: int, seconds: float | None = None, file: int = 0) -> None:
         """Add a value.
@@ -59,11 +67,18 @@ class Points:
             row = self._rows[step] = _Row(file, line)
         if seconds is not None:
             row.seconds = seconds
+            self.earliest = min(self.earliest, seconds)
         key = KEYS.get(name.lower())
         if key is not None:
             setattr(row, key, value)
         else:
-            self._values.setdefault(name, []).append((step, value))
+            if name not in self._values:
+                if len(self._values) >= MAXIMUM_NAMES:
+                    raise InputError(f"expected at most {MAXIMUM_NAMES} metrics of one run")
+                self._values[name] = array("d"), array("d")
+            steps, values = self._values[name]
+            steps.append(step)
+            values.append(value)
 
     def close(self, axis: str = "step", origin: float = 0.0) -> None:
         """Add the collected rows and values to the run.
@@ -86,8 +101,8 @@ class Points:
             except InputError as error:
                 place = f"{self._run.files[row.file]}, {self._run.unit} {row.line}"
                 raise InputError(f"{place}: {error}") from None
-        for name, values in self._values.items():
+        for name, (steps, values) in self._values.items():
             column = self._options.column(name, place=str(self._run.files[0]))
             if column is not None:
-                for step, value in values:
+                for step, value in zip(steps, values, strict=True):
                     self._run.put(indices[step], column, value)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from joyful.analysis.importers import FORMATS, Importer, Options
 from joyful.analysis.importers.csv_values import add_table, integer, number, some, table
-from joyful.analysis.importers.runs import ImportedRun
+from joyful.analysis.importers.runs import MAXIMUM_RUN_ROWS, ImportedRun
 from joyful.analysis.importers.sources import find, shown
 from joyful.results import InputError
 from joyful.results.csv_text import line_error, read_records
@@ -110,10 +110,12 @@ def _read_monitor(
     line, names, rows = table(path, "r,l,t", skip=lambda field: field.startswith("#"))
     if missing := [name for name in ("r", "l", "t") if name not in names]:
         raise line_error(path, line, f"the header lacks {some(missing)}; it has {some(names)}")
-    episodes = []
+    episodes: list[tuple[float, int, list[float]]] = []
     for line, fields in rows:
         try:
             options.count(3)
+            if len(episodes) >= MAXIMUM_RUN_ROWS:
+                raise InputError(f"expected at most {MAXIMUM_RUN_ROWS} episodes of one run; thin the rows out")
             values = {name: number(fields[names.index(name)], name) for name in ("r", "t")}
             length = integer(fields[names.index("l")], "l")
             if None in values.values() or length < 0:

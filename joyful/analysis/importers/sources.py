@@ -22,8 +22,8 @@ T = TypeVar("T")
 #: Maximum number of files of a source, and of entries of its folders.
 MAXIMUM_FILES, MAXIMUM_ENTRIES = 100_000, 2_000_000
 
-#: Maximum size of a file in bytes. JSON takes many times its size in memory.
-MAXIMUM_BYTES, MAXIMUM_JSON_BYTES = 2**28, 2**26
+#: Maximum size of a JSON file in bytes. It can take 24 times its size in memory.
+MAXIMUM_JSON_BYTES = 2**24
 
 
 def find(source: Path, is_wanted: Callable[[str], bool], expected: str) -> list[tuple[str, Path]]:
@@ -71,7 +71,7 @@ def find(source: Path, is_wanted: Callable[[str], bool], expected: str) -> list[
     return sorted(found, key=lambda item: natural(item[0]))
 
 
-def read_file(path: Path, expected: str, limit: int = MAXIMUM_BYTES) -> bytes:
+def read_file(path: Path, expected: str, limit: int) -> bytes:
     """Return the content of a file of at most `limit` bytes.
 
     Raises:
@@ -101,12 +101,13 @@ def read_json(path: Path, expected: str) -> Any:
     Raises:
         InputError: If the file cannot be read or is not JSON. The message names it, and the line of the error.
     """
+    data = read_file(path, expected, MAXIMUM_JSON_BYTES)
     try:
-        return json.loads(read_file(path, expected, MAXIMUM_JSON_BYTES))
+        return json.loads(data)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg}); expected {expected}") from None
     except (ValueError, RecursionError):
-        raise InputError(f"{path}: not JSON in UTF-8; expected {expected}") from None
+        raise InputError(f"{path}: not JSON in UTF-8, or nested too deeply; expected {expected}") from None
 
 
 def read_yaml(path: Path) -> Any:
