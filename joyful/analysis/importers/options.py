@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser, epochs: str) -> None:
     add("--percent", metavar="A,B", default="", help="metrics in per cent, to be divided by 100")
     if epochs != "passes":
         default = {"from 0": " (default: 0)"}.get(epochs, "")
-        epochs_from = f"number of the first epoch{default}; with 0, an epoch counts as complete at its last row"
+        epochs_from = f"number of the first epoch{default}; with 0, a whole number counts as complete at its last row"
         add("--epochs-from", type=int, choices=(0, 1), help=epochs_from)
 
 
@@ -188,7 +188,7 @@ class Options:
             run.counts_from_zero = self._epochs_from == 0
             zero = run.row_of_epoch_zero() if self._epochs_from is None else None
             if zero is not None:
-                hint = "set --epochs-from 0 if it is the first epoch (1 is added to all epochs), or --epochs-from 1 if it is "
+                hint = "set --epochs-from 0 if it is the first epoch (1 is then added), or --epochs-from 1 if it is "
                 raise InputError(f"{run.where(zero)}: epoch 0 is ambiguous; {hint}an evaluation before training")
             for column in run.columns():
                 if column.name in self._percent:

@@ -71,6 +71,8 @@ class Points:
         key = KEYS.get(name.lower())
         if key is not None:
             setattr(row, key, value)
+        elif name.lower().endswith(("/epoch", "/step")):  # their meaning differs between programs
+            self._options.left_out["values named epoch or step with a prefix"] += 1
         else:
             if name not in self._values:
                 if len(self._values) >= MAXIMUM_NAMES:

@@ -227,7 +227,8 @@ class ImportedRun:
     def _passes(self, steps: np.ndarray) -> np.ndarray:
         """Return the passes over the training data at every row; NaN if not logged.
 
-        An epoch that counts from 0 has ended at its last row. Rows inside it get the share of its steps.
+        An epoch that counts from 0 has ended at its last row. Rows inside it get the share of its steps. Numbers with
+        fractions are passes already.
         """
         import numpy as np
 
@@ -235,11 +236,11 @@ class ImportedRun:
         known = np.flatnonzero(~np.isnan(epochs))
         if not self.counts_from_zero or not known.size:
             return epochs
-        if (epochs[known] % 1).any():
-            return epochs + 1
         numbers, place = np.unique(epochs[known], return_inverse=True)
         ends = np.zeros(len(numbers))
         np.maximum.at(ends, place, steps[known])
+        if (numbers % 1).any() or (np.diff(ends) <= 0).any():  # passes already, or not in the order of steps
+            return epochs
         first = -1.0 if steps[known].min() == 0 else 0.0
         lengths = np.diff(ends) / np.diff(numbers)
         lengths = np.concatenate([lengths[:1] if len(lengths) else [ends[0] - first], lengths])

@@ -62,6 +62,36 @@ def test_damaged_files_are_refused_with_the_line(tmp_path, file, old, new, messa
     assert message in refusal("lightning", tmp_path / "lightning")
 
 
+@pytest.mark.parametrize(
+    ("rows", "passes"),
+    [
+        # two epochs of 4 steps, with a row every 2 steps; the third epoch was interrupted
+        ("0,1 0,3 1,5 1,7 2,9", [0.5, 1, 1.5, 2, 2.5]),
+        # evaluated every third epoch, with steps that count from 1
+        ("2,30 5,60", [3, 6]),
+        # a run that was resumed in epoch 4
+        ("4,49 5,59", [5, 6]),
+        ("0,4", [1]),
+        # fractions are passes already
+        ("0.5,4 1.5,8", [0.5, 1.5]),
+    ],
+)
+def test_epochs_become_passes_over_the_data(tmp_path, rows, passes):
+    (tmp_path / "1").mkdir()
+    table = "epoch,step,val_loss\n" + "".join(f"{row},1\n" for row in rows.split())
+    (tmp_path / "1" / "metrics.csv").write_text(table)
+    run = read_runs_of("lightning", tmp_path, "--arm", "a", "--seed-from", "^1")[0]
+    assert [epoch for epoch, _ in curve(run, "dev", "loss", "epoch")] == passes
+
+
+def test_epochs_that_decrease_are_refused_with_both_lines(tmp_path):
+    path = tmp_path / "logs" / "1" / "metrics.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("epoch,step,val_loss\n1,5,1\n0,10,1\n")
+    message = refusal("lightning", tmp_path / "logs", "--arm", "a", "--seed-from", "^1")
+    assert f"{path}, line 3: epoch 0 at step 10, but line 2 has epoch 1 at step 5; epochs must not decrease" in message
+
+
 def test_hparams_construct_no_objects(tmp_path):
     path = copied("lightning", tmp_path) / "lr_0.1" / "version_1" / "hparams.yaml"
     path.write_text(f"lr: !!python/object/apply:os.system ['touch {tmp_path}/canary']\nseed: 7\n")

@@ -49,6 +49,7 @@ def test_epochs_and_hyperparameters_are_read(tmp_path):
     writer.add_event(pb.Event(wall_time=10, summary=settings))
     for step in range(6):
         values = [Summary.Value(tag="epoch", simple_value=step // 3), Summary.Value(tag="val_loss", simple_value=step)]
+        values += [Summary.Value(tag="train/epoch", simple_value=step / 7)]
         writer.add_event(pb.Event(wall_time=10 + step, step=step, summary=Summary(value=values)))
     writer.close()
     run = read_runs_of("tensorboard", tmp_path)[0]
