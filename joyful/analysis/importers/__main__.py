@@ -83,24 +83,24 @@ def _print_arms(runs: Sequence[ImportedRun], out: Path) -> None:
         of_arm[1].update([run.task] if run.task is not None else [])
     for arm, (of_arm_seeds, tasks) in list(seeds.items())[:MAXIMUM_LINES]:
         on_tasks = f" on {len(tasks)} tasks" if len(tasks) > 1 else "".join(f" on the task {task}" for task in tasks)
-        print(f"{' '.join(arm) or 'all runs'}: {len(of_arm_seeds)} seed{'s' * (len(of_arm_seeds) != 1)}{on_tasks}")
+        _print(f"{' '.join(arm) or 'all runs'}: {len(of_arm_seeds)} seed{'s' * (len(of_arm_seeds) != 1)}{on_tasks}")
     if len(seeds) > MAXIMUM_LINES:
-        print(f"and {len(seeds) - MAXIMUM_LINES} more arms")
-    print(f"{len(runs)} runs of {len(seeds)} arms in {out}; next: joyful report {out}")
+        _print(f"and {len(seeds) - MAXIMUM_LINES} more arms")
+    _print(f"{len(runs)} runs of {len(seeds)} arms in {out}; next: joyful report {out}")
 
 
 def _print_metrics(runs: Sequence[ImportedRun]) -> None:
     """Print the metrics of the run with most of them, with their first and last values, and the splits."""
     run = max(runs, key=lambda run: len(run.columns()))
     named = ", ".join([*(f"{name} {value}" for name, value in settings_of(run).items()), f"seed {run.seed}"])
-    print(f"metrics of one run ({named}), first and last value:")
+    _print(f"metrics of one run ({named}), first and last value:")
     for split, name in enumerate(SPLITS):
         columns = [column for column in run.columns() if column.split == split]
         values = [(column.name, run.values(column)[1]) for column in columns]
         texts = [f"{metric} {value[0]:g} to {value[-1]:g}" for metric, value in values[:MAXIMUM_LINES]]
         texts += [f"and {len(values) - MAXIMUM_LINES} more"] if len(values) > MAXIMUM_LINES else []
         if texts:
-            print(f"  {name}: {', '.join(texts)}")
+            _print(f"  {name}: {', '.join(texts)}")
 
 
 def _print_left_out(runs: Sequence[ImportedRun], options: Options) -> None:
@@ -111,9 +111,14 @@ def _print_left_out(runs: Sequence[ImportedRun], options: Options) -> None:
     empty = sum(not run.columns() for run in runs)
     left_out += [f"the curves of {empty} runs, which have no metrics"] if empty else []
     if left_out:
-        print(f"left out: {'; '.join(left_out)}")
+        _print(f"left out: {'; '.join(left_out)}")
     for note in options.notes:
-        print(note)
+        _print(note)
+
+
+def _print(text: str) -> None:
+    """Print a line. Characters of names that are not printable are escaped."""
+    print("".join(one if one.isprintable() else ascii(one)[1:-1] for one in text))
 
 
 if __name__ == "__main__":

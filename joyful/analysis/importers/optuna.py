@@ -98,7 +98,7 @@ def _read(optuna: Any, url: str, place: Path, prefix: str, options: Options, met
     if len(trials) > MAXIMUM_TRIALS:
         raise InputError(f"{place}: expected at most {MAXIMUM_TRIALS} trials, got {len(trials)}")
     options.notes.append(
-        f"the study {study.study_name} says: {', '.join(one.name.lower() for one in study.directions)}"
+        f"direction of the study {study.study_name}: {', '.join(one.name.lower() for one in study.directions)}"
     )
     column = options.column(metric, place=str(place))
     runs = []

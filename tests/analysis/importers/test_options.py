@@ -39,6 +39,16 @@ def test_tasks_are_settings_and_the_summary_counts_them(keras, tmp_path, capsys)
     assert sorted(set(frame.task)) == ["mae", "mse"]
 
 
+def test_names_that_cannot_be_printed_are_escaped(tmp_path, capsys):
+    name = "a\x1b[31m\udcff-1.csv"  # a colour, and a byte that is not UTF-8
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / name).write_text("epoch,loss\n0,2\n")
+    words = ["keras", str(tmp_path / "logs"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--arm-from", "^(.*)-", "--seed-from", r"(\d)\.csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == r"arm=a\x1b[31m\udcff: 1 seed"
+    assert len(load(tmp_path / "out")) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
