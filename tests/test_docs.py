@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zlib
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 
@@ -28,6 +30,7 @@ from tests.support import small_files
 from tests.support.datasets import fake_encode
 from tests.support.documents import FOLDERS, Command, heading_anchors, named_files, read
 from tests.support.fork_server import ForkServer
+from tests.support.importing import FIXTURES
 from tests.support.runs import TINY, tiny_request
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -233,6 +236,28 @@ class Checkout:
         pickle.parent.mkdir(parents=True)
         pickle.write_bytes(small_files.iemocap_pickle())
         (self.folder / "curves.csv").write_bytes(small_files.curves_table().replace(b"old,", b"NAME,"))
+        self._write_logs()
+
+    def _write_logs(self) -> None:
+        """Write the sources of the commands in IMPORTING.md."""
+        for name, fixture in (
+            ("lightning_logs", "lightning"), ("hf_outputs", "huggingface"), ("tb_logs", "tensorboard"), ("sb3_logs", "sb3"),
+            ("keras_logs", "keras"), ("mlruns", "mlflow/mlruns"),
+        ):  # fmt: skip
+            shutil.copytree(FIXTURES / fixture, self.folder / name)
+        (self.folder / "wandb_export.csv").write_text('"Step","mse-seed1 - val/f1"\n"1","0.5"\n')
+        trial = self.folder / "external_tuning/nadamw/study_0/mnist_jax/trial_1"
+        trial.mkdir(parents=True)
+        (trial / "measurements.csv").write_text("global_step,validation/accuracy,train/loss\n1,0.5,2\n")
+        study = optuna.create_study(storage=f"sqlite:///{self.folder / 'search.db'}")
+        study.add_trial(
+            optuna.create_trial(
+                params={"width": 8, "seed": 1},
+                distributions={name: optuna.distributions.IntDistribution(1, 9) for name in ("width", "seed")},
+                value=0.5,
+                intermediate_values={1: 0.5},
+            )
+        )
 
     @staticmethod
     def _interrupt(folder: Path) -> None:

@@ -59,7 +59,7 @@ def read_study(path: Path) -> Study:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        with _copied(path) as url, contextlib.ExitStack() as stack:
+        with copied(path) as url, contextlib.ExitStack() as stack:
             storage = optuna.storages.RDBStorage(url)
             stack.callback(storage.engine.dispose)  # The copy can be deleted only after its connections are closed.
             return _read(optuna, storage)
@@ -73,7 +73,8 @@ def read_study(path: Path) -> Study:
 
 
 @contextlib.contextmanager
-def _copied(path: Path) -> Iterator[str]:
+def copied(path: Path) -> Iterator[str]:
+    """Context with the URL of a copy of a study's SQLite file, so that a running sweep is not disturbed."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "study.db"
         source = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)

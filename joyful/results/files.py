@@ -9,6 +9,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,9 +20,14 @@ from joyful.results.lock import holds, require_lock
 from joyful.results.machine import machine
 from joyful.results.schema import ResultsError
 
-# .NAME.MACHINE-PID-TOKEN.tmp. The name is hidden, so no reader mistakes the file for a result. Machine and process
-# number show whether the writer is still alive.
+# .NAME.MACHINE-PID-TOKEN.tmp. The name is hidden, so no reader mistakes the file or folder for a result. Machine and
+# process number show whether the writer is still alive.
 _TEMPORARY = re.compile(r"\..+\.(?P<machine>[^.]*)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp\Z")
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return the path of a temporary file or folder next to `path` that `remove_leftovers` recognises."""
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
@@ -57,7 +63,7 @@ def write_file(path: str | os.PathLike[str], write: Callable[[Path], None], size
         LockLostError: See `write_bytes`.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = temporary_beside(path)
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
         try:
@@ -85,8 +91,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         InputError: If JSON cannot represent a part of the value. The message names the part.
         ResultsError: If the file cannot be written.
     """
-    text = json.dumps(plain(value), indent=2, allow_nan=False)
-    write_bytes(path, text.encode("ascii") + b"\n")
+    write_bytes(path, json_bytes(plain(value)))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return a value from `plain` as the content of a JSON file."""
+    return json.dumps(value, indent=2, allow_nan=False).encode("ascii") + b"\n"
 
 
 def plain(value: Any, place: str = "") -> Any:
@@ -180,7 +190,7 @@ def _open_plain(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def remove_leftovers(folder: Path) -> list[str]:
-    """Remove the temporary files of dead writers.
+    """Remove the temporary files and folders of dead writers.
 
     A writer on this machine is dead if its process has ended. A writer on another machine counts as dead if this
     process holds the lock of the run. The age of a file is not used, because clocks can jump.
@@ -189,17 +199,20 @@ def remove_leftovers(folder: Path) -> list[str]:
         folder: The folder of a run, or a folder in it.
 
     Returns:
-        The names of the removed files, sorted.
+        The names of the removed files and folders, sorted.
     """
     removed, own, held = [], _machine(), holds(folder)
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         match = _TEMPORARY.match(entry.name)
-        if match is None or not entry.is_file(follow_symlinks=False):
+        if match is None or entry.is_symlink():
             continue
         try:
             dead = not _alive(int(match["pid"])) if match["machine"] == own else held
             if dead:
-                os.unlink(entry.path)
+                if entry.is_dir():
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)
                 removed.append(entry.name)
         except OSError:
             continue  # another process was faster, or the folder is read-only; a leftover does no harm

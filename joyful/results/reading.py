@@ -153,10 +153,11 @@ def _find(root: Path) -> tuple[list[tuple[str, str, bool]], list[RunHeader]]:
         for child, is_folder in kinds.items():
             if is_folder and not child.startswith(".") and child not in _NO_RUNS_IN:
                 stack.append((f"{name}/{child}" if name else child, os.path.join(folder, child)))
-    return sorted(items, key=lambda item: _natural(item[0])), damaged
+    return sorted(items, key=lambda item: natural(item[0])), damaged
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Return the key that sorts names in natural order (2 before 10)."""
     parts = re.split(r"([0-9]{1,18})", name)
     return [(1, int(part), part) if index % 2 else (0, 0, part) for index, part in enumerate(parts)]
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from joyful.records import InputError, one_line
 from joyful.results import tables
-from joyful.results.files import plain, read_bounded, remove_leftovers, write_bytes, write_json
+from joyful.results.files import json_bytes, plain, read_bounded, remove_leftovers, write_bytes, write_json
 from joyful.results.provenance import git_state, versions
 from joyful.results.schema import HISTORY, RUN, RUN_KEYS, SCHEMA, STATUSES, TIMING, ResultsError
 
@@ -60,13 +60,7 @@ class RunFolder:
             ResultsError: If the folder or a file cannot be written.
         """
         folder = Path(path)
-        missing = [key for key in _GIVEN_KEYS if key not in header]
-        unknown = [str(key) for key in header if key not in _GIVEN_KEYS + _FILLED_KEYS]
-        if missing or unknown:
-            raise InputError(
-                f"run.json: expected the keys {', '.join(_GIVEN_KEYS)}; missing: {', '.join(missing) or 'none'}, "
-                f"unknown: {', '.join(unknown) or 'none'}"
-            )
+        _check_header(header)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -87,8 +81,7 @@ class RunFolder:
         filled.setdefault("started", datetime.now(UTC).isoformat(timespec="seconds"))
         filled.setdefault("host", socket.gethostname())
         digest = _sha256(empty)
-        own = {"schema": SCHEMA, "status": "running", "reason": None, "objective": None, "history_sha256": [digest]}
-        run = cls(folder, plain({key: (filled | own)[key] for key in RUN_KEYS}), digest)
+        run = cls(folder, _content(filled, "running", digest), digest)
         # Write the history first: run.json makes the folder a run, and a run always has a history.
         write_bytes(folder / HISTORY, empty)
         write_json(folder / RUN, run.info)
@@ -203,6 +196,48 @@ class RunFolder:
             # A write failed, possibly after the rename, so only the file itself shows which history is there.
             self._digest = _sha256(_verified_history(self.path, self.info))
         return self._digest
+
+
+def write_finished(
+    path: Path, header: Mapping[str, Any], history: bytes, reason: str, objective: float | None = None
+) -> None:
+    """Write the folder of a completed run whose history is known, for example an imported one, without any fsync.
+
+    The caller writes to a temporary folder, which it flushes and renames.
+
+    Args:
+        path: The folder, which must not exist.
+        header: All keys of run.json that `RunFolder` does not manage (see `RunFolder.create`).
+        history: The content of history.parquet (see `tables.columns_bytes`).
+        reason: See `RunFolder.set_status`.
+        objective: See `RunFolder.set_status`.
+
+    Raises:
+        InputError: If keys of the header are missing or unknown.
+        OSError: If a file cannot be written.
+    """
+    _check_header(header)
+    info = _content(header, "completed", _sha256(history)) | plain({"reason": reason, "objective": objective})
+    path.mkdir()
+    (path / HISTORY).write_bytes(history)
+    (path / RUN).write_bytes(json_bytes(info))
+
+
+def _check_header(header: Mapping[str, Any]) -> None:
+    missing = [key for key in _GIVEN_KEYS if key not in header]
+    unknown = [str(key) for key in header if key not in _GIVEN_KEYS + _FILLED_KEYS]
+    if missing or unknown:
+        raise InputError(
+            f"run.json: expected the keys {', '.join(_GIVEN_KEYS)}; missing: {', '.join(missing) or 'none'}, "
+            f"unknown: {', '.join(unknown) or 'none'}"
+        )
+
+
+def _content(header: Mapping[str, Any], status: str, digest: str) -> dict[str, Any]:
+    """Return the content of a new run.json."""
+    own = {"schema": SCHEMA, "status": status, "reason": None, "objective": None, "history_sha256": [digest]}
+    content: dict[str, Any] = plain({key: own[key] if key in own else header[key] for key in RUN_KEYS})
+    return content
 
 
 def read_run(folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ UNKNOWN_STATUS = "unknown"
 #: columns follow `lr`.
 HISTORY_COLUMNS: dict[str, str] = {
     "step": "optimizer steps so far",
-    "epoch": "passes over the training split so far; the first epoch ends at 1",
+    "epoch": "passes over the training split so far; the first epoch ends at 1; null if not logged",
     "split": "train, dev or test",
     "accuracy": "fraction of utterances classified correctly, 0 to 1",
     "f1_weighted": "F1 weighted by class counts, 0 to 1",
@@ -63,7 +63,7 @@ RUN_KEYS: dict[str, str] = {
     "objective_name": "name of the objective",
     "seed": "training seed",
     "role": "comparison, calibration or search",
-    "epochs": "requested passes over the training split",
+    "epochs": "requested passes over the training split; of an imported run the last logged epoch, or null",
     "config_hash": "digest of the settings that determine the results (joyful.config.config_hash)",
     "data": "{name, digest, dimensions, text_encoder, labels} of the dataset; null if it is not known",
     "git": "{commit, dirty} of the code; null outside a repository",

@@ -28,6 +28,7 @@ MAXIMUM_BYTES = 2**26
 #: timings).
 MAXIMUM_VALUES = 4_000_000
 
+#: Columns that every history has. Only the epoch may be null.
 KEY_COLUMNS = ("step", "epoch", "split")
 
 
@@ -43,7 +44,7 @@ def history_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
         The content of the file. It does not depend on the order of the keys.
 
     Raises:
-        InputError: If a row has no step, epoch or split, a split is unknown, a value is not a number, a column name is
+        InputError: If a row has no step or split, a split is unknown, a value is not a number, a column name is
             invalid or reserved, or two rows have the same step and split.
     """
     rows = list(rows)
@@ -65,12 +66,24 @@ def history_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def columns_bytes(columns: Mapping[str, Any]) -> bytes:
-    """Return history.parquet for valid columns, all of one length, in the order of `column_order`."""
+    """Return history.parquet for valid columns, all of one length, in the order of `column_order`.
+
+    Args:
+        columns: Column name -> list, NumPy array or Arrow array of its values.
+    """
     import pyarrow as pa
 
     kinds = {"step": pa.int64(), "split": pa.string()}
-    fields = [pa.field(name, kinds.get(name, pa.float64()), nullable=name not in KEY_COLUMNS) for name in columns]
-    return _parquet(pa.table(list(columns.values()), schema=pa.schema(fields)), dictionary=["split"])
+    arrays = [
+        values if isinstance(values, pa.Array) else pa.array(values, kinds.get(name, pa.float64()))
+        for name, values in columns.items()
+    ]
+    # the columns of the key are not nullable, except an epoch that was not logged in every row
+    fields = [
+        pa.field(name, array.type, nullable=name not in KEY_COLUMNS or array.null_count > 0)
+        for name, array in zip(columns, arrays, strict=True)
+    ]
+    return _parquet(pa.table(arrays, schema=pa.schema(fields)), dictionary=["split"])
 
 
 def history_rows(data: bytes) -> list[dict[str, Any]]:
@@ -148,8 +161,8 @@ def decode(data: bytes, columns: Sequence[str] | None = None, *, trusted: bool =
         A table in which step is int64, split is dictionary-encoded text, and every other column is float64.
 
     Raises:
-        InputError: If this is not a Parquet file, it exceeds the limits, step, epoch or split is missing or has nulls,
-            another column is not numeric, or a split is unknown.
+        InputError: If this is not a Parquet file, it exceeds the limits, step, epoch or split is missing, step or split
+            has nulls, another column is not numeric, or a split is unknown.
     """
     with _damage_as_input_error():
         file = _open(data, text="split", verify=not trusted)
@@ -225,7 +238,7 @@ def _check_schema(schema: pa.Schema) -> None:
 def _check_keys(table: pa.Table, trusted: bool) -> None:
     import pyarrow.compute as pc
 
-    for name in KEY_COLUMNS:
+    for name in ("step", "split"):
         if table.column(name).null_count:
             raise InputError(f"column {name}: {table.column(name).null_count} rows have no value")
     splits = table.column("split")
@@ -238,7 +251,7 @@ def _check_keys(table: pa.Table, trusted: bool) -> None:
         return
     table.validate(full=True)
     for name in ("step", "epoch"):
-        column = table.column(name)
+        column = table.column(name)  # nulls are skipped
         if not pc.all(pc.and_(pc.is_finite(column), pc.greater_equal(column, 0)), min_count=0).as_py():
             raise InputError(f"column {name}: expected finite numbers from 0 on")
 
@@ -280,7 +293,7 @@ def _extra_name(name: object) -> str:
 
 
 def _check_key(row: Mapping[str, Any]) -> tuple[int, str]:
-    missing = [name for name in KEY_COLUMNS if row.get(name) is None]
+    missing = [name for name in ("step", "split") if row.get(name) is None]
     if missing:
         raise InputError(f"history: a row has no {', '.join(missing)}: {dict(row)!r}")
     split = row["split"]
@@ -292,8 +305,8 @@ def _check_key(row: Mapping[str, Any]) -> tuple[int, str]:
         step = -1
     if isinstance(row["step"], bool) or not 0 <= step < 2**63:
         raise InputError(f"history: step: expected an integer from 0 on, got {row['step']!r}")
-    epoch = _number(row["epoch"], "epoch", (step, split))
-    if epoch is None or not (math.isfinite(epoch) and epoch >= 0):
+    epoch = _number(row.get("epoch"), "epoch", (step, split))
+    if epoch is not None and not (math.isfinite(epoch) and epoch >= 0):
         raise InputError(f"history: epoch: expected a number from 0 on, got {row['epoch']!r}")
     return step, str(split)
 

@@ -6,7 +6,6 @@ replaced, inserted, deleted, cut off, or copied from elsewhere in it or from ano
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -21,7 +20,6 @@ import pytest
 from hypothesis import HealthCheck
 
 from joyful.analysis.claims_file import BASIC_OPTIMIZATION, read_claims
-from joyful.analysis.importers import csv_table
 from joyful.data import emorynlp, meld, mosi, prepared
 from joyful.data.cogmen import restricted_pickle
 from joyful.data.sources import SOURCES
@@ -34,6 +32,7 @@ from tests.support import small_files
 from tests.support.cogmen_pickles import dump
 from tests.support.datasets import data_settings, fake_encode
 from tests.support.faults import Tally, count, seed
+from tests.support.importing import read_runs_of
 from tests.support.runs import tiny_coach, tiny_request, tiny_settings
 
 #: Reader -> number of cases, at least 2,000 in total. A soak runs ten times as many.
@@ -121,14 +120,12 @@ def iemocap(folder: Path) -> None:
 
 
 def curves(folder: Path) -> Reader:
-    parser = argparse.ArgumentParser()
-    csv_table.add_arguments(parser)
     folder.mkdir()
 
     def read(data: bytes) -> None:
         (folder / "curves.csv").write_bytes(data)
-        for run in csv_table.read(folder / "curves.csv", parser.parse_args([])):
-            tables.history_bytes(run.rows())
+        for run in read_runs_of("csv", folder / "curves.csv"):
+            tables.decode(tables.columns_bytes(run.history()))
 
     return Reader([small_files.curves_table()], read)
 

@@ -15,7 +15,7 @@ import pytest
 from tests.support.bounded import BOUND_MIB, read_each
 from tests.support.faults import Tally
 from tests.support.hostile_files import READ, Case, hostile_checkpoints, hostile_runs
-from tests.support.hostile_tables import hostile_curves, hostile_emorynlp, hostile_meld, hostile_prepared
+from tests.support.hostile_tables import hostile_curves, hostile_emorynlp, hostile_logs, hostile_meld, hostile_prepared
 
 CORPORA: dict[str, tuple[str, Callable[[Path], dict[str, Case]]]] = {
     "safetensors header or checkpoint that lies": ("checkpoint", hostile_checkpoints),
@@ -24,6 +24,7 @@ CORPORA: dict[str, tuple[str, Callable[[Path], dict[str, Case]]]] = {
     "CSV bomb as MELD": ("meld", hostile_meld),
     "CSV bomb as EmoryNLP": ("emorynlp", hostile_emorynlp),
     "CSV bomb as curves": ("importer", hostile_curves),
+    "logs of another program": ("logs", hostile_logs),
 }
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -359,3 +360,24 @@ def _file(data: bytes):
 def _place(name: str) -> tuple[int, str]:
     order = [*DOCUMENTED[:22], "grad_norm_fusion", *DOCUMENTED[22:]]
     return (order.index(name), name)
+
+
+def test_an_epoch_that_was_not_logged_is_null_and_changes_no_other_history():
+    rows = [{"step": step, "epoch": step / 4, "split": "dev", "nll": 0.5} for step in (1, 2)]
+    complete = tables.history_bytes(rows)
+    assert not pq.read_schema(pa.BufferReader(complete)).field("epoch").nullable
+    rows[0] |= {"epoch": None}
+    data = tables.history_bytes(rows)
+    assert tables.history_rows(data) == [{"step": 1, "split": "dev", "nll": 0.5}, rows[1]]
+    assert tables.decode(data).column("epoch").to_pylist() == [None, 0.5]
+    del rows[0]["epoch"]
+    assert tables.history_bytes(rows) == data
+
+
+def test_histories_with_and_without_epochs_are_loaded_together(tmp_path):
+    for number, epoch in enumerate((1.0, None)):
+        run = RunFolder.create(tmp_path / str(number), HEADER | {"seed": number})
+        run.write_history([{"step": 5, "epoch": epoch, "split": "dev", "nll": 0.5}])
+    frame = load(tmp_path)
+    assert frame.step.tolist() == [5, 5]
+    assert frame.epoch.isna().tolist() == [False, True]

@@ -7,7 +7,6 @@ minus its resident set before reading, which excludes the memory of the librarie
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -111,15 +110,15 @@ def _data(name: str) -> Callable[[], Callable[[Path], object]]:
     return load
 
 
-def _importer() -> Callable[[Path], object]:
-    from joyful.analysis.importers import csv_table
-    from joyful.analysis.importers.runs import write_runs
-
-    parser = argparse.ArgumentParser()
-    csv_table.add_arguments(parser)
+def _importer(*options: str) -> Callable[[Path], object]:
+    """Return a reader of logs, whose format is the name of the folder of the file; by default a CSV table."""
+    from joyful.analysis.importers import FORMATS
+    from joyful.analysis.importers.writing import write_runs
+    from tests.support.importing import read_runs_of
 
     def read(path: Path) -> object:
-        write_runs(csv_table.read(path, parser.parse_args([])), path.with_suffix(".imported"), str(path))
+        name = path.parent.name if path.parent.name in FORMATS else "csv"
+        write_runs(read_runs_of(name, path, *options), path.with_suffix(".imported"), str(path))
         return None
 
     return read
@@ -131,6 +130,7 @@ READERS: Mapping[str, Callable[[], Callable[[Path], object]]] = {
     "runs": _runs,
     "run": _run,
     "importer": _importer,
+    "logs": lambda: _importer("--arm", "a", "--seed-from", "[0-9]"),
     **{name: _data(name) for name in ("meld", "emorynlp", "mosi", "prepared", "iemocap")},
 }
 

@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from joyful.data import emorynlp, meld, prepared
 from tests.support import small_files
@@ -97,10 +98,10 @@ def hostile_curves(root: Path) -> dict[str, Case]:
         "thousand_columns": (b"arm,seed,epoch,split," + metrics + b"," + metrics.replace(b"m", b"n") + b"\n", "columns"),
         "many_settings": (b"seed,epoch,split,nll," + metrics.replace(b"m", b"a.m") + b"\n", "settings (names with a dot), got 900"),
         "many_values": (
-            b"arm,seed,epoch,split," + metrics + b"\n" + (b"a,1,1,dev" + b"," * 900 + b"\n") * count(1000, 30_000),
+            b"arm,seed,epoch,split," + metrics + b"\n" + (b"a,1,1,dev,1" + b"," * 899 + b"\n") * count(1000, 30_000),
             "values",
         ),
-        "many_rows_of_a_run": (honest + _many_rows("old,1,{0},{0},dev,,\n", 430_000), "values of one run"),
+        "many_rows_of_a_run": (honest + _many_rows("old,1,{0},{0},dev,,\n", 430_000), "rows of one run"),
         "many_runs": (honest + _many_rows("old,{},1,1,dev,,\n", 101_000), "at most 100000 runs"),
         "huge_number": (honest + b"new,1e400,1,1,dev,,\n", "seed"),
         "setting_and_section": (b"a.b,a.b.c,seed,epoch,split,nll\n1,2,1,1,dev,1\n", "a.b"),
@@ -110,6 +111,35 @@ def hostile_curves(root: Path) -> dict[str, Case]:
     for name, (data, words) in tables.items():
         path = root / f"{name}.csv"
         _write(path, name, data)
+        cases[name] = path, words
+    return cases
+
+
+def hostile_logs(root: Path) -> dict[str, Case]:
+    """Write hostile logs of other programs, each in a folder with the name of its format."""
+    state = b'{"log_history": [%s]}'
+    header = struct.pack("<Q", 2**60)
+    checksum = struct.pack("<I", masked_crc32c(header))
+    files = {
+        "huggingface/deep1": (b"[" * MILLION, "trainer_state.json of transformers"),
+        "huggingface/lists1": (state % (b"[]," * 5 * MILLION + b"[]"), "expected an object with an integer step"),
+        "huggingface/large1": (state % (b"[]," * 10 * MILLION + b"[]"), "at most 16777216 are read"),
+        "huggingface/digits1": (state % b'{"step": %s}' % (b"9" * MILLION), "not JSON"),
+        "huggingface/huge1": (state % b'{"step": 1, "loss": %s}' % (b"9" * 400), "loss: expected a number"),
+        "huggingface/names1": (
+            state % b",".join(b'{"step": 1, "m%d": 1}' % i for i in range(200_000)), "at most 100000 names of metrics"
+        ),
+        "tensorboard/length1": (header + checksum + b"x" * 1000, "the record is damaged"),
+        "tensorboard/zeros1": (bytes(60 * MILLION), "the record is damaged"),
+        "wandb/wide1": (b'"Step",' + b",".join(b"r%d - a" % i for i in range(40_000)) + b"\n", "at most 30000 columns"),
+        "sb3/1.monitor.csv": (b"r,l,t\n" + b"1,1,1\n" * MILLION, "at most 400000 episodes"),
+        "keras/rows1": (b"epoch,loss\n" + b"".join(b"%d,1\n" % i for i in range(500_000)), "at most 400000 rows"),
+    }  # fmt: skip
+    cases = {}
+    for name, (data, words) in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
         cases[name] = path, words
     return cases
 

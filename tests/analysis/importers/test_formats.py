@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from joyful.analysis import importers
-from joyful.analysis.importers import FORMATS, Importer
+from joyful.analysis.importers import FORMATS, Importer, Options
 from joyful.analysis.importers.__main__ import main
 from joyful.analysis.importers.runs import ImportedRun
 from joyful.results import InputError, load
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "IMPORTING.md"
 
 
 def test_every_module_that_reads_a_source_registers_a_format():
@@ -32,14 +34,20 @@ def test_every_format_has_help(capsys):
         out = capsys.readouterr().out
         assert "--out FOLDER" in out
         assert FORMATS[name].help.strip().splitlines()[-1] in out
+        assert "--seed-from REGEX" in out
+        # tests/test_docs.py runs the commands of this page
+        example = FORMATS[name].help.partition("\nexample\n")[2].replace("\\\n", " ")
+        assert " ".join(example.split()) in DOCUMENT.read_text().splitlines()
 
 
-@pytest.mark.parametrize(("given", "hint"), [("cvs", "; did you mean csv?"), ("wandb", "")])
+@pytest.mark.parametrize(("given", "hint"), [("cvs", "; did you mean csv?"), ("parquet", "")])
 def test_a_wrong_format_names_the_nearest(capsys, given, hint):
     with pytest.raises(SystemExit) as raised:
         main([given, "curves.csv", "--out", "runs"])
     assert raised.value.code == 2
-    assert capsys.readouterr().err.endswith(f"error: format: expected one of csv, got '{given}'{hint}\n")
+    assert capsys.readouterr().err.endswith(
+        f"error: format: expected one of {', '.join(FORMATS)}, got '{given}'{hint}\n"
+    )
 
 
 def test_without_a_format(capsys):
@@ -58,22 +66,20 @@ def json_lines(monkeypatch):
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--scale", type=float, default=1.0, help="factor of the values")
 
-    def read(source: Path, arguments: argparse.Namespace) -> list[ImportedRun]:
+    def read(source: Path, options: Options) -> list[ImportedRun]:
         runs = []
         for line in source.read_text().splitlines():
             seed, arm, values = json.loads(line)
             if not values:
                 raise InputError(f"{source}: expected values of seed {seed}, got none")
-            rows = [
-                {"step": i, "epoch": float(i), "split": "dev", "nll": value * arguments.scale}
-                for i, value in enumerate(values, start=1)
-            ]
-            runs.append(
-                ImportedRun({"arm": arm}, seed, "comparison", rows=lambda rows=rows: iter(rows), epochs=len(rows))
-            )
+            run = ImportedRun(source.name, [source], arm=arm, seed=seed)
+            column = options.column("nll", "dev")
+            for number, value in enumerate(values, start=1):
+                run.put(run.row(line=1, step=number, epoch=number), column, value * options.arguments.scale)
+            runs.append(run)
         return runs
 
-    FORMATS.register("lines", "one JSON list per line")(Importer("Import JSON lines.", add_arguments, read))
+    FORMATS.register("lines", "one JSON list per line")(Importer("Import JSON lines.", read, add_arguments))
 
 
 def test_a_made_up_format_is_imported(json_lines, tmp_path, capsys):
