@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import functools
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from joyful.registry import expected_one_of
 from joyful.results import InputError, RunHeader
 from joyful.results.arms import FOLD, NEVER_COLUMNS, NOT_ARMS, Differences, differences
 from joyful.results.yaml_text import parse_yaml
@@ -198,6 +200,20 @@ def choose_baseline(
         if all(_equal(_value(name, arm.choices, arm.config), v) for name, v in BASELINE_SETTINGS.items()):
             return i, "the settings before the optimisation: MSE, encoder weight 0.05"
     return candidates[0], "the first arm"
+
+
+def find_arm(arms: Sequence[Arm], text: str) -> int:
+    """Return the index of the arm with a name, or of the only arm that matches overrides such as "loss=mse".
+
+    Raises:
+        InputError: If there is no such arm or there are several.
+    """
+    names = [arm.name for arm in arms]
+    if text in names:
+        return names.index(text)
+    if "=" not in text:
+        raise InputError(f"--compare: {expected_one_of(text, names)}")
+    return _find_matching(arms, shlex.split(text))
 
 
 def parse_override(text: str) -> tuple[str, Any]:

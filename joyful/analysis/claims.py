@@ -1,11 +1,11 @@
-"""Verdicts on claims (supported, contradicted, inconclusive, not testable), with effects, tests and sample sizes."""
+"""Judge the claims of a claims file on a sweep."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,180 +14,28 @@ from joyful.analysis import measures, statistics
 from joyful.analysis.arms import Arm, covers, differing_names, format_setting
 from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, parse_claims, read_claims
 from joyful.analysis.columns import unit_depends_on
-from joyful.analysis.convergence import Target, choose_target
-from joyful.analysis.measures import Metric, Scale, SecondaryMeasure, secondary_measures, select_arm
-from joyful.analysis.statistics import UNKNOWN, Estimate
-from joyful.analysis.sweep import Sweep, require
+from joyful.analysis.convergence import LADDER, Target, choose_target, way
+from joyful.analysis.curves import curves
+from joyful.analysis.designs import Comparison, compare, over_all_tasks
+from joyful.analysis.formatting import listing
+from joyful.analysis.measures import Metric, SecondaryMeasure, secondary_measures, select_arm
+from joyful.analysis.statistics import UNKNOWN
+from joyful.analysis.sweep import Sweep, of_task, require
+from joyful.analysis.verdict import VERDICTS, Verdict, decide
 
 __all__ = [
     "BASIC_OPTIMIZATION", "VERDICTS", "VERDICT_COLUMNS", "Claim", "Metric", "Verdict", "decide", "judge", "parse_claims",
     "read_claims", "secondary_table", "verdict_table",
 ]  # fmt: skip
 
-VERDICTS = ("supported", "contradicted", "inconclusive", "not testable")
-
-#: Columns of verdicts.csv, in order.
+#: Columns of verdicts.csv, in order. Further columns follow: the arm, the task and the numbers of runs, where they differ.
 VERDICT_COLUMNS = (
     "claim", "metric", "n_pairs", "estimate", "low", "high", "verdict", "detail", "p_zero", "p_lower_edge", "p_holm",
     "minimum_detectable", "pairs_needed",
 )  # fmt: skip
 
-#: Fewest pairs that are judged. A sign-flip test of five pairs cannot reach 0.05.
-MINIMUM_PAIRS = 6
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The verdict on one claim and metric, for one arm against the baseline.
-
-    Effects are in the unit of the claim (per cent or points). They are positive in the claimed direction: a loss that
-    falls by 12 % has the effect 12 under a claim of a decrease. A number that could not be computed is NaN, and a count
-    is None.
-
-    Attributes:
-        claim: The claim.
-        metric: The metric.
-        arm: Name of the arm.
-        baseline: Name of the baseline arm.
-        differences: The difference d of each pair with a value, on the scale of the claim, indexed by seed.
-        effect: The mean effect with its unadjusted 95 % paired t interval, which decides the verdict. NaN without pairs,
-            and for arms that cannot be compared.
-        reason: Why the claim cannot be tested, or "".
-        p_zero: P-value of the two-sided sign-flip test of no difference.
-        p_lower_edge: P-value of the two-sided sign-flip test of an effect equal to the lower edge of the claim.
-        p_holm: `p_zero` after Holm's adjustment over all testable verdicts of the same call of `judge`.
-        bootstrap: The mean effect with its BCa bootstrap interval, or None with fewer than 20 pairs.
-        secondary: Secondary measures, which are reported but not judged.
-        note: Further information for the reader, such as pairs that were left out.
-    """
-
-    claim: Claim
-    metric: Metric
-    arm: str
-    baseline: str
-    differences: pd.Series
-    effect: Estimate = UNKNOWN
-    reason: str = ""
-    p_zero: float = math.nan
-    p_lower_edge: float = math.nan
-    p_holm: float = math.nan
-    bootstrap: Estimate | None = None
-    secondary: tuple[SecondaryMeasure, ...] = field(default=())
-    note: str = ""
-
-    @property
-    def n_pairs(self) -> int:
-        """Number of pairs with a value."""
-        return len(self.differences)
-
-    @property
-    def estimate(self) -> float:
-        """The mean effect."""
-        return self.effect.estimate
-
-    @property
-    def low(self) -> float:
-        """Lower limit of the interval of the mean effect."""
-        return self.effect.low
-
-    @property
-    def high(self) -> float:
-        """Upper limit of the interval of the mean effect."""
-        return self.effect.high
-
-    @property
-    def verdict(self) -> str:
-        """One of VERDICTS."""
-        return "not testable" if self.reason else self._decision[0]
-
-    @property
-    def detail(self) -> str:
-        """The reason for the verdict, or ""."""
-        return self.reason or self._decision[1]
-
-    @functools.cached_property
-    def pairs(self) -> pd.Series:
-        """Effect of each pair, indexed by seed. Empty if the effect is unknown."""
-        return self._known.map(self.scale.effect)
-
-    @property
-    def better(self) -> Estimate | None:
-        """Probability that the arm is better than the baseline, with its interval, or None without pairs."""
-        return statistics.probability_better(self._known) if len(self._known) else None
-
-    @property
-    def minimum_detectable(self) -> float:
-        """The smallest effect that this many pairs detect with 80 % power."""
-        return self.scale.effect(statistics.minimum_detectable(self._known))
-
-    @functools.cached_property
-    def pairs_needed(self) -> int | None:
-        """Pairs needed for "supported" with 80 % power if the true effect is the middle of the claimed range."""
-        if not math.isfinite(self.claim.upper):
-            return None
-        edge, upper = self.scale.difference(self.claim.lower), self.scale.difference(self.claim.upper)
-        return self._pairs_for((upper - edge) / 2)
-
-    @functools.cached_property
-    def pairs_to_detect(self) -> int | None:
-        """Pairs needed to distinguish the lower edge of the claim from zero with 80 % power."""
-        return self._pairs_for(self.scale.difference(self.claim.lower))
-
-    @property
-    def scale(self) -> Scale:
-        """The scale of the differences."""
-        return self.metric.scale(self.claim.unit, self.claim.direction)
-
-    @property
-    def _decision(self) -> tuple[str, str]:
-        return decide(self.low, self.high, self.claim.lower, self.claim.upper)
-
-    @property
-    def _known(self) -> pd.Series:
-        """The differences. None for arms that cannot be compared, because their effects would be quoted."""
-        return self.differences.iloc[:0] if math.isnan(self.estimate) else self.differences
-
-    def _pairs_for(self, difference: float) -> int | None:
-        pairs = statistics.pairs_needed(float(self._known.std(ddof=1)), difference)
-        return None if pairs is None else max(MINIMUM_PAIRS, pairs)
-
-
-def decide(low: float, high: float, lower: float, upper: float) -> tuple[str, str]:
-    """Return the verdict on a claimed range, given the confidence interval of the effect.
-
-    All arguments are in one unit and positive in the claimed direction.
-
-    - "supported" if low >= lower. The detail is "more than claimed" if low > upper.
-    - "contradicted" if high < lower. The detail is "reversed" if high < 0, "real but smaller" if low > 0, and
-      "smaller than claimed, direction not established" otherwise.
-    - "inconclusive" otherwise. The detail states whether the interval excludes zero.
-    - "not testable" if a limit of the interval is NaN.
-
-    Args:
-        low: Lower limit of the interval of the effect.
-        high: Upper limit of the interval of the effect.
-        lower: Lower edge of the claimed range.
-        upper: Upper edge of the claimed range. It may be infinite.
-
-    Returns:
-        The verdict, one of VERDICTS, and its detail, which may be "".
-
-    Example:
-        >>> decide(12, 18, lower=10, upper=20)
-        ('supported', '')
-        >>> decide(1, 9, lower=10, upper=20)
-        ('contradicted', 'real but smaller')
-        >>> decide(5, 15, lower=10, upper=20)
-        ('inconclusive', 'direction established')
-    """
-    if math.isnan(low) or math.isnan(high):
-        return "not testable", "there is no interval"
-    if low >= lower:
-        return "supported", "more than claimed" if low > upper else ""
-    if high < lower:
-        smaller = "real but smaller" if low > 0 else "smaller than claimed, direction not established"
-        return "contradicted", "reversed" if high < 0 else smaller
-    return "inconclusive", f"direction {'established' if low > 0 or high < 0 else 'not established'}"
+#: Name of all tasks together.
+ALL_TASKS = "all tasks"
 
 
 def judge(
@@ -205,7 +53,8 @@ def judge(
         rng: Generator for the bootstrap and the Monte Carlo tests.
 
     Returns:
-        The verdicts, ordered by arm, then claim, then metric. The list is empty if the sweep has fewer than two arms.
+        The verdicts, ordered by arm, then claim, then metric, then task. With several tasks, the verdict on ALL_TASKS
+        together follows those on each. The list is empty if the sweep has fewer than two arms.
 
     Raises:
         InputError: If the sweep was read without a column that a claim needs, or `target` is not a valid target.
@@ -213,17 +62,25 @@ def judge(
     if sweep.baseline is None:
         return []
     explicit = choose_target(sweep, target) if target is not None else None
+    parts = {task: of_task(sweep, task) for task in sweep.tasks} or {"": sweep}
 
     @functools.cache
-    def target_of(column: str) -> Target | None:
-        return explicit if explicit is not None and explicit.metric == column else choose_target(sweep, None, column)
+    def target_of(metric: Metric, task: str) -> Target | None:
+        if not metric.to_target or (explicit is not None and explicit.metric == metric.of):
+            return explicit if metric.to_target else None
+        return choose_target(parts[task], None, metric.of, metric.better)
 
-    verdicts = [
-        _judge_one(sweep, arm, claim, metric, target_of(metric.of) if metric.to_target else None, rng)
-        for arm in sweep.others
-        for claim in claims
-        for metric in claim.metrics
-    ]
+    verdicts: list[Verdict] = []
+    for arm in sweep.others:
+        for claim in claims:
+            for metric in claim.metrics:
+                judged = [
+                    _judge_one(runs, arm, claim, metric, target_of(metric, task), rng, task)
+                    for task, runs in parts.items()
+                ]
+                verdicts += [verdict for verdict, _ in judged]
+                if sweep.tasks:
+                    verdicts.append(_judge_all_tasks(sweep, arm, claim, metric, judged, rng))
     adjusted = statistics.holm([v.p_zero if v.verdict != "not testable" else math.nan for v in verdicts])
     return [replace(verdict, p_holm=float(p)) for verdict, p in zip(verdicts, adjusted, strict=True)]
 
@@ -231,12 +88,16 @@ def judge(
 def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """Return the verdicts as a table with one row each.
 
-    The columns are VERDICT_COLUMNS. If the verdicts are on several arms, `arm` is an additional last column.
+    The columns are VERDICT_COLUMNS. They are followed by `arm` if the verdicts are on several arms, by `task` if they are on
+    several tasks, and by `n_runs` and `n_baseline_runs` in an unpaired design.
     """
     several = len({verdict.arm for verdict in verdicts}) > 1
-    columns = [*VERDICT_COLUMNS, *(["arm"] if several else [])]
+    with_tasks, unpaired = any(v.task for v in verdicts), any(sum(v.runs) and not v.n_pairs for v in verdicts)
+    columns = [*VERDICT_COLUMNS, *(["arm"] if several else []), *(["task"] if with_tasks else [])]
     rows = [(v.claim.name, v.metric.label, *(getattr(v, name) for name in columns[2:])) for v in verdicts]
     table = pd.DataFrame(rows, columns=columns)
+    if unpaired:
+        table = table.assign(n_runs=[v.runs[0] for v in verdicts], n_baseline_runs=[v.runs[1] for v in verdicts])
     return table.astype({"n_pairs": "int64", "pairs_needed": "Int64"})
 
 
@@ -244,43 +105,121 @@ def secondary_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """Return the secondary measures of the verdicts as a table with one row each.
 
     The columns are `claim`, `metric`, `arm`, `name`, `unit`, `estimate`, `low`, `high` and `whose`. The last is "pairs"
-    for a change between paired runs, and otherwise the name of the arm that the value belongs to.
+    for a change between paired runs, and otherwise the name of the arm that the value belongs to. With several tasks there is
+    a column `task`.
     """
     rows = [
-        (v.claim.name, v.metric.label, v.arm, m.name, m.unit, m.estimate, m.low, m.high, m.arm or "pairs")
+        (v.claim.name, v.metric.label, v.arm, v.task, m.name, m.unit, m.estimate, m.low, m.high, m.arm or "pairs")
         for v in verdicts
         for m in v.secondary
     ]
-    return pd.DataFrame(rows, columns=["claim", "metric", "arm", "name", "unit", "estimate", "low", "high", "whose"])
+    columns = ["claim", "metric", "arm", "task", "name", "unit", "estimate", "low", "high", "whose"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table if any(v.task for v in verdicts) else table.drop(columns="task")
+
+
+def ladder(sweep: Sweep, claims: Sequence[Claim]) -> pd.DataFrame:
+    """Return the effect of each arm on each time to a target, for targets at the shares LADDER of the way.
+
+    It shows whether a verdict on speed depends on the target.
+
+    Returns:
+        A tidy table: `claim`, `metric`, `arm`, `share` (of the way, from 0 to 1), `target` (its value), `estimate`, `low`,
+        `high` (the effect in the unit of the claim and its 95 % interval), `reached` and `reached_baseline` (numbers of runs).
+    """
+    rows = []
+    for claim in claims:
+        for metric in claim.metrics:
+            course = way(sweep, metric.of, metric.better) if metric.to_target else None
+            if course is None:
+                continue
+            direction, targets = claim.direction_of(metric), tuple(course.target(share) for share in LADDER)
+            scale, means = metric.scale(claim.unit, direction), measures.time_means(sweep, metric, direction, targets)
+            for share, target, of_arms in zip(LADDER, targets, means, strict=True):
+                reached = np.isfinite(measures.bounds(sweep, metric, target)["high"]).groupby(level="arm").sum()
+                for arm in sweep.others:
+                    counts = (int(reached.get(name, 0)) for name in (arm.name, sweep.arms[0].name))
+                    effect = vars(of_arms[arm.name].map(scale.effect)).values()
+                    rows.append((claim.name, metric.label, arm.name, share, target.value, *effect, *counts))
+    columns = ["claim", "metric", "arm", "share", "target", "estimate", "low", "high", "reached", "reached_baseline"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _judge_one(
-    sweep: Sweep, arm: Arm, claim: Claim, metric: Metric, target: Target | None, rng: np.random.Generator
-) -> Verdict:
+    sweep: Sweep,
+    arm: Arm,
+    claim: Claim,
+    metric: Metric,
+    target: Target | None,
+    rng: np.random.Generator,
+    task: str = "",
+) -> tuple[Verdict, Comparison]:
+    """Return the verdict on one metric and arm, for a sweep with one task, and the comparison on which it is based."""
     require(sweep, metric.of)
-    base, scale = sweep.arms[0], metric.scale(claim.unit, claim.direction)
-    values, censored = measures.values(sweep, metric, target), measures.censored(sweep, metric, target)
-    new, old = select_arm(values, arm), select_arm(values, base)
-    differences = scale.differences(new, old)
-    d = differences.dropna()
-    incomparable = _not_comparable(base, arm, claim) or _units_differ(base, arm, metric)
-    shares = {a.name: select_arm(censored, a).reindex(d.index).mean() for a in (arm, base)}
-    verdict = Verdict(
-        claim, metric, arm.name, base.name, d,
-        reason=incomparable or _insufficient(len(d), shares),
-        secondary=secondary_measures(sweep, arm, metric, target),
-        note=_missing_note(pd.concat({"new": new, "old": old}, axis=1).reindex(differences.index), len(d)),
+    direction = claim.direction_of(metric)
+    comparison = compare(sweep, arm, metric, claim.unit, direction, target, rng)
+    incomparable = _not_comparable(sweep.arms[0], arm, claim) or _units_differ(sweep.arms[0], arm, metric)
+    incomparable = incomparable or _not_fractions(sweep, claim, metric)
+    unmeasured = _never_measured(sweep, metric)
+    reason = incomparable or unmeasured or (target.problem if target is not None else "")
+    notes = [comparison.note, _gaps(sweep, arm, metric), _more_evaluations(sweep, arm, metric)]
+    note = "" if unmeasured else " ".join(text for text in notes if text)
+    comparison = replace(comparison, reason=reason or comparison.reason, note=note)
+    verdict = _verdict(sweep, arm, claim, metric, comparison, rng, task)
+    verdict = replace(verdict, secondary=secondary_measures(sweep, arm, metric, target))
+    if incomparable:  # its numbers would be quoted
+        verdict = replace(verdict, mean=UNKNOWN, p_zero=math.nan, p_lower_edge=math.nan, bootstrap=None, better=None)
+    return verdict, comparison
+
+
+def _verdict(
+    sweep: Sweep, arm: Arm, claim: Claim, metric: Metric, found: Comparison, rng: np.random.Generator, task: str
+) -> Verdict:
+    scale = metric.scale(claim.unit, claim.direction_of(metric))
+    edges = [scale.difference(claim.lower), *([scale.difference(claim.upper)] if claim.kind == "within" else [])]
+    known = not math.isnan(found.mean.estimate)
+    return Verdict(
+        claim, metric, arm.name, sweep.arms[0].name, found.differences,
+        (len(found.samples[0].dropna()), len(found.samples[1].dropna())),
+        mean=found.mean,
+        reason=found.reason,
+        p_zero=found.p(0.0) if known else math.nan,
+        p_lower_edge=max(map(found.p, edges)) if known else math.nan,
+        bootstrap=None if found.bootstrap is None else found.bootstrap.map(scale.effect),
+        better=found.better,
+        note=found.note,
+        task=task,
     )  # fmt: skip
-    if incomparable or d.empty:
+
+
+def _judge_all_tasks(
+    sweep: Sweep,
+    arm: Arm,
+    claim: Claim,
+    metric: Metric,
+    of_tasks: Sequence[tuple[Verdict, Comparison]],
+    rng: np.random.Generator,
+) -> Verdict:
+    """Return the verdict on all tasks together."""
+    scale = metric.scale(claim.unit, claim.direction_of(metric))
+    names = [verdict.task for verdict, _ in of_tasks if verdict.reason]
+    if names:
+        none = of_tasks[0][0].differences.iloc[:0]
+        reason = f"not testable on {listing(names)}; see the verdict on each task"
+        return Verdict(claim, metric, arm.name, sweep.arms[0].name, none, reason=reason, task=ALL_TASKS)
+    found, published = over_all_tasks([comparison for _, comparison in of_tasks], sweep.design, rng)
+    verdict = _verdict(sweep, arm, claim, metric, found, rng, ALL_TASKS)
+    if published is None:
         return verdict
-    bootstrap = statistics.bca(d, rng)
-    return replace(
-        verdict,
-        effect=statistics.paired_t(d).map(scale.effect),
-        bootstrap=bootstrap.map(scale.effect) if bootstrap is not None else None,
-        p_zero=statistics.sign_flip(d, rng=rng),
-        p_lower_edge=statistics.sign_flip(d, scale.difference(claim.lower), rng=rng),
+    unit = "per cent" if claim.unit == "percent" else claim.unit
+    secondary = tuple(
+        SecondaryMeasure(name, unit, *vars(estimate.map(scale.effect)).values())
+        for name, estimate in (
+            ("mean of the effect over tasks, with the bootstrap interval of rliable", published.mean),
+            ("interquartile mean of the effect over the pairs of all tasks", published.interquartile_mean),
+        )
     )
+    return replace(verdict, secondary=secondary)
 
 
 def _not_comparable(base: Arm, arm: Arm, claim: Claim) -> str:
@@ -309,20 +248,42 @@ def _units_differ(base: Arm, arm: Arm, metric: Metric) -> str:
     return f"units differ{half} ({listed}), so this compares units, not training"
 
 
-def _insufficient(pairs: int, censored: dict[str, float]) -> str:
-    """Return the reason why the data do not suffice for a verdict, or ""; `censored` maps arms to shares of runs."""
-    if pairs < MINIMUM_PAIRS:
-        return f"{pairs} pair{'' if pairs == 1 else 's'}, at least {MINIMUM_PAIRS} are needed"
-    arms = [f"{share * pairs:.0f} of {pairs} of '{name}'" for name, share in censored.items() if share > 0.5]
-    return f"over half of the times are censored at the budget: {', '.join(arms)}" if arms else ""
+def _not_fractions(sweep: Sweep, claim: Claim, metric: Metric) -> str:
+    """Return the reason why values cannot be compared in points, or ""."""
+    largest = sweep.frame.loc[sweep.frame["split"] == metric.split, metric.of].abs().replace(np.inf, np.nan).max()
+    if claim.unit != "points" or not largest > 1.5:
+        return ""
+    return f"points are hundredths of a fraction, and values reach {largest:.4g}; set unit: absolute"
 
 
-def _missing_note(pairs: pd.DataFrame, known: int) -> str:
-    """Return how many pairs are left out and why, or "". `pairs` has the two values of each pair; `known` have a difference."""
-    without = int(pairs.isna().any(axis=1).sum())
-    reasons = {
-        "one of their runs has no value": without,
-        "a change in per cent needs positive values": len(pairs) - known - without,
-    }
-    parts = [f"{n} of {len(pairs)} pairs are left out because {reason}" for reason, n in reasons.items() if n]
-    return f"{'; '.join(parts)}." if parts else ""
+def _more_evaluations(sweep: Sweep, arm: Arm, metric: Metric) -> str:
+    """Return a warning if the best value of one arm is taken over more evaluations than that of the other, or ""."""
+    if metric.measure not in ("best", "at_best_dev") or measures.equal_grids(sweep, metric.of, "dev"):
+        return ""
+    counts = curves(sweep, metric.of).notna().sum(axis=1)
+    new, base = (float(select_arm(counts, a).median()) for a in (arm, sweep.arms[0]))
+    if not max(new, base) > 1.1 * min(new, base):
+        return ""
+    return f"The runs have {new:g} and {base:g} evaluations, and the best of more noisy values is better by luck."
+
+
+def _gaps(sweep: Sweep, arm: Arm, metric: Metric) -> str:
+    """Return how many curves lack evaluations that most runs of their arm have, or ""."""
+    if measures.equal_grids(sweep, metric.of, metric.split):
+        return ""
+    known = curves(sweep, metric.of, metric.split).notna()
+    with_gaps = total = 0
+    for of_arm in (select_arm(known, a) for a in (arm, sweep.arms[0])):
+        usual = of_arm.loc[:, of_arm.mean() > 0.5].to_numpy(dtype=bool)
+        before = np.logical_or.accumulate(usual, axis=1)
+        after = np.logical_or.accumulate(usual[:, ::-1], axis=1)[:, ::-1]
+        with_gaps += int((before & after & ~usual).any(axis=1).sum())
+        total += len(usual)
+    if not with_gaps:
+        return ""
+    return f"{with_gaps} of {total} runs lack evaluations that most runs of their arm have; these gaps are passed over."
+
+
+def _never_measured(sweep: Sweep, metric: Metric) -> str:
+    values = sweep.frame.loc[sweep.frame["split"] == metric.split, metric.of]
+    return f"no run has a {metric.split} value of {metric.of}" if values.isna().all() else ""

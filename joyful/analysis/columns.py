@@ -1,9 +1,11 @@
 """What is known about the columns of the histories: their names in a report, their directions and their units.
 
-Columns are recognised by the beginnings of their names. A column that is not known here is a value of which more is better.
+Columns are recognised by the first words of their names. The direction of any other column has to be given.
 """
 
 from __future__ import annotations
+
+from joyful.results import InputError
 
 #: Column -> its name in a report.
 NAMES = {
@@ -12,25 +14,57 @@ NAMES = {
     "loss_classification": "classification loss", "loss_contrastive": "contrastive loss", "loss_gate_reg": "gate loss",
 }  # fmt: skip
 
-#: Beginning of a column -> the groups and settings that its unit depends on.
+#: The directions that can be better.
+BETTER = ("higher", "lower")
+
+#: First words of columns with a known direction. Those of which more is better hold fractions from 0 to 1.
+_SCORES, _LOSSES = ("f1", "accuracy"), ("nll", "loss", "recon")
+
+#: First words of a column -> the groups and settings that its unit depends on.
 _UNIT_DEPENDS_ON = {
     "loss_total": ("loss", "weights", "weighting", "classification"),
     "loss_encoder": ("loss",),
     "loss_classification": ("classification",),
-    "share_": ("loss", "weights", "weighting", "classification"),
+    "share": ("loss", "weights", "weighting", "classification"),
 }
 
 
 def is_score(column: str) -> bool:
-    """Return whether a column holds scores, which are fractions from 0 to 1 and compared in points."""
-    return column.startswith(("f1", "accuracy"))
+    """Return whether a column is known to hold scores, which are fractions from 0 to 1 and compared in points."""
+    return _starts(column, _SCORES)
 
 
-def higher_is_better(column: str) -> bool:
-    """Return whether higher values of a column are better."""
-    return not column.startswith(("nll", "loss", "recon", "grad_norm", "error"))
+def known_direction(column: str) -> str:
+    """Return "higher" or "lower", whichever is better for a column, or "" if it is not known.
+
+    Example:
+        >>> known_direction("f1_weighted"), known_direction("loss"), known_direction("wer")
+        ('higher', 'lower', '')
+    """
+    return "higher" if is_score(column) else "lower" if _starts(column, _LOSSES) else ""
+
+
+def higher_is_better(column: str, better: str = "") -> bool:
+    """Return whether higher values of a column are better.
+
+    Args:
+        column: Column of the histories.
+        better: "higher" or "lower", or "" for a column whose direction is known.
+
+    Raises:
+        InputError: If the direction is neither known nor given.
+    """
+    direction = better or known_direction(column)
+    if not direction:
+        hint = f"set better: lower in its metric in the claims file, or --better {column}=lower"
+        raise InputError(f"{column}: expected to know whether higher or lower values are better; {hint} (or higher)")
+    return direction == "higher"
 
 
 def unit_depends_on(column: str) -> tuple[str, ...]:
     """Return the groups and settings that determine the unit of a column. Arms that differ in them have other units."""
-    return next((names for start, names in _UNIT_DEPENDS_ON.items() if column.startswith(start)), ())
+    return next((names for start, names in _UNIT_DEPENDS_ON.items() if _starts(column, (start,))), ())
+
+
+def _starts(column: str, words: tuple[str, ...]) -> bool:
+    return any(column == word or column.startswith(f"{word}_") for word in words)

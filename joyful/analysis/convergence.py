@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from joyful.analysis.axis import wall_seconds
 from joyful.analysis.columns import higher_is_better, is_score
-from joyful.analysis.curves import curves, final
+from joyful.analysis.curves import at_epoch, curves, matrix
+from joyful.analysis.stability import spread_of_rows
 from joyful.analysis.statistics import proportion
-from joyful.analysis.sweep import EPOCH_TOLERANCE, Sweep, cached
-from joyful.results import InputError, read_timing
+from joyful.analysis.sweep import Sweep, cached
+from joyful.results import InputError
 
-#: The default target is this share of the median final value of the calibration runs.
+#: The default target lies at this share of the way from the start of training to its end.
 TARGET_SHARE = 0.95
+
+#: Shares of the way at which a report shows the gain too.
+LADDER = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+
+#: Number of last dev values whose mean is the end of a run.
+LAST_VALUES = 3
 
 _SHORT = {"f1": "f1_weighted"}
 
@@ -28,31 +37,73 @@ class Target:
         metric: Column of the histories, such as "f1_weighted".
         value: The value, in the unit of the column. Scores are fractions from 0 to 1.
         source: Where the value comes from, as a phrase for the report.
+        better: "higher" or "lower", or "" for a column whose direction is known.
+        problem: Why times to this target say nothing, or "".
     """
 
     metric: str
     value: float
     source: str
+    better: str = ""
+    problem: str = ""
 
     @property
     def higher_is_better(self) -> bool:
         """Whether higher values of the metric are better."""
-        return higher_is_better(self.metric)
+        return higher_is_better(self.metric, self.better)
 
 
-def parse_target(text: str) -> Target:
+@dataclass(frozen=True)
+class Way:
+    """The way that a metric goes in training, from its start s to its end f: the medians over some runs.
+
+    Attributes:
+        metric: Column of the histories.
+        start: s, in the unit of the column.
+        end: f, the mean of the last LAST_VALUES dev values of a run.
+        noise: Spread of these values around their trend (see `stability.spread_of_rows`).
+        runs: Number of runs.
+        source: The runs, as a phrase for the report.
+        better: As in `Target`.
+    """
+
+    metric: str
+    start: float
+    end: float
+    noise: float
+    runs: int
+    source: str
+    better: str = ""
+
+    def target(self, share: float = TARGET_SHARE) -> Target:
+        """Return the target s + share · (f - s)."""
+        value = self.start + share * (self.end - self.start)
+        between = f"from {self.start:.4f} to {self.end:.4f} of dev {self.metric}, the medians of {self.source}"
+        source, problem = f"{100 * share:g} % of the way {between}", ""
+        if (self.end > self.start) != higher_is_better(self.metric, self.better) or self.end == self.start:
+            problem = f"dev {self.metric} does not improve in {self.source} ({self.start:.4g} to {self.end:.4g})"
+        elif abs(self.end - value) < self.noise:
+            problem = (
+                f"the target {value:.4g} lies within the noise of the last values of {self.source} ({self.end:.4g} with a "
+                f"spread of {self.noise:.2g}); set an easier target with --target, or train longer"
+            )
+        return Target(self.metric, value, source, self.better, problem)
+
+
+def parse_target(text: str, better: Mapping[str, str] | None = None) -> Target:
     """Parse a target such as `dev_f1=0.62`.
 
     Args:
         text: `dev_COLUMN=VALUE`. VALUE is a number or a percentage such as `62%`. The name `dev_f1` is short for
             `dev_f1_weighted`.
+        better: Column -> "higher" or "lower", for columns whose direction is not known.
 
     Returns:
         The target.
 
     Raises:
-        InputError: If the text does not have this form, the value is not a finite number, or a score does not lie
-            strictly between 0 and 1.
+        InputError: If the text does not have this form, the value is not a finite number, a score does not lie strictly
+            between 0 and 1, or the direction of the column is not known.
 
     Example:
         >>> target = parse_target("dev_f1=62%")
@@ -72,20 +123,65 @@ def parse_target(text: str) -> Target:
     if not math.isfinite(number) or (is_score(metric) and not 0 < number < 1):
         expected = "a fraction such as 0.62" if is_score(metric) else "a number"
         raise InputError(f"target: {name}: expected {expected}, got {value!r}")
-    return Target(metric, number, f"given: {name}={number:g}")
+    direction = (better or {}).get(metric, "")
+    higher_is_better(metric, direction)
+    return Target(metric, number, f"given: {name}={number:g}", direction)
 
 
-def choose_target(sweep: Sweep, target: str | Target | None = None, metric: str = "f1_weighted") -> Target | None:
+def way(sweep: Sweep, metric: str = "f1_weighted", better: str = "") -> Way | None:
+    """Return the way that a metric goes in the calibration runs of the baseline.
+
+    The start s is the dev value before training, at step 0, if it was recorded. Otherwise it is 0 for scores, and the
+    first dev value for other columns. If there are no calibration runs, the comparison runs of the baseline are used, and
+    `Way.source` states this.
+
+    Args:
+        sweep: The sweep.
+        metric: Column of the histories.
+        better: "higher" or "lower", or "" for a column whose direction is known.
+
+    Returns:
+        The way. None if the baseline has no run with a value of `metric`.
+
+    Raises:
+        InputError: If the sweep was read without the column.
+    """
+    if sweep.baseline is None:
+        return None
+    for role in ("calibration", "comparison"):
+        matrix = curves(sweep, metric, role=role)
+        rows = matrix[matrix.index.get_level_values("arm") == sweep.baseline.name].to_numpy(dtype=float)
+        known = [row[np.isfinite(row)] for row in rows]
+        known = [row for row in known if len(row)]
+        if not known:
+            continue
+        at_zero = matrix.columns.to_numpy(dtype=float) == 0
+        before = rows[:, at_zero][np.isfinite(rows[:, at_zero])]
+        starts = before if len(before) else np.zeros(1) if is_score(metric) else np.array([row[0] for row in known])
+        ends = [row[-LAST_VALUES:] for row in known]
+        noise = spread_of_rows([end for end in ends if len(end) == LAST_VALUES] or np.empty((0, LAST_VALUES)))
+        source = f"{len(known)} calibration runs"
+        if role == "comparison":  # There are no others, so the target comes from the compared runs
+            source = f"the baseline's {len(known)} comparison runs, because there are no calibration runs"
+        return Way(
+            metric, float(np.median(starts)), float(np.median([end.mean() for end in ends])),
+            float(np.median(noise)) if len(noise) else 0.0, len(known), source, better,
+        )  # fmt: skip
+    return None
+
+
+def choose_target(
+    sweep: Sweep, target: str | Target | None = None, metric: str = "f1_weighted", better: str = ""
+) -> Target | None:
     """Return the target that is passed, or the default target of the sweep.
 
-    The default is TARGET_SHARE times the median, over the calibration runs of the baseline, of the last dev value of
-    `metric`. If lower values are better, it is this median divided by TARGET_SHARE. If there are no calibration runs,
-    the comparison runs of the baseline are used, and `Target.source` states this.
+    The default lies at TARGET_SHARE of the way that `metric` goes in the calibration runs (see `way`).
 
     Args:
         sweep: The sweep.
         target: A target, text as in `parse_target`, or None for the default.
         metric: Column of the default target.
+        better: "higher" or "lower", or "" for a column whose direction is known.
 
     Returns:
         The target. None if the baseline has no run with a value of `metric`.
@@ -94,22 +190,11 @@ def choose_target(sweep: Sweep, target: str | Target | None = None, metric: str 
         InputError: If `target` cannot be parsed, or the sweep was read without the column.
     """
     if isinstance(target, str):
-        target = parse_target(target)
+        return parse_target(target)
     if target is not None:
         return target
-    if sweep.baseline is None:
-        return None
-    for role, runs in (("calibration", "calibration runs"), ("comparison", "baseline's comparison runs")):
-        values = final(curves(sweep, metric, role=role))
-        values = values[values.index.get_level_values("arm") == sweep.baseline.name].dropna()
-        if len(values):
-            median = float(values.median())
-            value = median * TARGET_SHARE if higher_is_better(metric) else median / TARGET_SHARE
-            source = f"{TARGET_SHARE:.0%} of the median final dev {metric} of {len(values)} {runs} ({median:.4f})"
-            if role == "comparison":
-                source += "; there are no calibration runs, so the target comes from the compared runs"
-            return Target(metric, value, source)
-    return None
+    course = way(sweep, metric, better)
+    return None if course is None else course.target()
 
 
 def first_reached(curves: pd.DataFrame, value: float, *, higher_is_better: bool = True) -> pd.Series:
@@ -146,10 +231,10 @@ def last_evaluation_before(curves: pd.DataFrame, epochs: pd.Series) -> pd.Series
 
 @cached
 def times_to_target(sweep: Sweep, target: Target) -> pd.DataFrame:
-    """Return the time at which each comparison run reaches the target.
+    """Return what is known of the time at which each comparison run reaches the target.
 
-    The time T is the epoch of the first evaluation at which the best dev value so far is at least as good as the
-    target.
+    The time T is read at the evaluations, so it lies in an interval (a, b]: b is the first evaluation at which the best
+    dev value so far is at least as good as the target, and a is the evaluation before.
 
     Args:
         sweep: The sweep.
@@ -158,23 +243,52 @@ def times_to_target(sweep: Sweep, target: Target) -> pd.DataFrame:
     Returns:
         A table indexed by (arm, seed) with the columns
 
-        - `epochs`: min(T, budget), or NaN for a run without any dev value.
-        - `after`: The evaluation before, or 0 for the first: T is only known to lie after it and up to `epochs`. The last
-          evaluation of a run that does not reach the target.
-        - `reached`: Whether the target is reached. If not, T is censored at the budget.
-        - `seconds`: Wall-clock seconds until that evaluation, or until the end of a censored run. They include
-          training, evaluation and writing and are summed over folds. NaN without a readable timing.parquet.
+        - `reached`: Whether the target is reached. If not, T is censored at the last evaluation of the run.
+        - `after`: a, or 0 if the target is reached at the first evaluation. The last evaluation of a run that does not
+          reach it.
+        - `by`: b, or infinity if the target is not reached. If a run has reached the target before training, b is the
+          first evaluation after that.
+        - `epochs`: b, or the last evaluation of a run that does not reach the target.
+        - `seconds`, `seconds_after`: Wall-clock seconds until `epochs` and until `after`. They include training,
+          evaluation and writing and are summed over folds. NaN where they were not recorded.
+
+        All are NaN for a run without any dev value. Times are in the unit of the x axis of the sweep.
 
     Raises:
         InputError: If the sweep was read without the column of the target.
     """
-    dev = curves(sweep, target.metric)
-    times = first_reached(dev, target.value, higher_is_better=target.higher_is_better)
-    unmeasured = dev.isna().all(axis=1)
-    after = last_evaluation_before(dev, times).mask(unmeasured)
-    reached, times = np.isfinite(times), times.clip(upper=sweep.budget).mask(unmeasured)
-    result = pd.DataFrame({"epochs": times, "after": after, "reached": reached})
-    return result.assign(seconds=_wall_seconds(sweep, result["epochs"]))
+    result = read_times(curves(sweep, target.metric), target.value, higher_is_better=target.higher_is_better)
+    seconds = {
+        name: _wall_seconds(sweep, result[of]) for name, of in (("seconds", "epochs"), ("seconds_after", "after"))
+    }
+    return result.assign(**seconds)
+
+
+def read_times(dev: pd.DataFrame, value: float, *, higher_is_better: bool = True) -> pd.DataFrame:
+    """Return what is known of the time at which each curve reaches a value.
+
+    Args:
+        dev: Curves, one per row. The columns are positions on the x axis.
+        value: The value to be reached, in the unit of the curves.
+        higher_is_better: Whether a curve reaches the value from below.
+
+    Returns:
+        The columns `reached`, `after`, `by` and `epochs` of `times_to_target`, with the index of `dev`.
+
+    Example:
+        >>> read_times(pd.DataFrame([[0.2, 0.6, 0.7], [0.2, 0.3, 0.4]], columns=[1.0, 2.0, 3.0]), 0.5)
+           reached  after   by  epochs
+        0     True    1.0  2.0     2.0
+        1    False    3.0  inf     3.0
+    """
+    dev = dev.where(np.isfinite(dev))
+    reached_at = first_reached(dev, value, higher_is_better=higher_is_better)
+    unmeasured, reached = dev.isna().all(axis=1), np.isfinite(reached_at)
+    after = last_evaluation_before(dev, reached_at)
+    later = dev.iloc[:, np.flatnonzero(dev.columns.to_numpy(dtype=float) > 0)]  # without an evaluation before training
+    by = reached_at.where(reached_at > 0, first_reached(later, -math.inf))
+    times = {"after": after, "by": by, "epochs": by.where(reached, after)}
+    return pd.DataFrame({"reached": reached} | {name: x.mask(unmeasured) for name, x in times.items()})
 
 
 def reach_rate(times: pd.DataFrame) -> pd.DataFrame:
@@ -206,7 +320,7 @@ def kaplan_meier(times: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A tidy table with the columns
 
-        - `arm` and `epoch`.
+        - `arm` and `x`.
         - `reached`, `low`, `high`: The share, from 0 to 1, with its 95 % log(-log) Greenwood interval. The limits are
           NaN while no run has reached the target.
         - `at_risk`: Runs that had neither reached the target nor been censored just before the epoch.
@@ -217,7 +331,7 @@ def kaplan_meier(times: pd.DataFrame) -> pd.DataFrame:
     """
     from lifelines import KaplanMeierFitter  # imported here because it takes about two seconds
 
-    columns = ["arm", "epoch", "reached", "low", "high", "at_risk", "censored"]
+    columns = ["arm", "x", "reached", "low", "high", "at_risk", "censored"]
     parts = []
     for arm, group in times.dropna(subset="epochs").groupby(level="arm", sort=False):
         fitter = KaplanMeierFitter(alpha=0.05).fit(group["epochs"], group["reached"])
@@ -235,18 +349,15 @@ def kaplan_meier(times: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+@cached
+def _clock(sweep: Sweep) -> pd.DataFrame:
+    """Return the wall-clock seconds until each dev evaluation of each comparison run, summed over folds."""
+    frame = sweep.frame[(sweep.frame["split"] == "dev") & (sweep.frame["role"] == "comparison")]
+    frame = frame.assign(seconds=wall_seconds(sweep.path, frame))
+    folds = max(1, frame["fold"].nunique())
+    return folds * matrix(frame[["run", "arm", "seed", "fold", "x", "seconds"]], "seconds")
+
+
 def _wall_seconds(sweep: Sweep, times: pd.Series) -> pd.Series:
-    runs = sweep.runs
-    runs = runs[runs["used"] & (runs["role"] == "comparison")]
-    total: dict[tuple[str, int], float] = {}
-    for name, arm, seed in zip(runs["run"], runs["arm"], runs["seed"], strict=True):
-        key = (str(arm), int(seed))
-        end = times.get(key, np.nan) + EPOCH_TOLERANCE
-        try:
-            rows = read_timing(sweep.path / str(name))
-        except InputError:  # Timing is optional, so a damaged file counts as a missing one.
-            rows = []
-        known = rows and not math.isnan(end)
-        seconds = sum(row["seconds"] for row in rows if row["epoch"] <= end) if known else math.nan
-        total[key] = total.get(key, 0.0) + seconds
-    return pd.Series([total.get(key, math.nan) for key in times.index], index=times.index, dtype=float)
+    """Return the wall-clock seconds until one evaluation of each run, or 0 at x = 0."""
+    return at_epoch(_clock(sweep), times).reindex(times.index).mask(times == 0, 0.0)

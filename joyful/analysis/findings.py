@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
-from joyful.analysis import convergence, curves, gradient_ratio, response, stability
-from joyful.analysis.claims import Claim, Verdict, judge, secondary_table, verdict_table
+from joyful.analysis import convergence, curves, gradient_ratio, response, stability, tasks
+from joyful.analysis.claims import ALL_TASKS, Claim, Verdict, judge, ladder, secondary_table, verdict_table
 from joyful.analysis.convergence import Target
+from joyful.analysis.measures import select_arm, values
 from joyful.analysis.optuna_study import Study, read_study
-from joyful.analysis.sweep import Sweep
+from joyful.analysis.statistics import paired_t
+from joyful.analysis.sweep import Sweep, of_task
 
 #: Components of the training loss.
 COMPONENTS = ("classification", "contrastive", "encoder", "gate_reg")
 
-#: (metric, split) of the curves in a report.
+#: Maximum number of metrics with performance profiles.
+MOST_PROFILES = 4
+
+#: (metric, split) of the curves in a report, besides those of the claims.
 CURVES: tuple[tuple[str, str], ...] = (
     ("f1_weighted", "dev"), ("nll", "dev"), ("nll", "train"), ("recon_mse", "train"),
     *((f"loss_{part}", "train") for part in COMPONENTS), *((f"share_{part}", "train") for part in COMPONENTS),
@@ -38,9 +43,16 @@ class Findings:
         tables: Name -> tidy table. A report contains each of them as NAME.parquet.
 
             - `runs`, `left_out`: As in `Sweep`.
-            - `curves`: `metric`, `split`, `arm`, `epoch`, `mean`, `low`, `high`, `n`.
-            - `pairs`: `claim`, `metric`, `arm`, `seed`, `effect` (positive in the claimed direction).
+            - `curves`: `metric`, `split`, `arm`, `x`, `mean`, `low`, `high`, `n`.
+            - `pairs`: `claim`, `metric`, `arm`, `seed`, `effect` (positive in the claimed direction), `low` and `high` (the
+              interval in which it is known to lie).
+            - `ladder`: Result of `claims.ladder`.
+            - `means`: `claim`, `metric`, `arm`, `n`, `mean`, `low`, `high`: the mean over seeds of each metric of the claims
+              with its t interval, in the unit of the column.
             - `secondary`: Secondary measures, with the columns of `joyful.analysis.claims.secondary_table`.
+            - `profiles`: `metric`, `arm`, `threshold`, `share`, `low`, `high`: the share of runs whose value is above each
+              threshold, averaged over tasks (see `tasks.performance_profile`). With several tasks, values are divided by the
+              mean of the baseline on the task.
             - `scores`: Scores, times and spreads of each arm and seed.
             - `survival`, `reach`: Results of `convergence.kaplan_meier` and `convergence.reach_rate`. Empty without a
               target.
@@ -49,6 +61,8 @@ class Findings:
             - `response`: Result of `response.response`.
             - `trials`, `importances`: Trials and parameter importances of the study, if there is one.
         study: The Optuna study, or None.
+        of_tasks: Task -> the results on this task, if there are several. `target` is None then, and the tables have a column
+            `task`.
     """
 
     sweep: Sweep
@@ -57,6 +71,7 @@ class Findings:
     verdict_table: pd.DataFrame
     tables: dict[str, pd.DataFrame]
     study: Study | None = None
+    of_tasks: dict[str, Findings] = field(default_factory=dict)
 
     def band(self, metric: str, split: str) -> pd.DataFrame:
         """Return the rows of `tables["curves"]` for a metric and split: mean and interval of each arm and epoch."""
@@ -81,16 +96,44 @@ def compute_findings(
     Raises:
         InputError: If the sweep was read without a column that a claim or the target needs.
     """
-    effective_target = convergence.choose_target(sweep, target)
     verdicts = judge(sweep, claims, target, rng=rng)
-    times = convergence.times_to_target(sweep, effective_target) if effective_target is not None else _NO_TIMES
     study = read_study(sweep.study) if sweep.study is not None else None
+    parts = {task: of_task(sweep, task) for task in sweep.tasks} or {"": sweep}
+    of_parts = {
+        task: _of_one_task(part, claims, target, [v for v in verdicts if v.task == task], rng)
+        for task, part in parts.items()
+    }
+    if not sweep.tasks:
+        return replace(of_parts[""], tables=of_parts[""].tables | _study_tables(study), study=study)
+    tables = {
+        name: pd.concat([f.tables[name].assign(task=task) for task, f in of_parts.items()], ignore_index=True)
+        for name in next(iter(of_parts.values())).tables
+    }
+    tables |= {
+        "runs": sweep.runs,
+        "left_out": sweep.left_out,
+        "pairs": _pairs(verdicts),
+        "secondary": _secondary(verdicts),
+    }
+    tables |= {"profiles": _profiles(list(of_parts.values()), claims, rng)} | _study_tables(study)
+    return Findings(sweep, None, verdicts, verdict_table(verdicts), tables, study, of_parts)
+
+
+def _of_one_task(
+    sweep: Sweep, claims: Sequence[Claim], target: Target | None, verdicts: list[Verdict], rng: np.random.Generator
+) -> Findings:
+    timed = next((metric for claim in claims for metric in claim.metrics if metric.to_target), None)
+    of_claims = (timed.of, timed.better) if timed is not None else ("f1_weighted",)
+    effective_target = convergence.choose_target(sweep, target, *of_claims)
+    times = convergence.times_to_target(sweep, effective_target) if effective_target is not None else _NO_TIMES
     tables = {
         "runs": sweep.runs,
         "left_out": sweep.left_out,
-        "curves": _bands(sweep),
+        "curves": _bands(sweep, [(m.of, m.split) for claim in claims for m in claim.metrics]),
         "pairs": _pairs(verdicts),
         "secondary": _secondary(verdicts),
+        "ladder": ladder(sweep, claims),
+        "means": _means(sweep, claims, target),
         "scores": _scores(sweep, times),
         "survival": convergence.kaplan_meier(times),
         "reach": convergence.reach_rate(times).reset_index(),
@@ -98,25 +141,30 @@ def compute_findings(
         "arm_gradient_ratio": gradient_ratio.per_arm(sweep),
         "response": response.response(sweep, effective_target),
     }
-    if study is not None:
-        tables["trials"] = study.trials
-        tables["importances"] = study.importances.rename_axis("setting").rename("importance").reset_index()
-    return Findings(sweep, effective_target, verdicts, verdict_table(verdicts), tables, study)
+    found = Findings(sweep, effective_target, verdicts, verdict_table(verdicts), tables)
+    return replace(found, tables=tables | {"profiles": _profiles([found], claims, rng)})
+
+
+def _study_tables(study: Study | None) -> dict[str, pd.DataFrame]:
+    if study is None:
+        return {}
+    importances = study.importances.rename_axis("setting").rename("importance").reset_index()
+    return {"trials": study.trials, "importances": importances}
 
 
 _NO_TIMES = pd.DataFrame(
-    {"epochs": [], "after": [], "reached": [], "seconds": []},
+    {name: [] for name in ("epochs", "after", "by", "reached", "seconds", "seconds_after")},
     index=pd.MultiIndex.from_arrays([[], []], names=["arm", "seed"]),
 )
 
 
-def _bands(sweep: Sweep) -> pd.DataFrame:
+def _bands(sweep: Sweep, of_claims: Sequence[tuple[str, str]]) -> pd.DataFrame:
     parts = []
-    for metric, split in CURVES:
+    for metric, split in dict.fromkeys([*CURVES, *of_claims]):
         matrix = _curves(sweep, metric, split)
         if matrix is not None:
             parts.append(curves.band(matrix).assign(metric=metric, split=split))
-    columns = ["metric", "split", "arm", "epoch", "mean", "low", "high", "n"]
+    columns = ["metric", "split", "arm", "x", "mean", "low", "high", "n"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
@@ -130,22 +178,66 @@ def _curves(sweep: Sweep, metric: str, split: str, *, whole_epochs: bool = False
 
 def _pairs(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     rows = [
-        {"claim": v.claim.name, "metric": v.metric.label, "arm": v.arm, "seed": seed, "effect": float(effect)}
+        (v.claim.name, v.metric.label, v.arm, v.task, int(seed), *map(float, effects))
         for v in verdicts
-        for seed, effect in v.pairs.items()
+        if v.task != ALL_TASKS
+        for seed, *effects in zip(v.pairs.index, v.pairs, v.pair_limits["low"], v.pair_limits["high"], strict=True)
     ]
-    frame = pd.DataFrame(rows, columns=["claim", "metric", "arm", "seed", "effect"])
-    return frame.astype({"seed": "int64", "effect": float})
+    columns = ["claim", "metric", "arm", "task", "seed", "effect", "low", "high"]
+    frame = pd.DataFrame(rows, columns=columns).astype({"seed": "int64", "effect": float, "low": float, "high": float})
+    return frame if any(v.task for v in verdicts) else frame.drop(columns="task")
+
+
+def _profiles(parts: Sequence[Findings], claims: Sequence[Claim], rng: np.random.Generator) -> pd.DataFrame:
+    """Return the performance profiles of the values that the claims are about."""
+    rows = []
+    metrics = dict.fromkeys(m for claim in claims for m in claim.metrics if m.kind == "value")
+    for metric in list(metrics)[:MOST_PROFILES]:
+        of_arms: dict[str, list[np.ndarray]] = {arm.name: [] for arm in parts[0].sweep.arms}
+        for part in parts:
+            found = values(part.sweep, metric).replace([np.inf, -np.inf], np.nan)
+            scale = select_arm(found, part.sweep.arms[0]).abs().mean() if len(parts) > 1 and part.sweep.arms else 1.0
+            for arm in part.sweep.arms:
+                of_arms[arm.name].append(select_arm(found, arm).dropna().to_numpy(dtype=float) / scale)
+        known = {name: scores for name, scores in of_arms.items() if scores and all(len(score) for score in scores)}
+        if not known:
+            continue
+        everything = np.concatenate([score for scores in known.values() for score in scores])
+        thresholds = np.linspace(everything.min(), everything.max(), 51)
+        for name, scores in known.items():
+            profile = tasks.performance_profile(scores, thresholds, rng)
+            table = pd.DataFrame(
+                {"threshold": thresholds, "share": profile.share, "low": profile.low, "high": profile.high}
+            )
+            rows.append(table.assign(metric=metric.label, arm=name))
+    columns = ["metric", "arm", "threshold", "share", "low", "high"]
+    return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
+
+
+def _means(sweep: Sweep, claims: Sequence[Claim], target: Target | None) -> pd.DataFrame:
+    rows = []
+    for claim in claims:
+        for metric in claim.metrics:
+            of_metric = target if target is not None and target.metric == metric.of else None
+            if metric.to_target and of_metric is None:
+                of_metric = convergence.choose_target(sweep, None, metric.of, metric.better)
+            found = values(sweep, metric, of_metric)
+            for arm in sweep.arms:
+                of_arm = select_arm(found, arm).replace([np.inf, -np.inf], np.nan).dropna()
+                mean = paired_t(of_arm)
+                rows.append((claim.name, metric.label, arm.name, len(of_arm), mean.estimate, mean.low, mean.high))
+    return pd.DataFrame(rows, columns=["claim", "metric", "arm", "n", "mean", "low", "high"])
 
 
 def _secondary(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """Return `secondary_table`, preceded by the bootstrap interval and the share of better pairs of each verdict."""
     rows = []
     for v in verdicts:
-        keys = {"claim": v.claim.name, "metric": v.metric.label, "arm": v.arm, "whose": "pairs"}
+        keys = {"claim": v.claim.name, "metric": v.metric.label, "arm": v.arm, "task": v.task, "whose": "pairs"}
         if v.better is not None:
             better = {"estimate": 100 * v.better.estimate, "low": 100 * v.better.low, "high": 100 * v.better.high}
-            rows.append(keys | {"name": "pairs in which the arm is better", "unit": "per cent"} | better)
+            name = "pairs in which the arm is better" if v.n_pairs else "probability that a run of the arm is better"
+            rows.append(keys | {"name": name, "unit": "per cent"} | better)
         if v.bootstrap is not None:
             bounds = {"estimate": v.estimate, "low": v.bootstrap.low, "high": v.bootstrap.high}
             rows.append(keys | {"name": "the effect with its BCa bootstrap interval", "unit": v.claim.unit} | bounds)

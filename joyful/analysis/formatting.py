@@ -11,7 +11,7 @@ from joyful.analysis.columns import NAMES
 NONE = "–"
 
 #: Unit of a claim or measure -> text after a number.
-SUFFIX = {"percent": " %", "per cent": " %"}
+SUFFIX = {"percent": " %", "per cent": " %", "absolute": ""}
 
 
 def number(value: float | None, digits: int = 1, *, signed: bool = False) -> str:
@@ -53,7 +53,7 @@ def quantity(value: float | None, unit: str, digits: int | None = None, *, signe
 
     Args:
         value: The number.
-        unit: "percent", "per cent", "points" or any other text, which is appended unchanged.
+        unit: "percent", "per cent", "points", "absolute" or any other text, which is appended unchanged.
         digits: Number of decimals, by default `decimals(unit)`.
         signed: Whether positive numbers have a plus sign.
 
@@ -65,10 +65,19 @@ def quantity(value: float | None, unit: str, digits: int | None = None, *, signe
 
 
 def interval(low: float | None, high: float | None, unit: str = "", digits: int | None = None) -> str:
-    """Format an interval such as `3.0 to 21.6 %`, or NONE if a limit is missing."""
+    """Format an interval such as `3.0 to 21.6 %`, or NONE if a limit is missing. An infinite limit is no limit.
+
+    Example:
+        >>> interval(3, 21.6, "percent"), interval(3, math.inf, "percent")
+        ('3.0 to 21.6 %', '3.0 % or more')
+    """
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return NONE
     digits = decimals(unit) if digits is None else digits
+    if math.isinf(low) or math.isinf(high):
+        if math.isinf(low) and math.isinf(high):
+            return "not bounded"
+        return f"up to {quantity(high, unit, digits)}" if math.isinf(low) else f"{quantity(low, unit, digits)} or more"
     return f"{number(low, digits)} to {quantity(high, unit, digits)}"
 
 
@@ -80,8 +89,8 @@ def p_value(p: float | None) -> str:
 
 
 def decimals(unit: str) -> int:
-    """Return the number of decimals for a unit: two for points and ratios, one for other units."""
-    return 2 if unit.startswith("points") or unit == "ratio" else 1
+    """Return the number of decimals for a unit: two for points, differences and ratios, one for other units."""
+    return 2 if unit.startswith("points") or unit in ("absolute", "ratio") else 1
 
 
 def three_digits(value: float | None) -> str:

@@ -26,7 +26,7 @@ def over_training(sweep: Sweep) -> pd.DataFrame:
     Returns:
         A tidy table, without rows if no run has recorded the ratio. Its columns are
 
-        - `arm`, `epoch` and `n` (seeds).
+        - `arm`, `x` and `n` (seeds).
         - `ratio`, `ratio_low`, `ratio_high`: Geometric mean over seeds, with the t interval of the mean logarithm.
           Ratios of 0 are skipped.
         - `cosine`, `cosine_low`, `cosine_high`: Mean over seeds from -1 to 1, with its t interval, which may exceed
@@ -42,8 +42,8 @@ def over_training(sweep: Sweep) -> pd.DataFrame:
     for arm, group in ratio.groupby(level="arm", sort=False):
         cosines = cosine.reindex(index=group.index, columns=group.columns)
         summary = _summary(group, cosines)
-        parts.append(pd.DataFrame({"arm": arm, "epoch": group.columns.to_numpy(dtype=float)} | summary))
-    columns = ["arm", "epoch", "n", *_BOUNDS]
+        parts.append(pd.DataFrame({"arm": arm, "x": group.columns.to_numpy(dtype=float)} | summary))
+    columns = ["arm", "x", "n", *_BOUNDS]
     frame = pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
     return frame[frame["n"] > 0].reset_index(drop=True)
 
@@ -58,7 +58,7 @@ def per_arm(sweep: Sweep) -> pd.DataFrame:
 
     Returns:
         A table with one row per arm, in the order of the sweep. The columns are those of `over_training` without
-        `epoch`, and `is_baseline`.
+        `x`, and `is_baseline`.
 
     Raises:
         InputError: If the sweep was read without these columns.
@@ -90,6 +90,6 @@ def _column_matrix(sweep: Sweep, column: str) -> pd.DataFrame:
     require(sweep, column)
     frame = sweep.frame
     rows = frame.loc[(frame["role"] == "comparison") & frame[column].notna()]
-    rows = rows[["run", "arm", "seed", "fold", "epoch", "split", column]].assign(dev=rows["split"] != "train")
-    rows = rows.sort_values(["run", "epoch", "dev"]).drop_duplicates(["run", "epoch"])
+    rows = rows[["run", "arm", "seed", "fold", "x", "split", column]].assign(dev=rows["split"] != "train")
+    rows = rows.sort_values(["run", "x", "dev"]).drop_duplicates(["run", "x"])
     return matrix(rows, column)

@@ -1,12 +1,11 @@
 """The mean of normal values that are known only to lie in intervals, by profile likelihood.
 
-A time to a target is known only to the evaluation grid, so the difference of a pair is known to lie in an interval, whose
-ends may be infinite. The functions take these intervals as two arrays `low` and `high` with the pairs in the last axis,
-and work on each row separately. A pair that is NaN or unbounded on both sides says nothing. It is ignored, and n is the
-number of the other pairs of a row. `two_sample_interval` and `two_sample_p` take the values of two independent samples in
-the same form.
+A time to a target is known only to the evaluations, so it lies in an interval, whose ends may be infinite. The functions take
+these intervals as two arrays `low` and `high` with the values in the last axis, and work on each row separately. A value that
+is NaN or unbounded on both sides says nothing. It is ignored, and n is the number of the other values of a row. Differences
+between two arms are in `censored_means`.
 
-The differences are taken as independent and normal with mean δ and standard deviation σ. The profile log-likelihood of δ
+The values are taken as independent and normal with mean δ and standard deviation σ. The profile log-likelihood of δ
 is L(δ) = max over σ of Σ ln(Φ((high - δ) / σ) - Φ((low - δ) / σ)). The interval of δ holds all values for which L is at most
 n/2 ln(1 + t² / (n - 1)) below its maximum, with the quantile t of Student's distribution with n - 1 degrees of freedom. For
 intervals without width this is the t interval.
@@ -44,15 +43,15 @@ def mean_interval(low: npt.ArrayLike, high: npt.ArrayLike, confidence: float = 0
     """Return the maximum likelihood estimate of the mean and its interval.
 
     Args:
-        low: Lower ends, of shape (..., pairs). They may be -inf.
+        low: Lower ends, of shape (..., values). They may be -inf.
         high: Upper ends, of the same shape and greater than `low`. They may be inf.
         confidence: Confidence level, between 0 and 1.
 
     Returns:
         Arrays `estimate`, `low` and `high` of shape (...). If all intervals of a row have a value in common, the maximum
         is a range, and the estimate is its middle, or its finite end. If they have only an edge in common, the estimate is
-        the edge. A limit is infinite where the pairs do not bound the
-        mean. With one pair `low` and `high` are NaN, and without pairs all three are NaN.
+        the edge. A limit is infinite where the values do not bound the
+        mean. With one value `low` and `high` are NaN, and without values all three are NaN.
 
     Example:
         >>> edges = [0.0, 0.1, 0.2, 0.4]
@@ -61,170 +60,16 @@ def mean_interval(low: npt.ArrayLike, high: npt.ArrayLike, confidence: float = 0
         >>> [round(float(x), 3) for x in mean_interval([0.1] * 8, [np.inf] * 8)]
         [0.1, 0.1, inf]
     """
-    rows = _Rows(low, high)
+    rows = Rows(low, high)
     drop = rows.drop(_t_quantile(confidence, rows.n - 1))
     return rows.shaped(rows.estimate), rows.shaped(rows.limit(drop, -1.0)), rows.shaped(rows.limit(drop, 1.0))
-
-
-def mean_p(low: npt.ArrayLike, high: npt.ArrayLike, centre: float = 0.0) -> Array:
-    """Return the p-value of the two-sided test that the mean is `centre`.
-
-    It is below 0.05 exactly if the interval of `mean_interval` does not hold the centre. For intervals without width this
-    is the p-value of the paired t test.
-
-    Args:
-        low: Lower ends, of shape (..., pairs).
-        high: Upper ends, of the same shape.
-        centre: Mean under the null hypothesis.
-
-    Returns:
-        P-values from 0 to 1, of shape (...). NaN with fewer than two pairs.
-    """
-    rows = _Rows(low, high)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * stats.t.sf(rows.t(np.full(len(rows.n), float(centre)) / rows.scale), rows.n - 1)
-    return rows.shaped(np.where(rows.n < 2, np.nan, p), scaled=False)
-
-
-def two_sample_interval(
-    new_low: npt.ArrayLike,
-    new_high: npt.ArrayLike,
-    base_low: npt.ArrayLike,
-    base_high: npt.ArrayLike,
-    confidence: float = 0.95,
-) -> tuple[Array, Array, Array]:
-    """Return the difference of the means of two independent samples, new minus base, and its interval.
-
-    Each sample is normal with its own mean and standard deviation. With the estimate m of each mean and its one-sample
-    limits l and u at a quantile t, the limits of the difference d = m_new - m_base are
-
-        d - √((m_new - l_new)² + (u_base - m_base)²) and d + √((u_new - m_new)² + (m_base - l_base)²).
-
-    t is the quantile of Student's distribution with Welch and Satterthwaite's degrees of freedom. These are computed for
-    each side, with the distances to the limits at t = 1 as standard errors. For intervals without width this is Welch's t
-    interval.
-
-    Args:
-        new_low: Lower ends of the new sample, of shape (..., n). They may be -inf.
-        new_high: Upper ends, of the same shape and greater than `new_low`. They may be inf.
-        base_low: Lower ends of the baseline, of shape (..., m), with the same leading axes.
-        base_high: Upper ends of the baseline, of the same shape as `base_low`.
-        confidence: Confidence level, between 0 and 1.
-
-    Returns:
-        Arrays `estimate`, `low` and `high` of shape (...). A limit is infinite where a one-sample limit is infinite on
-        that side. Both are infinite where the estimate of a mean is. They are NaN with fewer than two values in a sample.
-
-    Source:
-        Zou and Donner (2008), Statistics in Medicine 27(10) (the combination of limits); Welch (1947), Biometrika 34.
-
-    Example:
-        >>> new, base = np.array([1.0, 2.0, 4.0]), np.array([0.0, 1.0, 1.5, 0.5])
-        >>> [round(float(x), 3) for x in two_sample_interval(new, new + 1e-7, base, base + 1e-7)]
-        [1.583, -1.735, 4.902]
-        >>> [round(float(x), 3) for x in two_sample_interval(new, np.where(new > 3, np.inf, new + 1e-7), base, base + 1e-7)]
-        [1.93, -4.533, 14.605]
-    """
-    samples = _TwoSamples(_Rows(new_low, new_high), _Rows(base_low, base_high))
-    low, high = (samples.limit(_t_quantile(confidence, samples.freedom(side)), side) for side in (-1.0, 1.0))
-    return samples.shaped(samples.estimate), samples.shaped(low), samples.shaped(high)
-
-
-def two_sample_p(
-    new_low: npt.ArrayLike,
-    new_high: npt.ArrayLike,
-    base_low: npt.ArrayLike,
-    base_high: npt.ArrayLike,
-    centre: float = 0.0,
-) -> Array:
-    """Return the p-value of the two-sided test that the means of two independent samples differ by `centre`.
-
-    It is below 0.05 exactly if the interval of `two_sample_interval` does not hold the centre. For intervals without width
-    this is the p-value of Welch's t test.
-
-    Args:
-        new_low: Lower ends of the new sample, of shape (..., n).
-        new_high: Upper ends, of the same shape.
-        base_low: Lower ends of the baseline, of shape (..., m), with the same leading axes.
-        base_high: Upper ends of the baseline, of the same shape as `base_low`.
-        centre: Difference of the means, new minus base, under the null hypothesis.
-
-    Returns:
-        P-values from 0 to 1, of shape (...). NaN with fewer than two values in a sample. 1 where the estimate of a mean is
-        infinite.
-
-    Example:
-        >>> new, base = np.array([1.0, 2.0, 4.0]), np.array([0.0, 1.0, 1.5, 0.5])
-        >>> round(float(two_sample_p(new, new + 1e-7, base, base + 1e-7)), 3)
-        0.207
-    """
-    samples = _TwoSamples(_Rows(new_low, new_high), _Rows(base_low, base_high))
-    side = np.where(centre < samples.estimate, -1.0, 1.0)
-    freedom = np.where(side < 0, samples.freedom(-1.0), samples.freedom(1.0))
-    with np.errstate(invalid="ignore"):
-        p = 2 * stats.t.sf(samples.t(centre, side), freedom)
-    p = np.where(np.isfinite(samples.estimate), p, 1.0)
-    return samples.shaped(np.where(samples.known, p, np.nan))
-
-
-class _TwoSamples:
-    """Rows of two samples, and the limits of the difference of their means."""
-
-    def __init__(self, new: _Rows, base: _Rows) -> None:
-        self._new, self._base = new, base
-        self.known = (new.n >= 2) & (base.n >= 2)
-        self._means = [rows.shaped(rows.estimate).reshape(-1) for rows in (new, base)]
-        with np.errstate(invalid="ignore"):
-            self.estimate: Array = self._means[0] - self._means[1]
-
-    def shaped(self, values: Array) -> Array:
-        """Return one value per row in the shape of the caller."""
-        return self._new.shaped(values, scaled=False)
-
-    def limit(self, t: Array, side: float) -> Array:
-        """Return the limit of the difference below (side -1) or above (side 1) its estimate."""
-        distance = np.hypot(self._new.reach(t, side), self._base.reach(t, -side))
-        estimate = np.where(np.isfinite(self.estimate) | ~np.isinf(distance), self.estimate, 0.0)
-        return np.asarray(np.where(self.known, estimate + side * distance, np.nan))
-
-    def freedom(self, side: float) -> Array:
-        """Return the degrees of freedom of a side. They are the smallest possible where a limit is infinite."""
-        one = np.ones(len(self.known))
-        new, base = self._new.reach(one, side) ** 2, self._base.reach(one, -side) ** 2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            freedom = (new + base) ** 2 / (new**2 / (self._new.n - 1) + base**2 / (self._base.n - 1))
-        least: Array = np.minimum(self._new.n, self._base.n) - 1.0
-        return np.where(np.isfinite(freedom), freedom, least)
-
-    def t(self, centre: float, side: Array) -> Array:
-        """Return the quantile t at which the limit of the difference on a side is `centre`.
-
-        The distance D from the estimate to the centre is the hypotenuse of D cos θ, the distance of the new sample to its
-        limit, and D sin θ, that of the baseline. θ is found by bisection: both distances belong to the same t.
-        """
-        distance = np.where(np.isfinite(self.estimate), np.abs(self.estimate - centre), 0.0)
-
-        def both(angle: Array) -> tuple[Array, Array]:
-            new, base = distance * np.cos(angle), distance * np.sin(angle)
-            return (
-                self._new.t((self._means[0] + side * new) / self._new.scale),
-                self._base.t((self._means[1] - side * base) / self._base.scale),
-            )
-
-        low, high = np.zeros(len(distance)), np.full(len(distance), np.pi / 2)
-        for _ in range(50):
-            middle = (low + high) / 2
-            new, base = both(middle)
-            low, high = np.where(new > base, middle, low), np.where(new > base, high, middle)
-        # A profile can jump at a limit. The other one is then continuous there, and gives t.
-        return np.maximum(np.minimum(*both(low)), np.minimum(*both(high)))
 
 
 def _t_quantile(confidence: float, freedom: Array) -> Array:
     return np.asarray(stats.t.ppf((1 + confidence) / 2, freedom))
 
 
-class _Rows:
+class Rows:
     """Rows of intervals, scaled so that the finite ends of a row span 1."""
 
     def __init__(self, low: npt.ArrayLike, high: npt.ArrayLike) -> None:
@@ -319,7 +164,13 @@ class _Rows:
     def limit(self, drop: Array, side: float) -> Array:
         """Return the limit of the interval below (side -1) or above (side 1) the estimate."""
         limits = np.where(self.n < 2, np.nan, side * np.inf)
-        rows = np.flatnonzero((self.n >= 2) & (self._bound(side) < self.maximum - drop))
+        known = (self.n >= 2) & (self._bound(side) < self.maximum - drop)
+        edge = self._high.min(axis=1, initial=np.inf) if side > 0 else self._low.max(axis=1, initial=-np.inf)
+        ends = (self._high if side > 0 else self._low) == edge[:, None]
+        # If all intervals have a range in common, L falls at its edge by ln 2 for each interval that ends there.
+        jumps = known & (self.maximum == 0) & np.isfinite(edge) & (drop < ends.sum(axis=1) * np.log(2))
+        limits[jumps] = edge[jumps]
+        rows = np.flatnonzero(known & ~jumps)
         level, centre = (self.maximum - drop)[rows], self.estimate[rows]
 
         def above(distance: Array, of: npt.NDArray[np.intp]) -> tuple[Array, Array]:
@@ -388,12 +239,13 @@ def _distance(function: Callable[[Array, npt.NDArray[np.intp]], Array], rows: in
 def _decreasing_root(function: _Function, low: Array, high: Array, start: Array | None = None) -> Array:
     """Return the x at which a function of one value per row changes from positive to negative.
 
-    Newton steps are taken where they stay inside the bracket, and the bracket is halved elsewhere. A function without a
+    Newton steps are taken where they stay inside the bracket and are not longer than the step before. Elsewhere the
+    bracket is halved. A function without a
     change of sign gives an end of the bracket.
     """
     low, high = low.copy(), high.copy()
     x = (low + high) / 2 if start is None else np.clip(start, low, high)
-    active = np.arange(len(x))
+    active, last = np.arange(len(x)), np.full(len(x), np.inf)
     for _ in range(100):
         if not len(active):
             break
@@ -403,7 +255,9 @@ def _decreasing_root(function: _Function, low: Array, high: Array, start: Array 
         with np.errstate(all="ignore"):
             new = x[active] - value / slope
         middle = (low[active] + high[active]) / 2
-        new = np.where((new > low[active]) & (new < high[active]), new, middle)
+        short = np.abs(new - x[active]) <= last[active]
+        new = np.where((new > low[active]) & (new < high[active]) & short, new, middle)
+        last[active] = np.abs(new - x[active])
         done = np.abs(new - x[active]) <= 1e-11 * np.maximum(np.abs(new), 1.0)
         x[active] = new
         active = active[~done]

@@ -5,7 +5,9 @@ A measure is a function that returns its value for every run, with a label and a
     @MEASURES.register("area", "mean height of the curve")
     @measure("area under {}", VALUE)
     def _area(sweep: Sweep, metric: Metric, target: Target | None) -> pd.Series:
-        return area(_curves(sweep, metric))
+        whole = _curves(sweep, metric, beyond_shared_span=True)
+    span = shared_spans(whole, sweep.design) if sweep.cut_to_shared_span else None
+    return area(whole, span).mask(_diverged(sweep, metric))
 
 Claims files, messages, labels, verdicts and `joyful report --help` then know it.
 """
@@ -15,111 +17,36 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from joyful.analysis.arms import Arm
+from joyful.analysis.censored_means import paired_interval, paired_p, two_sample_interval, two_sample_p
 from joyful.analysis.columns import higher_is_better, is_score
 from joyful.analysis.convergence import Target, reach_rate, times_to_target
-from joyful.analysis.curves import area, at_epoch, best_epoch, curves, final
-from joyful.analysis.stability import across_seeds, drawdowns, spreads
-from joyful.analysis.statistics import Estimate, paired_t
-from joyful.analysis.sweep import Sweep, cached
+from joyful.analysis.curves import area, at_epoch, best_epoch, curves, final, shared_spans
+from joyful.analysis.scales import (
+    Scale,
+    absolute,
+    base_minus_new,
+    base_over_new,
+    finite,
+    gain,
+    new_minus_base,
+    new_over_base,
+    points,
+    reduction,
+)
+from joyful.analysis.stability import across_seeds, drawdowns, spreads, usual_steps
+from joyful.analysis.statistics import Estimate, paired_t, welch
+from joyful.analysis.sweep import Sweep, cached, shared_span
 from joyful.registry import Registry
 
-# Scales: from the values of a pair to a difference d, and from d to an effect.
-
 Array = npt.NDArray[np.float64]
-Pair = Callable[[Array, Array], Array]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How the two values of a pair become a difference d, and how d becomes an effect in the unit of a claim.
-
-    d is averaged over pairs. It is positive if the pair changes in the claimed direction, and the effect increases with
-    d, so the limits of an interval of d can be converted one by one.
-
-    Attributes:
-        pair: Function from the values of the arm and of the baseline to d.
-        effect: Function from d, or a mean of d, to the effect in the unit of the claim.
-        difference: The inverse of `effect`.
-        limit: Exclusive upper limit of an effect.
-    """
-
-    pair: Pair
-    effect: Callable[[float], float]
-    difference: Callable[[float], float]
-    limit: float = math.inf
-
-    def differences(self, new: pd.Series, base: pd.Series) -> pd.Series:
-        """Return d of each pair.
-
-        Args:
-            new: Values of the arm, indexed by seed.
-            base: Values of the baseline, indexed by seed.
-
-        Returns:
-            The differences, indexed by the seeds in both series in ascending order. NaN if a value is missing or, for
-            a ratio, not positive.
-
-        Example:
-            >>> speed = Metric("time_to_target", "dev", "f1_weighted").scale("percent", "increase")
-            >>> epochs, baseline_epochs = pd.Series({1: 4.0, 2: 5.0}), pd.Series({1: 5.0, 2: 6.0})
-            >>> [round(speed.effect(d), 2) for d in speed.differences(epochs, baseline_epochs)]
-            [25.0, 20.0]
-        """
-        seeds = sorted(set(new.index) & set(base.index))
-        a, b = (values.reindex(seeds).to_numpy(dtype=float) for values in (new, base))
-        return pd.Series(self.pair(a, b), index=seeds, dtype=float)
-
-    def mean_effect(self, new: pd.Series, base: pd.Series) -> Estimate:
-        """Return the effect of the mean of d over the pairs with its 95 % t interval. See `differences`."""
-        return paired_t(self.differences(new, base)).map(self.effect)
-
-
-def new_over_base(new: Array, base: Array) -> Array:
-    """Return d = ln(new / base). NaN where a value is missing or not positive."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio: Array = np.log(new / base)
-    ratio[~((new > 0) & (base > 0))] = np.nan
-    return ratio
-
-
-def base_over_new(new: Array, base: Array) -> Array:
-    """Return d = ln(base / new). NaN where a value is missing or not positive."""
-    return -new_over_base(new, base)
-
-
-def new_minus_base(new: Array, base: Array) -> Array:
-    """Return d = 100 (new - base), in hundredths."""
-    return 100 * (new - base)
-
-
-def base_minus_new(new: Array, base: Array) -> Array:
-    """Return d = 100 (base - new), in hundredths."""
-    return -new_minus_base(new, base)
-
-
-def gain(pair: Pair) -> Scale:
-    """Return the scale of a quantity that grows: its gain is 100 (exp(d) - 1) per cent."""
-    return Scale(pair, lambda d: 100 * math.expm1(min(d, 700.0)), lambda effect: math.log1p(effect / 100))
-
-
-def reduction(pair: Pair) -> Scale:
-    """Return the scale of a quantity that shrinks: its reduction is 100 (1 - exp(-d)) per cent, which is below 100."""
-    return Scale(pair, lambda d: -100 * math.expm1(min(-d, 700.0)), lambda effect: -math.log1p(-effect / 100), 100.0)
-
-
-def points(pair: Pair) -> Scale:
-    """Return the scale of a difference in points: the effect is d."""
-    return Scale(pair, float, float)
-
-
-# Measures
+Table = TypeVar("Table", pd.Series, pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -128,7 +55,8 @@ class Kind:
 
     Attributes:
         name: "speed" (the inverse of a time), "stability" (a small spread) or "value".
-        scales: (unit, direction) of a claim -> its scale. Claims with another unit are refused.
+        scales: (unit, direction) of a claim -> its scale. Claims with another unit are refused. The unit "points" is a
+            hundredth of a fraction, and "absolute" is the unit of the column.
     """
 
     name: str
@@ -146,10 +74,12 @@ SPEED = Kind("speed", {
 STABILITY = Kind("stability", {
     ("percent", "increase"): reduction(base_over_new), ("percent", "decrease"): gain(new_over_base),
     ("points", "increase"): points(base_minus_new), ("points", "decrease"): points(new_minus_base),
+    ("absolute", "increase"): absolute(base_minus_new), ("absolute", "decrease"): absolute(new_minus_base),
 })  # fmt: skip
 VALUE = Kind("value", {
     ("percent", "increase"): gain(new_over_base), ("percent", "decrease"): reduction(base_over_new),
     ("points", "increase"): points(new_minus_base), ("points", "decrease"): points(base_minus_new),
+    ("absolute", "increase"): absolute(new_minus_base), ("absolute", "decrease"): absolute(base_minus_new),
 })  # fmt: skip
 
 
@@ -161,11 +91,13 @@ class Metric:
         measure: One of MEASURES.
         split: "train", "dev" or "test".
         of: Column of the histories, such as "f1_weighted".
+        better: "higher" or "lower", or "" for a column whose direction is known.
     """
 
     measure: str
     split: str
     of: str
+    better: str = ""
 
     @property
     def definition(self) -> Measure:
@@ -185,7 +117,17 @@ class Metric:
     @property
     def to_target(self) -> bool:
         """Whether the number is a time to a target."""
-        return self.definition.to_target
+        return self.definition.bounds is not None
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether higher values of the column are better."""
+        return higher_is_better(self.of, self.better)
+
+    @property
+    def better_direction(self) -> str:
+        """Whether an "increase" or a "decrease" of the speed, stability or value is better."""
+        return "increase" if self.kind != "value" or self.higher_is_better else "decrease"
 
     def scale(self, unit: str, direction: str) -> Scale:
         """Return the scale for a claim of this unit and direction."""
@@ -231,7 +173,7 @@ class Measure:
         kind: What claims say about it, and on which scale.
         of_runs: Function that returns the value of every run. NaN where it was not measured.
         splits: Splits that it accepts.
-        to_target: Whether it is a time to a target, which is min(T, budget) and may be censored.
+        bounds: Columns of `times_to_target` that bound a time to a target from below and above, or None for other measures.
         secondary: Function that returns the secondary measures, or None if there are none.
     """
 
@@ -239,7 +181,7 @@ class Measure:
     kind: Kind
     of_runs: Values
     splits: tuple[str, ...] = ("train", "dev")
-    to_target: bool = False
+    bounds: tuple[str, str] | None = None
     secondary: Secondary | None = None
 
 
@@ -258,7 +200,8 @@ def measure(
 def values(sweep: Sweep, metric: Metric, target: Target | None = None) -> pd.Series:
     """Return the metric of every comparison run.
 
-    Times to a target are min(T, budget). `censored` tells which of them are censored.
+    A time to a target is the first evaluation at which the target is reached, or the last evaluation of a run that does not
+    reach it. `bounds` tells what is known of it.
 
     Args:
         sweep: The sweep.
@@ -266,7 +209,8 @@ def values(sweep: Sweep, metric: Metric, target: Target | None = None) -> pd.Ser
         target: Target on the metric's column. It is needed for times only. Without it all times are NaN.
 
     Returns:
-        The values, indexed by (arm, seed), in epochs, seconds or the unit of the column. NaN where it was not measured.
+        The values, indexed by (arm, seed), in the unit of the x axis, seconds or the unit of the column. NaN where it was
+        not measured.
 
     Raises:
         InputError: If the sweep was read without the column.
@@ -274,8 +218,62 @@ def values(sweep: Sweep, metric: Metric, target: Target | None = None) -> pd.Ser
     return metric.definition.of_runs(sweep, metric, target)
 
 
+def values_of_pairs(
+    sweep: Sweep, arm: Arm, metric: Metric, target: Target | None = None
+) -> tuple[pd.Series, pd.Series]:
+    """Return the metric of the arm and of the baseline, compared on the span that two curves share.
+
+    Args:
+        sweep: The sweep.
+        arm: The arm.
+        metric: The metric.
+        target: See `values`. Times are not cut to a shared span.
+
+    Returns:
+        The values of the arm and those of the baseline, indexed by seed.
+
+    Raises:
+        InputError: If the sweep was read without the column.
+    """
+    if not metric.to_target and not equal_grids(sweep, metric.of, metric.split):
+        sweep = shared_span(sweep, arm.name)
+    found = values(sweep, metric, target)
+    return select_arm(found, arm), select_arm(found, sweep.arms[0])
+
+
+@cached
+def equal_grids(sweep: Sweep, of: str, split: str) -> bool:
+    """Return whether all curves of a column have their values at the same evaluations."""
+    known = curves(sweep, of, split).notna().to_numpy()
+    return bool((known == known[:1]).all())
+
+
+def bounds(sweep: Sweep, metric: Metric, target: Target | None) -> pd.DataFrame:
+    """Return the interval in which the metric of every comparison run is known to lie.
+
+    Args:
+        sweep: The sweep.
+        metric: The metric.
+        target: Target on the metric's column, for times to a target.
+
+    Returns:
+        `low` and `high`, indexed by (arm, seed). Both are the value for measures other than times. For a time they are the
+        evaluations between which the target is reached, and infinity if it is not reached.
+
+    Raises:
+        InputError: If the sweep was read without the column.
+    """
+    ends = metric.definition.bounds
+    if ends is None:
+        exact = values(sweep, metric, target)
+        return pd.DataFrame({"low": exact, "high": exact})
+    times = _times(sweep, metric, target)
+    high = times[ends[1]].where(times["reached"] | times[ends[1]].isna(), np.inf)
+    return pd.DataFrame({"low": times[ends[0]], "high": high})
+
+
 def censored(sweep: Sweep, metric: Metric, target: Target | None) -> pd.Series:
-    """Return whether each of the `values` is a time that is censored at the budget.
+    """Return whether each of the `values` is a time that is censored at the last evaluation of its run.
 
     Args:
         sweep: The sweep.
@@ -291,6 +289,83 @@ def censored(sweep: Sweep, metric: Metric, target: Target | None) -> pd.Series:
     if metric.to_target:
         return ~_times(sweep, metric, target)["reached"]
     return pd.Series(False, index=curves(sweep, metric.of, metric.split).index)
+
+
+def mean_effect(
+    sweep: Sweep, arm: Arm, metric: Metric, unit: str, direction: str, target: Target | None = None
+) -> Estimate:
+    """Return the mean effect of an arm on a metric with its 95 % interval, in a unit and a direction."""
+    scale = metric.scale(unit, direction)
+    if not metric.to_target:
+        new, base = values_of_pairs(sweep, arm, metric, target)
+        if sweep.design == "unpaired":
+            a, b = (finite(scale.of_arm(values.to_numpy(dtype=float))) for values in (new, base))
+            return welch(a, b).map(scale.effect)
+        return scale.mean_effect(new, base)
+    return time_means(sweep, metric, direction, (target,))[0][arm.name].map(scale.effect)
+
+
+@cached
+def time_differences(sweep: Sweep, metric: Metric, direction: str, target: Target | None) -> dict[str, pd.DataFrame]:
+    """Return the intervals in which d of each pair lies, for a time to a target.
+
+    Args:
+        sweep: The sweep.
+        metric: A time to a target.
+        direction: "increase" or "decrease" of the speed.
+        target: The target.
+
+    Returns:
+        Name of each arm but the baseline -> `low` and `high` of d, indexed by seed (see `Scale.bounds`).
+    """
+    known, scale = bounds(sweep, metric, target), metric.scale("percent", direction)
+    base = select_arm(known, sweep.arms[0])
+    return {arm.name: scale.bounds(select_arm(known, arm), base) for arm in sweep.others}
+
+
+@cached
+def time_means(
+    sweep: Sweep, metric: Metric, direction: str, targets: tuple[Target | None, ...]
+) -> tuple[dict[str, Estimate], ...]:
+    """Return the mean of d with its interval for each target and each arm but the baseline (see `censored_means`)."""
+    interval = paired_interval if sweep.design == "paired" else two_sample_interval
+    ends = [_of_arms_in_rows(sweep, metric, direction, target) for target in targets]
+    new, base = (
+        (np.concatenate([of[side][0] for of in ends]), np.concatenate([of[side][1] for of in ends])) for side in (0, 1)
+    )
+    means = [Estimate(*map(float, mean)) for mean in zip(*interval(new, base), strict=True)]
+    names, count = [arm.name for arm in sweep.others], len(sweep.others)
+    return tuple(dict(zip(names, means[k * count : (k + 1) * count], strict=True)) for k in range(len(targets)))
+
+
+@cached
+def time_p(sweep: Sweep, metric: Metric, direction: str, target: Target | None, centre: float) -> dict[str, float]:
+    """Return the p-value of the test that the mean of d is `centre`, for each arm but the baseline."""
+    test = paired_p if sweep.design == "paired" else two_sample_p
+    p = test(*_of_arms_in_rows(sweep, metric, direction, target), centre)
+    return {arm.name: float(value) for arm, value in zip(sweep.others, p, strict=True)}
+
+
+def _of_arms_in_rows(
+    sweep: Sweep, metric: Metric, direction: str, target: Target | None
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Return the ends of the times of all arms on the axis of d, and those of the baseline, of shape (arms, seeds).
+
+    One call for many rows is fast.
+    """
+    known, scale = bounds(sweep, metric, target), metric.scale("percent", direction)
+    seeds = sorted(set(known.index.get_level_values("seed")))
+    samples = {arm.name: scale.of_arm_bounds(select_arm(known, arm)).reindex(seeds) for arm in sweep.arms}
+    base = samples[sweep.arms[0].name]
+
+    def rows(name: str) -> tuple[Array, Array]:
+        new = np.array([samples[arm.name][name] for arm in sweep.others], dtype=float).reshape(
+            len(sweep.others), len(seeds)
+        )
+        return new, np.broadcast_to(base[name].to_numpy(dtype=float), new.shape)
+
+    (new_low, base_low), (new_high, base_high) = rows("low"), rows("high")
+    return (new_low, new_high), (base_low, base_high)
 
 
 def secondary_measures(sweep: Sweep, arm: Arm, metric: Metric, target: Target | None) -> tuple[SecondaryMeasure, ...]:
@@ -310,7 +385,7 @@ def secondary_measures(sweep: Sweep, arm: Arm, metric: Metric, target: Target | 
     return tuple(measure for measure in found if not math.isnan(measure.estimate))
 
 
-def select_arm(values: pd.Series, arm: Arm) -> pd.Series:
+def select_arm(values: Table, arm: Arm) -> Table:
     """Return the values of one arm, indexed by seed. The index of `values` is (arm, seed)."""
     return values[values.index.get_level_values("arm") == arm.name].droplevel("arm")
 
@@ -318,14 +393,27 @@ def select_arm(values: pd.Series, arm: Arm) -> pd.Series:
 # The registered measures. Each is preceded by its secondary measures, if it has any.
 
 
-def _curves(sweep: Sweep, metric: Metric, *, whole_epochs: bool = False) -> pd.DataFrame:
-    return curves(sweep, metric.of, metric.split, whole_epochs=whole_epochs or metric.split == "train")
+def _curves(
+    sweep: Sweep, metric: Metric, *, whole_epochs: bool = False, beyond_shared_span: bool = False
+) -> pd.DataFrame:
+    """Return the curves, with NaN in place of infinite values."""
+    whole_epochs = whole_epochs or metric.split == "train"
+    found = curves(
+        sweep, metric.of, metric.split, whole_epochs=whole_epochs, beyond_shared_span=beyond_shared_span
+    )  # fmt: skip
+    return found.where(np.isfinite(found))
+
+
+def _diverged(sweep: Sweep, metric: Metric) -> pd.Series:
+    """Return whether each curve has an infinite value, after which its end, area and falls mean nothing."""
+    return pd.Series(np.isinf(curves(sweep, metric.of, metric.split)).any(axis=1))
 
 
 def _times(sweep: Sweep, metric: Metric, target: Target | None) -> pd.DataFrame:
     if target is None:
         index = curves(sweep, metric.of).index
-        return pd.DataFrame({"epochs": np.nan, "after": np.nan, "reached": False, "seconds": np.nan}, index=index)
+        columns = ("after", "by", "epochs", "seconds", "seconds_after")
+        return pd.DataFrame({"reached": False, **dict.fromkeys(columns, np.nan)}, index=index)
     return times_to_target(sweep, target)
 
 
@@ -339,8 +427,7 @@ def _change(
     """Return the mean change of a metric over the pairs, or nothing if the sweep was read without its column."""
     if metric.of not in sweep.frame.columns:
         return []
-    base, new = (select_arm(values(sweep, metric, target), a) for a in _arms(sweep, arm))
-    change = metric.scale(unit, direction).mean_effect(new, base)
+    change = mean_effect(sweep, arm, metric, unit, direction, target)
     unit = "per cent" if unit == "percent" else unit
     return [SecondaryMeasure(name, unit, change.estimate, change.low, change.high)]
 
@@ -350,9 +437,8 @@ def _improvement(sweep: Sweep, arm: Arm, metric: Metric, higher: str = "", lower
 
     `higher` and `lower` are added to the name, depending on the direction that is better.
     """
-    up = higher_is_better(metric.of)
-    unit, direction = "points" if is_score(metric.of) else "percent", "increase" if up else "decrease"
-    return _change(sweep, arm, metric, unit, direction, metric.label + (higher if up else lower))
+    unit, up = "points" if is_score(metric.of) else "percent", metric.better_direction == "increase"
+    return _change(sweep, arm, metric, unit, metric.better_direction, metric.label + (higher if up else lower))
 
 
 def _of_arms(sweep: Sweep, arm: Arm, table: pd.DataFrame, column: str, name: str, unit: str) -> list[SecondaryMeasure]:
@@ -370,37 +456,39 @@ def _speed_secondary(sweep: Sweep, arm: Arm, metric: Metric, target: Target | No
     if target is None:
         return []
     rates = reach_rate(times_to_target(sweep, target))
-    wall, name = Metric("seconds_to_target", "dev", metric.of), "speed in wall seconds to the target"
+    wall, name = Metric("seconds_to_target", "dev", metric.of, metric.better), "speed in wall seconds to the target"
     return [
         *_of_arms(sweep, arm, rates, "rate", "runs that reach the target", "per cent"),
         *(_change(sweep, arm, wall, "percent", "increase", name, target) if metric != wall else []),
         *_improvement(sweep, arm, Metric("best", "dev", "nll"), lower=", lower"),
-        *_improvement(sweep, arm, Metric("area", "dev", metric.of), ", higher", ", lower"),
+        *_improvement(sweep, arm, Metric("area", "dev", metric.of, metric.better), ", higher", ", lower"),
     ]
 
 
 @MEASURES.register("time_to_target", "epochs until the target of `of` (dev)")
-@measure("epochs to the target of {}", SPEED, ("dev",), to_target=True, secondary=_speed_secondary)
+@measure("epochs to the target of {}", SPEED, ("dev",), bounds=("after", "by"), secondary=_speed_secondary)
 def _time_to_target(sweep: Sweep, metric: Metric, target: Target | None) -> pd.Series:
     return _times(sweep, metric, target)["epochs"]
 
 
 @MEASURES.register("seconds_to_target", "the same in wall seconds")
-@measure("wall seconds to the target of {}", SPEED, ("dev",), to_target=True, secondary=_speed_secondary)
+@measure(
+    "wall seconds to the target of {}", SPEED, ("dev",), bounds=("seconds_after", "seconds"), secondary=_speed_secondary
+)
 def _seconds_to_target(sweep: Sweep, metric: Metric, target: Target | None) -> pd.Series:
     return _times(sweep, metric, target)["seconds"]
 
 
 def _spread_secondary(sweep: Sweep, arm: Arm, metric: Metric, target: Target | None) -> list[SecondaryMeasure]:
     """Return the largest drawdown, and the standard deviation over seeds of the best score or the final loss."""
-    drawdown, score = Metric("drawdown", metric.split, metric.of), is_score(metric.of)
+    drawdown, score = Metric("drawdown", metric.split, metric.of, metric.better), is_score(metric.of)
     if score:
         falls = _change(sweep, arm, drawdown, "points", "increase", f"{drawdown.label}, smaller")
     else:  # The drawdown of a loss may be 0, which has no ratio.
         means = {a.name: vars(paired_t(select_arm(values(sweep, drawdown), a))) for a in _arms(sweep, arm)}
         table = pd.DataFrame.from_dict(means, orient="index")
         falls = _of_arms(sweep, arm, table, "estimate", drawdown.label, metric.of)
-    ends = Metric("best" if score else "final", metric.split, metric.of)
+    ends = Metric("best" if score else "final", metric.split, metric.of, metric.better)
     name, table = f"standard deviation over seeds of {ends.label}", across_seeds(values(sweep, ends))
     return [*falls, *_of_arms(sweep, arm, table, "sd", name, "points" if score else metric.of)]
 
@@ -408,41 +496,54 @@ def _spread_secondary(sweep: Sweep, arm: Arm, metric: Metric, target: Target | N
 @MEASURES.register("spread", "standard deviation of the epoch-to-epoch changes around their trend")
 @measure("epoch-to-epoch spread of {}", STABILITY, secondary=_spread_secondary)
 def _spread(sweep: Sweep, metric: Metric, target: Target | None) -> pd.Series:
-    return spreads(_curves(sweep, metric, whole_epochs=True))
+    found = _curves(sweep, metric, whole_epochs=True)
+    result = spreads(found).mask(_diverged(sweep, metric))
+    if sweep.cut_to_shared_span:  # Changes over steps of different widths are not compared
+        widths = usual_steps(found)
+        groups = widths.groupby(level="seed") if sweep.design == "paired" else widths.groupby(np.zeros(len(widths)))
+        result = result.mask(groups.transform("max") > groups.transform("min") * (1 + 1e-6))
+    return result
 
 
 @MEASURES.register("drawdown", "largest drawdown")
 @measure("largest drawdown of {}", STABILITY)
 def _drawdown(sweep: Sweep, metric: Metric, target: Target | None) -> pd.Series:
-    return drawdowns(_curves(sweep, metric), higher_is_better=higher_is_better(metric.of))
+    falls = drawdowns(_curves(sweep, metric), higher_is_better=metric.higher_is_better)
+    return falls.mask(_diverged(sweep, metric))
 
 
 @MEASURES.register("final", "value at the end")
 @measure("final {}", VALUE)
 def _final(sweep: Sweep, metric: Metric, target: Target | None) -> pd.Series:
-    return final(_curves(sweep, metric))
+    return final(_curves(sweep, metric)).mask(_diverged(sweep, metric))
 
 
 def _best_secondary(sweep: Sweep, arm: Arm, metric: Metric, target: Target | None) -> list[SecondaryMeasure]:
     """Return the test score at the epoch of the best dev score."""
-    return _improvement(sweep, arm, Metric("at_best_dev", "test", metric.of)) if metric.split == "dev" else []
+    return (
+        _improvement(sweep, arm, Metric("at_best_dev", "test", metric.of, metric.better))
+        if metric.split == "dev"
+        else []
+    )
 
 
 @MEASURES.register("best", "best value over the evaluations")
 @measure("best {}", VALUE, secondary=_best_secondary)
 def _best(sweep: Sweep, metric: Metric, target: Target | None) -> pd.Series:
     matrix = _curves(sweep, metric)
-    return matrix.max(axis=1) if higher_is_better(metric.of) else matrix.min(axis=1)
+    return matrix.max(axis=1) if metric.higher_is_better else matrix.min(axis=1)
 
 
 @MEASURES.register("at_best_dev", "value at the best dev epoch (the only one allowed on the test split)")
 @measure("{} at the best dev epoch", VALUE, ("train", "dev", "test"))
 def _at_best_dev(sweep: Sweep, metric: Metric, target: Target | None) -> pd.Series:
-    best = best_epoch(curves(sweep, metric.of), higher_is_better=higher_is_better(metric.of))
-    return at_epoch(_curves(sweep, metric), best)
+    dev = _curves(sweep, Metric("best", "dev", metric.of, metric.better))
+    return at_epoch(_curves(sweep, metric), best_epoch(dev, higher_is_better=metric.higher_is_better))
 
 
 @MEASURES.register("area", "mean height of the curve")
 @measure("area under {}", VALUE)
 def _area(sweep: Sweep, metric: Metric, target: Target | None) -> pd.Series:
-    return area(_curves(sweep, metric))
+    whole = _curves(sweep, metric, beyond_shared_span=True)
+    span = shared_spans(whole, sweep.design) if sweep.cut_to_shared_span else None
+    return area(whole, span).mask(_diverged(sweep, metric))

@@ -1,6 +1,6 @@
 """The report of a sweep: an HTML page, the same in Markdown, the verdicts as CSV and all tables as Parquet.
 
-    joyful report SWEEP_FOLDER [--claims FILE] [--baseline "loss=mse weights=baseline"] [--target dev_f1=0.62]
+    joyful report SWEEP_FOLDER [--claims FILE] [--baseline "loss=mse weights=baseline"] [--target dev_f1=0.62] ...
 
 A report is reproducible byte for byte. Random numbers come from a fixed seed, and the files hold no date, host name or
 absolute path.
@@ -22,13 +22,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from joyful.analysis.claims import BASIC_OPTIMIZATION, read_claims
+from joyful.analysis.columns import BETTER, known_direction
 from joyful.analysis.convergence import parse_target
 from joyful.analysis.findings import Findings, compute_findings
 from joyful.analysis.measures import MEASURES
 from joyful.analysis.page import html, markdown, summary
 from joyful.analysis.page.parts import Page, clean
 from joyful.analysis.page.sections import sections
-from joyful.analysis.sweep import REPORT_COLUMNS, read_sweep
+from joyful.analysis.sweep import DESIGNS, REPORT_COLUMNS, read_sweep
 from joyful.results import InputError, ResultsError, ResultsWarning, write_bytes
 
 #: Seed of the bootstrap and the Monte Carlo tests.
@@ -36,7 +37,16 @@ SEED = 0
 
 
 def build(
-    folder: Path, claims: Path = BASIC_OPTIMIZATION, baseline: str | None = None, target: str | None = None
+    folder: Path,
+    claims: Path = BASIC_OPTIMIZATION,
+    baseline: str | None = None,
+    target: str | None = None,
+    *,
+    better: Sequence[str] = (),
+    x: str | None = None,
+    design: str = "paired",
+    task: str | None = None,
+    compare: tuple[str, str] | None = None,
 ) -> tuple[Findings, Page]:
     """Read a sweep and compute its report.
 
@@ -45,20 +55,27 @@ def build(
         claims: Claims file.
         baseline: Overrides that the baseline arm must match, such as "loss=mse weights=baseline".
         target: Target of the convergence speed, such as "dev_f1=0.62".
+        better: Directions of columns, such as "wer=lower".
+        x: See `joyful.analysis.sweep.read_sweep`.
+        design: See `joyful.analysis.sweep.read_sweep`.
+        task: See `joyful.analysis.sweep.read_sweep`.
+        compare: See `joyful.analysis.sweep.read_sweep`.
 
     Returns:
         The results and the page.
 
     Raises:
         InputError: If the folder holds no runs, the claims file is invalid, the baseline matches no arm or several
-            arms, the arms cannot be compared, or the target is invalid.
+            arms, the arms cannot be compared, or another argument is invalid.
     """
     try:
         overrides = None if baseline is None else shlex.split(baseline)
     except ValueError as error:
         raise InputError(f"--baseline {baseline!r}: {error}; write it as on the command line of run.py") from None
-    parsed_claims = read_claims(claims)
-    parsed_target = None if target is None else parse_target(target)
+    directions = _directions(better)
+    parsed_claims = read_claims(claims, directions)
+    directions |= {m.of: m.better for claim in parsed_claims for m in claim.metrics if m.better}
+    parsed_target = None if target is None else parse_target(target, directions)
     metrics = [metric for claim in parsed_claims for metric in claim.metrics]
     timed = sorted({metric.of for metric in metrics if metric.to_target})
     if parsed_target is not None and timed and parsed_target.metric not in timed:
@@ -69,7 +86,9 @@ def build(
     columns += [] if parsed_target is None else [parsed_target.metric]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # The page lists damaged runs.
-        sweep = read_sweep(folder, list(dict.fromkeys(columns)), overrides)
+        sweep = read_sweep(
+            folder, list(dict.fromkeys(columns)), overrides, x=x, design=design, task=task, compare=compare
+        )
     if sweep.runs.empty and sweep.left_out.empty and sweep.study is None:
         hint = "use the folder that python run.py -m wrote (multirun/NAME)"
         raise InputError(f"{folder}: expected the folder of a sweep, got a folder without runs (run.json); {hint}")
@@ -79,6 +98,19 @@ def build(
             raise InputError(f"--target {target}: no run has a dev value of {parsed_target.metric!r}; try dev_f1=VALUE")
     findings = compute_findings(sweep, parsed_claims, parsed_target, rng=np.random.default_rng(SEED))
     return findings, make_page(findings)
+
+
+def _directions(better: Sequence[str]) -> dict[str, str]:
+    """Return column -> "higher" or "lower" from texts such as "wer=lower"."""
+    directions = {}
+    for text in better:
+        column, _, direction = text.partition("=")
+        known = known_direction(column)
+        if not column or direction not in BETTER or (known and known != direction):
+            expected = f"{column}={known}" if known else "COLUMN=lower or COLUMN=higher"
+            raise InputError(f"--better: expected {expected}, got {text!r}")
+        directions[column] = direction
+    return directions
 
 
 def make_page(findings: Findings) -> Page:
@@ -169,13 +201,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help='overrides that the baseline arm matches, such as "loss=mse weights=baseline"',
     )  # fmt: skip
     add(
-        "--target", metavar="dev_f1=VALUE",
-        help="target of the convergence speed, a fraction (default: 95 %% of the median final value of the calibration runs)",
+        "--compare", metavar=("ARM", "BASELINE"), nargs=2,
+        help="compare two arms only, by their names on the page or by overrides such as loss=mse",
     )  # fmt: skip
+    add(
+        "--target", metavar="dev_f1=VALUE",
+        help="target of the convergence speed, a fraction (default: 95 %% of the way from the start of training to its end in "
+        "the calibration runs)",
+    )  # fmt: skip
+    add(
+        "--better", metavar="COLUMN=lower", action="append", default=[],
+        help="which direction is better for a column of your own (or higher); may be given several times",
+    )  # fmt: skip
+    add(
+        "--x",
+        metavar="COLUMN",
+        help="x axis: epoch, step, seconds or another column such as tokens (default: epoch or step)",
+    )
+    add(
+        "--design", choices=DESIGNS, default="paired",
+        help="paired: runs with the same seed form pairs (default); unpaired: all runs are independent",
+    )  # fmt: skip
+    add(
+        "--task",
+        metavar="SETTING",
+        help="setting that holds the task, such as the dataset (default: task, if there is one)",
+    )
     add("--out", metavar="FOLDER", type=Path, help="folder for the report (default: SWEEP_FOLDER/report)")
     parsed = parser.parse_args(arguments)
     try:
-        findings, page = build(parsed.sweep, parsed.claims, parsed.baseline, parsed.target)
+        findings, page = build(
+            parsed.sweep, parsed.claims, parsed.baseline, parsed.target, better=parsed.better, x=parsed.x,
+            design=parsed.design, task=parsed.task, compare=tuple(parsed.compare) if parsed.compare else None,
+        )  # fmt: skip
         path = write(findings, page, parsed.out if parsed.out is not None else parsed.sweep / "report")
     except (InputError, ResultsError) as error:
         print(f"joyful report: {' '.join(str(error).split())}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import warnings
@@ -80,7 +81,11 @@ def load(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
 
 
 def read_runs(
-    path: str | os.PathLike[str], columns: Sequence[str] | None = None, *, absent_as_nan: bool = False
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    *,
+    absent_as_nan: bool = False,
+    nan_as_infinity: bool = False,
 ) -> Runs:
     """Read all runs below a folder as `load` does, and return their headers too. Damaged runs cause no warning.
 
@@ -88,6 +93,8 @@ def read_runs(
         path: See `load`.
         columns: See `load`.
         absent_as_nan: Whether a column of `columns` that no run has becomes a column of NaN instead of an error.
+        nan_as_infinity: Whether a value that was measured and is not a number becomes infinity. It can then be told from a
+            value that was not measured.
 
     Returns:
         The frame, the headers, the damaged runs, and the differences between the runs.
@@ -109,7 +116,7 @@ def read_runs(
         if history is not None:
             histories.append(history)
     differing = differences([header.choices for header in headers], [header.settings for header in headers])
-    frame = _frame(headers, histories, differing, columns, absent_as_nan)
+    frame = _frame(headers, histories, differing, columns, absent_as_nan, nan_as_infinity)
     frame.attrs["damaged"] = {header.name: header.damage for header in damaged}
     return Runs(frame, headers, damaged, differing)
 
@@ -168,6 +175,7 @@ def _frame(
     differing: Differences,
     columns: Sequence[str] | None,
     absent_as_nan: bool,
+    nan_as_infinity: bool,
 ) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
@@ -183,7 +191,7 @@ def _frame(
     }
     for name, values in differing.columns.items():
         series[shown[name]] = _spread(values, of_run)
-    history = _joined(histories, columns, series, absent_as_nan)
+    history = _joined(histories, columns, series, absent_as_nan, nan_as_infinity)
     for name in history.columns:
         # likewise, an undocumented history column may share its name with a group (`loss`) or a reserved column
         series[f"history.{name}" if name in series else name] = history[name].array
@@ -194,10 +202,15 @@ def _frame(
 
 
 def _joined(
-    histories: list[pa.Table], columns: Sequence[str] | None, other_columns: Iterable[str], absent_as_nan: bool
+    histories: list[pa.Table],
+    columns: Sequence[str] | None,
+    other_columns: Iterable[str],
+    absent_as_nan: bool,
+    nan_as_infinity: bool,
 ) -> pd.DataFrame:
     """Concatenate the histories, with the requested columns in file order. Empties the list to free memory."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     # the table without rows has all documented columns; a column that a run lacks becomes null
     blocks, any_history = [tables.decode(tables.history_bytes([]))], bool(histories)
@@ -215,6 +228,13 @@ def _joined(
             )
     wanted = None if columns is None else {*columns, *tables.KEY_COLUMNS}
     names = [name for name in column_order(set(whole.column_names)) if wanted is None or name in wanted]
+    if nan_as_infinity:
+        for name in set(names) - set(tables.KEY_COLUMNS):
+            column = whole.column(name)
+            if pc.any(pc.is_nan(column)).as_py():
+                whole = whole.set_column(
+                    whole.column_names.index(name), name, pc.if_else(pc.is_nan(column), math.inf, column)
+                )
     whole = whole.select(names)  # the only reference, so that self_destruct frees each column as it is converted
     frame: pd.DataFrame = whole.to_pandas(ignore_metadata=True, split_blocks=True, self_destruct=True)
     frame["split"] = frame["split"].cat.set_categories(SPLITS)

@@ -12,7 +12,7 @@ from scipy import stats
 from joyful.analysis.claims import VERDICT_COLUMNS, decide, judge, read_claims, secondary_table, verdict_table
 from joyful.analysis.curves import curves
 from joyful.analysis.measures import Metric, censored, values
-from joyful.analysis.statistics import holm
+from joyful.analysis.statistics import holm, minimum_detectable, paired_t, pairs_needed
 from joyful.analysis.sweep import read_sweep
 from joyful.results import InputError
 from tests.support.analysis import NOTE_ARMS, Truth, simulate_sweep, write_run
@@ -47,6 +47,30 @@ def test_the_four_verdicts(low: float, high: float, expected: tuple[str, str]) -
     assert decide(low, high, 10, 20) == expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "low", "high", "expected"),
+    [
+        ("within", -2, 1, ("supported", "")),
+        ("within", 0.5, 2.9, ("supported", "")),
+        ("within", -2, 4, ("inconclusive", "direction not established")),
+        ("within", 4, 5, ("contradicted", "above the margin")),
+        ("within", -5, -4, ("contradicted", "below the margin")),
+        ("within", 2, math.inf, ("inconclusive", "direction established")),
+        ("no_worse_than", -2, 10, ("supported", "")),
+        ("no_worse_than", -2, math.inf, ("supported", "")),
+        ("no_worse_than", -4, 1, ("inconclusive", "direction not established")),
+        ("no_worse_than", -9, -4, ("contradicted", "worse by more than the margin")),
+        ("no_worse_than", -math.inf, math.inf, ("not testable", "there is no interval")),
+        ("at_least", 4, 9, ("supported", "")),
+        ("at_least", 1, 2, ("contradicted", "real but smaller")),
+    ],
+)
+def test_verdicts_of_other_kinds(kind: str, low: float, high: float, expected: tuple[str, str]) -> None:
+    """A margin of 3, and a claim of 3 or more."""
+    lower, upper = {"within": (-3, 3), "no_worse_than": (-3, math.inf), "at_least": (3, math.inf)}[kind]
+    assert decide(low, high, lower, upper, kind) == expected
+
+
 # Verdicts on sweeps
 
 
@@ -79,7 +103,8 @@ def test_verdicts_of_the_notes_arms(note: Path) -> None:
         "contradicted",
         "real but smaller",
     ]
-    assert table["p_holm"].dropna().tolist() == pytest.approx(holm(table["p_zero"].dropna()).tolist())
+    testable = table[table["verdict"] != "not testable"]
+    assert testable["p_holm"].tolist() == pytest.approx(holm(testable["p_zero"]).tolist())
 
 
 def test_the_decision_is_scipys_paired_t(note: Path) -> None:
@@ -151,31 +176,70 @@ def dev_run(folder: Path, loss: str, seed: int, dev: list[float], role: str = "c
     write_run(folder, columns, {"loss": loss, "role": role, "training.epochs": len(dev)}, seed=seed)
 
 
-@pytest.mark.parametrize(("never", "verdict"), [(3, "supported"), (4, "not testable")])
-def test_over_half_of_the_times_censored(tmp_path: Path, never: int, verdict: str) -> None:
+def test_pairs_of_which_one_run_does_not_reach_the_target(tmp_path: Path) -> None:
     for seed in range(6):
-        dev_run(tmp_path / f"a{seed}", "mse", seed, [0.1, 0.2, 0.3, 0.4 if seed < never else 0.6])
+        dev_run(tmp_path / f"a{seed}", "mse", seed, [0.1, 0.2, 0.3, 0.4 if seed < 3 else 0.6])
         dev_run(tmp_path / f"b{seed}", "smoothl1", seed, [0.1, 0.6, 0.2, 0.2])
     sweep = read_sweep(tmp_path, columns=["f1_weighted", "nll"])
     (one,) = judge(sweep, [SPEED], "dev_f1=0.5", rng=rng())
-    assert one.verdict == verdict
-    assert one.estimate == pytest.approx(100)  # min(T, budget) = 4 against 2 in every pair
-    assert one.low == pytest.approx(one.high)
-    if verdict == "not testable":
-        assert one.detail == "over half of the times are censored at the budget: 4 of 6 of 'mse'"
+    # T lies in (1, 2] in the new arm, and in (3, 4] or beyond 4 in the baseline.
+    assert np.exp(one.differences).round(6).to_numpy().tolist() == [[2, math.inf]] * 3 + [[1.5, 4]] * 3
+    assert one.pairs.tolist() == pytest.approx([100] * 3 + [100 * (6**0.5 - 1)] * 3)
+    assert one.verdict == "supported"
+    assert one.note == "In 3 of 6 pairs the difference is bounded on one side only."
     rates = {b.arm: b.estimate for b in one.secondary if b.name == "runs that reach the target"}
-    assert rates == pytest.approx({"mse": 100 * (6 - never) / 6, "smoothl1": 100})
+    assert rates == pytest.approx({"mse": 50, "smoothl1": 100})
+
+
+def test_times_that_evaluations_do_not_tell_apart(tmp_path: Path) -> None:
+    """The new arm is twice as fast, and both reach the target before the first evaluation."""
+    for seed in range(6):
+        dev_run(tmp_path / f"a{seed}", "mse", seed, [0.6, 0.6, 0.6])
+        dev_run(tmp_path / f"b{seed}", "smoothl1", seed, [0.6, 0.6, 0.6])
+    (one,) = judge(read_sweep(tmp_path, columns=["f1_weighted", "nll"]), [SPEED], "dev_f1=0.5", rng=rng())
+    assert (one.verdict, one.n_pairs) == ("not testable", 0)
+    assert one.detail == (
+        "in 6 of 6 pairs both runs reach the target at their first evaluation, or neither reaches it; evaluate more often, "
+        "train longer or move the target"
+    )
+    assert one.minimum_detectable is not None
+    assert math.isnan(one.minimum_detectable)
+
+
+def test_a_speed_that_only_a_fine_grid_shows(tmp_path: Path) -> None:
+    """Twice as fast: supported with twenty evaluations an epoch, not testable with one, never contradicted."""
+    verdicts = {}
+    for evaluations in (1, 20):
+        arms = [Truth(NOTE_ARMS[i].overrides, tau=tau, jitter=0.002) for i, tau in enumerate((0.27, 0.135))]
+        folder = tmp_path / str(evaluations)
+        simulate_sweep(folder, arms, seeds=range(12), epochs=5, evaluations_per_epoch=evaluations)
+        (verdicts[evaluations],) = judge(read_sweep(folder), [SPEED], rng=rng())
+    assert verdicts[1].verdict == "not testable"
+    assert verdicts[20].verdict == "supported"
+    assert verdicts[20].low < 100 < verdicts[20].high
+
+
+def test_an_interval_without_a_limit_bears_no_word(tmp_path: Path) -> None:
+    for seed in range(6):  # The baseline reaches the target in the last evaluation or later, the new arm never.
+        dev_run(tmp_path / f"a{seed}", "mse", seed, [0.1, 0.2, 0.3, 0.6])
+        dev_run(tmp_path / f"b{seed}", "smoothl1", seed, [0.1, 0.2, 0.3, 0.4])
+    (one,) = judge(read_sweep(tmp_path, columns=["f1_weighted", "nll"]), [SPEED], "dev_f1=0.5", rng=rng())
+    assert math.isinf(one.low)
+    assert (one.verdict, one.detail) == ("contradicted", "smaller than claimed, direction not established")
+    assert one.high == pytest.approx(0, abs=1e-6)
+    assert math.isinf(one.minimum_detectable)
+    assert one.pairs_needed is None
 
 
 def test_pairs_without_a_value_are_reported(tmp_path: Path) -> None:
     for seed in range(7):
         dev_run(tmp_path / f"a{seed}", "mse", seed, [0.1, 0.2, 0.1, 0.3])
-        values = {0: [0.2] * 4, 1: [0.1, None, 0.15, 0.3]}.get(seed, [0.1, 0.2, 0.15, 0.3])
+        values = {0: [0.2] * 4, 1: [0.1, math.nan, 0.15, 0.3]}.get(seed, [0.1, 0.2, 0.15, 0.3])
         dev_run(tmp_path / f"b{seed}", "smoothl1", seed, values)
     (one,) = judge(read_sweep(tmp_path, columns=["f1_weighted", "nll"]), [STABILITY], rng=rng())
     assert one.n_pairs == 5
     assert one.note == (
-        "1 of 7 pairs are left out because one of their runs has no value; "
+        "1 of 7 pairs are left out because one of their runs has no finite value; "
         "1 of 7 pairs are left out because a change in per cent needs positive values."
     )
 
@@ -187,7 +251,7 @@ def test_a_metric_that_was_never_measured_is_not_testable(tmp_path: Path) -> Non
     sweep = read_sweep(tmp_path)
     table = verdict_table(judge(sweep, [LOSS], rng=rng()))
     assert set(table["verdict"]) == {"not testable"}
-    assert table.loc[0, "detail"] == "0 pairs, at least 6 are needed"
+    assert table.loc[0, "detail"] == "no run has a train value of nll"
     with pytest.raises(InputError, match="read without the column 'recon_mse'"):
         judge(read_sweep(tmp_path, columns=["nll"]), [LOSS], rng=rng())
 
@@ -225,14 +289,31 @@ def test_the_bootstrap_starts_at_twenty_pairs_and_is_reproducible(tmp_path: Path
 
 @pytest.mark.slow
 def test_what_the_pairs_could_have_shown(note: Path) -> None:
-    """minimum_detectable and pairs_to_detect agree; pairs_needed refers to the verdict "supported"."""
-    (verdict,) = judge(read_sweep(note), [F1], rng=rng())
-    assert verdict.pairs_to_detect is not None
-    assert verdict.pairs_needed is not None
-    assert (verdict.minimum_detectable <= F1.lower) == (verdict.pairs_to_detect <= verdict.n_pairs)
-    assert verdict.pairs_needed > verdict.pairs_to_detect  # half a point from the edge, one point from zero
-    unbounded = replace(F1, upper=math.inf)
-    assert judge(read_sweep(note), [unbounded], rng=rng())[0].pairs_needed is None
+    """minimum_detectable refers to zero, and pairs_needed to the verdict "supported"."""
+    sweep = read_sweep(note)
+    (verdict,) = judge(sweep, [F1], rng=rng())
+    sd = verdict.differences["low"].std(ddof=1)
+    assert verdict.minimum_detectable == pytest.approx(
+        100 * minimum_detectable(paired_t(verdict.differences["low"]), 8)
+    )
+    assert verdict.pairs_needed == pairs_needed(sd, 0.005)  # half a point from the edge to the middle
+    (unbounded,) = judge(sweep, [replace(F1, upper=math.inf, kind="at_least")], rng=rng())
+    assert unbounded.pairs_needed is None
+    margin = replace(F1, lower=-2.0, upper=math.inf, direction="", kind="no_worse_than")
+    (no_worse,) = judge(sweep, [margin], rng=rng())
+    assert no_worse.pairs_needed == max(6, pairs_needed(sd, 0.02) or 0)
+
+
+def test_the_smallest_effect_includes_the_grid(tmp_path: Path) -> None:
+    """With few evaluations the same runs show less."""
+    smallest = {}
+    for evaluations in (1, 8):
+        folder = tmp_path / str(evaluations)
+        arms = [replace(arm, luck=0.02) for arm in NOTE_ARMS]
+        simulate_sweep(folder, arms, seeds=range(10), epochs=12, evaluations_per_epoch=evaluations, calibration=())
+        (verdict,) = judge(read_sweep(folder), [SPEED], "dev_f1=0.5", rng=rng())
+        smallest[evaluations] = verdict.minimum_detectable
+    assert smallest[1] > 1.2 * smallest[8]
 
 
 def test_secondary_measures(note: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_users_file(tmp_path: Path) -> None:
     text = """
 claims:
   - claim: floor
-    metrics: [{measure: area, split: dev, of: bleu}]
+    metrics: [{measure: area, split: dev, of: bleu, better: higher}]
     range: [5, .inf]
     unit: percent
     direction: increase
@@ -58,7 +58,7 @@ claims:
     (claim,) = read_claims(tmp_path / "mine.yaml")
     assert math.isinf(claim.upper)
     assert claim.factors == ("optimizer",)
-    assert claim.says == "floor: increase by 5 to inf percent"
+    assert claim.says == "floor: increase by 5 percent or more"
 
 
 def change(place: str, value: object) -> dict:
@@ -81,16 +81,16 @@ def change(place: str, value: object) -> dict:
         (None, "the file: expected a mapping"),
         (change("claims", []), r"claims: expected a list of claims, got \[\]"),
         (change("claims", {"a": 1}), "claims: expected a list"),
-        (change("factor", ["loss"]), r"the file: expected claims .optional: factors.; missing: none, unknown: factor"),
+        (change("factor", ["loss"]), r"unknown key: expected one of claims, factors, got 'factor'; did you mean factors\?"),
         (change("factors", "loss"), r"factors: expected a list of groups and settings such as \[loss\], got 'loss'"),
-        (change("claims.0.range", None), r"claims\[0\]: expected .* missing: range"),
-        (change("claims.0.margin", 1), r"claims\[0\]: .* unknown: margin"),
+        (change("claims.0.range", None), r"claims\[0\]: expected one of between, at_least, .*, got none of them"),
+        (change("claims.0.margin", 1), r"claims\[0\]: unknown key: expected one of .*, within, got 'margin'"),
         (change("claims.0.claim", "f 1"), r"claims\[0\].claim: expected a name of letters, digits and _, got 'f 1'"),
-        (change("claims.0.range", [2, 1]), r"claims\[0\] \(f1\).range: expected \[lower, upper\]"),
+        (change("claims.0.range", [2, 1]), r"claims\[0\].range: expected \[lower, upper\]"),
         (change("claims.0.range", [1]), "expected .lower, upper."),
         (change("claims.0.range", [True, 2]), "expected .lower, upper."),
         (change("claims.0.range", [math.nan, 2]), "expected .lower, upper."),
-        (change("claims.0.unit", "percents"), "unit: expected one of percent, points, got 'percents'"),
+        (change("claims.0.unit", "percents"), "unit: expected one of percent, points, absolute, got .*; did you mean percent"),
         (change("claims.0.direction", "up"), "direction: expected one of increase, decrease, got 'up'"),
         (change("claims.0.metrics", "f1"), "metrics: expected a list, got 'f1'"),
         (change("claims.0.metrics.0.measure", "last"), f"measure: expected one of {', '.join(MEASURES)}, got 'last'"),
@@ -103,7 +103,7 @@ def change(place: str, value: object) -> dict:
         (change("claims.0.metrics.0.measure", "time_to_target"),
          "measures a speed: expected unit percent and split dev, got unit points and split dev"),
         (change("claims.0.says", 7), "says: expected text, got 7"),
-        ({"claims": GOOD["claims"] * 2}, "claims: expected unique names, got f1 twice; rename one of the claims"),
+        ({"claims": GOOD["claims"] * 2}, r"claims\[1\].claim: expected unique names, got f1 twice; rename one of the claims"),
         (change("claims.0", GOOD["claims"][0] | {"unit": "percent", "direction": "decrease", "range": [90, 100]}),
          r"less than 100 % for best dev f1_weighted, got 90 to 100"),
     ],
@@ -126,7 +126,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for text, message in (
         ("claims: [", "it is not valid YAML"),
         ("claims: !!python/object/apply:os.system ['true']", r"claims\[0\]: expected a mapping .*, got 'true'"),
-        ("claims: []", r"claims\.yaml: claims: expected a list"),
+        ("claims: []", r"claims\.yaml, line 1: claims: expected a list"),
         ("#" * (2**20 + 1), "at most 1048576 bytes"),
     ):
         path.write_text(text)
@@ -134,3 +134,82 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             read_claims(path)
     path.write_text(yaml.safe_dump(GOOD))
     assert len(read_claims(path)) == 1
+
+
+MARGIN = """
+claims:
+  - claim: loss
+    metrics:
+      - {measure: final, split: dev, of: nll}
+      - {measure: final, split: dev, of: accuracy}
+    within: 0.05
+    unit: percent
+  - claim: score
+    metrics: [{measure: best, split: dev, of: wer, better: lower}]
+    no_worse_than: 1.5
+    unit: absolute
+  - claim: speed
+    metrics: [{measure: time_to_target, split: dev, of: wer, better: lower}]
+    at_least: 10
+    unit: percent
+    direction: increase
+"""
+
+
+def test_claims_of_every_kind(tmp_path: Path) -> None:
+    (tmp_path / "claims.yaml").write_text(MARGIN)
+    same, no_worse, speed = read_claims(tmp_path / "claims.yaml")
+    assert (same.kind, same.lower, same.upper) == ("within", -0.05, 0.05)
+    assert [same.direction_of(metric) for metric in same.metrics] == ["decrease", "increase"]  # the better one
+    assert same.says == "loss: a change of less than 0.05 percent"
+    assert same.digits == 3
+    assert (no_worse.kind, no_worse.lower, no_worse.upper, no_worse.unit) == (
+        "no_worse_than",
+        -1.5,
+        math.inf,
+        "absolute",
+    )
+    assert no_worse.direction_of(no_worse.metrics[0]) == "decrease"
+    assert no_worse.says == "score: worse by less than 1.5 absolute"
+    assert (speed.kind, speed.lower, speed.upper) == ("at_least", 10, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("within: 0.05", "wihtin: 0.05", r"line 7: claims\[0\]: unknown key: .*did you mean within\?"),
+        (
+            "of: nll}",
+            "of: nll, better: higher}",
+            r"line 5: claims\[0\].metrics\[0\].better: lower values of nll are better",
+        ),
+        (
+            "better: lower}]\n    no",
+            "better: low}]\n    no",
+            r"line 10: .*better: expected one of higher, lower, got 'low'",
+        ),
+        (", better: lower}]\n    no", "}]\n    no", r"line 10: .*of: wer: expected to know .* --better wer=lower"),
+        (
+            "at_least: 10",
+            "at_least: -1",
+            r"line 15: claims\[2\].at_least: expected a finite number of 0 or more, got -1",
+        ),
+        ("no_worse_than: 1.5", "no_worse_than: 0", r"line 11: .*expected a margin, a finite number above 0, got 0"),
+        (
+            "    direction: increase\n",
+            "",
+            r"line 13: claims\[2\]: expected direction: increase or decrease for at_least",
+        ),
+        ("at_least: 10", "at_least: 10\n    within: 3", r"line 13: .*expected one of .*, got at_least and within"),
+    ],
+)
+def test_an_error_names_the_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert MARGIN.count(old) == 1
+    (tmp_path / "claims.yaml").write_text(MARGIN.replace(old, new))
+    with pytest.raises(InputError, match=rf"claims\.yaml, {message}"):
+        read_claims(tmp_path / "claims.yaml")
+
+
+def test_a_direction_from_outside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "claims.yaml").write_text(MARGIN.replace(", better: lower", ""))
+    assert read_claims(tmp_path / "claims.yaml", {"wer": "lower"})[1].metrics[0].better == "lower"

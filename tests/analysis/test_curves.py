@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from joyful.analysis.curves import area, at_epoch, band, best_epoch, best_so_far, curves, final
+from joyful.analysis.curves import area, at_epoch, band, best_epoch, best_so_far, curves, final, shared_spans, spans
 from joyful.analysis.sweep import read_sweep
 from joyful.results import InputError
 from tests.support.analysis import simulate_sweep
@@ -64,7 +64,8 @@ def test_final_best_epoch_and_at_epoch() -> None:
     assert math.isnan(best_epoch(rows).iloc[1])
     assert best_epoch(rows, higher_is_better=False).tolist()[::2] == [1, 2]
     assert final(rows).tolist()[0] == 0.3
-    assert final(rows).isna().tolist() == [False, True, True]
+    assert final(rows).isna().tolist() == [False, True, False]
+    assert final(rows).tolist()[2] == 0.4  # the last value, where the run ended earlier
     other = frame([[1, 2, 3], [4, 5, 6], [7, 8, 9]], [1, 2, 3])
     assert at_epoch(other, best_epoch(rows)).tolist()[::2] == [2, 7]
     assert math.isnan(at_epoch(other, best_epoch(rows)).iloc[1])
@@ -74,8 +75,34 @@ def test_area_by_hand() -> None:
     # trapezoids over 0.5, 1, 3: (0 + 1)/2 · 0.5 + (1 + 3)/2 · 2 = 4.25 over 2.5 epochs
     assert area(frame([[0, 1, 3]], [0.5, 1, 3])).tolist() == [pytest.approx(4.25 / 2.5)]
     assert area(frame([[2, 2, 2], [2, NAN, 2]], [1, 2, 5])).iloc[0] == 2
-    assert area(frame([[2, NAN, 2]], [1, 2, 5])).isna().all()
+    assert area(frame([[2, NAN, 4]], [1, 2, 5])).tolist() == [3]  # a straight line across the gap
+    assert area(frame([[2, NAN, NAN]], [1, 2, 5])).isna().all()
     assert area(frame([[2]], [1])).isna().all()
+
+
+def test_curves_on_different_evaluations_share_a_span() -> None:
+    rows = frame([[1, 2, 3, 4, NAN], [NAN, 2, NAN, 4, 5]], [1, 2, 3, 4, 5], ["a", "b"])
+    rows.index = pd.MultiIndex.from_tuples([("a", 1), ("b", 1)], names=["arm", "seed"])
+    assert spans(rows).to_numpy().tolist() == [[1, 4], [2, 5]]
+    shared = shared_spans(rows)
+    assert shared.to_numpy().tolist() == [[2, 4], [2, 4]]
+    assert area(rows, shared).tolist() == [3, 3]
+    other = pd.DataFrame([[0.0, 1.0]], columns=[1.0, 3.0])
+    between = pd.DataFrame({"start": [1.5], "end": [2.5]})
+    assert area(other, between).tolist() == [0.5]  # the ends lie between two evaluations
+    rows.index = pd.MultiIndex.from_tuples([("a", 1), ("b", 2)], names=["arm", "seed"])
+    assert shared_spans(rows).equals(spans(rows))  # not a pair
+    assert shared_spans(rows, "unpaired").to_numpy().tolist() == [[2, 4], [2, 4]]
+
+
+def test_a_band_of_curves_on_different_evaluations() -> None:
+    x = np.linspace(0, 10, 21)
+    values = np.full((2, 21), NAN)
+    values[0, ::2], values[1, 1::2] = x[::2], x[1::2] + 1  # two lines, one of them 1 higher
+    bands = band(frame(values.tolist(), x.tolist()))
+    inside = bands[(bands["x"] > 1) & (bands["x"] < 9)]
+    assert (inside["n"] == 2).all()
+    assert inside["mean"].to_numpy() == pytest.approx(inside["x"].to_numpy() + 0.5)
 
 
 def test_band_is_the_t_interval() -> None:

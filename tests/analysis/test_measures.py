@@ -72,7 +72,24 @@ def test_pairs_without_a_positive_value_are_nan() -> None:
     metric = Metric("final", "dev", "x")
     d = metric.scale("percent", "decrease").differences(new, base)
     assert d.isna().to_dict() == {1: True, 2: False, 3: True}
-    assert metric.scale("points", "increase").differences(new, base)[1] == -100
+    points = metric.scale("points", "increase")
+    assert points.effect(points.differences(new, base)[1]) == -100
+    assert metric.scale("absolute", "decrease").differences(new, base)[1] == 1
+    infinite = metric.scale("absolute", "increase").differences(pd.Series({1: np.inf}), base)
+    assert infinite.isna().tolist() == [True]
+
+
+def test_bounds_of_a_ratio() -> None:
+    new = pd.DataFrame({"low": [2.0, 0.0, 3.0, np.nan], "high": [4.0, 1.0, np.inf, 1.0]}, index=[1, 2, 3, 4])
+    base = pd.DataFrame({"low": [4.0, 0.0, 3.0, 1.0], "high": [8.0, 1.0, np.inf, 2.0]}, index=[1, 2, 3, 4])
+    speed = Metric("time_to_target", "dev", "f1_weighted")
+    d = speed.scale("percent", "increase").bounds(new, base)
+    assert np.exp(d.loc[1]).tolist() == pytest.approx([1, 4])  # from 4 / 4 to 8 / 2
+    assert d.loc[[2, 3]].to_numpy().tolist() == [[-np.inf, np.inf]] * 2
+    assert d.loc[4].isna().all()
+    opposite = speed.scale("percent", "decrease").bounds(new, base)
+    assert opposite.loc[1, "low"] == pytest.approx(-d.loc[1, "high"])
+    assert opposite.loc[1, "high"] == pytest.approx(-d.loc[1, "low"])
 
 
 # A measure from outside

@@ -1,11 +1,13 @@
 """The command `joyful report`: the files, the text of the page, and the error messages."""
 
 import html.parser
+import math
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from joyful.analysis.claims import VERDICT_COLUMNS, Claim, Metric, Verdict
 from joyful.analysis.importers.__main__ import main as import_curves
 from joyful.analysis.page import markdown
 from joyful.analysis.page.summary import effect
+from joyful.analysis.plots.forest import claimed
 from joyful.analysis.report import build, main
 from joyful.analysis.statistics import UNKNOWN, Estimate
 from joyful.results import InputError
@@ -84,7 +87,7 @@ def test_the_files_of_a_report(note, page):
     }  # fmt: skip
     names = {path.stem for path in folder.glob("*.parquet")}
     assert names == {
-        "runs", "left_out", "curves", "pairs", "secondary", "scores", "survival", "reach",
+        "runs", "left_out", "curves", "pairs", "ladder", "means", "profiles", "secondary", "scores", "survival", "reach",
         "gradient_ratio", "arm_gradient_ratio", "response",
     }  # fmt: skip
     scores = pd.read_parquet(folder / "scores.parquet")
@@ -92,8 +95,9 @@ def test_the_files_of_a_report(note, page):
     assert scores["dev_f1"].between(0.3, 1).all()  # files hold fractions
     pairs = pd.read_parquet(folder / "pairs.parquet")
     speed = pairs[pairs["claim"] == "convergence_speed"].set_index("seed")["effect"]
-    times = scores.set_index(["arm", "seed"])["epochs_to_target"]
-    by_hand = 100 * (times["mse 0.05"] / times["smoothl1 0.03"] - 1)
+    by, after = (scores.set_index(["arm", "seed"])[name] for name in ("epochs_to_target", "not_before"))
+    fastest, slowest = by["mse 0.05"] / after["smoothl1 0.03"], after["mse 0.05"] / by["smoothl1 0.03"]
+    by_hand = 100 * (np.sqrt(fastest * slowest) - 1)
     assert speed.to_dict() == pytest.approx(by_hand.to_dict())
     assert not list(folder.glob(".*"))
 
@@ -105,7 +109,7 @@ def test_the_page_starts_with_what_was_compared(page):
         in start
     )
     assert "8 pairs of runs, 12 epochs each" in start
-    assert "95% of the median final dev weighted F1 of 3 calibration runs" in start
+    assert "95 % of the way from 0.00 % to" in start
     for title in ("Supported claims", "Claims that could not be tested", "Limits of the comparison"):
         assert title in start
     assert "SmoothL1 is half of MSE near zero" in start
@@ -118,7 +122,7 @@ def test_every_claim_and_chapter_is_there(note, page):
         assert f"{number} {word}" in page.text
     ids = {attributes.get("id") for tag, attributes in page.tags if tag == "section"}
     assert ids == {
-        "summary", "verdicts", "effects", "curves", "speed", "stability", "losses", "encoder-gradient-ratio", "arms",
+        "summary", "verdicts", "effects", "curves", "speed", "stability", "losses", "encoder-gradient-ratio", "profiles", "arms",
         "left-out", "method",
     }  # fmt: skip
     for tag, attributes in page.tags:
@@ -261,7 +265,7 @@ def test_a_search_without_a_comparison(tmp_path):
 
 def test_a_target_that_no_run_has(note, tmp_path):
     (tmp_path / "claims.yaml").write_text(
-        "claims:\n  - claim: speed\n    says: Faster.\n    metrics: [{measure: time_to_target, split: dev, of: typo}]\n"
+        "claims:\n  - claim: speed\n    metrics: [{measure: time_to_target, split: dev, of: typo, better: higher}]\n"
         "    range: [15, 25]\n    unit: percent\n    direction: increase\n"
     )
     with pytest.raises(InputError, match="no run has a dev value of 'typo'"):
@@ -322,7 +326,21 @@ def test_one_name_has_one_number(note):
 def test_a_negative_effect_is_named_by_its_direction(estimate, text):
     metric = Metric("time_to_target", "dev", "f1_weighted")
     claim = Claim("speed", "Faster.", (metric,), 15, 25, "percent", "increase")
-    assert effect(Verdict(claim, metric, "new", "base", pd.Series([0.1]), estimate)) == text
+    mean = estimate.map(metric.scale("percent", "increase").difference)
+    assert effect(Verdict(claim, metric, "new", "base", pd.DataFrame({"low": [0.1], "high": [0.1]}), mean=mean)) == text
+
+
+def test_effects_have_the_digits_of_their_claim():
+    metric = Metric("final", "train", "nll")
+    claim = Claim("loss", "Lower.", (metric,), 0.05, 1, "percent", "decrease")
+    mean = Estimate(0.1234, 0.04, 0.2).map(metric.scale("percent", "decrease").difference)
+    verdict = Verdict(claim, metric, "new", "base", pd.DataFrame({"low": [0.1], "high": [0.1]}), mean=mean)
+    assert effect(verdict) == "decrease of 0.123 % (95 % interval 0.040 to 0.200 %)"
+    assert claimed(claim) == "0.050 to 1.000 % decrease"
+    absolute = replace(claim, unit="absolute", direction="increase", lower=1.0, upper=2.0)
+    for high, text in ((1.6, "1.40 to 1.60"), (math.inf, "1.40 or more")):
+        other = replace(verdict, claim=absolute, mean=Estimate(1.5, 1.4, high))
+        assert effect(other) == f"increase of 1.50 (95 % interval {text})"
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def test_gradient_ratio_per_arm(grid: Path) -> None:
 def test_gradient_ratio_over_training(grid: Path) -> None:
     frame = gradient_ratio.over_training(read_sweep(grid))
     first = frame[frame["arm"] == "mse 0.05"]
-    assert first["epoch"].tolist() == [e / 2 for e in range(1, 13)]
+    assert first["x"].tolist() == [e / 2 for e in range(1, 13)]
     assert (frame["ratio_low"] <= frame["ratio"]).all()
     assert frame["cosine"].between(-1, 1).all()
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from joyful.analysis.stability import across_seeds, drawdowns, spread_of_rows, spreads
+from joyful.analysis.stability import across_seeds, drawdowns, spread_of_rows, spreads, usual_steps
 
 NAN = math.nan
 
@@ -51,9 +51,16 @@ def test_spread_without_enough_epochs_or_with_nan() -> None:
     assert math.isnan(spread([0.1, 0.2]))
     assert not math.isnan(spread([0.1, 0.2, 0.1]))
     assert math.isnan(spread([]))
-    assert math.isnan(spread([0.1, NAN, 0.2, 0.3, 0.2, 0.3]))
-    rows = spreads(frame([[0.1, NAN, 0.2, 0.3], [0.1, 0.3, 0.2, 0.3]]))
-    assert rows.isna().tolist() == [True, False]
+    assert math.isnan(spread([0.1, math.inf, 0.2, 0.3, 0.2, 0.3]))
+
+
+def test_changes_across_a_gap_are_passed_over() -> None:
+    curve = [0.1, 0.5, NAN, 0.2, 0.3, 0.1]
+    changes = [0.4, 0.1, -0.2]  # not the one from 0.5 to 0.2
+    assert spread(curve) == pytest.approx(np.std([x - np.median(changes) for x in changes], ddof=1))
+    rows = spreads(frame([[0.1, NAN, 0.2, NAN], [0.1, 0.3, 0.2, 0.3]]))
+    assert rows.isna().tolist() == [True, False]  # one change remains
+    assert usual_steps(frame([[0.1, NAN, 0.2, NAN], [0.1, 0.3, 0.2, 0.3]])).tolist() == [2, 1]
 
 
 def test_scale_of_the_spread() -> None:

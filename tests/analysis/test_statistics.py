@@ -9,6 +9,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from joyful.analysis.statistics import (
+    Estimate,
     bca,
     holm,
     mean_t,
@@ -19,6 +20,7 @@ from joyful.analysis.statistics import (
     proportion,
     sign_flip,
     spread_warning,
+    standard_deviation,
     welch,
 )
 from joyful.results import InputError
@@ -143,13 +145,19 @@ def test_probability_better_counts_ties_as_half() -> None:
 def test_minimum_detectable_is_statsmodels(n: int, rng) -> None:
     d = rng.normal(0, 0.7, n)
     expected = TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8, alternative="two-sided") * d.std(ddof=1)
-    assert minimum_detectable(d) == pytest.approx(expected, rel=1e-4)
+    assert minimum_detectable(paired_t(d), n) == pytest.approx(expected, rel=1e-4)
+    assert standard_deviation(paired_t(d), n) == pytest.approx(d.std(ddof=1))
 
 
 def test_minimum_detectable_of_few_or_equal_pairs() -> None:
-    assert math.isnan(minimum_detectable([1.0]))
-    assert minimum_detectable([1.0, 1.0, 1.0]) == 0.0
-    assert minimum_detectable([1, 2, math.nan]) == minimum_detectable([1, 2])
+    assert math.isnan(minimum_detectable(paired_t([1.0]), 1))
+    assert minimum_detectable(paired_t([1.0, 1.0, 1.0]), 3) == 0.0
+
+
+@pytest.mark.parametrize(("low", "high"), [(-math.inf, 1.0), (0.5, math.inf), (-math.inf, math.inf)])
+def test_an_interval_without_a_limit_detects_nothing(low: float, high: float) -> None:
+    assert math.isinf(standard_deviation(Estimate(0.7, low, high), 8))
+    assert math.isinf(minimum_detectable(Estimate(0.7, low, high), 8))
 
 
 @pytest.mark.parametrize("ratio", [0.05, 0.3, 0.5, 1.0, 2.0])
@@ -171,7 +179,8 @@ def test_pairs_needed_for_extreme_arguments() -> None:
 def test_power_agrees_with_the_interval(rng) -> None:
     """Pairs with the minimum detectable effect give an interval that excludes zero in about 80 % of sweeps."""
     n = 9
-    unit = minimum_detectable(np.array([-1.0, 1.0] * 4 + [0.0])) / np.std([-1.0, 1.0] * 4 + [0.0], ddof=1)
+    example = np.array([-1.0, 1.0] * 4 + [0.0])
+    unit = minimum_detectable(paired_t(example), n) / example.std(ddof=1)
     hits = [abs(i.estimate) > i.high - i.estimate for i in map(paired_t, rng.normal(unit, 1, (3000, n)))]
     assert np.mean(hits) == pytest.approx(0.8, abs=0.03)
 
@@ -214,6 +223,18 @@ def test_spread_warning_is_a_rank_test_of_the_spreads(rng) -> None:
     assert not spread_warning(wide, base, level=p * 0.999)
     with pytest.raises(InputError, match="a value is infinite"):
         spread_warning([math.inf] * 6, base[:6])
+
+
+def test_spread_warning_of_arms_without_pairs_is_brown_and_forsythes(rng) -> None:
+    base, wide = rng.normal(size=10), 4 * rng.normal(size=14)
+    assert "differ in spread" in spread_warning([*wide, math.nan], base, paired=False)
+    assert spread_warning(wide[:5], base, paired=False) == spread_warning(base, base + 1, paired=False) == ""
+    p = stats.f_oneway(*(np.abs(x - np.median(x)) for x in (wide, base))).pvalue
+    assert spread_warning(wide, base, level=p * 1.001, paired=False)
+    assert not spread_warning(wide, base, level=p * 0.999, paired=False)
+    two, one = [0.0, 0.0, 0.0, 2.0, 2.0, 2.0], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+    assert "p = 0" in spread_warning(two, one, paired=False)
+    assert spread_warning(two, two, paired=False) == spread_warning([0.0] * 6 + [1.0], [0.0] * 7, paired=False) == ""
 
 
 @pytest.mark.slow

@@ -43,7 +43,8 @@ def test_two_arms(note: Path) -> None:
     assert sweep.others[0].config["loss.beta"] == 1.0
     assert sweep.pairs(sweep.others[0]) == [1, 2, 3]
     assert sweep.seeds(sweep.arms[0], "calibration") == [9000, 9001, 9002]
-    assert sweep.budget == EPOCHS
+    assert sweep.lengths == (EPOCHS, EPOCHS)
+    assert (sweep.x, sweep.unit, sweep.design, sweep.tasks) == ("epoch", "epochs", "paired", ())
     assert sweep.left_out.empty
     assert sweep.study is None
     assert sweep.notes == ("The baseline is 'mse 0.05': the arm of the calibration runs.",)
@@ -51,7 +52,7 @@ def test_two_arms(note: Path) -> None:
 
 def test_the_frame_is_tidy(note: Path) -> None:
     sweep = read_sweep(note, columns=["nll"])
-    assert list(sweep.frame) == ["run", "arm", "seed", "role", "fold", "step", "epoch", "split", "nll"]
+    assert list(sweep.frame) == ["run", "arm", "seed", "role", "fold", "step", "epoch", "split", "nll", "seconds", "x"]
     assert len(sweep.frame) == 9 * (EPOCHS + 2 * 2 * EPOCHS)  # train at whole epochs, dev and test twice in each
     assert set(sweep.frame["arm"]) == {"mse 0.05", "smoothl1 0.03"}
     assert sweep.frame["fold"].isna().all()
@@ -220,14 +221,12 @@ def test_partial_sweeps(tmp_path: Path) -> None:
         "03": "worse than the median (2 of 4 epochs)",
         "04": "nll is nan (3 of 4 epochs)",
         "05": "history.parquet: its SHA-256 is not in run.json; the file was changed after it was written",
-        "06": "training.early_stopping=3: compared runs must not stop early",
-        "07": "it ended after 3 of 4 epochs",
         "08": "a second run of this arm and seed, in addition to 00",
         "09": "role=search: the run is not part of a comparison",
         "10": "it has no evaluation",
     }
     assert left_out["status"].to_dict()["05"] == "damaged"
-    assert list(sweep.frame["run"].unique()) == ["00"]
+    assert list(sweep.frame["run"].unique()) == ["00", "06", "07"]  # 07 ended early
     assert len(sweep.runs) == 11
     assert any("1 of 8 runs of 'early_stopping 0'" in note and "failed" in note for note in sweep.notes)
     assert any("1 runs of a search" in note for note in sweep.notes)
@@ -238,7 +237,7 @@ def test_an_empty_folder_and_a_single_run(tmp_path: Path) -> None:
     empty = read_sweep(tmp_path)
     assert empty.arms == ()
     assert empty.baseline is None
-    assert np.isnan(empty.budget)
+    assert np.isnan(empty.lengths).all()
     assert len(empty.frame) == 0
     make(tmp_path / "0")
     one = read_sweep(tmp_path)
@@ -260,7 +259,9 @@ def test_runs_without_run_json(tmp_path: Path) -> None:
         (folder / "run.json").unlink()
     sweep = read_sweep(tmp_path)
     assert sweep.runs["used"].tolist() == [True, False]
-    assert sweep.left_out["reason"].tolist() == ["it ended after 2 of 4 epochs"]
+    assert sweep.left_out["reason"].tolist() == [
+        "it ended after 2 of 4 epochs, and whether it was complete is not recorded"
+    ]
     assert set(sweep.runs["status"]) == {"unknown"}
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from joyful.analysis import plots
 from joyful.analysis.claims import Verdict
+from joyful.analysis.columns import is_score
 from joyful.analysis.findings import Findings
-from joyful.analysis.formatting import count, number
+from joyful.analysis.formatting import count, metric, number
 from joyful.analysis.page import tables
 from joyful.analysis.page.parts import Section, Table, clean
 from joyful.analysis.page.summary import level, source
 from joyful.analysis.plots import study
 from joyful.analysis.plots.losses import LABELS
 from joyful.analysis.plots.style import MOST_LINES, Plot
+
+#: (column, split) of the curves that are always drawn -> name of the figure.
+_CURVES = {
+    ("f1_weighted", "dev"): "dev-f1", ("nll", "dev"): "dev-nll", ("nll", "train"): "train-nll",
+    ("recon_mse", "train"): "train-recon-mse",
+}  # fmt: skip
 
 #: Maximum number of arms with a figure of loss shares.
 _MOST_SHARES = 4
@@ -27,18 +36,59 @@ def sections(findings: Findings) -> tuple[Section, ...]:
     built = (
         _verdicts(findings),
         _effects(findings, ordered),
+        *(section for task, of in findings.of_tasks.items() for section in _on_task(task, of, arms, ordered)),
+        *([] if findings.of_tasks else _of_runs(findings, arms, ordered)),
+        _profiles(findings, arms),
+        _study(findings),
+        *([] if findings.of_tasks else [_arms(findings)]),
+        _left_out(findings),
+        _method(findings),
+    )
+    return tuple(section for section in built if section is not None)
+
+
+def _of_runs(findings: Findings, arms: list[str], ordered: list[str]) -> list[Section | None]:
+    """Return the sections on the runs of one task."""
+    return [
         _curves(findings, arms),
         _speed(findings, arms),
         _stability(findings, ordered),
         _losses(findings, arms),
         _gradient_ratio(findings, arms, ordered),
         _response(findings),
-        _study(findings),
-        _arms(findings),
-        _left_out(findings),
-        _method(findings),
+    ]
+
+
+def _on_task(task: str, findings: Findings, arms: list[str], ordered: list[str]) -> list[Section]:
+    """Return the sections on the runs of one of several tasks, with the task in their titles and identifiers."""
+    suffix = re.sub("[^a-z0-9]+", "-", task.lower()).strip("-")
+    found = [*_of_runs(findings, arms, ordered), _arms(findings)]
+    return [
+        replace(
+            section, key=f"{section.key}-{suffix}", title=f"{section.title}: {clean(task)}",
+            plots=tuple(replace(plot, name=f"{plot.name}-{suffix}") for plot in section.plots),
+            tables=tuple(replace(table, name=f"{table.name}-{suffix}") for table in section.tables),
+            folded=tuple(replace(table, name=f"{table.name}-{suffix}") for table in section.folded),
+        )
+        for section in found if section is not None
+    ]  # fmt: skip
+
+
+def _profiles(findings: Findings, arms: list[str]) -> Section | None:
+    frame = findings.tables["profiles"]
+    drawn = [
+        plots.performance_profiles(
+            frame[frame["metric"] == label], arms, name=f"profile-{number}", quantity=metric(str(label)),
+            relative=bool(findings.of_tasks),
+        )
+        for number, label in enumerate(dict.fromkeys(frame["metric"]), start=1)
+    ]  # fmt: skip
+    over = ", averaged over tasks" if findings.of_tasks else ""
+    text = (
+        f"The share of runs whose value is above each threshold{over}, with pointwise 95 % bootstrap bands. A curve that lies "
+        "above another everywhere shows higher values in all parts of the distribution.",
     )
-    return tuple(section for section in built if section is not None)
+    return _of_plots("profiles", "Performance profiles", text, drawn)
 
 
 def drawn_arms(findings: Findings) -> list[str]:
@@ -97,20 +147,24 @@ def _effects(findings: Findings, arms: list[str]) -> Section | None:
 
 
 def _curves(findings: Findings, arms: list[str]) -> Section | None:
-    of_f1 = findings.target is not None and findings.target.metric == "f1_weighted"
-    target = findings.target.value if findings.target is not None and of_f1 else None
     drawn = []
-    for column, split, name, label, unit in (
-        ("f1_weighted", "dev", "dev-f1", "dev weighted F1", "%"),
-        ("nll", "dev", "dev-nll", "dev NLL", "nats"),
-        ("nll", "train", "train-nll", "train NLL", "nats"),
-        ("recon_mse", "train", "train-recon-mse", "train reconstruction MSE", ""),
-    ):
+    of_claims = [(verdict.metric.of, verdict.metric.split) for verdict in findings.verdicts]
+    for column, split in dict.fromkeys([*_CURVES, *of_claims]):
         band = findings.band(column, split)
-        if len(band):
-            scale, line = (100.0, target) if unit == "%" else (1.0, None)
-            plot = plots.learning_curves(band, arms, name=name, quantity=label, scale=scale, unit=unit, target=line)
-            drawn.append(plot)
+        if not len(band):
+            continue
+        scale, unit = (100.0, "%") if is_score(column) else (1.0, "nats" if column == "nll" else "")
+        line = (
+            findings.target.value
+            if findings.target is not None and (column, split) == (findings.target.metric, "dev")
+            else None
+        )
+        drawn.append(
+            plots.learning_curves(
+                band, arms, name=_CURVES.get((column, split), f"{split}-{column}".replace("_", "-")),
+                quantity=f"{split} {metric(column)}", scale=scale, unit=unit, target=line, x=findings.sweep.x,
+            )
+        )  # fmt: skip
     text = (
         "Mean over seeds with a pointwise 95 % t interval."
         f"{' Overlapping bands do not imply that arms are equal: see the paired effects.' * bool(findings.verdicts)}"
@@ -124,14 +178,18 @@ def _speed(findings: Findings, arms: list[str]) -> Section | None:
     if target is None or survival.empty:
         return None
     target_text = level(target)
-    rates, budget = reach.set_index("arm"), findings.sweep.budget
-    plot = plots.time_to_target(survival, rates, arms, name="time-to-target", target=target_text, budget=budget)
+    sweep = findings.sweep
+    plot = plots.time_to_target(
+        survival, reach.set_index("arm"), arms, name="time-to-target", target=target_text, end=sweep.lengths[1], x=sweep.x,
+        unit=sweep.unit,
+    )  # fmt: skip
     text = (
-        "Kaplan-Meier estimate of the share of runs that have reached the target by each epoch, with 95 % bands. "
+        f"Kaplan-Meier estimate of the share of runs that have reached the target by each {sweep.x}, with 95 % bands. "
         f"The target is {target_text}: {source(target)}. A run that does not reach the target is censored at its "
-        f"budget (+). {_resolution(findings)}".strip(),
+        f"last evaluation (+). {_resolution(findings)}".strip(),
     )
-    return Section("speed", "Time to target", text, (plot,), (tables.reach(findings),))
+    shown = tuple(table for table in (tables.reach(findings), tables.ladder(findings)) if table is not None)
+    return Section("speed", "Time to target", text, (plot,), shown)
 
 
 def _resolution(findings: Findings) -> str:
@@ -145,8 +203,9 @@ def _resolution(findings: Findings) -> str:
     first = int((times["not_before"] == 0).sum())
     at_once = f" {count(first, 'run')} of {len(times)} reached it at the first evaluation." if first else ""
     return (
-        f"A time is known only to the step between two evaluations: {number(float(step.median()), 2)} epochs in the median, "
-        f"{number(share, 0)} % of the time.{at_once} More evaluations per epoch make it more exact."
+        f"A time is known only to the step between two evaluations: {number(float(step.median()), 2)} {findings.sweep.unit} in "
+        f"the median, {number(share, 0)} % of the time.{at_once} More evaluations make it more exact, and so does a later "
+        "target."
     )
 
 
@@ -174,14 +233,16 @@ def _stability(findings: Findings, arms: list[str]) -> Section | None:
 def _losses(findings: Findings, arms: list[str]) -> Section | None:
     parts = {part: findings.band(f"loss_{part}", "train") for part in LABELS}
     drawn = [
-        plots.learning_curves(band, arms, name=f"loss-{part}".replace("_", "-"), quantity=f"train {LABELS[part]} loss")
+        plots.learning_curves(
+            band, arms, name=f"loss-{part}".replace("_", "-"), quantity=f"train {LABELS[part]} loss", x=findings.sweep.x
+        )
         for part, band in parts.items()
         if len(band)
     ]
     bands = {part: findings.band(f"share_{part}", "train") for part in LABELS}
     bands = {part: band for part, band in bands.items() if len(band)}
     with_shares = enumerate(arms[:_MOST_SHARES] if bands else [], start=1)
-    drawn += [plots.shares(bands, arm, f"shares-{number}") for number, arm in with_shares]
+    drawn += [plots.shares(bands, arm, f"shares-{number}", findings.sweep.x) for number, arm in with_shares]
     text = (
         "Each component of the training loss before weighting, and its share of the weighted total. Reconstruction "
         "losses of different kinds have different units (SmoothL1 is half of MSE near zero). Compare such arms by "
@@ -194,7 +255,10 @@ def _gradient_ratio(findings: Findings, arms: list[str], ordered: list[str]) -> 
     over, places = findings.tables["gradient_ratio"], findings.tables["arm_gradient_ratio"]
     drawn = [plots.arms_by_ratio(places, ordered)] if len(places) else []
     if len(over):
-        drawn += [plots.ratio_over_training(over, arms), plots.cosine_over_training(over, arms)]
+        drawn += [
+            plots.ratio_over_training(over, arms, findings.sweep.x),
+            plots.cosine_over_training(over, arms, findings.sweep.x),
+        ]
     text = (
         "The norm of the weighted reconstruction gradient divided by the norm of the classification gradient. Both "
         "gradients are with respect to the shared fusion parameters, on one fixed training batch. The ratio makes "
@@ -246,7 +310,8 @@ def _arms(findings: Findings) -> Section | None:
     if not findings.sweep.arms:
         return None
     text = ("Test scores are those of the best dev epoch. They are not used for any decision.",)
-    return Section("arms", "Arms", text, tables=(tables.arms(findings),), folded=(tables.scores(findings),))
+    folded = tuple(table for table in (tables.means(findings), tables.scores(findings)) if table is not None)
+    return Section("arms", "Arms", text, tables=(tables.arms(findings),), folded=folded)
 
 
 def _left_out(findings: Findings) -> Section:
@@ -265,22 +330,25 @@ def _method(findings: Findings) -> Section:
         "Pairs: A pair is two runs with the same seed, one of each arm. joyful gives both runs the same initial "
         "weights, batches and dropout masks, so most of the variation between seeds cancels. Calibration runs set "
         "the target and are not compared. No choice is made on the test split.",
-        "Convergence speed: T is the number of epochs until the best dev score so far reaches the target, or the "
-        "budget if it never does. The gain is exp(mean over pairs of ln(T baseline / T arm)) − 1.",
+        "Convergence speed: T is the time until the best dev score so far reaches the target. It is known to lie between two "
+        "evaluations, or after the last one. The gain is exp(δ) − 1, where δ is the mean of ln(T baseline / T arm) over "
+        "pairs. The mean of ln T of each arm and its limits come from the likelihood of a normal distribution that is "
+        "known only to these intervals. With many evaluations the interval of δ is the paired t interval.",
         "Stability: The spread s of a curve is the standard deviation of its epoch-to-epoch changes, minus their "
         "centred 5-epoch median, without the first fifth of training. The reduction is 1 − exp(mean over pairs of "
         "ln(s arm / s baseline)). Convergence stability uses dev F1, training stability uses train NLL.",
         "Training loss and F1: The training loss is the final train NLL and the final reconstruction errors, whose "
         "units are the same in every arm. F1 is the dev weighted F1 at the best dev epoch, in points.",
-        "Verdicts: The interval is the unadjusted 95 % paired t interval. A claim is supported if the lower limit "
-        "is at or above the lower edge of the claimed range, contradicted if the upper limit is below this edge, "
-        "and otherwise inconclusive. It is not testable with fewer than 6 pairs, if the units of the arms differ, "
-        "if the arms differ in a setting that the claim does not cover, or if more than half of the times of an arm "
-        "are censored.",
+        "Verdicts: The interval is the unadjusted 95 % paired t interval, or the likelihood interval of a time. A claim is "
+        "supported if the lower limit is at or above the lower edge of the claimed range, contradicted if the upper limit "
+        "is below this edge, and otherwise inconclusive. A claim of equivalence is supported if the whole interval lies "
+        "inside the margin, and a claim that something is no worse if it lies above the margin. A claim is not testable "
+        "with fewer than 6 pairs, if the units of the arms differ, if the arms differ in a setting that the claim does "
+        "not cover, or if the evaluations do not bound the effect.",
         "Tests: The p-values are those of two-sided sign-flip tests of no effect and of an effect equal to the "
-        "lower edge of the claimed range. p (Holm) is the p-value of no effect, adjusted over all testable "
-        "claims. The minimum detectable effect is the smallest true effect that this many pairs detect with 80 % "
-        "power. The bands of the Kaplan-Meier curves are Greenwood's log-log intervals.",
+        "lower edge of the claimed range, and of likelihood ratio tests for times. p (Holm) is the p-value of no effect, "
+        "adjusted over all testable claims. The minimum detectable effect is the smallest true effect that this many pairs "
+        "detect with 80 % power. The bands of the Kaplan-Meier curves are Greenwood's log-log intervals.",
         "Files: The folder of this page contains verdicts.csv and one Parquet file per table. All formulas are in "
         "docs/CONVERGENCE_ANALYSIS.md.",
     )

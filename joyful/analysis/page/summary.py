@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Sequence
 
-from joyful.analysis.claims import MINIMUM_PAIRS, VERDICTS, Verdict
 from joyful.analysis.columns import is_score
 from joyful.analysis.convergence import Target
 from joyful.analysis.findings import Findings
 from joyful.analysis.formatting import NONE, count, heading, interval, listing, metric, number, quantity
 from joyful.analysis.page.parts import Group, Point, clean
-from joyful.analysis.sweep import Arm, Sweep
+from joyful.analysis.sweep import Arm, Sweep, of_task
+from joyful.analysis.verdict import MINIMUM_PAIRS, VERDICTS, Verdict
 
 TITLES = {
     "supported": "Supported claims",
@@ -56,7 +56,11 @@ def compared(findings: Findings) -> tuple[str, ...]:
         arms = "Two arms are" if len(sweep.arms) == 2 else f"{len(sweep.arms)} arms are"
         differences = f" They differ in {factors}." if factors else ""
         sentences.append(f"{arms} compared.{differences} The baseline is {clean(sweep.baseline.name)}.")
-        sentences.append(_pairs(sweep))
+        sentences.append(_pairs(sweep) if sweep.design == "paired" else _independent(sweep))
+        if sweep.tasks:
+            sentences.append(
+                f"The runs are on {count(len(sweep.tasks), 'task')}: {listing([clean(t) for t in sweep.tasks], 8)}."
+            )
     else:
         runs = int((sweep.runs["used"] & (sweep.runs["role"] != "calibration")).sum()) if len(sweep.runs) else 0
         sentences.append(f"The sweep has one arm, {clean(sweep.baseline.name)}, with {count(runs, 'usable run')}.")
@@ -91,7 +95,7 @@ def groups(findings: Findings) -> tuple[Group, ...]:
 
     A group has one point per claim, metric and arm. With many arms it has one point per claim and metric.
     """
-    many = len(findings.sweep.others) > _MANY_ARMS
+    many = len(findings.sweep.others) * max(len(findings.sweep.tasks), 1) > _MANY_ARMS
     result = []
     for name in VERDICTS:
         verdicts = [verdict for verdict in findings.verdicts if verdict.verdict == name]
@@ -116,7 +120,13 @@ def unseen(findings: Findings) -> tuple[str, ...]:
             "No claim was judged, because the sweep has only one arm. Add a second arm with the same seeds and the "
             "same sweep_name, for example with python run.py -m loss=smoothl1 weights=basic seed=1,2,3,4,5,6."
         )
-    pairs = [len(sweep.pairs(arm)) for arm in sweep.others]
+    if findings.verdicts and all(v.detail.startswith("no run has a ") for v in findings.verdicts):
+        sentences.append(
+            "None of the claims is about a column of these runs. Write a claims file about their columns, and set it with "
+            "--claims (docs/CONVERGENCE_ANALYSIS.md, Claims are data)."
+        )
+    parts = [of_task(sweep, task) for task in sweep.tasks] or [sweep]
+    pairs = [_size(part, arm) for part in parts for arm in sweep.others]
     if sweep.others and max(pairs) <= 1:
         sentences.append(
             "No claim was judged. With fewer than two pairs the variation between seeds cannot be estimated, so any "
@@ -124,8 +134,8 @@ def unseen(findings: Findings) -> tuple[str, ...]:
         )
     elif sweep.others and min(pairs) < MINIMUM_PAIRS:
         sentences.append(
-            f"A claim is judged only with at least {MINIMUM_PAIRS} pairs. With fewer, no sign-flip test can reach p < "
-            "0.05."
+            f"A claim is judged only with at least {MINIMUM_PAIRS} {'pairs' if sweep.design == 'paired' else 'runs of each arm'}. "
+            "With fewer, no sign-flip test can reach p < 0.05."
         )
     return tuple(sentences)
 
@@ -138,14 +148,14 @@ def effect(verdict: Verdict) -> str:
     if not math.isfinite(verdict.estimate):
         return NONE
     claim, estimate, low, high = verdict.claim, verdict.estimate, verdict.low, verdict.high
-    direction = claim.direction
+    direction = verdict.direction
     kind = verdict.metric.kind
     if estimate < 0:
         direction = {"increase": "decrease", "decrease": "increase"}[direction]
         estimate, low, high = -estimate, -high, -low
     prefix = "" if kind == "value" else f"{kind} "
-    text = f"{prefix}{direction} of {quantity(estimate, claim.unit)}"
-    bounds = interval(low, high, claim.unit)
+    text = f"{prefix}{direction} of {quantity(estimate, claim.unit, claim.digits)}"
+    bounds = interval(low, high, claim.unit, claim.digits)
     return text if bounds == NONE else f"{text} (95 % interval {bounds})"
 
 
@@ -154,18 +164,21 @@ def sizes(findings: Findings) -> tuple[Point, ...]:
     several = len(findings.sweep.others) > 1
     points = []
     for of_metric in _by_metric([v for v in findings.verdicts if math.isfinite(v.minimum_detectable)]):
-        unit = of_metric[0].claim.unit
+        unit, digits = of_metric[0].claim.unit, of_metric[0].claim.digits
         smallest = [verdict.minimum_detectable for verdict in of_metric]
         low, high = min(smallest), max(smallest)
-        text = quantity(low, unit) if low == high else f"{interval(low, high, unit)}, depending on the arm"
+        what = "arm and task" if several and of_metric[0].task else "task" if of_metric[0].task else "arm"
+        each = f"{interval(low, high, unit, digits)}, depending on the {what}"
+        text = quantity(low, unit, digits) if low == high else each
         if high == 0.0:
             text = "all pairs have the same effect, so its variation cannot be estimated"
         needed = [v.pairs_needed for v in of_metric if v.verdict == "inconclusive" and v.pairs_needed is not None]
         if needed:
             pairs = _range_of(needed, always=len(needed) > 1)
-            condition = "if the true effect were the middle of the claimed range"
+            margin = of_metric[0].claim.kind in ("within", "no_worse_than")
+            condition = f"if the true effect were {'zero' if margin else 'the middle of the claimed range'}"
             text += f"; about {pairs} would support the claim with this power {condition}"
-        points.append(Point(_name(of_metric[0], several and len(of_metric) == 1), text))
+        points.append(Point(_name(of_metric[0], several) if len(of_metric) == 1 else _head(of_metric[0]), text))
     return tuple(points)
 
 
@@ -179,13 +192,18 @@ def _by_metric(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
 def _point_of_arms(verdicts: Sequence[Verdict]) -> Point:
     """Return one point for all arms of a metric, ordered from the largest effect to the smallest."""
     ordered = sorted(verdicts, key=lambda v: -v.estimate if math.isfinite(v.estimate) else math.inf)
-    unit = verdicts[0].claim.unit
-    arms = [f"{clean(v.arm)} ({quantity(v.estimate, unit, signed=True)})" for v in ordered if math.isfinite(v.estimate)]
-    if not arms:
-        arms = [clean(v.arm) for v in ordered]
+    unit, digits = verdicts[0].claim.unit, verdicts[0].claim.digits
+    known = [v for v in ordered if math.isfinite(v.estimate)]
+    one_arm = len({v.arm for v in verdicts}) == 1
+
+    def name(verdict: Verdict) -> str:
+        return clean(verdict.task if one_arm and verdict.task else verdict.subject)
+
+    arms = [f"{name(v)} ({quantity(v.estimate, unit, digits, signed=True)})" for v in known]
+    arms = arms or [name(v) for v in ordered]
     details = dict.fromkeys(verdict.detail for verdict in verdicts)
     detail = metric(_sentence(next(iter(details)))) if len(details) == 1 else ""
-    return Point(_name(verdicts[0], False), f"{listing(arms, _MOST_ARMS)}.", detail)
+    return Point(_head(verdicts[0]), f"{listing(arms, _MOST_ARMS)}.", detail)
 
 
 def _point(verdict: Verdict, several: bool) -> Point:
@@ -200,16 +218,50 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
+def _head(verdict: Verdict) -> str:
+    return clean(f"{heading(verdict.claim.name)} ({metric(verdict.metric.label)})")
+
+
 def _name(verdict: Verdict, several: bool) -> str:
-    head = f"{heading(verdict.claim.name)} ({metric(verdict.metric.label)})"
-    return clean(f"{verdict.arm}: {head}" if several else head)
+    head = _head(verdict)
+    subject = verdict.subject if several else verdict.task
+    return clean(f"{subject}: {head}" if subject else head)
 
 
 def _pairs(sweep: Sweep) -> str:
-    numbers = [len(sweep.pairs(arm)) for arm in sweep.others]
-    epochs = f", {number(sweep.budget, 0)} epochs each" if math.isfinite(sweep.budget) else ""
-    each = " per arm" if len(numbers) > 1 else ""
-    return f"The comparison uses {_range_of(numbers)} of runs{each}{epochs}. The two runs of a pair share a seed."
+    parts = [of_task(sweep, task) for task in sweep.tasks] or [sweep]
+    numbers = [_size(part, arm) for part in parts for arm in sweep.others]
+    each = f" per {'arm' if len(sweep.others) > 1 else 'task'}" if len(numbers) > 1 else ""
+    text = f"The comparison uses {_range_of(numbers)} of runs{each}{_lengths(sweep)}."
+    if _shares_randomness(sweep):
+        return f"{text} The two runs of a pair share a seed."
+    return (
+        f"{text} Runs with the same seed are taken as pairs: set --design unpaired if the program does not start both arms from "
+        "the same random state."
+    )
+
+
+def _independent(sweep: Sweep) -> str:
+    sizes = listing([f"{len(sweep.seeds(arm))} of {clean(arm.name)}" for arm in sweep.arms], 8)
+    return f"The comparison uses independent runs, without pairs: {sizes}{_lengths(sweep)}."
+
+
+def _size(sweep: Sweep, arm: Arm) -> int:
+    """Return the number of pairs, or in an unpaired design the smaller number of runs."""
+    if sweep.design == "paired":
+        return len(sweep.pairs(arm))
+    return min(len(sweep.seeds(sweep.arms[0])), len(sweep.seeds(arm)))
+
+
+def _lengths(sweep: Sweep) -> str:
+    shortest, longest = sweep.lengths
+    lengths = f"{longest:g}" if shortest == longest else f"{shortest:g} to {longest:g}"
+    return f", {lengths} {sweep.unit} each" if math.isfinite(longest) else ""
+
+
+def _shares_randomness(sweep: Sweep) -> bool:
+    """Return whether the runs are known to use their seed alike: they are runs of joyful, which record their settings."""
+    return any("training.epochs" in arm.config for arm in sweep.arms)
 
 
 def _range_of(pairs: Sequence[int], always: bool = False) -> str:

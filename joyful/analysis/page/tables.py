@@ -8,11 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from joyful.analysis.claims import Verdict
+from joyful.analysis.claims import ALL_TASKS, Verdict
 from joyful.analysis.findings import Findings
 from joyful.analysis.formatting import (
     NONE,
-    decimals,
     heading,
     interval,
     metric,
@@ -34,31 +33,34 @@ MOST_SEEDS = 12
 
 def verdicts(findings: Findings) -> Table:
     """Return the table of verdicts, with one row per verdict."""
-    several = len(findings.sweep.others) > 1
+    several, tasks = len(findings.sweep.others) > 1, bool(findings.sweep.tasks)
+    unit = "runs" if findings.sweep.design == "unpaired" else "pairs"
     columns = [
-        "claim", *(["arm"] if several else []), "claimed range", "effect, 95 % interval", "verdict", "pairs", "P(better)",
+        "claim", *(["arm"] if several else []), *(["task"] if tasks else []), "claimed range",
+        "effect, 95 % interval", "verdict", unit, "P(better)",
         "p (no effect)", "p (lower edge)", "p (Holm)", "minimum detectable effect", "pairs needed",
     ]  # fmt: skip
-    rows = [_verdict(verdict, several) for verdict in findings.verdicts]
-    shift = int(several)
+    rows = [_verdict(verdict, several, tasks) for verdict in findings.verdicts]
+    shift = several + tasks
+    better = "share of pairs in which the arm" if unit == "pairs" else "probability that a run of the arm"
     return _table(
-        "table-verdicts", "Verdict on every claim", columns, rows, text=(0, 1, 1 + shift, 3 + shift),
-        note="Effects are positive in the claimed direction. P(better) is the share of pairs in which the arm is better; "
+        "table-verdicts", "Verdict on every claim", columns, rows, text=(*range(2 + shift), 3 + shift),
+        note=f"Effects are positive in the claimed direction. P(better) is the {better} is better; "
         "its interval is in the table of secondary measures. Pairs needed: number of pairs for the verdict supported "
         "with 80 % power, if the true effect is the middle of the claimed range.",
         restacks=True, marks=3 + shift, file="verdicts.csv",
     )  # fmt: skip
 
 
-def _verdict(verdict: Verdict, several: bool) -> list[object]:
-    unit = verdict.claim.unit
+def _verdict(verdict: Verdict, several: bool, tasks: bool) -> list[object]:
+    unit, digits = verdict.claim.unit, verdict.claim.digits
     better = verdict.better.estimate if verdict.better is not None else math.nan
     return [
-        *_claim_and_arm(verdict)[: 1 + several], claimed(verdict.claim),
-        f"{quantity(verdict.estimate, unit, signed=True)}\n{interval(verdict.low, verdict.high, unit)}",
-        f"{verdict.verdict}\n{metric(clean(f'{verdict.detail} {verdict.note}'))}", verdict.n_pairs, percent(better, 0),
+        _claim(verdict), *([verdict.arm] if several else []), *([verdict.task] if tasks else []), claimed(verdict.claim),
+        f"{quantity(verdict.estimate, unit, digits, signed=True)}\n{interval(verdict.low, verdict.high, unit, digits)}",
+        f"{verdict.verdict}\n{metric(clean(f'{verdict.detail} {verdict.note}'))}", _size(verdict), percent(better, 0),
         p_value(verdict.p_zero), p_value(verdict.p_lower_edge), p_value(verdict.p_holm),
-        quantity(verdict.minimum_detectable, unit), NONE if verdict.pairs_needed is None else verdict.pairs_needed,
+        quantity(verdict.minimum_detectable, unit, digits), NONE if verdict.pairs_needed is None else verdict.pairs_needed,
     ]  # fmt: skip
 
 
@@ -70,32 +72,43 @@ def pairs(findings: Findings) -> Table | None:
     frame = findings.tables["pairs"]
     if frame.empty:
         return None
-    shown = [verdict for verdict in findings.verdicts if len(verdict.pairs)]
+    shown = [verdict for verdict in findings.verdicts if len(verdict.pairs) and verdict.task != ALL_TASKS]
     seeds = sorted(frame["seed"].unique())
     if len(seeds) > MOST_SEEDS:
         rows = [
-            [*_claim_and_arm(verdict), seed, quantity(effect, verdict.claim.unit, signed=True)]
+            [
+                _claim(verdict),
+                verdict.subject,
+                seed,
+                quantity(effect, verdict.claim.unit, verdict.claim.digits, signed=True),
+            ]
             for verdict in shown
             for seed, effect in verdict.pairs.items()
         ]
         columns = ["claim", "arm", "seed", "effect"]
     else:
-        rows = [[*_claim_and_arm(verdict), *(_of_seed(verdict, seed) for seed in seeds)] for verdict in shown]
+        rows = [[_claim(verdict), verdict.subject, *(_of_seed(verdict, seed) for seed in seeds)] for verdict in shown]
         columns = ["claim", "arm", *(f"seed {seed}" for seed in seeds)]
     return _table(
         "table-pairs", "Effect of each pair", columns, rows, text=(0, 1),
-        note="In the unit of the claim (per cent or points), positive in the claimed direction.",
+        note="In the unit of the claim, positive in the claimed direction. The time to a target is known to lie between two "
+        "evaluations, so the effect of its pair is the middle of an interval, or its finite end; the file has both ends.",
         file="pairs.parquet",
     )  # fmt: skip
 
 
-def _claim_and_arm(verdict: Verdict) -> list[object]:
-    return [f"{heading(verdict.claim.name)}\n{clean(metric(verdict.metric.label))}", verdict.arm]
+def _size(verdict: Verdict) -> str:
+    """Return the number of pairs, or of runs in an unpaired design."""
+    return str(verdict.n_pairs) if verdict.n_pairs or not sum(verdict.runs) else " and ".join(map(str, verdict.runs))
+
+
+def _claim(verdict: Verdict) -> str:
+    return f"{heading(verdict.claim.name)}\n{clean(metric(verdict.metric.label))}"
 
 
 def _of_seed(verdict: Verdict, seed: int) -> str:
     effect = verdict.pairs.get(seed)
-    return number(None if effect is None else float(effect), decimals(verdict.claim.unit), signed=True)
+    return number(None if effect is None else float(effect), verdict.claim.digits, signed=True)
 
 
 def secondary(findings: Findings) -> Table | None:
@@ -104,7 +117,14 @@ def secondary(findings: Findings) -> Table | None:
     if frame.empty:
         return None
     rows = [
-        [heading(r["claim"]), r["arm"], metric(r["name"]), r["whose"], *_measure(r)] for r in frame.to_dict("records")
+        [
+            heading(r["claim"]),
+            f"{r['arm']} on {r['task']}" if r.get("task") else r["arm"],
+            metric(r["name"]),
+            r["whose"],
+            *_measure(r),
+        ]
+        for r in frame.to_dict("records")
     ]
     return _table(
         "table-secondary", "Secondary measures (not judged)",
@@ -139,6 +159,60 @@ def reach(findings: Findings) -> Table:
     return _table(
         "table-reach", "Runs that reached the target", ["arm", "runs", "reached", "share", "95 % interval"], rows,
         file="reach.parquet",
+    )  # fmt: skip
+
+
+def ladder(findings: Findings) -> Table | None:
+    """Return the table of the gains at other targets, or None if no claim is on a time to a target."""
+    frame = findings.tables["ladder"]
+    if frame.empty:
+        return None
+    several = frame["metric"].nunique() > 1 or frame["claim"].nunique() > 1
+    claims = {(v.claim.name, v.metric.label): v.claim for v in findings.verdicts}
+    rows = []
+    for r in frame.to_dict("records"):
+        claim = claims[r["claim"], r["metric"]]
+        effect = quantity(r["estimate"], claim.unit, claim.digits, signed=True)
+        rows.append(
+            [
+                r["arm"], *([clean(metric(r["metric"]))] if several else []), percent(r["share"], 0),
+                three_digits(r["target"]), f"{r['reached']} and {r['reached_baseline']}", effect,
+                interval(r["low"], r["high"], claim.unit, claim.digits),
+            ]
+        )  # fmt: skip
+    columns = [
+        "arm",
+        *(["metric"] if several else []),
+        "share of the way",
+        "target",
+        "reached",
+        "effect",
+        "95 % interval",
+    ]
+    return _table(
+        "table-ladder", "The effect at other targets", columns, rows, text=(0, 1) if several else (0,),
+        note="The share of the way from the start of training to its end, in the runs that set the target. Reached: numbers of "
+        "runs of the arm and of the baseline. The verdict refers to one target; a conclusion that holds for one target "
+        "only is weak.",
+        file="ladder.parquet",
+    )  # fmt: skip
+
+
+def means(findings: Findings) -> Table | None:
+    """Return the table of the mean of each metric of the claims and each arm, or None if there are no claims."""
+    frame = findings.tables["means"]
+    frame = frame[frame["n"] > 0].drop_duplicates(["metric", "arm"])
+    if frame.empty:
+        return None
+    rows = [
+        [clean(metric(r["metric"])), r["arm"], int(r["n"]), three_digits(r["mean"]), _bounds(r["low"], r["high"])]
+        for r in frame.to_dict("records")
+    ]
+    return _table(
+        "table-means", "Mean of each metric and arm", ["metric", "arm", "runs", "mean", "95 % interval"], rows, text=(0, 1),
+        note="In the unit of the column, over all runs of the arm, with the t interval over seeds. The intervals of two arms "
+        "do not show whether the arms differ: pairs do. A time is the first evaluation at which the target is reached.",
+        file="means.parquet",
     )  # fmt: skip
 
 

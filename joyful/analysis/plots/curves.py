@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from joyful.analysis.formatting import number
-from joyful.analysis.plots.style import MUTED, Look, Plot, epochs, joined, looks, panel, short
+from joyful.analysis.plots.style import MUTED, Look, Plot, joined, label_axes, looks, panel, shortened
 
 #: Maximum number of curves that the description lists. With more, it gives the highest and the lowest.
 _MOST_LISTED = 4
@@ -24,6 +24,7 @@ def learning_curves(
     scale: float = 1.0,
     unit: str = "",
     target: float | None = None,
+    x: str = "epoch",
 ) -> Plot:
     """Plot the mean curve of each arm with its 95 % interval, and a line at the target.
 
@@ -35,6 +36,7 @@ def learning_curves(
         scale: Factor from the values to the axis. It is 100 for fractions that are shown in per cent.
         unit: Unit of the axis, or "".
         target: The target, in the unit of `band`, or None for no line.
+        x: Label of the x axis.
 
     Returns:
         The figure.
@@ -49,7 +51,7 @@ def learning_curves(
                 f"target {number(target * scale, digits)}", (0, target * scale), xycoords=("axes fraction", "data"),
                 xytext=(4, 3), textcoords="offset points", ha="left", color=MUTED, fontsize=8.5,
             )  # fmt: skip
-        epochs(axes, label)
+        label_axes(axes, label, x)
     sentences = [_describe(arm, end, digits) for arm, end in ends.items()]
     if len(sentences) > _MOST_LISTED:
         high, low = (choose(ends, key=lambda arm: ends[arm][0]) for choose in (max, min))
@@ -71,7 +73,7 @@ def draw_bands(
 
     Args:
         axes: Where to draw.
-        band: Tidy frame with the columns `arm`, `epoch`, `mean`, `low`, `high`, `n`. Means that are not finite are skipped.
+        band: Tidy frame with the columns `arm`, `x`, `mean`, `low`, `high`, `n`. Means that are not finite are skipped.
         of_arm: Arm -> its look.
         scale: Factor from the values to the axis.
 
@@ -79,16 +81,23 @@ def draw_bands(
         Arm -> (mean, low, high, n) at the last epoch, with the first three scaled. Arms without values are omitted.
     """
     ends: dict[str, tuple[float, float, float, int]] = {}
+    labels = shortened(list(of_arm))
     for arm, look in of_arm.items():
-        rows = band[(band["arm"] == arm) & np.isfinite(band["mean"])].sort_values("epoch")
+        rows = band[(band["arm"] == arm) & np.isfinite(band["mean"])].sort_values("x")
         if rows.empty:
             continue
-        epoch = rows["epoch"].to_numpy(dtype=float)
+        epoch = rows["x"].to_numpy(dtype=float)
         mean, low, high = (rows[key].to_numpy(dtype=float) * scale for key in ("mean", "low", "high"))
         every = max(1, len(rows) // 8)
         axes.fill_between(epoch, low, high, color=look.colour, alpha=0.16, linewidth=0)
         axes.plot(
-            epoch, mean, color=look.colour, linestyle=look.dashes, marker=look.marker, markevery=every, label=short(arm)
+            epoch,
+            mean,
+            color=look.colour,
+            linestyle=look.dashes,
+            marker=look.marker,
+            markevery=every,
+            label=labels[arm],
         )
         ends[arm] = float(mean[-1]), float(low[-1]), float(high[-1]), int(rows["n"].iloc[-1])
     return ends

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from joyful.analysis.claims import Claim, Verdict
-from joyful.analysis.formatting import NONE, decimals, heading, interval, metric, quantity
+from joyful.analysis.formatting import NONE, heading, interval, metric, quantity
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
 from joyful.analysis.plots.style import CLAIM, INK, MUTED, RULE, Plot, looks
 
@@ -41,10 +41,10 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
     of_one = len({verdict.metric for verdict in verdicts}) == 1 and len(verdicts) > 1
     labels = [_label(verdict, verdicts) for verdict in shown]
     of_arm = looks(arms)
-    unit = {"percent": "%", "points": "points"}.get(claim.unit, claim.unit)
+    unit = {"percent": "%", "absolute": "in the unit of the column"}.get(claim.unit, claim.unit)
     low_end, high_end = _limits(shown)
     with rows_panel(len(shown)) as (figure, axes):
-        axes.axvspan(claim.lower, min(claim.upper, high_end), color=CLAIM, alpha=0.32, linewidth=0)
+        axes.axvspan(max(claim.lower, low_end), min(claim.upper, high_end), color=CLAIM, alpha=0.32, linewidth=0)
         axes.axvline(0, color=MUTED, linewidth=1)
         axes.set_xlim(low_end, high_end)
         for row, verdict in enumerate(shown):
@@ -82,16 +82,16 @@ def _finding(verdicts: Sequence[Verdict], labels: Sequence[str]) -> str:
 def _describe(verdict: Verdict, label: str) -> str:
     if not math.isfinite(verdict.estimate):
         return f"{label}: {verdict.verdict}"
-    unit = verdict.claim.unit
-    bounds = interval(verdict.low, verdict.high, unit)
+    unit, digits = verdict.claim.unit, verdict.claim.digits
+    bounds = interval(verdict.low, verdict.high, unit, digits)
     between = "" if bounds == NONE else f", 95 % interval {bounds}"
-    return f"{label}: {quantity(verdict.estimate, unit, signed=True)}{between}, {verdict.verdict}"
+    return f"{label}: {quantity(verdict.estimate, unit, digits, signed=True)}{between}, {verdict.verdict}"
 
 
 def _interval(axes: Axes, verdict: Verdict, y: float, left: float, right: float, colour: str) -> None:
     if not math.isfinite(verdict.estimate):
         return
-    if math.isfinite(verdict.low) and math.isfinite(verdict.high):
+    if not (math.isnan(verdict.low) or math.isnan(verdict.high)):
         axes.plot([max(verdict.low, left), min(verdict.high, right)], [y, y], color=colour, linewidth=2.4)
         for beyond, edge, arrow in ((verdict.low < left, left, "<"), (verdict.high > right, right, ">")):
             if beyond:
@@ -103,14 +103,17 @@ def _interval(axes: Axes, verdict: Verdict, y: float, left: float, right: float,
         )  # fmt: skip
     else:  # the value is written beside the arrow at the edge, beyond which it lies
         edge, side, shift = (left, "left", 8) if verdict.estimate < left else (right, "right", -8)
-        value = quantity(verdict.estimate, verdict.claim.unit, signed=True)
+        value = quantity(verdict.estimate, verdict.claim.unit, verdict.claim.digits, signed=True)
         axes.annotate(value, (edge, y), (shift, 0), textcoords="offset points", ha=side, va="center", fontsize=8)
 
 
 def _limits(verdicts: Sequence[Verdict]) -> tuple[float, float]:
     claim = verdicts[0].claim
     bounds = [bound for bound in (claim.lower, claim.upper) if math.isfinite(bound)]
-    farthest = _FARTHEST * max([abs(bound) for bound in bounds] + [2.0])
+    estimates = [abs(verdict.estimate) for verdict in verdicts if verdict.verdict == "supported"]
+    farthest = max(
+        _FARTHEST * max([abs(bound) for bound in bounds] + [2.0]), 1.5 * float(np.median(estimates or [0.0]))
+    )
     values = [0.0, *bounds]
     for verdict in verdicts:
         values += [verdict.estimate, verdict.low, verdict.high, *verdict.pairs.to_numpy(dtype=float)]
@@ -121,17 +124,21 @@ def _limits(verdicts: Sequence[Verdict]) -> tuple[float, float]:
 
 
 def claimed(claim: Claim) -> str:
-    """Return the claimed range as text, such as "15 to 25 % increase" or "15 % increase or more"."""
+    """Return the claimed range as text, such as "15 to 25 % increase" or "worse by less than 1.00 points"."""
     integral = all(not math.isfinite(bound) or float(bound).is_integer() for bound in (claim.lower, claim.upper))
-    digits = 0 if integral else decimals(claim.unit)
+    digits = 0 if integral else claim.digits
+    if claim.kind in ("within", "no_worse_than"):
+        margin = quantity(-claim.lower, claim.unit, digits)
+        return f"{'a change of' if claim.kind == 'within' else 'worse by'} less than {margin}"
     if not math.isfinite(claim.upper):
         return f"{quantity(claim.lower, claim.unit, digits)} {claim.direction} or more"
     return f"{interval(claim.lower, claim.upper, claim.unit, digits)} {claim.direction}"
 
 
 def _label(verdict: Verdict, among: Sequence[Verdict]) -> str:
-    several_arms = len({other.arm for other in among}) > 1
-    if several_arms and len({other.metric for other in among}) == 1:
-        return verdict.arm
+    subjects = len({other.subject for other in among}) > 1
+    subject = verdict.subject if len({other.arm for other in among}) > 1 else verdict.task
+    if subjects and len({other.metric for other in among}) == 1:
+        return subject
     label = metric(verdict.metric.label)
-    return f"{verdict.arm}: {label}" if several_arms else label
+    return f"{subject}: {label}" if subjects else label

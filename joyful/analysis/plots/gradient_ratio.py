@@ -12,15 +12,16 @@ import pandas as pd
 from joyful.analysis.formatting import number, three_digits
 from joyful.analysis.plots.curves import draw_bands
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
-from joyful.analysis.plots.style import INK, MUTED, Plot, epochs, joined, log_scale, looks, panel
+from joyful.analysis.plots.style import INK, MUTED, Plot, joined, label_axes, log_scale, looks, panel
 
 
-def ratio_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
+def ratio_over_training(ratios: pd.DataFrame, arms: Sequence[str], x: str = "epoch") -> Plot:
     """Plot the encoder gradient ratio over training on a logarithmic axis.
 
     Args:
         ratios: Frame as returned by `joyful.analysis.gradient_ratio.over_training`.
         arms: The arms to draw, the baseline first.
+        x: Label of the x axis.
 
     Returns:
         The figure.
@@ -29,17 +30,18 @@ def ratio_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
         ends = draw_bands(axes, _band(ratios, "ratio"), looks(arms))
         if ends:
             log_scale(axes.yaxis)
-        epochs(axes, "gradient ratio")
+        label_axes(axes, "gradient ratio", x)
     sentences = [f"{arm} ends at {three_digits(end[0])}" for arm, end in ends.items()]
     return Plot("gradient-ratio", "Encoder gradient ratio over training", joined(sentences), figure)
 
 
-def cosine_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
+def cosine_over_training(ratios: pd.DataFrame, arms: Sequence[str], x: str = "epoch") -> Plot:
     """Plot the cosine of the angle between the two gradients over training, from -1 to 1.
 
     Args:
         ratios: Frame as returned by `joyful.analysis.gradient_ratio.over_training`.
         arms: The arms to draw, the baseline first.
+        x: Label of the x axis.
 
     Returns:
         The figure.
@@ -47,7 +49,7 @@ def cosine_over_training(ratios: pd.DataFrame, arms: Sequence[str]) -> Plot:
     with panel() as (figure, axes):
         axes.axhline(0, color=MUTED, linewidth=1)
         ends = draw_bands(axes, _band(ratios, "cosine"), looks(arms))
-        epochs(axes, "cosine")
+        label_axes(axes, "cosine", x)
     sentences = [f"{arm} ends at {number(end[0], 3)}" for arm, end in ends.items()]
     title = "Cosine of the reconstruction and classification gradients over training"
     return Plot("gradient-cosine", title, joined(sentences), figure)
@@ -87,7 +89,7 @@ def arms_by_ratio(places: pd.DataFrame, arms: Sequence[str]) -> Plot:
 
 def _band(ratios: pd.DataFrame, measure: str) -> pd.DataFrame:
     names = {measure: "mean", f"{measure}_low": "low", f"{measure}_high": "high"}
-    band = ratios[["arm", "epoch", "n", *names]].rename(columns=names)
+    band = ratios[["arm", "x", "n", *names]].rename(columns=names)
     return band.replace([np.inf, -np.inf], np.nan)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis.formatting import percent
-from joyful.analysis.plots.style import Plot, epochs, log_scale, look, panel
+from joyful.analysis.plots.style import Plot, label_axes, log_scale, look, panel
 
 #: Component -> its name in figures.
 LABELS = {
@@ -16,7 +16,7 @@ LABELS = {
 }  # fmt: skip
 
 
-def shares(bands: Mapping[str, pd.DataFrame], arm: str, name: str) -> Plot:
+def shares(bands: Mapping[str, pd.DataFrame], arm: str, name: str, x: str = "epoch") -> Plot:
     """Plot the shares of the weighted components in the total loss of one arm, as means over seeds.
 
     The axis is logarithmic, in per cent. Shares of zero are not drawn.
@@ -25,6 +25,7 @@ def shares(bands: Mapping[str, pd.DataFrame], arm: str, name: str) -> Plot:
         bands: Component -> its share (0 to 1), as returned by `joyful.analysis.curves.band`.
         arm: Name of the arm.
         name: Identifier of the figure.
+        x: Label of the x axis.
 
     Returns:
         The figure.
@@ -35,18 +36,18 @@ def shares(bands: Mapping[str, pd.DataFrame], arm: str, name: str) -> Plot:
             if part not in bands:
                 continue
             rows = bands[part]
-            rows = rows[(rows["arm"] == arm) & (rows["mean"] > 0)].sort_values("epoch")
+            rows = rows[(rows["arm"] == arm) & (rows["mean"] > 0)].sort_values("x")
             if rows.empty:
                 continue
             mean, line = 100 * rows["mean"].to_numpy(dtype=float), look(index)
             axes.plot(
-                rows["epoch"].to_numpy(dtype=float), mean, color=line.colour, linestyle=line.dashes, marker=line.marker,
+                rows["x"].to_numpy(dtype=float), mean, color=line.colour, linestyle=line.dashes, marker=line.marker,
                 markevery=max(1, len(rows) // 8), label=label,
             )  # fmt: skip
             end, average = percent(float(mean[-1]) / 100), percent(np.mean(mean) / 100)
             sentences.append(f"{label} {end} at the end, {average} on average")
         if sentences:
             log_scale(axes.yaxis)
-        epochs(axes, "share of the total loss (%)")
+        label_axes(axes, "share of the total loss (%)", x)
     finding = f"{arm}: {'; '.join(sentences) or 'nothing was measured'}."
     return Plot(name, f"Shares of the total loss (%): {arm}", finding, figure)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from joyful.analysis.plots.style import CARD, INK, MUTED, RULE, panel, short
+from joyful.analysis.plots.style import CARD, INK, MUTED, RULE, panel, shortened
 
 #: Maximum number of rows in a figure. The tables contain all rows.
 MOST_ROWS = 24
@@ -41,13 +41,14 @@ def label_rows(axes: Axes, left: Sequence[str], right: Sequence[str] = (), longe
         axes: Axes as returned by `rows_panel`.
         left: Names of the rows, aligned to the left.
         right: Results of the rows, aligned to the right.
-        longest: Maximum length of a name, in characters. Longer names are shortened in the middle.
+        longest: Maximum length of a name, in characters (see `style.shortened`).
     """
     place = axes.get_yaxis_transform()
     backing = {"facecolor": CARD, "edgecolor": "none", "alpha": 0.85, "pad": 1.2}
+    labels = shortened(left, longest)
     for row, text in enumerate(left):
         axes.text(
-            0.0, 0.36 - row, short(text, longest), transform=place, va="center", ha="left", color=INK, fontsize=9,
+            0.0, 0.36 - row, labels[text], transform=place, va="center", ha="left", color=INK, fontsize=9,
             bbox=backing,
         )  # fmt: skip
         if row:

@@ -229,6 +229,38 @@ def short(name: str, longest: int = LONGEST_LABEL) -> str:
     return f"{name[:half]}…{name[-(longest - 1 - half) :]}"
 
 
+def shortened(names: Sequence[str], longest: int = LONGEST_LABEL) -> dict[str, str]:
+    """Return labels of at most `longest` characters that differ wherever the names differ.
+
+    If a name is too long, the words that all names have in common at their beginnings and ends are left out.
+
+    Args:
+        names: The names.
+        longest: Maximum length of a label, in characters.
+
+    Returns:
+        Name -> its label.
+
+    Example:
+        >>> shortened(["a long name of the first arm", "a long name of the second arm"], longest=12)
+        {'a long name of the first arm': '…first…', 'a long name of the second arm': '…second…'}
+    """
+    labels = {name: short(name, 10**6) for name in names}
+    if max(map(len, labels.values()), default=0) > longest:
+        words = [label.split(" ") for label in labels.values()]
+        most = min(map(len, words)) - 1 if len(words) > 1 else 0
+        first = next((i for i in range(most) if len({w[i] for w in words}) > 1), most)
+        last = next((i for i in range(most - first) if len({w[-1 - i] for w in words}) > 1), max(most - first, 0))
+        cut = ("…" * (first > 0) + " ".join(w[first : len(w) - last]) + "…" * (last > 0) for w in words)
+        labels = {name: short(label, longest) for name, label in zip(labels, cut, strict=True)}
+    taken: dict[str, int] = {}
+    for name, label in labels.items():
+        number = taken[label] = taken.get(label, 0) + 1
+        if number > 1:  # Equal after all: the middle of a word was cut
+            labels[name] = f"{short(label, longest - 4)} ({number})"
+    return labels
+
+
 def log_scale(axis: Axis) -> None:
     """Make an axis logarithmic, with plain numbers as labels.
 
@@ -245,11 +277,12 @@ def log_scale(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def epochs(axes: Axes, quantity: str) -> None:
-    """Label the x axis as epochs, with integer ticks, and the y axis with the quantity."""
+def label_axes(axes: Axes, quantity: str, x: str = "epoch") -> None:
+    """Label the x axis, with integer ticks unless it is short, and the y axis with the quantity."""
     axes.set_ylabel(quantity)
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(x)
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(MaxNLocator(integer=high - low >= 4, nbins=8, steps=[1, 2, 5, 10]))
 
 
 def standalone(plot: Plot) -> str:

@@ -8,13 +8,21 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis.formatting import number, percent
-from joyful.analysis.plots.style import Plot, epochs, looks, panel, short
+from joyful.analysis.plots.style import Plot, label_axes, looks, panel, shortened
 
 
 def time_to_target(
-    survival: pd.DataFrame, rates: pd.DataFrame, arms: Sequence[str], *, name: str, target: str, budget: float
+    survival: pd.DataFrame,
+    rates: pd.DataFrame,
+    arms: Sequence[str],
+    *,
+    name: str,
+    target: str,
+    end: float,
+    x: str = "epoch",
+    unit: str = "epochs",
 ) -> Plot:
-    """Plot the share of runs that have reached the target against the epoch, with 95 % bands. "+" marks censored runs.
+    """Plot the share of runs that have reached the target against x, with 95 % bands. "+" marks censored runs.
 
     Args:
         survival: Frame as returned by `joyful.analysis.convergence.kaplan_meier`.
@@ -22,40 +30,42 @@ def time_to_target(
         arms: The arms to draw, the baseline first.
         name: Identifier of the figure.
         target: The target as text, for the title.
-        budget: Number of epochs to which the curves extend.
+        end: Where the curves end on the x axis.
+        x: Label of the x axis.
+        unit: Unit of the x axis, for the description.
 
     Returns:
         The figure.
     """
-    sentences = []
+    sentences, labels = [], shortened(arms)
     with panel() as (figure, axes):
         for arm, look in looks(arms).items():
-            rows = survival[survival["arm"] == arm].sort_values("epoch")
+            rows = survival[survival["arm"] == arm].sort_values("x")
             if rows.empty:
                 continue
-            columns = {key: rows[key].to_numpy(dtype=float) for key in ("epoch", "reached", "low", "high")}
-            epoch = np.concatenate([[0.0], columns["epoch"], [max(budget, columns["epoch"][-1])]])
+            columns = {key: rows[key].to_numpy(dtype=float) for key in ("x", "reached", "low", "high")}
+            epoch = np.concatenate([[0.0], columns["x"], [max(end, columns["x"][-1])]])
             reached, low, high = (
                 100 * np.concatenate([[0.0], columns[key], columns[key][-1:]]) for key in ("reached", "low", "high")
             )
             axes.fill_between(epoch, low, high, step="post", color=look.colour, alpha=0.14, linewidth=0)
-            axes.step(epoch, reached, where="post", color=look.colour, linestyle=look.dashes, label=short(arm))
+            axes.step(epoch, reached, where="post", color=look.colour, linestyle=look.dashes, label=labels[arm])
             censored = rows[rows["censored"] > 0]
             if len(censored):  # An empty line would distort the layout
                 axes.plot(
-                    censored["epoch"].to_numpy(dtype=float), 100 * censored["reached"].to_numpy(dtype=float),
+                    censored["x"].to_numpy(dtype=float), 100 * censored["reached"].to_numpy(dtype=float),
                     linestyle="none", marker="+", markersize=8, markeredgewidth=1.6, color=look.colour, clip_on=False,
                 )  # fmt: skip
-            sentences.append(_describe(arm, rows, rates))
+            sentences.append(_describe(arm, rows, rates, unit))
         axes.set_ylim(0, 103)
         axes.set_xlim(left=0)
-        epochs(axes, "share of runs (%)")
+        label_axes(axes, "share of runs (%)", x)
     return Plot(name, f"Share of runs that have reached {target}", f"{'; '.join(sentences) or 'No runs'}.", figure)
 
 
-def _describe(arm: str, rows: pd.DataFrame, rates: pd.DataFrame) -> str:
+def _describe(arm: str, rows: pd.DataFrame, rates: pd.DataFrame, unit: str) -> str:
     at_half = rows[rows["reached"] >= 0.5]
-    median = f"median {number(float(at_half['epoch'].iloc[0]), 2)} epochs" if len(at_half) else "median not reached"
+    median = f"median {number(float(at_half['x'].iloc[0]), 2)} {unit}" if len(at_half) else "median not reached"
     if arm not in rates.index:
         return f"{arm}: {median}"
     reached, n, rate = (float(rates[key].to_dict()[arm]) for key in ("reached", "n", "rate"))

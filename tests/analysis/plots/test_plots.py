@@ -18,9 +18,18 @@ from joyful.analysis.statistics import UNKNOWN, Estimate
 ARMS = ["base", "new"]
 METRIC = Metric("time_to_target", "dev", "f1_weighted")
 CLAIM = Claim("convergence_speed", "Faster.", (METRIC,), 15, 25, "percent", "increase")
-#: Differences whose effects are 18, 20 and 22 per cent.
-DIFFERENCES = pd.Series({1: math.log(1.18), 2: math.log(1.2), 3: math.log(1.22)})
-VERDICT = Verdict(CLAIM, METRIC, "new", "base", DIFFERENCES, Estimate(20.0, 16.0, 24.0))
+SCALE = METRIC.scale("percent", "increase")
+
+
+def exact(*effects: float, metric: Metric = METRIC) -> pd.DataFrame:
+    """Differences of pairs with these effects in per cent."""
+    d = [metric.scale("percent", "increase").difference(effect) for effect in effects]
+    return pd.DataFrame({"low": d, "high": d}, index=range(1, len(d) + 1))
+
+
+VERDICT = Verdict(
+    CLAIM, METRIC, "new", "base", exact(18, 20, 22), mean=Estimate(20.0, 16.0, 24.0).map(SCALE.difference)
+)
 
 
 def lines(plot: plots.Plot) -> list[tuple[list[float], list[float]]]:
@@ -37,7 +46,7 @@ def labels(plot: plots.Plot) -> list[str]:
 
 def band(**values: list[float]) -> pd.DataFrame:
     rows = [
-        {"arm": arm, "epoch": float(e), "mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": 4}
+        {"arm": arm, "x": float(e), "mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": 4}
         for arm, means in values.items()
         for e, mean in enumerate(means, start=1)
     ]
@@ -74,8 +83,8 @@ def test_learning_curves_skip_missing_values():
 def test_forest_shows_interval_pairs_claim_and_minimum_detectable_effect():
     plot = plots.forest([VERDICT], "forest", ARMS)
     drawn = lines(plot)
-    assert any(x == [16, 24] and y[0] == y[1] for x, y in drawn)
-    assert any(x == [20] for x, _ in drawn)
+    assert any(x == pytest.approx([16, 24]) and y[0] == y[1] for x, y in drawn if len(x) == 2)
+    assert any(x == pytest.approx([20]) for x, _ in drawn if len(x) == 1)
     assert any(x == pytest.approx([18, 20, 22]) for x, _ in drawn if len(x) == 3)
     spans = [patch.get_extents().get_points()[:, 0] for patch in plot.figure.axes[0].patches]
     claimed = plot.figure.axes[0].transData.inverted().transform([(x, 0) for x in spans[0]])[:, 0]
@@ -88,14 +97,27 @@ def test_forest_shows_interval_pairs_claim_and_minimum_detectable_effect():
 
 
 def test_forest_bounds_the_axis_with_a_wide_interval():
-    wide = replace(VERDICT, effect=Estimate(20.0, -1e6, 1e6), differences=pd.Series({1: -20.0, 2: 20.0}))
-    assert wide.pairs[2] > 1e6 < wide.minimum_detectable
+    wide = replace(
+        VERDICT,
+        mean=Estimate(0.2, -20.0, 20.0),
+        differences=pd.DataFrame({"low": [-20.0, 20.0]}).assign(high=lambda table: table["low"]),
+    )
+    assert wide.pairs[1] > 1e6 < wide.minimum_detectable
     low, high = plots.forest([wide], "forest", ARMS).figure.axes[0].get_xlim()
     assert -200 < low < 0 < 25 < high < 200
 
 
+def test_forest_ends_an_interval_without_a_limit_in_an_arrow():
+    unbounded = replace(VERDICT, mean=Estimate(0.2, 0.1, math.inf), differences=exact(18, 20))
+    plot = plots.forest([unbounded], "forest", ARMS)
+    assert [line.get_marker() for line in plot.figure.axes[0].lines if line.get_marker() in "<>"] == [">"]
+    assert "95 % interval 10.5 % or more" in plot.finding
+
+
 def test_forest_writes_an_effect_beyond_the_axis_at_its_edge():
-    far = replace(VERDICT, effect=Estimate(-517.0, -600.0, -434.0), differences=pd.Series({1: -2.0, 2: 0.2}))
+    metric = Metric("spread", "dev", "f1_weighted")
+    mean = Estimate(-517.0, -600.0, -434.0).map(metric.scale("percent", "increase").difference)
+    far = replace(VERDICT, metric=metric, mean=mean, differences=exact(-600.0, 22.14, metric=metric))
     plot = plots.forest([far], "forest", ARMS)
     low, _ = plot.figure.axes[0].get_xlim()
     assert low > -200
@@ -107,7 +129,7 @@ def test_forest_writes_an_effect_beyond_the_axis_at_its_edge():
 
 
 def test_forest_of_an_untestable_claim_without_upper_edge():
-    untestable = replace(VERDICT, effect=UNKNOWN, reason="units differ", claim=replace(CLAIM, upper=math.inf))
+    untestable = replace(VERDICT, mean=UNKNOWN, reason="units differ", claim=replace(CLAIM, upper=math.inf))
     plot = plots.forest([replace(VERDICT, claim=untestable.claim), untestable], "forest", ARMS)
     assert labels(plot)[-1] == "not testable"
     assert "not testable; claimed 15 % increase or more" in plot.finding
@@ -115,7 +137,8 @@ def test_forest_of_an_untestable_claim_without_upper_edge():
 
 
 def test_forest_of_many_arms_is_labelled_by_arm_and_bounded():
-    many = [replace(VERDICT, arm=f"arm {i}", effect=Estimate(float(i), 16.0, 24.0)) for i in range(MOST_ROWS + 6)]
+    means = [Estimate(float(i), 16.0, 24.0).map(SCALE.difference) for i in range(MOST_ROWS + 6)]
+    many = [replace(VERDICT, arm=f"arm {i}", mean=mean) for i, mean in enumerate(means)]
     plot = plots.forest(many, "forest", ["base", *(v.arm for v in many)])
     assert labels(plot)[:2] == ["arm 0", "arm 1"]
     assert len(labels(plot)) == 2 * MOST_ROWS
@@ -126,12 +149,12 @@ def test_forest_of_many_arms_is_labelled_by_arm_and_bounded():
 def test_time_to_target_steps_and_censoring():
     survival = pd.DataFrame(
         {
-            "arm": ["base", "base", "new"], "epoch": [2.0, 4.0, 3.0], "reached": [0.5, 0.5, 1.0],
+            "arm": ["base", "base", "new"], "x": [2.0, 4.0, 3.0], "reached": [0.5, 0.5, 1.0],
             "low": [0.1, 0.1, math.nan], "high": [0.9, 0.9, math.nan], "at_risk": [2, 1, 2], "censored": [0, 1, 0],
         }
     )  # fmt: skip
     rates = pd.DataFrame({"n": [2, 2], "reached": [1, 2], "rate": [0.5, 1.0]}, index=ARMS)
-    plot = plots.time_to_target(survival, rates, ARMS, name="t", target="0.6", budget=4)
+    plot = plots.time_to_target(survival, rates, ARMS, name="t", target="0.6", end=4)
     drawn = lines(plot)
     assert ([0, 2, 4, 4], [0, 50, 50, 50]) in drawn
     assert ([0, 3, 4], [0, 100, 100]) in drawn
@@ -163,7 +186,7 @@ def test_shares():
 def gradient_ratio_frame() -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "arm": ARMS, "epoch": [1.0, 1.0], "n": [3, 3], "ratio": [0.05, 0.01], "ratio_low": [0.04, 0.008],
+            "arm": ARMS, "x": [1.0, 1.0], "n": [3, 3], "ratio": [0.05, 0.01], "ratio_low": [0.04, 0.008],
             "ratio_high": [0.06, 0.012], "cosine": [0.1, -0.1], "cosine_low": [0.0, -0.2], "cosine_high": [0.2, 0.0],
             "is_baseline": [True, False],
         }

@@ -18,6 +18,7 @@ from joyful.analysis.plots.style import (
     looks,
     panel,
     short,
+    shortened,
 )
 
 HOSTILE = '<script>alert(1)</script> $x_1$ id="a" url(#b) #1f2328 --> &amp;'
@@ -144,3 +145,20 @@ def test_logarithmic_ticks_are_plain_numbers(bounds):
     numbers = [text for text in texts(svg) if re.fullmatch(r"[\d.e+-]+", text)]
     assert "$" not in svg
     assert len([text for text in numbers if bounds[0] <= float(text) <= bounds[1]]) >= 2
+
+
+@pytest.mark.parametrize(
+    ("names", "longest", "labels"),
+    [
+        (["base", "new"], 10, ["base", "new"]),
+        (["lr 0.1 depth 3 width 64", "lr 0.2 depth 3 width 64"], 12, ["…0.1…", "…0.2…"]),
+        (["one two three four five", "one two four"], 10, ["…thr… five", "…four"]),
+        (["x" * 30 + "a" + "x" * 30, "x" * 30 + "b" + "x" * 30], 12, ["xxxxx…xxxxxx", "xxx…xxxx (2)"]),
+        (["a very long name indeed"], 12, ["a ver…indeed"]),
+    ],
+)
+def test_labels_differ_where_names_differ(names: list[str], longest: int, labels: list[str]) -> None:
+    found = shortened(names, longest)
+    assert list(found) == names
+    assert len(set(found.values())) == len(names)
+    assert list(found.values()) == labels
