@@ -1,324 +1,403 @@
-"""Simulation of the statistics: error rates, coverage and power of verdicts on sweeps whose true effects are known.
+"""Simulation of the statistics: coverage, error rates and power of verdicts on sweeps whose true effects are known.
 
-    python -m study.simulation [--sweeps 4000] [--seed 1]
+    python -m study.simulation [--sweeps 4000] [--seed 1] [--only TEXT] [--csv FILE]
 
-This command prints the table of docs/CONVERGENCE_ANALYSIS.md. Each simulated sweep has n pairs of runs. The simulated
-values are judged with the functions that judge real sweeps: `Scale.differences`, `paired_t` and `decide`. For the
-stability, whole curves are simulated, and `spread_of_rows` is applied first.
+This command prints the tables of docs/CONVERGENCE_ANALYSIS.md. Simulated sweeps (`study.simulated_sweeps`) go through the
+functions that judge real ones: curves on a grid, the times between two evaluations, the differences of the pairs, the
+interval, the effect and the verdict. The true effect is the lower edge of the claim.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import sys
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from joyful.analysis.claims import MINIMUM_PAIRS, decide
-from joyful.analysis.claims_file import Claim
-from joyful.analysis.measures import Metric, Scale
-from joyful.analysis.stability import spread_of_rows
-from joyful.analysis.statistics import BOOTSTRAP_FROM, bca, paired_t
+from joyful.analysis.censored_means import mean_over_tasks, paired_interval, two_sample_interval
+from joyful.analysis.statistics import Estimate, minimum_detectable, paired_t, proportion, spread_warning, welch
+from joyful.analysis.verdict import MINIMUM_PAIRS, decide
+from study.simulated_sweeps import SPEED, STABILITY, Array, Setting, Sweeps, draw
 
-#: Numbers of pairs that are simulated.
-PAIRS = (6, 10, 20, 30)
-
-#: Requirements: smallest coverage of the nominal 95 % interval, fewest pairs to which this applies, and largest rate
-#: of the verdict "supported" at the lower edge of the claim.
+#: Bars: smallest coverage of the nominal 95 % interval, the number of pairs from which it applies, and the largest rates of
+#: "supported" and of "contradicted" where the true effect is the edge of the claim.
 COVERAGE_BAR, COVERAGE_FROM, FALSE_BAR = 0.93, 10, 0.05
 
-SPEED = Claim("convergence_speed", "", (Metric("time_to_target", "dev", "f1_weighted"),), 15, 25, "percent", "increase")
-STABILITY = Claim("convergence_stability", "", (Metric("spread", "dev", "f1_weighted"),), 30, 40, "percent", "increase")
+#: Confidence of the Wilson interval of a rate. A rate fails where this interval lies beyond the bar.
+CONFIDENCE = 0.99
 
-#: Numbers of simulated pairs from which the true mean of d is computed where it has no formula.
-_TRUTH_RUNS, _TRUTH_CURVES = 400_000, 40_000
-_CURVE_EPOCHS = 20
+GRID, STEP, CENSORED, NOISE, UNPAIRED, TASKS, EXACT, KINDS, JITTER = (
+    "Evaluations and times", "One rare step", "Censoring", "Noise", "Unpaired", "Several tasks", "Stability", "Margins",
+    "Noise of evaluations",
+)  # fmt: skip
+
+_WITHIN = replace(SPEED, lower=-15.0, upper=15.0, kind="within")
+_NO_WORSE = replace(SPEED, lower=-10.0, upper=math.inf, kind="no_worse_than")
+
+#: The median T of the baseline where that of the new arm is just below an evaluation, which one run in twelve misses.
+_BEFORE_STEP = 4 * 1.15 * math.exp(-0.02 * 1.383)
+
+SETTINGS = (
+    *(
+        Setting(GRID, label, evaluations=evaluations, median=median)
+        for label, evaluations, median in (
+            ("1 per epoch, T 0.5", 1, 0.5),
+            ("1, T 1; 2, T 0.5", 1, 1.0),
+            ("1, T 2; 2, T 1; 4, T 0.5", 1, 2.0),
+            ("1, T 4; 2, T 2; 4, T 1", 1, 4.0),
+            ("2, T 4; 4, T 2", 2, 4.0),
+            ("1, T 10; 20, T 0.5", 1, 10.0),
+            ("4, T 4", 4, 4.0),
+            ("2, T 10; 20, T 1", 2, 10.0),
+            ("4, T 10; 20, T 2", 4, 10.0),
+            ("20, T 4", 20, 4.0),
+            ("20, T 10", 20, 10.0),
+        )
+    ),
+    Setting(STEP, "T just before an evaluation", sd=0.02 * math.sqrt(2), correlation=0, median=_BEFORE_STEP, evaluations=1),
+    Setting(STEP, "new arm slower by a step", noise="step", sd=math.sqrt(11) / 12 * math.log(5 / 4), median=4.45, evaluations=1),
+    *(Setting(CENSORED, f"left {share:.0%}", left=share) for share in (0.4, 0.8)),
+    *(Setting(CENSORED, f"right {share:.0%}", right=share) for share in (0.25, 0.5, 0.8)),
+    Setting(NOISE, "t3", noise="t3"),
+    Setting(NOISE, "gamma(2)", noise="gamma(2)"),
+    Setting(NOISE, "normal, new arm 3 times as noisy", noisier=3.0, correlation=0),
+    Setting(NOISE, "t3, new arm 3 times as noisy", noise="t3", noisier=3.0, correlation=0),
+    Setting(NOISE, "gamma(2), new arm twice as noisy", noise="gamma(2)", noisier=2.0, correlation=0),
+    Setting(NOISE, "gamma(2), new arm 3 times as noisy", noise="gamma(2)", noisier=3.0, correlation=0),
+    Setting(NOISE, "gamma(2), baseline 3 times as noisy", noise="gamma(2)", noisier=1 / 3, correlation=0),
+    Setting(UNPAIRED, "times, equal spreads", unpaired=True),
+    Setting(UNPAIRED, "times, new arm 3 times as noisy", unpaired=True, noisier=3.0),
+    Setting(UNPAIRED, "exact values, equal spreads", unpaired=True, exact=True),
+    Setting(UNPAIRED, "exact values, new arm 3 times as noisy", unpaired=True, noisier=3.0, exact=True),
+    Setting(UNPAIRED, "exact values, gamma(2), new arm 3 times as noisy", noise="gamma(2)", unpaired=True, noisier=3.0, exact=True),
+    Setting(TASKS, "3 tasks, pairs", tasks=3, pairs=(6, 10)),
+    Setting(TASKS, "3 tasks, pairs, 1 per epoch", tasks=3, evaluations=1, pairs=(6, 10)),
+    Setting(TASKS, "3 tasks, unpaired", tasks=3, unpaired=True, pairs=(6, 10)),
+    Setting(TASKS, "6 tasks, pairs, exact values", tasks=6, exact=True),
+    Setting(TASKS, "6 tasks, unpaired, exact values", tasks=6, unpaired=True, exact=True),
+    Setting(EXACT, "spread, normal noise", STABILITY, spread=True),
+    Setting(EXACT, "spread, gamma(2) noise", STABILITY, noise="gamma(2)", spread=True),
+    Setting(KINDS, "within 15 %", _WITHIN, pairs=(6, 10, 20)),
+    Setting(KINDS, "no worse than 10 %", _NO_WORSE, pairs=(6, 10, 20)),
+    Setting(JITTER, "sd 0.002", evaluations=4, jitter=0.002, bound=False, pairs=(6, 10, 20)),
+    Setting(JITTER, "sd 0.01", evaluations=4, jitter=0.01, bound=False, pairs=(6, 10, 20)),
+)  # fmt: skip
+
+#: Settings in which the smallest detectable effect is checked, with the numbers of pairs.
+POWER = (
+    *(replace(s, pairs=(6, 20)) for s in SETTINGS if s.label in (
+        "20, T 4", "4, T 4", "1, T 4; 2, T 2; 4, T 1", "1, T 2; 2, T 1; 4, T 0.5",
+        "right 50%", "times, equal spreads",
+    )),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Parameters of simulated sweeps.
+class Intervals:
+    """The intervals of simulated sweeps, on the scale of d.
 
     Attributes:
-        label: Label of the setting in the table.
-        noise: Distribution of ln T of a run (times) or of the jitter at each epoch (curves): "normal" or "gamma(2)",
-            which has skewness 1.41. Both are standardised.
-        sd: Standard deviation of the paired difference of ln T.
-        correlation: Correlation of the noise of the two runs of a pair.
-        censored: Share of the baseline's times that exceed the budget.
-        grid: Evaluations per epoch. Times are rounded up to an evaluation. 0 means no rounding.
-        noisier: Standard deviation of the noise of the new arm, divided by that of the baseline.
-        curves: Whether to simulate curves and measure their spreads, instead of times.
+        low: Lower limits, one for each sweep.
+        high: Upper limits.
+        testable: Whether the pairs suffice for a verdict.
     """
 
-    label: str
-    noise: str = "normal"
-    sd: float = 0.15
-    correlation: float = 0.5
-    censored: float = 0.0
-    grid: int = 0
-    noisier: float = 1.0
-    curves: bool = False
-
-    @property
-    def claim(self) -> Claim:
-        """The claim that is judged."""
-        return STABILITY if self.curves else SPEED
-
-    @property
-    def scale(self) -> Scale:
-        """The scale of the claim."""
-        return self.claim.metrics[0].scale(self.claim.unit, self.claim.direction)
+    low: Array
+    high: Array
+    testable: npt.NDArray[np.bool_]
 
 
-#: Settings of the table.
-SETTINGS = (
-    Setting("times, normal noise"),
-    Setting("times, gamma(2) noise", noise="gamma(2)"),
-    Setting("times, normal, unpaired luck (correlation 0)", correlation=0.0),
-    Setting("times, gamma(2), strong pairs (correlation 0.9)", noise="gamma(2)", correlation=0.9),
-    Setting("times, normal, read at 4 evaluations per epoch", grid=4),
-    Setting("times, normal, 25 % of the baseline censored", censored=0.25),
-    Setting("times, gamma(2), 25 % of the baseline censored", noise="gamma(2)", censored=0.25),
-    Setting("times, normal, 45 % of the baseline censored", censored=0.45),
-    Setting("curves' spread, normal jitter", curves=True),
-    Setting("curves' spread, gamma(2) jitter", noise="gamma(2)", curves=True),
-    Setting("times, gamma(2), new arm twice as noisy (stress)", noise="gamma(2)", noisier=2.0),
-)
+@dataclass(frozen=True)
+class Rate:
+    """A rate over sweeps.
 
-
-def standard_noise(kind: str, correlation: float, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Draw pairs of correlated noise with mean 0 and standard deviation 1.
-
-    Normal noise is √ρ · shared + √(1-ρ) · own. Gamma noise is (g - 2) / √2, where g is the sum of a shared gamma(2ρ)
-    and an own gamma(2(1-ρ)) variable. Such a sum has a gamma(2) distribution for any ρ.
-
-    Args:
-        kind: "normal" or "gamma(2)".
-        correlation: Correlation ρ of a pair, from 0 to 1.
-        size: Shape of the array of pairs.
-        rng: The generator.
-
-    Returns:
-        An array of shape size + (2,).
+    Attributes:
+        hits: Number of sweeps that are counted.
+        of: Number of sweeps.
     """
-    if kind == "normal":
-        shared, own = rng.standard_normal((*size, 1)), rng.standard_normal((*size, 2))
-        return math.sqrt(correlation) * shared + math.sqrt(1 - correlation) * own
-    shared = rng.gamma(2 * correlation, size=(*size, 1)) if correlation else np.zeros((*size, 1))
-    own = rng.gamma(2 * (1 - correlation), size=(*size, 2)) if correlation < 1 else np.zeros((*size, 2))
-    return (shared + own - 2) / math.sqrt(2)
+
+    hits: int
+    of: int
+
+    @property
+    def value(self) -> float:
+        """The rate, from 0 to 1. NaN without sweeps."""
+        return self.hits / self.of if self.of else math.nan
+
+    def lies_below(self, bar: float) -> bool:
+        """Return whether the Wilson interval of the rate lies below a bar."""
+        return proportion(self.hits, self.of, CONFIDENCE).high < bar
+
+    def lies_above(self, bar: float) -> bool:
+        """Return whether the Wilson interval of the rate lies above a bar."""
+        return proportion(self.hits, self.of, CONFIDENCE).low > bar
 
 
-class Simulator:
-    """Simulate the paired differences d under one setting.
+@dataclass(frozen=True)
+class Cell:
+    """The rates of a setting and a number of pairs.
 
-    The parameter `shift` is the true change: the difference of the logarithms of the uncensored times, or of the
-    standard deviation of the jitter. The quantity that is estimated is the mean of d, `estimand(shift)`. It is smaller
-    than the shift under censoring, because the measured time is min(T, budget). It is also smaller for spreads, because
-    the trend of the curve contributes to them at the edges of the median window.
+    Attributes:
+        setting: The setting.
+        pairs: Number of pairs, or of runs of each arm.
+        coverage: The interval holds the true mean of d, over sweeps with a verdict.
+        supported: Verdict "supported" although the true effect is the edge, over sweeps with a verdict.
+        contradicted: Verdict "contradicted" although the true effect is the edge, over sweeps with a verdict.
+        not_testable: Verdict "not testable".
+        one_sided: One limit of the interval is infinite, over sweeps with a verdict.
+        warned: The verdict carries the warning about spreads. None where it does not apply.
+    """
+
+    setting: Setting
+    pairs: int
+    coverage: Rate
+    supported: Rate
+    contradicted: Rate
+    not_testable: Rate
+    one_sided: Rate
+    warned: Rate | None
+
+    @property
+    def misses(self) -> list[str]:
+        """The names of the rates that fail."""
+        if not self.setting.bound:
+            return []
+        failing = {
+            "coverage": self.pairs >= COVERAGE_FROM and self.coverage.lies_below(COVERAGE_BAR),
+            "supported": self.supported.lies_above(FALSE_BAR),
+            "contradicted": self.contradicted.lies_above(FALSE_BAR),
+        }
+        return [name for name, fails in failing.items() if fails]
+
+
+#: Names of the rates of a cell -> heads of their columns.
+RATES = {
+    "coverage": "coverage", "supported": "false supported", "contradicted": "false contradicted",
+    "not_testable": "not testable", "one_sided": "one-sided", "warned": "warned",
+}  # fmt: skip
+
+
+def intervals(setting: Setting, tasks: Sequence[Sweeps]) -> Intervals:
+    """Return the intervals that decide the verdicts, computed as `joyful.analysis.designs` does.
 
     Args:
         setting: The setting.
-        rng: Generator for the noise from which the estimand is computed.
+        tasks: The sweeps of each task.
     """
-
-    def __init__(self, setting: Setting, rng: np.random.Generator) -> None:
-        self.setting = setting
-        self._base = math.log(8.0)  # Median time in epochs. The scale matters only with a grid.
-        unit = math.sqrt(1 + setting.noisier**2 - 2 * setting.correlation * setting.noisier)
-        self._sd = setting.sd / unit
-        self._budget = math.inf
-        self._reference = self._noise(_TRUTH_CURVES if setting.curves else _TRUTH_RUNS, rng)
-        self._shifts: dict[float, float] = {}
-        #: Whether the mean of d equals the true change.
-        self.shift_is_estimand = not (setting.censored or setting.grid or setting.curves)
-        if setting.censored:
-            self._budget = float(np.exp(np.quantile(self._base + self._reference[:, 0], 1 - setting.censored)))
-
-    def differences(
-        self, shift: float, sweeps: int, pairs: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Simulate sweeps.
-
-        Args:
-            shift: The true change.
-            sweeps: Number of sweeps.
-            pairs: Number of pairs of each sweep.
-            rng: The generator.
-
-        Returns:
-            The differences, of shape (sweeps, pairs), and the share of censored times of each sweep in the arm with
-            more of them, of shape (sweeps,).
-        """
-        measured, censored = self._measure(shift, self._noise(sweeps * pairs, rng))
-        base, new = (pd.Series(measured[:, arm]) for arm in (0, 1))
-        d = self.setting.scale.differences(new, base)
-        shares = censored.reshape(sweeps, pairs, 2).mean(axis=1).max(axis=1)
-        return d.to_numpy().reshape(sweeps, pairs), shares
-
-    def estimand(self, shift: float) -> float:
-        """Return the expected value of d for a true change."""
-        if self.shift_is_estimand:
-            return shift
-        measured, _ = self._measure(shift, self._reference)
-        return float(np.mean(np.log(measured[:, 0] / measured[:, 1])))
-
-    def shift_for(self, estimand: float) -> float:
-        """Return the true change for which d has a given expected value. This is the inverse of `estimand`."""
-        if self.shift_is_estimand:
-            return estimand
-        if estimand not in self._shifts:
-            low, high = estimand - 0.2, estimand + 1.0
-            for _ in range(20):
-                middle = (low + high) / 2
-                low, high = (middle, high) if self.estimand(middle) < estimand else (low, middle)
-            self._shifts[estimand] = (low + high) / 2
-        return self._shifts[estimand]
-
-    def _noise(self, pairs: int, rng: np.random.Generator) -> np.ndarray:
-        size = (pairs, _CURVE_EPOCHS) if self.setting.curves else (pairs,)
-        noise = standard_noise(self.setting.noise, self.setting.correlation, size, rng)
-        return noise if self.setting.curves else self._sd * noise * np.array([1.0, self.setting.noisier])
-
-    def _measure(self, shift: float, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the measured values and whether they are censored, both of shape (pairs, 2): baseline and new arm."""
-        if self.setting.curves:  # 0.6 (1 - exp(-e / 4)) + jitter, where the runs of a pair have correlated jitter
-            trend = 0.6 * (1 - np.exp(-np.arange(1, _CURVE_EPOCHS + 1) / 4))
-            curves = trend[:, None] + 0.01 * noise * np.exp([0.0, -shift])
-            measured = np.stack([spread_of_rows(curves[:, :, arm]) for arm in (0, 1)], axis=1)
-            return measured, np.zeros(measured.shape, dtype=bool)
-        times = np.exp(self._base + noise - np.array([0.0, shift]))
-        if self.setting.grid:
-            times = np.ceil(times * self.setting.grid) / self.setting.grid
-        return np.minimum(times, self._budget), times > self._budget
+    judged = [sample for task in tasks for sample in (task.samples if setting.unpaired else (task.d,))]
+    known = [np.isfinite(low) | np.isfinite(high) for low, high in judged]
+    testable = np.min([rows.sum(axis=1) for rows in known], axis=0) >= MINIMUM_PAIRS
+    if setting.tasks > 1:
+        bounded = [(np.isfinite(low) & np.isfinite(high)).all(axis=1) for low, high in judged]
+        arms = ([task.samples[arm] for task in tasks] for arm in (0, 1))
+        _, low, high = mean_over_tasks(*arms, paired=not setting.unpaired)
+        return Intervals(low, high, testable & np.all(bounded, axis=0))
+    (one,) = tasks
+    if setting.exact or setting.spread:
+        rows = zip(one.samples[0][0], one.samples[1][0], strict=True)
+        found = [welch(new, base) for new, base in rows] if setting.unpaired else list(map(paired_t, one.d[0]))
+        low, high = (np.array([getattr(estimate, name) for estimate in found]) for name in ("low", "high"))
+    else:
+        samples, of_sweep = _distinct(one.samples)
+        _, low, high = (two_sample_interval if setting.unpaired else paired_interval)(*samples)
+        low, high = low[of_sweep], high[of_sweep]
+    return Intervals(low, high, testable)
 
 
-def summarise(simulator: Simulator, pairs: int, sweeps: int, rng: np.random.Generator) -> dict[str, float]:
-    """Return error rates, coverage and power over simulated sweeps.
-
-    Args:
-        simulator: The simulator.
-        pairs: Number of pairs of each sweep.
-        sweeps: Number of sweeps.
-        rng: The generator.
-
-    Returns:
-        Rates from 0 to 1, where "middle" and "edges" refer to the claimed range:
-
-        - `coverage`: The t interval covers the expected value of d, which is the middle.
-        - `power_middle`, `power_upper`: Verdict "supported" if the expected value of d is the middle or the upper edge.
-        - `seen`: The t interval lies above zero if the expected value of d is the middle.
-        - `not_testable`: Verdict "not testable" if the expected value of d is the middle.
-        - `bca`: The BCa interval covers the middle, on a tenth of the sweeps. NaN with too few pairs for the bootstrap.
-        - `wrong`: Verdict "contradicted" if the true change is the middle.
-        - `false_edge`: Verdict "supported" if the expected value of d is the lower edge.
-        - `false_change`: Verdict "supported" if the true change is the lower edge.
-    """
-    claim, scale = simulator.setting.claim, simulator.setting.scale
-    edge, upper = scale.difference(claim.lower), scale.difference(claim.upper)
-    middle = (edge + upper) / 2
-
-    def run(shift: float) -> tuple[np.ndarray, np.ndarray, Callable[[str], float]]:
-        """Return the differences, the limits of their intervals, and a function for the rate of a verdict."""
-        d, censored = simulator.differences(shift, sweeps, pairs, rng)
-        intervals = list(map(paired_t, d))
-        testable = (censored <= 0.5) & (pairs >= MINIMUM_PAIRS)
-        verdicts = [
-            decide(scale.effect(i.low), scale.effect(i.high), claim.lower, claim.upper)[0] if ok else "not testable"
-            for i, ok in zip(intervals, testable, strict=True)
-        ]
-        return d, np.array([(i.low, i.high) for i in intervals]), lambda verdict: verdicts.count(verdict) / sweeps
-
-    d, bounds, rate = run(simulator.shift_for(middle))
-    exact = simulator.shift_is_estimand
-    rates = {
-        "coverage": float(np.mean((bounds[:, 0] <= middle) & (middle <= bounds[:, 1]))),
-        "power_middle": rate("supported"),
-        "seen": float(np.mean(bounds[:, 0] > 0)),
-        "not_testable": rate("not testable"),
-        "bca": _bca_coverage(d[: sweeps // 10], middle, rng),
-        "wrong": rate("contradicted") if exact else run(middle)[2]("contradicted"),
-        "false_edge": run(simulator.shift_for(edge))[2]("supported"),
-        "power_upper": run(simulator.shift_for(upper))[2]("supported"),
-    }
-    return rates | {"false_change": rates["false_edge"] if exact else run(edge)[2]("supported")}
+_Samples = tuple[tuple[Array, Array], tuple[Array, Array]]
 
 
-def run_all(sweeps: int, seed: int, settings: Sequence[Setting] = SETTINGS) -> Iterator[dict[str, Any]]:
-    """Yield a row for each setting and number of pairs: `setting`, `pairs` and the rates of `summarise`.
-
-    Args:
-        sweeps: Number of simulated sweeps per row.
-        seed: Seed of the simulation.
-        settings: The settings.
-    """
-    for number, setting in enumerate(settings):
-        rng = np.random.default_rng([seed, number])
-        simulator = Simulator(setting, rng)
-        for pairs in PAIRS:
-            yield {"setting": setting.label, "pairs": pairs} | summarise(simulator, pairs, sweeps, rng)
+def _distinct(samples: _Samples) -> tuple[_Samples, npt.NDArray[np.intp]]:
+    """Return the sweeps that differ in more than the order of their pairs, and the number of each sweep among them."""
+    (a, b), (c, d) = samples
+    pairs, codes = np.unique(np.stack([a, b, c, d], axis=-1).reshape(-1, 4), axis=0, return_inverse=True)
+    sweeps, of_sweep = np.unique(np.sort(codes.reshape(a.shape), axis=1), axis=0, return_inverse=True)
+    a, b, c, d = np.moveaxis(pairs[sweeps], -1, 0)
+    return ((a, b), (c, d)), of_sweep.reshape(-1)
 
 
-def misses_coverage(row: Mapping[str, Any]) -> bool:
-    """Return whether the coverage of a row is below COVERAGE_BAR, for rows with at least COVERAGE_FROM pairs."""
-    return bool(row["coverage"] < COVERAGE_BAR and row["pairs"] >= COVERAGE_FROM)
+def verdicts(setting: Setting, found: Intervals) -> list[str]:
+    """Return the verdict on each sweep."""
+    effect, claim = setting.scale.effect, setting.claim
+    return [
+        decide(effect(low), effect(high), setting.lower, claim.upper, claim.kind)[0] if ok else "not testable"
+        for low, high, ok in zip(found.low.tolist(), found.high.tolist(), found.testable, strict=True)
+    ]
 
 
-def misses_false(row: Mapping[str, Any]) -> bool:
-    """Return whether the rate of false "supported" verdicts of a row exceeds FALSE_BAR."""
-    return bool(max(row["false_edge"], row["false_change"]) > FALSE_BAR)
+def simulate(setting: Setting, pairs: int, sweeps: int, seed: int) -> Cell:
+    """Return the rates of a setting and a number of pairs over simulated sweeps."""
+    tasks = list(draw(setting, pairs, sweeps, generator(setting, pairs, seed)))
+    found = intervals(setting, tasks)
+    words = np.array(verdicts(setting, found))
+    judged = words != "not testable"
+    number = int(judged.sum())
 
+    def rate(hits: npt.NDArray[np.bool_]) -> Rate:
+        return Rate(int((hits & judged).sum()), number)
 
-def markdown(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the lines of the Markdown table. Rates are in per cent. Rates that miss a requirement are in bold."""
-    head = (
-        "setting", "pairs", "coverage", "false supported", "supported, middle", "supported, upper edge", "above zero, middle",
-        "wrongly contradicted", "not testable", "BCa coverage",
+    one_sided = np.isinf(found.low) | np.isinf(found.high)
+    with_warnings = setting.group in (NOISE, UNPAIRED)
+    warned = Rate(sum(map(bool, _warnings(setting, tasks[0]))), sweeps) if with_warnings else None
+    return Cell(
+        setting, pairs, rate((found.low <= setting.truth) & (setting.truth <= found.high)),
+        rate(words == "supported"), rate(words == "contradicted"), Rate(sweeps - number, sweeps), rate(one_sided), warned,
     )  # fmt: skip
-    others = ("power_middle", "power_upper", "seen", "wrong", "not_testable", "bca")
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        false = _per_cent(row["false_edge"], misses_false(row))
-        if row["false_change"] != row["false_edge"]:
-            false += f" ({_per_cent(row['false_change'])})"
-        cells = [row["setting"], str(row["pairs"]), _per_cent(row["coverage"], misses_coverage(row)), false]
-        yield f"| {' | '.join(cells + [_per_cent(row[name]) for name in others])} |"
+
+
+def generator(setting: Setting, pairs: int, seed: int) -> np.random.Generator:
+    """Return the generator of a cell, which does not depend on the other cells."""
+    return np.random.default_rng([seed, zlib.crc32(f"{setting.group}: {setting.label}".encode()), pairs])
+
+
+def _warnings(setting: Setting, task: Sweeps) -> Iterator[str]:
+    """Yield the warning about spreads of each sweep, from the runs whose value is bounded on both sides."""
+    for a, b in zip(*((low + high) / 2 for low, high in task.samples), strict=True):
+        if setting.unpaired:
+            yield spread_warning(a[np.isfinite(a)], b[np.isfinite(b)], paired=False)
+        else:
+            bounded = np.isfinite(a) & np.isfinite(b)
+            yield spread_warning(a[bounded], b[bounded])
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How often an effect is detected that should be detected in 80 % of sweeps.
+
+    Attributes:
+        setting: The setting.
+        pairs: Number of pairs, or of runs of each arm.
+        effect: Mean over sweeps of the smallest detectable effect, on the scale of d, in the unit of the claim.
+        infinite: Sweeps in which it is infinite.
+        detected: Sweeps whose interval lies above zero if this effect is true.
+    """
+
+    setting: Setting
+    pairs: int
+    effect: float
+    infinite: Rate
+    detected: Rate
+
+
+def detect(setting: Setting, pairs: int, sweeps: int, seed: int) -> Detection:
+    """Return the smallest detectable effect, and how often it is detected."""
+    rng = generator(setting, pairs, seed + 1)
+    found = intervals(setting, list(draw(setting, pairs, sweeps, rng)))
+    size = 2 * pairs - 1 if setting.unpaired else pairs
+    smallest = np.array(
+        [minimum_detectable(Estimate(0.0, low, high), size) for low, high in zip(found.low, found.high, strict=True)]
+    )
+    finite = np.isfinite(smallest)
+    truth = float(smallest[finite].mean()) if finite.any() else math.nan
+    again = intervals(setting, list(draw(setting, pairs, sweeps, rng, truth)))
+    seen = Rate(int((again.low > 0).sum()), sweeps)
+    return Detection(setting, pairs, setting.scale.effect(truth), Rate(int((~finite).sum()), sweeps), seen)
+
+
+def table(cells: Iterable[Cell]) -> pd.DataFrame:
+    """Return the rates in per cent, with one row for each cell, and in `misses` the names of those that fail."""
+    rows = []
+    for cell in cells:
+        rates = {name: getattr(cell, name) for name in RATES}
+        rows.append(
+            {"group": cell.setting.group, "setting": cell.setting.label, "pairs": cell.pairs}
+            | {name: math.nan if rate is None else round(100 * rate.value, 2) for name, rate in rates.items()}
+            | {"sweeps_with_verdict": cell.coverage.of, "misses": " ".join(cell.misses)}
+        )
+    return pd.DataFrame(rows)
+
+
+def markdown(rates: pd.DataFrame) -> Iterator[str]:
+    """Yield the lines of the Markdown tables, one for each group, and of the list of cells that fail.
+
+    Args:
+        rates: A table as returned by `table`. The rates of all numbers of pairs stand in one field. Those that fail are in
+            bold.
+    """
+    for group, part in rates.groupby("group", sort=False):
+        names = [name for name in RATES if part[name].notna().any() and (part[name] != 0).any()]
+        yield f"{group}:\n"
+        yield f"| setting | pairs | {' | '.join(RATES[name] for name in names)} |"
+        yield f"|---|---|{'---|' * len(names)}"
+        for label, rows in part.groupby("setting", sort=False):
+            fields = [_numbers(rows["pairs"])]
+            for name in names:
+                bold = [name in str(misses).split() for misses in rows["misses"]]
+                texts = ["-" if math.isnan(rate) else f"{rate:.1f}" for rate in rows[name]]
+                fields.append(" / ".join(f"**{t}**" if b else t for t, b in zip(texts, bold, strict=True)))
+            yield f"| {label} | {' | '.join(fields)} |"
+        yield ""
+    failing = rates[rates["misses"].fillna("") != ""]
+    yield f"Cells that fail:{' none.' if failing.empty else ''}\n"
+    for _, row in failing.iterrows():
+        missed = ", ".join(f"{RATES[name]} {row[name]:.1f} %" for name in row["misses"].split())
+        yield f"- {row['group']}, {row['setting']}, {row['pairs']} pairs: {missed}"
+
+
+def power_markdown(detections: Iterable[Detection]) -> Iterator[str]:
+    """Yield the lines of the table of smallest detectable effects."""
+    yield "| setting | pairs | smallest detectable effect, % | infinite, % of sweeps | detected, % of sweeps |"
+    yield "|---|---|---|---|---|"
+    for d in detections:
+        numbers = " | ".join(f"{x:.1f}" for x in (d.effect, 100 * d.infinite.value, 100 * d.detected.value))
+        yield f"| {d.setting.label} | {d.pairs} | {numbers} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the simulation and print the command, the standard error of the rates, and the table."""
+    """Run the simulation and print the tables. Progress goes to stderr."""
     command, formatter = "python -m study.simulation", argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(command, description=__doc__, formatter_class=formatter)
-    parser.add_argument("--sweeps", type=int, default=4000, help="simulated sweeps for each row (default 4000)")
+    parser.add_argument("--sweeps", type=int, default=4000, help="simulated sweeps for each cell (default 4000)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulation (default 1)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only settings whose group or label holds this text")
+    parser.add_argument("--csv", metavar="FILE", help="write the rates of all cells to this file too")
     options = parser.parse_args(arguments)
     sweeps, seed = options.sweeps, options.seed
     if sweeps < 100 or seed < 0:
         parser.error(f"expected --sweeps >= 100 and --seed >= 0, got --sweeps {sweeps} and --seed {seed}")
-    error = math.sqrt(0.95 * 0.05 / sweeps) * 100
-    print(f"`{command} --sweeps {sweeps} --seed {seed}`; all values are in per cent.")
-    bca_error = error * math.sqrt(10)
-    print(f"The standard error of a coverage of 95 is {error:.2f} points ({bca_error:.2f} for the BCa interval).\n")
-    for line in markdown(run_all(sweeps, seed)):
-        print(line, flush=True)
+    chosen = [s for s in SETTINGS if options.only in f"{s.group}: {s.label}"]
+    powers = [s for s in POWER if options.only in f"Power: {s.label}"]
+    if not (chosen or powers):
+        parser.error(f"--only: no setting holds {options.only!r}")
+    started = time.monotonic()
+
+    def progress(setting: Setting, pairs: int) -> None:
+        print(f"{time.monotonic() - started:6.0f} s  {setting.group}: {setting.label}, {pairs} pairs", file=sys.stderr)
+
+    def cells() -> Iterator[Cell]:
+        for setting in chosen:
+            for pairs in setting.pairs:
+                progress(setting, pairs)
+                yield simulate(setting, pairs, sweeps, seed)
+
+    def detections() -> Iterator[Detection]:
+        for setting in powers:
+            for pairs in setting.pairs:
+                progress(setting, pairs)
+                yield detect(setting, pairs, sweeps, seed)
+
+    print(f"`{command} --sweeps {sweeps} --seed {seed}`; all rates are in per cent.\n")
+    if chosen:
+        rates = table(cells())
+        if options.csv:
+            rates.to_csv(options.csv, index=False)
+        for line in markdown(rates):
+            print(line)
+    if powers:
+        print("\nSmallest detectable effects:\n")
+        for line in power_markdown(detections()):
+            print(line)
 
 
-def _bca_coverage(d: np.ndarray, truth: float, rng: np.random.Generator) -> float:
-    if d.shape[1] < BOOTSTRAP_FROM:
-        return math.nan
-    intervals = [bca(row, rng, resamples=1999) for row in d]
-    return float(np.mean([i is not None and i.low <= truth <= i.high for i in intervals]))
-
-
-def _per_cent(rate: float, bold: bool = False) -> str:
-    text = "-" if math.isnan(rate) else f"{100 * rate:.1f}"
-    return f"**{text}**" if bold else text
+def _numbers(pairs: Iterable[int]) -> str:
+    return " / ".join(map(str, pairs))
 
 
 if __name__ == "__main__":
