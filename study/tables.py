@@ -339,7 +339,7 @@ def gradient_ratio_table(studies: Studies) -> str:
         for arm in findings.sweep.arms:
             place = places.loc[arm.name].to_dict() if arm.name in places.index else None
             share = curves[(curves["metric"] == "share_encoder") & (curves["arm"] == arm.name)]
-            last = share.sort_values("epoch")["mean"].iloc[-1] if len(share) else float("nan")
+            last = share.sort_values("x")["mean"].iloc[-1] if len(share) else float("nan")
             ratio = (
                 _no_ratio(arm)
                 if place is None
