@@ -238,7 +238,7 @@ def _tasks(headers: Sequence[RunHeader], task: str | None) -> tuple[list[RunHead
             name: value
             for known in (header.choices, header.settings)
             for name, value in known.items()
-            if covers(setting, name)
+            if (task or name.startswith(TASK)) and covers(setting, name)  # `covers` alone takes 1 s for 10,000 runs
         }
         tasks.append(" ".join(dict.fromkeys(format_value(value) for value in values.values())))
         others = ({n: v for n, v in known.items() if n not in values} for known in (header.choices, header.settings))
