@@ -163,7 +163,7 @@ def _judge_one(
     unmeasured = _never_measured(sweep, metric)
     reason = incomparable or unmeasured or (target.problem if target is not None else "")
     notes = [comparison.note, _gaps(sweep, arm, metric), _more_evaluations(sweep, arm, metric)]
-    note = "" if unmeasured else " ".join(text for text in notes if text)
+    note = "" if unmeasured or incomparable else " ".join(text for text in notes if text)
     comparison = replace(comparison, reason=reason or comparison.reason, note=note)
     verdict = _verdict(sweep, arm, claim, metric, comparison, rng, task)
     verdict = replace(verdict, secondary=secondary_measures(sweep, arm, metric, target))
