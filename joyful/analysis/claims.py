@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -64,18 +63,12 @@ def judge(
     explicit = choose_target(sweep, target) if target is not None else None
     parts = {task: of_task(sweep, task) for task in sweep.tasks} or {"": sweep}
 
-    @functools.cache
-    def target_of(metric: Metric, task: str) -> Target | None:
-        if not metric.to_target or (explicit is not None and explicit.metric == metric.of):
-            return explicit if metric.to_target else None
-        return choose_target(parts[task], None, metric.of, metric.better)
-
     verdicts: list[Verdict] = []
     for arm in sweep.others:
         for claim in claims:
             for metric in claim.metrics:
                 judged = [
-                    _judge_one(runs, arm, claim, metric, target_of(metric, task), rng, task)
+                    _judge_one(runs, arm, claim, metric, measures.target_of(runs, metric, explicit), rng, task)
                     for task, runs in parts.items()
                 ]
                 verdicts += [verdict for verdict, _ in judged]
@@ -211,9 +204,8 @@ def _judge_all_tasks(
     verdict = _verdict(sweep, arm, claim, metric, found, rng, ALL_TASKS)
     if published is None:
         return verdict
-    unit = "per cent" if claim.unit == "percent" else claim.unit
     secondary = tuple(
-        SecondaryMeasure(name, unit, *vars(estimate.map(scale.effect)).values())
+        SecondaryMeasure.of_pairs(name, claim.unit, estimate.map(scale.effect))
         for name, estimate in (
             ("mean of the effect over tasks, with the bootstrap interval of rliable", published.mean),
             ("interquartile mean of the effect over the pairs of all tasks", published.interquartile_mean),
@@ -250,7 +242,7 @@ def _units_differ(base: Arm, arm: Arm, metric: Metric) -> str:
 
 def _not_fractions(sweep: Sweep, claim: Claim, metric: Metric) -> str:
     """Return the reason why values cannot be compared in points, or ""."""
-    largest = sweep.frame.loc[sweep.frame["split"] == metric.split, metric.of].abs().replace(np.inf, np.nan).max()
+    _, largest = measures.magnitude(sweep, metric.of, metric.split)
     if claim.unit != "points" or not largest > 1.5:
         return ""
     return f"points are hundredths of a fraction, and values reach {largest:.4g}; set unit: absolute"
@@ -285,5 +277,5 @@ def _gaps(sweep: Sweep, arm: Arm, metric: Metric) -> str:
 
 
 def _never_measured(sweep: Sweep, metric: Metric) -> str:
-    values = sweep.frame.loc[sweep.frame["split"] == metric.split, metric.of]
-    return f"no run has a {metric.split} value of {metric.of}" if values.isna().all() else ""
+    measured, _ = measures.magnitude(sweep, metric.of, metric.split)
+    return "" if measured else f"no run has a {metric.split} value of {metric.of}"

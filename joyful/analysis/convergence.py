@@ -128,6 +128,7 @@ def parse_target(text: str, better: Mapping[str, str] | None = None) -> Target:
     return Target(metric, number, f"given: {name}={number:g}", direction)
 
 
+@cached
 def way(sweep: Sweep, metric: str = "f1_weighted", better: str = "") -> Way | None:
     """Return the way that a metric goes in the calibration runs of the baseline.
 

@@ -92,9 +92,6 @@ def spans(curves: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-_spans = spans  # `area` has an argument of this name
-
-
 def shared_spans(curves: pd.DataFrame, design: str = "paired") -> pd.DataFrame:
     """Return the span of x in which each curve is compared, as `start` and `end`.
 
@@ -124,14 +121,14 @@ def final(curves: pd.DataFrame) -> pd.Series:
     return last.iloc[:, -1] if last.shape[1] else pd.Series(np.nan, index=curves.index)
 
 
-def area(curves: pd.DataFrame, spans: pd.DataFrame | None = None) -> pd.Series:
+def area(curves: pd.DataFrame, within: pd.DataFrame | None = None) -> pd.Series:
     """Return the mean height of each curve: the area by the trapezoidal rule, divided by the width of its span.
 
     A gap is bridged by a straight line, and so is the way to an end of the span that lies between two values.
 
     Args:
         curves: Curves, one per row. The columns are positions on the x axis.
-        spans: `start` and `end` of each curve, by default those of its values.
+        within: `start` and `end` of each curve, by default those of its values.
 
     Returns:
         The areas in the unit of the curves, indexed by (arm, seed). NaN for a curve with a single value in its span.
@@ -141,7 +138,7 @@ def area(curves: pd.DataFrame, spans: pd.DataFrame | None = None) -> pd.Series:
         [0.5]
     """
     x, height = curves.columns.to_numpy(dtype=float), np.full(len(curves), np.nan)
-    ends = (_spans(curves) if spans is None else spans)[["start", "end"]].to_numpy(dtype=float)
+    ends = (spans(curves) if within is None else within)[["start", "end"]].to_numpy(dtype=float)
     for row, (values, (start, end)) in enumerate(zip(curves.to_numpy(dtype=float), ends, strict=True)):
         known = ~np.isnan(values)
         if known.sum() < 2 or not start < end:

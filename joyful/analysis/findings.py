@@ -11,9 +11,9 @@ import pandas as pd
 from joyful.analysis import convergence, curves, gradient_ratio, response, stability, tasks
 from joyful.analysis.claims import ALL_TASKS, Claim, Verdict, judge, ladder, secondary_table, verdict_table
 from joyful.analysis.convergence import Target
-from joyful.analysis.measures import select_arm, values
+from joyful.analysis.measures import select_arm, target_of, values
 from joyful.analysis.optuna_study import Study, read_study
-from joyful.analysis.statistics import paired_t
+from joyful.analysis.statistics import mean_t
 from joyful.analysis.sweep import Sweep, of_task
 
 #: Components of the training loss.
@@ -218,13 +218,10 @@ def _means(sweep: Sweep, claims: Sequence[Claim], target: Target | None) -> pd.D
     rows = []
     for claim in claims:
         for metric in claim.metrics:
-            of_metric = target if target is not None and target.metric == metric.of else None
-            if metric.to_target and of_metric is None:
-                of_metric = convergence.choose_target(sweep, None, metric.of, metric.better)
-            found = values(sweep, metric, of_metric)
+            found = values(sweep, metric, target_of(sweep, metric, target))
             for arm in sweep.arms:
                 of_arm = select_arm(found, arm).replace([np.inf, -np.inf], np.nan).dropna()
-                mean = paired_t(of_arm)
+                mean = mean_t(of_arm)
                 rows.append((claim.name, metric.label, arm.name, len(of_arm), mean.estimate, mean.low, mean.high))
     return pd.DataFrame(rows, columns=["claim", "metric", "arm", "n", "mean", "low", "high"])
 

@@ -90,22 +90,14 @@ class Rows:
         self._log_beta = np.zeros(len(self.n))  # of the last call of `profile`, where the next one starts
         self.estimate, self.maximum = self._maximise()
 
-    def shaped(self, values: Array, *, scaled: bool = True) -> Array:
+    def shaped(self, values: Array) -> Array:
         """Return one value per row in the shape and unit of the caller. Values beyond _FAR are infinite."""
-        if scaled:
-            values = np.where(np.abs(values) >= _FAR, np.copysign(np.inf, values), values * self.scale)
-        return values.reshape(self._shape)
+        return np.where(np.abs(values) >= _FAR, np.copysign(np.inf, values), values * self.scale).reshape(self._shape)
 
     def drop(self, t: Array) -> Array:
         """Return the fall of the profile log-likelihood at the quantile t of a row. NaN with fewer than two values."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(self.n < 2, np.nan, self.n / 2 * np.log1p(t**2 / (self.n - 1)))
-
-    def t(self, delta: Array) -> Array:
-        """Return the quantile t at which δ is a limit, for one scaled δ per row. This is the inverse of `drop`."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            fall = np.maximum(self.maximum - self.profile(delta, np.arange(len(self.n)))[0], 0.0)
-            return np.asarray(np.sqrt((self.n - 1) * np.expm1(2 * fall / self.n)))
 
     def reach(self, t: Array, side: float) -> Array:
         """Return the distance from the estimate to the limit at the quantile t on a side, in the unit of the caller."""

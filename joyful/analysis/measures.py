@@ -26,7 +26,7 @@ import pandas as pd
 from joyful.analysis.arms import Arm
 from joyful.analysis.censored_means import paired_interval, paired_p, two_sample_interval, two_sample_p
 from joyful.analysis.columns import higher_is_better, is_score
-from joyful.analysis.convergence import Target, reach_rate, times_to_target
+from joyful.analysis.convergence import Target, choose_target, reach_rate, times_to_target
 from joyful.analysis.curves import area, at_epoch, best_epoch, curves, final, shared_spans
 from joyful.analysis.scales import (
     Scale,
@@ -156,6 +156,12 @@ class SecondaryMeasure:
     high: float
     arm: str = ""
 
+    @classmethod
+    def of_pairs(cls, name: str, unit: str, change: Estimate) -> SecondaryMeasure:
+        """Return a change of the pairs, in a unit of claims."""
+        unit = "per cent" if unit == "percent" else unit
+        return cls(name, unit, change.estimate, change.low, change.high)
+
 
 #: Function from a sweep, a metric and the target (for times) to the value of every comparison run, by (arm, seed).
 Values = Callable[[Sweep, Metric, Target | None], pd.Series]
@@ -242,10 +248,26 @@ def values_of_pairs(
 
 
 @cached
+def magnitude(sweep: Sweep, of: str, split: str) -> tuple[bool, float]:
+    """Return whether any run has a value of a column, and the largest finite magnitude, which is NaN without one."""
+    values = sweep.frame.loc[sweep.frame["split"] == split, of].abs()
+    return bool(values.notna().any()), float(values.replace(np.inf, np.nan).max())
+
+
+@cached
 def equal_grids(sweep: Sweep, of: str, split: str) -> bool:
     """Return whether all curves of a column have their values at the same evaluations."""
     known = curves(sweep, of, split).notna().to_numpy()
     return bool((known == known[:1]).all())
+
+
+def target_of(sweep: Sweep, metric: Metric, explicit: Target | None = None) -> Target | None:
+    """Return the target of a metric: None if it is no time, `explicit` if that is of its column, else the default."""
+    if not metric.to_target:
+        return None
+    if explicit is not None and explicit.metric == metric.of:
+        return explicit
+    return choose_target(sweep, None, metric.of, metric.better)
 
 
 def bounds(sweep: Sweep, metric: Metric, target: Target | None) -> pd.DataFrame:
@@ -427,9 +449,7 @@ def _change(
     """Return the mean change of a metric over the pairs, or nothing if the sweep was read without its column."""
     if metric.of not in sweep.frame.columns:
         return []
-    change = mean_effect(sweep, arm, metric, unit, direction, target)
-    unit = "per cent" if unit == "percent" else unit
-    return [SecondaryMeasure(name, unit, change.estimate, change.low, change.high)]
+    return [SecondaryMeasure.of_pairs(name, unit, mean_effect(sweep, arm, metric, unit, direction, target))]
 
 
 def _improvement(sweep: Sweep, arm: Arm, metric: Metric, higher: str = "", lower: str = "") -> list[SecondaryMeasure]:

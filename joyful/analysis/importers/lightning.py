@@ -7,8 +7,7 @@ from pathlib import Path
 from joyful.analysis.importers import FORMATS, Importer, Options
 from joyful.analysis.importers.csv_values import add_table
 from joyful.analysis.importers.runs import ImportedRun
-from joyful.analysis.importers.sources import find, read_yaml, shown
-from joyful.results.arms import flatten
+from joyful.analysis.importers.sources import find, read_hparams, shown
 
 HELP = """\
 Import files metrics.csv of Lightning's CSVLogger: one file, or a folder with one file per run, such
@@ -33,8 +32,7 @@ def read(source: Path, options: Options) -> list[ImportedRun]:
     for name, path in shown(find(source, lambda name: name == "metrics.csv", "files metrics.csv"), "reading runs"):
         run = ImportedRun(name, [path])
         if options.needs_settings():
-            settings = read_yaml(path.with_name("hparams.yaml"))
-            run.settings = flatten(settings) if isinstance(settings, dict) else {}
+            run.settings = read_hparams(path)
         add_table(run, options, {"step": "step", "epoch": "epoch"})
         runs.append(run)
     return runs

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from joyful.results import InputError
+from joyful.results.arms import flatten
 from joyful.results.files import open_plain, read_bounded
 from joyful.results.reading import natural
 from joyful.results.yaml_text import parse_yaml
@@ -123,6 +124,12 @@ def read_yaml(path: Path) -> Any:
         return parse_yaml(data)
     except InputError as error:
         raise InputError(f"{path}: {error}; correct or remove the file") from None
+
+
+def read_hparams(path: Path) -> dict[str, Any]:
+    """Return the settings in the file hparams.yaml beside a file, by dotted name; {} if there is none."""
+    settings = read_yaml(path.with_name("hparams.yaml"))
+    return flatten(settings) if isinstance(settings, dict) else {}
 
 
 def optional_module(name: str, package: str) -> Any:

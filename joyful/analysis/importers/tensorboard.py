@@ -12,9 +12,8 @@ from joyful.analysis.importers import FORMATS, Importer, Options
 from joyful.analysis.importers.options import SPLIT_NAMES
 from joyful.analysis.importers.points import Points
 from joyful.analysis.importers.runs import ImportedRun
-from joyful.analysis.importers.sources import find, open_file, optional_module, read_yaml, shown
+from joyful.analysis.importers.sources import find, open_file, optional_module, read_hparams, shown
 from joyful.results import InputError
-from joyful.results.arms import flatten
 
 HELP = """\
 Import the scalars of TensorBoard event files (events.out.tfevents.*), written by torch, TensorFlow,
@@ -54,8 +53,7 @@ def read(source: Path, options: Options) -> list[ImportedRun]:
     for name, files in shown(list(folders.items()), "reading runs"):
         run = ImportedRun(name or source.absolute().name, [path for _, path in files], unit="record")
         if options.needs_settings():
-            settings = read_yaml(files[0][1].with_name("hparams.yaml"))
-            run.settings = flatten(settings) if isinstance(settings, dict) else {}
+            run.settings = read_hparams(files[0][1])
         points = Points(run, options)
         start = float("inf")
         for number, (split, path) in enumerate(files):
