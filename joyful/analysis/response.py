@@ -95,7 +95,7 @@ def _line(settings: Mapping[str, Any], factor: str) -> str:
 def _row(sweep: Sweep, arm: Arm, measure: str, target: Target | None) -> dict[str, Any]:
     metric, unit, gain_unit = _MEASURES[measure]
     if metric.to_target and target is not None and target.metric != metric.of:
-        metric = Metric(metric.measure, metric.split, target.metric)
+        metric = Metric(metric.measure, metric.split, target.metric, target.better)
     values = measures.values(sweep, metric, target)
     arm_values = measures.select_arm(values, arm)
     censored = math.nan
@@ -110,8 +110,8 @@ def _row(sweep: Sweep, arm: Arm, measure: str, target: Target | None) -> dict[st
         value = paired_t(logs).map(math.exp)
     gain = UNKNOWN
     if sweep.baseline is not None and not arm.is_baseline:
-        change = metric.scale("points" if measure == "f1" else "percent", "increase")
-        gain = change.mean_effect(arm_values, measures.select_arm(values, sweep.baseline))
+        gain_in = "points" if measure == "f1" else "percent"
+        gain = measures.mean_effect(sweep, arm, metric, gain_in, "increase", target)
     return {
         "measure": measure, "unit": unit, "n": int(arm_values.notna().sum()), "estimate": value.estimate, "low": value.low,
         "high": value.high, "gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high, "gain_unit": gain_unit,
