@@ -195,10 +195,9 @@ def intervals(setting: Setting, tasks: Sequence[Sweeps]) -> Intervals:
     known = [np.isfinite(low) | np.isfinite(high) for low, high in judged]
     testable = np.min([rows.sum(axis=1) for rows in known], axis=0) >= MINIMUM_PAIRS
     if setting.tasks > 1:
-        bounded = [(np.isfinite(low) & np.isfinite(high)).all(axis=1) for low, high in judged]
         arms = ([task.samples[arm] for task in tasks] for arm in (0, 1))
         _, low, high = mean_over_tasks(*arms, paired=not setting.unpaired)
-        return Intervals(low, high, testable & np.all(bounded, axis=0))
+        return Intervals(low, high, testable)
     (one,) = tasks
     if setting.exact or setting.spread:
         rows = zip(one.samples[0][0], one.samples[1][0], strict=True)
