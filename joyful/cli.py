@@ -95,11 +95,14 @@ def train() -> None:
         sys.exit(130)
 
 
-def _train_composed(config: Any) -> float:
-    """Train with the composed configuration, and return the best dev weighted F1, which searches maximise."""
+def _train_composed(config: Any) -> float | list[float]:
+    """Train with the composed configuration, and return the objective: the best dev weighted F1, or those of a sweep."""
     from joyful.runtime import hydra_request
-    from joyful.training import experiment  # imports torch, which --help and --cfg do not need
+    from joyful.sweeper import trial
+    from joyful.training import experiment, sweep_client  # these import torch, which --help and --cfg do not need
 
+    if trial.number is not None:
+        return sweep_client.train_trial(hydra_request.from_hydra(config))
     return experiment.main(lambda: hydra_request.from_hydra(config))
 
 

@@ -7,7 +7,7 @@ imports these packages inside its functions only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -82,3 +82,26 @@ def optuna_models() -> Any:
     from optuna.storages._rdb import models
 
     return models
+
+
+def main_description() -> dict[str, Any]:
+    """Return how another process imports the main module of this one, as `multiprocessing` does: JSON types.
+
+    The module `multiprocessing.spawn` is not documented, but its start method is.
+    """
+    from multiprocessing.spawn import get_preparation_data
+
+    names = ("sys_path", "sys_argv", "orig_dir", "dir", "init_main_from_name", "init_main_from_path")
+    data = get_preparation_data("")
+    return {name: data[name] for name in names if name in data}
+
+
+def import_main(description: Mapping[str, Any]) -> None:
+    """Import the main module of another process as ``__mp_main__`` and ``__main__``, without running its main part.
+
+    Args:
+        description: The result of `main_description` in that process.
+    """
+    from multiprocessing.spawn import prepare
+
+    prepare(dict(description))

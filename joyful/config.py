@@ -14,13 +14,13 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from joyful.records import MODALITIES, NAME_PATTERN, InputError
 from joyful.registry import Registry
+from joyful.validation import Positive, validate
 
 #: Settings that name locations and do not affect training. They may change when a run or a sweep is resumed.
 LOCATION_SETTINGS = ("data.root", "data.cache", "resume", "fork", "sweep_name")
@@ -42,14 +42,12 @@ MEMORY_ADVICE = (
     "(hydra.sweeper.n_jobs)"
 )
 
-Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Weight = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 Window = Annotated[int, Field(ge=-1, le=100_000)]
 LearningRate = Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Model = TypeVar("Model", bound=BaseModel)
 ModalityLetters = Literal["a", "t", "v", "at", "av", "tv", "atv"]
 
 
@@ -239,6 +237,13 @@ class Settings(_Section):
     sweep_name: str | None = Field(pattern=NAME_PATTERN)
     resume: str | None = Field(description="folder of a run to resume")
     fork: str | None = Field(description="folder of a run whose checkpoint this run starts from")
+    objectives: list[Literal["dev_f1", "epochs_to_target"]] | None = Field(
+        default=None, min_length=1, max_length=2,
+        description="what a search optimizes: dev_f1 (maximized), epochs_to_target (minimized); null: dev_f1",
+    )  # fmt: skip
+    target: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        default=None, description="dev weighted F1, as a fraction, for the objective epochs_to_target"
+    )
     modalities: ModalityLetters
     data: DataSettings
     fusion: FusionSettings
@@ -290,7 +295,18 @@ def check(config: Mapping[str, Any], names: bool = True) -> Settings:
         problems.append(str(error))
     if problems:
         raise InputError("; ".join(problems))
+    _check_objectives(settings)
     return settings
+
+
+def _check_objectives(settings: Settings) -> None:
+    objectives = settings.objectives or []
+    if len(set(objectives)) != len(objectives):
+        raise InputError(f"objectives: expected different objectives, got {objectives}; remove the duplicate")
+    if "epochs_to_target" in objectives and settings.target is None:
+        raise InputError(
+            "target: expected a dev weighted F1 for the objective epochs_to_target, got null; set target=0.62"
+        )
 
 
 #: Section -> its class, for the sections whose members may have own settings.
@@ -313,134 +329,18 @@ def _settings_class(own: Mapping[str, Mapping[str, Any] | None]) -> type[Setting
     return create_model("Settings", __base__=Settings, **sections)
 
 
-def validate(model: type[Model], values: Mapping[str, Any], prefix: str = "") -> Model:
-    """Return the values as an instance of a pydantic model.
-
-    Args:
-        model: Class of the result.
-        values: Values of its fields.
-        prefix: Text before each setting's dotted name in messages, such as "hydra.sweeper.".
-
-    Raises:
-        InputError: At least one value is invalid; see `check`.
-
-    Example:
-        >>> values = {"encoder_loss_weight": 0.03, "cl_loss_weight": -1.0, "gate_reg_weight": 0.01}
-        >>> validate(WeightSettings, values, "weights.")
-        Traceback (most recent call last):
-        joyful.records.InputError: weights.cl_loss_weight: expected >= 0.0 and <= 1000000.0, got -1.0;
-        set weights.cl_loss_weight=VALUE
-    """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        lines = dict.fromkeys(f"{prefix}{_explain(detail, model, prefix)}" for detail in error.errors())
-        raise InputError("; ".join(lines)) from None
-
-
 def config_hash(settings: Settings) -> str:
     """Return a digest of the settings that determine the results of a run.
 
-    Folders, the name of the sweep and the role are left out.
+    Folders, the name of the sweep, the role and the objectives of a search are left out.
 
     Returns:
         The first 16 hexadecimal digits of the SHA-256 of the settings as JSON.
     """
     relevant = settings.model_dump(
-        exclude={"resume": True, "fork": True, "sweep_name": True, "role": True, "data": {"cache", "root"}}
+        exclude={
+            **dict.fromkeys(("resume", "fork", "sweep_name", "role", "objectives", "target"), True),
+            "data": {"cache", "root"},
+        }
     )
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return a line "dotted.name: OLD -> NEW" for every leaf that differs between two nested mappings.
-
-    Args:
-        old: First mapping. A missing key counts as None.
-        new: Second mapping.
-        prefix: Text before each dotted name.
-
-    Example:
-        >>> differences({"loss": {"name": "mse"}}, {"loss": {"name": "smoothl1"}})
-        ["loss.name: 'mse' -> 'smoothl1'"]
-    """
-    lines: list[str] = []
-    for key in sorted(set(old) | set(new)):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
-    return lines
-
-
-# Expected value for each of pydantic's error types; any other type keeps pydantic's message.
-_EXPECTED = {
-    "int_type": "an integer", "int_parsing": "an integer", "int_from_float": "an integer", "float_type": "a number",
-    "bool_type": "true or false", "string_type": "text", "finite_number": "a finite number",
-    "dict_type": "a mapping of names to values", "model_type": "a section of settings", "missing": "a value",
-}  # fmt: skip
-
-
-def _explain(detail: ErrorDetails, model: type[BaseModel], prefix: str) -> str:
-    location = [str(part) for part in detail["loc"] if not _is_union_branch(part)]
-    name, kind, context = ".".join(location), detail["type"], detail.get("ctx", {})
-    if kind == "extra_forbidden":
-        return f"{name}: there is no such setting; `python run.py --cfg job` lists all settings"
-    if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
-        expected = _range_of(model, location) or detail["msg"]
-    elif kind == "literal_error":
-        expected = f"one of {context['expected']}"
-    elif kind == "string_pattern_mismatch":
-        expected = f"a name of letters, digits and _ . - only (pattern {context['pattern']})"
-    else:
-        expected = _EXPECTED.get(kind, detail["msg"]) + _range_of(model, location, prefix=" ")
-    given = "nothing" if kind == "missing" else repr(detail["input"])
-    description = _description_of(model, location)
-    about = f" ({description})" if description else ""
-    return f"{name}: expected {expected}, got {given}{about}; set {prefix}{name}=VALUE"
-
-
-def _is_union_branch(part: str | int) -> bool:
-    # pydantic appends the branch of a union ("constrained-int", "literal['auto']") to the location of an error.
-    return isinstance(part, str) and (
-        part in ("int", "float", "str") or part.startswith(("constrained", "literal[", "function"))
-    )
-
-
-def _field_of(root: type[BaseModel], location: list[str]) -> Any:
-    model: Any = root
-    field = None
-    for part in location:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
-            return field
-        field = model.model_fields[part]
-        candidates = [field.annotation, *get_args(field.annotation)]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-    return field
-
-
-def _description_of(model: type[BaseModel], location: list[str]) -> str:
-    field = _field_of(model, location)
-    return (field.description or "") if field is not None else ""
-
-
-def _range_of(model: type[BaseModel], location: list[str], prefix: str = "") -> str:
-    field = _field_of(model, location)
-    if field is None:
-        return ""
-    bounds: dict[str, Any] = {}
-
-    def collect(annotation: Any, metadata: Any) -> None:
-        for item in metadata:
-            for item_ in getattr(item, "metadata", [item]):
-                for name in ("ge", "gt", "le", "lt"):
-                    if getattr(item_, name, None) is not None:
-                        bounds[name] = getattr(item_, name)
-        for branch in get_args(annotation):
-            collect(branch, getattr(branch, "__metadata__", ()))
-
-    collect(field.annotation, field.metadata)
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    text = " and ".join(f"{signs[name]} {bounds[name]}" for name in ("ge", "gt", "le", "lt") if name in bounds)
-    return f"{prefix}{text}" if text else ""

@@ -45,6 +45,10 @@ class InputError(ValueError):
         super().__init__("\n".join(visible(line) for line in str(message).split("\n")))
 
 
+class SharedInputError(InputError):
+    """Invalid input that all runs of a sweep share, such as a full disk. It is not the fault of one trial."""
+
+
 def visible(text: str) -> str:
     """Return the text with every unprintable character (control characters, lone surrogates) escaped.
 

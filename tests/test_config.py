@@ -2,8 +2,9 @@
 
 import pytest
 
-from joyful.config import Settings, check, config_hash, differences
+from joyful.config import Settings, check, config_hash
 from joyful.records import InputError
+from joyful.validation import differences
 from tests.support.runs import compose_plain
 
 

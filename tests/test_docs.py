@@ -266,8 +266,6 @@ class Checkout:
         class Stop:
             evaluations = 0
 
-            def before_write(self) -> None: ...
-
             def evaluated(self, *_: object) -> bool:
                 self.evaluations += 1
                 if self.evaluations > 1:

@@ -12,6 +12,7 @@ import re
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -111,5 +112,17 @@ def _run_folder(resume: str | None, dated: str) -> str:
     return f"{resume}/.resumed/{dated.removeprefix('outputs/').replace('/', '_')}"
 
 
+def _objectives(names: Any) -> list[str]:
+    """Return the objectives of JOYFUL's trainer for the setting `objectives`."""
+    return list(names or ["dev_f1"])
+
+
+def _directions(names: Any) -> list[str]:
+    """Return the directions of these objectives."""
+    return ["minimize" if name == "epochs_to_target" else "maximize" for name in _objectives(names)]
+
+
+OmegaConf.register_resolver("joyful_objectives", _objectives, replace=True)
+OmegaConf.register_resolver("joyful_directions", _directions, replace=True)
 OmegaConf.register_resolver("joyful_sweep_folder", _sweep_folder, replace=True)
 OmegaConf.register_resolver("joyful_run_folder", _run_folder, replace=True)

@@ -6,13 +6,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from joyful.records import InputError
+from joyful.records import SharedInputError
 
 #: Bytes of an empty Optuna study with its write-ahead log, of a trial, and of an epoch of a trial.
 STUDY, TRIAL, EPOCH = 5 * 2**20, 8 * 2**10, 160
 
 
-class DiskSpaceError(InputError):
+class DiskSpaceError(SharedInputError):
     """There is not enough free disk space."""
 
 

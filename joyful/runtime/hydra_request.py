@@ -31,6 +31,16 @@ def resolved_config(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+def literal(text: object) -> str:
+    """Return text that OmegaConf reads back unchanged, without interpolations.
+
+    Example:
+        >>> print(literal("runs/${x}"))
+        runs/\\${x}
+    """
+    return str(text).replace("${", "\\${")
+
+
 def config_error_message(error: Exception) -> str:
     """Return the message of an error of Hydra, OmegaConf or a YAML parser on one line."""
     text = str(error)

@@ -37,7 +37,7 @@ _MAXIMUM_LISTED = 20
 #: The targets that `_target_` may name. An overlay from an untrusted folder could name any function.
 _TARGETS = (
     "joyful.runtime.run_guard.RunGuard", "joyful.sweeper.plugin.OptunaPrunedSweeper", HYDRA_PLUGINS,
-    "hydra_plugins.*", "optuna.samplers.*", "optuna.pruners.*",
+    "joyful.training.sweep_client.TrialCheck", "hydra_plugins.*", "optuna.samplers.*", "optuna.pruners.*",
 )  # fmt: skip
 
 #: Environment variables that determine the code of a process. A configuration must not set them (hydra.job.env_set).

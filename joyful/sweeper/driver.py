@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from hydra.core.plugins import Plugins
-from hydra.types import HydraContext
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
@@ -26,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from joyful.compat import start_ray
 from joyful.records import InputError, one_line, print_error
 from joyful.results import ResultsError
+from joyful.runtime.hydra_request import literal
 from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.sweeper import ending, gpus
 from joyful.sweeper.heartbeat import FailureDetector, heartbeats
@@ -52,13 +53,14 @@ class SignalReceived(Signalled):
     """The driver received a signal and has stopped its workers."""
 
 
-def main(hydra_context: HydraContext, config: DictConfig, arguments: Sequence[str]) -> int:
+def main(hydra_context: HydraContext, config: DictConfig, arguments: Sequence[str], task_function: TaskFunction) -> int:
     """Run a sweep. On failure, print one line to standard error.
 
     Args:
         hydra_context: Hydra's context.
         config: The composed configuration.
         arguments: The overrides of the command line.
+        task_function: The function of the program.
 
     Returns:
         The exit code: 0, 1 if every trial failed or the sweep cannot continue, 2 for bad input, 130 or 143 after a
@@ -68,7 +70,7 @@ def main(hydra_context: HydraContext, config: DictConfig, arguments: Sequence[st
         raise_on_ctrl_c()
         silence_logs()
         with CTRL_C.prefer_signal():
-            task, access = prepare(hydra_context, config, arguments)
+            task, access = prepare(hydra_context, config, arguments, task_function)
         return Driver(task, access).run()
     except InputError as error:
         return _fail(str(error), 2)
@@ -223,7 +225,7 @@ class Driver:
     def _jobs(self) -> list[list[str]]:
         """Return the overrides of each worker's job: its folder, and values that complete the configuration."""
         # absolute, because workers on a cluster start in another working directory
-        folder = os.path.abspath(self._task.folder).replace("\\", "\\\\").replace("'", "\\'")
+        folder = literal(os.path.abspath(self._task.folder)).replace("\\", "\\\\").replace("'", "\\'")
         first = [*self._task.plan.first_overrides(), f"hydra.sweep.dir='{folder}'"]
         n_jobs = max(1, self._n_workers() - len(self._workers(ended=False)))
         names = [f"{self._me.id[:6]}-{self._round}-{i}" for i in range(n_jobs)]

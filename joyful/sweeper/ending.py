@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.text import Text
 
-from joyful.records import InputError, print_error
-from joyful.results import read_run, write_bytes, write_json
+from joyful.records import InputError, one_line, print_error
+from joyful.results import write_bytes, write_json
 from joyful.sweeper.heartbeat import FailureDetector
+from joyful.sweeper.settings import pop_key
 from joyful.sweeper.status import best_trial, take_snapshot
-from joyful.sweeper.study import OVERRIDES, SAME_AS, StudyAccess
+from joyful.sweeper.study import OVERRIDES, StudyAccess
 from joyful.sweeper.view import format_line
 from joyful.sweeper.worker import WorkerTask
+from joyful.validation import differences
 
 #: Files in the sweep folder: the best settings, for --config-dir, and the importance of each parameter.
 OVERLAY, IMPORTANCES = Path("experiment") / "best.yaml", "importances.json"
 
-#: Settings of a run that are not part of the best settings.
-EXCLUDED = ("seed", "role", "sweep_name", "resume", "fork", "device")
+#: The config group of the best settings.
+GROUP = "experiment"
 
 
 def conclude(task: WorkerTask, access: StudyAccess) -> int:
@@ -53,52 +57,107 @@ def conclude(task: WorkerTask, access: StudyAccess) -> int:
     study = access.open()
     best = best_trial(study)
     if best is not None and not task.plan.trials:
-        _write_overlay(best, folder, console)
+        _write_overlay(task, best, console)
         _write_importances(study, folder, console)
-    console.print(Text(f"report: joyful report {shlex.quote(str(folder))}"))
+    if any(folder.glob("*/run.json")) or any(folder.glob("*/*/run.json")):
+        console.print(Text(f"report: joyful report {shlex.quote(str(folder))}"))
     console.print(Text(f"results: {folder}"))
     return 0
 
 
-def _write_overlay(best: FrozenTrial, folder: Path, console: Console) -> None:
-    number = int(best.user_attrs.get(SAME_AS, best.number))  # the trial that trained its configuration
+def _write_overlay(task: WorkerTask, best: FrozenTrial, console: Console) -> None:
+    """Write the best settings, and print the command that runs them."""
+    place, program = shlex.quote(str(task.folder)), _command()
     try:
-        info = read_run(folder / str(number))
-    except (InputError, OSError) as error:
-        console.print(Text(f"the best settings cannot be written: {error}"))
+        text, option = overlay(task, best)
+    except Exception as error:
+        console.print(Text(f"the best settings cannot be written as a file: {one_line(error, 500)}"))
+        console.print(Text(f"run the best settings: {program} {best.user_attrs[OVERRIDES]}"))
         return
-    (folder / OVERLAY).parent.mkdir(exist_ok=True)
-    write_bytes(folder / OVERLAY, overlay(best, info["config"], info["choices"]).encode())
-    command = f"python run.py --config-dir {shlex.quote(str(folder))} experiment=best"
-    console.print(Text(f"train the best settings: {command}"))
+    (task.folder / OVERLAY).parent.mkdir(exist_ok=True)
+    write_bytes(task.folder / OVERLAY, text.encode())
+    console.print(Text(f"run the best settings: {program} --config-dir {place} {option}"))
 
 
-def overlay(best: FrozenTrial, config: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
-    """Return the YAML text of an experiment with the best settings.
+def _command() -> str:
+    """Return the start of a command that runs the program, such as "python main.py"."""
+    name = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", None)
+    if name is not None:
+        return f"python -m {name.removesuffix('.__main__')}"
+    path = sys.argv[0]
+    return f"python {shlex.quote(path)}" if path.endswith(".py") else Path(path).name
 
-    It holds the config groups and the settings that the overrides of the best trial set.
+
+def overlay(task: WorkerTask, best: FrozenTrial) -> tuple[str, str]:
+    """Return the best settings as a configuration of the group `experiment`, and the override that selects it.
+
+    It holds the config groups and the settings that the overrides of the trial name, and all others in which its
+    configuration differs from that of the program without overrides. The settings `seed_key`, `role_key` and
+    `may_differ` are left out.
 
     Args:
+        task: The task of the workers.
         best: The best trial.
-        config: The composed configuration of its run.
-        choices: Config group -> choice, of its run.
+
+    Returns:
+        The YAML text, and "experiment=best" or "+experiment=best".
+
+    Raises:
+        InputError: If such a configuration would not give the settings of the trial, for example because the trial
+            deletes a setting.
     """
-    items = [item for item in shlex.split(str(best.user_attrs[OVERRIDES])) if "=" in item]
-    keys = dict.fromkeys(item.split("=", 1)[0] for item in items)
+    settings, loader = task.settings, task.hydra_context.config_loader
+    left_out = [settings.seed_key, *settings.may_differ, *filter(None, [settings.role_key])]
+    overrides = shlex.split(str(best.user_attrs[OVERRIDES]))
+    trial = loader.load_sweep_config(task.config, overrides)
+    name = task.config.hydra.job.config_name
+    plain = loader.load_configuration(name, [], run_mode=RunMode.RUN)
+    usual, chosen = plain.hydra.runtime.choices, trial.hydra.runtime.choices
+    groups = {group: chosen[group] for group in usual if not group.startswith("hydra/") and group != GROUP}
+    named = {item.lstrip("+").split("=", 1)[0] for item in overrides}
+    groups = {group: choice for group, choice in groups.items() if choice != usual[group] or group in named}
+    selected = [f"{group}={'null' if choice is None else choice}" for group, choice in groups.items()]
+    base = _settings(loader.load_configuration(name, selected, run_mode=RunMode.RUN), left_out)
+    wanted = _settings(trial, left_out)
     document: dict[str, Any] = {}
-    if groups := [key for key in keys if key in choices and key != "experiment"]:
-        document["defaults"] = [{f"override /{group}": choices[group]} for group in groups]
-    for name in keys:
-        *sections, last = name.split(".")
-        if name in choices or name.startswith(("+", "~", "hydra")) or name.split(".")[0] in EXCLUDED:
-            continue
-        source, target = config, document
-        for section in sections:
-            source, target = source[section], target.setdefault(section, {})
-        target[last] = source[last]
+    if groups:
+        document["defaults"] = [{f"override /{group}": choice} for group, choice in groups.items()]
+    document |= _changed(base, wanted, named)
     params = ", ".join(sorted(best.params))
-    head = f"# @package _global_\n# Best of the sweep: trial {best.number}, {best.values[0]:.4f} ({params})\n"
-    return head + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    head = f"# @package _global_\n# Best of the sweep: trial {best.number}, {best.values[0]:.6g} ({params})\n"
+    text = head + OmegaConf.to_yaml(OmegaConf.create(document))
+    option = f"{GROUP}=best" if GROUP in usual else f"+{GROUP}=best"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, OVERLAY)
+        file.parent.mkdir()
+        file.write_text(text, encoding="utf-8")
+        search = f"hydra.searchpath=[file://{folder}]"
+        given = _settings(loader.load_configuration(name, [search, option], run_mode=RunMode.RUN), left_out)
+    if lines := differences(wanted, given):
+        raise InputError("; ".join(lines))
+    return text, option
+
+
+def _settings(config: DictConfig, left_out: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a composed configuration as plain containers, with their interpolations."""
+    values: Any = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
+    del values["hydra"]
+    for name in left_out:
+        pop_key(values, name)
+    return dict(values)
+
+
+def _changed(base: Mapping[str, Any], wanted: Mapping[str, Any], named: Set[str], prefix: str = "") -> dict[str, Any]:
+    """Return the part of `wanted` that differs from `base`, and the settings of the dotted names `named`."""
+    changed = {}
+    for key, value in wanted.items():
+        before, name = base.get(key), f"{prefix}{key}"
+        if isinstance(value, Mapping) and isinstance(before, Mapping) and value:
+            if part := _changed(before, value, named, f"{name}."):
+                changed[key] = part
+        elif key not in base or value != before or type(value) is not type(before) or name in named:
+            changed[key] = value
+    return changed
 
 
 def _write_importances(study: optuna.Study, folder: Path, console: Console) -> None:

@@ -41,6 +41,8 @@ class Plan:
         fixed: Overrides of every trial.
         space: Parameter -> distribution; empty for a list of trials.
         trials: Overrides of each trial, for a list of trials.
+        arms: Overrides of the arm of each trial, as one text, for arms.
+        n_calibration: Number of calibration runs, the first trials, for arms.
         grid: Parameters of each trial, for a grid.
     """
 
@@ -48,6 +50,8 @@ class Plan:
     fixed: tuple[str, ...]
     space: Mapping[str, BaseDistribution] = field(default_factory=dict)
     trials: tuple[tuple[str, ...], ...] | None = None
+    arms: tuple[str, ...] | None = None
+    n_calibration: int = 0
     grid: tuple[Mapping[str, Any], ...] | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -56,6 +60,16 @@ class Plan:
             "space": {name: json.loads(distribution_to_json(d)) for name, d in sorted(self.space.items())},
             "trials": [" ".join(trial) for trial in self.trials] if self.trials is not None else None,
         }
+
+    def arm(self, number: int) -> str | None:
+        """Return the overrides of a trial's arm; None without arms."""
+        return self.arms[number] if self.arms is not None else None
+
+    def role(self, number: int) -> str:
+        """Return the role of a trial: calibration, comparison or search."""
+        if self.trials is None:
+            return "search"
+        return "calibration" if number < self.n_calibration else "comparison"
 
     def varied(self) -> set[str]:
         """Return the names of the settings and groups that differ between trials."""
@@ -116,14 +130,16 @@ def make_plan(settings: SweepSettings, arguments: Sequence[str], grid: bool) -> 
     space = {name: distribution for name, distribution in space.items() if name not in fixed_values}
     _check_ranges(space)
     fixed = [override(name, value) for name, value in fixed_values.items()] + fixed
-    trials = _list_trials(settings)
-    if trials is not None:
+    if settings.trials or settings.arms:
         if space:
             raise InputError(
                 "hydra.sweeper: expected a list of trials (trials or arms) or a search space, got both "
                 f"({', '.join(space)}); set each of these to a single value"
             )
-        return Plan(len(trials), tuple(fixed), trials=tuple(trials))
+        if settings.arms:
+            return _plan_of_arms(settings, settings.arms, tuple(fixed))
+        trials = tuple(tuple(_split(trial, "trials")) for trial in settings.trials or ())
+        return Plan(len(trials), tuple(fixed), trials=trials)
     if not space:
         raise InputError(
             "hydra.sweeper: expected a search space, got none; set, for example, "
@@ -186,24 +202,24 @@ def _check_ranges(space: Mapping[str, BaseDistribution]) -> None:
             )
 
 
-def _list_trials(settings: SweepSettings) -> list[tuple[str, ...]] | None:
-    if settings.trials:
-        return [tuple(_split(trial, "trials")) for trial in settings.trials]
-    if not settings.arms:
-        return None
-    arms = [tuple(_split(arm, "arms")) for arm in settings.arms]
+def _plan_of_arms(settings: SweepSettings, given: Sequence[str], fixed: tuple[str, ...]) -> Plan:
+    arms = [tuple(_split(arm, "arms")) for arm in given]
     if len(arms) < 2 or len(set(arms)) < len(arms):
         raise InputError(
             f"hydra.sweeper.arms: expected two or more different arms, got {settings.arms}; add an arm or remove the "
             "duplicate"
         )
-    folds = [()] if settings.folds is None else [(f"data.fold={fold}",) for fold in settings.folds]
-    calibration = [
-        (*arms[0], f"seed={seed}", *fold, "role=calibration") for seed in CALIBRATION_SEEDS for fold in folds
-    ]
+    folds = [()] if settings.folds is None else [(override(settings.fold_key, fold),) for fold in settings.folds]
+    role = () if settings.role_key is None else (f"{settings.role_key}=calibration",)
+    calibration = CALIBRATION_SEEDS if settings.calibration else ()
+    listed = [(arms[0], (override(settings.seed_key, seed), *fold, *role)) for seed in calibration for fold in folds]
+    n_calibration = len(listed)
     seeds = range(settings.first_seed, settings.first_seed + settings.pairs)
-    pairs = [(*arm, f"seed={seed}", *fold) for seed in seeds for arm in arms for fold in folds]
-    return (calibration if settings.calibration else []) + pairs
+    listed += [(arm, (override(settings.seed_key, seed), *fold)) for seed in seeds for arm in arms for fold in folds]
+    return Plan(
+        len(listed), fixed, trials=tuple((*arm, *own) for arm, own in listed),
+        arms=tuple(shlex.join(arm) for arm, _ in listed), n_calibration=n_calibration,
+    )  # fmt: skip
 
 
 def _split(text: str, name: str) -> list[str]:

@@ -1,33 +1,33 @@
-"""Preparation of a sweep: check the settings, the data and the disk, then open the study and create its trials."""
+"""Preparation of a sweep: check the settings and the disk, then open the study and create its trials."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
-from hydra.types import HydraContext
+from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from joyful.config import LOCATION_SETTINGS, check
-from joyful.data.loading import load
 from joyful.records import InputError, one_line
 from joyful.results import write_json
 from joyful.runtime import disk
-from joyful.runtime.hydra_request import resolved_config
+from joyful.runtime.hydra_request import literal, resolved_config
 from joyful.sweeper import password, recovery
 from joyful.sweeper.database import open_engine, open_storage, storage_url, without_password
 from joyful.sweeper.heartbeat import FailureDetector
-from joyful.sweeper.plan import Plan, check_compositions, make_plan
+from joyful.sweeper.plan import check_compositions, make_plan
+from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Registry
-from joyful.sweeper.settings import check_settings
+from joyful.sweeper.settings import check_settings, pop_key
 from joyful.sweeper.status import SWEEP_FILE
 from joyful.sweeper.study import StudyAccess, enqueue, open_or_create, sampler_factory, states
 from joyful.sweeper.worker import WorkerTask
@@ -41,12 +41,9 @@ PRUNERS = ("optuna.pruners.*",)
 #: Launchers whose workers are processes on this machine.
 LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
 
-#: Settings that may differ between two commands of one sweep: folders, the device and the number of threads.
-MAY_DIFFER = (*LOCATION_SETTINGS, "device", "training.threads")
-
 
 def prepare(
-    hydra_context: HydraContext, config: DictConfig, arguments: Sequence[str]
+    hydra_context: HydraContext, config: DictConfig, arguments: Sequence[str], task_function: TaskFunction
 ) -> tuple[WorkerTask, StudyAccess]:
     """Check the input, open or create the study, and create its trials.
 
@@ -54,6 +51,7 @@ def prepare(
         hydra_context: Hydra's context.
         config: The composed configuration of the sweep.
         arguments: The overrides of the command line.
+        task_function: The function of the program.
 
     Returns:
         The task of the workers, without the id of their driver, and the study.
@@ -67,11 +65,12 @@ def prepare(
     sampler = _instantiate("sampler", sampler_config, SAMPLERS)
     kind = sampler.func if isinstance(sampler, partial) else type(sampler)
     pruner = _instantiate("pruner", values.pop("pruner"), PRUNERS)
-    checked = check_settings(values, type(pruner).__name__)
+    job_check = JobCheck(_instantiate("check", values.pop("check"), _allowed(hydra_context)))
+    checked = check_settings(values)
     grid = kind is optuna.samplers.GridSampler
     plan = make_plan(checked, arguments, grid)
     compose = partial(_compose, hydra_context, config)
-    job_check = _JobCheck(plan, launcher_name(config) in LOCAL_LAUNCHERS)
+    job_check.varied = frozenset(plan.varied())
     check_compositions(plan, compose, job_check)
     first = resolved_config(compose(plan.first_overrides()))
     folder = Path(config.hydra.sweep.dir)
@@ -89,12 +88,11 @@ def prepare(
         job_check.check_room(folder, plan.n_trials, checked.n_jobs, sqlite)
     backend = open_storage(url)
     name = checked.study_name or folder.name
-    description = plan.describe() | {
-        "objectives": checked.objectives,
-        "target": checked.target,
-        "base": _fixed_settings(first),
-    }
-    study_id = open_or_create(backend, name, checked.directions, description)
+    fixed = copy.deepcopy(first)
+    for key in checked.may_differ:
+        pop_key(fixed, key)
+    description = plan.describe() | {"base": fixed}
+    study_id = open_or_create(backend, name, checked.directions, checked.metric_names, description)
     registry = Registry(open_engine(url), study_id)
     finished = sum(state.is_finished() for state in states(registry).values())
     if not is_new and finished < plan.n_trials:
@@ -103,7 +101,7 @@ def prepare(
     build = partial(instantiate, sampler_config, _execution_whitelist_=SAMPLERS)
     sampler_for = sampler_factory(
         optuna.samplers.RandomSampler if grid else build,
-        int(first["seed"] if sampler_config.get("seed") is None else sampler_config["seed"]),
+        _seed_of(sampler_config.get("seed"), pop_key(first, checked.seed_key)),
         reseed=kind is not optuna.samplers.QMCSampler,
     )
     address = password.address_for_workers(url, str(config.hydra.launcher._target_))
@@ -111,7 +109,8 @@ def prepare(
     password.hide(config, url)
     task = WorkerTask(
         HydraContext(hydra_context.config_loader, hydra_context.callbacks, hydra_context.execution_whitelist),
-        config, checked.model_copy(update={"storage": saved}), plan, address, name, study_id, "",
+        config, checked.model_copy(update={"storage": saved}), plan, Program.of(hydra_context, task_function), address,
+        name, study_id, "",
         sampler_for, pruner,
     )  # fmt: skip
     with _exclusive(registry, checked.lease_seconds):
@@ -137,43 +136,43 @@ def _compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequenc
     job = hydra_context.config_loader.load_sweep_config(config, list(overrides))
     with open_dict(job):
         job.hydra.job.id, job.hydra.job.num = "0", 0
+        job.hydra.sweep.dir = literal(config.hydra.sweep.dir)
     return job
 
 
-class _JobCheck:
-    """Checks the configuration of a trial.
+def _allowed(hydra_context: HydraContext) -> list[str]:
+    """Return the names that `_target_` may have: those that the program allows, or all."""
+    return list(hydra_context.execution_whitelist or ["*"])
+
+
+def _seed_of(*candidates: Any) -> int:
+    """Return the first candidate that is an integer, or 0."""
+    return next((value for value in candidates if isinstance(value, int) and not isinstance(value, bool)), 0)
+
+
+class JobCheck:
+    """Checks the configuration of a trial with the function of `hydra.sweeper.check`, and records the disk space.
+
+    Attributes:
+        varied: Names of the settings and groups that differ between trials.
 
     Args:
-        plan: The plan of the sweep.
-        data_is_local: Whether to load the data too, once per data configuration, and to record the disk space of the
-            trials. On other machines the data may be in another folder.
+        check: The function, or None. It gets the composed configuration of a trial, with the section hydra, and
+            `varied`. It returns the disk space of the trial and its number of steps, or None. It raises an exception
+            if the configuration is invalid.
     """
 
-    def __init__(self, plan: Plan, data_is_local: bool) -> None:
-        self._varied, self._data_is_local = plan.varied(), data_is_local
-        self._loaded: dict[str, tuple[dict[str, int], int, int]] = {}
+    def __init__(self, check: Callable[[DictConfig, frozenset[str]], tuple[disk.DiskNeed, int] | None] | None) -> None:
+        self._check, self.varied = check, frozenset[str]()
         self._needs: list[disk.DiskNeed] = []
-        self._epochs = 0
+        self._steps = 0
 
     def __call__(self, job: DictConfig) -> None:
-        # these import torch, which other commands do not need
-        from joyful.model.joyful import FUSIONS
-        from joyful.training.experiment import run_need
-
-        settings, gate_weight = check(resolved_config(job)), "weights.gate_reg_weight"
-        if gate_weight in self._varied and not FUSIONS[settings.fusion.name].has_gates:
-            raise InputError(
-                f"{gate_weight} is varied, but fusion={settings.fusion.name} has no gates; "
-                f"set fusion=hierarchical or remove {gate_weight}"
-            )
-        if not self._data_is_local:
-            return
-        key = f"{settings.data.model_dump_json()} {settings.modality_names}"
-        if key not in self._loaded:
-            data = load(settings.data, settings.modality_names)
-            self._loaded[key] = data.dimensions, len(data.labels), data.n_speakers
-        self._needs.append(run_need(settings, *self._loaded[key]))
-        self._epochs = max(self._epochs, settings.training.epochs)
+        resolved_config(job)
+        found = self._check(job, self.varied) if self._check is not None else None
+        if found is not None:
+            self._needs.append(found[0])
+            self._steps = max(self._steps, found[1])
 
     def check_room(self, folder: Path, trials: int, workers: int, sqlite: bool) -> None:
         """Log how much disk space the trials need.
@@ -195,18 +194,9 @@ class _JobCheck:
         permanent = sum(sorted((need.permanent for need in self._needs), reverse=True)[:trials])
         permanent += largest * max(0, trials - len(self._needs))
         temporary = max(need.temporary for need in self._needs) * min(workers, trials)
-        study = disk.study_need(trials, self._epochs) if sqlite else 0
+        study = disk.study_need(trials, self._steps) if sqlite else 0
         what = f"the sweep ({trials} {'trial' if trials == 1 else 'trials'} to train)"
         log.info("%s", disk.check_disk_space(folder, permanent + temporary + study, what, "hydra.sweep.dir=FOLDER"))
-
-
-def _fixed_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the settings that all trials of a study must share to be comparable: all except MAY_DIFFER."""
-    return {
-        key: _fixed_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-        for key, value in config.items()
-        if f"{prefix}{key}" not in MAY_DIFFER
-    }
 
 
 @contextmanager

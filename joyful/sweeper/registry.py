@@ -90,8 +90,8 @@ class Lease:
         number: Number of the trial.
         owner: Id of the worker that holds the trial, "" for none.
         term: Number of claims so far.
-        epochs: Whole epochs trained so far.
-        worker_failures: Worker failures in a row, without a whole epoch between them.
+        epochs: Steps reported so far.
+        worker_failures: Worker failures in a row, without a new step between them.
         epochs_at_failure: Value of `epochs` at the last failure.
     """
 
@@ -186,7 +186,7 @@ class Registry:
             owner: Id of the new owner.
             previous: The lease as it was read; None if the trial was never claimed.
             owner_failed: Whether the previous owner failed while it held the trial. The failure is counted in
-                `worker_failures`, which starts again at 1 after each whole epoch.
+                `worker_failures`, which starts again at 1 after each new step.
 
         Returns:
             The new lease, or None if another worker has changed the lease in the meantime.
@@ -217,13 +217,18 @@ class Registry:
 
         Args:
             lease: The lease.
-            epochs: Whole epochs trained so far, to be stored; None: unchanged.
+            epochs: Steps reported so far, to be stored; None: unchanged.
 
         Raises:
             LeaseLostError: If another worker has claimed the trial.
         """
         if not self._update_lease(lease, term=lease.term, **({} if epochs is None else {"epochs": epochs})):
             raise LeaseLostError(lease.number)
+
+    def is_held(self, lease: Lease) -> bool:
+        """Return whether no other worker has claimed the trial of a lease."""
+        where = {"number": lease.number, "owner": lease.owner, "term": lease.term}
+        return bool(self.read(select(_leases.c.number).where(*self._rows(_leases, where))))
 
     def count_failure(self, lease: Lease) -> Lease:
         """Count a failure of the training process. The worker keeps the trial.

@@ -1,4 +1,4 @@
-"""The settings of hydra/sweeper=optuna_pruned (conf/hydra/sweeper/optuna_pruned.yaml), with units and ranges."""
+"""The settings of hydra/sweeper=optuna_pruned, with units and ranges. `plugin.DEFAULTS` has their defaults."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from joyful.config import Positive, validate
 from joyful.records import InputError
+from joyful.validation import Positive, validate
 
 Direction = Literal["maximize", "minimize"]
-
-#: Objective -> its direction.
-OBJECTIVES: dict[str, Direction] = {"dev_f1": "maximize", "epochs_to_target": "minimize"}
 
 #: Seeds of the calibration runs, which train the baseline arm.
 CALIBRATION_SEEDS = (9000, 9001, 9002)
@@ -34,14 +31,20 @@ class SweepSettings(BaseModel):
     pairs: Annotated[int, Field(ge=1, le=1000)] = Field(description="seeds per arm (with arms)")
     first_seed: Annotated[int, Field(ge=0, le=1_000_000)] = Field(description="first of these seeds (with arms)")
     folds: list[Annotated[int, Field(ge=0, le=99)]] | None = Field(
-        description="values of data.fold for each seed of each arm (with arms); null: data.fold is not varied"
+        description="folds of each seed of each arm (with arms); null: there are no folds"
     )
     calibration: bool = Field(description="run the baseline arm on seeds 9000 to 9002 first (with arms)")
-    objectives: list[Literal["dev_f1", "epochs_to_target"]] = Field(
-        min_length=1, max_length=2, description="objectives: dev_f1 (maximized), epochs_to_target (minimized)"
+    direction: Direction | list[Direction] = Field(
+        description="minimize or maximize what the program returns; a list for several objectives"
     )
-    target: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
-        description="dev weighted F1, as a fraction, for epochs_to_target"
+    metric_names: list[str] | None = Field(description="name of each objective, for dashboards; null: none")
+    seed_key: str = Field(description="setting of the program that holds the seed")
+    fold_key: str = Field(description="setting of the program that holds the fold (with folds)")
+    role_key: str | None = Field(
+        description="setting of the program that is set to calibration for the calibration runs; null: there is none"
+    )
+    may_differ: list[str] = Field(
+        description="settings of the program that may differ between two commands of one sweep, such as folders"
     )
     storage: str | None = Field(description="database URL (sqlite or postgresql); null: study.db in the sweep folder")
     study_name: str | None = Field(description="name of the study; null: the sweep folder's name")
@@ -53,38 +56,25 @@ class SweepSettings(BaseModel):
     @property
     def directions(self) -> list[Direction]:
         """Return the direction of each objective."""
-        return [OBJECTIVES[name] for name in self.objectives]
+        return [self.direction] if isinstance(self.direction, str) else list(self.direction)
 
 
-def check_settings(values: Mapping[str, Any], pruner: str) -> SweepSettings:
+def check_settings(values: Mapping[str, Any]) -> SweepSettings:
     """Validate the settings.
 
     Args:
         values: The settings as plain values.
-        pruner: Name of the pruner's class; "NopPruner" for none.
 
     Raises:
         InputError: If a value is out of range, or if settings contradict each other.
     """
     settings = validate(SweepSettings, values, prefix="hydra.sweeper.")
-    if len(set(settings.objectives)) != len(settings.objectives):
+    if not settings.directions:
+        raise InputError("hydra.sweeper.direction: expected minimize, maximize or a list of them, got an empty list")
+    if settings.metric_names is not None and len(settings.metric_names) != len(settings.directions):
         raise InputError(
-            f"hydra.sweeper.objectives: expected different objectives, got {settings.objectives}; remove the duplicate"
-        )
-    if "epochs_to_target" in settings.objectives and settings.target is None:
-        raise InputError(
-            "hydra.sweeper.target: expected a dev weighted F1 for the objective epochs_to_target, got null; "
-            "set hydra.sweeper.target=0.62"
-        )
-    if len(settings.objectives) > 1 and pruner != "NopPruner":
-        raise InputError(
-            f"hydra/sweeper/pruner: expected none with several objectives, got {pruner}, which ranks trials by a "
-            "single value; set hydra/sweeper/pruner=none"
-        )
-    if settings.objectives == ["epochs_to_target"] and pruner != "NopPruner":
-        raise InputError(
-            f"hydra/sweeper/pruner: expected none with the objective epochs_to_target, got {pruner}; the objective has "
-            "no value before the target is reached; set hydra/sweeper/pruner=none"
+            f"hydra.sweeper.metric_names: expected {len(settings.directions)} names, one for each direction, got "
+            f"{settings.metric_names}"
         )
     if settings.folds is not None and (not settings.folds or len(set(settings.folds)) < len(settings.folds)):
         raise InputError(
@@ -103,3 +93,22 @@ def check_settings(values: Mapping[str, Any], pruner: str) -> SweepSettings:
             f"hydra.sweeper: expected one of trials, arms and params, got {' and '.join(sources)}; keep one"
         )
     return settings
+
+
+def pop_key(config: dict[str, Any], name: str) -> Any:
+    """Remove a setting from a nested configuration, in place, and return its value; None if there is none.
+
+    Args:
+        config: The configuration, as plain containers.
+        name: Dotted name of the setting.
+
+    Example:
+        >>> config = {"train": {"seed": 3, "steps": 5}}
+        >>> pop_key(config, "train.seed"), config
+        (3, {'train': {'steps': 5}})
+    """
+    *sections, last = name.split(".")
+    section: Any = config
+    for part in sections:
+        section = section.get(part) if isinstance(section, dict) else None
+    return section.pop(last, None) if isinstance(section, dict) else None

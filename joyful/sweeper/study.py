@@ -25,16 +25,19 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import delete, select, update
 
 from joyful.compat import optuna_models
-from joyful.config import differences
 from joyful.records import InputError
 from joyful.sweeper.database import close_storage, with_retries
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.registry import Registry
 from joyful.sweeper.settings import Direction
+from joyful.validation import differences
 
 log = logging.getLogger(__name__)
 
 models = optuna_models()
+
+#: What to set for another study, in messages.
+OTHER_STUDY = "set another hydra.sweeper.study_name"
 
 #: The study attribute that holds the settings that may not change during a study.
 DESCRIPTION = "joyful"
@@ -42,6 +45,9 @@ DESCRIPTION = "joyful"
 #: Trial attributes: the reason for its state; the trial with the same configuration whose result it takes; the digest
 #: of its configuration; all its overrides; and its overrides without those that all trials share.
 REASON, SAME_AS, DIGEST, OVERRIDES, OWN = "reason", "same_as", "config_hash", "overrides", "own_overrides"
+
+#: Trial attributes: its output folder; the overrides of its arm; and its seed.
+FOLDER, ARM, SEED = "folder", "arm", "seed"
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,16 @@ def silence_logs() -> None:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
-def open_or_create(backend: RDBStorage, name: str, directions: list[Direction], description: dict[str, Any]) -> int:
+def open_or_create(
+    backend: RDBStorage, name: str, directions: list[Direction], names: list[str] | None, description: dict[str, Any]
+) -> int:
     """Open a study, or create it if it does not exist.
 
     Args:
         backend: Optuna's storage.
         name: Name of the study.
         directions: Direction of each objective.
+        names: Name of each objective; None: leave them unnamed.
         description: The settings that may not change during a study, as JSON types. A list of trials may become longer
             if it starts with the old list.
 
@@ -115,27 +124,34 @@ def open_or_create(backend: RDBStorage, name: str, directions: list[Direction], 
     if existing != directions:
         raise InputError(
             f"study {name}: expected the directions {', '.join(directions)}, got a study with {', '.join(existing)}; "
-            "set another sweep_name, or the objectives of the existing study"
+            f"{OTHER_STUDY}, or set hydra.sweeper.direction as before"
         )
     study_id = with_retries(lambda: storage.get_study_id_from_name(name))
     before = study.user_attrs.get(DESCRIPTION)
     if before is None:
         if with_retries(lambda: storage.get_n_trials(study_id)) > 0:
             raise InputError(
-                f"study {name}: its {len(study.trials)} trials were not created by this sweeper; set another sweep_name"
+                f"study {name}: its {len(study.trials)} trials were not created by this sweeper; {OTHER_STUDY}"
             )
     elif lines := _changes(before, description):
         raise InputError(
-            f"study {name} was created with other settings ({'; '.join(lines)}); set another sweep_name for the new "
-            "settings, or use the old settings to resume"
+            f"study {name} was created with other settings ({'; '.join(lines)}); {OTHER_STUDY} for the new settings, or "
+            "use the old settings to resume"
         )
     if before != description:
         with_retries(lambda: study.set_user_attr(DESCRIPTION, description))
+    if names is not None:
+        with_retries(lambda: study.set_metric_names(names))
     return study_id
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     old, new = dict(before), dict(after)
+    for name in ("objectives", "target"):  # until version 0.2 they were settings of the sweeper
+        if name in old and name not in new:
+            value = old.pop(name)
+            if name in new["base"]:
+                old["base"] = {**old["base"], name: value}
     if old.get("trials") and new.get("trials") and new["trials"][: len(old["trials"])] == old["trials"]:
         old["trials"] = new["trials"]
     if isinstance(old.get("trials"), list) and isinstance(new.get("trials"), list):  # one line per trial
@@ -218,25 +234,32 @@ class TrialAccess:
         for name, value in attributes.items():
             with_retries(partial(self._storage.set_trial_user_attr, self._id, name, value))
 
-    def report(self, epoch: int, value: float) -> bool:
-        """Store the best value up to the end of an epoch as `report_all` does.
+    def steps_with(self, step: int) -> int:
+        """Return the number of steps reported so far, including `step`."""
+        return len(self.frozen().intermediate_values.keys() | {step})
+
+    def report(self, step: int, value: float) -> bool:
+        """Store the value at a step. A value that is not finite is not stored.
 
         Returns:
-            True if the trial should continue, False if the pruner stops it.
+            True if the trial should continue, False if the pruner ends it. A trial that has reached the last step of
+            the longest complete trial is not ended, because it has trained to its end.
         """
-        self.report_all({epoch: value})
-        return not with_retries(lambda: self.study.pruner.prune(self.study, self.frozen()))
+        self.report_all({step: value})
+        if len(self.study.directions) > 1:
+            return True
+        trial = self.frozen()
+        if not with_retries(lambda: self.study.pruner.prune(self.study, trial)):
+            return True
+        complete = with_retries(lambda: self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+        return step >= max((other.last_step or 0 for other in complete), default=step + 1)
 
-    def report_all(self, best: Mapping[int, float]) -> None:
-        """Store the best values up to the ends of epochs.
-
-        Args:
-            best: Epoch -> value. Epochs that were reported before, and values that are not finite, are skipped.
-        """
+    def report_all(self, values: Mapping[int, float]) -> None:
+        """Store values by step, except those that are stored already or are not finite."""
         reported = self.frozen().intermediate_values
-        for epoch, value in best.items():
-            if epoch not in reported and math.isfinite(value):
-                with_retries(partial(self._storage.set_trial_intermediate_value, self._id, epoch, value))
+        for step, value in values.items():
+            if reported.get(step) != value and math.isfinite(value):
+                with_retries(partial(self._storage.set_trial_intermediate_value, self._id, step, value))
 
     def tell(self, state: TrialState, values: list[float] | None = None) -> None:
         """Finish the trial. A trial that is finished already does not change."""

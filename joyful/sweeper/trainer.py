@@ -1,21 +1,20 @@
-"""The process that trains the trials of a worker, one after another. `worker` starts it.
+"""The process that runs the trials of a worker, one after another. `worker` starts it.
 
-It is a separate process for three reasons. The worker survives a training that the kernel kills or that crashes in a
-GPU driver. The worker can always end the training in time. torch is loaded once for all trials of a worker.
+It is a separate process for three reasons. The worker survives a trial that the kernel kills or that crashes in a GPU
+driver. The worker can always end the trial in time. Libraries are loaded once for all trials of a worker.
 
 The two processes exchange lines of JSON. The worker writes to standard input of the trainer; the trainer writes to the
 descriptor given as its first argument.
 
-- The worker sends {"run": request}.
-- The trainer sends {"ask": "write"} before it changes the run folder and {"ask": "evaluated", ...} after an
-  evaluation.
-- The worker answers each question with {"answer": "go"}, {"answer": "prune"} or {"answer": "stop"}.
-- The trainer sends {"end": status, ...} at the end of the run.
+- The worker sends {"program": ...} once, and {"run": ...} for each trial.
+- The trainer sends {"report": step, "value": value} for each report of the program. The worker answers {"prune": bool}.
+- The trainer sends {"end": status, ...} at the end of the trial. After "unusable" and "interrupted" it exits.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import faulthandler
 import json
 import os
@@ -24,13 +23,24 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
+from joyful import results
+from joyful.records import InputError, SharedInputError, one_line
+from joyful.runtime.signals import Signalled
+from joyful.sweeper import program
+from joyful.sweeper.current_trial import trial
+from joyful.sweeper.history import History
 
-class TakenOverError(BaseException):  # not an Exception, so that no `except Exception` of a run catches it
-    """Another worker has taken the trial over. The run must not write anything more."""
+#: Seconds after a request to stop until KeyboardInterrupt is raised in the program.
+PATIENCE_SECONDS = 2.0
+
+#: Numbers of errors of a full disk, which are not the fault of a trial.
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Channel:
@@ -66,70 +76,150 @@ class Channel:
             except queue.Empty:
                 continue
 
-    def ask(self, question: Mapping[str, Any]) -> str:
-        """Send a question, wait for the answer and return it."""
-        self.send(question)
-        return str(self.receive()["answer"])
 
-
-class RemoteObserver:
-    """The worker as the observer of a run, see `joyful.training.experiment.Observer`.
+class TrialSession:
+    """A running trial, see `joyful.sweeper.current_trial.Session`.
 
     Args:
         channel: The connection to the worker.
+        request: The message "run".
+        folder: The output folder of the trial.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, request: Mapping[str, Any], folder: Path) -> None:
+        self.number, self.folder, self.resumed = int(request["number"]), folder, bool(request["resumed"])
+        self.stopping = False
+        self.history = History(folder, request["header"])
         self._channel = channel
 
-    def before_write(self) -> None:
-        """Ask whether the worker still holds the trial.
+    def report(self, value: float, step: int, metrics: Mapping[str, float] | None) -> None:
+        """Send the value to the worker. Raise TrialPruned if the pruner ends the trial."""
+        if metrics:
+            self.history.add(step, metrics)
+        self._channel.send({"report": step, "value": value})
+        if self._channel.receive()["prune"]:
+            from optuna import TrialPruned
 
-        Raises:
-            TakenOverError: If it does not.
-        """
-        if self._channel.ask({"ask": "write"}) == "stop":
-            raise TakenOverError
+            raise TrialPruned(f"pruned at step {step}")
 
-    def evaluated(self, record: Any, best: Mapping[str, float]) -> bool:
-        """Report an evaluation, and return whether the run should continue.
+    @contextmanager
+    def stopped_by_sigterm(self) -> Any:
+        """Context in which SIGTERM sets `stopping`. After PATIENCE_SECONDS it raises KeyboardInterrupt."""
 
-        Raises:
-            TakenOverError: If the worker does not hold the trial any more.
-        """
-        question = {"ask": "evaluated", "epoch": record.epoch, "best": best["f1_weighted"]}
-        answer = self._channel.ask(question)
-        if answer == "stop":
-            raise TakenOverError
-        return answer != "prune"
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self.stopping:
+                raise KeyboardInterrupt
+            self.stopping = True
+            again = threading.Timer(PATIENCE_SECONDS, os.kill, (os.getpid(), signal.SIGTERM))
+            again.daemon = True
+            again.start()
+
+        signal.signal(signal.SIGTERM, handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if self.stopping else signal.SIG_DFL)
 
 
-def train(channel: Channel, request: dict[str, Any]) -> dict[str, Any]:
-    """Train one run, and return the message with its end."""
-    from joyful import results
-    from joyful.records import InputError, Request, one_line
-    from joyful.runtime.disk import DiskSpaceError
-    from joyful.training import experiment
-    from joyful.training.coach import TrainingFailedError
-    from joyful.training.restoring import OtherDataError
+def run_trial(channel: Channel, state: program.State, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Run one trial as a Hydra job, and return the message with its end."""
+    from hydra.core.singleton import Singleton
+    from hydra.core.utils import run_job, setup_globals
 
-    run_request = Request(**{**request, "folder": Path(request["folder"]), "overridden": tuple(request["overridden"])})
+    setup_globals()
+    Singleton.set_state(state.singletons)
+    task = _Task(state, request, channel)
     try:
-        objective = experiment.train_run(run_request, RemoteObserver(channel))
-    except experiment.PrunedError as error:
-        return {"end": "pruned", "reason": str(error)}
-    except (results.ResultsError, DiskSpaceError, OtherDataError) as error:  # not the fault of the trial
-        return {"end": "refused", "reason": one_line(error, 5000)}
-    except (InputError, TrainingFailedError) as error:
-        return {"end": "failed", "reason": one_line(error, 5000)}
-    except (KeyboardInterrupt, experiment.Interrupted):
-        return {"end": "interrupted"}
-    except (TakenOverError, results.LockLostError):
-        return {"end": "taken over"}
-    except Exception as error:
+        _ = run_job(
+            task_function=task,
+            config=program.loads(request["config"]),
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+            hydra_context=state.hydra_context,
+        ).return_value  # raises the exception of a failed job
+    except (KeyboardInterrupt, Signalled):
+        task.end = {"end": "interrupted"}
+    except results.LockLostError:
+        task.end = {"end": "taken over"}
+    except BaseException as error:
         traceback.print_exc()
-        return {"end": "failed", "reason": experiment.describe_failure(error)}
-    return {"end": "completed", "objective": objective}
+        task.end = _failure(error)
+    return task.finish()
+
+
+class _Task:
+    """The task function of a trial: runs that of the program, and keeps how it ended.
+
+    Hydra logs exceptions of a task function as errors of the job, so those that are none do not leave it.
+    """
+
+    def __init__(self, state: program.State, request: Mapping[str, Any], channel: Channel) -> None:
+        self._state, self._request, self._channel = state, request, channel
+        self.end: dict[str, Any] = {"end": "failed", "reason": "Hydra did not start the job"}
+        self._session: TrialSession | None = None
+
+    def __call__(self, config: Any) -> Any:
+        from hydra.core.hydra_config import HydraConfig
+        from optuna import TrialPruned
+
+        self._session = TrialSession(self._channel, self._request, Path(HydraConfig.get().runtime.output_dir))
+        try:
+            with trial.running(self._session), self._session.stopped_by_sigterm():
+                value = self._state.task_function(config)
+        except TrialPruned as error:
+            self.end = {"end": "pruned", "reason": str(error)}
+        except (results.ResultsError, SharedInputError) as error:
+            self.end = {"end": "refused", "reason": one_line(error, 5000)}
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise
+            self.end = {"end": "refused", "reason": one_line(error, 5000)}
+        else:
+            self.end = self._value(value)
+            return value
+        return None
+
+    def _value(self, value: Any) -> dict[str, Any]:
+        if self._session is not None and self._session.stopping:
+            return {"end": "interrupted"}
+        count = int(self._request["objectives"])
+        several = isinstance(value, Sequence) and not isinstance(value, str)
+        try:
+            values = [float(item) for item in (value if several else [value])]
+        except (TypeError, ValueError):
+            values = []
+        if len(values) != count or any(item != item for item in values):
+            expected = "a number" if count == 1 else f"{count} numbers"
+            return {
+                "end": "failed", "reason": f"the program returned {one_line(repr(value))}; expected {expected}, the "
+                f"objective{'' if count == 1 else 's'}"
+            }  # fmt: skip
+        return {"end": "completed", "values": values}
+
+    def finish(self) -> dict[str, Any]:
+        """Write the history of the trial, and return how the trial ended."""
+        statuses = {"completed": "completed", "pruned": "pruned", "failed": "failed", "interrupted": "interrupted"}
+        status, values = statuses.get(self.end["end"]), self.end.get("values", [None])
+        if self._session is not None and status is not None:
+            try:
+                self._session.history.finish(status, self.end.get("reason"), values[0])
+            except results.ResultsError as error:
+                return {"end": "refused", "reason": one_line(error, 5000)}
+            except results.LockLostError:
+                return {"end": "taken over"}
+            except InputError as error:
+                return {"end": "failed", "reason": one_line(error, 5000)}
+        return self.end
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, SystemExit):
+        reason = f"the program called sys.exit({error.code!r})"
+    elif type(error).__module__.split(".")[0] == "joyful":  # its messages are complete sentences
+        reason = one_line(error, 5000)
+    else:
+        reason = one_line(f"{type(error).__name__}: {error}", 5000)
+    return {"end": "failed", "reason": reason}
 
 
 def end_with_parent(parent: int) -> None:
@@ -144,16 +234,30 @@ def end_with_parent(parent: int) -> None:
             os._exit(0)
 
 
+def _open_channel(descriptor: int) -> Channel:
+    """Return the connection to the worker, which no process of the program inherits."""
+    source = os.fdopen(os.dup(0), encoding="utf-8")
+    with open(os.devnull) as null:
+        os.dup2(null.fileno(), 0)
+    os.set_inheritable(descriptor, False)
+    return Channel(source, os.fdopen(descriptor, "w", encoding="utf-8"))
+
+
 def main() -> None:
-    """Train runs until the worker closes the connection."""
+    """Run trials until the worker closes the connection."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     end_with_parent(parent)
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group. The worker handles it.
-    channel = Channel(sys.stdin, os.fdopen(descriptor, "w", encoding="utf-8"))
+    channel = _open_channel(descriptor)
+    try:
+        state = program.rebuild(**channel.receive()["program"])
+    except program.ImportedProgramError as error:
+        traceback.print_exc()
+        channel.send({"end": "unusable", "reason": one_line(error, 5000)})
+        return
     while True:
-        request = channel.receive()["run"]
-        end = train(channel, request)
+        end = run_trial(channel, state, channel.receive()["run"])
         channel.send(end)
         if end["end"] == "interrupted":
             return

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from joyful.sweeper.program import Program
 
 #: Seconds between SIGTERM and SIGKILL.
 GRACE = 4.0
@@ -25,10 +28,11 @@ class TrainingProcess:
     Args:
         log: File for its output.
         environment: Environment variables in addition to those of the worker.
+        program: The program that it runs.
     """
 
-    def __init__(self, log: Path, environment: Mapping[str, str]) -> None:
-        self._log, self._environment = log, dict(environment)
+    def __init__(self, log: Path, environment: Mapping[str, str], program: Program) -> None:
+        self._log, self._environment, self._program = log, dict(environment), program
         self._process: subprocess.Popen[str] | None = None
         self._answers: IO[str] | None = None
 
@@ -43,11 +47,18 @@ class TrainingProcess:
         Raises:
             TrainerEndedError: If the process has ended.
         """
-        process = self._process or self._start()
-        assert process.stdin is not None
+        if self._process is None:
+            self._process = self._start()
+            self._write({"program": vars(self._program)})
+        self._write(message)
+
+    def _write(self, message: Mapping[str, Any]) -> None:
+        stream = self._process.stdin if self._process is not None else None
+        if stream is None:
+            raise self._ended_error()
         try:
-            process.stdin.write(json.dumps(message) + "\n")
-            process.stdin.flush()
+            stream.write(json.dumps(message) + "\n")
+            stream.flush()
         except OSError:
             raise self._ended_error() from None
 
@@ -57,8 +68,13 @@ class TrainingProcess:
         Raises:
             TrainerEndedError: If the process has ended.
         """
-        assert self._answers is not None
-        line = self._answers.readline()
+        process, answers = self._process, self._answers
+        if process is None or answers is None:
+            raise self._ended_error()
+        # Processes that the program has started may keep the pipe open after its end.
+        while not select.select([answers], [], [], 1.0)[0] and process.poll() is None:
+            pass
+        line = answers.readline() if select.select([answers], [], [], 0.0)[0] else ""
         if not line.endswith("\n"):
             raise self._ended_error()
         message: dict[str, Any] = json.loads(line)
@@ -98,7 +114,7 @@ class TrainingProcess:
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         try:
             with self._log.open("ab") as log:
-                self._process = subprocess.Popen(
+                process = subprocess.Popen(
                     [sys.executable, "-m", "joyful.sweeper.trainer", str(write_end), str(os.getpid())],
                     stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=(write_end,), text=True, encoding="utf-8",
                     env={**os.environ, **self._environment, "PYTHONPATH": path},
@@ -109,7 +125,7 @@ class TrainingProcess:
         finally:
             os.close(write_end)
         self._answers = os.fdopen(read_end, "r", encoding="utf-8")
-        return self._process
+        return process
 
     def _ended_error(self) -> TrainerEndedError:
         process, self._process = self._process, None

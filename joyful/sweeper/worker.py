@@ -1,47 +1,55 @@
 """A worker: a launcher job that claims trials of the study, one after another, until all are finished.
 
-The worker composes the configuration of a trial and runs it with Hydra's `run_job`, so that folders, logs and callbacks
-are those of any job. The training runs in a separate process (`trainer`), and the worker is its observer. It renews the
-lease before every write, reports every epoch to the pruner, and records the result of the trial.
+The worker composes the configuration of a trial, and a separate process, the `trainer`, runs it as a Hydra job. The
+worker receives its reports, passes them to the pruner, renews the lease at each, and records the result of the trial.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import errno
+import hashlib
+import json
 import logging
 import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import run_job
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
-from joyful.config import MEMORY_ADVICE, check, config_hash
+from joyful import results
 from joyful.records import one_line
 from joyful.results import ResultsError
 from joyful.runtime import hydra_request
-from joyful.sweeper import gpus, outcome, password
+from joyful.sweeper import gpus, password
 from joyful.sweeper.database import open_engine, open_storage
 from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, FailureDetector, heartbeats
+from joyful.sweeper.history import mark_failed
 from joyful.sweeper.plan import Plan
+from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Lease, LeaseLostError, Registry
-from joyful.sweeper.settings import SweepSettings
+from joyful.sweeper.settings import SweepSettings, pop_key
 from joyful.sweeper.stop_signal import StopSignal
 from joyful.sweeper.study import (
+    ARM,
     DIGEST,
+    FOLDER,
     OVERRIDES,
     OWN,
     REASON,
     SAME_AS,
+    SEED,
     StudyAccess,
     TrialAccess,
     silence_logs,
@@ -58,11 +66,8 @@ RUNNING_DRIVER_SECONDS = 60.0
 #: Maximum seconds that a stopped worker waits for the driver's other workers to leave. Less than `driver.STOP_SECONDS`.
 LEAVE_SECONDS = 5.0
 
-#: Worker failures in a row, without a whole epoch between them, after which a trial fails.
+#: Worker failures in a row, without a new step between them, after which a trial fails.
 MAXIMUM_FAILURES = 3
-
-#: Seconds that a trial waits for its former owner to release the folder, before it takes the lock.
-TAKE_OVER_AFTER = 5.0
 
 
 class Stopped(BaseException):  # not an Exception, so that no `except Exception` catches it
@@ -78,6 +83,7 @@ class WorkerTask:
         config: Configuration of the sweep.
         settings: Settings of the sweep.
         plan: The trials.
+        program: The program to run.
         url: URL of the database.
         study_name: Name of the study.
         study_id: Optuna's id of the study.
@@ -91,6 +97,7 @@ class WorkerTask:
     config: DictConfig
     settings: SweepSettings
     plan: Plan
+    program: Program
     url: str
     study_name: str
     study_id: int
@@ -120,8 +127,6 @@ class WorkerTask:
             Number of trials that this worker finished, by state. If it ended early, "problem" has the reason. An
             exception would end the other workers in the middle of their work.
         """
-        from hydra.core.hydra_config import HydraConfig
-
         runtime = HydraConfig.get()
         # Relative paths refer to the driver's working directory. On a cluster, workers start in another one.
         with contextlib.chdir(self.config.hydra.runtime.cwd):
@@ -135,7 +140,8 @@ class _Worker:
         self._access = task.access()
         self._registry = self._access.registry
         self._detector = FailureDetector(task.settings.lease_seconds)
-        self._trainer = TrainingProcess(folder / "trainer.log", gpus.environment(index, task.gpus))
+        self._trainer = TrainingProcess(folder / "trainer.log", gpus.environment(index, task.gpus), task.program)
+        self._lease: Lease | None = None  # of the trial in progress
         self._stop_signal = StopSignal(self._trainer)
         self._counts: dict[str, Any] = {"complete": 0, "pruned": 0, "failed": 0}
 
@@ -149,7 +155,7 @@ class _Worker:
         try:
             with (
                 self._stop_signal.active() as done,
-                heartbeats(self._registry, self._me.id, done, partial(self._check_driver, usual, patient)),
+                heartbeats(self._registry, self._me.id, done, partial(self._check, usual, patient)),
             ):
                 self._process_trials()
         except Stopped:
@@ -195,6 +201,13 @@ class _Worker:
         """Return whether the database asks to stop. The stop signal may not be set yet."""
         driver = self._registry.member(self._task.driver)
         return driver is None or driver.stop
+
+    def _check(self, usual: FailureDetector, patient: FailureDetector) -> bool:
+        """Kill the training of a trial that another worker has taken over, then see `_check_driver`."""
+        lease = self._lease
+        if lease is not None and not self._registry.is_held(lease):
+            self._trainer.kill()
+        return self._check_driver(usual, patient)
 
     def _check_driver(self, usual: FailureDetector, patient: FailureDetector) -> bool:
         """Set the stop signal if the driver asks to stop or has failed, and return whether it does or has.
@@ -254,19 +267,27 @@ class _Worker:
                 self._registry.release(lease.number, self._me.id)
 
     def _train(self, trial: TrialAccess, lease: Lease) -> None:
-        overrides = self._task.plan.overrides(lease.number, trial.ask(self._task.plan.space))
+        plan = self._task.plan
+        overrides = plan.overrides(lease.number, trial.ask(plan.space))
         try:
             config = self._compose(overrides, lease.number)
-            settings = check(hydra_request.resolved_config(config), names=False)  # the driver has checked every name
+            values = hydra_request.resolved_config(config)
+            folder = output_folder(config)
         except Exception as error:
             if self._stop_requested():  # a driver that is its own worker was interrupted here
                 raise Stopped from error
             reason = one_line(error, 500) or type(error).__name__
             self._tell(trial, lease, TrialState.FAIL, reason=reason)
             return
-        digest = config_hash(settings)
-        own = overrides[len(self._task.plan.fixed) :]
-        trial.set_user_attrs(**{DIGEST: digest, OVERRIDES: shlex.join(overrides), OWN: shlex.join(own)})
+        digest = digest_of(values)
+        header = self._header(lease.number, config, values, digest)
+        attributes: dict[str, Any] = {
+            DIGEST: digest,
+            OVERRIDES: shlex.join(overrides),
+            OWN: shlex.join(overrides[len(plan.fixed) :]),
+        }
+        attributes |= {FOLDER: str(folder), ARM: plan.arm(lease.number), SEED: header["seed"]}
+        trial.set_user_attrs(**{name: value for name, value in attributes.items() if value is not None})
         other = self._find_duplicate(trial, digest)
         if other is not None:
             if other.state.is_finished():
@@ -274,17 +295,21 @@ class _Worker:
                 trial.copy_result(other)
                 log.info("trial %d has the configuration of trial %d and takes its result", lease.number, other.number)
             return  # an unfinished duplicate waits: `_claim_next` skips the trial until the other is finished
+        request = {
+            "config": self._task.program.pickle(config), "number": lease.number, "header": header,
+            "objectives": len(self._task.settings.directions),
+        }  # fmt: skip
         while True:
-            job_return = run_job(
-                hydra_context=self._task.hydra_context,
-                task_function=partial(self._train_in_process, trial, lease),
-                config=config,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-            )
-            end = job_return.return_value
+            resumed = folder.is_dir() and any(folder.iterdir())
+            self._lease = lease
+            try:
+                end = self._exchange_messages(trial, lease, {"run": request | {"resumed": resumed}})
+            except TrainerEndedError as error:
+                end = {"end": "died", "reason": str(error)}
+            finally:
+                self._lease = None
             if end["end"] != "died":
-                self._finish(trial, lease, config, end)
+                self._finish(trial, lease, end)
                 return
             if self._stop_signal.is_set():
                 raise Stopped
@@ -294,12 +319,31 @@ class _Worker:
                 self._give_up(trial, lease, end["reason"])
                 return
 
+    def _header(self, number: int, config: DictConfig, values: Mapping[str, Any], digest: str) -> dict[str, Any]:
+        """Return run.json of a trial whose program reports metrics."""
+        settings, plan = self._task.settings, self._task.plan
+        own = copy.deepcopy(dict(values))
+        seed = pop_key(own, settings.seed_key)
+        fold = pop_key(own, settings.fold_key) if settings.folds is not None else None
+        if fold is not None:
+            own["data"] = {**(own.get("data") or {}), "fold": fold}  # where reports look for it
+        for key in settings.may_differ:
+            pop_key(own, key)
+        choices = {k: str(v) for k, v in config.hydra.runtime.choices.items() if v is not None}
+        return {
+            "objective_name": (settings.metric_names or ["objective"])[0],
+            "seed": seed if isinstance(seed, int) and not isinstance(seed, bool) else None, "role": plan.role(number),
+            "epochs": None, "config_hash": digest, "device": None, "threads": None,
+            "choices": {k: v for k, v in choices.items() if not k.startswith("hydra/")}, "config": results.plain(own),
+        }  # fmt: skip
+
     def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
         config = self._task.hydra_context.config_loader.load_sweep_config(self._task.config, list(overrides))
         password.hide_in(config, self._task.settings.storage)
         with open_dict(config):
             config.hydra.job.id = f"{config.hydra.job.name}_{number}"
             config.hydra.job.num = number
+            config.hydra.sweep.dir = hydra_request.literal(self._task.folder)
         return config
 
     def _find_duplicate(self, trial: TrialAccess, digest: str) -> FrozenTrial | None:
@@ -313,67 +357,46 @@ class _Worker:
         trial.set_user_attrs(**{SAME_AS: number})
         return other
 
-    def _train_in_process(self, trial: TrialAccess, lease: Lease, config: DictConfig) -> dict[str, Any]:
-        """Train the running Hydra job in the training process.
+    def _exchange_messages(self, trial: TrialAccess, lease: Lease, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Run a trial in the training process, and return the message with its end.
 
-        Returns the final message of the process. Its end and a full disk are returned as messages too, because Hydra
-        would log an exception as an error of the job.
+        Raises:
+            TrainerEndedError: If the process ends without such a message.
+            LeaseLostError: If another worker has taken over the trial.
         """
-        try:
-            return self._exchange_messages(trial, lease, config)
-        except TrainerEndedError as error:
-            return {"end": "died", "reason": str(error)}
-        except ResultsError as error:
-            return {"end": "refused", "reason": str(error)}
-
-    def _exchange_messages(self, trial: TrialAccess, lease: Lease, config: DictConfig) -> dict[str, Any]:
-        request = asdict(hydra_request.from_hydra(config))
-        request |= {"folder": str(request["folder"]), "overridden": list(request["overridden"])}
-        self._trainer.send({"run": request | {"take_over_after": TAKE_OVER_AFTER}})
+        self._trainer.send(request)
         if self._stop_signal.is_set():  # there may have been no process when it was set
             self._trainer.terminate()
         while True:
             message = self._trainer.receive()
             if "end" in message:
                 return message
-            try:
-                self._trainer.send({"answer": self._answer(trial, lease, message)})
-            except LeaseLostError:
-                self._trainer.send({"answer": "stop"})
-                self._trainer.receive()
-                raise
+            step = int(message["report"])
+            self._registry.renew(lease, trial.steps_with(step))
+            self._trainer.send({"prune": not trial.report(step, float(message["value"]))})
 
-    def _answer(self, trial: TrialAccess, lease: Lease, message: Mapping[str, Any]) -> str:
-        whole_epoch = message["ask"] == "evaluated" and float(message["epoch"]).is_integer()
-        epoch = int(message["epoch"]) if whole_epoch else None
-        self._registry.renew(lease, epoch)
-        return "go" if epoch is None or trial.report(epoch, float(message["best"])) else "prune"
-
-    def _finish(self, trial: TrialAccess, lease: Lease, config: DictConfig, end: Mapping[str, Any]) -> None:
+    def _finish(self, trial: TrialAccess, lease: Lease, end: Mapping[str, Any]) -> None:
         status = end["end"]
         if status == "interrupted":
             raise Stopped
         if status == "taken over":  # the trainer was frozen, and another process holds the lock of the folder now
             raise LeaseLostError(lease.number)
-        if status == "refused":
-            raise ResultsError(end["reason"])
-        if status == "pruned":
-            self._tell(trial, lease, TrialState.PRUNED, reason=end["reason"])
-        elif status == "completed":
-            folder = Path(config.hydra.runtime.output_dir)
-            values = outcome.objectives(self._task.settings, folder, float(end["objective"]))
-            if not trial.frozen().intermediate_values:  # trained before the study was created
-                trial.report_all(outcome.best_by_epoch(folder))
-            self._tell(trial, lease, TrialState.COMPLETE, values)
+        if status in ("refused", "unusable"):
+            raise ResultsError(errno.EIO, end["reason"])
+        if status == "completed":
+            self._tell(trial, lease, TrialState.COMPLETE, [float(value) for value in end["values"]])
         else:
-            self._tell(trial, lease, TrialState.FAIL, reason=end["reason"])
+            state = TrialState.PRUNED if status == "pruned" else TrialState.FAIL
+            self._tell(trial, lease, state, reason=end["reason"])
 
     def _give_up(self, trial: TrialAccess, lease: Lease, cause: str) -> None:
         reason = (
-            f"{cause}, {lease.worker_failures} times in a row without completing an epoch; if memory ran out, "
-            f"{MEMORY_ADVICE}"
+            f"{cause}, {lease.worker_failures} times in a row without completing a step; if memory ran out, make the "
+            "program use less, or run fewer workers on this machine (hydra.sweeper.n_jobs)"
         )
-        outcome.mark_failed(self._task.folder / str(lease.number), reason)
+        folder = trial.frozen().user_attrs.get(FOLDER)
+        if folder is not None:
+            mark_failed(Path(folder), reason)
         self._tell(trial, lease, TrialState.FAIL, reason=reason)
 
     def _tell(
@@ -392,3 +415,27 @@ class _Worker:
         self._counts[name] += 1
         if state == TrialState.FAIL:
             log.warning("trial %d failed: %s", lease.number, reason)
+
+
+def output_folder(config: DictConfig) -> Path:
+    """Return the absolute output folder of a trial, as Hydra's `run_job` chooses it."""
+    instance = HydraConfig.instance()
+    before, instance.cfg = instance.cfg, None
+    try:
+        instance.set_config(config)  # for interpolations with the resolver hydra
+        return Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
+    finally:
+        instance.cfg = before
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """Return a digest of a resolved configuration: the first 16 hexadecimal digits of the SHA-256 of its JSON text.
+
+    Values that JSON does not have, such as dates, count by their text.
+
+    Example:
+        >>> digest_of({"a": 1}) == digest_of({"a": 1}) != digest_of({"a": 1.0})
+        True
+    """
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from joyful import results
-from joyful.config import LOCATION_SETTINGS, MEMORY_ADVICE, Settings, check, config_hash, differences
+from joyful.config import LOCATION_SETTINGS, MEMORY_ADVICE, Settings, check, config_hash
 from joyful.data.loading import load
 from joyful.model.joyful import FUSIONS, GraphModel, initialise, standardise
 from joyful.records import DialogueDataset, EpochRecord, InputError, Request, print_error
@@ -35,6 +35,7 @@ from joyful.training.objective import reconstruction_criterion
 from joyful.training.optimizers import state_shapes
 from joyful.training.progress import TrainingProgress, closing_table
 from joyful.training.run_writer import RunWriter
+from joyful.validation import differences
 
 OBJECTIVE = "best dev f1_weighted"
 
@@ -56,9 +57,6 @@ class PrunedError(Exception):
 
 class Observer(Protocol):
     """Observer of a run, such as a sweep. An error raised by its methods ends the run without further writes."""
-
-    def before_write(self) -> None:
-        """Called before each write to the folder of the run."""
 
     def evaluated(self, record: EpochRecord, best: Mapping[str, float]) -> bool:
         """Called after each evaluation, before its rows are written.
@@ -171,7 +169,7 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
 
     Args:
         request: Configuration, folder and options of the run.
-        observer: Called before writes and after evaluations; may prune the run.
+        observer: Called after evaluations; may prune the run.
 
     Returns:
         The objective: the best dev weighted F1, a fraction. Higher is better.
@@ -274,7 +272,7 @@ def _train(
     standardise(model, splits["train"].features)
     coach = Coach(settings, model.to(device), splits, len(data.labels), device)
     fingerprint = {"config_hash": config_hash(settings), "data": digest}
-    writer = RunWriter(run, fingerprint, observer.before_write if observer is not None else lambda: None)
+    writer = RunWriter(run, fingerprint)
     with _disk_errors_as_input_errors(run.path):
         writer.restore(coach, source)
     run.set_status("running")

@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from joyful import results
-from joyful.config import LOCATION_SETTINGS, check, config_hash, differences
-from joyful.records import InputError
+from joyful.config import LOCATION_SETTINGS, check, config_hash
+from joyful.records import InputError, SharedInputError
 from joyful.results import set_aside
 from joyful.results.arms import data_settings, flatten
 from joyful.training import checkpoints
+from joyful.validation import differences
 
 Rows = list[dict[str, Any]]
 
 
-class OtherDataError(InputError):
+class OtherDataError(SharedInputError):
     """Runs that belong together have the same settings of the data, but not the same data."""
 
 

@@ -6,7 +6,7 @@ The coach trains and yields records; `RunWriter` writes them. A run can be resum
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from joyful.records import EpochRecord
@@ -23,12 +23,10 @@ class RunWriter:
         run: The folder of the run, whose lock this process holds.
         fingerprint: "config_hash" and "data", the digests of the configuration and of the data. They are stored in the
             checkpoints, and compared when the run is resumed.
-        before_write: Called before each checkpoint and before the final status. It may raise an error if this process
-            no longer owns the run.
     """
 
-    def __init__(self, run: RunFolder, fingerprint: Mapping[str, str], before_write: Callable[[], None]) -> None:
-        self.run, self._fingerprint, self._before_write = run, dict(fingerprint), before_write
+    def __init__(self, run: RunFolder, fingerprint: Mapping[str, str]) -> None:
+        self.run, self._fingerprint = run, dict(fingerprint)
         self._checkpoints = run.path / "checkpoint"
         self._history: restoring.Rows = []
         self._timing: restoring.Rows = []
@@ -44,7 +42,6 @@ class RunWriter:
             InputError: If the run or the source was trained on different data, the checkpoint does not fit the model,
                 or the source has no intact checkpoint.
         """
-        self._before_write()
         evaluations = coach.settings.training.evaluations_per_epoch
         saved = restoring.last_checkpoint(self.run, self._fingerprint, evaluations)
         if saved is None and source is not None:
@@ -87,10 +84,8 @@ class RunWriter:
             objective: Value of the objective.
             reason: Why the run was pruned.
         """
-        self._before_write()
         checkpoints.drop_previous(self._checkpoints)
         self.run.set_status(status, reason, objective=objective)
 
     def _write_checkpoint(self, name: str, step: int, checkpoint: Checkpoint) -> None:
-        self._before_write()
         checkpoints.write(self._checkpoints, name, step, checkpoint)

@@ -16,9 +16,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from pydantic import BaseModel
 
-from joyful.config import Settings, check, validate
+from joyful.config import Settings, check
 from joyful.runtime.hydra_request import InputError
 from joyful.sweeper.settings import SweepSettings
+from joyful.validation import validate
 from tests.support.faults import Tally
 from tests.support.fork_server import ForkServer
 from tests.support.runs import compose_plain, sweep_defaults

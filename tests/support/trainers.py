@@ -179,9 +179,6 @@ def _train(folder: str, overrides: Sequence[str], through_main: bool, descriptor
     from tests.support.runs import tiny_request
 
     class EpochReporter:
-        def before_write(self) -> None:
-            pass
-
         def evaluated(self, record: Any, best: Mapping[str, float]) -> bool:
             _send(descriptor, epoch=record.epoch)
             return True

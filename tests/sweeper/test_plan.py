@@ -6,12 +6,14 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from joyful.records import InputError
 from joyful.sweeper.plan import check_compositions, make_plan
+from joyful.sweeper.plugin import DEFAULTS
 from joyful.sweeper.settings import check_settings
-from tests.support.runs import sweep_defaults
 
 
 def settings(**changes):
-    return check_settings(sweep_defaults() | changes, "NopPruner")
+    keys = {"fold_key": "data.fold", "role_key": "role"}
+    defaults = {name: value for name, value in DEFAULTS.items() if name not in ("defaults", "_target_", "check")}
+    return check_settings(defaults | keys | changes)
 
 
 def plan(*arguments, grid=False, **changes):

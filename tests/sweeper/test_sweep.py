@@ -53,7 +53,8 @@ def test_a_search_completes_all_trials_in_folders_by_number(searched):
         assert info["objective"] == trial.value
         assert info["config"]["weights"]["encoder_loss_weight"] == trial.params["weights.encoder_loss_weight"]
         assert info["choices"]["loss"] == trial.params["loss"]
-        assert info["config_hash"] == trial.user_attrs["config_hash"]
+        assert trial.user_attrs["folder"] == str(folder / str(trial.number))
+        assert trial.user_attrs["seed"] == info["seed"]
         best_so_far = list(trial.intermediate_values.values())
         assert list(trial.intermediate_values) == [1, 2, 3]
         assert best_so_far == sorted(best_so_far)
@@ -230,7 +231,7 @@ def test_a_sweep_whose_data_were_exchanged_is_refused_and_loses_nothing(tmp_path
 
 def test_two_objectives(tmp_path, fork_server):
     command = sweeps.command(
-        "two", OURS, NO_PRUNER, WEIGHT, "hydra.sweeper.objectives=[dev_f1,epochs_to_target]", "hydra.sweeper.target=0.05",
+        "two", OURS, NO_PRUNER, WEIGHT, "objectives=[dev_f1,epochs_to_target]", "target=0.05",
         "hydra.sweeper.n_trials=4", "seed=range(1,100)",
     )  # fmt: skip
     result = sweeps.run(command, tmp_path, fork_server)
