@@ -32,23 +32,26 @@ def identity(config: DictConfig) -> dict[str, Any]:
         InputError: If a mandatory value is missing.
         OmegaConfBaseException: If an interpolation is invalid.
     """
-    missing = sorted(key for key in OmegaConf.missing_keys(config) if key.split(".")[0].split("[")[0] != "hydra")
+    plain: Any = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
+    del plain["hydra"]
+    literals, missing = _with_literals(plain, "")
     if missing:
         raise InputError(f"{missing[0]}: expected a value, got none (???); set {missing[0]}=VALUE")
-    plain = _with_literals(OmegaConf.to_container(config, resolve=False, enum_to_str=True))
-    values: Any = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
-    del values["hydra"]
+    values: Any = OmegaConf.to_container(OmegaConf.create(literals), resolve=True)
     return dict(json.loads(json.dumps(values, default=str)))
 
 
-def _with_literals(value: Any) -> Any:
+def _with_literals(value: Any, name: str) -> tuple[Any, list[str]]:
+    """Return a value whose interpolations of the job are text, and the names of the mandatory values that it lacks."""
     if isinstance(value, dict):
-        return {key: _with_literals(item) for key, item in value.items() if key != "hydra"} | (
-            {"hydra": {}} if "hydra" in value else {}
-        )
+        parts = {key: _with_literals(item, f"{name}.{key}".lstrip(".")) for key, item in value.items()}
+        return {key: part for key, (part, _) in parts.items()}, [x for _, lacks in parts.values() for x in lacks]
     if isinstance(value, list):
-        return [_with_literals(item) for item in value]
-    return literal(value) if isinstance(value, str) and _OF_THE_JOB.search(value) else value
+        items = [_with_literals(item, f"{name}[{index}]") for index, item in enumerate(value)]
+        return [item for item, _ in items], [x for _, lacks in items for x in lacks]
+    if value == "???":
+        return value, [name]
+    return (literal(value) if isinstance(value, str) and _OF_THE_JOB.search(value) else value), []
 
 
 def digest_of(values: Mapping[str, Any]) -> str:

@@ -70,6 +70,8 @@ def prepare(
     job_check = JobCheck(_instantiate("check", values.pop("check"), _allowed(hydra_context)))
     checked = check_settings(values)
     grid = kind is optuna.samplers.GridSampler
+    if checked.arms:
+        pruner = optuna.pruners.NopPruner()  # arms are compared over whole runs
     plan = make_plan(checked, arguments, grid)
     compose = partial(_compose, hydra_context, config)
     job_check.varied = frozenset(plan.varied())

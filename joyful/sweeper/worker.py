@@ -332,7 +332,7 @@ class _Worker:
         return {
             "objective_name": (settings.metric_names or ["objective"])[0],
             "seed": seed if isinstance(seed, int) and not isinstance(seed, bool) else None, "role": plan.role(number),
-            "epochs": None, "config_hash": digest, "device": None, "threads": None,
+            "epochs": None, "config_hash": digest, "git": self._task.program.git, "device": None, "threads": None,
             "choices": {k: v for k, v in choices.items() if not k.startswith("hydra/")}, "config": results.plain(own),
         }  # fmt: skip
 
