@@ -5,6 +5,7 @@ Each command is imported when it is called, so ``joyful --help`` is fast and ``j
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -96,11 +97,21 @@ def train() -> None:
 
 
 def _train_composed(config: Any) -> float:
-    """Train with the composed configuration, and return the best dev weighted F1, which searches maximise."""
+    """Train with the composed configuration, and return the best dev weighted F1, which searches maximise.
+
+    The function has the scope of the module, because joblib's multiprocessing passes it by name.
+    """
     from joyful.runtime import hydra_request
+    from joyful.runtime.run_guard import RunGuard
     from joyful.training import experiment  # imports torch, which --help and --cfg do not need
 
-    return experiment.main(lambda: hydra_request.from_hydra(config))
+    try:
+        return experiment.main(lambda: hydra_request.from_hydra(config), hydra_request.is_multirun())
+    except SystemExit as end:  # after a signal; in a process of joblib, the exception would never reach the command
+        if RunGuard.process == os.getpid() or not isinstance(end.code, int):
+            raise
+        sys.stdout.flush()
+        os._exit(end.code)
 
 
 def _is_installed(name: str) -> bool:

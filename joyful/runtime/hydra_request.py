@@ -46,6 +46,11 @@ def config_error_message(error: Exception) -> str:
     return one_line(f"configuration: {kind}{message}", limit=600)
 
 
+def is_multirun() -> bool:
+    """Return whether the running Hydra job is part of a multirun."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
 def from_hydra(config: DictConfig) -> Request:
     """Return the training request of the running Hydra job.
 
@@ -68,5 +73,5 @@ def from_hydra(config: DictConfig) -> Request:
         choices=choices,
         overridden=names,
         folder=Path(hydra.runtime.output_dir),
-        multirun=hydra.mode == RunMode.MULTIRUN,
+        multirun=is_multirun(),
     )
