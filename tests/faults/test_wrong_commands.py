@@ -1,4 +1,7 @@
-"""Commands that Hydra cannot compose give one line and exit code 2 before anything is written, also in multiruns."""
+"""Commands that Hydra cannot compose give one line and exit code 2 before anything is written, also in multiruns.
+
+A refused command leaves the files of a finished run as they were.
+"""
 
 import os
 import subprocess
@@ -13,6 +16,7 @@ from joyful.runtime import run_guard
 from joyful.runtime.hydra_request import config_error_message
 from tests.support.faults import Tally
 from tests.support.fork_server import ForkServer
+from tests.support.runs import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,6 +81,27 @@ def test_composition_errors_are_one_line(
             wrong.append(f"{arguments}: code {done.returncode}, written {written}: {done.stderr[-2000:]}")
     tally("a command that cannot be composed", len(mistakes), 0, len(wrong))
     assert wrong == []
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_refused_command_leaves_a_finished_run_as_it_was(fork_server: ForkServer, tmp_path: Path) -> None:
+    """In a single run, in a multirun, and with the same settings, which are not refused."""
+    program, place = [str(ROOT / "run.py"), *TINY], "hydra.run.dir=many/0"
+    first = fork_server.run([*program, "seed=1", place], tmp_path, os.environ)
+    assert first.returncode == 0, first.stderr
+    expected = contents(tmp_path / "many/0")
+    assert {path.parent.name for path in expected} == {"0", ".hydra", "checkpoint"}
+    codes = []
+    for command in (["seed=2", place], ["-m", "seed=2", "hydra.sweep.dir=many"], ["seed=1", place]):
+        codes.append(fork_server.run([*program, *command], tmp_path, os.environ).returncode)
+        assert contents(tmp_path / "many/0") == expected, command
+    assert codes == [2, 1, 0]
+    new = fork_server.run([*program, "seed=1", "hydra.run.dir=new"], tmp_path, os.environ)
+    assert new.returncode == 0, new.stderr
+    assert "seed: 1" in (tmp_path / "new/.hydra/config.yaml").read_text()
 
 
 def test_hydra_full_error_shows_the_traceback(tmp_path: Path) -> None:
