@@ -14,7 +14,7 @@ from typing import Any
 
 import joyful
 from joyful.records import print_error
-from joyful.runtime import heap, signals
+from joyful.runtime import closed_pipes, heap, signals
 
 #: Command -> description for the help.
 COMMANDS = {
@@ -72,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.argv = ["joyful train", *rest]
         train()
         return 0
+    closed_pipes.tolerate()
     return _main_of(name)(rest) if _is_installed(name) else 2
 
 
@@ -83,6 +84,7 @@ def train() -> None:
     """
     if not _is_installed("train"):
         sys.exit(2)
+    closed_pipes.tolerate()
     import hydra
 
     from joyful.runtime.run_guard import allowed_targets, report_config_errors
@@ -105,6 +107,7 @@ def _train_composed(config: Any) -> float:
     from joyful.runtime.run_guard import RunGuard
     from joyful.training import experiment  # imports torch, which --help and --cfg do not need
 
+    closed_pipes.tolerate()  # here too, because a launcher may run this in another process
     try:
         return experiment.main(lambda: hydra_request.from_hydra(config), hydra_request.is_multirun())
     except SystemExit as end:  # after a signal; in a process of joblib, the exception would never reach the command
