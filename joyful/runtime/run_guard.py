@@ -182,6 +182,12 @@ def _refuse_bad(config: DictConfig, place: str) -> None:
         folder = OmegaConf.select(config, place)
         if folder is None:
             raise InputError(f"{place}: expected a folder, got none")
+        for path in (os.getcwd(), os.path.abspath(folder)):
+            if "${" in path:
+                raise InputError(
+                    "working and output folder: expected paths without ${, which Hydra reads as a reference, got "
+                    f"{path}; start the command in another folder"
+                )
         if place == "hydra.sweep.dir":
             _refuse_unknown(config.hydra.sweeper, Sweeper)
             _refuse_unknown(config.hydra.launcher, Launcher)

@@ -1,6 +1,6 @@
 """Commands that Hydra cannot compose give one line and exit code 2 before anything is written, also in multiruns.
 
-A refused command leaves the files of a finished run as they were.
+So do working folders whose name Hydra cannot use. A refused command leaves the files of a finished run as they were.
 """
 
 import os
@@ -81,6 +81,18 @@ def test_composition_errors_are_one_line(
             wrong.append(f"{arguments}: code {done.returncode}, written {written}: {done.stderr[-2000:]}")
     tally("a command that cannot be composed", len(mistakes), 0, len(wrong))
     assert wrong == []
+
+
+@pytest.mark.parametrize("mode", [(), ("-m",)], ids=["run", "multirun"])
+def test_a_working_folder_that_hydra_cannot_use_is_refused(
+    mode: tuple[str, ...], fork_server: ForkServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "${x}"
+    folder.mkdir()
+    done = fork_server.run([str(ROOT / "run.py"), *mode, "seed=1,2" if mode else "seed=1"], folder, os.environ)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"expected paths without ${{, which Hydra reads as a reference, got {folder}" in done.stderr
+    assert list(folder.iterdir()) == []
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
