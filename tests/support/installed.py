@@ -19,10 +19,10 @@ SITE = Path(sysconfig.get_path("purelib"))
 SOURCES = ("analysis", "conf", "joyful", "sweeps", "pyproject.toml", "README.md", "LICENSE")
 
 
-def call(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def call(*command: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Run a command without this checkout on its path."""
     return subprocess.run(
-        [str(word) for word in command], cwd=cwd, env=surroundings(), capture_output=True, text=True, timeout=300
+        [str(word) for word in command], cwd=cwd, env=surroundings(), capture_output=True, text=True, timeout=timeout
     )
 
 
