@@ -8,10 +8,15 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from optuna.distributions import (
     BaseDistribution,
@@ -42,6 +47,7 @@ class Plan:
         space: Parameter -> distribution; empty for a list of trials.
         trials: Overrides of each trial, for a list of trials.
         grid: Parameters of each trial, for a grid.
+        raw: Parameter -> those of its choices that are text of an override, such as lists.
     """
 
     n_trials: int
@@ -49,6 +55,7 @@ class Plan:
     space: Mapping[str, BaseDistribution] = field(default_factory=dict)
     trials: tuple[tuple[str, ...], ...] | None = None
     grid: tuple[Mapping[str, Any], ...] | None = None
+    raw: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """Return the part of the plan that may not change during a study, as JSON types."""
@@ -78,8 +85,10 @@ class Plan:
             number: Number of the trial.
             params: Its parameters; not used for a list of trials.
         """
-        own = self.trials[number] if self.trials is not None else [override(n, v) for n, v in params.items()]
-        return [*self.fixed, *own]
+        if self.trials is not None:
+            return [*self.fixed, *self.trials[number]]
+        raw = {name for name, value in params.items() if value in self.raw.get(name, ())}
+        return [*self.fixed, *(f"{n}={v}" if n in raw else override(n, v) for n, v in params.items())]
 
 
 def override(name: str, value: Any) -> str:
@@ -89,33 +98,69 @@ def override(name: str, value: Any) -> str:
         >>> override("weights.encoder_loss_weight", 0.03)
         'weights.encoder_loss_weight=0.03'
     """
-    return f"{name}={value}"
+    return f"{name}={value_text(value)}"
 
 
-def make_plan(settings: SweepSettings, arguments: Sequence[str], grid: bool) -> Plan:
+def value_text(value: Any) -> str:
+    """Return the text of a value in an override, which Hydra reads as exactly this value.
+
+    A string has quotes if Hydra would read it as something else without them.
+
+    Args:
+        value: None, a bool, a number, a string, or a list or dictionary of these.
+
+    Example:
+        >>> [value_text(value) for value in ("mse", "1e-3", 1e-3, None, ["a", "b,c"], {"x": "null"})]
+        ['mse', "'1e-3'", '0.001', 'null', "[a,'b,c']", "{x:'null'}"]
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return _string_text(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{value_text(key)}:{value_text(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence):
+        return f"[{','.join(map(value_text, value))}]"
+    return str(value)
+
+
+@cache
+def _string_text(text: str) -> str:
+    try:
+        # as the first of two items, because a backslash at the end would change the comma
+        if text and OverridesParser.create().parse_override(f"a=[{text},b]").value() == [text, "b"]:
+            return text
+    except HydraException:
+        pass
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def make_plan(
+    settings: SweepSettings, arguments: Sequence[str], grid: bool, config_loader: ConfigLoader | None = None
+) -> Plan:
     """Make the plan of a sweep.
 
     Args:
         settings: The settings of the sweep.
         arguments: The overrides of the command line. They replace `settings.params` of the same name.
         grid: Whether the sampler is GridSampler.
+        config_loader: Finds the options of config groups, for glob(...).
 
     Raises:
         InputError: If the search space is invalid or missing, or if there is a list of trials as well.
     """
-    from hydra.errors import HydraException
-
-    inputs = [f"{name}={value}" for name, value in settings.params.items()] + list(arguments)
+    # a string in `params` is text of an override, as on the command line
+    params = {name: value if isinstance(value, str) else value_text(value) for name, value in settings.params.items()}
     try:
-        space, fixed_values, fixed = parse_search_space(inputs)
+        parsed = parse_search_space([*(f"{name}={text}" for name, text in params.items()), *arguments], config_loader)
     except (HydraException, ValueError, NotImplementedError, AssertionError) as error:
         raise InputError(
             f"search space: {one_line(error, 500)}; expected NAME=interval(LOW, HIGH), choice(A, B) or range(LOW, HIGH, "
             "step=S), LOW below HIGH"
         ) from None
-    space = {name: distribution for name, distribution in space.items() if name not in fixed_values}
+    space = {name: distribution for name, distribution in parsed.space.items() if name not in parsed.fixed}
     _check_ranges(space)
-    fixed = [override(name, value) for name, value in fixed_values.items()] + fixed
+    fixed = [*(f"{name}={text}" for name, text in parsed.fixed.items()), *parsed.rest]
     trials = _list_trials(settings)
     if trials is not None:
         if space:
@@ -132,8 +177,8 @@ def make_plan(settings: SweepSettings, arguments: Sequence[str], grid: bool) -> 
         )
     if grid:
         points = _grid(space, settings.n_trials)
-        return Plan(len(points), tuple(fixed), space, grid=points)
-    return Plan(settings.n_trials, tuple(fixed), space)
+        return Plan(len(points), tuple(fixed), space, grid=points, raw=parsed.raw)
+    return Plan(settings.n_trials, tuple(fixed), space, raw=parsed.raw)
 
 
 def check_compositions(plan: Plan, compose: Compose, check: Callable[[DictConfig], None]) -> None:

@@ -69,7 +69,7 @@ def prepare(
     pruner = _instantiate("pruner", values.pop("pruner"), PRUNERS)
     checked = check_settings(values, type(pruner).__name__)
     grid = kind is optuna.samplers.GridSampler
-    plan = make_plan(checked, arguments, grid)
+    plan = make_plan(checked, arguments, grid, hydra_context.config_loader)
     compose = partial(_compose, hydra_context, config)
     job_check = _JobCheck(plan, launcher_name(config) in LOCAL_LAUNCHERS)
     check_compositions(plan, compose, job_check)

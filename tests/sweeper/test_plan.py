@@ -1,11 +1,16 @@
 """Plans: search spaces, lists of trials, arms and pairs, grids."""
 
+import json
+
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from joyful.records import InputError
-from joyful.sweeper.plan import check_compositions, make_plan
+from joyful.sweeper.plan import check_compositions, make_plan, override
 from joyful.sweeper.settings import check_settings
 from tests.support.runs import sweep_defaults
 
@@ -14,8 +19,13 @@ def settings(**changes):
     return check_settings(sweep_defaults() | changes, "NopPruner")
 
 
-def plan(*arguments, grid=False, **changes):
-    return make_plan(settings(**changes), arguments, grid)
+def plan(*arguments, grid=False, config_loader=None, **changes):
+    return make_plan(settings(**changes), arguments, grid, config_loader)
+
+
+def parsed_value(text):
+    """The value that Hydra reads from an override."""
+    return OverridesParser.create().parse_override(text).value()
 
 
 def test_a_search_space_from_the_command_line_and_from_the_file():
@@ -113,6 +123,95 @@ def test_lists_and_spaces_do_not_mix():
         plan(arms=["loss=mse", "loss=mse"])
     with pytest.raises(InputError, match=r"trials: .*close the quotes"):
         plan(trials=["'loss=mse"])
+
+
+STRINGS = [
+    "mse", "a b", " a", "a ", "a,b", "it's", 'a "quote"', "'x'", "\\", "a\\'", "\\\\n", "null", "true", "False", "1e-3", "12",
+    "1_000", "inf", "nan", "", "[1,2]", "{a:1}", "a:b", "a=b", "choice(a,b)", "x)", "${seed}", "a${b", "$", "%", "~", "#",
+    "/data/x.y", "-1", "a\nb", "ü", "1x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", STRINGS)
+def test_a_string_reaches_the_program_as_it_is(text):
+    assert parsed_value(override("a", text)) == text
+    assert parsed_value(override("a", [text, {"k": text}])) == [text, {"k": text}]
+
+
+@pytest.mark.parametrize("text", ["mse", "hierarchical", "a-b_c.d", "/data/x.y", "${seed}", "a:b", "1x"])
+def test_plain_words_have_no_quotes(text):
+    assert override("a", text) == f"a={text}"
+
+
+@pytest.mark.parametrize("value", [None, True, False, 3, -7, 0.1, 1e-7, 1e22, 0.1 + 0.2, [1, 2.5, None], {"b": [True]}])
+def test_numbers_lists_and_dictionaries_are_exact(value):
+    again = parsed_value(override("a", value))
+    assert (again, type(again)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    [
+        ("a=choice('1e-3',x)", ["1e-3", "x"]),
+        ("a='1e-3',x,null", ["1e-3", "x", None]),
+        ("a=choice('null','a, b')", ["null", "a, b"]),
+        ("a=choice([1,'2'],[x])", [[1, "2"], ["x"]]),
+        ("a=choice({b:1},{b:'1'})", [{"b": 1}, {"b": "1"}]),
+        ("a=choice(1e-3,2e-5)", [0.001, 2e-05]),
+        ("a=choice(true,1.5,x)", [True, 1.5, "x"]),
+    ],
+)
+@pytest.mark.parametrize("in_file", [False, True])
+def test_every_choice_reaches_the_program_with_its_type(argument, values, in_file):
+    name, text = argument.split("=", 1)
+    parsed = plan(params={name: text}) if in_file else plan(argument)
+    # as stored and read again by Optuna
+    choices = json.loads(json.dumps(parsed.space["a"].choices))
+    read = [parsed_value(parsed.overrides(0, {"a": choice})[0]) for choice in choices]
+    assert list(map(repr, read)) == list(map(repr, values))
+
+
+def test_values_of_the_file_keep_their_types():
+    parsed = plan("b=interval(0,1)", params={"a": None, "c": [1, "null", "x"], "d": 0.5, "e": True, "f": "'7'"})
+    fixed = {text.split("=", 1)[0]: parsed_value(text) for text in parsed.fixed}
+    assert fixed == {"a": None, "c": [1, "null", "x"], "d": 0.5, "e": True, "f": "7"}
+
+
+def test_the_description_of_plain_choices_is_that_of_earlier_studies():
+    parsed = plan("loss=choice(mse,smoothl1)", "a=1,2.5", "b=choice(a b,true)", "c=choice([1,2],[3])", "d='x',null")
+    assert {name: d["attributes"]["choices"] for name, d in parsed.describe()["space"].items()} == {
+        "a": [1, 2.5],
+        "b": ["a b", True],
+        "c": ["[1,2]", "[3]"],
+        "d": ["'x'", "null"],
+        "loss": ["mse", "smoothl1"],
+    }
+
+
+@pytest.fixture
+def config_loader(tmp_path):
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "config.yaml").write_text("{}")
+    for name in ("mse", "smoothl1", "weighted_mse"):
+        (tmp_path / f"loss/{name}.yaml").write_text(f"name: {name}")
+    with initialize_config_dir(str(tmp_path)):
+        compose("config")
+        yield GlobalHydra.instance().config_loader()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options"),
+    [("*", ("mse", "smoothl1", "weighted_mse")), ("[*mse],exclude=w*", ("mse",)), ("s*", ("smoothl1",))],
+)
+def test_glob_is_a_choice_of_the_options_of_a_group(config_loader, pattern, options):
+    parsed = plan(f"+loss=glob({pattern})", config_loader=config_loader)
+    assert parsed.space == {"+loss": CategoricalDistribution(options)}
+
+
+@pytest.mark.parametrize("argument", ["loss=glob(x*)", "seed=glob(*)"])
+def test_a_glob_without_options_is_refused(config_loader, argument):
+    with pytest.raises(InputError, match=r"expected a pattern that matches an option of the config group (loss|seed)"):
+        plan(argument, config_loader=config_loader)
 
 
 def test_a_grid_has_every_combination_up_to_the_number_of_trials():
