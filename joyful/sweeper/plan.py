@@ -1,15 +1,18 @@
 """The plan of a sweep: a search space or a list of trials, fixed before the first trial.
 
-hydra-optuna-sweeper parses the search space.
+hydra-optuna-sweeper parses the search space. A grid has a fixed order of its points, and a sweep trains the first
+`n_trials` of them.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import logging
+import math
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -30,11 +33,19 @@ from joyful.compat import grid_choices, parse_search_space
 from joyful.records import InputError, one_line
 from joyful.sweeper.settings import CALIBRATION_SEEDS, SweepSettings
 
+log = logging.getLogger(__name__)
+
 #: Composes the configuration of a job from override strings.
 Compose = Callable[[Sequence[str]], DictConfig]
 
 #: Maximum number of points of a full grid.
 MAXIMUM_TRIALS = 1_000_000
+
+#: The golden section. A multiple of it has many digits, and its multiples are spread over the unit interval.
+_GOLDEN = 0.618033988749895
+
+#: Bases of the sequences in which a grid visits the values of its axes.
+_BASES = (2, 3, 5, 7, 11, 13)
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,21 @@ class Plan:
             return [*self.fixed, *self.trials[number]]
         raw = {name for name, value in params.items() if value in self.raw.get(name, ())}
         return [*self.fixed, *(f"{n}={v}" if n in raw else override(n, v) for n, v in params.items())]
+
+    def with_points(self, existing: Mapping[int, Mapping[str, Any]]) -> Plan:
+        """Return the plan of a grid whose trials keep the points that they have, and share out the others.
+
+        Earlier versions had another order of the points. Their studies continue with the points that they lack.
+
+        Args:
+            existing: Parameters of trials by number.
+        """
+        if self.grid is None or not existing:
+            return self
+        taken = {frozenset(point.items()) for point in existing.values()}
+        left = iter([point for point in self.grid if frozenset(point.items()) not in taken])
+        points = [existing[number] if number in existing else next(left) for number in range(self.n_trials)]
+        return replace(self, grid=tuple(points))
 
 
 def override(name: str, value: Any) -> str:
@@ -176,7 +202,12 @@ def make_plan(
             "hydra.sweeper.trials or hydra.sweeper.arms"
         )
     if grid:
-        points = _grid(space, settings.n_trials)
+        points, size = _grid(space, settings.n_trials)
+        if len(points) < size:
+            log.info(
+                "%d of %d grid points are trained, spread over the grid; set hydra.sweeper.n_trials=%d for all",
+                len(points), size, size,
+            )  # fmt: skip
         return Plan(len(points), tuple(fixed), space, grid=points, raw=parsed.raw)
     return Plan(settings.n_trials, tuple(fixed), space, raw=parsed.raw)
 
@@ -258,7 +289,8 @@ def _split(text: str, name: str) -> list[str]:
         raise InputError(f"hydra.sweeper.{name}: {text!r}: {error}; close the quotes") from None
 
 
-def _grid(space: Mapping[str, BaseDistribution], limit: int) -> tuple[dict[str, Any], ...]:
+def _grid(space: Mapping[str, BaseDistribution], limit: int) -> tuple[tuple[dict[str, Any], ...], int]:
+    """Return the first points of a grid in their fixed order, at most `limit`, and the size of the grid."""
     try:
         axes = {name: grid_choices(d) for name, d in space.items()}
     except ValueError:
@@ -266,12 +298,53 @@ def _grid(space: Mapping[str, BaseDistribution], limit: int) -> tuple[dict[str, 
             "hydra/sweeper/sampler=grid: expected choices or ranges with a step, got an interval; set choice(...) or "
             "another sampler"
         ) from None
-    size = 1
-    for values in axes.values():
-        size *= len(values)
+    size = math.prod(map(len, axes.values()))
     if size > MAXIMUM_TRIALS:
         raise InputError(
             f"hydra/sweeper/sampler=grid: expected at most {MAXIMUM_TRIALS} points, got {size}; reduce the choices"
         )
-    points = itertools.islice(itertools.product(*axes.values()), limit)
-    return tuple(dict(zip(axes, values, strict=True)) for values in points)
+    places = itertools.islice(balanced_order([len(values) for values in axes.values()]), limit)
+    points = ({name: axes[name][i] for name, i in zip(axes, place, strict=True)} for place in places)
+    return tuple(points), size
+
+
+def balanced_order(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Yield all points of a grid, as indices per axis, so that the first n of them are spread over the grid for any n.
+
+    On each axis, the numbers of points at any two values differ by at most 1 among the first n points. The first
+    values of an axis are its ends, and the next ones halve the gaps (thirds on the second axis, and so on).
+
+    Args:
+        sizes: Number of values of each axis.
+    """
+    orders = [_spread(size, base) for size, base in zip(sizes, itertools.cycle(_BASES))]
+    total, length, seen = math.prod(sizes), math.lcm(*sizes), set()
+    # A step near the golden section of `total`, without a common divisor, leads through all starts in a spread order.
+    step = next(s for s in itertools.count(round(total * _GOLDEN) or 1) if math.gcd(s, total) == 1)
+    for number in range(total):
+        flat, start = number * step % total, []
+        for size in reversed(sizes):
+            flat, index = divmod(flat, size)
+            start.append(index)
+        start.reverse()
+        if tuple(start) in seen:
+            continue
+        for i in range(length):  # the diagonal through `start` has each value of an axis equally often
+            point = tuple((first + i) % size for first, size in zip(start, sizes, strict=True))
+            seen.add(point)
+            yield tuple(order[index] for order, index in zip(orders, point, strict=True))
+
+
+def _spread(size: int, base: int) -> list[int]:
+    """Return 0, ..., size - 1 in the order of a van der Corput sequence: the ends first, then the gaps between them."""
+    order = dict.fromkeys((0, size - 1))
+    for number in itertools.count(1):
+        if len(order) == size:
+            return list(order)
+        place, digits, scale = 0.0, number, 1.0
+        while digits:
+            digits, digit = divmod(digits, base)
+            scale /= base
+            place += digit * scale
+        order[round(place * (size - 1))] = None
+    raise AssertionError

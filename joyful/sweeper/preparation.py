@@ -116,7 +116,9 @@ def prepare(
     )  # fmt: skip
     with _exclusive(registry, checked.lease_seconds):
         known = {} if states(registry) else recovery.params_of_runs(folder, plan.space, plan.n_trials)
-        enqueue(backend, study_id, plan, known)
+        stored = backend.get_all_trials(study_id, deepcopy=False) if grid else []
+        points = {trial.number: trial.system_attrs.get("fixed_params", trial.params) for trial in stored}
+        enqueue(backend, study_id, plan.with_points(points or known), known)
     write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved})
     return task, StudyAccess(backend, registry, name, sampler_for, pruner)
 

@@ -1,6 +1,9 @@
 """Plans: search spaces, lists of trials, arms and pairs, grids."""
 
+import itertools
 import json
+import math
+from collections import Counter
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -10,7 +13,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from joyful.records import InputError
-from joyful.sweeper.plan import check_compositions, make_plan, override
+from joyful.sweeper.plan import Plan, balanced_order, check_compositions, make_plan, override
 from joyful.sweeper.settings import check_settings
 from tests.support.runs import sweep_defaults
 
@@ -214,14 +217,55 @@ def test_a_glob_without_options_is_refused(config_loader, argument):
         plan(argument, config_loader=config_loader)
 
 
-def test_a_grid_has_every_combination_up_to_the_number_of_trials():
+def test_a_grid_has_every_combination_up_to_the_number_of_trials(caplog):
+    caplog.set_level("INFO")
     parsed = plan("a=choice(1,2)", "b=range(0,3)", grid=True)
     assert parsed.n_trials == 6
-    assert parsed.grid[0] == {"a": "1", "b": 0} or parsed.grid[0] == {"a": 1, "b": 0}
+    assert parsed.grid[0] == {"a": 1, "b": 0}
     assert len({tuple(point.values()) for point in parsed.grid}) == 6
-    assert plan("a=choice(1,2)", "b=range(0,3)", grid=True, n_trials=4).n_trials == 4
+    assert not caplog.messages
+    few = plan("a=choice(1,2)", "b=range(0,3)", grid=True, n_trials=4)
+    assert few.n_trials == 4
+    assert few.grid == parsed.grid[:4]
+    (message,) = caplog.messages
+    assert message == "4 of 6 grid points are trained, spread over the grid; set hydra.sweeper.n_trials=6 for all"
     with pytest.raises(InputError, match="expected choices or ranges with a step"):
         plan("a=interval(0.0,1.0)", grid=True)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1,), (1, 5), (8,), (2, 4), (4, 2), (2, 2, 2), (3, 5, 2), (6, 4, 9), (8, 8), (7, 1, 7), (2,) * 8]
+)
+def test_the_first_points_of_a_grid_are_spread_over_each_axis(sizes):
+    order = list(balanced_order(sizes))
+    assert sorted(order) == list(itertools.product(*map(range, sizes)))
+    assert order == list(balanced_order(sizes))
+    counts = [Counter(dict.fromkeys(range(size), 0)) for size in sizes]
+    for number, point in enumerate(order):
+        for axis, (count, index) in enumerate(zip(counts, point, strict=True)):
+            count[index] += 1
+            assert max(count.values()) - min(count.values()) <= 1, (number, axis)
+        if number == 1:  # the ends of each axis come first
+            assert all(
+                set(ends) == {0, size - 1} for ends, size in zip(zip(*order[:2], strict=True), sizes, strict=True)
+            )
+
+
+def test_half_of_an_axis_leaves_no_wide_gap():
+    for size in range(2, 40):
+        chosen = sorted(point[0] for point in itertools.islice(balanced_order([size]), math.ceil(size / 2) + 1))
+        assert max(b - a for a, b in itertools.pairwise(chosen)) <= 4
+
+
+def test_a_grid_of_an_earlier_version_continues_with_the_points_that_it_lacks():
+    whole = plan("a=choice(1,2)", "b=range(0,4)", grid=True)
+    earlier = {number: {"a": 1, "b": number} for number in range(4)}  # the order of earlier versions
+    points = whole.with_points(earlier).grid
+    assert list(points[:4]) == list(earlier.values())
+    assert sorted(point["b"] for point in points[4:]) == [0, 1, 2, 3]
+    assert {point["a"] for point in points[4:]} == {2}
+    assert whole.with_points({}) is whole
+    assert Plan(3, ()).with_points(earlier) == Plan(3, ())
 
 
 def test_every_trial_of_a_list_and_both_ends_of_a_space_are_composed():
