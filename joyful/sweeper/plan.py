@@ -10,17 +10,19 @@ import itertools
 import json
 import logging
 import math
+import os
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -215,8 +217,8 @@ def make_plan(
 def check_compositions(plan: Plan, compose: Compose, check: Callable[[DictConfig], None]) -> None:
     """Compose and check configurations before any trial exists.
 
-    These are all trials of a list. For a search space, they cover both ends of each range and every choice of each
-    parameter.
+    These are all trials of a list. For a search space, they cover both ends of each range, a value with many digits
+    between them, and every choice of each parameter.
 
     Args:
         plan: The plan.
@@ -224,15 +226,39 @@ def check_compositions(plan: Plan, compose: Compose, check: Callable[[DictConfig
         check: Checks a composed configuration, and raises an exception if it is invalid.
 
     Raises:
-        InputError: If a configuration is invalid. The message starts with its overrides.
+        InputError: If a configuration is invalid, or if its output folder has too long a name. The message starts with
+            its overrides.
     """
     for overrides in _samples(plan):
         try:
-            check(compose(overrides))
+            job = compose(overrides)
+            check(job)
+            _check_folder_names(job)
         except Exception as error:
             raise InputError(
                 f"{' '.join(overrides[len(plan.fixed) :]) or 'the sweep'}: {one_line(error, 500)}"
             ) from None
+
+
+def _check_folder_names(job: DictConfig) -> None:
+    """Raise InputError if a part of the path of a trial's output folder is longer than its file system allows."""
+    sweep = OmegaConf.select(job, "hydra.sweep")
+    if sweep is None:
+        return
+    folder = Path(sweep.dir).absolute()
+    parent = next(path for path in (folder, *folder.parents) if path.exists())
+    limit = os.pathconf(parent, "PC_NAME_MAX")
+    longest = max(Path(str(sweep.subdir)).parts, key=_bytes, default="")
+    if _bytes(longest) > limit:
+        raise InputError(
+            f"hydra.sweep.subdir: expected folder names of at most {limit} bytes, got {_bytes(longest)} "
+            f"({longest[:20]}...); set hydra.sweep.subdir='${{hydra.job.num}}', or leave settings out of its names with "
+            "hydra.job.config.override_dirname.exclude_keys=[NAME]"
+        )
+
+
+def _bytes(name: str) -> int:
+    return len(os.fsencode(name))
 
 
 def _samples(plan: Plan) -> list[list[str]]:
@@ -248,6 +274,12 @@ def _extremes(distribution: BaseDistribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    if isinstance(distribution, FloatDistribution) and distribution.step is None:
+        return [
+            distribution.low,
+            distribution.high,
+            distribution.low + (distribution.high - distribution.low) * _GOLDEN,
+        ]
     return [distribution.low, distribution.high]
 
 

@@ -279,7 +279,25 @@ def test_every_trial_of_a_list_and_both_ends_of_a_space_are_composed():
     assert seen == [("x=1", "a=1"), ("x=1", "b=2")]
     seen.clear()
     check_compositions(plan("a=interval(0.0,1.0)", "b=choice(u,v,w)"), compose, lambda job: None)
-    assert {item for trial in seen for item in trial} == {"a=0.0", "a=1.0", "b=u", "b=v", "b=w"}
+    between = "a=0.618033988749895"
+    assert {item for trial in seen for item in trial} == {"a=0.0", "a=1.0", between, "b=u", "b=v", "b=w"}
+
+
+@pytest.mark.parametrize(("subdir", "refused"), [("${name}", True), ("runs/${name}/x", True), ("7", False)])
+def test_too_long_names_of_folders_are_refused(tmp_path, subdir, refused):
+    def compose(overrides):
+        sweep = {"dir": str(tmp_path / "new/sweep"), "subdir": subdir}
+        return OmegaConf.create({"hydra": {"sweep": sweep}, "name": "ü" * 100 + ",".join(overrides)})
+
+    checked = plan("a=interval(0.0,1.0)", "b=choice(u,v)")
+    check_compositions(checked, compose, lambda job: None)
+    long = plan("a=interval(0.0,1.0)", f"b=choice(u,{'v' * 40})")
+    if not refused:
+        check_compositions(long, compose, lambda job: None)
+        return
+    message = r"^a=0.618033988749895 b=v+: hydra\.sweep\.subdir: expected folder names of at most 255 bytes, got \d+ .*exclude_keys"
+    with pytest.raises(InputError, match=message):
+        check_compositions(long, compose, lambda job: None)
 
 
 def test_overrides_that_do_not_compose_are_named():
