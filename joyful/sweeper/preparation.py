@@ -13,12 +13,11 @@ from typing import Any
 
 import optuna
 from hydra.types import HydraContext
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from joyful.config import LOCATION_SETTINGS, check
 from joyful.data.loading import load
-from joyful.records import InputError, one_line
+from joyful.records import InputError
 from joyful.results import write_json
 from joyful.runtime import disk
 from joyful.runtime.hydra_request import resolved_config
@@ -27,16 +26,13 @@ from joyful.sweeper.database import open_engine, open_storage, storage_url, with
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.plan import Plan, check_compositions, make_plan
 from joyful.sweeper.registry import Registry
+from joyful.sweeper.samplers import SamplerBuilder, allowed_targets, build_pruner, set_by_user
 from joyful.sweeper.settings import check_settings
 from joyful.sweeper.status import SWEEP_FILE
 from joyful.sweeper.study import StudyAccess, enqueue, open_or_create, sampler_factory, states
 from joyful.sweeper.worker import WorkerTask
 
 log = logging.getLogger(__name__)
-
-#: Modules whose samplers and pruners a configuration may name.
-SAMPLERS = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
-PRUNERS = ("optuna.pruners.*",)
 
 #: Launchers whose workers are processes on this machine.
 LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
@@ -64,11 +60,17 @@ def prepare(
     values: dict[str, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # type: ignore[assignment]
     del values["_target_"]
     sampler_config = values.pop("sampler")
-    sampler = _instantiate("sampler", sampler_config, SAMPLERS)
-    kind = sampler.func if isinstance(sampler, partial) else type(sampler)
-    pruner = _instantiate("pruner", values.pop("pruner"), PRUNERS)
+    allowed = allowed_targets(hydra_context.execution_whitelist)
+    choice = config.hydra.runtime.choices.get("hydra/sweeper/sampler")
+    typed: list[str] = OmegaConf.to_container(config.hydra.overrides.hydra)  # type: ignore[assignment]
+    sampler_config = set_by_user(sampler_config, choice, typed)
+    build = SamplerBuilder(sampler_config, allowed)
+    kind = build.kind
+    pruner = build_pruner(values.pop("pruner"), allowed)
     checked = check_settings(values, type(pruner).__name__)
     grid = kind is optuna.samplers.GridSampler
+    if not grid:
+        build(seed=0)
     plan = make_plan(checked, arguments, grid, hydra_context.config_loader)
     compose = partial(_compose, hydra_context, config)
     job_check = _JobCheck(plan, launcher_name(config) in LOCAL_LAUNCHERS)
@@ -100,7 +102,6 @@ def prepare(
     if not is_new and finished < plan.n_trials:
         job_check.check_room(folder, plan.n_trials - finished, checked.n_jobs, sqlite)
     # the points of a grid are fixed parameters of the trials
-    build = partial(instantiate, sampler_config, _execution_whitelist_=SAMPLERS)
     sampler_for = sampler_factory(
         optuna.samplers.RandomSampler if grid else build,
         int(first["seed"] if sampler_config.get("seed") is None else sampler_config["seed"]),
@@ -126,13 +127,6 @@ def prepare(
 def launcher_name(config: DictConfig) -> str:
     """Return the class name of the configured launcher, without its module."""
     return str(config.hydra.launcher._target_).rpartition(".")[2]
-
-
-def _instantiate(group: str, config: Mapping[str, Any], allowed: Sequence[str]) -> Any:
-    try:
-        return instantiate(config, _execution_whitelist_=allowed)
-    except Exception as error:
-        raise InputError(f"hydra/sweeper/{group}: {one_line(error, 500)}") from None
 
 
 def _compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
