@@ -8,9 +8,12 @@ imports these packages inside its functions only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+    from hydra.core.override_parser.types import Override
     from optuna.distributions import BaseDistribution
     from torch import Tensor
 
@@ -47,19 +50,82 @@ def start_ray(init: Any) -> None:
     start(init)
 
 
-def parse_search_space(overrides: Sequence[str]) -> tuple[dict[str, BaseDistribution], dict[str, Any], list[str]]:
+@dataclass(frozen=True)
+class SearchSpace:
+    """Overrides as the stock Optuna sweeper reads them.
+
+    Attributes:
+        space: Parameter -> distribution.
+        raw: Parameter -> those of its choices that are text of an override: lists, dictionaries, null, and strings with
+            their quotes. Optuna stores them as strings. Its other strings are values.
+        fixed: Parameter -> its single value, as text of an override.
+        rest: The other overrides.
+    """
+
+    space: dict[str, BaseDistribution] = field(default_factory=dict)
+    raw: dict[str, frozenset[str]] = field(default_factory=dict)
+    fixed: dict[str, str] = field(default_factory=dict)
+    rest: list[str] = field(default_factory=list)
+
+
+def parse_search_space(overrides: Sequence[str], config_loader: ConfigLoader | None = None) -> SearchSpace:
     """Read overrides as the stock Optuna sweeper reads them, which has no public function for it.
 
-    Returns:
-        The distributions by name, the fixed values by name, and the other overrides.
+    It also reads glob(...), as Hydra's basic sweeper does. shuffle(...) has no effect, because a study keeps the order
+    of its choices.
+
+    Args:
+        overrides: The overrides.
+        config_loader: Finds the options of the config groups for glob(...).
 
     Raises:
         ValueError, NotImplementedError, AssertionError, hydra.errors.HydraException: If an override is invalid.
     """
-    from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, Glob, RangeSweep
+    from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
+    from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-    space, fixed, rest = create_params_from_overrides(list(overrides))
-    return space, fixed, rest
+    parsed = SearchSpace()
+    for override in OverridesParser.create(config_loader=config_loader).parse_overrides(list(overrides)):
+        if override.is_delete():
+            parsed.rest.append(str(override.input_line))
+            continue
+        name, value = override.get_key_element(), override.value()
+        if isinstance(value, (ChoiceSweep, RangeSweep)):
+            value.shuffle = False
+        if isinstance(value, Glob):
+            parsed.space[name] = CategoricalDistribution(_group_options(override))
+            continue
+        distribution = create_optuna_distribution_from_override(override)
+        if isinstance(distribution, BaseDistribution):
+            parsed.space[name] = distribution
+            parsed.raw[name] = _raw_choices(override) if override.is_choice_sweep() else frozenset()
+        else:
+            parsed.fixed[name] = distribution
+    return parsed
+
+
+def _group_options(override: Override) -> list[str]:
+    options = [str(option) for option in override.sweep_iterator()]
+    if not options:
+        raise ValueError(
+            f"{override.input_line}: expected a pattern that matches an option of the config group "
+            f"{override.key_or_group}, got none; set another pattern, or choice(A, B)"
+        )
+    return options
+
+
+def _raw_choices(override: Override) -> frozenset[str]:
+    """Return the choices that the stock sweeper returns as text of an override."""
+    from hydra.core.override_parser.types import Transformer
+
+    choices = list(override.sweep_iterator())
+    raw = frozenset(Transformer.str(choice) for choice in choices if not isinstance(choice, (str, int, float)))
+    for choice in choices:
+        if isinstance(choice, str) and choice in raw:
+            raise ValueError(f"{override.input_line}: expected different choices, got {choice} twice; remove one")
+    return raw
 
 
 def grid_choices(distribution: BaseDistribution) -> list[Any]:

@@ -145,17 +145,36 @@ def test_ray_is_started_with_the_configuration(monkeypatch):
 
 
 def test_search_spaces_are_read_into_distributions_fixed_values_and_the_rest():
-    space, values, rest = compat.parse_search_space(
+    parsed = compat.parse_search_space(
         ["a=interval(0.1,1.0)", "b=choice(x,y)", "c=range(1,4)", "d=tag(log,interval(1,8))", "e=5", "~f", "+g=h"]
     )
-    assert space == {
+    assert parsed.space == {
         "a": FloatDistribution(0.1, 1.0),
         "b": CategoricalDistribution(("x", "y")),
         "c": IntDistribution(1, 3),
         "d": FloatDistribution(1.0, 8.0, log=True),
     }
-    assert values == {"e": "5", "+g": "h"}
-    assert rest == ["~f"]
+    assert not any(parsed.raw.values())
+    assert parsed.fixed == {"e": "5", "+g": "h"}
+    assert parsed.rest == ["~f"]
+
+
+def test_choices_that_are_text_of_an_override_are_told_from_strings():
+    parsed = compat.parse_search_space(["a=choice('1e-3',x)", "b=choice([1,'2'],{c:d})", "e='1e-3',f,null"])
+    assert parsed.space == {
+        "a": CategoricalDistribution(("1e-3", "x")),
+        "b": CategoricalDistribution(("[1,'2']", "{c:d}")),
+        "e": CategoricalDistribution(("'1e-3'", "f", "null")),
+    }
+    assert parsed.raw == {"a": frozenset(), "b": {"[1,'2']", "{c:d}"}, "e": {"'1e-3'", "null"}}
+    with pytest.raises(ValueError, match=r"expected different choices, got \[1,2\] twice"):
+        compat.parse_search_space(["a=choice('[1,2]',[1,2])"])
+
+
+def test_a_shuffled_choice_keeps_its_order():
+    for text in ("shuffle(choice(1,2,3,4,5,6,7,8))", "shuffle(1,2,3,4,5,6,7,8)"):
+        assert compat.parse_search_space([f"a={text}"]).space["a"].choices == (1, 2, 3, 4, 5, 6, 7, 8)
+    assert compat.parse_search_space(["a=shuffle(range(0,9))"]).space["a"] == IntDistribution(0, 8)
 
 
 def test_grid_choices_of_a_distribution():

@@ -55,7 +55,8 @@ def storage_url(storage: str | None, folder: Path) -> URL:
     """Return the database URL of a sweep.
 
     Args:
-        storage: The URL from the settings; None: study.db in the sweep folder.
+        storage: The URL from the settings; None: study.db in the sweep folder. A relative path of an SQLite file
+            refers to the working directory.
         folder: The sweep folder.
 
     Raises:
@@ -77,6 +78,9 @@ def storage_url(storage: str | None, folder: Path) -> URL:
         raise InputError(f"hydra.sweeper.storage: {expected}, got {backend}")
     if backend == "sqlite" and url.database in (None, "", ":memory:"):
         raise InputError(f"hydra.sweeper.storage: {expected}, got a database in memory, which workers cannot share")
+    if backend == "sqlite" and not str(url.database).startswith("file:"):
+        # workers and later commands may start in another folder
+        url = url.set(database=str(Path(str(url.database)).absolute()))
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     if "password" in url.query:  # SQLAlchemy does not hide passwords there

@@ -1,18 +1,28 @@
 """The plan of a sweep: a search space or a list of trials, fixed before the first trial.
 
-hydra-optuna-sweeper parses the search space.
+hydra-optuna-sweeper parses the search space. A grid has a fixed order of its points, and a sweep trains the first
+`n_trials` of them.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import logging
+import math
+import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -25,11 +35,19 @@ from joyful.compat import grid_choices, parse_search_space
 from joyful.records import InputError, one_line
 from joyful.sweeper.settings import CALIBRATION_SEEDS, SweepSettings
 
+log = logging.getLogger(__name__)
+
 #: Composes the configuration of a job from override strings.
 Compose = Callable[[Sequence[str]], DictConfig]
 
 #: Maximum number of points of a full grid.
 MAXIMUM_TRIALS = 1_000_000
+
+#: The golden section. A multiple of it has many digits, and its multiples are spread over the unit interval.
+_GOLDEN = 0.618033988749895
+
+#: Bases of the sequences in which a grid visits the values of its axes.
+_BASES = (2, 3, 5, 7, 11, 13)
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,7 @@ class Plan:
         arms: Overrides of the arm of each trial, as one text, for arms.
         n_calibration: Number of calibration runs, the first trials, for arms.
         grid: Parameters of each trial, for a grid.
+        raw: Parameter -> those of its choices that are text of an override, such as lists.
     """
 
     n_trials: int
@@ -53,6 +72,7 @@ class Plan:
     arms: tuple[str, ...] | None = None
     n_calibration: int = 0
     grid: tuple[Mapping[str, Any], ...] | None = None
+    raw: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """Return the part of the plan that may not change during a study, as JSON types."""
@@ -92,8 +112,25 @@ class Plan:
             number: Number of the trial.
             params: Its parameters; not used for a list of trials.
         """
-        own = self.trials[number] if self.trials is not None else [override(n, v) for n, v in params.items()]
-        return [*self.fixed, *own]
+        if self.trials is not None:
+            return [*self.fixed, *self.trials[number]]
+        raw = {name for name, value in params.items() if value in self.raw.get(name, ())}
+        return [*self.fixed, *(f"{n}={v}" if n in raw else override(n, v) for n, v in params.items())]
+
+    def with_points(self, existing: Mapping[int, Mapping[str, Any]]) -> Plan:
+        """Return the plan of a grid whose trials keep the points that they have, and share out the others.
+
+        Earlier versions had another order of the points. Their studies continue with the points that they lack.
+
+        Args:
+            existing: Parameters of trials by number.
+        """
+        if self.grid is None or not existing:
+            return self
+        taken = {frozenset(point.items()) for point in existing.values()}
+        left = iter([point for point in self.grid if frozenset(point.items()) not in taken])
+        points = [existing[number] if number in existing else next(left) for number in range(self.n_trials)]
+        return replace(self, grid=tuple(points))
 
 
 def override(name: str, value: Any) -> str:
@@ -103,33 +140,69 @@ def override(name: str, value: Any) -> str:
         >>> override("weights.encoder_loss_weight", 0.03)
         'weights.encoder_loss_weight=0.03'
     """
-    return f"{name}={value}"
+    return f"{name}={value_text(value)}"
 
 
-def make_plan(settings: SweepSettings, arguments: Sequence[str], grid: bool) -> Plan:
+def value_text(value: Any) -> str:
+    """Return the text of a value in an override, which Hydra reads as exactly this value.
+
+    A string has quotes if Hydra would read it as something else without them.
+
+    Args:
+        value: None, a bool, a number, a string, or a list or dictionary of these.
+
+    Example:
+        >>> [value_text(value) for value in ("mse", "1e-3", 1e-3, None, ["a", "b,c"], {"x": "null"})]
+        ['mse', "'1e-3'", '0.001', 'null', "[a,'b,c']", "{x:'null'}"]
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return _string_text(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{value_text(key)}:{value_text(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence):
+        return f"[{','.join(map(value_text, value))}]"
+    return str(value)
+
+
+@cache
+def _string_text(text: str) -> str:
+    try:
+        # as the first of two items, because a backslash at the end would change the comma
+        if text and OverridesParser.create().parse_override(f"a=[{text},b]").value() == [text, "b"]:
+            return text
+    except HydraException:
+        pass
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def make_plan(
+    settings: SweepSettings, arguments: Sequence[str], grid: bool, config_loader: ConfigLoader | None = None
+) -> Plan:
     """Make the plan of a sweep.
 
     Args:
         settings: The settings of the sweep.
         arguments: The overrides of the command line. They replace `settings.params` of the same name.
         grid: Whether the sampler is GridSampler.
+        config_loader: Finds the options of config groups, for glob(...).
 
     Raises:
         InputError: If the search space is invalid or missing, or if there is a list of trials as well.
     """
-    from hydra.errors import HydraException
-
-    inputs = [f"{name}={value}" for name, value in settings.params.items()] + list(arguments)
+    # a string in `params` is text of an override, as on the command line
+    params = {name: value if isinstance(value, str) else value_text(value) for name, value in settings.params.items()}
     try:
-        space, fixed_values, fixed = parse_search_space(inputs)
+        parsed = parse_search_space([*(f"{name}={text}" for name, text in params.items()), *arguments], config_loader)
     except (HydraException, ValueError, NotImplementedError, AssertionError) as error:
         raise InputError(
             f"search space: {one_line(error, 500)}; expected NAME=interval(LOW, HIGH), choice(A, B) or range(LOW, HIGH, "
             "step=S), LOW below HIGH"
         ) from None
-    space = {name: distribution for name, distribution in space.items() if name not in fixed_values}
+    space = {name: distribution for name, distribution in parsed.space.items() if name not in parsed.fixed}
     _check_ranges(space)
-    fixed = [override(name, value) for name, value in fixed_values.items()] + fixed
+    fixed = [*(f"{name}={text}" for name, text in parsed.fixed.items()), *parsed.rest]
     if settings.trials or settings.arms:
         if space:
             raise InputError(
@@ -147,16 +220,21 @@ def make_plan(settings: SweepSettings, arguments: Sequence[str], grid: bool) -> 
             "hydra.sweeper.trials or hydra.sweeper.arms"
         )
     if grid:
-        points = _grid(space, settings.n_trials)
-        return Plan(len(points), tuple(fixed), space, grid=points)
-    return Plan(settings.n_trials, tuple(fixed), space)
+        points, size = _grid(space, settings.n_trials)
+        if len(points) < size:
+            log.info(
+                "%d of %d grid points are trained, spread over the grid; set hydra.sweeper.n_trials=%d for all",
+                len(points), size, size,
+            )  # fmt: skip
+        return Plan(len(points), tuple(fixed), space, grid=points, raw=parsed.raw)
+    return Plan(settings.n_trials, tuple(fixed), space, raw=parsed.raw)
 
 
 def check_compositions(plan: Plan, compose: Compose, check: Callable[[DictConfig], None]) -> None:
     """Compose and check configurations before any trial exists.
 
-    These are all trials of a list. For a search space, they cover both ends of each range and every choice of each
-    parameter.
+    These are all trials of a list. For a search space, they cover both ends of each range, a value with many digits
+    between them, and every choice of each parameter.
 
     Args:
         plan: The plan.
@@ -164,15 +242,39 @@ def check_compositions(plan: Plan, compose: Compose, check: Callable[[DictConfig
         check: Checks a composed configuration, and raises an exception if it is invalid.
 
     Raises:
-        InputError: If a configuration is invalid. The message starts with its overrides.
+        InputError: If a configuration is invalid, or if its output folder has too long a name. The message starts with
+            its overrides.
     """
     for overrides in _samples(plan):
         try:
-            check(compose(overrides))
+            job = compose(overrides)
+            check(job)
+            _check_folder_names(job)
         except Exception as error:
             raise InputError(
                 f"{' '.join(overrides[len(plan.fixed) :]) or 'the sweep'}: {one_line(error, 500)}"
             ) from None
+
+
+def _check_folder_names(job: DictConfig) -> None:
+    """Raise InputError if a part of the path of a trial's output folder is longer than its file system allows."""
+    sweep = OmegaConf.select(job, "hydra.sweep")
+    if sweep is None:
+        return
+    folder = Path(sweep.dir).absolute()
+    parent = next(path for path in (folder, *folder.parents) if path.exists())
+    limit = os.pathconf(parent, "PC_NAME_MAX")
+    longest = max(Path(str(sweep.subdir)).parts, key=_bytes, default="")
+    if _bytes(longest) > limit:
+        raise InputError(
+            f"hydra.sweep.subdir: expected folder names of at most {limit} bytes, got {_bytes(longest)} "
+            f"({longest[:20]}...); set hydra.sweep.subdir='${{hydra.job.num}}', or leave settings out of its names with "
+            "hydra.job.config.override_dirname.exclude_keys=[NAME]"
+        )
+
+
+def _bytes(name: str) -> int:
+    return len(os.fsencode(name))
 
 
 def _samples(plan: Plan) -> list[list[str]]:
@@ -188,6 +290,12 @@ def _extremes(distribution: BaseDistribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    if isinstance(distribution, FloatDistribution) and distribution.step is None:
+        return [
+            distribution.low,
+            distribution.high,
+            distribution.low + (distribution.high - distribution.low) * _GOLDEN,
+        ]
     return [distribution.low, distribution.high]
 
 
@@ -229,7 +337,8 @@ def _split(text: str, name: str) -> list[str]:
         raise InputError(f"hydra.sweeper.{name}: {text!r}: {error}; close the quotes") from None
 
 
-def _grid(space: Mapping[str, BaseDistribution], limit: int) -> tuple[dict[str, Any], ...]:
+def _grid(space: Mapping[str, BaseDistribution], limit: int) -> tuple[tuple[dict[str, Any], ...], int]:
+    """Return the first points of a grid in their fixed order, at most `limit`, and the size of the grid."""
     try:
         axes = {name: grid_choices(d) for name, d in space.items()}
     except ValueError:
@@ -237,12 +346,53 @@ def _grid(space: Mapping[str, BaseDistribution], limit: int) -> tuple[dict[str, 
             "hydra/sweeper/sampler=grid: expected choices or ranges with a step, got an interval; set choice(...) or "
             "another sampler"
         ) from None
-    size = 1
-    for values in axes.values():
-        size *= len(values)
+    size = math.prod(map(len, axes.values()))
     if size > MAXIMUM_TRIALS:
         raise InputError(
             f"hydra/sweeper/sampler=grid: expected at most {MAXIMUM_TRIALS} points, got {size}; reduce the choices"
         )
-    points = itertools.islice(itertools.product(*axes.values()), limit)
-    return tuple(dict(zip(axes, values, strict=True)) for values in points)
+    places = itertools.islice(balanced_order([len(values) for values in axes.values()]), limit)
+    points = ({name: axes[name][i] for name, i in zip(axes, place, strict=True)} for place in places)
+    return tuple(points), size
+
+
+def balanced_order(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Yield all points of a grid, as indices per axis, so that the first n of them are spread over the grid for any n.
+
+    On each axis, the numbers of points at any two values differ by at most 1 among the first n points. The first
+    values of an axis are its ends, and the next ones halve the gaps (thirds on the second axis, and so on).
+
+    Args:
+        sizes: Number of values of each axis.
+    """
+    orders = [_spread(size, base) for size, base in zip(sizes, itertools.cycle(_BASES))]
+    total, length, seen = math.prod(sizes), math.lcm(*sizes), set()
+    # A step near the golden section of `total`, without a common divisor, leads through all starts in a spread order.
+    step = next(s for s in itertools.count(round(total * _GOLDEN) or 1) if math.gcd(s, total) == 1)
+    for number in range(total):
+        flat, start = number * step % total, []
+        for size in reversed(sizes):
+            flat, index = divmod(flat, size)
+            start.append(index)
+        start.reverse()
+        if tuple(start) in seen:
+            continue
+        for i in range(length):  # the diagonal through `start` has each value of an axis equally often
+            point = tuple((first + i) % size for first, size in zip(start, sizes, strict=True))
+            seen.add(point)
+            yield tuple(order[index] for order, index in zip(orders, point, strict=True))
+
+
+def _spread(size: int, base: int) -> list[int]:
+    """Return 0, ..., size - 1 in the order of a van der Corput sequence: the ends first, then the gaps between them."""
+    order = dict.fromkeys((0, size - 1))
+    for number in itertools.count(1):
+        if len(order) == size:
+            return list(order)
+        place, digits, scale = 0.0, number, 1.0
+        while digits:
+            digits, digit = divmod(digits, base)
+            scale /= base
+            place += digit * scale
+        order[round(place * (size - 1))] = None
+    raise AssertionError

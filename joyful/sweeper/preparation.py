@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,9 @@ from typing import Any
 
 import optuna
 from hydra.types import HydraContext, TaskFunction
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from joyful.records import InputError, one_line
+from joyful.records import InputError
 from joyful.results import write_json
 from joyful.runtime import disk
 from joyful.runtime.hydra_request import literal
@@ -29,16 +28,13 @@ from joyful.sweeper.job_config import identity, pop_key
 from joyful.sweeper.plan import check_compositions, make_plan
 from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Registry
+from joyful.sweeper.samplers import SamplerBuilder, allowed_targets, build_object, build_pruner, set_by_user
 from joyful.sweeper.settings import check_settings
 from joyful.sweeper.status import SWEEP_FILE
-from joyful.sweeper.study import OTHER_STUDY, StudyAccess, enqueue, open_or_create, sampler_factory, states
+from joyful.sweeper.study import OTHER_STUDY, SamplerFactory, StudyAccess, enqueue, open_or_create, states
 from joyful.sweeper.worker import WorkerTask
 
 log = logging.getLogger(__name__)
-
-#: Modules whose samplers and pruners a configuration may name.
-SAMPLERS = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
-PRUNERS = ("optuna.pruners.*",)
 
 #: Launchers whose workers are processes on this machine.
 LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
@@ -64,15 +60,22 @@ def prepare(
     values: dict[str, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # type: ignore[assignment]
     del values["_target_"]
     sampler_config = values.pop("sampler")
-    sampler = _instantiate("sampler", sampler_config, SAMPLERS)
-    kind = sampler.func if isinstance(sampler, partial) else type(sampler)
-    pruner = _instantiate("pruner", values.pop("pruner"), PRUNERS)
-    job_check = JobCheck(_instantiate("check", values.pop("check"), _allowed(hydra_context)))
+    allowed = allowed_targets(hydra_context.execution_whitelist)
+    choice = config.hydra.runtime.choices.get("hydra/sweeper/sampler")
+    typed: list[str] = OmegaConf.to_container(config.hydra.overrides.hydra)  # type: ignore[assignment]
+    sampler_config = set_by_user(sampler_config, choice, typed)
+    build = SamplerBuilder(sampler_config, allowed)
+    kind = build.kind
+    pruner = build_pruner(values.pop("pruner"), allowed)
+    check = values.pop("check")
+    job_check = JobCheck(None if check is None else build_object("check", check, allowed))
     checked = check_settings(values)
     grid = kind is optuna.samplers.GridSampler
+    if not grid:
+        build(seed=0)
     if checked.arms:
         pruner = optuna.pruners.NopPruner()  # arms are compared over whole runs
-    plan = make_plan(checked, arguments, grid)
+    plan = make_plan(checked, arguments, grid, hydra_context.config_loader)
     compose = partial(_compose, hydra_context, config)
     job_check.varied = frozenset(plan.varied())
     check_compositions(plan, compose, job_check)
@@ -103,8 +106,7 @@ def prepare(
     if not is_new and finished < plan.n_trials:
         job_check.check_room(folder, plan.n_trials - finished, checked.n_jobs, sqlite)
     # the points of a grid are fixed parameters of the trials
-    build = partial(instantiate, sampler_config, _execution_whitelist_=SAMPLERS)
-    sampler_for = sampler_factory(
+    sampler_for = SamplerFactory(
         optuna.samplers.RandomSampler if grid else build,
         _seed_of(sampler_config.get("seed"), pop_key(first, checked.seed_key)),
         reseed=kind is not optuna.samplers.QMCSampler,
@@ -119,8 +121,10 @@ def prepare(
         sampler_for, pruner,
     )  # fmt: skip
     with _exclusive(registry, checked.lease_seconds):
-        known = {} if states(registry) else recovery.params_of_runs(folder, plan.space, plan.n_trials)
-        enqueue(backend, study_id, plan, known)
+        known = {} if states(registry) else recovery.params_of_runs(folder, plan)
+        stored = backend.get_all_trials(study_id, deepcopy=False) if grid else []
+        points = {trial.number: trial.system_attrs.get("fixed_params", trial.params) for trial in stored}
+        enqueue(backend, study_id, plan.with_points(points or known), known)
     write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved})
     return task, StudyAccess(backend, registry, name, sampler_for, pruner)
 
@@ -140,24 +144,12 @@ def launcher_name(config: DictConfig) -> str:
     return str(config.hydra.launcher._target_).rpartition(".")[2]
 
 
-def _instantiate(group: str, config: Mapping[str, Any], allowed: Sequence[str]) -> Any:
-    try:
-        return instantiate(config, _execution_whitelist_=allowed)
-    except Exception as error:
-        raise InputError(f"hydra/sweeper/{group}: {one_line(error, 500)}") from None
-
-
 def _compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     job = hydra_context.config_loader.load_sweep_config(config, list(overrides))
     with open_dict(job):
         job.hydra.job.id, job.hydra.job.num = "0", 0
         job.hydra.sweep.dir = literal(config.hydra.sweep.dir)
     return job
-
-
-def _allowed(hydra_context: HydraContext) -> list[str]:
-    """Return the names that `_target_` may have: those that the program allows, or all."""
-    return list(hydra_context.execution_whitelist or ["*"])
 
 
 def _seed_of(*candidates: Any) -> int:

@@ -7,12 +7,12 @@ import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.engine import URL
 
@@ -21,7 +21,7 @@ from joyful.results import set_aside
 from joyful.results.files import read_bounded
 from joyful.results.yaml_text import parse_yaml
 from joyful.sweeper.database import BUSY_SECONDS
-from joyful.sweeper.plan import override
+from joyful.sweeper.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -76,37 +76,38 @@ def find_damage(path: Path) -> str:
         connection.close()
 
 
-def params_of_runs(folder: Path, space: Mapping[str, BaseDistribution], n_trials: int) -> dict[int, dict[str, Any]]:
+def params_of_runs(folder: Path, plan: Plan) -> dict[int, dict[str, Any]]:
     """Read the parameters of trials from the files that Hydra wrote for their jobs, for rebuilding a study.
 
     Args:
         folder: The sweep folder.
-        space: The search space.
-        n_trials: Number of trials of the plan.
+        plan: The plan of the sweep.
 
     Returns:
         Trial number -> parameters, for each trial whose job has recorded its overrides and lies in the search space.
     """
     params = {}
-    for path in sorted(folder.glob("**/.hydra/hydra.yaml")) if space else ():
+    for path in sorted(folder.glob("**/.hydra/hydra.yaml")) if plan.space else ():
         try:
             hydra = parse_yaml(read_bounded(path, MAXIMUM_JOB_BYTES))["hydra"]
             number, overrides = hydra["job"]["num"], hydra["overrides"]["task"]
         except (InputError, OSError, KeyError, TypeError):
             continue
-        values = {name: _value(overrides, name, distribution) for name, distribution in space.items()}
-        if number in range(n_trials) and None not in values.values():
+        values = {name: _value(overrides, name, plan) for name in plan.space}
+        if number in range(plan.n_trials) and None not in values.values():
             params[number] = values
     if params:
         log.info("%d trials keep the parameters of their existing runs", len(params))
     return params
 
 
-def _value(overrides: Sequence[object], name: str, distribution: BaseDistribution) -> Any:
-    """Return the value of a parameter in the overrides of a job, None if the distribution does not contain it."""
+def _value(overrides: Sequence[object], name: str, plan: Plan) -> Any:
+    """Return the value of a parameter in the overrides of a job, None if its distribution does not contain it."""
     text = next((str(item) for item in reversed(overrides) if str(item).startswith(f"{name}=")), "")
+    distribution = plan.space[name]
     if isinstance(distribution, CategoricalDistribution):
-        return next((choice for choice in distribution.choices if override(name, choice) == text), None)
+        choices = {plan.overrides(0, {name: choice})[-1]: choice for choice in distribution.choices}
+        return choices.get(text)
     try:
         value = (int if isinstance(distribution, IntDistribution) else float)(text.partition("=")[2])
         create_trial(state=TrialState.RUNNING, params={name: value}, distributions={name: distribution})

@@ -181,24 +181,27 @@ def enqueue(backend: RDBStorage, study_id: int, plan: Plan, known: Mapping[int, 
         with_retries(partial(storage.create_new_trial, study_id, template))
 
 
-def sampler_factory(build: Callable[..., BaseSampler], seed: int, reseed: bool) -> Callable[[int], BaseSampler]:
-    """Return a function from trial number to sampler.
+@dataclass(frozen=True)
+class SamplerFactory:
+    """Builds the sampler of a trial from the trial's number.
 
     The random numbers of a sampler are a function of (seed, trial number). They do not depend on the worker or the
     time.
 
-    Args:
+    Attributes:
         build: Returns a sampler for a `seed`.
         seed: Seed of the sweep.
         reseed: Whether each trial gets another seed. False for quasi-random samplers, which read their position in the
             sequence from the storage.
     """
 
-    def sampler_for(number: int) -> BaseSampler:
-        digest = hashlib.sha256(f"{seed} {number}".encode()).digest()
-        return build(seed=int.from_bytes(digest[:4], "big") if reseed else seed)
+    build: Callable[..., BaseSampler]
+    seed: int
+    reseed: bool
 
-    return sampler_for
+    def __call__(self, number: int) -> BaseSampler:
+        digest = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
+        return self.build(seed=int.from_bytes(digest[:4], "big") if self.reseed else self.seed)
 
 
 class TrialAccess:

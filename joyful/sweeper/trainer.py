@@ -23,7 +23,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -66,15 +66,23 @@ class Channel:
         self._sink.write(json.dumps(message) + "\n")
         self._sink.flush()
 
-    def receive(self) -> dict[str, Any]:
-        """Wait for the next message and return it."""
-        while True:
+    def receive(self, ends: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
+        """Wait for the next message and return it; None if `ends` becomes true before."""
+        while not ends():
             try:
                 # The timeout lets Python run signal handlers.
-                message: dict[str, Any] = json.loads(self._lines.get(timeout=0.5))
+                message: dict[str, Any] = json.loads(self._lines.get(timeout=0.1))
                 return message
             except queue.Empty:
                 continue
+        return None
+
+    def expect(self, name: str) -> dict[str, Any]:
+        """Wait for the next message and return its value of a name."""
+        message = self.receive()
+        assert message is not None
+        value: dict[str, Any] = message[name]
+        return value
 
 
 class TrialSession:
@@ -93,11 +101,17 @@ class TrialSession:
         self._channel = channel
 
     def report(self, value: float, step: int, metrics: Mapping[str, float] | None) -> None:
-        """Send the value to the worker. Raise TrialPruned if the pruner ends the trial."""
+        """Send the value to the worker. Raise TrialPruned if the pruner ends the trial.
+
+        A worker that is stopping does not answer.
+        """
         if metrics:
             self.history.add(step, metrics)
+        if self.stopping:
+            return
         self._channel.send({"report": step, "value": value})
-        if self._channel.receive()["prune"]:
+        answer = self._channel.receive(lambda: self.stopping)
+        if answer is not None and answer["prune"]:
             from optuna import TrialPruned
 
             raise TrialPruned(f"pruned at step {step}")
@@ -251,13 +265,13 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group. The worker handles it.
     channel = _open_channel(descriptor)
     try:
-        state = program.rebuild(**channel.receive()["program"])
+        state = program.rebuild(**channel.expect("program"))
     except program.ImportedProgramError as error:
         traceback.print_exc()
         channel.send({"end": "unusable", "reason": one_line(error, 5000)})
         return
     while True:
-        end = run_trial(channel, state, channel.receive()["run"])
+        end = run_trial(channel, state, channel.expect("run"))
         channel.send(end)
         if end["end"] == "interrupted":
             return

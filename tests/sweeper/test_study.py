@@ -13,12 +13,12 @@ from joyful.sweeper.plan import Plan
 from joyful.sweeper.registry import Registry
 from joyful.sweeper.study import (
     REASON,
+    SamplerFactory,
     StudyAccess,
     TrialAccess,
     enqueue,
     open_or_create,
     requeue_failed,
-    sampler_factory,
     states,
     waiting_duplicates,
 )
@@ -45,7 +45,7 @@ def begin(backend, n_trials=4, space=SPACE, pruner=None, sampler=optuna.samplers
     plan = Plan(n_trials, (), space, grid=grid)
     study_id = open_or_create(backend, "s", ["maximize"], plan.describe())
     enqueue(backend, study_id, plan, {})
-    sampler_for = sampler_factory(sampler, 7, reseed=sampler is not optuna.samplers.QMCSampler)
+    sampler_for = SamplerFactory(sampler, 7, reseed=sampler is not optuna.samplers.QMCSampler)
     registry = Registry(open_engine(backend.engine.url), study_id)
     return StudyAccess(backend, registry, "s", sampler_for, pruner or NopPruner())
 
