@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from joyful.records import InputError, print_error
+from joyful.runtime import closed_pipes
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,4 +65,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    closed_pipes.tolerate()
     sys.exit(main())

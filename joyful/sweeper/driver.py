@@ -26,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from joyful.compat import start_ray
 from joyful.records import InputError, one_line, print_error
 from joyful.results import ResultsError
+from joyful.runtime import closed_pipes
 from joyful.runtime.hydra_request import literal
 from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.sweeper import ending, gpus
@@ -67,6 +68,7 @@ def main(hydra_context: HydraContext, config: DictConfig, arguments: Sequence[st
         signal.
     """
     try:
+        closed_pipes.tolerate()
         raise_on_ctrl_c()
         silence_logs()
         with CTRL_C.prefer_signal():

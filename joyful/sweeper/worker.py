@@ -29,6 +29,7 @@ from sqlalchemy.engine import make_url
 from joyful import results
 from joyful.records import one_line
 from joyful.results import ResultsError
+from joyful.runtime import closed_pipes
 from joyful.runtime.hydra_request import literal
 from joyful.sweeper import gpus, password
 from joyful.sweeper.database import open_engine, open_storage
@@ -126,6 +127,7 @@ class WorkerTask:
             Number of trials that this worker finished, by state. If it ended early, "problem" has the reason. An
             exception would end the other workers in the middle of their work.
         """
+        closed_pipes.tolerate()  # here too, because a launcher may run this in another process
         runtime = HydraConfig.get()
         # Relative paths refer to the driver's working directory. On a cluster, workers start in another one.
         with contextlib.chdir(self.config.hydra.runtime.cwd):

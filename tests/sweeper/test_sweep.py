@@ -127,6 +127,31 @@ def test_the_best_settings_can_be_trained(searched, fork_server):
     assert read_run(place / "best-run")["objective"] == best.value
 
 
+def test_the_best_settings_of_a_sweep_with_an_experiment_and_a_file_give_the_same_history(tmp_path, fork_server):
+    """Fixed and searched groups, an experiment, added keys, and what a sweep file sets: all are in the best settings."""
+    (tmp_path / "own/sweeps").mkdir(parents=True)
+    text = "# @package _global_\nweights: {gate_reg_weight: 0.07}\ntraining: {evaluations_per_epoch: 2}\n"
+    (tmp_path / "own/sweeps/mine.yaml").write_text(text)
+    (tmp_path / "own/experiment").mkdir()
+    head = "# @package _global_\ndefaults:\n  - override /weighting:"
+    (tmp_path / "own/experiment/one.yaml").write_text(f"{head} adaptive\nweights: {{cl_loss_weight: 0.3}}\n")
+    (tmp_path / "own/experiment/two.yaml").write_text(f"{head} normalised\nweights: {{cl_loss_weight: 0.1}}\n")
+    command = sweeps.command(
+        "deep", "--config-dir", str(tmp_path / "own"), OURS, WEIGHT, "hydra/sweeper/sampler=random", "+sweeps=mine",
+        "experiment=choice(one,two)", "optimizer=choice(adam,adamw)", "++optimizer.weight_decay=0.001", "seed=7",
+        "hydra.sweeper.n_trials=3",
+        epochs=2,
+    )  # fmt: skip
+    result = sweeps.run(command, tmp_path, fork_server)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "multirun/deep"
+    best = sweeps.study(folder).best_trial.number
+    again = [sys.executable, str(sweeps.RUN), "--config-dir", str(folder), "experiment=best", "hydra.run.dir=again"]
+    run = sweeps.run([*again, "seed=7", "training.threads=1"], tmp_path, fork_server)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "again/history.parquet").read_bytes() == sweeps.histories(folder)[best]
+
+
 def test_a_changed_space_is_refused_with_the_difference_and_a_typo_creates_no_trial(searched, tally, fork_server):
     folder, command, _ = searched
     place, before = folder.parents[1], sweeps.states(folder)
