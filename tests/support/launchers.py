@@ -16,7 +16,7 @@ import pytest
 from joyful.results import HISTORY
 from joyful.sweeper.registry import Lease
 from joyful.training.experiment import train_run
-from tests.support import sweeps
+from tests.support import small_program, sweeps
 from tests.support.faults import count, soaking
 from tests.support.runs import tiny_request
 
@@ -90,6 +90,17 @@ class LauncherSuite:
             sweeps.kill_group(driver)
         assert sweeps.states(folder) == COMPLETE
         assert sweeps.differing_histories(sweeps.histories(folder), train_alone()) == []
+
+    def test_a_small_program(self, launcher: list[str], tmp_path: Path) -> None:
+        """A program without torch reports, returns values and takes its settings from each trial."""
+        small_program.write(tmp_path)
+        listed = ",".join(f"'x={x}'" for x in (0.1, 0.2, 0.3, 0.4))
+        done = small_program.run(tmp_path, f"hydra.sweeper.trials=[{listed}]", *launcher)
+        assert done.returncode == 0, done.stderr[-3000:]
+        trials = sweeps.study(tmp_path / "multirun/main").trials
+        assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
+        assert [trial.value for trial in trials] == pytest.approx([0.29, 0.26, 0.25, 0.26])
+        assert all(len(trial.intermediate_values) == 4 for trial in trials)
 
     @pytest.mark.skipif(not soaking(), reason="takes 2 minutes, runs in the soak")
     def test_killed_workers_and_drivers_cost_nothing(self, sweep: list[str], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import sqlalchemy
 from joyful.records import InputError
 from joyful.sweeper.database import RETRY_SECONDS, open_engine, open_storage, storage_url
 from joyful.sweeper.status import open_sweep
-from tests.support import sweeps
+from tests.support import small_program, sweeps
 from tests.support.faults import count, soaking
 from tests.support.launchers import EPOCHS, TRIALS, held_lease, sweep_command, train_alone
 from tests.support.postgresql import Server, programs
@@ -38,6 +38,21 @@ def commands(server):
     """Three commands for one sweep. The last one writes pickles of everything that its workers receive."""
     command = [*sweep_command(), f"hydra.sweeper.storage={server.url}", "hydra.sweeper.lease_seconds=5"]
     return [command, command, [*command, "hydra/launcher=submitit_local", "hydra.sweeper.n_jobs=1"]]
+
+
+def test_two_commands_of_a_small_program(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", server.password)
+    small_program.write(tmp_path)
+    search = ["x=interval(0,1)", "hydra.sweeper.n_trials=6", f"hydra.sweeper.storage={server.url}"]
+    drivers = [sweeps.start(small_program.command(tmp_path, *search), tmp_path) for _ in range(2)]
+    try:
+        assert [driver.wait(120) for driver in drivers] == [0, 0], (tmp_path / "sweep.log").read_text()[-3000:]
+    finally:
+        for driver in drivers:
+            sweeps.kill_group(driver)
+    folder = tmp_path / "multirun/main"
+    assert sweeps.states(folder, server.url) == dict.fromkeys(range(6), "COMPLETE")
+    assert server.password not in "".join(path.read_text() for path in folder.rglob("*.yaml"))
 
 
 @pytest.mark.timeout(1200)

@@ -43,6 +43,17 @@ def test_a_search_minimizes_and_the_same_command_adds_nothing(tmp_path, fork_ser
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
+def test_joblib_workers(tmp_path, fork_server, backend):
+    small_program.write(tmp_path)
+    launcher = ["hydra/launcher=joblib", f"hydra.launcher.backend={backend}"]
+    done = small_program.run(tmp_path, X, "hydra.sweeper.n_trials=6", *launcher, server=fork_server)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert states(tmp_path) == dict.fromkeys(range(6), "COMPLETE")
+
+
 def test_another_search_in_the_folder_is_refused(tmp_path, fork_server):
     small_program.write(tmp_path)
     assert small_program.run(tmp_path, X, "hydra.sweeper.n_trials=1", server=fork_server).returncode == 0

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from tests.support.faults import soaking
 from tests.support.launchers import LauncherSuite
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'joyful-sweeps[sweep]'")
@@ -28,3 +29,7 @@ class TestRay(LauncherSuite):
     @pytest.fixture
     def launcher(self, cluster):
         return ["hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster.address}"]
+
+    @pytest.mark.skipif(not soaking(), reason="takes half a minute, runs in the soak; a small program runs here")
+    def test_workers_train_all_trials(self, sweep, tmp_path):
+        super().test_workers_train_all_trials(sweep, tmp_path)
