@@ -19,7 +19,7 @@ from tests.support.fork_server import ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
-FOLDERS = ("joyful", "analysis", "benchmarks", "study", "tests/support")
+FOLDERS = ("joyful", "analysis", "benchmarks", "examples", "study", "tests/support")
 SOURCES = [
     *sorted(path for name in FOLDERS for path in (ROOT / name).rglob("*.py")),
     ROOT / "run.py",
