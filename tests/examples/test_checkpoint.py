@@ -64,3 +64,18 @@ def test_a_stopped_program_saves_its_state_and_continues(folder):
     examples.run(folder, *command)
     assert continued(folder, 0) == [int(stopped[1]) + 1]
     assert_nothing_is_lost(folder, ["width=0.3"])
+
+
+def test_a_program_that_exits_when_it_is_stopped_is_resumed(folder):
+    """Libraries such as Lightning turn KeyboardInterrupt into SystemExit. The trial has not failed."""
+    exits = "try:\n            time.sleep(60 * (step > 1))\n        except KeyboardInterrupt:\n            raise SystemExit(1)"
+    examples.edit(folder, "time.sleep(cfg.pause)", exits)
+    command = examples.sweep_command(examples.trials("width=0.3"), examples.TWO_WORKERS, *SWEEP)
+    driver = sweeps.start(command, folder)
+    try:
+        examples.during(driver, lambda: launchers.held_lease(folder / "multirun/main", 2))
+        driver.send_signal(signal.SIGTERM)
+        examples.wait_for_end(driver, folder, expected=143)
+    finally:
+        sweeps.kill_group(driver)
+    assert sweeps.states(folder / "multirun/main") == {0: "RUNNING"}
