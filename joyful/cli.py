@@ -5,6 +5,7 @@ Each command is imported when it is called, so ``joyful --help`` is fast and ``j
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -12,8 +13,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import joyful
-from joyful.records import print_error
-from joyful.runtime import heap, signals
+from joyful.records import FailedRun, print_error
+from joyful.runtime import closed_pipes, heap, signals
 
 #: Command -> description for the help.
 COMMANDS = {
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.argv = ["joyful train", *rest]
         train()
         return 0
+    closed_pipes.tolerate()
     return _main_of(name)(rest) if _is_installed(name) else 2
 
 
@@ -82,6 +84,7 @@ def train() -> None:
     """
     if not _is_installed("train"):
         sys.exit(2)
+    closed_pipes.tolerate()
     import hydra
 
     from joyful.runtime.run_guard import allowed_targets, report_config_errors
@@ -96,14 +99,28 @@ def train() -> None:
 
 
 def _train_composed(config: Any) -> float | list[float]:
-    """Train with the composed configuration, and return the objective: the best dev weighted F1, or those of a sweep."""
+    """Train with the composed configuration, and return the value of the objective, or a list of several.
+
+    The function has the scope of the module, because joblib's multiprocessing passes it by name.
+    """
     from joyful.runtime import hydra_request
+    from joyful.runtime.run_guard import RunGuard
     from joyful.sweeper import trial
     from joyful.training import experiment, sweep_client  # these import torch, which --help and --cfg do not need
 
+    closed_pipes.tolerate()  # here too, because a launcher may run this in another process
     if trial.number is not None:
         return sweep_client.train_trial(hydra_request.from_hydra(config))
-    return experiment.main(lambda: hydra_request.from_hydra(config))
+    try:
+        best = experiment.main(lambda: hydra_request.from_hydra(config), hydra_request.is_multirun())
+    except SystemExit as end:  # after a signal; in a process of joblib, the exception would never reach the command
+        if RunGuard.process == os.getpid() or not isinstance(end.code, int):
+            raise
+        sys.stdout.flush()
+        os._exit(end.code)
+    if isinstance(best, FailedRun) or config.objectives is None or not hydra_request.is_multirun():
+        return best
+    return sweep_client.objective_values(hydra_request.from_hydra(config), best)
 
 
 def _is_installed(name: str) -> bool:

@@ -10,10 +10,11 @@ This module imports neither torch nor pandas, which keeps the readers of results
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,6 +101,24 @@ class Request:
     folder: Path
     multirun: bool
     take_over_after: float | None = None
+
+
+class FailedRun(float):
+    """The objective of a failed run of a multirun: NaN, which ends neither a launcher nor a sweeper.
+
+    Args:
+        reason: Why the run failed, on one line.
+
+    Attributes:
+        reason: The argument.
+    """
+
+    reason: str
+
+    def __new__(cls, reason: str) -> Self:
+        self = super().__new__(cls, math.nan)
+        self.reason = reason
+        return self
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ ROOT = Path(__file__).resolve().parents[1]
 #: packages and modules directly below joyful.
 LAYERS = [
     ["compat", "records"],
-    ["registry"],
+    ["registry", "validation"],
     ["config", "randomness", "results"],
     ["runtime"],
+    ["sweeper"],
     ["data"],
     ["losses", "loss_utils"],
     ["model", "fusion_methods", "fusion_methods_hierarchical"],
     ["training", "coach"],
-    ["sweeper"],
     ["cli"],
 ]
 LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
@@ -78,7 +78,17 @@ def test_the_layers_list_exactly_the_existing_modules():
     assert names == {*LAYER_OF, SEPARATE}
 
 
-@pytest.mark.parametrize("package", ["analysis", "results", "runtime"])
+#: What the sweeper may import of joyful: nothing of the model, the data or the trainer.
+SWEEPER_IMPORTS = ("compat", "records", "validation", "results", "runtime", "sweeper")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "joyful/sweeper").glob("*.py")), ids=lambda path: path.name)
+def test_the_sweeper_knows_no_trainer(path):
+    names = [name for name in imported(path) if name.startswith("joyful.")]
+    assert not [name for name in names if package_of(name) not in SWEEPER_IMPORTS]
+
+
+@pytest.mark.parametrize("package", ["analysis", "results", "runtime", "sweeper"])
 def test_packages_for_other_programs_import_no_torch(package):
     for path in sorted((ROOT / "joyful" / package).rglob("*.py")):
         assert not [name for name in imported(path) if name.split(".")[0] == "torch"], path
@@ -90,7 +100,9 @@ def test_packages_for_other_programs_import_no_torch(package):
         ("joyful.compat, joyful.records", {"torch", "pandas", "numpy", "hydra", "optuna"}),
         ("joyful.config, joyful.runtime.disk", {"torch", "pandas", "hydra"}),
         ("joyful.results", {"torch", "hydra", "optuna"}),
-        ("joyful.sweeper, joyful.sweeper.driver, joyful.sweeper.worker", {"torch"}),
+        ("joyful.sweeper", {"torch", "hydra", "optuna", "pandas", "numpy"}),
+        ("joyful.sweeper.driver, joyful.sweeper.worker, joyful.sweeper.trainer", {"torch"}),
+        ("joyful.sweeper.plugin", {"torch", "optuna", "pydantic", "pandas"}),
         (
             "joyful.analysis.claims, joyful.analysis.response, joyful.analysis.gradient_ratio",
             {"torch", "hydra", "matplotlib", "lifelines"},
@@ -110,7 +122,8 @@ def test_light_modules_do_not_import_heavy_packages(module, unwanted):
 
 
 def test_no_module_writes_or_reads_pickles_by_default():
-    allowed = {"restricted_pickle.py", "pickle_globals.py"}
+    # program.py sends a program to the training process that it starts, through a pipe
+    allowed = {"restricted_pickle.py", "pickle_globals.py", "program.py"}
     for path in modules():
         if path.name in allowed:
             continue

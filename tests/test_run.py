@@ -106,10 +106,11 @@ def test_multiruns_repeat_single_runs_byte_for_byte(tmp_path, quick_call):
     assert [(folders["basic"] / str(i) / "timing.parquet").stat().st_mtime_ns for i in range(4)] == before
 
 
-def test_a_bad_job_ends_a_multirun_with_one_line(tmp_path, quick_call):
-    done = quick_call("run.py", "-m", *TINY, "training.epochs=1,-1", "sweep_name=bad", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "training.epochs: expected >= 1" in done.stderr
+def test_a_bad_job_of_a_multirun_is_named(tmp_path, quick_call):
+    done = quick_call("run.py", "-m", *TINY, "training.epochs=-1,1", "sweep_name=bad", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "joyful: run 0 failed: training.epochs: expected >= 1" in done.stderr
+    assert results.read_run(tmp_path / "multirun/bad/1")["status"] == "completed"
     assert "Traceback" not in done.stderr
 
 

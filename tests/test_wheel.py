@@ -4,79 +4,33 @@ The commands run from the wheel in an environment of its own, from the editable 
 environments share the installed libraries by links, so nothing is downloaded.
 """
 
-import os
 import re
-import shutil
 import subprocess
 import sys
-import sysconfig
 import tomllib
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import joyful
+from tests.support.installed import build_wheel, call, environment
 from tests.support.runs import TINY
 from tests.support.small_files import curves_table
 
 ROOT = Path(__file__).resolve().parents[1]
-SITE = Path(sysconfig.get_path("purelib"))
-
-#: What a wheel is built from.
-SOURCES = ("analysis", "conf", "joyful", "sweeps", "pyproject.toml", "README.md", "LICENSE")
 
 pytestmark = pytest.mark.slow
 
 
-def call(*command, cwd):
-    """Run a command without this checkout on its path."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run(
-        [str(word) for word in command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    source = tmp_path_factory.mktemp("source")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, source / name)
-    done = call(
-        sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", source / "dist", source,
-        cwd=source,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (file,) = (source / "dist").glob("*.whl")
-    return file
-
-
-def environment(folder, wheel, without):
-    """Make a virtual environment with the wheel and, by links, the libraries installed here but for some."""
-    venv.create(folder, with_pip=False)
-    libraries = folder / "libraries"
-    libraries.mkdir()
-    pattern = re.compile(rf"(joyful|__editable__|_?distutils|{'|'.join(without) or 'joyful'})", re.IGNORECASE)
-    for path in SITE.iterdir():
-        if not pattern.match(path.name) and path.suffix != ".pth":
-            (libraries / path.name).symlink_to(path)
-    python = folder / "bin" / "python"
-    site = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).stdout.strip()
-    Path(site, "libraries.pth").write_text(f"{libraries}\n")
-    done = call(
-        sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=folder
-    )
-    assert done.returncode == 0, done.stderr
-    return folder / "bin" / "joyful"
+    return build_wheel(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    return environment(tmp_path_factory.mktemp("installed"), wheel, ())
+    return environment(tmp_path_factory.mktemp("installed"), wheel).with_name("joyful")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +46,7 @@ def swept(installed, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def without_torch(wheel, tmp_path_factory):
-    return environment(tmp_path_factory.mktemp("without_torch"), wheel, ("torch", "safetensors"))
+    return environment(tmp_path_factory.mktemp("without_torch"), wheel, ("torch", "safetensors")).with_name("joyful")
 
 
 def test_the_wheel_holds_the_library_and_its_data(wheel):

@@ -8,8 +8,8 @@ import subprocess
 from importlib import metadata
 from typing import TypedDict
 
-#: Distributions whose versions can change a run's numbers.
-DISTRIBUTIONS = ("torch", "hydra-core", "numpy", "joyful")
+#: Name in run.json -> distribution whose version can change a run's numbers.
+DISTRIBUTIONS = {"torch": "torch", "hydra-core": "hydra-core", "numpy": "numpy", "joyful": "joyful-sweeps"}
 
 
 class GitState(TypedDict):
@@ -56,11 +56,11 @@ def git_state(folder: str | os.PathLike[str]) -> GitState:
 
 
 def versions() -> dict[str, str | None]:
-    """Return distribution -> version from the installed metadata, without importing; None if not installed."""
+    """Return name -> version from the installed metadata, without importing; None if not installed."""
     result: dict[str, str | None] = {"python": platform.python_version()}
-    for name in DISTRIBUTIONS:
+    for name, distribution in DISTRIBUTIONS.items():
         try:
-            result[name] = metadata.version(name)
+            result[name] = metadata.version(distribution)
         except metadata.PackageNotFoundError:
             result[name] = None
     return result

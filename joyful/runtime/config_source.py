@@ -18,7 +18,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from joyful.records import NAME_PATTERN
 
@@ -122,7 +122,18 @@ def _directions(names: Any) -> list[str]:
     return ["minimize" if name == "epochs_to_target" else "maximize" for name in _objectives(names)]
 
 
+def _hydra_folder(*, _root_: DictConfig) -> str | None:
+    """Return the subfolder for Hydra's description of a job, or None if the output folder has a run already.
+
+    Hydra writes it before the settings are checked, so a refused command would replace the description of a finished
+    run.
+    """
+    folder = OmegaConf.select(_root_, "hydra.runtime.output_dir", throw_on_missing=False)  # missing before a job starts
+    return None if folder and Path(folder, "run.json").exists() else ".hydra"
+
+
 OmegaConf.register_resolver("joyful_objectives", _objectives, replace=True)
 OmegaConf.register_resolver("joyful_directions", _directions, replace=True)
 OmegaConf.register_resolver("joyful_sweep_folder", _sweep_folder, replace=True)
 OmegaConf.register_resolver("joyful_run_folder", _run_folder, replace=True)
+OmegaConf.register_resolver("joyful_hydra_folder", _hydra_folder, replace=True)

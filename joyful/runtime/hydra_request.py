@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -56,16 +57,25 @@ def config_error_message(error: Exception) -> str:
     return one_line(f"configuration: {kind}{message}", limit=600)
 
 
+def is_multirun() -> bool:
+    """Return whether the running Hydra job is part of a multirun."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
 def from_hydra(config: DictConfig) -> Request:
     """Return the training request of the running Hydra job.
+
+    With hydra.job.chdir=true, the process returns to the folder in which the command was typed, because relative paths in
+    settings are those of that folder. Hydra restores the working folder after the job.
 
     Args:
         config: The composed configuration of the job.
 
     Raises:
-        InputError: If the configuration cannot be resolved.
+        InputError: If the configuration cannot be resolved, or that folder cannot be entered.
     """
     hydra = HydraConfig.get()
+    _return_to_first_folder()
     try:
         values = resolved_config(config)
     except OmegaConfBaseException as error:
@@ -78,5 +88,18 @@ def from_hydra(config: DictConfig) -> Request:
         choices=choices,
         overridden=names,
         folder=Path(hydra.runtime.output_dir),
-        multirun=hydra.mode == RunMode.MULTIRUN,
+        multirun=is_multirun(),
     )
+
+
+def _return_to_first_folder() -> None:
+    """Return to the folder in which the command was typed, if hydra.job.chdir=true has left it for the output folder."""
+    hydra = HydraConfig.get()
+    if hydra.job.chdir:
+        try:
+            os.chdir(hydra.runtime.cwd)
+        except OSError as error:
+            raise InputError(
+                f"hydra.job.chdir=true: expected to enter {hydra.runtime.cwd}, the folder of the command, got "
+                f"{error.strerror}; set hydra.job.chdir=false"
+            ) from None

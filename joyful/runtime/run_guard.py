@@ -1,20 +1,24 @@
 """Checks and error messages around Hydra.
 
-`RunGuard` refuses bad settings before Hydra writes anything and lists the failed runs of a multirun; conf/config.yaml
+`RunGuard` refuses bad settings before Hydra writes anything, and lists the failed runs of a multirun; conf/config.yaml
 registers it as hydra.callbacks.guard. `report_config_errors` prints errors of Hydra's own on one line; joyful.cli uses
 it. This module does not import torch.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
@@ -24,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from joyful.compat import HYDRA_PLUGINS
-from joyful.records import InputError, print_error
+from joyful.records import FailedRun, InputError, print_error
 from joyful.runtime.hydra_request import config_error_message, resolved_config
 from joyful.runtime.signals import CTRL_C, raise_on_ctrl_c
 
@@ -33,6 +37,9 @@ _OWN_SWEEPER = "OptunaPrunedSweeper"
 
 #: Maximum number of failed runs that the summary of a multirun lists.
 _MAXIMUM_LISTED = 20
+
+#: The error of the stock Optuna sweeper if every trial failed. The list of failed runs says the same.
+_NO_TRIALS = "No trials are completed yet."
 
 #: The targets that `_target_` may name. An overlay from an untrusted folder could name any function.
 _TARGETS = (
@@ -91,42 +98,74 @@ def report_config_errors(program: Callable[[], Any]) -> Callable[[], Any]:
 
 
 class RunGuard(Callback):
-    """Hydra callback that exits with one line and code 2 for bad settings, and with 1 if all runs of a multirun failed.
+    """Hydra callback that exits with one line and code 2 for bad settings, and with 1 if a run of a multirun failed.
+
+    Hydra sends the callback with each job, and a launcher may run jobs on other machines. Every failed run therefore
+    writes a small file to a hidden folder of the sweep, which `on_multirun_end` reads and removes. The folder has a
+    name of its own for each command, so failures of other commands in the same sweep folder are not reported.
 
     Attributes:
         composed: Whether Hydra has composed the configuration of the command in this process.
+        process: Id of the process that has composed it; None in the processes of a launcher.
     """
 
     composed = False
+    process: int | None = None
+
+    def __init__(self) -> None:
+        self._failures: Path | None = None  # folder of the files; None in a single run
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse bad settings, and `resume` or `fork` of a folder without a run, before Hydra creates a folder."""
-        RunGuard.composed = True
+        RunGuard.composed, RunGuard.process = True, os.getpid()
         _refuse_bad(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse bad settings that all runs share, before Hydra creates a folder."""
-        RunGuard.composed = True
+        RunGuard.composed, RunGuard.process = True, os.getpid()
         # Ctrl-C ends the processes of other launchers through this exception; our own sweeper handles it itself
         if not _uses_own_sweeper(config):
             raise_on_ctrl_c()
         _refuse_bad(config, "hydra.sweep.dir")
+        self._failures = Path(config.hydra.sweep.dir).absolute() / f".failed-{uuid.uuid4().hex}"
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Report a failed run, and record it for `on_multirun_end`."""
+        if self._failures is None or job_return.status != JobStatus.COMPLETED:
+            return
+        end = job_return.return_value
+        if not isinstance(end, FailedRun):
+            return
+        from joyful.results import write_json
+
+        folder = config.hydra.runtime.output_dir
+        print_error(f"{folder}: {end.reason}")
+        record = {"run": os.path.relpath(folder, self._failures.parent), "reason": end.reason}
+        try:
+            self._failures.mkdir(parents=True, exist_ok=True)
+            write_json(self._failures / f"{config.hydra.job.num}.json", record)
+        except OSError as error:  # without the record, only an error of the job can set the exit code
+            job_return.status, job_return.return_value = JobStatus.FAILED, error
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """List the failed runs, and exit with code 1 if all failed."""
+        """List the runs of this command that failed, and exit with code 1 if there are any."""
         error = sys.exc_info()[1]
-        if _uses_own_sweeper(config) or not isinstance(error, Exception | None):
+        if self._failures is None:
             return
-        statuses, failed = _outcomes(Path(config.hydra.sweep.dir))
-        if not failed:
+        failed = [json.loads(path.read_text()) for path in self._failures.glob("*.json")]
+        shutil.rmtree(self._failures, ignore_errors=True)
+        if not failed or not isinstance(error, Exception | None):
             return
-        for name, reason in list(failed.items())[:_MAXIMUM_LISTED]:
-            print_error(f"run {name} failed: {reason}")
+        from joyful.results.reading import natural
+
+        failed.sort(key=lambda record: natural(record["run"]))
+        for record in failed[:_MAXIMUM_LISTED]:
+            print_error(f"run {record['run']} failed: {record['reason']}")
         print_error(
-            f"{len(failed)} of {len(statuses)} runs failed in {config.hydra.sweep.dir}; "
-            "run the same command to train them again"
+            f"{len(failed)} run{'s' * (len(failed) > 1)} failed in {config.hydra.sweep.dir}; fix the cause, then run "
+            "the command again"
         )
-        if len(failed) == len(statuses):
+        if error is None or str(error) == _NO_TRIALS:
             sys.exit(1)
 
 
@@ -143,6 +182,12 @@ def _refuse_bad(config: DictConfig, place: str) -> None:
         folder = OmegaConf.select(config, place)
         if folder is None:
             raise InputError(f"{place}: expected a folder, got none")
+        for path in (os.getcwd(), os.path.abspath(folder)):
+            if "${" in path:
+                raise InputError(
+                    "working and output folder: expected paths without ${, which Hydra reads as a reference, got "
+                    f"{path}; start the command in another folder"
+                )
         if place == "hydra.sweep.dir":
             _refuse_unknown(config.hydra.sweeper, Sweeper)
             _refuse_unknown(config.hydra.launcher, Launcher)
@@ -200,14 +245,3 @@ def _unwritable(folder: Path) -> str:
         read_only = os.statvfs(parent).f_flag & os.ST_RDONLY
         return f"{folder} cannot be written: {parent} is {'on a read-only disk' if read_only else 'not writable'}"
     return ""
-
-
-def _outcomes(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the status of every run of a multirun, and the reasons of the failed ones."""
-    from joyful.results import read_runs
-
-    if not folder.is_dir():
-        return {}, {}
-    runs = read_runs(folder, [])
-    statuses = {header.name: header.status for header in runs.headers}
-    return statuses, {header.name: header.reason or "?" for header in runs.headers if header.status == "failed"}

@@ -79,6 +79,7 @@ class RaisingSignals:
     def __init__(self, make_exception: Callable[[int], BaseException], *numbers: int) -> None:
         self._make_exception, self._numbers = make_exception, numbers
         self._previous: dict[int, Any] = {}
+        self._pid = os.getpid()
         self.raised: BaseException | None = None
 
     def __enter__(self) -> Self:
@@ -87,6 +88,7 @@ class RaisingSignals:
 
     def begin(self) -> None:
         """Install the handlers until the context ends, or until the program ends if this is not used as a context."""
+        self._pid = os.getpid()
         if threading.current_thread() is threading.main_thread():
             resend_ignored_signals()
             for number in self._numbers:
@@ -100,6 +102,10 @@ class RaisingSignals:
             signal.signal(number, handler or signal.SIG_DFL)  # None if the handler was not set by Python
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a forked child ends as it would without the handler
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         self.raised = self._make_exception(number)
         raise self.raised
 

@@ -19,7 +19,7 @@ from rich.text import Text
 from joyful.records import InputError, one_line, print_error
 from joyful.results import write_bytes, write_json
 from joyful.sweeper.heartbeat import FailureDetector
-from joyful.sweeper.settings import pop_key
+from joyful.sweeper.job_config import pop_key
 from joyful.sweeper.status import best_trial, take_snapshot
 from joyful.sweeper.study import OVERRIDES, StudyAccess
 from joyful.sweeper.view import format_line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import os
 import time
@@ -20,16 +21,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from joyful.records import InputError, one_line
 from joyful.results import write_json
 from joyful.runtime import disk
-from joyful.runtime.hydra_request import literal, resolved_config
+from joyful.runtime.hydra_request import literal
 from joyful.sweeper import password, recovery
 from joyful.sweeper.database import open_engine, open_storage, storage_url, without_password
 from joyful.sweeper.heartbeat import FailureDetector
+from joyful.sweeper.job_config import identity, pop_key
 from joyful.sweeper.plan import check_compositions, make_plan
 from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Registry
-from joyful.sweeper.settings import check_settings, pop_key
+from joyful.sweeper.settings import check_settings
 from joyful.sweeper.status import SWEEP_FILE
-from joyful.sweeper.study import StudyAccess, enqueue, open_or_create, sampler_factory, states
+from joyful.sweeper.study import OTHER_STUDY, StudyAccess, enqueue, open_or_create, sampler_factory, states
 from joyful.sweeper.worker import WorkerTask
 
 log = logging.getLogger(__name__)
@@ -68,11 +70,13 @@ def prepare(
     job_check = JobCheck(_instantiate("check", values.pop("check"), _allowed(hydra_context)))
     checked = check_settings(values)
     grid = kind is optuna.samplers.GridSampler
+    if checked.arms:
+        pruner = optuna.pruners.NopPruner()  # arms are compared over whole runs
     plan = make_plan(checked, arguments, grid)
     compose = partial(_compose, hydra_context, config)
     job_check.varied = frozenset(plan.varied())
     check_compositions(plan, compose, job_check)
-    first = resolved_config(compose(plan.first_overrides()))
+    first = identity(compose(plan.first_overrides()))
     folder = Path(config.hydra.sweep.dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +84,8 @@ def prepare(
         raise InputError(f"hydra.sweep.dir={folder} cannot be created ({error.strerror}); set another folder") from None
     if not os.access(folder, os.W_OK):
         raise InputError(f"hydra.sweep.dir={folder} is not writable; set another folder")
+    name = checked.study_name or folder.name
+    _refuse_other_sweep(folder, name)
     url = storage_url(checked.storage, folder)
     sqlite = url.get_backend_name() == "sqlite"
     recovery.set_damaged_aside(url)
@@ -87,12 +93,11 @@ def prepare(
     if is_new:
         job_check.check_room(folder, plan.n_trials, checked.n_jobs, sqlite)
     backend = open_storage(url)
-    name = checked.study_name or folder.name
     fixed = copy.deepcopy(first)
     for key in checked.may_differ:
         pop_key(fixed, key)
     description = plan.describe() | {"base": fixed}
-    study_id = open_or_create(backend, name, checked.directions, checked.metric_names, description)
+    study_id = open_or_create(backend, name, checked.directions, description, checked.metric_names)
     registry = Registry(open_engine(url), study_id)
     finished = sum(state.is_finished() for state in states(registry).values())
     if not is_new and finished < plan.n_trials:
@@ -118,6 +123,16 @@ def prepare(
         enqueue(backend, study_id, plan, known)
     write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved})
     return task, StudyAccess(backend, registry, name, sampler_for, pruner)
+
+
+def _refuse_other_sweep(folder: Path, name: str) -> None:
+    """Raise InputError if the folder holds a sweep with another study, whose trials have the same folders."""
+    try:
+        other = json.loads((folder / SWEEP_FILE).read_bytes())["study_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # there is none, or the file is damaged and is written again
+    if other != name:
+        raise InputError(f"{folder}: expected the study {name}, got a folder of the study {other}; {OTHER_STUDY}")
 
 
 def launcher_name(config: DictConfig) -> str:
@@ -168,7 +183,7 @@ class JobCheck:
         self._steps = 0
 
     def __call__(self, job: DictConfig) -> None:
-        resolved_config(job)
+        identity(job)
         found = self._check(job, self.varied) if self._check is not None else None
         if found is not None:
             self._needs.append(found[0])

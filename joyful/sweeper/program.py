@@ -11,12 +11,14 @@ The pickles go from a worker to the training process that it has started, and ar
 from __future__ import annotations
 
 import base64
+import inspect
 import io
 import operator
 import pickle
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -25,6 +27,7 @@ from hydra.core.singleton import Singleton
 from hydra.types import HydraContext, TaskFunction
 
 from joyful.compat import import_main, main_description
+from joyful.results.provenance import GitState, git_state
 
 MAIN = "__main__"
 
@@ -43,10 +46,12 @@ class Program:
     Attributes:
         main: How to import its main module, as JSON types.
         state: The pickled state: task function, Hydra's context and its singletons, encoded as text.
+        git: The state of the repository of its task function.
     """
 
     main: Mapping[str, Any]
     state: str
+    git: GitState
 
     @classmethod
     def of(cls, hydra_context: HydraContext, task_function: TaskFunction) -> Program:
@@ -58,7 +63,9 @@ class Program:
         """
         main = main_description()
         state = State(task_function, hydra_context, Singleton.get_state())
-        return cls(main, dumps(state, by_reference=_has_file(main)))
+        code = getattr(inspect.unwrap(task_function), "__code__", None)
+        folder = Path(code.co_filename if code is not None else ".").absolute().parent
+        return cls(main, dumps(state, by_reference=_has_file(main)), git_state(folder))
 
     def pickle(self, value: object) -> str:
         """Return a value as text for `loads` in a process of this program."""

@@ -7,20 +7,26 @@ import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.engine import URL
 
 from joyful.records import InputError
-from joyful.results import read_run, set_aside
+from joyful.results import set_aside
+from joyful.results.files import read_bounded
+from joyful.results.yaml_text import parse_yaml
 from joyful.sweeper.database import BUSY_SECONDS
+from joyful.sweeper.plan import override
 
 log = logging.getLogger(__name__)
+
+#: Maximum size of the file with Hydra's settings of a job in bytes.
+MAXIMUM_JOB_BYTES = 4 * 2**20
 
 
 def set_damaged_aside(url: URL) -> None:
@@ -71,7 +77,7 @@ def find_damage(path: Path) -> str:
 
 
 def params_of_runs(folder: Path, space: Mapping[str, BaseDistribution], n_trials: int) -> dict[int, dict[str, Any]]:
-    """Read the parameters of trials from their runs, for rebuilding a study.
+    """Read the parameters of trials from the files that Hydra wrote for their jobs, for rebuilding a study.
 
     Args:
         folder: The sweep folder.
@@ -79,34 +85,32 @@ def params_of_runs(folder: Path, space: Mapping[str, BaseDistribution], n_trials
         n_trials: Number of trials of the plan.
 
     Returns:
-        Trial number -> parameters, for each trial whose run exists and lies in the search space.
+        Trial number -> parameters, for each trial whose job has recorded its overrides and lies in the search space.
     """
     params = {}
-    for number in range(n_trials) if space else ():
+    for path in sorted(folder.glob("**/.hydra/hydra.yaml")) if space else ():
         try:
-            info = read_run(folder / str(number))
-        except (InputError, OSError):
+            hydra = parse_yaml(read_bounded(path, MAXIMUM_JOB_BYTES))["hydra"]
+            number, overrides = hydra["job"]["num"], hydra["overrides"]["task"]
+        except (InputError, OSError, KeyError, TypeError):
             continue
-        values = {name: _value(info, name, distribution) for name, distribution in space.items()}
-        if None not in values.values():
+        values = {name: _value(overrides, name, distribution) for name, distribution in space.items()}
+        if number in range(n_trials) and None not in values.values():
             params[number] = values
     if params:
         log.info("%d trials keep the parameters of their existing runs", len(params))
     return params
 
 
-def _value(info: Mapping[str, Any], name: str, distribution: BaseDistribution) -> Any:
-    """Return the run's value of a parameter, None if the distribution does not contain it."""
-    bare = name.lstrip("+")
-    value: Any = (info.get("choices") or {}).get(bare.replace(".", "/")) or info.get("config")
-    if isinstance(value, Mapping):
-        for part in bare.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
+def _value(overrides: Sequence[object], name: str, distribution: BaseDistribution) -> Any:
+    """Return the value of a parameter in the overrides of a job, None if the distribution does not contain it."""
+    text = next((str(item) for item in reversed(overrides) if str(item).startswith(f"{name}=")), "")
     if isinstance(distribution, CategoricalDistribution):
-        return next((choice for choice in distribution.choices if str(choice) == str(value)), None)
+        return next((choice for choice in distribution.choices if override(name, choice) == text), None)
     try:
+        value = (int if isinstance(distribution, IntDistribution) else float)(text.partition("=")[2])
         create_trial(state=TrialState.RUNNING, params={name: value}, distributions={name: distribution})
-    except (TypeError, ValueError):
+    except ValueError:
         return None
     return value
 

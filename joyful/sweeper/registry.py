@@ -239,7 +239,9 @@ class Registry:
         Raises:
             LeaseLostError: If another worker has claimed the trial.
         """
-        renewed = self.claim(lease.number, lease.owner, self.leases()[lease.number], owner_failed=True)
+        current = self.leases()[lease.number]  # its epochs may be newer
+        held = (current.owner, current.term) == (lease.owner, lease.term)
+        renewed = self.claim(lease.number, lease.owner, current, owner_failed=True) if held else None
         if renewed is None:
             raise LeaseLostError(lease.number)
         return renewed

@@ -93,22 +93,3 @@ def check_settings(values: Mapping[str, Any]) -> SweepSettings:
             f"hydra.sweeper: expected one of trials, arms and params, got {' and '.join(sources)}; keep one"
         )
     return settings
-
-
-def pop_key(config: dict[str, Any], name: str) -> Any:
-    """Remove a setting from a nested configuration, in place, and return its value; None if there is none.
-
-    Args:
-        config: The configuration, as plain containers.
-        name: Dotted name of the setting.
-
-    Example:
-        >>> config = {"train": {"seed": 3, "steps": 5}}
-        >>> pop_key(config, "train.seed"), config
-        (3, {'train': {'steps': 5}})
-    """
-    *sections, last = name.split(".")
-    section: Any = config
-    for part in sections:
-        section = section.get(part) if isinstance(section, dict) else None
-    return section.pop(last, None) if isinstance(section, dict) else None

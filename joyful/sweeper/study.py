@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 models = optuna_models()
 
-#: What to set for another study, in messages.
-OTHER_STUDY = "set another hydra.sweeper.study_name"
+#: What to set for another study, in messages. A study is named after its folder.
+OTHER_STUDY = "choose another folder with hydra.sweep.dir=FOLDER"
 
 #: The study attribute that holds the settings that may not change during a study.
 DESCRIPTION = "joyful"
@@ -97,7 +97,11 @@ def silence_logs() -> None:
 
 
 def open_or_create(
-    backend: RDBStorage, name: str, directions: list[Direction], names: list[str] | None, description: dict[str, Any]
+    backend: RDBStorage,
+    name: str,
+    directions: list[Direction],
+    description: dict[str, Any],
+    metric_names: list[str] | None = None,
 ) -> int:
     """Open a study, or create it if it does not exist.
 
@@ -105,9 +109,9 @@ def open_or_create(
         backend: Optuna's storage.
         name: Name of the study.
         directions: Direction of each objective.
-        names: Name of each objective; None: leave them unnamed.
         description: The settings that may not change during a study, as JSON types. A list of trials may become longer
             if it starts with the old list.
+        metric_names: Name of each objective, which dashboards show; None: leave them unnamed.
 
     Returns:
         Optuna's id of the study.
@@ -140,8 +144,8 @@ def open_or_create(
         )
     if before != description:
         with_retries(lambda: study.set_user_attr(DESCRIPTION, description))
-    if names is not None:
-        with_retries(lambda: study.set_metric_names(names))
+    if metric_names is not None:
+        with_retries(lambda: study.set_metric_names(metric_names))
     return study_id
 
 
@@ -151,7 +155,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
         if name in old and name not in new:
             value = old.pop(name)
             if name in new["base"]:
-                old["base"] = {**old["base"], name: value}
+                old["base"] = {**old["base"], name: None if value == ["dev_f1"] else value}
     if old.get("trials") and new.get("trials") and new["trials"][: len(old["trials"])] == old["trials"]:
         old["trials"] = new["trials"]
     if isinstance(old.get("trials"), list) and isinstance(new.get("trials"), list):  # one line per trial

@@ -49,7 +49,7 @@ class TrainingProcess:
         """
         if self._process is None:
             self._process = self._start()
-            self._write({"program": vars(self._program)})
+            self._write({"program": {"main": self._program.main, "state": self._program.state}})
         self._write(message)
 
     def _write(self, message: Mapping[str, Any]) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
-import hashlib
-import json
 import logging
 import os
 import shlex
@@ -31,15 +29,16 @@ from sqlalchemy.engine import make_url
 from joyful import results
 from joyful.records import one_line
 from joyful.results import ResultsError
-from joyful.runtime import hydra_request
+from joyful.runtime.hydra_request import literal
 from joyful.sweeper import gpus, password
 from joyful.sweeper.database import open_engine, open_storage
 from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, FailureDetector, heartbeats
 from joyful.sweeper.history import mark_failed
+from joyful.sweeper.job_config import digest_of, identity, output_folder, pop_key
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Lease, LeaseLostError, Registry
-from joyful.sweeper.settings import SweepSettings, pop_key
+from joyful.sweeper.settings import SweepSettings
 from joyful.sweeper.stop_signal import StopSignal
 from joyful.sweeper.study import (
     ARM,
@@ -271,7 +270,7 @@ class _Worker:
         overrides = plan.overrides(lease.number, trial.ask(plan.space))
         try:
             config = self._compose(overrides, lease.number)
-            values = hydra_request.resolved_config(config)
+            values = identity(config)
             folder = output_folder(config)
         except Exception as error:
             if self._stop_requested():  # a driver that is its own worker was interrupted here
@@ -333,7 +332,7 @@ class _Worker:
         return {
             "objective_name": (settings.metric_names or ["objective"])[0],
             "seed": seed if isinstance(seed, int) and not isinstance(seed, bool) else None, "role": plan.role(number),
-            "epochs": None, "config_hash": digest, "device": None, "threads": None,
+            "epochs": None, "config_hash": digest, "git": self._task.program.git, "device": None, "threads": None,
             "choices": {k: v for k, v in choices.items() if not k.startswith("hydra/")}, "config": results.plain(own),
         }  # fmt: skip
 
@@ -343,7 +342,7 @@ class _Worker:
         with open_dict(config):
             config.hydra.job.id = f"{config.hydra.job.name}_{number}"
             config.hydra.job.num = number
-            config.hydra.sweep.dir = hydra_request.literal(self._task.folder)
+            config.hydra.sweep.dir = literal(self._task.folder)
         return config
 
     def _find_duplicate(self, trial: TrialAccess, digest: str) -> FrozenTrial | None:
@@ -415,27 +414,3 @@ class _Worker:
         self._counts[name] += 1
         if state == TrialState.FAIL:
             log.warning("trial %d failed: %s", lease.number, reason)
-
-
-def output_folder(config: DictConfig) -> Path:
-    """Return the absolute output folder of a trial, as Hydra's `run_job` chooses it."""
-    instance = HydraConfig.instance()
-    before, instance.cfg = instance.cfg, None
-    try:
-        instance.set_config(config)  # for interpolations with the resolver hydra
-        return Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
-    finally:
-        instance.cfg = before
-
-
-def digest_of(values: Mapping[str, Any]) -> str:
-    """Return a digest of a resolved configuration: the first 16 hexadecimal digits of the SHA-256 of its JSON text.
-
-    Values that JSON does not have, such as dates, count by their text.
-
-    Example:
-        >>> digest_of({"a": 1}) == digest_of({"a": 1}) != digest_of({"a": 1.0})
-        True
-    """
-    text = json.dumps(values, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

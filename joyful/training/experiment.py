@@ -8,7 +8,6 @@ code.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import signal
 import time
@@ -25,7 +24,7 @@ from joyful import results
 from joyful.config import LOCATION_SETTINGS, MEMORY_ADVICE, Settings, check, config_hash
 from joyful.data.loading import load
 from joyful.model.joyful import FUSIONS, GraphModel, initialise, standardise
-from joyful.records import DialogueDataset, EpochRecord, InputError, Request, print_error
+from joyful.records import DialogueDataset, EpochRecord, FailedRun, InputError, Request, print_error
 from joyful.runtime import disk, heap
 from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.training import restoring
@@ -403,49 +402,46 @@ def _interruption(number: int) -> BaseException:
     return KeyboardInterrupt() if number == signal.SIGINT else Interrupted(number)
 
 
-def main(get_request: Callable[[], Request]) -> float:
+def main(get_request: Callable[[], Request], multirun: bool) -> float:
     """Run `train_run` for the command line: report errors as one line on standard error and an exit code.
 
-    In a multirun, a failed run writes its line and returns NaN, and the multirun continues. `joyful.runtime.run_guard`
-    prints a summary at the end.
+    A failed or refused run of a multirun raises nothing, because joblib never returns if a job exits, and Hydra's
+    sweepers stop. `joyful.runtime.run_guard` reports it and sets the exit code at the end.
 
     Args:
         get_request: Returns the request. Its errors are reported in the same way.
+        multirun: Whether the run is part of a multirun.
 
     Returns:
-        The objective of the run, or NaN for a failed run of a multirun.
+        The objective of the run, or a FailedRun for a failed or refused run of a multirun.
 
     Raises:
-        SystemExit: With exit code 2 for invalid input, 1 for a failed run, 130 after Ctrl-C and 143 after SIGTERM.
+        SystemExit: With exit code 130 after Ctrl-C and 143 after SIGTERM. In a single run also with 2 for invalid
+            input and 1 for a failed run.
     """
     try:
         raise_on_ctrl_c()
-        request = get_request()
-        return train_run(request)
+        return train_run(get_request())
     except InputError as error:
-        _exit(str(error), 2)
-    except TrainingFailedError as error:
-        return _failed(request, str(error))
-    except (results.ResultsError, results.LockLostError) as error:
-        _exit(str(error), 1)
+        return _failed(str(error), 2, multirun)
+    except (TrainingFailedError, results.ResultsError, results.LockLostError) as error:
+        return _failed(str(error), 1, multirun)
     except KeyboardInterrupt:
-        _exit("interrupted by Ctrl-C; nothing that was completed is lost", 130)
+        raise _exit("interrupted by Ctrl-C; nothing that was completed is lost", 130) from None
     except Interrupted as error:
-        _exit(f"interrupted by {error}; nothing that was completed is lost", error.code)
+        raise _exit(f"interrupted by {error}; nothing that was completed is lost", error.code) from None
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        return _failed(request, describe_failure(error))
-    return math.nan  # not reached, because _exit raises SystemExit
+        return _failed(describe_failure(error), 1, multirun)
 
 
-def _failed(request: Request, message: str) -> float:
-    if not request.multirun:
-        _exit(message, 1)
-    print_error(f"{request.folder}: {message}")
-    return math.nan
+def _failed(message: str, code: int, multirun: bool) -> FailedRun:
+    if not multirun:
+        raise _exit(message, code)
+    return FailedRun(message)
 
 
-def _exit(message: str, code: int) -> None:
+def _exit(message: str, code: int) -> SystemExit:
     print_error(message)
-    raise SystemExit(code)
+    return SystemExit(code)

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from joyful import results
-from joyful.config import Settings, check
+from joyful.config import check
 from joyful.data.loading import load
 from joyful.model.joyful import FUSIONS
 from joyful.records import EpochRecord, InputError, Request
@@ -73,21 +73,21 @@ def train_trial(request: Request) -> float | list[float]:
     if not observer.reported:  # the run was completed before, by a process that could not record it in the study
         for epoch, value in best_by_epoch(request.folder).items():
             observer.report(epoch, value)
-    return objective_values(settings, request.folder, best)
+    return objective_values(request, best)
 
 
-def objective_values(settings: Settings, folder: Path, best_dev_f1: float) -> float | list[float]:
+def objective_values(request: Request, best_dev_f1: float) -> float | list[float]:
     """Return the value of the objective of a completed run, or a list of the values of several.
 
     Args:
-        settings: The settings of the run; `objectives` names the objectives.
-        folder: The folder of the run.
+        request: The request of the run; its setting `objectives` names the objectives.
         best_dev_f1: The best dev weighted F1 of the run, in 0 to 1.
     """
+    settings = check(request.config, names=False)
     objectives, values = settings.objectives or ["dev_f1"], {"dev_f1": best_dev_f1}
     if "epochs_to_target" in objectives:
         assert settings.target is not None
-        values["epochs_to_target"] = epochs_to_target(folder, settings.target)
+        values["epochs_to_target"] = epochs_to_target(request.folder, settings.target)
     chosen = [values[name] for name in objectives]
     return chosen[0] if len(chosen) == 1 else chosen
 

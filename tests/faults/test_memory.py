@@ -151,6 +151,6 @@ def test_a_trial_that_the_kernel_kills_fails_and_the_next_is_trained(
     assert done.returncode == 0, done.stderr
     assert sweeps.states(folder) == {0: "FAIL", 1: "COMPLETE"}
     reason = sweeps.study(folder).trials[0].user_attrs["reason"]
-    assert re.search("killed .by the kernel when memory ran out.* 3 times in a row without completing an epoch", reason)
+    assert re.search("killed .by the kernel when memory ran out.* 3 times in a row without completing a step", reason)
     assert [name for name in ADVICE if name not in reason] == []
     tally("out of memory by a cgroup", 3)

@@ -92,7 +92,7 @@ def test_one_of_a_stock_multirun_fails_and_the_others_are_trained(
     )
     done = sweeps.run(command, tmp_path, fork_server)
     folder = tmp_path / "multirun/grid"
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert [results.read_run(folder / str(n))["status"] for n in range(4)] == [
         "failed",
@@ -101,7 +101,7 @@ def test_one_of_a_stock_multirun_fails_and_the_others_are_trained(
         "completed",
     ]
     assert REASON.match(results.read_run(folder / "0")["reason"])
-    assert "joyful: 2 of 4 runs failed" in done.stderr
+    assert "joyful: 2 runs failed" in done.stderr
     assert "joyful: run 1 failed: epoch" in done.stderr
     tally("loss that is not finite", 2)
 
@@ -109,7 +109,7 @@ def test_one_of_a_stock_multirun_fails_and_the_others_are_trained(
 def test_all_of_a_stock_multirun_fail_with_a_summary(fork_server: ForkServer, tmp_path: Path, tally: Tally) -> None:
     done = sweeps.run(sweeps.command("bad", *DIVERGES, "seed=1,2"), tmp_path, fork_server)
     assert done.returncode == 1
-    assert "joyful: 2 of 2 runs failed" in done.stderr
+    assert "joyful: 2 runs failed" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     tally("loss that is not finite", 2)
 
@@ -119,7 +119,7 @@ def test_all_of_stock_optuna_fail_with_a_summary(fork_server: ForkServer, tmp_pa
     chosen = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "seed=range(1,9)")
     done = sweeps.run(sweeps.command("bad", *DIVERGES, *chosen), tmp_path, fork_server)
     assert done.returncode == 1
-    assert "joyful: 2 of 2 runs failed" in done.stderr
+    assert "joyful: 2 runs failed" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     tally("loss that is not finite", 2)
 

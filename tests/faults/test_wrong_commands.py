@@ -1,4 +1,7 @@
-"""Commands that Hydra cannot compose give one line and exit code 2 before anything is written, also in multiruns."""
+"""Commands that Hydra cannot compose give one line and exit code 2 before anything is written, also in multiruns.
+
+So do working folders whose name Hydra cannot use. A refused command leaves the files of a finished run as they were.
+"""
 
 import os
 import subprocess
@@ -13,6 +16,7 @@ from joyful.runtime import run_guard
 from joyful.runtime.hydra_request import config_error_message
 from tests.support.faults import Tally
 from tests.support.fork_server import ForkServer
+from tests.support.runs import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +52,7 @@ MISTAKES = [
     (("experiment=list",), "experiment"),
 ]
 
-#: In a multirun these are refused with the first trial, because a trial may set the missing value.
+#: In a multirun these are refused with the runs, with code 1, because a run may set the missing value.
 LATE = ("seed=???", "seed=${nowhere.x}")
 
 
@@ -70,12 +74,46 @@ def test_composition_errors_are_one_line(
         folder.mkdir()
         overlays = () if "--config-dir" in arguments[0] else (overlay,)
         done = fork_server.run([str(ROOT / "run.py"), *mode, *overlays, *arguments], folder, os.environ)
-        written = [path.name for path in folder.iterdir() if not (mode and arguments[0] in LATE)]
-        line = done.stderr.startswith("joyful: ") and done.stderr.count("\n") == 1
-        if done.returncode != 2 or not line or words not in done.stderr or written:
+        late = bool(mode) and arguments[0] in LATE
+        written = [path.name for path in folder.iterdir() if not late]
+        line = done.stderr.count("joyful: ") == done.stderr.count("\n") == (3 if late else 1)
+        if done.returncode != (1 if late else 2) or not line or words not in done.stderr or written:
             wrong.append(f"{arguments}: code {done.returncode}, written {written}: {done.stderr[-2000:]}")
     tally("a command that cannot be composed", len(mistakes), 0, len(wrong))
     assert wrong == []
+
+
+@pytest.mark.parametrize("mode", [(), ("-m",)], ids=["run", "multirun"])
+def test_a_working_folder_that_hydra_cannot_use_is_refused(
+    mode: tuple[str, ...], fork_server: ForkServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "${x}"
+    folder.mkdir()
+    done = fork_server.run([str(ROOT / "run.py"), *mode, "seed=1,2" if mode else "seed=1"], folder, os.environ)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"expected paths without ${{, which Hydra reads as a reference, got {folder}" in done.stderr
+    assert list(folder.iterdir()) == []
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_refused_command_leaves_a_finished_run_as_it_was(fork_server: ForkServer, tmp_path: Path) -> None:
+    """In a single run, in a multirun, and with the same settings, which are not refused."""
+    program, place = [str(ROOT / "run.py"), *TINY], "hydra.run.dir=many/0"
+    first = fork_server.run([*program, "seed=1", place], tmp_path, os.environ)
+    assert first.returncode == 0, first.stderr
+    expected = contents(tmp_path / "many/0")
+    assert {path.parent.name for path in expected} == {"0", ".hydra", "checkpoint"}
+    codes = []
+    for command in (["seed=2", place], ["-m", "seed=2", "hydra.sweep.dir=many"], ["seed=1", place]):
+        codes.append(fork_server.run([*program, *command], tmp_path, os.environ).returncode)
+        assert contents(tmp_path / "many/0") == expected, command
+    assert codes == [2, 1, 0]
+    new = fork_server.run([*program, "seed=1", "hydra.run.dir=new"], tmp_path, os.environ)
+    assert new.returncode == 0, new.stderr
+    assert "seed: 1" in (tmp_path / "new/.hydra/config.yaml").read_text()
 
 
 def test_hydra_full_error_shows_the_traceback(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Modules that the server imports. They must not start threads, and must not be run with `python -m`.
+#: Libraries of joyful's own commands.
 LIBRARIES = (
     "torch", "torch._dynamo", "torch._inductor.config", "hydra", "optuna", "sqlalchemy", "pandas", "rich.progress",
     "joyful.training.experiment", "joyful.sweeper.status", "joyful.analysis.findings", "joyful.analysis.plots.survival",
@@ -43,12 +43,22 @@ class ForkServer:
 
     Args:
         prefix: Command that starts the server, such as setpriv with its options.
+        python: The interpreter.
+        libraries: Modules that the server imports. They must not start threads, and must not be run with `python -m`.
+        environment: Environment variables of the server; by default those of this process. The commands keep the path of
+            the server's PYTHONPATH.
     """
 
-    def __init__(self, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        prefix: Sequence[str] = (),
+        python: Path | str = sys.executable,
+        libraries: Sequence[str] = LIBRARIES,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "tests.support.fork_server"],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [*prefix, str(python), "-m", "tests.support.fork_server", *libraries],
+            cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def __enter__(self) -> ForkServer:
@@ -87,7 +97,7 @@ class ForkServer:
 
 
 def _serve() -> None:
-    for name in LIBRARIES:
+    for name in sys.argv[1:]:
         importlib.import_module(name)
     gc.freeze()  # keeps the garbage collector of the forks from visiting the shared objects
     answers = os.fdopen(os.dup(1), "w")

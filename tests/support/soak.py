@@ -29,6 +29,7 @@ PLACES = (
     "tests/results/test_lock.py",
     "tests/runtime/test_signals.py",
     "tests/study/test_report.py",
+    "tests/sweeper/test_beside_stock.py",
     "tests/sweeper/test_frozen.py",
     "tests/sweeper/test_kills.py",
     "tests/sweeper/test_old_sweep.py",

@@ -205,3 +205,13 @@ def test_stopped_processes_are_detected():
         finally:
             process.kill()
     assert not other.is_stopped
+
+
+def test_a_worker_that_lost_its_trial_does_not_claim_it_back(table):
+    mine = table.claim(0, join(table).id, None)
+    other = table.claim(0, join(table).id, mine)
+    assert table.is_held(other)
+    assert not table.is_held(mine)
+    with pytest.raises(LeaseLostError):
+        table.count_failure(mine)
+    assert table.leases()[0] == other

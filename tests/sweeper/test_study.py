@@ -68,7 +68,7 @@ def test_all_trials_exist_from_the_start_and_a_second_call_adds_none(backend):
 def test_a_changed_space_objective_or_base_is_refused_with_the_difference(backend):
     description = {"space": {"x": 1}, "trials": None, "base": {"training": {"epochs": 5}}}
     open_or_create(backend, "s", ["maximize"], description)
-    with pytest.raises(InputError, match=r"base.training.epochs: 5 -> 6.*set another sweep_name"):
+    with pytest.raises(InputError, match=r"base.training.epochs: 5 -> 6.*choose another folder"):
         open_or_create(backend, "s", ["maximize"], description | {"base": {"training": {"epochs": 6}}})
     with pytest.raises(InputError, match=r"space.y: None -> 2"):
         open_or_create(backend, "s", ["maximize"], description | {"space": {"x": 1, "y": 2}})
@@ -134,20 +134,35 @@ def test_reports_reach_the_pruner_and_a_repeated_one_changes_nothing(backend):
     access = begin(backend, n_trials=3, pruner=MedianPruner(n_startup_trials=1, n_warmup_steps=0))
     good = TrialAccess(access, 0)
     good.ask(SPACE)
-    assert good.report(1, 0.5)
-    assert good.report(1, 0.1)  # after a takeover the same epoch may be reported again
-    good.tell(TrialState.COMPLETE, [0.5])
+    assert good.report(1, 0.1)
+    assert good.report(1, 0.5)  # a trial that starts again reports its steps again
+    assert good.report(2, 0.6)
+    good.tell(TrialState.COMPLETE, [0.6])
     bad = TrialAccess(access, 1)
     bad.ask(SPACE)
     assert not bad.report(1, 0.4)
     bad.tell(TrialState.PRUNED)
     trials = access.open().get_trials()
-    assert trials[0].intermediate_values == {1: 0.5}
+    assert trials[0].intermediate_values == {1: 0.5, 2: 0.6}
     assert (trials[1].state, trials[1].value) == (TrialState.PRUNED, 0.4)
     nan = TrialAccess(access, 2)
     nan.ask(SPACE)
     assert nan.report(1, float("nan"))  # it is not stored, and does not prune
     assert nan.frozen().intermediate_values == {}
+
+
+def test_a_trial_at_the_last_step_of_the_longest_complete_trial_is_not_pruned(backend):
+    access = begin(backend, n_trials=3, pruner=MedianPruner(n_startup_trials=1, n_warmup_steps=0))
+    for number, steps in ((0, 3), (1, 2)):
+        trial = TrialAccess(access, number)
+        trial.ask(SPACE)
+        for step in range(1, steps + 1):
+            trial.report(step, 0.5)
+        trial.tell(TrialState.COMPLETE, [0.5])
+    bad = TrialAccess(access, 2)
+    bad.ask(SPACE)
+    assert not bad.report(2, 0.1)
+    assert bad.report(3, 0.1)  # it has trained to its end
 
 
 def test_telling_twice_keeps_the_first_result_and_a_waiting_trial_can_be_told(backend):

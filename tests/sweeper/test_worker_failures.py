@@ -31,6 +31,6 @@ def test_a_trial_fails_after_three_worker_failures_without_an_epoch(tmp_path):
     assert sweeps.states(folder) == {0: "FAIL", 1: "COMPLETE"}
     reason = sweeps.study(folder).trials[0].user_attrs["reason"]
     assert "its process was killed" in reason
-    assert "3 times in a row without completing an epoch" in reason
+    assert "3 times in a row without completing a step" in reason
     assert f"trial 0 failed: {reason}" in (tmp_path / "sweep.log").read_text()
     assert read_run(folder / "1")["status"] == "completed"
