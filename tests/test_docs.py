@@ -26,7 +26,7 @@ import joyful
 from joyful.data.text_encoder import SentenceEncoder
 from joyful.data.vector_store import VectorStore
 from joyful.training.experiment import Interrupted, train_run
-from tests.support import small_files
+from tests.support import small_files, sweep_settings
 from tests.support.datasets import fake_encode
 from tests.support.documents import FOLDERS, Command, heading_anchors, named_files, read
 from tests.support.fork_server import ForkServer
@@ -141,6 +141,12 @@ RULES: list[tuple[str, Rule]] = [
     (r"python run\.py -m .*hydra\.sweeper\.arms=", small(*ONE_PAIR)),
     (r"python run\.py -m .*hydra\.sweeper\.n_trials=", small("hydra.sweeper.n_trials=2", "hydra/launcher=basic")),
     (r"python run\.py -m hydra/launcher=joblib seed=1,2,3,4", small("seed=1,2")),
+    (
+        r"python examples/quickstart/main\.py -m ",
+        with_overrides("hydra.sweeper.n_trials=4", "steps=3", "hydra/launcher=basic"),
+    ),
+    (r"python examples/quickstart/main\.py --config-dir ", unchanged),
+    (r"python examples/scikit_learn/main\.py -m \+sweep=compare", with_overrides("epochs=2", *ONE_PAIR)),
     (r"joyful train --config-dir myconf ", skipped("tests/test_plugins.py adds such a package")),
     (r"(python run\.py|joyful train)( |$)", small()),
     (r"python train\.py ", small()),
@@ -392,6 +398,25 @@ def test_inline_commands_name_programs_that_exist(path):
         assert candidates or module == "pytest", f"{path.name}: python -m {module}"
     for target in re.findall(r"`make ([a-z-]+)", text):
         assert target in targets, f"{path.name}: make {target}"
+
+
+def test_the_blocks_of_the_page_on_sweeps_are_those_of_the_examples():
+    """tests/examples/ runs the examples."""
+    text = (ROOT / "docs/SWEEPS.md").read_text()
+    sources = [
+        "\n".join(line.strip() for line in path.read_text().splitlines())
+        for path in (ROOT / "examples").rglob("*")
+        if path.suffix in (".py", ".yaml")
+    ]
+    blocks = re.findall(r"```(?:py|yaml)\n(.*?)\n```", text, re.DOTALL)
+    assert len(blocks) > 5
+    for block in blocks:
+        assert any("\n".join(line.strip() for line in block.splitlines()) in source for source in sources), block
+
+
+def test_the_page_on_sweeps_lists_the_settings_of_the_sweeper():
+    text = sweep_settings.PAGE.read_text()
+    assert sweep_settings.with_table(text) == text, "run python -m tests.support.sweep_settings"
 
 
 def test_citation_has_what_cff_requires():

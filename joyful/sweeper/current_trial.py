@@ -2,7 +2,7 @@
 
     from joyful.sweeper import trial
 
-    @hydra.main(config_path="conf", config_name="config", version_base=None)
+    @hydra.main(config_path="conf", config_name="config")
     def main(cfg):
         for step in range(cfg.steps):
             ...

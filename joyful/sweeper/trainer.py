@@ -157,7 +157,8 @@ def run_trial(channel: Channel, state: program.State, request: Mapping[str, Any]
         task.end = {"end": "taken over"}
     except BaseException as error:
         traceback.print_exc()
-        task.end = _failure(error)
+        # libraries turn KeyboardInterrupt or SIGTERM into other exceptions, such as SystemExit
+        task.end = {"end": "interrupted"} if task.stopping else _failure(error)
     return task.finish()
 
 
@@ -171,6 +172,11 @@ class _Task:
         self._state, self._request, self._channel = state, request, channel
         self.end: dict[str, Any] = {"end": "failed", "reason": "Hydra did not start the job"}
         self._session: TrialSession | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the program was asked to stop."""
+        return self._session is not None and self._session.stopping
 
     def __call__(self, config: Any) -> Any:
         from hydra.core.hydra_config import HydraConfig
@@ -194,7 +200,7 @@ class _Task:
         return None
 
     def _value(self, value: Any) -> dict[str, Any]:
-        if self._session is not None and self._session.stopping:
+        if self.stopping:
             return {"end": "interrupted"}
         count = int(self._request["objectives"])
         several = isinstance(value, Sequence) and not isinstance(value, str)

@@ -19,7 +19,7 @@ from tests.support.fork_server import ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
-FOLDERS = ("joyful", "analysis", "benchmarks", "study", "tests/support")
+FOLDERS = ("joyful", "analysis", "benchmarks", "examples", "study", "tests/support")
 SOURCES = [
     *sorted(path for name in FOLDERS for path in (ROOT / name).rglob("*.py")),
     ROOT / "run.py",
@@ -42,6 +42,8 @@ PICKLING = {
 #: (file, module) that it may import.
 ALLOWED = {
     ("joyful/data/cogmen/restricted_pickle.py", "pickletools"),  # parses opcodes without executing them
+    ("joyful/sweeper/program.py", "pickle"),  # sends a program to the training process that it starts, through a pipe
+    ("joyful/sweeper/program.py", "cloudpickle"),
     ("tests/support/hostile_pickles.py", "pickle"),  # writes the harmless parts of hostile pickles
     ("tests/support/cogmen_pickles.py", "pickle"),  # writes COGMEN's files for tests
     ("tests/support/cogmen_pickles.py", "pickletools"),

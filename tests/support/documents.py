@@ -12,7 +12,7 @@ from pathlib import Path
 PROGRAMS = ("python", ".venv/bin/python", "make", "papermill", "optuna-dashboard", "cp", "pip")
 
 #: Top-level folders of the repository. Names of files in them are checked.
-FOLDERS = ("analysis", "benchmarks", "conf", "docs", "joyful", "study", "sweeps", "tests")
+FOLDERS = ("analysis", "benchmarks", "conf", "docs", "examples", "joyful", "study", "sweeps", "tests")
 
 
 @dataclass(frozen=True)
