@@ -23,16 +23,14 @@ from pathlib import Path
 from statistics import fmean
 
 import optuna
-import yaml
 from hydra.utils import instantiate
 from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
 from benchmarks.figures import Figure, figure, parser, report
+from joyful.sweeper.plugin import PRUNERS
 from joyful.sweeper.status import open_sweep
 from joyful.sweeper.study import silence_logs
-
-PRUNERS = Path(__file__).resolve().parents[1] / "conf/hydra/sweeper/pruner"
 
 #: Best dev weighted F1 so far of one configuration, after each epoch.
 Curve = tuple[float, ...]
@@ -132,9 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{options.folder}: expected at least {options.trials} complete trials, got {len(curves)}; lower --trials"
         )
     figures = []
-    for file in sorted(PRUNERS.glob("*.yaml")):
-        pruner = instantiate(yaml.safe_load(file.read_text(encoding="utf-8")), _execution_whitelist_="optuna.pruners.*")
-        outcome = measure(curves, file.stem, pruner, options.draws, options.trials, options.workers, options.seed)
+    for name, settings in sorted(PRUNERS.items()):
+        pruner = instantiate(settings, _execution_whitelist_="optuna.pruners.*")
+        outcome = measure(curves, name, pruner, options.draws, options.trials, options.workers, options.seed)
         figures += figures_of(outcome, options.trials)
     about = {"curves": len(curves), "draws": options.draws, "trials": options.trials, "workers": options.workers}
     report(

@@ -159,9 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command_line.add_argument(
         "--basic-trials", type=int, default=2, help="trials with the basic launcher (default: %(default)s)"
     )
-    command_line.add_argument(
-        "--pruner", default=None, help="choice of conf/hydra/sweeper/pruner (default: the sweeper's)"
-    )
+    command_line.add_argument("--pruner", default=None, help="choice of hydra/sweeper/pruner (default: the sweeper's)")
     command_line.add_argument(
         "--epoch-json", type=Path, default=None, metavar="FILE", help="figures of benchmarks.epoch"
     )

@@ -55,7 +55,7 @@ def test_the_wheel_holds_the_library_and_its_data(wheel):
     assert {
         "joyful/py.typed",
         "joyful/conf/config.yaml",
-        "joyful/conf/hydra/sweeper/pruner/asha.yaml",
+        "joyful/conf/hydra/sweeper/optuna_pruned.yaml",
         "joyful/sweeps/first_look.yaml",
         "joyful/claim_files/basic_optimization.yaml",
         "joyful/analysis/templates/page.html.j2",

@@ -129,6 +129,13 @@ def make_page(findings: Findings) -> Page:
     )
 
 
+def unmeasured(findings: Findings) -> list[str]:
+    """Return the columns of the claims if no run has any of them, else an empty list."""
+    columns = sorted({verdict.metric.of for verdict in findings.verdicts})
+    frame = findings.sweep.frame
+    return columns if all(name not in frame or frame[name].isna().all() for name in columns) else []
+
+
 def write(findings: Findings, page: Page, out: Path) -> Path:
     """Write the files of a report.
 
@@ -239,6 +246,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"joyful report: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     print(f"{page.title}: {', '.join(f'{n} {word}' for word, n in page.counts.items()) or 'nothing to judge'}")
+    if missing := unmeasured(findings):
+        print(
+            f"no run has a column of these claims ({', '.join(missing)}); set --claims to a file with claims on the columns "
+            "that the runs have"
+        )
     print(path)
     return 0
 

@@ -6,6 +6,7 @@ to repeat, so a restart of the database only causes a delay.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -18,7 +19,7 @@ from typing import Any, Self
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -243,7 +244,7 @@ class TrialAccess:
 
     def steps_with(self, step: int) -> int:
         """Return the number of steps reported so far, including `step`."""
-        return len(self.frozen().intermediate_values.keys() | {step})
+        return len(self._reported.keys() | {step})
 
     def report(self, step: int, value: float) -> bool:
         """Store the value at a step. A value that is not finite is not stored.
@@ -253,7 +254,7 @@ class TrialAccess:
             the longest complete trial is not ended, because it has trained to its end.
         """
         self.report_all({step: value})
-        if len(self.study.directions) > 1:
+        if len(self.study.directions) > 1 or isinstance(self.study.pruner, NopPruner):
             return True
         trial = self.frozen()
         if not with_retries(lambda: self.study.pruner.prune(self.study, trial)):
@@ -263,10 +264,15 @@ class TrialAccess:
 
     def report_all(self, values: Mapping[int, float]) -> None:
         """Store values by step, except those that are stored already or are not finite."""
-        reported = self.frozen().intermediate_values
         for step, value in values.items():
-            if reported.get(step) != value and math.isfinite(value):
+            if self._reported.get(step) != value and math.isfinite(value):
                 with_retries(partial(self._storage.set_trial_intermediate_value, self._id, step, value))
+                self._reported[step] = value
+
+    @functools.cached_property
+    def _reported(self) -> dict[int, float]:
+        """The values by step. Only the worker that holds the lease changes them, so they are read once."""
+        return dict(self.frozen().intermediate_values)
 
     def tell(self, state: TrialState, values: list[float] | None = None) -> None:
         """Finish the trial. A trial that is finished already does not change."""

@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from joyful.analysis.report import main as report
 from joyful.results import read_run
 from tests.support import small_program, sweeps
 
@@ -340,17 +341,17 @@ def test_values_of_the_job_neither_fail_nor_make_trials_differ(tmp_path, fork_se
     assert "x: expected a value, got none (???); set x=VALUE" in missing.stderr
 
 
-def test_arms_and_pairs_by_another_key_are_not_pruned(tmp_path, fork_server):
+def test_arms_and_pairs_by_another_key_are_not_pruned_and_can_be_judged(tmp_path, fork_server, capsys):
     config = "x: 0.5\ntrain: {seed: 1}\n"
     body = """\
-    for step in range(1, 5):
+    for step in range(1, 4):
         value = cfg.x + cfg.train.seed / 1000 + 1 / step
         trial.report(value, step, metrics={"loss": value})
     return value
 """
     small_program.write(tmp_path, body, config)
     overrides = [
-        "hydra.sweeper.arms=['x=0.1','x=0.9']", "hydra.sweeper.pairs=2", "hydra.sweeper.seed_key=train.seed",
+        "hydra.sweeper.arms=['x=0.1','x=0.9']", "hydra.sweeper.pairs=6", "hydra.sweeper.seed_key=train.seed",
         "hydra.sweeper.pruner.n_startup_trials=1", "hydra.sweeper.pruner.n_warmup_steps=0",
     ]  # fmt: skip
     done = small_program.run(tmp_path, *overrides, server=fork_server)
@@ -367,6 +368,13 @@ def test_arms_and_pairs_by_another_key_are_not_pruned(tmp_path, fork_server):
     assert [trial.user_attrs["arm"] for trial in trials[3:5]] == ["x=0.1", "x=0.9"]
     assert [trial.user_attrs["seed"] for trial in trials[3:5]] == [1, 1]
     assert "report: joyful report multirun/main" in done.stdout
+    assert report([str(folder)]) == 0
+    assert "no run has a column of these claims (f1_weighted, " in capsys.readouterr().out
+    claim = {"claim": "loss", "says": "lower", "metrics": [{"measure": "best", "split": "dev", "of": "loss"}]}
+    claim |= {"between": [50, 70], "unit": "percent", "direction": "decrease"}
+    (tmp_path / "claims.yaml").write_text(json.dumps({"claims": [claim]}))
+    assert report([str(folder), "--claims", str(tmp_path / "claims.yaml"), "--baseline", "x=0.9"]) == 0
+    assert "x 0.1 against x 0.9: 1 supported\n" in capsys.readouterr().out
 
 
 def test_outside_a_sweep_the_trial_does_nothing(tmp_path, fork_server):

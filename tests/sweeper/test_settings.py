@@ -25,11 +25,6 @@ def test_the_settings_of_the_trainer_have_the_defaults_except_its_own():
     assert set(ours["may_differ"]) == {*LOCATION_SETTINGS, "device", "training.threads"}
 
 
-def test_the_pruners_are_those_of_the_trainer():
-    files = {path.stem: OmegaConf.load(path) for path in (CONF / "hydra/sweeper/pruner").glob("*.yaml")}
-    assert files == plugin.PRUNERS
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
