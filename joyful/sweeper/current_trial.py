@@ -30,7 +30,10 @@ class Session(Protocol):
     number: int
     folder: Path
     resumed: bool
-    stopping: bool
+
+    @property
+    def stopping(self) -> bool:
+        """See `CurrentTrial.should_stop`."""
 
     def report(self, value: float, step: int, metrics: Mapping[str, float] | None) -> None:
         """See `CurrentTrial.report`."""

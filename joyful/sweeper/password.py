@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict, read_write
@@ -26,12 +27,17 @@ def hide(config: DictConfig, url: URL) -> None:
         return
     address = without_password(url)
     hide_in(config, address)
-    overrides = [str(item) for item in config.hydra.overrides.hydra]
     with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.overrides.hydra = [
-            f"{_STORAGE}='{address}'" if item.lstrip("+").split("=")[0] == _STORAGE else item for item in overrides
-        ]
+        config.hydra.overrides.hydra = hide_in_arguments(config.hydra.overrides.hydra, url)
     HydraConfig.instance().set_config(config)
+
+
+def hide_in_arguments(arguments: Iterable[str], url: URL) -> list[str]:
+    """Return the arguments of a command with the database URL without its password."""
+    if url.password is None:
+        return [str(item) for item in arguments]
+    hidden = f"{_STORAGE}='{without_password(url)}'"
+    return [hidden if str(item).lstrip("+").split("=")[0] == _STORAGE else str(item) for item in arguments]
 
 
 def hide_in(config: DictConfig, address: str | None) -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -114,9 +115,10 @@ def prepare(
     address = password.address_for_workers(url, str(config.hydra.launcher._target_))
     saved = None if checked.storage is None else without_password(url)
     password.hide(config, url)
+    program = Program.of(hydra_context, task_function, password.hide_in_arguments(sys.argv, url))
     task = WorkerTask(
         HydraContext(hydra_context.config_loader, hydra_context.callbacks, hydra_context.execution_whitelist),
-        config, checked.model_copy(update={"storage": saved}), plan, Program.of(hydra_context, task_function), address,
+        config, checked.model_copy(update={"storage": saved}), plan, program, address,
         name, study_id, "",
         sampler_for, pruner,
     )  # fmt: skip

@@ -16,7 +16,7 @@ import io
 import operator
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
@@ -54,14 +54,15 @@ class Program:
     git: GitState
 
     @classmethod
-    def of(cls, hydra_context: HydraContext, task_function: TaskFunction) -> Program:
+    def of(cls, hydra_context: HydraContext, task_function: TaskFunction, argv: Sequence[str]) -> Program:
         """Return the program of this process.
 
         Args:
             hydra_context: Hydra's context of the sweep.
             task_function: The function that `hydra.main` decorates.
+            argv: `sys.argv` of the training processes.
         """
-        main = main_description()
+        main = main_description() | {"sys_argv": list(argv)}
         state = State(task_function, hydra_context, Singleton.get_state())
         code = getattr(inspect.unwrap(task_function), "__code__", None)
         folder = Path(code.co_filename if code is not None else ".").absolute().parent

@@ -22,6 +22,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,9 @@ from joyful.sweeper.history import History
 
 #: Seconds after a request to stop until KeyboardInterrupt is raised in the program.
 PATIENCE_SECONDS = 2.0
+
+#: Seconds that a report waits for the answer of a worker that is stopping.
+ANSWER_SECONDS = 1.0
 
 #: Numbers of errors of a full disk, which are not the fault of a trial.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -96,22 +100,31 @@ class TrialSession:
 
     def __init__(self, channel: Channel, request: Mapping[str, Any], folder: Path) -> None:
         self.number, self.folder, self.resumed = int(request["number"]), folder, bool(request["resumed"])
-        self.stopping = False
+        self._stop_time: float | None = None
         self.history = History(folder, request["header"])
         self._channel = channel
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the program was asked to stop."""
+        return self._stop_time is not None
+
+    def _stopped_for(self) -> float:
+        return 0.0 if self._stop_time is None else time.monotonic() - self._stop_time
 
     def report(self, value: float, step: int, metrics: Mapping[str, float] | None) -> None:
         """Send the value to the worker. Raise TrialPruned if the pruner ends the trial.
 
-        A worker that is stopping does not answer.
+        A worker that is its own driver does not answer when it is stopping. Then the step counts as not reported, so
+        KeyboardInterrupt is raised before the program can save it.
         """
         if metrics:
             self.history.add(step, metrics)
-        if self.stopping:
-            return
         self._channel.send({"report": step, "value": value})
-        answer = self._channel.receive(lambda: self.stopping)
-        if answer is not None and answer["prune"]:
+        answer = self._channel.receive(lambda: self._stopped_for() > ANSWER_SECONDS)
+        if answer is None:
+            raise KeyboardInterrupt
+        if answer["prune"]:
             from optuna import TrialPruned
 
             raise TrialPruned(f"pruned at step {step}")
@@ -123,7 +136,7 @@ class TrialSession:
         def handle(number: int, frame: FrameType | None) -> None:
             if self.stopping:
                 raise KeyboardInterrupt
-            self.stopping = True
+            self._stop_time = time.monotonic()
             again = threading.Timer(PATIENCE_SECONDS, os.kill, (os.getpid(), signal.SIGTERM))
             again.daemon = True
             again.start()

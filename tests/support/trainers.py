@@ -186,7 +186,7 @@ def _train(folder: str, overrides: Sequence[str], through_main: bool, descriptor
     request, train_run = tiny_request(Path(folder), *overrides), experiment.train_run
     if through_main:
         experiment.train_run = lambda request: train_run(request, EpochReporter())  # type: ignore[misc, assignment]
-        experiment.main(lambda: request, request.multirun)
+        experiment.main(lambda: request, multirun=False)
     else:
         train_run(request, EpochReporter())
 

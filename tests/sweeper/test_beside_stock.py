@@ -34,7 +34,9 @@ PLUGINS = {
 }
 
 #: Resolvers of joyful: the folders of runs and sweeps.
-RESOLVERS = {"joyful_run_folder", "joyful_sweep_folder"}
+RESOLVERS = {
+    "joyful_run_folder", "joyful_sweep_folder", "joyful_hydra_folder", "joyful_objectives", "joyful_directions",
+}  # fmt: skip
 
 #: Beginning of the commands of the stock Optuna sweeper.
 OPTUNA = "-m hydra/sweeper=optuna hydra.sweep.dir=out hydra.sweeper.n_trials=2 hydra.sweeper.n_jobs=1"

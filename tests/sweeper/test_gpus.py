@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from joyful.sweeper import gpus
+from joyful.sweeper.program import Program
 from joyful.sweeper.training_process import TrainingProcess
 from tests.support import sweeps
 
@@ -36,7 +37,8 @@ def test_workers_take_gpus_round_robin():
 
 def test_the_training_process_sees_only_its_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    process = TrainingProcess(tmp_path / "log", gpus.environment(1))
+    program = Program({}, "", {"commit": None, "dirty": None})
+    process = TrainingProcess(tmp_path / "log", gpus.environment(1), program)
     try:
         process.send({})
         # the environment of a process that has just started is empty
