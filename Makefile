@@ -13,7 +13,7 @@ run: .venv/core.done          ## a small paired sweep on the embedded data, and 
 	$(BIN)/joyful report multirun/first_look
 
 test: .venv/all.done          ## all tests and the 20 slowest (ARGS="-k name" for some, ARGS="-m quick" for most in a minute)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=20 --durations-min=2 $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=2 $(ARGS)
 
 soak: .venv/all.done          ## faults injected at their full counts, with new seeds for at least MINUTES
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.support.soak --minutes $(MINUTES) $(ARGS)

@@ -34,8 +34,20 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.option.markexpr == "quick" and is_file and not quick_tests(collection_path) else None
 
 
+#: Folders and files of the tests that take longest. They are run first, so that no process waits for one at the end.
+LONGEST = (
+    "tests/sweeper",
+    "tests/examples",
+    "tests/faults",
+    "tests/test_wheel.py",
+    "tests/test_docs.py",
+    "tests/study",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the quick tests."""
+    """Mark the quick tests, and put the longest first."""
+    items.sort(key=lambda item: next((i for i, x in enumerate(LONGEST) if item.nodeid.startswith(x)), len(LONGEST)))
     for item in items:
         name = getattr(item, "originalname", item.name)
         owner = getattr(item, "cls", None)

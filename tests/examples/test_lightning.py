@@ -7,6 +7,7 @@ import pytest
 
 import joyful.results
 from tests.support import examples, launchers, sweeps
+from tests.support.faults import soaking
 
 pytest.importorskip("lightning", reason="needs the extra lightning")
 
@@ -38,6 +39,7 @@ def test_the_pruner_ends_a_trial_and_all_metrics_are_stored(folder):
     assert rows["loss"].notna().all()
 
 
+@pytest.mark.skipif(not soaking(), reason="takes a minute, runs in the soak")
 def test_a_stopped_and_killed_trial_ends_as_without_interruption(folder):
     examples.edit(
         folder, "def training_step(self, batch):", "def training_step(self, batch):\n        time.sleep(0.02)"

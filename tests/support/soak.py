@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PLACES = (
     "tests/benchmarks",
     "tests/data/test_synthetic.py",
+    "tests/examples/test_lightning.py",
     "tests/faults",
     "tests/results/test_lock.py",
     "tests/runtime/test_signals.py",

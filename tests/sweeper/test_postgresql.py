@@ -63,6 +63,7 @@ def test_two_commands_of_a_small_program(server, tmp_path, monkeypatch):
     assert server.password not in "".join(path.read_text() for path in folder.rglob("*.yaml"))
 
 
+@pytest.mark.skipif(not soaking(), reason="takes more than a minute, runs in the soak")
 @pytest.mark.timeout(1200)
 def test_three_commands_an_outage_a_killed_worker_and_restarts(server, commands, tmp_path, monkeypatch, tally):
     folder, log = tmp_path / "multirun/launched", tmp_path / "sweep.log"

@@ -162,7 +162,7 @@ def test_own_pruners(module):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_sweep_with_own_sampler_and_pruner(module, monkeypatch, launcher):
+def test_a_sweep_with_own_sampler_and_pruner(module, monkeypatch, launcher, fork_server):
     monkeypatch.setenv("JOYFUL_TARGETS", "own_samplers.*")
     monkeypatch.setenv("PYTHONPATH", str(module), prepend=":")
     command = sweeps.command(
@@ -171,14 +171,14 @@ def test_a_sweep_with_own_sampler_and_pruner(module, monkeypatch, launcher):
         "hydra.sweeper.pruner._target_=own_samplers.Patient", "hydra.sweeper.n_trials=3",
         "weights.encoder_loss_weight=interval(0.01,0.1)", epochs=1,
     )  # fmt: skip
-    result = sweeps.run(command, module)
+    result = sweeps.run(command, module, fork_server)
     assert result.returncode == 0, result.stderr
     trials = sweeps.study(module / "multirun/own").trials
     assert [trial.params["weights.encoder_loss_weight"] for trial in trials] == pytest.approx([0.07, 0.071, 0.072])
     if launcher == "joblib":
         return
     monkeypatch.delenv("JOYFUL_TARGETS")
-    refused = sweeps.run([*command, "sweep_name=refused"], module)
+    refused = sweeps.run([*command, "sweep_name=refused"], module, fork_server)
     assert refused.returncode == 2
     assert "own_samplers.Fixed, which is not allowed" in refused.stderr
     assert not (module / "multirun/refused").exists()

@@ -13,14 +13,14 @@ from tests.support import sweeps
 
 
 @pytest.mark.slow
-def test_a_grid_in_parts(tmp_path):
+def test_a_grid_in_parts(tmp_path, fork_server):
     def run(n_trials):
         command = sweeps.command(
             "grid", "hydra/sweeper=optuna_pruned", "hydra/sweeper/sampler=grid", "hydra/sweeper/pruner=none",
             "loss=glob(*mse)", "seed=5,6,7", f"hydra.sweeper.n_trials={n_trials}",
             "hydra.sweeper.storage=sqlite:///mine.db", epochs=1,
         )  # fmt: skip
-        result = sweeps.run(command, tmp_path)
+        result = sweeps.run(command, tmp_path, fork_server)
         assert result.returncode == 0, result.stderr
         trials = sweeps.study(tmp_path / "multirun/grid", f"sqlite:///{tmp_path}/mine.db").trials
         return result.stdout + result.stderr, [(trial.params["loss"], trial.params["seed"]) for trial in trials]

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support import sweeps
+from tests.support.faults import soaking
 from tests.support.launchers import LauncherSuite, trainers
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'joyful-sweeps[sweep]'")
@@ -13,6 +14,10 @@ class TestSubmitit(LauncherSuite):
     def launcher(self, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
         return ["hydra/launcher=submitit_local"]
+
+    @pytest.mark.skipif(not soaking(), reason="takes half a minute, runs in the soak; a small program runs here")
+    def test_workers_train_all_trials(self, sweep, tmp_path):
+        super().test_workers_train_all_trials(sweep, tmp_path)
 
     def look_at_workers(self, folder):
         """Each training process has another GPU. The executor itself hides all GPUs."""
