@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -79,13 +80,18 @@ def main(hydra_context: HydraContext, config: DictConfig, arguments: Sequence[st
     except ResultsError as error:
         return _fail(f"the sweep cannot continue: {error}", 1)
     except (SQLAlchemyError, StorageInternalError) as error:
-        return _fail(
-            f"the sweep's database does not answer ({error}); run the same command again to resume once it does", 1
-        )
+        return _fail(f"the sweep's database does not answer ({error}); {_how_to_resume(config)} once it does", 1)
     except SignalReceived as error:
-        return _fail(f"interrupted by {error}; run the same command again to resume", error.code)
+        return _fail(f"interrupted by {error}; {_how_to_resume(config)}", error.code)
     except KeyboardInterrupt:
         return _fail("interrupted by Ctrl-C before the sweep started; nothing is lost", 130)
+
+
+def _how_to_resume(config: DictConfig) -> str:
+    folder = str(config.hydra.sweep.dir)
+    if re.search(r"\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d$", folder):  # the same command would take another folder
+        return f"run the same command with hydra.sweep.dir={folder} to resume"
+    return "run the same command again to resume"
 
 
 def _fail(message: str, code: int) -> int:
@@ -161,8 +167,8 @@ class Driver:
             idle = 0 if self._progress() > before else idle + 1
             if idle >= MAXIMUM_IDLE_LAUNCHES and not self._finished():
                 return (
-                    f"no trial made progress in {idle} launches of the workers ({reason}); fix the cause, then run the "
-                    "same command again to resume"
+                    f"no trial made progress in {idle} launches of the workers ({reason}); fix the cause, then "
+                    f"{_how_to_resume(self._task.config)}"
                 )
             self._round += 1
         return None

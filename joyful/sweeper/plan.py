@@ -15,7 +15,6 @@ import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -33,6 +32,7 @@ from optuna.distributions import (
 
 from joyful.compat import grid_choices, parse_search_space
 from joyful.records import InputError, one_line
+from joyful.sweeper.job_config import output_folder
 from joyful.sweeper.settings import CALIBRATION_SEEDS, SweepSettings
 
 log = logging.getLogger(__name__)
@@ -215,9 +215,8 @@ def make_plan(
         return Plan(len(trials), tuple(fixed), trials=trials)
     if not space:
         raise InputError(
-            "hydra.sweeper: expected a search space, got none; set, for example, "
-            "weights.encoder_loss_weight='interval(0.01,0.1)' on the command line or in hydra.sweeper.params, or set "
-            "hydra.sweeper.trials or hydra.sweeper.arms"
+            "hydra.sweeper: expected a search space, got none; set NAME='interval(LOW,HIGH)' or NAME='choice(A,B)' on the "
+            "command line or in hydra.sweeper.params, or set hydra.sweeper.trials or hydra.sweeper.arms"
         )
     if grid:
         points, size = _grid(space, settings.n_trials)
@@ -258,13 +257,12 @@ def check_compositions(plan: Plan, compose: Compose, check: Callable[[DictConfig
 
 def _check_folder_names(job: DictConfig) -> None:
     """Raise InputError if a part of the path of a trial's output folder is longer than its file system allows."""
-    sweep = OmegaConf.select(job, "hydra.sweep")
-    if sweep is None:
+    if OmegaConf.select(job, "hydra.sweep") is None:
         return
-    folder = Path(sweep.dir).absolute()
-    parent = next(path for path in (folder, *folder.parents) if path.exists())
+    folder = output_folder(job)
+    parent = next(path for path in folder.parents if os.path.exists(path))
     limit = os.pathconf(parent, "PC_NAME_MAX")
-    longest = max(Path(str(sweep.subdir)).parts, key=_bytes, default="")
+    longest = max(folder.relative_to(parent).parts, key=_bytes)
     if _bytes(longest) > limit:
         raise InputError(
             f"hydra.sweep.subdir: expected folder names of at most {limit} bytes, got {_bytes(longest)} "

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf, SweepDir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -288,8 +289,8 @@ def test_every_trial_of_a_list_and_both_ends_of_a_space_are_composed():
 @pytest.mark.parametrize(("subdir", "refused"), [("${name}", True), ("runs/${name}/x", True), ("7", False)])
 def test_too_long_names_of_folders_are_refused(tmp_path, subdir, refused):
     def compose(overrides):
-        sweep = {"dir": str(tmp_path / "new/sweep"), "subdir": subdir}
-        return OmegaConf.create({"hydra": {"sweep": sweep}, "name": "ü" * 100 + ",".join(overrides)})
+        hydra = OmegaConf.structured(HydraConf(sweep=SweepDir(dir=str(tmp_path / "new/sweep"), subdir=subdir)))
+        return OmegaConf.create({"hydra": hydra, "name": "ü" * 100 + ",".join(overrides)})
 
     checked = plan("a=interval(0.0,1.0)", "b=choice(u,v)")
     check_compositions(checked, compose, lambda job: None)

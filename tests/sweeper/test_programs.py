@@ -91,7 +91,7 @@ def test_the_job_is_that_of_the_basic_launcher(tmp_path, fork_server):
 """
     small_program.write(tmp_path, body, before=before)
     overrides = [
-        TWO, "+hydra.job.env_set.X=${x}", "hydra.job.chdir=true", "hydra.sweep.subdir=trial_${hydra.job.num}/${x}",
+        TWO, "+hydra.job.env_set.X=${x}", "hydra.job.chdir=true", "hydra.sweep.subdir=trial_${hydra:job.num}/${x}",
         "+hydra.callbacks.notes._target_=__main__.Notes",
     ]  # fmt: skip
     done = small_program.run(tmp_path, *overrides, server=fork_server)
@@ -310,6 +310,22 @@ def test_sigterm_asks_the_program_to_stop_and_then_interrupts_it(tmp_path):
             sweeps.kill_group(driver)
         assert (folder / "0" / left).exists()
         assert sweeps.states(folder) == {0: "RUNNING"}  # it can be resumed
+
+
+@pytest.mark.slow
+def test_a_sweep_in_a_dated_folder_names_the_folder_to_resume(tmp_path):
+    small_program.write(tmp_path, "    import time\n    (trial.folder / 'begun').touch()\n    time.sleep(60)\n")
+    dated = "multirun/2026-01-31/12-00-00"
+    command = small_program.command(tmp_path, "hydra.sweeper.trials=['x=0.1']", f"hydra.sweep.dir={dated}")
+    driver = sweeps.start(command, tmp_path)
+    try:
+        sweeps.wait_until((tmp_path / dated / "0/begun").exists, 60)
+        driver.terminate()
+        assert driver.wait(10) == 143
+    finally:
+        sweeps.kill_group(driver)
+    output = (tmp_path / "sweep.log").read_text()
+    assert f"interrupted by SIGTERM; run the same command with hydra.sweep.dir={dated} to resume" in output
 
 
 def test_processes_that_the_program_starts_have_no_trial(tmp_path, fork_server):
