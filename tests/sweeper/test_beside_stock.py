@@ -349,8 +349,8 @@ def test_hydra_finds_the_same_but_for_the_plugins_and_their_sweeper(pythons, pla
 
 
 def test_the_suites_of_the_wheel_pass_with_joyful_as_without(pythons, tmp_path):
-    # a soak runs all: submitit and the programs with joblib take minutes
-    left_out = "nothing" if soaking() else "submitit_local or (TestPrograms and joblib)"
+    # a soak runs all: submitit and joblib take minutes
+    left_out = "nothing" if soaking() else "submitit_local or joblib"
 
     def run(name):
         folder = tmp_path / name
@@ -366,4 +366,4 @@ def test_the_suites_of_the_wheel_pass_with_joyful_as_without(pythons, tmp_path):
 
     outcomes = in_both(run)
     assert outcomes["with"] == outcomes["without"]
-    assert sum(parts == [] for parts in outcomes["without"].values()) >= 200
+    assert sum(parts == [] for parts in outcomes["without"].values()) >= 190

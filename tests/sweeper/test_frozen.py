@@ -9,12 +9,14 @@ import subprocess
 import pytest
 
 from tests.support import launchers, sweeps
-from tests.support.faults import soaking
+from tests.support.faults import count, soaking
+
+EPOCHS = count(quick=15, full=40)
 
 
 @pytest.mark.skipif(not soaking(), reason="takes 40 s, runs in the soak; the next test freezes one on another machine")
 def test_a_frozen_worker_loses_its_trial(tmp_path, tally):
-    command = [*launchers.sweep_command(), "hydra.sweeper.lease_seconds=5"]
+    command = [*launchers.sweep_command(EPOCHS), "hydra.sweeper.lease_seconds=5"]
     folder = tmp_path / "multirun/launched"
     first = sweeps.start(command, tmp_path, tmp_path / "first.log")
     try:
@@ -36,7 +38,7 @@ def test_a_frozen_worker_loses_its_trial(tmp_path, tally):
         sweeps.kill_group(first)
     assert sweeps.states(folder) == launchers.COMPLETE
     assert sweeps.leases(folder)[lease.number].term > 1
-    assert sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone()) == []
+    assert sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(EPOCHS)) == []
     tally("a worker frozen past its lease, on the same machine", 1)
 
 
@@ -45,7 +47,7 @@ def test_a_frozen_worker_that_cannot_be_killed_writes_nothing_when_it_continues(
     namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], capture_output=True).returncode:
         pytest.skip("a PID namespace is not permitted here (unshare --pid)")
-    command = [*launchers.sweep_command(), "hydra.sweeper.lease_seconds=5"]
+    command = [*launchers.sweep_command(EPOCHS), "hydra.sweeper.lease_seconds=5"]
     folder = tmp_path / "multirun/launched"
     first = sweeps.start(command, tmp_path, tmp_path / "first.log")
     try:
@@ -75,4 +77,4 @@ def test_a_frozen_worker_that_cannot_be_killed_writes_nothing_when_it_continues(
     assert written == []
     assert sweeps.states(folder) == launchers.COMPLETE
     assert sweeps.leases(folder)[lease.number].term > 1
-    assert sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone()) == []
+    assert sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(EPOCHS)) == []
