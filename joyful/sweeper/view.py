@@ -81,7 +81,7 @@ def format_line(snapshot: Snapshot) -> str:
         f"{snapshot.pruned} pruned, {snapshot.failed} failed), {snapshot.running} running"
     )
     if snapshot.best_value is not None:
-        text += f"; best {snapshot.best_value:.4f} (trial {snapshot.best_trial}: {_settings(snapshot.best_params)})"
+        text += f"; best {format_value(snapshot.best_value)} (trial {snapshot.best_trial}: {_settings(snapshot.best_params)})"
     return "; ".join([text, *_time_left(snapshot)])
 
 
@@ -115,11 +115,21 @@ def _time_left(snapshot: Snapshot) -> list[str]:
 def _best(snapshot: Snapshot) -> str:
     if snapshot.best_value is None:
         return "no trial is complete yet"
-    return f"best {snapshot.best_value:.4f}, trial {snapshot.best_trial}: {_settings(snapshot.best_params)}"
+    return f"best {format_value(snapshot.best_value)}, trial {snapshot.best_trial}: {_settings(snapshot.best_params)}"
 
 
 def _settings(params: Mapping[str, Any]) -> str:
     return ", ".join(f"{n}={v:.4g}" if isinstance(v, float) else f"{n}={v}" for n, v in params.items()) or "-"
+
+
+def format_value(value: float) -> str:
+    """Return a value with four decimals, or with four digits if that would hide it.
+
+    Example:
+        >>> format_value(0.59192), format_value(1.3083e-10), format_value(0.0)
+        ('0.5919', '1.308e-10', '0.0000')
+    """
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def format_duration(seconds: float) -> str:
