@@ -6,15 +6,21 @@ history.parquet. A trial that is resumed continues its journal from the first st
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from joyful import results
 from joyful.records import SPLITS, InputError
+from joyful.results.provenance import GitState
 from joyful.results.schema import is_column_name
+from joyful.sweeper.job_config import pop_key
+
+if TYPE_CHECKING:
+    from joyful.sweeper.settings import SweepSettings
 
 JOURNAL = "history.jsonl"
 
@@ -148,6 +154,39 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return lines
+
+
+def run_header(
+    settings: SweepSettings,
+    role: str,
+    git: GitState,
+    choices: Mapping[str, str],
+    config: Mapping[str, Any],
+    digest: str,
+) -> dict[str, Any]:
+    """Return run.json of a trial, see `joyful.results.RunFolder.create`.
+
+    Args:
+        settings: The settings of the sweep.
+        role: Role of the trial.
+        git: The state of the repository of the program.
+        choices: Hydra's group choices.
+        config: The configuration of the trial, see `job_config.identity`.
+        digest: Its digest.
+    """
+    own = copy.deepcopy(dict(config))
+    seed = pop_key(own, settings.seed_key)
+    fold = pop_key(own, settings.fold_key) if settings.folds is not None else None
+    if fold is not None:
+        own["data"] = {**(own.get("data") or {}), "fold": fold}  # where reports look for it
+    for key in settings.may_differ:
+        pop_key(own, key)
+    return {
+        "objective_name": (settings.metric_names or ["objective"])[0],
+        "seed": seed if isinstance(seed, int) and not isinstance(seed, bool) else None, "role": role,
+        "epochs": None, "config_hash": digest, "git": git, "device": None, "threads": None,
+        "choices": {k: v for k, v in choices.items() if not k.startswith("hydra/")}, "config": results.plain(own),
+    }  # fmt: skip
 
 
 def mark_failed(folder: Path, reason: str) -> None:

@@ -7,7 +7,6 @@ worker receives its reports, passes them to the pruner, renews the lease at each
 from __future__ import annotations
 
 import contextlib
-import copy
 import errno
 import logging
 import os
@@ -26,7 +25,6 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
-from joyful import results
 from joyful.records import one_line
 from joyful.results import ResultsError
 from joyful.runtime import closed_pipes
@@ -34,8 +32,8 @@ from joyful.runtime.hydra_request import literal
 from joyful.sweeper import gpus, password
 from joyful.sweeper.database import open_engine, open_storage
 from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, FailureDetector, heartbeats
-from joyful.sweeper.history import mark_failed
-from joyful.sweeper.job_config import digest_of, identity, output_folder, pop_key
+from joyful.sweeper.history import mark_failed, run_header
+from joyful.sweeper.job_config import digest_of, identity, output_folder
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Lease, LeaseLostError, Registry
@@ -281,7 +279,10 @@ class _Worker:
             self._tell(trial, lease, TrialState.FAIL, reason=reason)
             return
         digest = digest_of(values)
-        header = self._header(lease.number, config, values, digest)
+        choices = {k: str(v) for k, v in config.hydra.runtime.choices.items() if v is not None}
+        header = run_header(
+            self._task.settings, plan.role(lease.number), self._task.program.git, choices, values, digest
+        )
         attributes: dict[str, Any] = {
             DIGEST: digest,
             OVERRIDES: shlex.join(overrides),
@@ -319,24 +320,6 @@ class _Worker:
             if lease.worker_failures >= MAXIMUM_FAILURES:
                 self._give_up(trial, lease, end["reason"])
                 return
-
-    def _header(self, number: int, config: DictConfig, values: Mapping[str, Any], digest: str) -> dict[str, Any]:
-        """Return run.json of a trial whose program reports metrics."""
-        settings, plan = self._task.settings, self._task.plan
-        own = copy.deepcopy(dict(values))
-        seed = pop_key(own, settings.seed_key)
-        fold = pop_key(own, settings.fold_key) if settings.folds is not None else None
-        if fold is not None:
-            own["data"] = {**(own.get("data") or {}), "fold": fold}  # where reports look for it
-        for key in settings.may_differ:
-            pop_key(own, key)
-        choices = {k: str(v) for k, v in config.hydra.runtime.choices.items() if v is not None}
-        return {
-            "objective_name": (settings.metric_names or ["objective"])[0],
-            "seed": seed if isinstance(seed, int) and not isinstance(seed, bool) else None, "role": plan.role(number),
-            "epochs": None, "config_hash": digest, "git": self._task.program.git, "device": None, "threads": None,
-            "choices": {k: v for k, v in choices.items() if not k.startswith("hydra/")}, "config": results.plain(own),
-        }  # fmt: skip
 
     def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
         config = self._task.hydra_context.config_loader.load_sweep_config(self._task.config, list(overrides))
