@@ -192,7 +192,7 @@ def run_header(
 def mark_failed(folder: Path, reason: str) -> None:
     """Set the status of an unfinished run to failed, if there is such a run and the folder can be written."""
     try:
-        with results.lock(folder, take_over_after=5.0):
+        with results.lock(folder, TAKE_OVER_AFTER):
             run = results.RunFolder.open(folder)
             if run.info["status"] in ("running", "interrupted"):
                 run.set_status("failed", reason)

@@ -231,9 +231,8 @@ class _Task:
 
     def finish(self) -> dict[str, Any]:
         """Write the history of the trial, and return how the trial ended."""
-        statuses = {"completed": "completed", "pruned": "pruned", "failed": "failed", "interrupted": "interrupted"}
-        status, values = statuses.get(self.end["end"]), self.end.get("values", [None])
-        if self._session is not None and status is not None:
+        status, values = self.end["end"], self.end.get("values", [None])
+        if self._session is not None and status in results.STATUSES:
             try:
                 self._session.history.finish(status, self.end.get("reason"), values[0])
             except results.ResultsError as error:

@@ -16,10 +16,8 @@ from joyful.records import EpochRecord, InputError, Request
 from joyful.runtime.disk import DiskNeed
 from joyful.runtime.hydra_request import resolved_config
 from joyful.sweeper import trial
+from joyful.sweeper.history import TAKE_OVER_AFTER
 from joyful.training import experiment
-
-#: Seconds that a trial waits for its former process to release the folder, before it takes the lock.
-TAKE_OVER_AFTER = 5.0
 
 
 class TrialObserver:

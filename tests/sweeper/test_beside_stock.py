@@ -366,4 +366,4 @@ def test_the_suites_of_the_wheel_pass_with_joyful_as_without(pythons, tmp_path):
 
     outcomes = in_both(run)
     assert outcomes["with"] == outcomes["without"]
-    assert sum(parts == [] for parts in outcomes["without"].values()) >= 190
+    assert sum(parts == [] for parts in outcomes["without"].values()) >= (200 if soaking() else 190)
