@@ -3,7 +3,7 @@
 The values of each arm are normal with their own mean and standard deviation, and each is known to lie in an interval, whose
 ends may be infinite. The mean of an arm and its limits come from the profile likelihood (`interval_censored`). With the
 estimate m of each mean, and a and b as the distances from the estimates of the new arm and of the baseline to their limits
-at a quantile t, the difference m_new - m_base has its limit at the distance
+at the quantile t of a rule (`rules`), the difference m_new - m_base has its limit at the distance
 
     √(a² + b² - 2 r a b).
 
@@ -28,9 +28,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from joyful.analysis.interval_censored import Rows
+from joyful.analysis.rules import FIXED, Rule
 
 Array = npt.NDArray[np.float64]
 
@@ -44,13 +44,13 @@ _CORRELATION_FROM = 6
 _LARGEST_T = 1e6
 
 
-def paired_interval(new: Ends, base: Ends, confidence: float = 0.95) -> tuple[Array, Array, Array]:
+def paired_interval(new: Ends, base: Ends, rule: Rule = FIXED) -> tuple[Array, Array, Array]:
     """Return the mean difference of pairs, new minus base, with its interval.
 
     Args:
         new: Ends of the values of the new arm, of shape (..., pairs).
         base: Ends of the values of the baseline, for the same pairs in the same order. A pair with NaN is dropped.
-        confidence: Confidence level, between 0 and 1.
+        rule: Whether the number of values was fixed or not (see `joyful.analysis.rules`).
 
     Returns:
         Arrays `estimate`, `low` and `high` of shape (...). A limit is infinite where the limit of an arm is infinite on that
@@ -61,26 +61,27 @@ def paired_interval(new: Ends, base: Ends, confidence: float = 0.95) -> tuple[Ar
         >>> [round(float(x), 3) for x in paired_interval((new, new + 1e-7), (base, base + 1e-7))]
         [1.5, -1.786, 4.786]
     """
-    return _interval([(1.0, _Pairs(new, base))], np.shape(new[0])[:-1], confidence)
+    return _interval([(1.0, _Pairs(new, base))], np.shape(new[0])[:-1], rule)
 
 
-def paired_p(new: Ends, base: Ends, centre: float = 0.0) -> Array:
+def paired_p(new: Ends, base: Ends, centre: float = 0.0, rule: Rule = FIXED) -> Array:
     """Return the p-value of the two-sided test that the mean difference of pairs is `centre`.
 
-    It is below 0.05 exactly if the interval of `paired_interval` does not hold the centre.
+    It is below 1 - confidence exactly if the interval of `paired_interval` does not hold the centre.
 
     Args:
         new: As in `paired_interval`.
         base: As in `paired_interval`.
         centre: Mean difference under the null hypothesis.
+        rule: As in `paired_interval`.
 
     Returns:
         P-values from 0 to 1, of shape (...). NaN with fewer than two pairs.
     """
-    return _p([(1.0, _Pairs(new, base))], np.shape(new[0])[:-1], centre)
+    return _p([(1.0, _Pairs(new, base))], np.shape(new[0])[:-1], centre, rule)
 
 
-def two_sample_interval(new: Ends, base: Ends, confidence: float = 0.95) -> tuple[Array, Array, Array]:
+def two_sample_interval(new: Ends, base: Ends, rule: Rule = FIXED) -> tuple[Array, Array, Array]:
     """Return the difference of the means of two independent samples, new minus base, with its interval.
 
     The degrees of freedom are those of Welch and Satterthwaite, computed for each side with the distances to the limits at
@@ -89,7 +90,7 @@ def two_sample_interval(new: Ends, base: Ends, confidence: float = 0.95) -> tupl
     Args:
         new: Ends of the values of the new arm, of shape (..., n).
         base: Ends of the values of the baseline, of shape (..., m), with the same leading axes.
-        confidence: Confidence level, between 0 and 1.
+        rule: Whether the number of values was fixed or not (see `joyful.analysis.rules`).
 
     Returns:
         Arrays `estimate`, `low` and `high` of shape (...), as of `paired_interval`.
@@ -99,25 +100,26 @@ def two_sample_interval(new: Ends, base: Ends, confidence: float = 0.95) -> tupl
         >>> [round(float(x), 3) for x in two_sample_interval((new, new + 1e-7), (base, base + 1e-7))]
         [1.583, -1.735, 4.902]
     """
-    return mean_over_tasks([new], [base], paired=False, confidence=confidence)
+    return mean_over_tasks([new], [base], paired=False, rule=rule)
 
 
-def two_sample_p(new: Ends, base: Ends, centre: float = 0.0) -> Array:
+def two_sample_p(new: Ends, base: Ends, centre: float = 0.0, rule: Rule = FIXED) -> Array:
     """Return the p-value of the two-sided test that the means of two independent samples differ by `centre`.
 
     Args:
         new: As in `two_sample_interval`.
         base: As in `two_sample_interval`.
         centre: Difference under the null hypothesis.
+        rule: As in `two_sample_interval`.
 
     Returns:
         P-values from 0 to 1, of shape (...). NaN with fewer than two values in a sample.
     """
-    return p_over_tasks([new], [base], paired=False, centre=centre)
+    return p_over_tasks([new], [base], paired=False, centre=centre, rule=rule)
 
 
 def mean_over_tasks(
-    new: Sequence[Ends], base: Sequence[Ends], *, paired: bool, confidence: float = 0.95
+    new: Sequence[Ends], base: Sequence[Ends], *, paired: bool, rule: Rule = FIXED
 ) -> tuple[Array, Array, Array]:
     """Return the mean over tasks of the mean difference, with its interval.
 
@@ -128,7 +130,7 @@ def mean_over_tasks(
         new: Ends of the values of the new arm for each task. All tasks have the same leading axes.
         base: Ends of the values of the baseline for each task.
         paired: Whether the values of a task form pairs.
-        confidence: Confidence level, between 0 and 1.
+        rule: Whether the number of values was fixed or not (see `joyful.analysis.rules`).
 
     Returns:
         Arrays `estimate`, `low` and `high` of the leading shape, in the unit of the values.
@@ -139,10 +141,12 @@ def mean_over_tasks(
         >>> [round(float(x), 3) for x in mean_over_tasks(*tasks, paired=True)]
         [0.35, 0.237, 0.463]
     """
-    return _interval(_parts(new, base, paired), np.shape(new[0][0])[:-1], confidence)
+    return _interval(_parts(new, base, paired), np.shape(new[0][0])[:-1], rule)
 
 
-def p_over_tasks(new: Sequence[Ends], base: Sequence[Ends], *, paired: bool, centre: float = 0.0) -> Array:
+def p_over_tasks(
+    new: Sequence[Ends], base: Sequence[Ends], *, paired: bool, centre: float = 0.0, rule: Rule = FIXED
+) -> Array:
     """Return the p-value of the two-sided test that the mean over tasks is `centre`.
 
     Args:
@@ -150,11 +154,12 @@ def p_over_tasks(new: Sequence[Ends], base: Sequence[Ends], *, paired: bool, cen
         base: As in `mean_over_tasks`.
         paired: As in `mean_over_tasks`.
         centre: Mean under the null hypothesis.
+        rule: As in `mean_over_tasks`.
 
     Returns:
         P-values from 0 to 1, of the leading shape. NaN where there is no interval.
     """
-    return _p(_parts(new, base, paired), np.shape(new[0][0])[:-1], centre)
+    return _p(_parts(new, base, paired), np.shape(new[0][0])[:-1], centre, rule)
 
 
 class _Sample:
@@ -190,8 +195,10 @@ class _Sample:
 
     def distance(self, t: Array, side: float) -> Array:
         """Return the distance to the limit at the quantile t below (side -1) or above (side 1), less `common`."""
+        unbounded = np.isinf(t)
+        t = np.where(unbounded, 1.0, t)
         reach = t * self._error if self._rows is None else np.maximum(self._rows.reach(t, side) - self.common, 0.0)
-        return np.where(self.n < 2, np.nan, reach)
+        return np.where(self.n < 2, np.nan, np.where(unbounded, np.inf, reach))
 
 
 class _Pairs:
@@ -260,16 +267,16 @@ def _freedom(parts: Sequence[_Part], side: float) -> Array:
     return np.where(np.isfinite(freedom), freedom, np.where(least > 0, least, np.nan))
 
 
-def _interval(parts: Sequence[_Part], shape: tuple[int, ...], confidence: float) -> tuple[Array, Array, Array]:
+def _interval(parts: Sequence[_Part], shape: tuple[int, ...], rule: Rule) -> tuple[Array, Array, Array]:
     one_part = len(parts) == 1
     low, high = (
-        _limit(parts, stats.t.ppf((1 + confidence) / 2, parts[0][1].n - 1.0 if one_part else _freedom(parts, side)), side)
+        _limit(parts, rule.quantile(parts[0][1].n - 1.0 if one_part else _freedom(parts, side)), side)
         for side in (-1.0, 1.0)
     )  # fmt: skip
     return _mean(parts).reshape(shape), low.reshape(shape), high.reshape(shape)
 
 
-def _p(parts: Sequence[_Part], shape: tuple[int, ...], centre: float) -> Array:
+def _p(parts: Sequence[_Part], shape: tuple[int, ...], centre: float, rule: Rule) -> Array:
     """Return the p-values of the quantiles t at which the centre is a limit."""
     mean = _mean(parts)
     below = centre < mean
@@ -282,7 +289,7 @@ def _p(parts: Sequence[_Part], shape: tuple[int, ...], centre: float) -> Array:
         return np.asarray(np.where(below, low, high))
 
     t = _increasing_root(excess, len(mean))
-    p = 2 * stats.t.sf(t, freedom)
+    p = rule.p(t, freedom)
     return np.where(np.isfinite(mean), p, np.where(np.isnan(mean), np.nan, 1.0)).reshape(shape)
 
 

@@ -19,6 +19,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from joyful.analysis.rules import FIXED, Rule
 from joyful.results import InputError
 
 #: Fewest pairs for the BCa bootstrap. With fewer pairs its coverage is too low (84 % at n = 5, 89 % at n = 10).
@@ -56,24 +57,25 @@ class Estimate:
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
-def paired_t(d: Differences, confidence: float = 0.95) -> Estimate:
-    """Return the mean of paired differences with its t interval.
+def paired_t(d: Differences, rule: Rule = FIXED) -> Estimate:
+    """Return the mean of paired differences with its interval.
 
-    The interval is mean(d) ± t_{n-1, (1+c)/2} · sd(d) / √n. Verdicts on claims are based on this interval.
+    The interval is mean(d) ± q · sd(d) / √n, where q is the quantile of the rule at n - 1 degrees of freedom. Verdicts on
+    claims are based on this interval.
 
     Args:
         d: Differences of the pairs.
-        confidence: Confidence level c, between 0 and 1.
+        rule: Whether the number of pairs was fixed (the t interval) or not (the t confidence sequence).
 
     Returns:
         The estimate in the unit of `d`. With one pair `low` and `high` are NaN; without pairs all three values are NaN.
-        The interval has width 0 if all differences are equal.
+        The interval has width 0 if all differences are equal, and is not bounded where the quantile is infinite.
 
     Raises:
         InputError: If a difference is infinite.
 
     Source:
-        Student (1908), Biometrika 6(1).
+        See `joyful.analysis.rules`.
 
     Example:
         >>> interval = paired_t([1.0, 2.0, 3.0])
@@ -84,16 +86,41 @@ def paired_t(d: Differences, confidence: float = 0.95) -> Estimate:
     n = len(d)
     if n < 2:
         return Estimate(float(d[0]) if n else math.nan, math.nan, math.nan)
-    mean, half = float(d.mean()), _t_quantile(n - 1, confidence) * float(d.std(ddof=1)) / math.sqrt(n)
+    mean, quantile = float(d.mean()), _quantile(rule, n - 1)
+    half = math.inf if math.isinf(quantile) else quantile * float(d.std(ddof=1)) / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half)
 
 
-def mean_t(values: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
+def paired_t_p(d: Differences, centre: float = 0.0, rule: Rule = FIXED) -> float:
+    """Return the p-value of the two-sided test that the mean of paired differences is `centre`.
+
+    Args:
+        d: Differences of the pairs.
+        centre: The mean under the null hypothesis, in the unit of `d`.
+        rule: As in `paired_t`. The interval of `paired_t` excludes the centre exactly if the p-value is below 1 - confidence.
+
+    Returns:
+        The p-value, from 0 to 1, or NaN with fewer than two pairs.
+
+    Raises:
+        InputError: If a difference is infinite.
+
+    Source:
+        See `joyful.analysis.rules`.
+    """
+    d = _finite(d) - centre
+    if len(d) < 2:
+        return math.nan
+    sd, mean = float(d.std(ddof=1)), abs(float(d.mean()))
+    t = mean / sd * math.sqrt(len(d)) if sd > 0 else math.inf if mean > 0 else 0.0
+    return float(rule.p(t, len(d) - 1))
+
+
+def mean_t(values: npt.ArrayLike) -> Estimate:
     """Return the mean of the runs of one arm with its t interval.
 
     Args:
         values: One value for each run, in any unit. NaN marks a run without a value and is dropped.
-        confidence: Confidence level, between 0 and 1.
 
     Returns:
         The estimate, as of `paired_t`.
@@ -104,16 +131,16 @@ def mean_t(values: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
     Source:
         Student (1908), Biometrika 6(1).
     """
-    return paired_t(_finite(values, "values", "a value"), confidence)
+    return paired_t(_finite(values, "values", "a value"))
 
 
-def welch(new: npt.ArrayLike, base: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
-    """Return the difference of the means of two unpaired arms, new minus base, with Welch's t interval.
+def welch(new: npt.ArrayLike, base: npt.ArrayLike, rule: Rule = FIXED) -> Estimate:
+    """Return the difference of the means of two unpaired arms, new minus base, with Welch's interval.
 
     Args:
         new: One value for each run of the new arm, in any unit. NaN marks a run without a value and is dropped.
         base: The values of the baseline, in the same unit.
-        confidence: Confidence level, between 0 and 1.
+        rule: Whether the number of runs was fixed or not, see `paired_t`.
 
     Returns:
         The estimate in the unit of the values. With one value in an arm `low` and `high` are NaN. Without values in an arm
@@ -123,7 +150,7 @@ def welch(new: npt.ArrayLike, base: npt.ArrayLike, confidence: float = 0.95) -> 
         InputError: If a value is infinite.
 
     Source:
-        Welch (1947), Biometrika 34(1-2). Computed by `scipy.stats.ttest_ind`.
+        Welch (1947), Biometrika 34(1-2), with the degrees of freedom of `scipy.stats.ttest_ind`.
 
     Example:
         >>> interval = welch([1.0, 2.0, 4.0], [0.0, 1.0, 1.5, 0.5])
@@ -138,8 +165,32 @@ def welch(new: npt.ArrayLike, base: npt.ArrayLike, confidence: float = 0.95) -> 
         return Estimate(difference, math.nan, math.nan)
     if np.ptp(x) == 0 and np.ptp(y) == 0:
         return Estimate(difference, difference, difference)
-    interval = stats.ttest_ind(x, y, equal_var=False).confidence_interval(confidence)
-    return Estimate(difference, float(interval.low), float(interval.high))
+    test = stats.ttest_ind(x, y, equal_var=False)
+    half = float(rule.quantile(test.df)) * math.sqrt(x.var(ddof=1) / len(x) + y.var(ddof=1) / len(y))
+    return Estimate(difference, difference - half, difference + half)
+
+
+def welch_p(new: npt.ArrayLike, base: npt.ArrayLike, centre: float = 0.0, rule: Rule = FIXED) -> float:
+    """Return the p-value of the two-sided test that the means of two unpaired arms differ by `centre`.
+
+    Args:
+        new: As in `welch`.
+        base: As in `welch`.
+        centre: Difference of the means under the null hypothesis.
+        rule: As in `welch`.
+
+    Returns:
+        The p-value, from 0 to 1, or NaN with fewer than two values in an arm.
+
+    Source:
+        As of `welch`.
+    """
+    x, y = (_finite(values, "values", "a value") for values in (new, base))
+    if min(len(x), len(y)) < 2:
+        return math.nan
+    with np.errstate(divide="ignore", invalid="ignore"):  # equal values give an infinite or no statistic
+        test = stats.ttest_ind(x - centre, y, equal_var=False)
+    return float(rule.p(abs(test.statistic), test.df))
 
 
 def spread_warning(new: npt.ArrayLike, base: npt.ArrayLike, level: float = 0.05, *, paired: bool = True) -> str:
@@ -353,15 +404,15 @@ def probability_better(d: Differences, confidence: float = 0.95) -> Estimate:
     return proportion(float(np.count_nonzero(d > 0) + np.count_nonzero(d == 0) / 2), len(d), confidence)
 
 
-def standard_deviation(interval: Estimate, n: int, confidence: float = 0.95) -> float:
-    """Return the standard deviation of n differences whose mean has this t interval.
+def standard_deviation(interval: Estimate, n: int, rule: Rule = FIXED) -> float:
+    """Return the standard deviation of n differences whose mean has this interval of `paired_t`.
 
-    For an interval that is not a t interval, this is the standard deviation with which a t interval would be as wide.
+    For another interval, this is the standard deviation with which that of `paired_t` would be as wide.
 
     Args:
         interval: The mean of the differences with its interval.
         n: Number of differences.
-        confidence: Confidence level of the interval.
+        rule: The rule of the interval.
 
     Returns:
         The standard deviation in the unit of the interval, infinite if a limit is, or NaN with fewer than two differences.
@@ -372,21 +423,21 @@ def standard_deviation(interval: Estimate, n: int, confidence: float = 0.95) -> 
     """
     if n < 2 or math.isnan(interval.high - interval.low):
         return math.nan if n < 2 or not math.isinf(interval.low) else math.inf
-    return (interval.high - interval.low) / 2 / _t_quantile(n - 1, confidence) * math.sqrt(n)
+    return (interval.high - interval.low) / 2 / _quantile(rule, n - 1) * math.sqrt(n)
 
 
-def minimum_detectable(interval: Estimate, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
+def minimum_detectable(interval: Estimate, n: int, power: float = 0.8, rule: Rule = FIXED) -> float:
     """Return the smallest true mean difference that pairs with this interval detect with the given power.
 
-    This is the δ > 0 for which P(|T| > t_{n-1, 1-α/2}) = power, where T has a noncentral t distribution with n - 1
-    degrees of freedom and noncentrality δ √n / sd. The standard deviation comes from the width of the interval (see
-    `standard_deviation`) and is used in place of the true one, so the result is rough when there are few pairs.
+    This is the δ > 0 for which P(|T| > q) = power, where T has a noncentral t distribution with n - 1 degrees of freedom
+    and noncentrality δ √n / sd, and q is the quantile of the rule. The standard deviation comes from the width of the
+    interval (see `standard_deviation`) and is used in place of the true one, so the result is rough when there are few pairs.
 
     Args:
-        interval: The mean of the differences with its 95 % interval.
+        interval: The mean of the differences with its interval.
         n: Number of pairs.
         power: Power of the test, between 0 and 1.
-        alpha: Two-sided level α of the test, between 0 and 1.
+        rule: The rule of the interval.
 
     Returns:
         The difference in the unit of the interval, infinite if a limit is, or NaN with fewer than 2 pairs.
@@ -394,21 +445,21 @@ def minimum_detectable(interval: Estimate, n: int, power: float = 0.8, alpha: fl
     Source:
         Cohen (1988), Statistical Power Analysis, chapter 2.
     """
-    return math.nan if n < 2 else standard_deviation(interval, n) * _detectable(n, power, alpha) / math.sqrt(n)
+    sd = math.nan if n < 2 else standard_deviation(interval, n, rule)
+    return sd if not math.isfinite(sd) else sd * _detectable(n, power, rule) / math.sqrt(n)
 
 
-def pairs_needed(sd: float, effect: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """Return the number of pairs that a t test needs to detect an effect with the given power.
+def pairs_needed(sd: float, effect: float, power: float = 0.8, rule: Rule = FIXED) -> int | None:
+    """Return the number of pairs whose interval excludes zero on the side of the effect with the given power.
 
-    The t interval then excludes zero on the side of the effect. The number is the smallest n >= 2 for which P(T >
-    t_{n-1, 1-α/2}) >= power, where T has a noncentral t distribution with n - 1 degrees of freedom and noncentrality
-    |effect| √n / sd.
+    The number is the smallest n >= 2 for which P(T >= q) >= power, where T has a noncentral t distribution with n - 1
+    degrees of freedom and noncentrality |effect| √n / sd, and q is the quantile of the rule.
 
     Args:
         sd: Standard deviation of the differences.
         effect: True mean difference, in the unit of `sd`.
         power: Power of the test, between 0 and 1.
-        alpha: Two-sided level α of the test, between 0 and 1.
+        rule: The rule of the interval.
 
     Returns:
         The number of pairs. None if `sd` or `effect` is not finite, if `effect` is 0, or if more than MAXIMUM_PAIRS
@@ -422,13 +473,13 @@ def pairs_needed(sd: float, effect: float, power: float = 0.8, alpha: float = 0.
         return None
     ratio = abs(effect) / sd if sd > 0 else math.inf
     low, high = 1, 2  # low is always too few pairs: a t interval needs two.
-    while _power(high, ratio, alpha) < power:
+    while _power(high, ratio, rule) < power:
         low, high = high, high * 2
         if low > MAXIMUM_PAIRS:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(middle, ratio, alpha) >= power else (middle, high)
+        low, high = (low, middle) if _power(middle, ratio, rule) >= power else (middle, high)
     return high if high <= MAXIMUM_PAIRS else None
 
 
@@ -442,14 +493,14 @@ def _finite(d: Differences, name: str = "differences", item: str = "a paired dif
 
 
 @functools.cache
-def _t_quantile(df: int, confidence: float) -> float:
-    return float(stats.t.ppf((1 + confidence) / 2, df))
+def _quantile(rule: Rule, freedom: int) -> float:
+    return float(rule.quantile(freedom))
 
 
 @functools.cache
-def _detectable(n: int, power: float, alpha: float) -> float:
-    """Return the noncentrality at which a two-sided t test of n pairs has this power."""
-    quantile = _t_quantile(n - 1, 1 - alpha)
+def _detectable(n: int, power: float, rule: Rule) -> float:
+    """Return the noncentrality at which the interval of n pairs excludes zero with this power."""
+    quantile = _quantile(rule, n - 1)
 
     def power_at(noncentrality: float) -> float:
         lower_tail = float(stats.nct.cdf(-quantile, n - 1, noncentrality))
@@ -465,10 +516,11 @@ def _detectable(n: int, power: float, alpha: float) -> float:
     return high
 
 
-def _power(n: int, ratio: float, alpha: float) -> float:
-    if math.isinf(ratio):
-        return 1.0
-    return _upper_tail(_t_quantile(n - 1, 1 - alpha), n, ratio * math.sqrt(n))
+def _power(n: int, ratio: float, rule: Rule) -> float:
+    quantile = _quantile(rule, n - 1)
+    if math.isinf(quantile) or math.isinf(ratio):
+        return float(math.isfinite(quantile))
+    return _upper_tail(quantile, n, ratio * math.sqrt(n))
 
 
 def _upper_tail(quantile: float, n: int, noncentrality: float) -> float:

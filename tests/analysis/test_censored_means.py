@@ -15,6 +15,7 @@ from joyful.analysis.censored_means import (
     two_sample_p,
 )
 from joyful.analysis.interval_censored import mean_interval
+from joyful.analysis.rules import FixedSize
 from joyful.analysis.statistics import paired_t
 from tests.analysis.test_interval_censored import drawn
 
@@ -87,7 +88,7 @@ def test_limits_of_pairs_combine_those_of_the_arms(pairs):
 @pytest.mark.parametrize("pairs", PAIRS.values(), ids=PAIRS)
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
 def test_the_p_value_of_pairs_at_a_limit_is_the_level(pairs, confidence):
-    for limit in paired_interval(*pairs, confidence)[1:]:
+    for limit in paired_interval(*pairs, FixedSize(confidence))[1:]:
         assert paired_p(*pairs, float(limit)) == pytest.approx(1 - confidence, abs=1e-7)
 
 
@@ -179,7 +180,7 @@ def test_two_samples_without_width_give_welchs_interval(n, m, ratio, confidence)
     test = stats.ttest_ind(new, base, equal_var=False)
     sample = narrow(new), narrow(base)
     expected = (new.mean() - base.mean(), *test.confidence_interval(confidence))
-    assert two_sample_interval(*sample, confidence) == pytest.approx(expected, abs=2e-6)
+    assert two_sample_interval(*sample, FixedSize(confidence)) == pytest.approx(expected, abs=2e-6)
     assert two_sample_p(*sample) == pytest.approx(test.pvalue, abs=2e-6)
     shifted = stats.ttest_ind(new - 0.2, base, equal_var=False)
     assert two_sample_p(*sample, 0.2) == pytest.approx(shifted.pvalue, abs=2e-6)
@@ -189,7 +190,7 @@ def test_two_samples_without_width_give_welchs_interval(n, m, ratio, confidence)
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
 def test_the_p_value_at_a_limit_is_the_level(sample, confidence):
-    for limit in two_sample_interval(*sample, confidence)[1:]:
+    for limit in two_sample_interval(*sample, FixedSize(confidence))[1:]:
         assert two_sample_p(*sample, float(limit)) == pytest.approx(1 - confidence, abs=1e-7)
 
 

@@ -8,6 +8,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
+from joyful.analysis.rules import FixedSize
 from joyful.analysis.statistics import (
     Estimate,
     bca,
@@ -38,7 +39,7 @@ def test_paired_t_is_scipys(rng) -> None:
     assert ours.estimate == pytest.approx(d.mean())
     a, b = rng.normal(size=8), rng.normal(size=8)
     related = stats.ttest_rel(a, b).confidence_interval(0.9)
-    assert paired_t(a - b, 0.9).low == pytest.approx(related.low)
+    assert paired_t(a - b, FixedSize(0.9)).low == pytest.approx(related.low)
 
 
 def test_paired_t_by_hand() -> None:
@@ -193,7 +194,7 @@ def test_power_agrees_with_the_interval(rng) -> None:
 def test_welch_is_statsmodels(n, m, confidence, rng) -> None:
     x, y = rng.normal(1, 1, n), rng.normal(0, 3, m)
     theirs = CompareMeans(DescrStatsW(x), DescrStatsW(y)).tconfint_diff(alpha=1 - confidence, usevar="unequal")
-    ours = welch(x, [*y, math.nan], confidence)
+    ours = welch(x, [*y, math.nan], FixedSize(confidence))
     assert (ours.low, ours.high) == pytest.approx(theirs, rel=1e-9)
     assert ours.estimate == pytest.approx(x.mean() - y.mean())
 
