@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,12 @@ from joyful.analysis.curves import curves
 from joyful.analysis.designs import Comparison, compare, over_all_tasks
 from joyful.analysis.formatting import listing
 from joyful.analysis.measures import Metric, SecondaryMeasure, secondary_measures, select_arm
+from joyful.analysis.registration import recorded_line, rule_of
+from joyful.analysis.rules import FIXED, AnySize, Rule
 from joyful.analysis.statistics import UNKNOWN
-from joyful.analysis.sweep import Sweep, of_task, require
-from joyful.analysis.verdict import VERDICTS, Verdict, decide
+from joyful.analysis.sweep import Sweep, of_seeds, of_task, require, with_cut_runs
+from joyful.analysis.verdict import MINIMUM_PAIRS, VERDICTS, Verdict, decide
+from joyful.results.design import DECIDED
 
 __all__ = [
     "BASIC_OPTIMIZATION", "VERDICTS", "VERDICT_COLUMNS", "Claim", "Metric", "Verdict", "decide", "judge", "parse_claims",
@@ -61,21 +64,156 @@ def judge(
     if sweep.baseline is None:
         return []
     explicit = choose_target(sweep, target) if target is not None else None
-    parts = {task: of_task(sweep, task) for task in sweep.tasks} or {"": sweep}
+    found = [
+        line
+        for arm in sweep.others
+        for claim in claims
+        for metric in claim.metrics
+        for line in judge_line(sweep, arm, claim, metric, explicit, rng)
+    ]
+    return _of_family(found)
 
-    verdicts: list[Verdict] = []
-    for arm in sweep.others:
-        for claim in claims:
-            for metric in claim.metrics:
-                judged = [
-                    _judge_one(runs, arm, claim, metric, measures.target_of(runs, metric, explicit), rng, task)
-                    for task, runs in parts.items()
-                ]
-                verdicts += [verdict for verdict, _ in judged]
-                if sweep.tasks:
-                    verdicts.append(_judge_all_tasks(sweep, arm, claim, metric, judged, rng))
-    adjusted = statistics.holm([v.p_zero if v.verdict != "not testable" else math.nan for v in verdicts])
-    return [replace(verdict, p_holm=float(p)) for verdict, p in zip(verdicts, adjusted, strict=True)]
+
+def judge_line(
+    sweep: Sweep,
+    arm: Arm,
+    claim: Claim,
+    metric: Metric,
+    target: Target | None,
+    rng: np.random.Generator | None,
+    rule: Rule | None = None,
+) -> list[tuple[Verdict, Comparison]]:
+    """Judge one metric of a claim for one arm.
+
+    Args:
+        sweep: The sweep.
+        arm: The arm.
+        claim: The claim.
+        metric: The metric.
+        target: A target in place of the default, or None.
+        rng: Generator for the bootstrap and the Monte Carlo tests. None leaves out what needs it.
+        rule: The decision rule. None stands for the one that follows from the designs that the sweep registered.
+
+    Returns:
+        The verdict and the comparison on which it is based. With several tasks, those on each task are followed by those on
+        ALL_TASKS together. `Verdict.p_holm` and `Verdict.family` are not set.
+    """
+    why = ""
+    if rule is None:
+        rule, why = rule_of(sweep, arm, claim, metric, target is not None)
+    line = _Line(sweep, arm, claim, metric, target, rule)
+    judged = [_judge_one(line, line.deciding((task,)), task, rng) for task in sweep.tasks or ("",)]
+    if sweep.tasks:
+        part = line.deciding(sweep.tasks)
+        comparisons = [comparison for _, comparison in judged]
+        if rule != FIXED:
+            comparisons = [line.compare(of_task(part, task), rng) for task in sweep.tasks]
+        judged.append(_judge_all_tasks(line, comparisons, rng))
+    return [(replace(verdict, note=f"{verdict.note} {why}".strip()), comparison) for verdict, comparison in judged]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One metric of a claim for one arm, with the rule that decides it. See `judge_line`."""
+
+    sweep: Sweep
+    arm: Arm
+    claim: Claim
+    metric: Metric
+    target: Target | None
+    rule: Rule
+
+    def compare(self, sweep: Sweep, rng: np.random.Generator | None) -> Comparison:
+        """Compare the arm with the baseline in a sweep with one task."""
+        claim, metric = self.claim, self.metric
+        require(sweep, metric.of)
+        target = measures.target_of(sweep, metric, self.target)
+        sweep = with_cut_runs(sweep) if metric.to_target else sweep
+        found = compare(sweep, self.arm, metric, claim.unit, claim.direction_of(metric), target, rng, self.rule)
+        return replace(found, reason=self.problem(sweep, target) or found.reason)
+
+    def problem(self, sweep: Sweep, target: Target | None) -> str:
+        """Return why no number of pairs can decide the claim, or ""."""
+        return (
+            self.incomparable(sweep)
+            or _never_measured(sweep, self.metric)
+            or (target.problem if target is not None else "")
+        )
+
+    def incomparable(self, sweep: Sweep) -> str:
+        """Return why the effect would mislead, or ""."""
+        base = sweep.arms[0]
+        return (
+            _not_comparable(base, self.arm, self.claim)
+            or _units_differ(base, self.arm, self.metric)
+            or _not_fractions(sweep, self.claim, self.metric)
+        )
+
+    def word(self, comparison: Comparison) -> str:
+        """Return the verdict that a comparison gives."""
+        if comparison.reason:
+            return "not testable"
+        effect = comparison.interval(self.rule).map(self.metric.scale(self.claim.unit, self.direction).effect)
+        return decide(effect.low, effect.high, self.claim.lower, self.claim.upper, self.claim.kind)[0]
+
+    @property
+    def direction(self) -> str:
+        """The claimed direction."""
+        return self.claim.direction_of(self.metric)
+
+    def deciding(self, tasks: tuple[str, ...]) -> Sweep:
+        """Return the sweep with the pairs that decide the claim, on one task or on several together.
+
+        Under ANY_SIZE these are the fewest first pairs with a verdict, in the order of their seeds. If none decide, all
+        pairs are kept. A claim that was decided while the sweep ran keeps its pairs.
+
+        Args:
+            tasks: Names of the tasks, or ("",) if the sweep has no tasks.
+        """
+        sweep = self.sweep
+        if len(tasks) == 1 and tasks[0]:
+            sweep = of_task(sweep, tasks[0])
+        if self.rule == FIXED:
+            return sweep
+        seeds = self._seeds(sweep)
+        task = ALL_TASKS if len(tasks) > 1 else tasks[0]
+        recorded = recorded_line(self.sweep, self.arm, self.claim, self.metric, task, self.target is not None)
+        if recorded is not None and recorded.state == DECIDED:
+            return of_seeds(sweep, recorded.seeds)
+        if recorded is not None:
+            seeds = [seed for seed in seeds if seed <= (self.sweep.decisions.through or 0)]
+        for n in range(MINIMUM_PAIRS, len(seeds)):
+            part = of_seeds(sweep, tuple(seeds[:n]))
+            comparisons = [self.compare(of_task(part, t), None) for t in tasks] if len(tasks) > 1 else []
+            if not comparisons:
+                found = self.compare(part, None)
+            elif any(comparison.reason for comparison in comparisons):
+                continue
+            else:
+                found, _ = over_all_tasks(comparisons, sweep.design, None, self.rule)
+            if self.word(found) in ("supported", "contradicted"):
+                return part
+        return of_seeds(sweep, tuple(seeds))
+
+    def _seeds(self, sweep: Sweep) -> list[int]:
+        """Return the seeds of the pairs, or of all runs in an unpaired design."""
+        known = with_cut_runs(sweep) if self.metric.to_target else sweep
+        if sweep.design == "paired":
+            return known.pairs(self.arm)
+        return sorted({*known.seeds(self.arm), *known.seeds(known.arms[0])})
+
+
+def _of_family(found: Sequence[tuple[Verdict, Comparison]]) -> list[Verdict]:
+    """Return the verdicts with the p-values and the intervals that hold for all of them together."""
+    testable = [verdict.verdict != "not testable" for verdict, _ in found]
+    adjusted = statistics.holm([v.p_zero if known else math.nan for (v, _), known in zip(found, testable, strict=True)])
+    verdicts = []
+    for (verdict, comparison), p, known in zip(found, adjusted, testable, strict=True):
+        family = UNKNOWN
+        if known and verdict.rule != FIXED:
+            family = comparison.interval(AnySize(1 - 0.05 / sum(testable)))
+        verdicts.append(replace(verdict, p_holm=float(p), family=family))
+    return verdicts
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
@@ -138,43 +276,31 @@ def ladder(sweep: Sweep, claims: Sequence[Claim]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _judge_one(
-    sweep: Sweep,
-    arm: Arm,
-    claim: Claim,
-    metric: Metric,
-    target: Target | None,
-    rng: np.random.Generator,
-    task: str = "",
-) -> tuple[Verdict, Comparison]:
-    """Return the verdict on one metric and arm, for a sweep with one task, and the comparison on which it is based."""
-    require(sweep, metric.of)
-    direction = claim.direction_of(metric)
-    comparison = compare(sweep, arm, metric, claim.unit, direction, target, rng)
-    incomparable = _not_comparable(sweep.arms[0], arm, claim) or _units_differ(sweep.arms[0], arm, metric)
-    incomparable = incomparable or _not_fractions(sweep, claim, metric)
-    unmeasured = _never_measured(sweep, metric)
-    reason = incomparable or unmeasured or (target.problem if target is not None else "")
+def _judge_one(line: _Line, sweep: Sweep, task: str, rng: np.random.Generator | None) -> tuple[Verdict, Comparison]:
+    """Return the verdict for a sweep with one task, and the comparison on which it is based."""
+    arm, metric = line.arm, line.metric
+    comparison = line.compare(sweep, rng)
+    target = measures.target_of(sweep, metric, line.target)
+    incomparable = line.incomparable(sweep)
     notes = [comparison.note, _gaps(sweep, arm, metric), _more_evaluations(sweep, arm, metric)]
-    note = "" if unmeasured or incomparable else " ".join(text for text in notes if text)
-    comparison = replace(comparison, reason=reason or comparison.reason, note=note)
-    verdict = _verdict(sweep, arm, claim, metric, comparison, rng, task)
+    note = "" if incomparable or _never_measured(sweep, metric) else " ".join(text for text in notes if text)
+    verdict = _verdict(line, replace(comparison, note=note), task)
     verdict = replace(verdict, secondary=secondary_measures(sweep, arm, metric, target))
     if incomparable:  # its numbers would be quoted
         verdict = replace(verdict, mean=UNKNOWN, p_zero=math.nan, p_lower_edge=math.nan, bootstrap=None, better=None)
     return verdict, comparison
 
 
-def _verdict(
-    sweep: Sweep, arm: Arm, claim: Claim, metric: Metric, found: Comparison, rng: np.random.Generator, task: str
-) -> Verdict:
-    scale = metric.scale(claim.unit, claim.direction_of(metric))
+def _verdict(line: _Line, found: Comparison, task: str) -> Verdict:
+    claim, metric = line.claim, line.metric
+    scale, mean = metric.scale(claim.unit, line.direction), found.interval(line.rule)
     edges = [scale.difference(claim.lower), *([scale.difference(claim.upper)] if claim.kind == "within" else [])]
-    known = not math.isnan(found.mean.estimate)
+    known = not math.isnan(mean.estimate)
     return Verdict(
-        claim, metric, arm.name, sweep.arms[0].name, found.differences,
+        claim, metric, line.arm.name, line.sweep.arms[0].name, found.differences,
         (len(found.samples[0].dropna()), len(found.samples[1].dropna())),
-        mean=found.mean,
+        mean=mean,
+        rule=line.rule,
         reason=found.reason,
         p_zero=found.p(0.0) if known else math.nan,
         p_lower_edge=max(map(found.p, edges)) if known else math.nan,
@@ -186,24 +312,23 @@ def _verdict(
 
 
 def _judge_all_tasks(
-    sweep: Sweep,
-    arm: Arm,
-    claim: Claim,
-    metric: Metric,
-    of_tasks: Sequence[tuple[Verdict, Comparison]],
-    rng: np.random.Generator,
-) -> Verdict:
-    """Return the verdict on all tasks together."""
-    scale = metric.scale(claim.unit, claim.direction_of(metric))
-    names = [verdict.task for verdict, _ in of_tasks if verdict.reason]
+    line: _Line, of_tasks: Sequence[Comparison], rng: np.random.Generator | None
+) -> tuple[Verdict, Comparison]:
+    """Return the verdict on all tasks together, and the comparison on which it is based."""
+    claim, metric, sweep = line.claim, line.metric, line.sweep
+    names = [task for task, comparison in zip(sweep.tasks, of_tasks, strict=True) if comparison.reason]
     if names:
-        none = of_tasks[0][0].differences.iloc[:0]
+        none = of_tasks[0].differences.iloc[:0]
         reason = f"not testable on {listing(names)}; see the verdict on each task"
-        return Verdict(claim, metric, arm.name, sweep.arms[0].name, none, reason=reason, task=ALL_TASKS)
-    found, published = over_all_tasks([comparison for _, comparison in of_tasks], sweep.design, rng)
-    verdict = _verdict(sweep, arm, claim, metric, found, rng, ALL_TASKS)
+        verdict = Verdict(
+            claim, metric, line.arm.name, sweep.arms[0].name, none, rule=line.rule, reason=reason, task=ALL_TASKS
+        )
+        return verdict, of_tasks[0]
+    found, published = over_all_tasks(of_tasks, sweep.design, rng, line.rule)
+    verdict = _verdict(line, found, ALL_TASKS)
     if published is None:
-        return verdict
+        return verdict, found
+    scale = metric.scale(claim.unit, line.direction)
     secondary = tuple(
         SecondaryMeasure.of_pairs(name, claim.unit, estimate.map(scale.effect))
         for name, estimate in (
@@ -211,7 +336,7 @@ def _judge_all_tasks(
             ("interquartile mean of the effect over the pairs of all tasks", published.interquartile_mean),
         )
     )
-    return replace(verdict, secondary=secondary)
+    return replace(verdict, secondary=secondary), found
 
 
 def _not_comparable(base: Arm, arm: Arm, claim: Claim) -> str:

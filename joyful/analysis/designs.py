@@ -18,6 +18,7 @@ from joyful.analysis.arms import Arm
 from joyful.analysis.censored_means import mean_over_tasks, p_over_tasks, two_sample_interval, two_sample_p
 from joyful.analysis.convergence import Target
 from joyful.analysis.measures import Metric, select_arm
+from joyful.analysis.rules import FIXED, FixedSize, Rule
 from joyful.analysis.statistics import UNKNOWN, Estimate
 from joyful.analysis.sweep import Sweep
 from joyful.analysis.tasks import OverTasks
@@ -34,7 +35,7 @@ class Comparison:
         differences: `low` and `high` of d of each pair for which it is known on one side at least, indexed by seed. Empty
             for independent samples.
         samples: `low` and `high` of the values of the arm and of the baseline on the axis of d.
-        mean: The mean of d, or the difference of the means, with its 95 % interval.
+        interval: Function from a rule to the mean of d, or the difference of the means, with its interval.
         p: Function from a value of d to the p-value of the two-sided test that it is the mean.
         better: Probability that the arm is better, or None without values.
         bootstrap: The mean of d with its BCa bootstrap interval, or None.
@@ -44,7 +45,7 @@ class Comparison:
 
     differences: pd.DataFrame
     samples: tuple[pd.DataFrame, pd.DataFrame]
-    mean: Estimate
+    interval: Callable[[Rule], Estimate]
     p: Callable[[float], float]
     better: Estimate | None
     bootstrap: Estimate | None
@@ -53,7 +54,14 @@ class Comparison:
 
 
 def compare(
-    sweep: Sweep, arm: Arm, metric: Metric, unit: str, direction: str, target: Target | None, rng: np.random.Generator
+    sweep: Sweep,
+    arm: Arm,
+    metric: Metric,
+    unit: str,
+    direction: str,
+    target: Target | None,
+    rng: np.random.Generator | None,
+    rule: Rule = FIXED,
 ) -> Comparison:
     """Compare an arm with the baseline in the design of the sweep.
 
@@ -64,7 +72,9 @@ def compare(
         unit: Unit of the effect, which selects the scale of d.
         direction: "increase" or "decrease".
         target: The target, if the metric is a time.
-        rng: Generator for the bootstrap and the Monte Carlo tests.
+        rng: Generator for the bootstrap and the Monte Carlo tests. None leaves out what needs it: `bootstrap`, and `better` of
+            independent samples.
+        rule: The rule of the p-values.
 
     Returns:
         The comparison.
@@ -80,7 +90,7 @@ def compare(
         )
     samples = scale.of_arm_bounds(new), scale.of_arm_bounds(old)
     if sweep.design == "unpaired":
-        return _independent(metric, samples, rng)
+        return _independent(metric, samples, rng, rule)
     if metric.to_target:
         differences = measures.time_differences(sweep, metric, direction, target)[arm.name]
     else:
@@ -89,9 +99,15 @@ def compare(
     note = _pairs_note(metric, differences, d, pd.concat([new["low"], old["low"]], axis=1).reindex(differences.index))
     reason = _too_few_pairs(metric, differences, d)
     if d.empty:
-        return Comparison(d, samples, UNKNOWN, lambda centre: np.nan, None, None, reason, note)
+        return Comparison(d, samples, _unknown, _no_p, None, None, reason, note)
     if metric.to_target:
-        mean = measures.time_means(sweep, metric, direction, (target,))[0][arm.name]
+
+        def interval_of_times(rule: Rule) -> Estimate:
+            return measures.time_means(sweep, metric, direction, (target,), rule)[0][arm.name]
+
+        def p_of_times(centre: float) -> float:
+            return measures.time_p(sweep, metric, direction, target, centre, rule)[arm.name]
+
         a, b = (_middle(sample.loc[d.index]) for sample in samples)
         bounded = np.isfinite(a) & np.isfinite(b)
         told_apart = min(len(np.unique(values[bounded].round(9))) for values in (a, b)) > len(a) // 2
@@ -99,19 +115,35 @@ def compare(
         wins = d["low"].clip(lower=0).map(np.sign) + d["high"].clip(upper=0).map(np.sign)  # 0 if the sign is not known
         better = statistics.probability_better(wins)
         return Comparison(
-            d, samples, mean, lambda centre: measures.time_p(sweep, metric, direction, target, centre)[arm.name], better, None,
-            reason or _unbounded(mean), _sentences(note, doubt),
+            d, samples, interval_of_times, p_of_times, better, None, reason or _unbounded(interval_of_times(rule)),
+            _sentences(note, doubt),
         )  # fmt: skip
     exact = d["low"]
     a, b = (sample.loc[exact.index, "low"] for sample in samples)
     doubt = statistics.spread_warning(a, b)
+
+    def p(centre: float) -> float:
+        if rng is not None and isinstance(rule, FixedSize):
+            return statistics.sign_flip(exact, centre, rng=rng)
+        return statistics.paired_t_p(exact, centre, rule)
+
     return Comparison(
-        d, samples, statistics.paired_t(exact), lambda centre: statistics.sign_flip(exact, centre, rng=rng),
-        statistics.probability_better(exact), statistics.bca(exact, rng), reason, _sentences(note, doubt),
+        d, samples, lambda rule: statistics.paired_t(exact, rule), p, statistics.probability_better(exact),
+        None if rng is None else statistics.bca(exact, rng), reason, _sentences(note, doubt),
     )  # fmt: skip
 
 
-def _independent(metric: Metric, samples: tuple[pd.DataFrame, pd.DataFrame], rng: np.random.Generator) -> Comparison:
+def _unknown(rule: Rule) -> Estimate:
+    return UNKNOWN
+
+
+def _no_p(centre: float) -> float:
+    return np.nan
+
+
+def _independent(
+    metric: Metric, samples: tuple[pd.DataFrame, pd.DataFrame], rng: np.random.Generator | None, rule: Rule
+) -> Comparison:
     """Compare two independent samples."""
     finite = [sample.apply(np.isfinite) for sample in samples]
     kept = [table.any(axis=1) if metric.to_target else table.all(axis=1) for table in finite]
@@ -125,23 +157,26 @@ def _independent(metric: Metric, samples: tuple[pd.DataFrame, pd.DataFrame], rng
     if min(len(new), len(old)) < MINIMUM_PAIRS:
         reason = f"{len(new)} and {len(old)} runs of the two arms, at least {MINIMUM_PAIRS} of each are needed"
     if min(len(new), len(old)) < 2:
-        return Comparison(none, (new, old), UNKNOWN, lambda centre: np.nan, None, None, reason, note)
+        return Comparison(none, (new, old), _unknown, _no_p, None, None, reason, note)
     middles = [sample[np.isfinite(sample)] for sample in map(_middle, (new, old))]
     note = _sentences(note, statistics.spread_warning(*middles, paired=False))
     of_new, of_old = _ranks(_middle(new), _middle(old))
-    better = tasks.probability_of_improvement([of_new], [of_old], rng).overall
+    better = None if rng is None else tasks.probability_of_improvement([of_new], [of_old], rng).overall
     if metric.to_target:
         ends = _ends(new), _ends(old)
-        mean = Estimate(*(float(x) for x in two_sample_interval(*ends)))
+
+        def interval(rule: Rule) -> Estimate:
+            return Estimate(*(float(x) for x in two_sample_interval(*ends, rule)))
+
         return Comparison(
-            none, (new, old), mean, lambda centre: float(two_sample_p(*ends, centre)), better, None,
-            reason or _unbounded(mean), note,
+            none, (new, old), interval, lambda centre: float(two_sample_p(*ends, centre, rule)), better, None,
+            reason or _unbounded(interval(rule)), note,
         )  # fmt: skip
-
-    def p(centre: float) -> float:
-        return float(stats.ttest_ind(new["low"] - centre, old["low"], equal_var=False).pvalue)
-
-    return Comparison(none, (new, old), statistics.welch(new["low"], old["low"]), p, better, None, reason, note)
+    values = new["low"], old["low"]
+    return Comparison(
+        none, (new, old), lambda rule: statistics.welch(*values, rule),
+        lambda centre: statistics.welch_p(*values, centre, rule), better, None, reason, note,
+    )  # fmt: skip
 
 
 def _sentences(*parts: str) -> str:
@@ -186,7 +221,7 @@ def _pairs_note(metric: Metric, differences: pd.DataFrame, known: pd.DataFrame, 
 
 
 def over_all_tasks(
-    comparisons: Sequence[Comparison], design: str, rng: np.random.Generator
+    comparisons: Sequence[Comparison], design: str, rng: np.random.Generator | None, rule: Rule = FIXED
 ) -> tuple[Comparison, OverTasks | None]:
     """Compare two arms over several tasks.
 
@@ -197,7 +232,8 @@ def over_all_tasks(
     Args:
         comparisons: The comparison on each task.
         design: "paired" or "unpaired".
-        rng: Generator for the bootstrap.
+        rng: Generator for the bootstrap, or None for no bootstrap.
+        rule: The rule of the p-values.
 
     Returns:
         The comparison, and the mean and the interquartile mean of d over tasks with their bootstrap intervals, in which a
@@ -206,31 +242,35 @@ def over_all_tasks(
     none = pd.DataFrame({"low": [], "high": []}, dtype=float)
     both = (pd.concat([c.samples[0] for c in comparisons]), pd.concat([c.samples[1] for c in comparisons]))
     samples = [[c.samples[side] for c in comparisons] for side in (0, 1)]
+    published, better = None, None
     if design == "paired":  # The pairs of which something is known, as on each task
         samples = [
             [sample.loc[c.differences.index] for sample, c in zip(arm, comparisons, strict=True)] for arm in samples
         ]
         d = [_middle(c.differences) for c in comparisons]
-        published = tasks.over_tasks(d, rng) if np.isfinite(np.concatenate(d)).all() else None
-        better = tasks.over_tasks([(np.sign(of_task) + 1) / 2 for of_task in d], rng).mean
+        if rng is not None:
+            published = tasks.over_tasks(d, rng) if np.isfinite(np.concatenate(d)).all() else None
+            better = tasks.over_tasks([(np.sign(of_task) + 1) / 2 for of_task in d], rng).mean
         differences = pd.concat(
             [c.differences for c in comparisons], keys=range(len(comparisons)), names=["task", "seed"]
         )
     else:
         new, old = ([_middle(sample) for sample in arm] for arm in samples)
-        bounded = np.isfinite(np.concatenate([*new, *old])).all()
-        published = tasks.difference_over_tasks(new, old, rng) if bounded else None
-        ranks = [_ranks(*of_task) for of_task in zip(new, old, strict=True)]
-        better = tasks.probability_of_improvement([a for a, _ in ranks], [b for _, b in ranks], rng).overall
+        if rng is not None:
+            bounded = np.isfinite(np.concatenate([*new, *old])).all()
+            published = tasks.difference_over_tasks(new, old, rng) if bounded else None
+            ranks = [_ranks(*of_task) for of_task in zip(new, old, strict=True)]
+            better = tasks.probability_of_improvement([a for a, _ in ranks], [b for _, b in ranks], rng).overall
         differences = none
     ends = [list(map(_ends, arm)) for arm in samples]
-    mean = mean_over_tasks(*ends, paired=design == "paired")
+
+    def interval(rule: Rule) -> Estimate:
+        return Estimate(*(float(x) for x in mean_over_tasks(*ends, paired=design == "paired", rule=rule)))
 
     def p(centre: float) -> float:
-        return float(p_over_tasks(*ends, paired=design == "paired", centre=centre))
+        return float(p_over_tasks(*ends, paired=design == "paired", centre=centre, rule=rule))
 
-    found = Comparison(differences, both, Estimate(*(float(x) for x in mean)), p, better, None, "", "")
-    return found, published
+    return Comparison(differences, both, interval, p, better, None, "", ""), published
 
 
 def _ranks(new: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -28,6 +28,7 @@ from joyful.analysis.censored_means import paired_interval, paired_p, two_sample
 from joyful.analysis.columns import higher_is_better, is_score
 from joyful.analysis.convergence import Target, choose_target, reach_rate, times_to_target
 from joyful.analysis.curves import area, at_epoch, best_epoch, curves, final, shared_spans
+from joyful.analysis.rules import FIXED, Rule
 from joyful.analysis.scales import (
     Scale,
     absolute,
@@ -347,7 +348,7 @@ def time_differences(sweep: Sweep, metric: Metric, direction: str, target: Targe
 
 @cached
 def time_means(
-    sweep: Sweep, metric: Metric, direction: str, targets: tuple[Target | None, ...]
+    sweep: Sweep, metric: Metric, direction: str, targets: tuple[Target | None, ...], rule: Rule = FIXED
 ) -> tuple[dict[str, Estimate], ...]:
     """Return the mean of d with its interval for each target and each arm but the baseline (see `censored_means`)."""
     interval = paired_interval if sweep.design == "paired" else two_sample_interval
@@ -355,16 +356,18 @@ def time_means(
     new, base = (
         (np.concatenate([of[side][0] for of in ends]), np.concatenate([of[side][1] for of in ends])) for side in (0, 1)
     )
-    means = [Estimate(*map(float, mean)) for mean in zip(*interval(new, base), strict=True)]
+    means = [Estimate(*map(float, mean)) for mean in zip(*interval(new, base, rule), strict=True)]
     names, count = [arm.name for arm in sweep.others], len(sweep.others)
     return tuple(dict(zip(names, means[k * count : (k + 1) * count], strict=True)) for k in range(len(targets)))
 
 
 @cached
-def time_p(sweep: Sweep, metric: Metric, direction: str, target: Target | None, centre: float) -> dict[str, float]:
+def time_p(
+    sweep: Sweep, metric: Metric, direction: str, target: Target | None, centre: float, rule: Rule = FIXED
+) -> dict[str, float]:
     """Return the p-value of the test that the mean of d is `centre`, for each arm but the baseline."""
     test = paired_p if sweep.design == "paired" else two_sample_p
-    p = test(*_of_arms_in_rows(sweep, metric, direction, target), centre)
+    p = test(*_of_arms_in_rows(sweep, metric, direction, target), centre, rule)
     return {arm.name: float(value) for arm, value in zip(sweep.others, p, strict=True)}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -30,6 +31,7 @@ from joyful.analysis.formatting import listing
 from joyful.registry import expected_one_of
 from joyful.results import InputError, RunHeader, read_runs
 from joyful.results.arms import FOLD, data_settings
+from joyful.results.design import Decisions, Design, read_decisions, read_designs
 
 __all__ = ["REPORT_COLUMNS", "Arm", "Sweep", "read_sweep"]
 
@@ -55,7 +57,7 @@ DESIGNS = ("paired", "unpaired")
 #: Columns of `Sweep.runs` -> their types.
 _RUNS: dict[str, Any] = {
     "run": object, "arm": object, "task": object, "seed": "Int64", "role": object, "fold": float, "status": object,
-    "reason": object, "epochs": float, "budget": float, "end": float, "used": bool,
+    "reason": object, "epochs": float, "budget": float, "end": float, "used": bool, "cut": bool,
 }  # fmt: skip
 
 
@@ -70,7 +72,8 @@ class Sweep:
             (NaN if not measured, infinite if measured and not finite). Scores are fractions from 0 to 1, as in the files.
         runs: One row per run, used or not: `run`, `arm` (None if the run could not be read or belongs to a search), `task`
             (None without tasks), `seed`, `role`, `fold`, `status`, `reason` (why the run ended or is left out, or None),
-            `epochs` (epochs reached), `budget` (epochs configured), `end` (last x of a used run) and `used`.
+            `epochs` (epochs reached), `budget` (epochs configured), `end` (last x of a used run), `used`, and `cut` (whether
+            the sweep ended the run at the target, because only its time to the target was needed; then it is not used).
         arms: The arms, the baseline first and the others in the order of their runs.
         factors: Dotted names of the settings that differ between the arms, or a group such as "loss" (see
             `joyful.analysis.arms.find_factors`).
@@ -84,6 +87,9 @@ class Sweep:
         tasks: The tasks (datasets or environments) of the runs, or () if there is one only. Functions of curves and
             measures need a sweep with one task (see `of_task`).
         cut_to_shared_span: Whether curves are cut to the span that they share (see `shared_span`).
+        cut_frame: The rows of `cut` runs, as in `frame` (see `with_cut_runs`).
+        designs: The designs that the sweep recorded, the first before its first run.
+        decisions: What was decided while it ran.
     """
 
     path: Path
@@ -98,6 +104,9 @@ class Sweep:
     design: str = "paired"
     tasks: tuple[str, ...] = ()
     cut_to_shared_span: bool = False
+    cut_frame: pd.DataFrame | None = None
+    designs: tuple[Design, ...] = ()
+    decisions: Decisions = field(default_factory=Decisions)
 
     @property
     def baseline(self) -> Arm | None:
@@ -179,13 +188,19 @@ def read_sweep(
     arm_of = dict(zip(selected, arm_of_selected, strict=True))
     runs = _runs(headers, roles, tasks, {index: found[number].name for index, number in arm_of.items()})
     runs["epochs"] = _reached(loaded.frame, len(headers))
+    designs = read_designs(folder)
     _leave_out(runs, headers)
+    if any(plan.pairs is None for plan in designs):
+        runs["cut"] = ~runs["used"] & (runs["status"] == "pruned") & (runs["role"] == "comparison")
     notes: list[str] = []
     arms = found
     if found:
         counts = Counter((roles[index], arm_of[index]) for index in selected)
         comparisons, calibrations = ([counts[role, number] for number in range(len(found))] for role in ROLES)
         first, reason = choose_baseline(found, comparisons, calibrations, baseline)
+        if designs and not baseline and not any(calibrations):
+            with contextlib.suppress(InputError):  # its overrides may not be recorded in the runs
+                first, reason = find_arm(found, designs[0].arms[0]), "the first arm of the design"
         kept: Sequence[int] = range(len(found))
         if compare is not None:
             other, first = (find_arm(found, text) for text in compare)
@@ -198,20 +213,26 @@ def read_sweep(
         check_comparable([arm for arm in arms if arm.name in used], found[first], named)
         if len(arms) > 1:
             notes.append(f"The baseline is '{arms[0].name}': {reason}.")
-    frame = _used_frame(loaded.frame, runs, [arm.name for arm in arms])
+    frame = _used_frame(loaded.frame, runs.assign(used=runs["used"] | runs["cut"]), [arm.name for arm in arms])
     axis, frame = with_axis(folder, frame, x)
+    cut_frame = None
+    if runs["cut"].any():
+        cut = frame["run"].isin(runs.loc[runs["cut"], "run"])
+        frame, cut_frame = frame[~cut], frame[cut]
     runs["end"] = frame.groupby("run", observed=False)["x"].max().reindex(runs["run"]).to_numpy()
-    damaged = [{"run": h.name, "status": "damaged", "reason": h.damage, "used": False} for h in loaded.damaged]
+    damaged = [
+        {"run": h.name, "status": "damaged", "reason": h.damage, "used": False, "cut": False} for h in loaded.damaged
+    ]
     if damaged:
         runs = pd.concat([runs, pd.DataFrame(damaged).reindex(columns=runs.columns)], ignore_index=True)
-        runs["used"] = runs["used"].astype(bool)
+        runs = runs.astype({"used": bool, "cut": bool})
     runs = runs.astype({"seed": "Int64", "arm": object, "role": object, "reason": object, "task": object})
     for name in ("arm", "task"):
         runs[name] = runs[name].where(runs[name].notna(), None)
     notes += _notes(runs, arms)
     if len(arms) > 1 and design == "paired":
         notes += _unmatched(runs, arms[0], arms[1:])
-    left_out = runs[~runs["used"]].drop(columns=["used", "end"]).reset_index(drop=True)
+    left_out = runs[~runs["used"]].drop(columns=["used", "end", "cut"]).reset_index(drop=True)
     study = folder / "study.db" if (folder / "study.db").is_file() else None
     names = tuple(dict.fromkeys(name for name in tasks if name))
     return Sweep(
@@ -226,6 +247,9 @@ def read_sweep(
         axis,
         design,
         names if len(names) > 1 else (),
+        cut_frame=cut_frame,
+        designs=designs,
+        decisions=read_decisions(folder),
     )
 
 
@@ -267,7 +291,7 @@ def _runs(
         {
             "run": h.name, "arm": arm_of.get(i), "task": tasks[i] or None, "seed": h.seed, "role": roles[i],
             "fold": _number(h.settings.get(FOLD)), "status": h.status, "reason": h.reason, "epochs": 0.0,
-            "budget": h.epochs, "end": np.nan, "used": True,
+            "budget": h.epochs, "end": np.nan, "used": True, "cut": False,
         }
         for i, h in enumerate(headers)
     ]  # fmt: skip
@@ -425,6 +449,24 @@ def of_task(sweep: Sweep, task: str) -> Sweep:
     frame = sweep.frame[sweep.frame["run"].isin(runs.loc[runs["used"], "run"])]
     left_out = sweep.left_out[sweep.left_out["task"] == task]
     return replace(sweep, frame=frame, runs=runs, left_out=left_out, tasks=(), notes=())
+
+
+@cached
+def of_seeds(sweep: Sweep, seeds: tuple[int, ...]) -> Sweep:
+    """Return the sweep with the comparison runs of some seeds, and its calibration runs."""
+    others = (sweep.runs["role"] != "comparison") | sweep.runs["seed"].isin(seeds)
+    frame = sweep.frame[(sweep.frame["role"] != "comparison") | sweep.frame["seed"].isin(seeds)]
+    return replace(sweep, frame=frame, runs=sweep.runs[others])
+
+
+@cached
+def with_cut_runs(sweep: Sweep) -> Sweep:
+    """Return the sweep with the runs that ended at the target, for times to it."""
+    if sweep.cut_frame is None:
+        return sweep
+    frame = sweep.cut_frame[sweep.cut_frame["run"].isin(sweep.runs["run"])]  # of the same task and seeds
+    runs = sweep.runs.assign(used=sweep.runs["used"] | sweep.runs["cut"])
+    return replace(sweep, frame=pd.concat([sweep.frame, frame]), runs=runs, cut_frame=None)
 
 
 @cached

@@ -12,6 +12,7 @@ import pandas as pd
 from joyful.analysis import statistics
 from joyful.analysis.claims_file import Claim
 from joyful.analysis.measures import Metric, SecondaryMeasure
+from joyful.analysis.rules import FIXED, Rule
 from joyful.analysis.scales import Scale
 from joyful.analysis.statistics import UNKNOWN, Estimate
 
@@ -40,8 +41,11 @@ class Verdict:
         runs: Number of runs of the arm and of the baseline with a value.
         mean: The mean of d with its 95 % interval, which decides the verdict. UNKNOWN without pairs, and for arms that
             cannot be compared.
+        rule: Where the interval comes from: FIXED if the number of pairs was fixed before the first run, or ANY_SIZE.
+        family: The mean of d with the interval of all testable verdicts of a call of `judge` together: the Bonferroni
+            interval, at the confidence 1 - 0.05 / their number. UNKNOWN under FIXED, where `p_holm` serves.
         reason: Why the claim cannot be tested, or "".
-        p_zero: P-value of the two-sided test of no difference.
+        p_zero: P-value of the two-sided test of no difference. Under ANY_SIZE it holds at every number of pairs at once.
         p_lower_edge: P-value of the two-sided test of an effect equal to the lower edge of the claim. For equivalence the
             larger one of both edges.
         p_holm: `p_zero` after Holm's adjustment over all testable verdicts of the same call of `judge`.
@@ -59,6 +63,8 @@ class Verdict:
     differences: pd.DataFrame
     runs: tuple[int, int] = (0, 0)
     mean: Estimate = UNKNOWN
+    rule: Rule = FIXED
+    family: Estimate = UNKNOWN
     reason: str = ""
     p_zero: float = math.nan
     p_lower_edge: float = math.nan
@@ -83,6 +89,11 @@ class Verdict:
     def effect(self) -> Estimate:
         """The mean effect with its interval."""
         return self.mean.map(self.scale.effect)
+
+    @functools.cached_property
+    def family_effect(self) -> Estimate:
+        """The mean effect with the interval of `family`."""
+        return self.family.map(self.scale.effect)
 
     @property
     def estimate(self) -> float:
@@ -136,7 +147,7 @@ class Verdict:
 
         It follows from the width of the interval, so it includes what the evaluation grid hides.
         """
-        return self.scale.effect(statistics.minimum_detectable(self.mean, self._size))
+        return self.scale.effect(statistics.minimum_detectable(self.mean, self._size, rule=self.rule))
 
     @functools.cached_property
     def pairs_needed(self) -> int | None:
@@ -158,7 +169,8 @@ class Verdict:
             distance, power = (scale.difference(claim.upper) - lower) / 2, 0.8
         else:
             return None
-        pairs = statistics.pairs_needed(statistics.standard_deviation(self.mean, self.n_pairs), distance, power)
+        sd = statistics.standard_deviation(self.mean, self.n_pairs, self.rule)
+        pairs = statistics.pairs_needed(sd, distance, power, self.rule)
         return None if pairs is None else max(MINIMUM_PAIRS, pairs)
 
     @property
