@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from joyful.analysis import measures, statistics
-from joyful.analysis.arms import Arm, covers, differing_names, format_setting
+from joyful.analysis.arms import Arm
 from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, parse_claims, read_claims
-from joyful.analysis.columns import unit_depends_on
 from joyful.analysis.convergence import LADDER, Target, choose_target, way
 from joyful.analysis.curves import curves
-from joyful.analysis.designs import Comparison, compare, over_all_tasks
+from joyful.analysis.designs import Comparison, over_all_tasks
 from joyful.analysis.formatting import listing
+from joyful.analysis.lines import ALL_TASKS, ClaimLine, never_measured
 from joyful.analysis.measures import Metric, SecondaryMeasure, secondary_measures, select_arm
-from joyful.analysis.registration import recorded_line, rule_of
+from joyful.analysis.registration import rule_of
 from joyful.analysis.rules import FIXED, AnySize, Rule
 from joyful.analysis.statistics import UNKNOWN
-from joyful.analysis.sweep import Sweep, of_seeds, of_task, require, with_cut_runs
-from joyful.analysis.verdict import MINIMUM_PAIRS, VERDICTS, Verdict, decide
-from joyful.results.design import DECIDED
+from joyful.analysis.sweep import Sweep, of_task
+from joyful.analysis.verdict import VERDICTS, Verdict, decide
 
 __all__ = [
     "BASIC_OPTIMIZATION", "VERDICTS", "VERDICT_COLUMNS", "Claim", "Metric", "Verdict", "decide", "judge", "parse_claims",
@@ -35,9 +34,6 @@ VERDICT_COLUMNS = (
     "claim", "metric", "n_pairs", "estimate", "low", "high", "verdict", "detail", "p_zero", "p_lower_edge", "p_holm",
     "minimum_detectable", "pairs_needed",
 )  # fmt: skip
-
-#: Name of all tasks together.
-ALL_TASKS = "all tasks"
 
 
 def judge(
@@ -101,7 +97,7 @@ def judge_line(
     why = ""
     if rule is None:
         rule, why = rule_of(sweep, arm, claim, metric, target is not None)
-    line = _Line(sweep, arm, claim, metric, target, rule)
+    line = ClaimLine(sweep, arm, claim, metric, target, rule)
     judged = [_judge_one(line, line.deciding((task,)), task, rng) for task in sweep.tasks or ("",)]
     if sweep.tasks:
         part = line.deciding(sweep.tasks)
@@ -110,97 +106,6 @@ def judge_line(
             comparisons = [line.compare(of_task(part, task), rng) for task in sweep.tasks]
         judged.append(_judge_all_tasks(line, comparisons, rng))
     return [(replace(verdict, note=f"{verdict.note} {why}".strip()), comparison) for verdict, comparison in judged]
-
-
-@dataclass(frozen=True)
-class _Line:
-    """One metric of a claim for one arm, with the rule that decides it. See `judge_line`."""
-
-    sweep: Sweep
-    arm: Arm
-    claim: Claim
-    metric: Metric
-    target: Target | None
-    rule: Rule
-
-    def compare(self, sweep: Sweep, rng: np.random.Generator | None) -> Comparison:
-        """Compare the arm with the baseline in a sweep with one task."""
-        claim, metric = self.claim, self.metric
-        require(sweep, metric.of)
-        target = measures.target_of(sweep, metric, self.target)
-        sweep = with_cut_runs(sweep) if metric.to_target else sweep
-        found = compare(sweep, self.arm, metric, claim.unit, claim.direction_of(metric), target, rng, self.rule)
-        return replace(found, reason=self.problem(sweep, target) or found.reason)
-
-    def problem(self, sweep: Sweep, target: Target | None) -> str:
-        """Return why no number of pairs can decide the claim, or ""."""
-        return (
-            self.incomparable(sweep)
-            or _never_measured(sweep, self.metric)
-            or (target.problem if target is not None else "")
-        )
-
-    def incomparable(self, sweep: Sweep) -> str:
-        """Return why the effect would mislead, or ""."""
-        base = sweep.arms[0]
-        return (
-            _not_comparable(base, self.arm, self.claim)
-            or _units_differ(base, self.arm, self.metric)
-            or _not_fractions(sweep, self.claim, self.metric)
-        )
-
-    def word(self, comparison: Comparison) -> str:
-        """Return the verdict that a comparison gives."""
-        if comparison.reason:
-            return "not testable"
-        effect = comparison.interval(self.rule).map(self.metric.scale(self.claim.unit, self.direction).effect)
-        return decide(effect.low, effect.high, self.claim.lower, self.claim.upper, self.claim.kind)[0]
-
-    @property
-    def direction(self) -> str:
-        """The claimed direction."""
-        return self.claim.direction_of(self.metric)
-
-    def deciding(self, tasks: tuple[str, ...]) -> Sweep:
-        """Return the sweep with the pairs that decide the claim, on one task or on several together.
-
-        Under ANY_SIZE these are the fewest first pairs with a verdict, in the order of their seeds. If none decide, all
-        pairs are kept. A claim that was decided while the sweep ran keeps its pairs.
-
-        Args:
-            tasks: Names of the tasks, or ("",) if the sweep has no tasks.
-        """
-        sweep = self.sweep
-        if len(tasks) == 1 and tasks[0]:
-            sweep = of_task(sweep, tasks[0])
-        if self.rule == FIXED:
-            return sweep
-        seeds = self._seeds(sweep)
-        task = ALL_TASKS if len(tasks) > 1 else tasks[0]
-        recorded = recorded_line(self.sweep, self.arm, self.claim, self.metric, task, self.target is not None)
-        if recorded is not None and recorded.state == DECIDED:
-            return of_seeds(sweep, recorded.seeds)
-        if recorded is not None:
-            seeds = [seed for seed in seeds if seed <= (self.sweep.decisions.through or 0)]
-        for n in range(MINIMUM_PAIRS, len(seeds)):
-            part = of_seeds(sweep, tuple(seeds[:n]))
-            comparisons = [self.compare(of_task(part, t), None) for t in tasks] if len(tasks) > 1 else []
-            if not comparisons:
-                found = self.compare(part, None)
-            elif any(comparison.reason for comparison in comparisons):
-                continue
-            else:
-                found, _ = over_all_tasks(comparisons, sweep.design, None, self.rule)
-            if self.word(found) in ("supported", "contradicted"):
-                return part
-        return of_seeds(sweep, tuple(seeds))
-
-    def _seeds(self, sweep: Sweep) -> list[int]:
-        """Return the seeds of the pairs, or of all runs in an unpaired design."""
-        known = with_cut_runs(sweep) if self.metric.to_target else sweep
-        if sweep.design == "paired":
-            return known.pairs(self.arm)
-        return sorted({*known.seeds(self.arm), *known.seeds(known.arms[0])})
 
 
 def _of_family(found: Sequence[tuple[Verdict, Comparison]]) -> list[Verdict]:
@@ -276,14 +181,14 @@ def ladder(sweep: Sweep, claims: Sequence[Claim]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _judge_one(line: _Line, sweep: Sweep, task: str, rng: np.random.Generator | None) -> tuple[Verdict, Comparison]:
+def _judge_one(line: ClaimLine, sweep: Sweep, task: str, rng: np.random.Generator | None) -> tuple[Verdict, Comparison]:
     """Return the verdict for a sweep with one task, and the comparison on which it is based."""
     arm, metric = line.arm, line.metric
     comparison = line.compare(sweep, rng)
     target = measures.target_of(sweep, metric, line.target)
     incomparable = line.incomparable(sweep)
     notes = [comparison.note, _gaps(sweep, arm, metric), _more_evaluations(sweep, arm, metric)]
-    note = "" if incomparable or _never_measured(sweep, metric) else " ".join(text for text in notes if text)
+    note = "" if incomparable or never_measured(sweep, metric) else " ".join(text for text in notes if text)
     verdict = _verdict(line, replace(comparison, note=note), task)
     verdict = replace(verdict, secondary=secondary_measures(sweep, arm, metric, target))
     if incomparable:  # its numbers would be quoted
@@ -291,7 +196,7 @@ def _judge_one(line: _Line, sweep: Sweep, task: str, rng: np.random.Generator | 
     return verdict, comparison
 
 
-def _verdict(line: _Line, found: Comparison, task: str) -> Verdict:
+def _verdict(line: ClaimLine, found: Comparison, task: str) -> Verdict:
     claim, metric = line.claim, line.metric
     scale, mean = metric.scale(claim.unit, line.direction), found.interval(line.rule)
     edges = [scale.difference(claim.lower), *([scale.difference(claim.upper)] if claim.kind == "within" else [])]
@@ -312,7 +217,7 @@ def _verdict(line: _Line, found: Comparison, task: str) -> Verdict:
 
 
 def _judge_all_tasks(
-    line: _Line, of_tasks: Sequence[Comparison], rng: np.random.Generator | None
+    line: ClaimLine, of_tasks: Sequence[Comparison], rng: np.random.Generator | None
 ) -> tuple[Verdict, Comparison]:
     """Return the verdict on all tasks together, and the comparison on which it is based."""
     claim, metric, sweep = line.claim, line.metric, line.sweep
@@ -337,40 +242,6 @@ def _judge_all_tasks(
         )
     )
     return replace(verdict, secondary=secondary), found
-
-
-def _not_comparable(base: Arm, arm: Arm, claim: Claim) -> str:
-    """Return the reason why the claim does not apply to this pair of arms, or "" if it does.
-
-    A claim applies only if the arms differ in no setting beyond its factors.
-    """
-    known = {name for a in (arm, base) for name in (*a.config, *a.choices)}
-    if not claim.factors or not any(covers(factor, name) for factor in claim.factors for name in known):
-        return ""  # Runs of another program do not record the factors.
-    others = [name for name in differing_names(arm, base) if not any(covers(factor, name) for factor in claim.factors)]
-    values = [f"{name} ({format_setting(name, arm)}, baseline {format_setting(name, base)})" for name in others[:4]]
-    listed = ", ".join(values)
-    return f"the claim is about {' and '.join(claim.factors)}, and the arms differ in {listed} too" if others else ""
-
-
-def _units_differ(base: Arm, arm: Arm, metric: Metric) -> str:
-    """Return the reason why the metric has different units in the two arms, or "" if the units agree."""
-    groups = unit_depends_on(metric.of)
-    names = [name for name in differing_names(arm, base) if any(covers(group, name) for group in groups)]
-    if not names:
-        return ""
-    losses = {format_setting(name, a) for name in ("loss", "loss.name") for a in (arm, base)}
-    half = ": SmoothL1 is half of MSE near zero" if {"mse", "smoothl1"} <= losses else ""
-    listed = ", ".join(f"{name} {format_setting(name, arm)} against {format_setting(name, base)}" for name in names[:4])
-    return f"units differ{half} ({listed}), so this compares units, not training"
-
-
-def _not_fractions(sweep: Sweep, claim: Claim, metric: Metric) -> str:
-    """Return the reason why values cannot be compared in points, or ""."""
-    _, largest = measures.magnitude(sweep, metric.of, metric.split)
-    if claim.unit != "points" or not largest > 1.5:
-        return ""
-    return f"points are hundredths of a fraction, and values reach {largest:.4g}; set unit: absolute"
 
 
 def _more_evaluations(sweep: Sweep, arm: Arm, metric: Metric) -> str:
@@ -399,8 +270,3 @@ def _gaps(sweep: Sweep, arm: Arm, metric: Metric) -> str:
     if not with_gaps:
         return ""
     return f"{with_gaps} of {total} runs lack evaluations that most runs of their arm have; these gaps are passed over."
-
-
-def _never_measured(sweep: Sweep, metric: Metric) -> str:
-    measured, _ = measures.magnitude(sweep, metric.of, metric.split)
-    return "" if measured else f"no run has a {metric.split} value of {metric.of}"

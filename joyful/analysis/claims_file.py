@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from joyful.analysis.columns import BETTER, higher_is_better, known_direction
-from joyful.analysis.formatting import decimals
+from joyful.analysis.formatting import decimals, interval, quantity
 from joyful.analysis.measures import MEASURES, Metric
 from joyful.registry import expected_one_of
 from joyful.results import InputError
@@ -86,6 +86,22 @@ class _ClaimError(InputError):
         self.place = place if key is None else (*place, key)
 
 
+def find_claims(text: str, base: Path = Path()) -> Path:
+    """Return the path of a claims file.
+
+    Args:
+        text: Path of the file, or the name of a file in joyful's claim_files without .yaml, such as "basic_optimization".
+        base: Folder to which a relative path refers.
+
+    Example:
+        >>> find_claims("basic_optimization") == BASIC_OPTIMIZATION
+        True
+    """
+    known = BASIC_OPTIMIZATION.parent / f"{text}.yaml"
+    path = base / text
+    return known if text.isidentifier() and known.is_file() and not path.exists() else path
+
+
 def read_claims(
     path: str | os.PathLike[str] = BASIC_OPTIMIZATION, better: Mapping[str, str] | None = None
 ) -> list[Claim]:
@@ -109,13 +125,21 @@ def read_claims(
         >>> [claim.name for claim in read_claims()]
         ['convergence_speed', 'convergence_stability', 'training_stability', 'training_loss', 'f1']
     """
+    return read_content(path, better)[1]
+
+
+def read_content(
+    path: str | os.PathLike[str], better: Mapping[str, str] | None = None
+) -> tuple[dict[str, Any], list[Claim]]:
+    """Read and check a claims file, and return its content as plain data with the claims. See `read_claims`."""
     path, lines = Path(path), dict[Place, int]()
     try:
         if not path.is_file() and path.exists():
             raise InputError("expected a claims file, got a folder or device")
         if path.stat().st_size > _MAXIMUM_BYTES:
             raise InputError(f"expected a claims file of at most {_MAXIMUM_BYTES} bytes, got {path.stat().st_size}")
-        return parse_claims(parse_yaml(path.read_bytes(), lines), better)
+        content = parse_yaml(path.read_bytes(), lines)
+        return content, parse_claims(content, better)
     except _ClaimError as error:
         known = (error.place[:end] for end in range(len(error.place), -1, -1))
         line = next((lines[place] for place in known if place in lines), 1)
@@ -188,6 +212,18 @@ def _claim(item: Any, at: Place, factors: tuple[str, ...], better: Mapping[str, 
         raise _ClaimError((*at, "says"), f"expected text, got {_short(says)}")
     claim_factors = _texts(entry.get("factors", list(factors)), (*at, "factors"))
     return Claim(name, says, metrics, lower, upper, unit, direction, claim_factors, kind)
+
+
+def claimed(claim: Claim) -> str:
+    """Return the claimed range as text, such as "15 to 25 % increase" or "worse by less than 1.00 points"."""
+    integral = all(not math.isfinite(bound) or float(bound).is_integer() for bound in (claim.lower, claim.upper))
+    digits = 0 if integral else claim.digits
+    if claim.kind in ("within", "no_worse_than"):
+        margin = quantity(-claim.lower, claim.unit, digits)
+        return f"{'a change of' if claim.kind == 'within' else 'worse by'} less than {margin}"
+    if not math.isfinite(claim.upper):
+        return f"{quantity(claim.lower, claim.unit, digits)} {claim.direction} or more"
+    return f"{interval(claim.lower, claim.upper, claim.unit, digits)} {claim.direction}"
 
 
 def _sentence(name: str, kind: str, direction: str, lower: float, upper: float, unit: str) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis import convergence, curves, gradient_ratio, response, stability, tasks
-from joyful.analysis.claims import ALL_TASKS, Claim, Verdict, judge, ladder, secondary_table, verdict_table
+from joyful.analysis.claims import Claim, Verdict, judge, ladder, secondary_table, verdict_table
 from joyful.analysis.convergence import Target
+from joyful.analysis.lines import ALL_TASKS
 from joyful.analysis.measures import select_arm, target_of, values
 from joyful.analysis.optuna_study import Study, read_study
 from joyful.analysis.statistics import mean_t

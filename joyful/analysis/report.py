@@ -13,7 +13,7 @@ import io
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from joyful.analysis.claims import BASIC_OPTIMIZATION, read_claims
+from joyful.analysis import registration
+from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, find_claims, parse_claims, read_claims
 from joyful.analysis.columns import BETTER, known_direction
 from joyful.analysis.convergence import parse_target
 from joyful.analysis.findings import Findings, compute_findings
@@ -31,6 +32,7 @@ from joyful.analysis.page.parts import Page, clean
 from joyful.analysis.page.sections import sections
 from joyful.analysis.sweep import DESIGNS, REPORT_COLUMNS, read_sweep
 from joyful.results import InputError, ResultsError, ResultsWarning, write_bytes
+from joyful.results.design import read_designs
 
 #: Seed of the bootstrap and the Monte Carlo tests.
 SEED = 0
@@ -38,7 +40,7 @@ SEED = 0
 
 def build(
     folder: Path,
-    claims: Path = BASIC_OPTIMIZATION,
+    claims: Path | None = None,
     baseline: str | None = None,
     target: str | None = None,
     *,
@@ -52,7 +54,7 @@ def build(
 
     Args:
         folder: Folder with runs in it or below it.
-        claims: Claims file.
+        claims: Claims file. None stands for the claims that the sweep registered, or else those of the basic optimisation.
         baseline: Overrides that the baseline arm must match, such as "loss=mse weights=baseline".
         target: Target of the convergence speed, such as "dev_f1=0.62".
         better: Directions of columns, such as "wer=lower".
@@ -73,7 +75,7 @@ def build(
     except ValueError as error:
         raise InputError(f"--baseline {baseline!r}: {error}; write it as on the command line of run.py") from None
     directions = _directions(better)
-    parsed_claims = read_claims(claims, directions)
+    parsed_claims = _claims(folder, claims, directions)
     directions |= {m.of: m.better for claim in parsed_claims for m in claim.metrics if m.better}
     parsed_target = None if target is None else parse_target(target, directions)
     metrics = [metric for claim in parsed_claims for metric in claim.metrics]
@@ -100,6 +102,14 @@ def build(
     return findings, make_page(findings)
 
 
+def _claims(folder: Path, claims: Path | None, better: Mapping[str, str]) -> list[Claim]:
+    """Return the claims of a file, or those that the sweep registered, or those of the basic optimisation."""
+    designs = read_designs(folder) if claims is None and folder.is_dir() else ()
+    if designs and designs[-1].claims is not None:
+        return parse_claims(designs[-1].claims, better)
+    return read_claims(BASIC_OPTIMIZATION if claims is None else claims, better)
+
+
 def _directions(better: Sequence[str]) -> dict[str, str]:
     """Return column -> "higher" or "lower" from texts such as "wer=lower"."""
     directions = {}
@@ -124,7 +134,7 @@ def make_page(findings: Findings) -> Page:
         groups=summary.groups(findings),
         unseen=summary.unseen(findings),
         sizes=summary.sizes(findings),
-        notes=tuple(clean(note) for note in sweep.notes),
+        notes=tuple(clean(note) for note in (registration.sentence(sweep), *sweep.notes)),
         sections=sections(findings),
     )
 
@@ -200,8 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("sweep", metavar="SWEEP_FOLDER", type=Path, help="folder with runs in or below it (multirun/NAME)")
     add(
-        "--claims", metavar="FILE", type=Path, default=BASIC_OPTIMIZATION,
-        help="YAML file of claims to judge (default: those of the basic optimisation)",
+        "--claims", metavar="FILE", type=find_claims,
+        help="YAML file of claims to judge (default: those that the sweep registered, else those of the basic optimisation)",
     )  # fmt: skip
     add(
         "--baseline", metavar="OVERRIDES",

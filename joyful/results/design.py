@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,10 @@ class Line:
         high: Upper limit of its interval, or None.
         seeds: Seeds of the pairs on which the verdict rests. They never change once it is decided.
         task: The task, or "".
-        needs_target_only: Whether runs need not continue beyond the target for this claim.
+        overrides: The overrides of the arm in the design.
+        claimed: The claimed range, such as "1 to 2 points".
+        stop: The dev value at which a run has shown what this claim needs: {"metric", "value", "higher_is_better"}. None if
+            the claim needs whole runs.
     """
 
     claim: str
@@ -102,7 +105,9 @@ class Line:
     high: float | None
     seeds: tuple[int, ...]
     task: str = ""
-    needs_target_only: bool = False
+    overrides: str = ""
+    claimed: str = ""
+    stop: Mapping[str, Any] | None = None
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -116,15 +121,13 @@ class Decisions:
 
     Attributes:
         through: Seed of the last judged pair, or None before the first.
+        pairs: Number of judged pairs, including those of failed runs.
         lines: The state of each claim.
-        overrides: Name of an arm in `lines` -> its overrides in the design.
-        stops: Targets of the claims that need times only: {"metric", "value", "higher_is_better"} each.
     """
 
     through: int | None = None
+    pairs: int = 0
     lines: tuple[Line, ...] = ()
-    overrides: Mapping[str, str] = field(default_factory=dict)
-    stops: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def by_key(self) -> dict[tuple[str, str, str, str], Line]:
@@ -193,7 +196,7 @@ def read_decisions(folder: Path) -> Decisions:
         return Decisions()
     try:
         lines = tuple(Line(**line | {"seeds": tuple(line["seeds"])}) for line in content["lines"])
-        return Decisions(content["through"], lines, content["overrides"], tuple(content["stops"]))
+        return Decisions(content["through"], content["pairs"], lines)
     except (TypeError, KeyError) as error:
         raise _damaged(folder / DECISIONS, error) from None
 

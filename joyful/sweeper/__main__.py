@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 queued = f"trials {trials} are queued again; running workers or the sweep's command train them"
                 print(queued if trials else "no trial failed")
                 return 0
-            snapshot = take_snapshot(study, FailureDetector(lease_seconds=30.0))
+            snapshot = take_snapshot(study, FailureDetector(lease_seconds=30.0), options.folder)
             if options.json:
                 print(json.dumps(vars(snapshot)))
             else:

@@ -18,10 +18,32 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Target:
+    """A dev value at which a trial has shown all that its sweep needs.
+
+    Attributes:
+        metric: Column of the histories, such as "f1_weighted".
+        value: The value.
+        higher_is_better: Whether the target is reached from below.
+    """
+
+    metric: str
+    value: float
+    higher_is_better: bool
+
+    def is_reached(self, rows: Iterable[Mapping[str, Any]]) -> bool:
+        """Return whether a dev row of a history has reached the target."""
+        values = (row.get(self.metric) for row in rows if row["split"] == "dev")
+        sign = 1.0 if self.higher_is_better else -1.0
+        return any(value is not None and sign * value >= sign * self.value for value in values)
 
 
 class Session(Protocol):
@@ -30,6 +52,7 @@ class Session(Protocol):
     number: int
     folder: Path
     resumed: bool
+    targets: tuple[Target, ...]
 
     @property
     def stopping(self) -> bool:
@@ -83,6 +106,16 @@ class CurrentTrial:
         """
         session = self._current()
         return session is not None and session.stopping
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The dev values after which the sweep needs no more steps of this trial, () to train it to its end.
+
+        `report` ends a trial that has reached all of them, as far as it gets their metrics. Only a program that keeps its
+        own history needs to look at them.
+        """
+        session = self._current()
+        return session.targets if session is not None else ()
 
     def report(self, value: float, step: int, metrics: Mapping[str, float] | None = None) -> None:
         """Report the value of the objective at a step.

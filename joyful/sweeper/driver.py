@@ -129,7 +129,8 @@ class Driver:
         for name, member in self._registry.members().items():
             if member.identity.has_ended:  # on this machine, without leaving
                 self._registry.leave(name)
-        snapshot = partial(take_snapshot, self._access, FailureDetector(self._task.settings.lease_seconds))
+        detector = FailureDetector(self._task.settings.lease_seconds)
+        snapshot = partial(take_snapshot, self._access, detector, self._task.folder)
         with SweepView(snapshot, self._task.folder) as view:
             try:
                 with heartbeats(self._registry, self._me.id, threading.Event(), view.update):
@@ -137,11 +138,18 @@ class Driver:
                     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
                     with RaisingSignals(self._stop_for, *numbers) as signals, signals.prefer_signal():
                         failure = self._launch_until_finished()
+                        if not failure:
+                            self._judge()
             finally:
                 self._registry.leave(self._me.id)
         if failure:
             return _fail(failure, 1)
         return ending.conclude(self._task, self._access)
+
+    def _judge(self) -> None:
+        """Judge the last pairs if the worker that was judging them has failed."""
+        if (evidence := self._task.evidence()) is not None:
+            evidence.judge(self._access, self._me.id, FailureDetector(self._task.settings.lease_seconds))
 
     # --- launching
 

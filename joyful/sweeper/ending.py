@@ -22,7 +22,7 @@ from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.job_config import pop_key
 from joyful.sweeper.status import best_trial, take_snapshot
 from joyful.sweeper.study import OVERRIDES, StudyAccess
-from joyful.sweeper.view import format_line
+from joyful.sweeper.view import describe_claims, format_line
 from joyful.sweeper.worker import WorkerTask
 from joyful.validation import differences
 
@@ -44,8 +44,10 @@ def conclude(task: WorkerTask, access: StudyAccess) -> int:
         The exit code: 0, or 1 if every trial failed.
     """
     folder, console = task.folder, Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    snapshot = take_snapshot(access, FailureDetector(task.settings.lease_seconds))
+    snapshot = take_snapshot(access, FailureDetector(task.settings.lease_seconds), folder)
     console.print(Text(format_line(snapshot)))
+    for text in describe_claims(snapshot):
+        console.print(Text(text))
     for number, reason in snapshot.failures.items():
         console.print(Text(f"trial {number} failed: {reason}"))
     if snapshot.failed == snapshot.n_trials:

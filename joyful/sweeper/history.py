@@ -17,6 +17,7 @@ from joyful import results
 from joyful.records import SPLITS, InputError
 from joyful.results.provenance import GitState
 from joyful.results.schema import is_column_name
+from joyful.sweeper.current_trial import Target
 from joyful.sweeper.job_config import pop_key
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class History:
             self._open(step)
         self._rows.update({(step, str(row["split"])): row for row in rows})
         self._append(rows)
+
+    def has_reached(self, targets: Sequence[Target]) -> bool:
+        """Return whether the run has reached all of some targets."""
+        return all(target.is_reached(self._rows.values()) for target in targets)
 
     def finish(self, status: str, reason: str | None = None, objective: float | None = None) -> None:
         """Write history.parquet and the status of the run, if there were any measurements.

@@ -60,6 +60,7 @@ class Plan:
         space: Parameter -> distribution; empty for a list of trials.
         trials: Overrides of each trial, for a list of trials.
         arms: Overrides of the arm of each trial, as one text, for arms.
+        seeds: Seed of each trial, for arms.
         n_calibration: Number of calibration runs, the first trials, for arms.
         grid: Parameters of each trial, for a grid.
         raw: Parameter -> those of its choices that are text of an override, such as lists.
@@ -70,6 +71,7 @@ class Plan:
     space: Mapping[str, BaseDistribution] = field(default_factory=dict)
     trials: tuple[tuple[str, ...], ...] | None = None
     arms: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
     n_calibration: int = 0
     grid: tuple[Mapping[str, Any], ...] | None = None
     raw: Mapping[str, Collection[str]] = field(default_factory=dict)
@@ -232,7 +234,8 @@ def make_plan(
 def check_compositions(plan: Plan, compose: Compose, check: Callable[[DictConfig], None]) -> None:
     """Compose and check configurations before any trial exists.
 
-    These are all trials of a list. For a search space, they cover both ends of each range, a value with many digits
+    These are all trials of a list, and for arms those of the calibration, of the first pair and of the last. For a search
+    space, they cover both ends of each range, a value with many digits
     between them, and every choice of each parameter.
 
     Args:
@@ -276,6 +279,9 @@ def _bytes(name: str) -> int:
 
 
 def _samples(plan: Plan) -> list[list[str]]:
+    if plan.seeds is not None:  # the seeds of the calibration, of the first pair and of the last
+        checked = {*plan.seeds[: plan.n_calibration + 1], plan.seeds[-1]}
+        return [plan.overrides(number, {}) for number, seed in enumerate(plan.seeds) if seed in checked]
     if plan.trials is not None:
         return [plan.overrides(number, {}) for number in range(plan.n_trials)]
     values = {name: _extremes(distribution) for name, distribution in plan.space.items()}
@@ -318,13 +324,15 @@ def _plan_of_arms(settings: SweepSettings, given: Sequence[str], fixed: tuple[st
     folds = [()] if settings.folds is None else [(override(settings.fold_key, fold),) for fold in settings.folds]
     role = () if settings.role_key is None else (f"{settings.role_key}=calibration",)
     calibration = CALIBRATION_SEEDS if settings.calibration else ()
-    listed = [(arms[0], (override(settings.seed_key, seed), *fold, *role)) for seed in calibration for fold in folds]
+    listed = [(arms[0], seed, (*fold, *role)) for seed in calibration for fold in folds]
     n_calibration = len(listed)
-    seeds = range(settings.first_seed, settings.first_seed + settings.pairs)
-    listed += [(arm, (override(settings.seed_key, seed), *fold)) for seed in seeds for arm in arms for fold in folds]
+    seeds = range(settings.first_seed, settings.first_seed + settings.most_pairs)
+    listed += [(arm, seed, fold) for seed in seeds for arm in arms for fold in folds]
     return Plan(
-        len(listed), fixed, trials=tuple((*arm, *own) for arm, own in listed),
-        arms=tuple(shlex.join(arm) for arm, _ in listed), n_calibration=n_calibration,
+        len(listed), fixed,
+        trials=tuple((*arm, override(settings.seed_key, seed), *own) for arm, seed, own in listed),
+        arms=tuple(shlex.join(arm) for arm, _, _ in listed), seeds=tuple(seed for _, seed, _ in listed),
+        n_calibration=n_calibration,
     )  # fmt: skip
 
 

@@ -28,6 +28,8 @@ DEFAULTS: dict[str, Any] = {
     "trials": None,
     "arms": None,
     "pairs": 12,
+    "max_pairs": 60,
+    "claims": None,
     "first_seed": 1,
     "folds": None,
     "calibration": True,

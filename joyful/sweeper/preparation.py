@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from joyful.runtime import disk
 from joyful.runtime.hydra_request import literal
 from joyful.sweeper import password, recovery
 from joyful.sweeper.database import open_engine, open_storage, storage_url, without_password
+from joyful.sweeper.evidence import make_design, register
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.job_config import identity, pop_key
 from joyful.sweeper.plan import check_compositions, make_plan
@@ -77,6 +79,7 @@ def prepare(
     if checked.arms:
         pruner = optuna.pruners.NopPruner()  # arms are compared over whole runs
     plan = make_plan(checked, arguments, grid, hydra_context.config_loader)
+    design = make_design(checked, plan) if plan.arms is not None else None
     compose = partial(_compose, hydra_context, config)
     job_check.varied = frozenset(plan.varied())
     check_compositions(plan, compose, job_check)
@@ -123,6 +126,8 @@ def prepare(
         sampler_for, pruner,
     )  # fmt: skip
     with _exclusive(registry, checked.lease_seconds):
+        if design is not None:
+            register(replace(design, git=dict(program.git)), folder, registry)
         known = {} if states(registry) else recovery.params_of_runs(folder, plan)
         stored = backend.get_all_trials(study_id, deepcopy=False) if grid else []
         points = {trial.number: trial.system_attrs.get("fixed_params", trial.params) for trial in stored}

@@ -28,7 +28,13 @@ class SweepSettings(BaseModel):
     )
     trials: list[str] | None = Field(description="override strings of the trials, run in this order")
     arms: list[str] | None = Field(description="override strings of the arms; the first is the baseline")
-    pairs: Annotated[int, Field(ge=1, le=1000)] = Field(description="seeds per arm (with arms)")
+    pairs: Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] = Field(
+        description="seeds per arm (with arms); auto: pairs until the claims are decided"
+    )
+    max_pairs: Annotated[int, Field(ge=6, le=1000)] = Field(description="largest number of pairs (with pairs=auto)")
+    claims: str | None = Field(
+        description="claims file, or the name of one of joyful's, that the sweep registers before its first run (with arms)"
+    )
     first_seed: Annotated[int, Field(ge=0, le=1_000_000)] = Field(description="first of these seeds (with arms)")
     folds: list[Annotated[int, Field(ge=0, le=99)]] | None = Field(
         description="folds of each seed of each arm (with arms); null: there are no folds"
@@ -52,6 +58,11 @@ class SweepSettings(BaseModel):
     lease_seconds: Annotated[float, Field(ge=5.0, le=86_400.0)] = Field(
         description="seconds without a heartbeat after which a worker on another machine counts as dead"
     )
+
+    @property
+    def most_pairs(self) -> int:
+        """Return the number of pairs, or the largest number with pairs=auto."""
+        return self.max_pairs if self.pairs == "auto" else self.pairs
 
     @property
     def directions(self) -> list[Direction]:
@@ -81,11 +92,17 @@ def check_settings(values: Mapping[str, Any]) -> SweepSettings:
             f"hydra.sweeper.folds: expected one or more different folds, got {settings.folds}; remove duplicates or "
             "set null"
         )
-    overlap = set(range(settings.first_seed, settings.first_seed + settings.pairs)) & set(CALIBRATION_SEEDS)
+    overlap = set(range(settings.first_seed, settings.first_seed + settings.most_pairs)) & set(CALIBRATION_SEEDS)
     if settings.arms and settings.calibration and overlap:
         raise InputError(
             f"hydra.sweeper.first_seed: expected seeds that the calibration does not use, got {sorted(overlap)}; "
             "set another first_seed, or hydra.sweeper.calibration=false"
+        )
+    if settings.pairs == "auto" and not settings.arms:
+        raise InputError("hydra.sweeper.pairs=auto: expected hydra.sweeper.arms, got none; set the arms to compare")
+    if settings.pairs == "auto" and settings.claims is None:
+        raise InputError(
+            "hydra.sweeper.pairs=auto: expected claims to decide, got none; set hydra.sweeper.claims to a claims file"
         )
     sources = [name for name in ("trials", "arms", "params") if getattr(settings, name)]
     if len(sources) > 1:

@@ -6,8 +6,8 @@ import json
 import shlex
 import statistics
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from joyful.records import InputError
+from joyful.results.design import read_decisions, read_designs
 from joyful.sweeper.database import close_storage, open_engine, open_storage, storage_url, with_retries
+from joyful.sweeper.evidence import NOT_NEEDED
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.recovery import find_damage
 from joyful.sweeper.registry import Lease, Registry
@@ -46,6 +48,9 @@ class Snapshot:
         best_trial: Number of the trial with the best value.
         seconds_left: Estimated seconds to the end, None if no trial has finished.
         failures: Number of each failed trial -> reason.
+        pairs: With pairs=auto, number of pairs on which the claims were judged. None for other sweeps.
+        max_pairs: Largest number of pairs. None for other sweeps.
+        claims: State of each claim, with the attributes of `joyful.results.design.Line`. () for other sweeps.
     """
 
     n_trials: int
@@ -61,6 +66,9 @@ class Snapshot:
     best_trial: int | None
     seconds_left: float | None
     failures: Mapping[int, str]
+    pairs: int | None = None
+    max_pairs: int | None = None
+    claims: Sequence[Mapping[str, Any]] = ()
 
     @property
     def done(self) -> int:
@@ -68,15 +76,23 @@ class Snapshot:
         return self.complete + self.pruned + self.failed
 
 
-def take_snapshot(access: StudyAccess, detector: FailureDetector) -> Snapshot:
+def take_snapshot(access: StudyAccess, detector: FailureDetector, folder: Path) -> Snapshot:
     """Read the current state of a sweep.
+
+    Trials that were not trained because their claims are decided are not counted.
 
     Args:
         access: The study.
         detector: The observer's failure detector. For a new one, members of other machines are alive.
+        folder: The sweep folder.
     """
     study = access.open()
     trials = with_retries(lambda: study.get_trials(deepcopy=False))
+    designs = read_designs(folder)
+    auto = designs[-1] if designs and designs[-1].pairs is None else None
+    if auto is not None:
+        trials = [trial for trial in trials if trial.user_attrs.get(REASON) != NOT_NEEDED]
+    decisions = read_decisions(folder) if auto is not None else None
     leases, members = access.registry.leases_and_members()
     detector.observe(members)
     live = {name for name, member in members.items() if not detector.is_dead(member)}
@@ -97,8 +113,11 @@ def take_snapshot(access: StudyAccess, detector: FailureDetector) -> Snapshot:
         workers=workers,
         name=access.name,
         best_trial=best.number if best is not None else None,
-        seconds_left=_seconds_left(trials, leases, max(workers, 1)),
+        seconds_left=_seconds_left(trials, leases, max(workers, 1)) if auto is None else None,
         failures={t.number: str(t.user_attrs.get(REASON, "")) for t in trials if t.state == TrialState.FAIL},
+        pairs=None if decisions is None else decisions.pairs,
+        max_pairs=None if auto is None else auto.max_pairs,
+        claims=() if decisions is None else [asdict(line) for line in decisions.lines],
     )
 
 

@@ -320,7 +320,19 @@ def waiting_duplicates(registry: Registry) -> dict[int, int]:
 
 
 def requeue_failed(registry: Registry) -> list[int]:
-    """Set failed trials to waiting, with no worker failures. They keep their numbers and parameters.
+    """Set failed trials to waiting. See `_requeue`."""
+    return _requeue(registry, models.TrialModel.state == TrialState.FAIL)
+
+
+def requeue_pruned(registry: Registry, reason: str) -> list[int]:
+    """Set the trials that were pruned for a reason to waiting. See `_requeue`."""
+    trial, attribute = models.TrialModel, models.TrialUserAttributeModel
+    of_reason = select(attribute.trial_id).where(attribute.key == REASON, attribute.value_json == json.dumps(reason))
+    return _requeue(registry, trial.state == TrialState.PRUNED, trial.trial_id.in_(of_reason))
+
+
+def _requeue(registry: Registry, *conditions: Any) -> list[int]:
+    """Set trials to waiting, with no worker failures. They keep their numbers and parameters.
 
     Optuna has no function for this: finished trials are final. So this function writes Optuna's tables.
     tests/test_compat.py checks the tables.
@@ -329,18 +341,18 @@ def requeue_failed(registry: Registry) -> list[int]:
         The numbers of the trials.
     """
     trial, attribute = models.TrialModel, models.TrialUserAttributeModel
-    failed = (trial.study_id == registry.study_id, trial.state == TrialState.FAIL)
-    ids = select(trial.trial_id).where(*failed)
+    chosen = (trial.study_id == registry.study_id, *conditions)
     waiting = {"state": TrialState.WAITING, "datetime_start": None, "datetime_complete": None}
 
     def requeue() -> list[int]:
         with registry.engine.begin() as connection:
-            numbers = list(connection.scalars(select(trial.number).where(*failed).order_by(trial.number)))
+            rows = connection.execute(select(trial.number, trial.trial_id).where(*chosen).order_by(trial.number)).all()
+            ids = [row.trial_id for row in rows]
             connection.execute(delete(attribute).where(attribute.trial_id.in_(ids), attribute.key == REASON))
             for model in (models.TrialValueModel, models.TrialIntermediateValueModel):
                 connection.execute(delete(model).where(model.trial_id.in_(ids)))
-            connection.execute(update(trial.__table__).where(*failed).values(**waiting))
-            return numbers
+            connection.execute(update(trial.__table__).where(trial.trial_id.in_(ids)).values(**waiting))
+            return [row.number for row in rows]
 
     numbers = with_retries(requeue)
     for number in numbers:

@@ -34,7 +34,7 @@ from joyful import results
 from joyful.records import InputError, SharedInputError, one_line
 from joyful.runtime.signals import Signalled
 from joyful.sweeper import program
-from joyful.sweeper.current_trial import trial
+from joyful.sweeper.current_trial import Target, trial
 from joyful.sweeper.history import History
 
 #: Seconds after a request to stop until KeyboardInterrupt is raised in the program.
@@ -102,6 +102,7 @@ class TrialSession:
         self.number, self.folder, self.resumed = int(request["number"]), folder, bool(request["resumed"])
         self._stop_time: float | None = None
         self.history = History(folder, request["header"])
+        self.targets: tuple[Target, ...] = _targets(request)
         self._channel = channel
 
     @property
@@ -124,10 +125,13 @@ class TrialSession:
         answer = self._channel.receive(lambda: self._stopped_for() > ANSWER_SECONDS)
         if answer is None:
             raise KeyboardInterrupt
-        if answer["prune"]:
-            from optuna import TrialPruned
+        from optuna import TrialPruned
 
+        if answer["prune"]:
             raise TrialPruned(f"pruned at step {step}")
+        self.targets = _targets(answer)
+        if self.targets and self.history.has_reached(self.targets):
+            raise TrialPruned(f"reached the target at step {step}; no open claim needs more steps")
 
     @contextmanager
     def stopped_by_sigterm(self) -> Any:
@@ -146,6 +150,10 @@ class TrialSession:
             yield
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN if self.stopping else signal.SIG_DFL)
+
+
+def _targets(message: Mapping[str, Any]) -> tuple[Target, ...]:
+    return tuple(Target(**target) for target in message.get("targets", ()))
 
 
 def run_trial(channel: Channel, state: program.State, request: Mapping[str, Any]) -> dict[str, Any]:

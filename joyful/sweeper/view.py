@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from joyful.results.design import DECIDED, OPEN
 from joyful.sweeper.status import Snapshot
 
 #: Seconds between two plain lines while no trial finishes.
@@ -80,6 +81,8 @@ def format_line(snapshot: Snapshot) -> str:
         f"sweep {snapshot.name}: {snapshot.done} of {snapshot.n_trials} trials done ({snapshot.complete} complete, "
         f"{snapshot.pruned} pruned, {snapshot.failed} failed), {snapshot.running} running"
     )
+    if snapshot.pairs is not None:
+        return f"{text}; {_judged(snapshot)}"
     if snapshot.best_value is not None:
         text += f"; best {format_value(snapshot.best_value)} (trial {snapshot.best_trial}: {_settings(snapshot.best_params)})"
     return "; ".join([text, *_time_left(snapshot)])
@@ -89,8 +92,42 @@ def panel(snapshot: Snapshot, folder: Path) -> Group:
     """Return the state of a sweep as a panel of a few lines, as wide as the terminal."""
     bar = ProgressBar(total=max(snapshot.n_trials, 1), completed=snapshot.done, width=60)
     title = Text(f"sweep {snapshot.name}  {folder}", style="dim")
+    lines = [_best(snapshot)] if snapshot.pairs is None else [_judged(snapshot), *describe_claims(snapshot)]
     # a ProgressBar alone does not end its line
-    return Group(title, Padding(bar, 0), _counts(snapshot), Text(_best(snapshot)))
+    return Group(title, Padding(bar, 0), _counts(snapshot), *map(Text, lines))
+
+
+def _judged(snapshot: Snapshot) -> str:
+    """Return how many pairs were judged and how many claims are open, for a sweep with pairs=auto."""
+    still_open = sum(line["state"] == OPEN for line in snapshot.claims)
+    claims = f"{still_open} of {len(snapshot.claims)} claims open" if snapshot.claims else "no claim judged yet"
+    return f"{snapshot.pairs} of at most {snapshot.max_pairs} pairs judged, {claims}"
+
+
+def describe_claims(snapshot: Snapshot) -> list[str]:
+    """Return the state of the claims as lines of text: each open claim with its interval, then the others by verdict."""
+    several = len({line["arm"] for line in snapshot.claims}) > 1
+    lines, words = [], dict[str, list[str]]()
+    for line in snapshot.claims:
+        subject = _subject(line, several)
+        if line["state"] == OPEN:
+            lines.append(f"open: {subject}: {_effect(line)}, claimed {line['claimed']}")
+        else:
+            pairs = f", {len(line['seeds'])} pairs" if line["state"] == DECIDED else ""
+            words.setdefault(line["verdict"], []).append(f"{subject}{pairs}")
+    return [*lines, *(f"{word}: {'; '.join(subjects)}" for word, subjects in words.items())]
+
+
+def _subject(line: Mapping[str, Any], several: bool) -> str:
+    parts = [line["claim"] or "all claims", f"({line['metric']})" if line["metric"] else "", line["task"]]
+    return " ".join([*([f"{line['arm']}:"] if several else []), *filter(None, parts)])
+
+
+def _effect(line: Mapping[str, Any]) -> str:
+    if line["low"] is None and line["high"] is None:
+        return "no interval yet"
+    low, high = ("unbounded" if line[end] is None else f"{line[end]:.3g}" for end in ("low", "high"))
+    return f"{line['estimate'] or 0.0:.3g} ({low} to {high})"
 
 
 def _counts(snapshot: Snapshot) -> Text:
@@ -158,7 +195,8 @@ def print_snapshot(snapshot: Snapshot, folder: Path, console: Console | None = N
     if console.is_terminal:
         console.print(panel(snapshot, folder))
     else:
-        for text in (f"sweep {snapshot.name}  {folder}", _counts(snapshot).plain, _best(snapshot)):
+        state = [_best(snapshot)] if snapshot.pairs is None else [_judged(snapshot), *describe_claims(snapshot)]
+        for text in (f"sweep {snapshot.name}  {folder}", _counts(snapshot).plain, *state):
             console.print(Text(text), soft_wrap=True)
     for number, reason in snapshot.failures.items():
         console.print(Text(f"trial {number} failed: {reason}"), soft_wrap=True)

@@ -25,12 +25,13 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
-from joyful.records import one_line
+from joyful.records import InputError, one_line
 from joyful.results import ResultsError
 from joyful.runtime import closed_pipes
 from joyful.runtime.hydra_request import literal
 from joyful.sweeper import gpus, password
 from joyful.sweeper.database import open_engine, open_storage
+from joyful.sweeper.evidence import NOT_NEEDED, Evidence
 from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, FailureDetector, heartbeats
 from joyful.sweeper.history import mark_failed, run_header
 from joyful.sweeper.job_config import digest_of, identity, output_folder
@@ -115,6 +116,12 @@ class WorkerTask:
         registry = Registry(open_engine(url), self.study_id)
         return StudyAccess(open_storage(url), registry, self.study_name, self.sampler_for, self.pruner)
 
+    def evidence(self) -> Evidence | None:
+        """Return what decides how many pairs the sweep needs, or None if their number is fixed."""
+        if self.settings.pairs != "auto":
+            return None
+        return Evidence(self.folder, self.plan, with_folds=self.settings.folds is not None)
+
     def __call__(self, job: DictConfig) -> dict[str, Any]:
         """Work until all trials are finished.
 
@@ -143,6 +150,7 @@ class _Worker:
         self._lease: Lease | None = None  # of the trial in progress
         self._stop_signal = StopSignal(self._trainer)
         self._counts: dict[str, Any] = {"complete": 0, "pruned": 0, "failed": 0}
+        self._evidence = task.evidence()
 
     def work(self) -> dict[str, Any]:
         self._me = self._registry.join("worker", self._task.driver)
@@ -159,7 +167,7 @@ class _Worker:
                 self._process_trials()
         except Stopped:
             pass
-        except OSError as error:
+        except (OSError, InputError) as error:
             self._counts["problem"] = one_line(error, 5000)
         finally:
             self._trainer.close()
@@ -174,6 +182,7 @@ class _Worker:
 
     def _process_trials(self) -> None:
         while not self._stop_signal.is_set():
+            self._judge()
             lease, unfinished = self._claim_next()
             if lease is not None:
                 self._run_trial(lease)
@@ -181,6 +190,18 @@ class _Worker:
                 break
             else:
                 self._stop_signal.wait(HEARTBEAT_SECONDS)
+
+    def _judge(self) -> None:
+        """Judge the claims of the sweep if a further pair has finished."""
+        if self._evidence is None:
+            return
+        try:
+            self._evidence.judge(self._access, self._me.id, self._detector)
+        except OSError:
+            raise
+        except Exception as error:
+            log.debug("judging failed", exc_info=True)
+            raise InputError(f"its claims cannot be judged ({one_line(error, 500)})") from None
 
     def _wait_for_other_workers(self) -> None:
         """Wait until the driver's other workers have left.
@@ -257,6 +278,9 @@ class _Worker:
             if lease.worker_failures >= MAXIMUM_FAILURES:
                 self._give_up(trial, lease, "its worker failed")
                 return
+            if self._evidence is not None and not self._evidence.is_needed(lease.number):
+                self._tell(trial, lease, TrialState.PRUNED, reason=NOT_NEEDED)
+                return
             self._train(trial, lease)
         except LeaseLostError as error:
             log.warning("%s; this worker stops training it", error)
@@ -299,7 +323,7 @@ class _Worker:
             return  # an unfinished duplicate waits: `_claim_next` skips the trial until the other is finished
         request = {
             "config": self._task.program.pickle(config), "number": lease.number, "header": header,
-            "objectives": len(self._task.settings.directions),
+            "objectives": len(self._task.settings.directions), "targets": self._targets(lease.number),
         }  # fmt: skip
         while True:
             resumed = folder.is_dir() and any(folder.iterdir())
@@ -357,7 +381,14 @@ class _Worker:
                 return message
             step = int(message["report"])
             self._registry.renew(lease, trial.steps_with(step))
-            self._trainer.send({"prune": not trial.report(step, float(message["value"]))})
+            prune = not trial.report(step, float(message["value"]))
+            if self._evidence is not None:
+                prune = prune or not self._evidence.is_needed(lease.number)
+            self._trainer.send({"prune": prune, "targets": self._targets(lease.number)})
+
+    def _targets(self, number: int) -> list[Mapping[str, Any]]:
+        """Return the dev values at which a trial may end."""
+        return [] if self._evidence is None else self._evidence.targets(number)
 
     def _finish(self, trial: TrialAccess, lease: Lease, end: Mapping[str, Any]) -> None:
         status = end["end"]

@@ -25,15 +25,25 @@ class TrialObserver:
 
     Args:
         epochs: Epochs of the run. A run that has trained all of them is not pruned.
+        folder: The folder of the run.
     """
 
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
+    def __init__(self, epochs: int, folder: Path) -> None:
+        self._epochs, self._folder = epochs, folder
         self.reported = False
 
     def evaluated(self, record: EpochRecord, best: Mapping[str, float]) -> bool:
         """Report the end of an epoch. Return whether the run continues."""
-        return not float(record.epoch).is_integer() or self.report(int(record.epoch), best["f1_weighted"])
+        if not float(record.epoch).is_integer():
+            return True
+        return self.report(int(record.epoch), best["f1_weighted"]) and not self._has_reached_targets(record)
+
+    def _has_reached_targets(self, record: EpochRecord) -> bool:
+        """Return whether the sweep needs no more epochs, because the run has reached the targets before its end."""
+        if not trial.targets or record.epoch >= self._epochs:
+            return False
+        rows = [*results.RunFolder.open(self._folder, reading=True).history_rows(), *record.rows]
+        return all(target.is_reached(rows) for target in trial.targets)
 
     def report(self, epoch: int, best: float) -> bool:
         """Report a value. Return whether the run continues."""
@@ -63,7 +73,7 @@ def train_trial(request: Request) -> float | list[float]:
     from optuna import TrialPruned
 
     settings = check(request.config)
-    observer = TrialObserver(settings.training.epochs)
+    observer = TrialObserver(settings.training.epochs, request.folder)
     try:
         best = experiment.train_run(replace(request, take_over_after=TAKE_OVER_AFTER), observer)
     except experiment.PrunedError as error:

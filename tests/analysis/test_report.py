@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 
 from joyful.analysis.claims import VERDICT_COLUMNS, Claim, Metric, Verdict
+from joyful.analysis.claims_file import claimed
 from joyful.analysis.importers.__main__ import main as import_curves
 from joyful.analysis.page import markdown
 from joyful.analysis.page.summary import effect
-from joyful.analysis.plots.forest import claimed
 from joyful.analysis.report import build, main
 from joyful.analysis.statistics import UNKNOWN, Estimate
 from joyful.results import InputError

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from joyful.analysis.claims import ALL_TASKS, Verdict
+from joyful.analysis.claims import Verdict
+from joyful.analysis.claims_file import claimed
 from joyful.analysis.findings import Findings
 from joyful.analysis.formatting import (
     NONE,
@@ -21,8 +22,8 @@ from joyful.analysis.formatting import (
     quantity,
     three_digits,
 )
+from joyful.analysis.lines import ALL_TASKS
 from joyful.analysis.page.parts import Table, clean
-from joyful.analysis.plots.forest import claimed
 
 #: Maximum number of rows of a table on the page. The Parquet files contain all rows.
 MOST_ROWS = 300

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from joyful.analysis.claims import Claim, Verdict
+from joyful.analysis.claims import Verdict
+from joyful.analysis.claims_file import claimed
 from joyful.analysis.formatting import NONE, heading, interval, metric, quantity
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
 from joyful.analysis.plots.style import CLAIM, INK, MUTED, RULE, Plot, looks
@@ -121,18 +122,6 @@ def _limits(verdicts: Sequence[Verdict]) -> tuple[float, float]:
     low, high = min(inside), max(inside)
     margin = 0.06 * (high - low)
     return low - margin, high + margin
-
-
-def claimed(claim: Claim) -> str:
-    """Return the claimed range as text, such as "15 to 25 % increase" or "worse by less than 1.00 points"."""
-    integral = all(not math.isfinite(bound) or float(bound).is_integer() for bound in (claim.lower, claim.upper))
-    digits = 0 if integral else claim.digits
-    if claim.kind in ("within", "no_worse_than"):
-        margin = quantity(-claim.lower, claim.unit, digits)
-        return f"{'a change of' if claim.kind == 'within' else 'worse by'} less than {margin}"
-    if not math.isfinite(claim.upper):
-        return f"{quantity(claim.lower, claim.unit, digits)} {claim.direction} or more"
-    return f"{interval(claim.lower, claim.upper, claim.unit, digits)} {claim.direction}"
 
 
 def _label(verdict: Verdict, among: Sequence[Verdict]) -> str:
