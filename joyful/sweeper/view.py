@@ -124,8 +124,8 @@ def _subject(line: Mapping[str, Any], several: bool) -> str:
 
 
 def _effect(line: Mapping[str, Any]) -> str:
-    if line["low"] is None and line["high"] is None:
-        return "no interval yet"
+    if line["verdict"] == "not testable":
+        return str(line["detail"])
     low, high = ("unbounded" if line[end] is None else f"{line[end]:.3g}" for end in ("low", "high"))
     return f"{line['estimate'] or 0.0:.3g} ({low} to {high})"
 
