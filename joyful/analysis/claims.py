@@ -125,7 +125,8 @@ def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """Return the verdicts as a table with one row each.
 
     The columns are VERDICT_COLUMNS. They are followed by `arm` if the verdicts are on several arms, by `task` if they are on
-    several tasks, and by `n_runs` and `n_baseline_runs` in an unpaired design.
+    several tasks, by `n_runs` and `n_baseline_runs` in an unpaired design, and, if the confidence sequence decides any of them,
+    by `rule` and the interval of all claims together (`Verdict.family`), `family_low` and `family_high`.
     """
     several = len({verdict.arm for verdict in verdicts}) > 1
     with_tasks, unpaired = any(v.task for v in verdicts), any(sum(v.runs) and not v.n_pairs for v in verdicts)
@@ -134,6 +135,12 @@ def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=columns)
     if unpaired:
         table = table.assign(n_runs=[v.runs[0] for v in verdicts], n_baseline_runs=[v.runs[1] for v in verdicts])
+    if any(verdict.rule != FIXED for verdict in verdicts):
+        table = table.assign(
+            rule=[verdict.rule.name for verdict in verdicts],
+            family_low=[verdict.family_effect.low for verdict in verdicts],
+            family_high=[verdict.family_effect.high for verdict in verdicts],
+        )
     return table.astype({"n_pairs": "int64", "pairs_needed": "Int64"})
 
 

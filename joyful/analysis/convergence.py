@@ -226,7 +226,7 @@ def last_evaluation_before(curves: pd.DataFrame, epochs: pd.Series) -> pd.Series
         The epochs, with the index of `curves`.
     """
     columns = curves.columns.to_numpy(dtype=float)
-    earlier = curves.notna().to_numpy() & (columns < epochs.to_numpy(dtype=float)[:, None])
+    earlier = curves.notna().to_numpy(dtype=bool) & (columns < epochs.to_numpy(dtype=float)[:, None])
     return pd.Series(np.where(earlier, columns, 0.0).max(axis=1, initial=0.0), index=curves.index)
 
 

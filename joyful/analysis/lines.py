@@ -103,7 +103,7 @@ class ClaimLine:
             sweep = of_task(sweep, tasks[0])
         if self.rule == FIXED:
             return sweep
-        seeds = self._seeds(sweep)
+        seeds = self.seeds(sweep)
         task = ALL_TASKS if len(tasks) > 1 else tasks[0]
         recorded = recorded_line(self.sweep, self.arm, self.claim, self.metric, task, self.target is not None)
         if recorded is not None and recorded.state == DECIDED:
@@ -139,7 +139,7 @@ class ClaimLine:
             return replace(comparisons[0], reason=reason), problem
         return over_all_tasks(comparisons, sweep.design, None, self.rule)[0], problem
 
-    def _seeds(self, sweep: Sweep) -> list[int]:
+    def seeds(self, sweep: Sweep) -> list[int]:
         """Return the seeds of the pairs, or of all runs in an unpaired design."""
         known = with_cut_runs(sweep) if self.metric.to_target else sweep
         if sweep.design == "paired":

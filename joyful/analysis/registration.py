@@ -81,7 +81,14 @@ def recorded_line(
     """
     if not sweep.designs or _not_registered(sweep, arm, claim, metric, target_given, len(sweep.designs) - 1):
         return None
-    return sweep.decisions.by_key.get((claim.name, metric.label, arm.name, task))
+    arms = dict(zip(sweep.runs["run"], sweep.runs["arm"], strict=True))
+    return next(
+        (
+            line for line in sweep.decisions.lines
+            if (line.claim, line.metric, line.task) == (claim.name, metric.label, task) and arms.get(line.run) == arm.name
+        ),
+        None,
+    )  # fmt: skip
 
 
 @cached

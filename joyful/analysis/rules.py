@@ -26,6 +26,11 @@ class Rule(ABC):
 
     confidence: float = 0.95
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name for tables and messages."""
+
     @abstractmethod
     def quantile(self, freedom: npt.ArrayLike) -> Array:
         """Return the distance for these degrees of freedom (n - 1 for n values). It may be infinite."""
@@ -45,6 +50,11 @@ class FixedSize(Rule):
     Source:
         Student (1908), Biometrika 6(1).
     """
+
+    @property
+    def name(self) -> str:
+        """See `Rule.name`."""
+        return "t interval"
 
     def quantile(self, freedom: npt.ArrayLike) -> Array:
         """See `Rule.quantile`."""
@@ -83,6 +93,11 @@ class AnySize(Rule):
     """
 
     g: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """See `Rule.name`."""
+        return "confidence sequence"
 
     def quantile(self, freedom: npt.ArrayLike) -> Array:
         """See `Rule.quantile`."""

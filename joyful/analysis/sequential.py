@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from joyful.analysis import measures
@@ -14,12 +15,13 @@ from joyful.analysis.lines import ALL_TASKS, ClaimLine
 from joyful.analysis.measures import Metric
 from joyful.analysis.registration import baseline_of
 from joyful.analysis.rules import ANY_SIZE
+from joyful.analysis.statistics import UNKNOWN
 from joyful.analysis.sweep import Sweep, read_sweep
 from joyful.analysis.verdict import MINIMUM_PAIRS
 from joyful.results import ResultsWarning
 from joyful.results.design import DECIDED, NOT_TESTABLE, OPEN, Decisions, Line, read_decisions, read_designs
 
-#: Pairs after which a claim that is not testable yet is given up.
+#: Pairs after which a claim that is not testable yet is given up. Without a single complete pair it is MINIMUM_PAIRS.
 GIVEN_UP_AFTER = 2 * MINIMUM_PAIRS
 
 
@@ -44,15 +46,16 @@ def decide_claims(folder: Path, through: int, arm_of_run: Mapping[str, str]) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)
         sweep = read_sweep(folder, sorted({metric.of for claim in claims for metric in claim.metrics}))
-    overrides = _overrides_of_arms(sweep, arm_of_run)
+    runs = _runs_of_arms(sweep, arm_of_run)
     finished = sum(seed <= through for seed in design.seeds)
     baseline = baseline_of(sweep, design)
     lines: list[Line] = []
     if baseline is not None and sweep.baseline is not None and baseline.name == sweep.baseline.name:
-        for arm in sweep.others:
+        for arm in [arm for arm in sweep.others if arm.name in runs]:
             for claim in claims:
                 for metric in claim.metrics:
-                    lines += _lines(sweep, arm, claim, metric, through, overrides.get(arm.name, ""), finished)
+                    lines += _lines(sweep, arm, claim, metric, through, finished)
+    lines = [replace(line, run=runs[line.arm], overrides=arm_of_run[runs[line.arm]]) for line in lines]
     judged = {line.overrides for line in lines}
     if finished >= MINIMUM_PAIRS:
         why = "none of its runs completed" if lines else "no run of the baseline completed"
@@ -69,20 +72,19 @@ def _kept(before: Line | None, line: Line) -> Line:
     return before if before is not None and before.state != OPEN else line
 
 
-def _overrides_of_arms(sweep: Sweep, arm_of_run: Mapping[str, str]) -> dict[str, str]:
-    runs = sweep.runs[sweep.runs["arm"].notna() & sweep.runs["run"].isin(list(arm_of_run))]
-    return {arm: arm_of_run[run] for run, arm in zip(runs["run"], runs["arm"], strict=True)}
+def _runs_of_arms(sweep: Sweep, arm_of_run: Mapping[str, str]) -> dict[str, str]:
+    """Return the name of the first run of each arm."""
+    runs = sweep.runs[sweep.runs["arm"].notna() & sweep.runs["run"].isin(list(arm_of_run))].sort_values("seed")
+    return {str(arm): str(group["run"].iloc[0]) for arm, group in runs.groupby("arm")}
 
 
-def _lines(
-    sweep: Sweep, arm: Arm, claim: Claim, metric: Metric, through: int, overrides: str, finished: int
-) -> list[Line]:
+def _lines(sweep: Sweep, arm: Arm, claim: Claim, metric: Metric, through: int, finished: int) -> list[Line]:
     line = ClaimLine(sweep, arm, claim, metric, None, ANY_SIZE, through)
     tasks: list[tuple[str, ...]] = [(task,) for task in sweep.tasks or ("",)]
-    return [_line(line, names, overrides, finished) for names in (*tasks, *([sweep.tasks] if sweep.tasks else []))]
+    return [_line(line, names, finished) for names in (*tasks, *([sweep.tasks] if sweep.tasks else []))]
 
 
-def _line(line: ClaimLine, tasks: Sequence[str], overrides: str, finished: int) -> Line:
+def _line(line: ClaimLine, tasks: Sequence[str], finished: int) -> Line:
     """Return the state of a claim on one task, or on all together."""
     part = line.deciding(tuple(tasks))
     found, problem = line.compare_on(part, tuple(tasks))
@@ -90,15 +92,14 @@ def _line(line: ClaimLine, tasks: Sequence[str], overrides: str, finished: int) 
     state = OPEN
     if word in ("supported", "contradicted"):
         state = DECIDED
-    elif problem or (word == "not testable" and finished >= GIVEN_UP_AFTER):
+    elif problem or (word == "not testable" and finished >= (GIVEN_UP_AFTER if line.seeds(part) else MINIMUM_PAIRS)):
         state = NOT_TESTABLE
-    effect = found.interval(line.rule).map(line.scale.effect)
+    effect = UNKNOWN if problem else found.interval(line.rule).map(line.scale.effect)
     estimate, low, high = (value if math.isfinite(value) else None for value in vars(effect).values())
-    seeds = sorted({int(seed) for seed in found.differences.index.get_level_values(-1)})
+    seeds = set() if problem else {int(seed) for seed in found.differences.index.get_level_values(-1)}
     return Line(
-        line.claim.name, line.metric.label, line.arm.name, state, word, detail, estimate, low, high, tuple(seeds),
-        ALL_TASKS if len(tasks) > 1 else tasks[0], overrides, claimed(line.claim),
-        _stop(line, part, tasks),
+        line.claim.name, line.metric.label, line.arm.name, state, word, detail, estimate, low, high, tuple(sorted(seeds)),
+        ALL_TASKS if len(tasks) > 1 else tasks[0], claimed=claimed(line.claim), stop=_stop(line, part, tasks),
     )  # fmt: skip
 
 

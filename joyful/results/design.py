@@ -79,7 +79,7 @@ class Line:
     Attributes:
         claim: Name of the claim.
         metric: Label of the metric.
-        arm: Name of the arm, as in reports.
+        arm: Name of the arm, as in reports. It may change when runs are added.
         state: OPEN, DECIDED or NOT_TESTABLE.
         verdict: The verdict after the pairs of `seeds`.
         detail: Its reason, or "".
@@ -89,6 +89,7 @@ class Line:
         seeds: Seeds of the pairs on which the verdict rests. They never change once it is decided.
         task: The task, or "".
         overrides: The overrides of the arm in the design.
+        run: Name of a run of the arm.
         claimed: The claimed range, such as "1 to 2 points".
         stop: The dev value at which a run has shown what this claim needs: {"metric", "value", "higher_is_better"}. None if
             the claim needs whole runs.
@@ -106,13 +107,14 @@ class Line:
     seeds: tuple[int, ...]
     task: str = ""
     overrides: str = ""
+    run: str = ""
     claimed: str = ""
     stop: Mapping[str, Any] | None = None
 
     @property
     def key(self) -> tuple[str, str, str, str]:
         """What identifies the line: claim, metric, arm and task."""
-        return self.claim, self.metric, self.arm, self.task
+        return self.claim, self.metric, self.overrides, self.task
 
 
 @dataclass(frozen=True)

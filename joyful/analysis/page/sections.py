@@ -339,7 +339,9 @@ def _method(findings: Findings) -> Section:
         "ln(s arm / s baseline)). Convergence stability uses dev F1, training stability uses train NLL.",
         "Training loss and F1: The training loss is the final train NLL and the final reconstruction errors, whose "
         "units are the same in every arm. F1 is the dev weighted F1 at the best dev epoch, in points.",
-        "Verdicts: The interval is the unadjusted 95 % paired t interval, or the likelihood interval of a time. A claim is "
+        "Verdicts: The interval is the unadjusted 95 % paired t interval, or the likelihood interval of a time. It holds if the "
+        "claims and the number of pairs were fixed before the first run. Otherwise it is the t confidence sequence, which holds "
+        "at every number of pairs at once (Lai 1976; Wang and Ramdas 2023). A claim is "
         "supported if the lower limit is at or above the lower edge of the claimed range, contradicted if the upper limit "
         "is below this edge, and otherwise inconclusive. A claim of equivalence is supported if the whole interval lies "
         "inside the margin, and a claim that something is no worse if it lies above the margin. A claim is not testable "

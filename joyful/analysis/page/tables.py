@@ -24,6 +24,7 @@ from joyful.analysis.formatting import (
 )
 from joyful.analysis.lines import ALL_TASKS
 from joyful.analysis.page.parts import Table, clean
+from joyful.analysis.rules import FIXED
 
 #: Maximum number of rows of a table on the page. The Parquet files contain all rows.
 MOST_ROWS = 300
@@ -42,15 +43,32 @@ def verdicts(findings: Findings) -> Table:
         "p (no effect)", "p (lower edge)", "p (Holm)", "minimum detectable effect", "pairs needed",
     ]  # fmt: skip
     rows = [_verdict(verdict, several, tasks) for verdict in findings.verdicts]
+    if sequential := any(verdict.rule != FIXED for verdict in findings.verdicts):
+        columns += ["decided by", "95 % interval for all claims"]
+        rows = [[*row, *_rule(verdict)] for row, verdict in zip(rows, findings.verdicts, strict=True)]
     shift = several + tasks
     better = "share of pairs in which the arm" if unit == "pairs" else "probability that a run of the arm"
     return _table(
-        "table-verdicts", "Verdict on every claim", columns, rows, text=(*range(2 + shift), 3 + shift),
+        "table-verdicts", "Verdict on every claim", columns, rows,
+        text=(*range(2 + shift), 3 + shift, *([len(columns) - 2] if sequential else [])),
         note=f"Effects are positive in the claimed direction. P(better) is the {better} is better; "
         "its interval is in the table of secondary measures. Pairs needed: number of pairs for the verdict supported "
-        "with 80 % power, if the true effect is the middle of the claimed range.",
+        "with 80 % power, if the true effect is the middle of the claimed range."
+        + (f" {_SEQUENCE}" if sequential else ""),
         restacks=True, marks=3 + shift, file="verdicts.csv",
     )  # fmt: skip
+
+
+#: The note under a table with verdicts of the confidence sequence.
+_SEQUENCE = (
+    "The confidence sequence holds at every number of pairs at once, so pairs may be added after a look. Its verdict rests on "
+    "the first pairs that decide the claim. The interval for all claims is wider (Bonferroni): all of these hold together."
+)
+
+
+def _rule(verdict: Verdict) -> list[object]:
+    effect, unit, digits = verdict.family_effect, verdict.claim.unit, verdict.claim.digits
+    return [verdict.rule.name, interval(effect.low, effect.high, unit, digits)]
 
 
 def _verdict(verdict: Verdict, several: bool, tasks: bool) -> list[object]:
