@@ -144,7 +144,7 @@ def sentence(sweep: Sweep) -> str:
 def _size(design: Design) -> str:
     if design.pairs is not None:
         return count(design.pairs, "pair")
-    return f"pairs until its claims are decided, at most {design.max_pairs}"
+    return f"pairs until its claims are decided (at most {design.max_pairs})"
 
 
 def _changed_claims(first: Design, later: Design) -> str:

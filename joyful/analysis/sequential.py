@@ -18,7 +18,7 @@ from joyful.analysis.rules import ANY_SIZE
 from joyful.analysis.statistics import UNKNOWN
 from joyful.analysis.sweep import Sweep, read_sweep
 from joyful.analysis.verdict import MINIMUM_PAIRS
-from joyful.results import ResultsWarning
+from joyful.results import InputError, ResultsWarning
 from joyful.results.design import DECIDED, NOT_TESTABLE, OPEN, Decisions, Line, read_decisions, read_designs
 
 #: Pairs after which a claim that is not testable yet is given up. Without a single complete pair it is MINIMUM_PAIRS.
@@ -46,6 +46,10 @@ def decide_claims(folder: Path, through: int, arm_of_run: Mapping[str, str]) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)
         sweep = read_sweep(folder, sorted({metric.of for claim in claims for metric in claim.metrics}))
+    if sweep.runs.empty:
+        raise InputError(
+            f"{folder}: expected runs with measurements to judge, found none; give metrics to trial.report in the program"
+        )
     runs = _runs_of_arms(sweep, arm_of_run)
     finished = sum(seed <= through for seed in design.seeds)
     baseline = baseline_of(sweep, design)
