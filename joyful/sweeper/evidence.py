@@ -34,7 +34,7 @@ from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.registry import LeaseLostError, Registry
 from joyful.sweeper.settings import SweepSettings
-from joyful.sweeper.study import ARM, FOLDER, StudyAccess, requeue_pruned, states
+from joyful.sweeper.study import ARM, FOLDER, StudyAccess, pruned_for, requeue, states
 
 #: The reason of a trial that was not trained, because nothing depended on it.
 NOT_NEEDED = "not needed: its claims are decided"
@@ -97,11 +97,12 @@ def register(design: Design, folder: Path, registry: Registry) -> None:
         InputError: If design.json is damaged.
         ResultsError: If it cannot be written.
     """
-    started = sum(state != TrialState.WAITING for state in states(registry).values())
+    not_needed = pruned_for(registry, NOT_NEEDED)
+    started = sum(state != TrialState.WAITING for state in states(registry).values()) - len(not_needed)
     designs = record_design(folder, replace(design, runs_before=started))
     if len(designs) > 1 and designs[-1].runs_before == started and designs[-1].claims != designs[-2].claims:
         (folder / DECISIONS).unlink(missing_ok=True)
-        requeue_pruned(registry, NOT_NEEDED)
+        requeue(registry, not_needed)
 
 
 class Evidence:

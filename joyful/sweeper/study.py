@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -324,11 +324,21 @@ def requeue_failed(registry: Registry) -> list[int]:
     return _requeue(registry, models.TrialModel.state == TrialState.FAIL)
 
 
-def requeue_pruned(registry: Registry, reason: str) -> list[int]:
-    """Set the trials that were pruned for a reason to waiting. See `_requeue`."""
+def pruned_for(registry: Registry, reason: str) -> list[int]:
+    """Return the numbers of the trials that were pruned for a reason."""
     trial, attribute = models.TrialModel, models.TrialUserAttributeModel
-    of_reason = select(attribute.trial_id).where(attribute.key == REASON, attribute.value_json == json.dumps(reason))
-    return _requeue(registry, trial.state == TrialState.PRUNED, trial.trial_id.in_(of_reason))
+    query = (
+        select(trial.number)
+        .join(attribute, attribute.trial_id == trial.trial_id)
+        .where(trial.study_id == registry.study_id, trial.state == TrialState.PRUNED, attribute.key == REASON)
+        .where(attribute.value_json == json.dumps(reason))
+    )
+    return [row.number for row in registry.read(query)]
+
+
+def requeue(registry: Registry, numbers: Sequence[int]) -> list[int]:
+    """Set trials to waiting. See `_requeue`."""
+    return _requeue(registry, models.TrialModel.number.in_(numbers))
 
 
 def _requeue(registry: Registry, *conditions: Any) -> list[int]:
