@@ -2,7 +2,7 @@
 
 python main.py -m +sweep=search     # searches two settings
 python main.py -m +sweep=compare    # compares two arms in pairs that share a seed
-joyful report multirun/compare --claims claims.yaml
+joyful report multirun/compare
 """
 
 import hydra
