@@ -18,6 +18,7 @@ from joyful.analysis.formatting import decimals
 from joyful.analysis.measures import MEASURES, Metric
 from joyful.registry import expected_one_of
 from joyful.results import InputError
+from joyful.results.design import digest
 from joyful.results.yaml_text import Place, parse_yaml
 
 #: Claims file of the basic optimisation, whose claims are judged by default.
@@ -72,6 +73,12 @@ class Claim:
         return self.direction or metric.better_direction
 
     @property
+    def content(self) -> tuple[Any, ...]:
+        """What the claim states, without its name and its sentence. Claims with equal contents have equal verdicts."""
+        directions = tuple(self.direction_of(metric) for metric in self.metrics)
+        return self.metrics, self.kind, self.lower, self.upper, self.unit, directions, self.factors
+
+    @property
     def digits(self) -> int:
         """Number of decimals for effects: those of the unit, or more so that the smallest edge has two digits."""
         edges = [abs(edge) for edge in (self.lower, self.upper) if edge and math.isfinite(edge)]
@@ -124,6 +131,11 @@ def read_claims(
         raise InputError(f"{path}: the claims file cannot be read ({error.strerror}); check --claims") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def claims_digest(path: str | os.PathLike[str] = BASIC_OPTIMIZATION) -> str:
+    """Return the SHA-256 of the content of a claims file, as `joyful.results.design.Design.claims_digest`."""
+    return digest(parse_yaml(Path(path).read_bytes()))
 
 
 def parse_claims(content: Any, better: Mapping[str, str] | None = None) -> list[Claim]:
