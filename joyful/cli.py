@@ -40,7 +40,8 @@ usage: joyful COMMAND ...
 {lines}
 
 joyful COMMAND --help describes a command. joyful --version prints the version.
-Exit codes: 0 success, 1 training or the disk failed, 2 bad input, 130 and 143 interrupted.
+Exit codes: 0 success, 1 training or the disk failed, 2 bad input, 130 and 143 interrupted;
+of report --require: 3 a requirement does not hold, 4 one is undecided.
 """
 
 

@@ -1,8 +1,8 @@
 """Tests of the documents: commands and Python blocks run, links and files exist, and every sweep is documented.
 
-A command is a line of a fenced block (bash, console), or a line of an indented block that starts with a program. RULES
-defines how each command is run: unchanged, with overrides for a small model and small data, or, if it needs a cluster or
-takes hours, replaced by another command for a stated reason. A command without a rule fails the test.
+A command is a line of a fenced block (bash, console; sh is for scripts), or a line of an indented block that starts with a
+program. RULES defines how each command is run: unchanged, with overrides for a small model and small data, or, if it needs a
+cluster or takes hours, replaced by another command for a stated reason. A command without a rule fails the test.
 """
 
 from __future__ import annotations
@@ -406,9 +406,9 @@ def test_the_blocks_of_the_page_on_sweeps_are_those_of_the_examples():
     sources = [
         "\n".join(line.strip() for line in path.read_text().splitlines())
         for path in (ROOT / "examples").rglob("*")
-        if path.suffix in (".py", ".yaml")
+        if path.suffix in (".py", ".yaml", ".sh")
     ]
-    blocks = re.findall(r"```(?:py|yaml)\n(.*?)\n```", text, re.DOTALL)
+    blocks = re.findall(r"```(?:py|yaml|sh)\n(.*?)\n```", text, re.DOTALL)
     assert len(blocks) > 5
     for block in blocks:
         assert any("\n".join(line.strip() for line in block.splitlines()) in source for source in sources), block

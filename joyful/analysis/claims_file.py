@@ -72,6 +72,12 @@ class Claim:
         return self.direction or metric.better_direction
 
     @property
+    def content(self) -> tuple[Any, ...]:
+        """What the claim states, without its name and its sentence. Claims with equal contents have equal verdicts."""
+        directions = tuple(self.direction_of(metric) for metric in self.metrics)
+        return self.metrics, self.kind, self.lower, self.upper, self.unit, directions, self.factors
+
+    @property
     def digits(self) -> int:
         """Number of decimals for effects: those of the unit, or more so that the smallest edge has two digits."""
         edges = [abs(edge) for edge in (self.lower, self.upper) if edge and math.isfinite(edge)]
@@ -86,20 +92,20 @@ class _ClaimError(InputError):
         self.place = place if key is None else (*place, key)
 
 
-def find_claims(text: str, base: Path = Path()) -> Path:
+def find_claims(text: str, *folders: Path) -> Path:
     """Return the path of a claims file.
 
     Args:
         text: Path of the file, or the name of a file in joyful's claim_files without .yaml, such as "basic_optimization".
-        base: Folder to which a relative path refers.
+        folders: Folders to which a relative path refers if there is no such file below the current one.
 
     Example:
         >>> find_claims("basic_optimization") == BASIC_OPTIMIZATION
         True
     """
-    known = BASIC_OPTIMIZATION.parent / f"{text}.yaml"
-    path = base / text
-    return known if text.isidentifier() and known.is_file() and not path.exists() else path
+    known = [BASIC_OPTIMIZATION.parent / f"{text}.yaml"] if text.isidentifier() else []
+    places = [Path(text), *(folder / text for folder in folders), *known]
+    return next((path for path in places if path.exists()), Path(text))
 
 
 def read_claims(

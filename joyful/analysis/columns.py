@@ -14,6 +14,9 @@ NAMES = {
     "loss_classification": "classification loss", "loss_contrastive": "contrastive loss", "loss_gate_reg": "gate loss",
 }  # fmt: skip
 
+#: Short names of columns on the command line.
+SHORT = {"f1": "f1_weighted"}
+
 #: The directions that can be better.
 BETTER = ("higher", "lower")
 

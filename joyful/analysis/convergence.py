@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis.axis import wall_seconds
-from joyful.analysis.columns import higher_is_better, is_score
+from joyful.analysis.columns import SHORT, higher_is_better, is_score
 from joyful.analysis.curves import at_epoch, curves, matrix
 from joyful.analysis.stability import spread_of_rows
 from joyful.analysis.statistics import proportion
@@ -25,8 +25,6 @@ LADDER = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 #: Number of last dev values whose mean is the end of a run.
 LAST_VALUES = 3
-
-_SHORT = {"f1": "f1_weighted"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def parse_target(text: str, better: Mapping[str, str] | None = None) -> Target:
     """
     name, equals, value = text.replace(" ", "").partition("=")
     metric = name.removeprefix("dev_")
-    metric = _SHORT.get(metric, metric)
+    metric = SHORT.get(metric, metric)
     if not equals or not name.startswith("dev_") or not metric:
         hint = "; a target refers to the dev split" if name.startswith("test_") else ""
         raise InputError(f"target: expected dev_f1=0.62 or another dev_COLUMN=VALUE, got {text!r}{hint}")

@@ -64,6 +64,9 @@ class Findings:
         study: The Optuna study, or None.
         of_tasks: Task -> the results on this task, if there are several. `target` is None then, and the tables have a column
             `task`.
+        required: The claims of --require, which are among those judged.
+        claims_digest: SHA-256 of the content of the claims file, as `joyful.results.design.Design.claims_digest`. "" for claims
+            that come from no file.
     """
 
     sweep: Sweep
@@ -73,6 +76,8 @@ class Findings:
     tables: dict[str, pd.DataFrame]
     study: Study | None = None
     of_tasks: dict[str, Findings] = field(default_factory=dict)
+    required: tuple[Claim, ...] = ()
+    claims_digest: str = ""
 
     def band(self, metric: str, split: str) -> pd.DataFrame:
         """Return the rows of `tables["curves"]` for a metric and split: mean and interval of each arm and epoch."""

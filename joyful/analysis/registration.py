@@ -8,7 +8,6 @@ are decided, more pairs or another claim were added, or some planned pairs have 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from joyful.analysis.arms import Arm, find_arm
 from joyful.analysis.claims_file import Claim, parse_claims
@@ -61,7 +60,7 @@ def _not_registered(sweep: Sweep, arm: Arm, claim: Claim, metric: Metric, target
     if (registered := baseline_of(sweep, sweep.designs[number])) is not None and registered.name != sweep.arms[0].name:
         return "This baseline was not registered before the first run"
     claims = registered_claims(sweep, number)
-    if claims is not None and replace(claim, says="") not in claims:
+    if claims is not None and claim.content not in [registered.content for registered in claims]:
         return "This claim was not registered before the first run"
     return ""
 
@@ -81,11 +80,13 @@ def recorded_line(
     """
     if not sweep.designs or _not_registered(sweep, arm, claim, metric, target_given, len(sweep.designs) - 1):
         return None
+    registered = registered_claims(sweep, len(sweep.designs) - 1) or ()
+    name = next((other.name for other in registered if other.content == claim.content), claim.name)
     arms = dict(zip(sweep.runs["run"], sweep.runs["arm"], strict=True))
     return next(
         (
             line for line in sweep.decisions.lines
-            if (line.claim, line.metric, line.task) == (claim.name, metric.label, task) and arms.get(line.run) == arm.name
+            if (line.claim, line.metric, line.task) == (name, metric.label, task) and arms.get(line.run) == arm.name
         ),
         None,
     )  # fmt: skip
@@ -93,9 +94,9 @@ def recorded_line(
 
 @cached
 def registered_claims(sweep: Sweep, number: int = 0) -> list[Claim] | None:
-    """Return the claims of a design without their sentences, or None if it names none."""
+    """Return the claims of a design, or None if it names none."""
     content = sweep.designs[number].claims
-    return None if content is None else [replace(claim, says="") for claim in parse_claims(content)]
+    return None if content is None else parse_claims(content)
 
 
 def baseline_of(sweep: Sweep, design: Design) -> Arm | None:

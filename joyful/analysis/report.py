@@ -14,15 +14,17 @@ import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from joyful.analysis import registration
-from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, find_claims, parse_claims, read_claims
+from joyful.analysis import gate, registration
+from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, find_claims, parse_claims, read_content
 from joyful.analysis.columns import BETTER, known_direction
 from joyful.analysis.convergence import parse_target
 from joyful.analysis.findings import Findings, compute_findings
@@ -32,7 +34,7 @@ from joyful.analysis.page.parts import Page, clean
 from joyful.analysis.page.sections import sections
 from joyful.analysis.sweep import DESIGNS, REPORT_COLUMNS, read_sweep
 from joyful.results import InputError, ResultsError, ResultsWarning, write_bytes
-from joyful.results.design import read_designs
+from joyful.results.design import digest, read_designs
 
 #: Seed of the bootstrap and the Monte Carlo tests.
 SEED = 0
@@ -49,6 +51,7 @@ def build(
     design: str = "paired",
     task: str | None = None,
     compare: tuple[str, str] | None = None,
+    require: Sequence[str] = (),
 ) -> tuple[Findings, Page]:
     """Read a sweep and compute its report.
 
@@ -62,6 +65,7 @@ def build(
         design: See `joyful.analysis.sweep.read_sweep`.
         task: See `joyful.analysis.sweep.read_sweep`.
         compare: See `joyful.analysis.sweep.read_sweep`.
+        require: Claims to judge too, see `joyful.analysis.gate.requirements`. They are `Findings.required`.
 
     Returns:
         The results and the page.
@@ -75,8 +79,10 @@ def build(
     except ValueError as error:
         raise InputError(f"--baseline {baseline!r}: {error}; write it as on the command line of run.py") from None
     directions = _directions(better)
-    parsed_claims = _claims(folder, claims, directions)
+    content, parsed_claims = _claims(folder, claims, directions)
     directions |= {m.of: m.better for claim in parsed_claims for m in claim.metrics if m.better}
+    parsed_claims, required = gate.joined(parsed_claims, gate.requirements(require, directions))
+    directions |= {m.of: m.better for claim in required for m in claim.metrics if m.better}
     parsed_target = None if target is None else parse_target(target, directions)
     metrics = [metric for claim in parsed_claims for metric in claim.metrics]
     timed = sorted({metric.of for metric in metrics if metric.to_target})
@@ -99,15 +105,16 @@ def build(
         if dev.isna().all():
             raise InputError(f"--target {target}: no run has a dev value of {parsed_target.metric!r}; try dev_f1=VALUE")
     findings = compute_findings(sweep, parsed_claims, parsed_target, rng=np.random.default_rng(SEED))
+    findings = replace(findings, required=tuple(required), claims_digest=digest(content))
     return findings, make_page(findings)
 
 
-def _claims(folder: Path, claims: Path | None, better: Mapping[str, str]) -> list[Claim]:
+def _claims(folder: Path, claims: Path | None, better: Mapping[str, str]) -> tuple[dict[str, Any], list[Claim]]:
     """Return the claims of a file, or those that the sweep registered, or those of the basic optimisation."""
     designs = read_designs(folder) if claims is None and folder.is_dir() else ()
     if designs and designs[-1].claims is not None:
-        return parse_claims(designs[-1].claims, better)
-    return read_claims(BASIC_OPTIMIZATION if claims is None else claims, better)
+        return designs[-1].claims, parse_claims(designs[-1].claims, better)
+    return read_content(BASIC_OPTIMIZATION if claims is None else claims, better)
 
 
 def _directions(better: Sequence[str]) -> dict[str, str]:
@@ -196,7 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Arguments of the command line, by default those of the process.
 
     Returns:
-        The exit code: 0 for success, 1 if the report cannot be written, 2 for invalid input.
+        The exit code: 0 for success, 1 if the report cannot be written, 2 for invalid input. With --require, 3 if a
+        requirement does not hold, else 4 if one is undecided.
     """
     listed = "\n".join(f"  {name:<18} {summary}" for name, summary in MEASURES.summaries().items())
     parser = argparse.ArgumentParser(
@@ -204,7 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Compare the arms of a sweep in pairs and write the report: index.html, report.md, verdicts.csv and the\n"
         "tables as Parquet.",
         epilog=f"measures of claims files (`of` is a column of the histories):\n{listed}\n\n"
-        "Exit codes: 0 success, 1 the report cannot be written, 2 invalid input.",
+        f"requirements:\n{gate.HELP}\n\n"
+        "Exit codes: 0 success, and every requirement holds; 1 the report cannot be written; 2 invalid input; 3 a requirement\n"
+        "does not hold; 4 none of them fails, but one is undecided.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -244,25 +254,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="SETTING",
         help="setting that holds the task, such as the dataset (default: task, if there is one)",
     )
+    add(
+        "--require", metavar="REQUIREMENT", action="append", default=[],
+        help="a claims file, or a claim such as f1=no_worse_than:0.5, that decides the exit code; may be given several times",
+    )  # fmt: skip
+    add(
+        "--json",
+        action="store_true",
+        help="print verdicts and provenance as JSON; all other lines go to standard error",
+    )
     add("--out", metavar="FOLDER", type=Path, help="folder for the report (default: SWEEP_FOLDER/report)")
     parsed = parser.parse_args(arguments)
     try:
         findings, page = build(
             parsed.sweep, parsed.claims, parsed.baseline, parsed.target, better=parsed.better, x=parsed.x,
             design=parsed.design, task=parsed.task, compare=tuple(parsed.compare) if parsed.compare else None,
+            require=parsed.require,
         )  # fmt: skip
         path = write(findings, page, parsed.out if parsed.out is not None else parsed.sweep / "report")
     except (InputError, ResultsError) as error:
         print(f"joyful report: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
-    print(f"{page.title}: {', '.join(f'{n} {word}' for word, n in page.counts.items()) or 'nothing to judge'}")
+    words = sys.stderr if parsed.json else sys.stdout
+    counts = ", ".join(f"{n} {word}" for word, n in page.counts.items())
+    print(f"{page.title}: {counts or 'nothing to judge'}", file=words)
     if missing := unmeasured(findings):
         print(
             f"no run has a column of these claims ({', '.join(missing)}); set --claims to a file with claims on the columns "
-            "that the runs have"
+            "that the runs have",
+            file=words,
         )
-    print(path)
-    return 0
+    code, lines = gate.outcome(gate.required_verdicts(findings)) if parsed.require else (0, [])
+    print(*lines, path, sep="\n", file=words)
+    if parsed.json:
+        print(gate.as_json(findings, code), end="")
+    return code
 
 
 if __name__ == "__main__":

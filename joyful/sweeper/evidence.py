@@ -11,6 +11,7 @@ The verdicts do not depend on the number of workers, because pairs are judged in
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -60,7 +61,7 @@ def make_design(settings: SweepSettings, plan: Plan) -> Design:
     if settings.claims is not None:
         from joyful.analysis.claims_file import find_claims, read_content
 
-        content, claims = read_content(find_claims(settings.claims))
+        content, claims = read_content(find_claims(settings.claims, Path(sys.argv[0]).parent))
         timed = any(metric.to_target for claim in claims for metric in claim.metrics)
     assert plan.arms is not None
     assert plan.seeds is not None

@@ -33,7 +33,8 @@ class SweepSettings(BaseModel):
     )
     max_pairs: Annotated[int, Field(ge=6, le=1000)] = Field(description="largest number of pairs (with pairs=auto)")
     claims: str | None = Field(
-        description="claims file, or the name of one of joyful's, that the sweep registers before its first run (with arms)"
+        description="claims file, or the name of one of joyful's, that the sweep registers before its first run (with arms); "
+        "a path refers to the current folder, or else to that of the program"
     )
     first_seed: Annotated[int, Field(ge=0, le=1_000_000)] = Field(description="first of these seeds (with arms)")
     folds: list[Annotated[int, Field(ge=0, le=99)]] | None = Field(

@@ -28,7 +28,7 @@ def test_a_report_judges_the_claims_of_a_paired_comparison(folder):
     small = ("hydra.sweeper.pairs=6", "epochs=4", "hydra/launcher=basic")
     shown = examples.run(folder, sys.executable, "main.py", "-m", "+sweep=compare", *small)
     assert "report: joyful report multirun/compare" in shown
-    shown = examples.joyful(folder, "report", "multirun/compare", "--claims", "claims.yaml")
+    shown = examples.joyful(folder, "report", "multirun/compare")
     assert "multirun/compare/report/index.html" in shown
     verdicts = pd.read_csv(folder / "multirun/compare/report/verdicts.csv").set_index("metric")
     accuracy = verdicts.loc["final dev accuracy"]

@@ -54,7 +54,7 @@ def read(path: Path) -> Page:
             fence, block = (match[1] or "text", []) if fence is None else (None, [])
             continue
         block.append(line)
-        shell = fence in ("bash", "sh", "shell")
+        shell = fence in ("bash", "shell")  # a block of sh is a script
         if fence == "console":
             shell, line = line.startswith("$ "), line.removeprefix("$ ")
         is_command = re.sub(r"^([A-Z_]+=\S* )*", "", line.strip()).split(" ")[0] in PROGRAMS

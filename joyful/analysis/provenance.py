@@ -1,0 +1,82 @@
+"""Where the numbers of a report come from: the data, the code, the libraries and the devices of its runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from joyful.analysis.sweep import Sweep
+from joyful.results import InputError, read_run
+from joyful.results.files import plain
+
+
+def provenance(sweep: Sweep) -> dict[str, Any]:
+    """Return what the runs of a sweep record of their origin, without dates, host names and absolute paths.
+
+    Args:
+        sweep: The sweep.
+
+    Returns:
+        - `folder`: Name of the folder.
+        - `runs`: `used`, `left_out` and `cut`, the runs that ended at the target and are used for times to it.
+        - `seeds`: Seeds of the `comparison` and `calibration` runs.
+        - `epochs`: Requested epochs.
+        - `ends`: Column of the x axis, and the smallest and the largest last value.
+        - `data`: {`name`, `digest`} of each data set.
+        - `git`: {`commit`, `dirty`} of each state of the code.
+        - `versions`: Name of each library -> its versions.
+        - `devices`: Devices.
+    """
+    runs = sweep.runs[sweep.runs["used"] | sweep.runs["cut"]]
+    headers = list(_headers(sweep, runs["run"]))
+    shortest, longest = sweep.lengths
+    libraries = [_mapping(header, "versions") for header in headers]
+    return {
+        "folder": sweep.path.resolve().name,
+        "runs": {
+            "used": int(runs["used"].sum()),
+            "left_out": len(sweep.left_out) - int(runs["cut"].sum()),
+            "cut": int(runs["cut"].sum()),
+        },
+        "seeds": {role: _seeds(runs[runs["role"] == role]) for role in ("comparison", "calibration")},
+        "epochs": _distinct(float(epochs) for epochs in runs["budget"] if math.isfinite(epochs)),
+        "ends": {"x": sweep.x, "shortest": shortest, "longest": longest},
+        "data": _distinct(_chosen(_mapping(header, "data"), "name", "digest") for header in headers),
+        "git": _distinct(_chosen(_mapping(header, "git"), "commit", "dirty") for header in headers),
+        "versions": {
+            name: _distinct(known.get(name) for known in libraries)
+            for name in sorted({name for known in libraries for name in known})
+        },
+        "devices": _distinct(header.get("device") for header in headers),
+    }
+
+
+def _headers(sweep: Sweep, names: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    """Yield run.json of each run. Runs without one, such as those of another program, are skipped."""
+    for name in names:
+        with contextlib.suppress(InputError, OSError):
+            yield read_run(sweep.path / name)
+
+
+def _mapping(header: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = header.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _chosen(values: Mapping[str, Any], *keys: str) -> dict[str, Any] | None:
+    return {key: values.get(key) for key in keys} if values else None
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    """Return the values without repetitions and without None, in a fixed order."""
+    texts = {json.dumps(plain(value), sort_keys=True) for value in values if value is not None}
+    return sorted((json.loads(text) for text in texts), key=lambda value: (isinstance(value, str), str(value)))
+
+
+def _seeds(runs: pd.DataFrame) -> list[int]:
+    return sorted({int(seed) for seed in runs["seed"].dropna()})
