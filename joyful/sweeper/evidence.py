@@ -100,6 +100,7 @@ def register(design: Design, folder: Path, registry: Registry) -> None:
     """
     not_needed = pruned_for(registry, NOT_NEEDED)
     started = sum(state != TrialState.WAITING for state in states(registry).values()) - len(not_needed)
+    started = max(started, sum(1 for _ in folder.glob("*/run.json")))  # the study may have been rebuilt
     designs = record_design(folder, replace(design, runs_before=started))
     if len(designs) > 1 and designs[-1].runs_before == started and designs[-1].claims != designs[-2].claims:
         (folder / DECISIONS).unlink(missing_ok=True)
@@ -120,7 +121,7 @@ class Evidence:
         assert plan.seeds is not None
         self._folder, self._plan, self._with_folds = folder, plan, with_folds
         self._arms, self._seeds = plan.arms, plan.seeds
-        self._read: tuple[float, Decisions] = (-1.0, Decisions())
+        self._read: tuple[int, Decisions] = (-1, Decisions())
         self._waiting_since: float | None = None
 
     def decisions(self) -> Decisions:
@@ -205,7 +206,8 @@ class Evidence:
         if decisions.lines and not decisions.open:
             return None
         through = self._finished_through(of_trials, self._closed_arms(decisions))
-        return None if through is None or through <= (decisions.through or -1) else through
+        judged = -1 if decisions.through is None else decisions.through
+        return None if through is None or through <= judged else through
 
     def _finished_through(self, of_trials: Mapping[int, TrialState], closed: set[str]) -> int | None:
         """Return the seed of the last pair such that all trials up to it have finished, or None before the first pair.

@@ -17,6 +17,9 @@ from rich.text import Text
 from joyful.results.design import DECIDED, OPEN
 from joyful.sweeper.status import Snapshot
 
+#: Maximum number of open claims that are shown.
+MOST_CLAIMS = 10
+
 #: Seconds between two plain lines while no trial finishes.
 LINE_SECONDS = 60.0
 
@@ -107,7 +110,7 @@ def _judged(snapshot: Snapshot) -> str:
 def describe_claims(snapshot: Snapshot) -> list[str]:
     """Return the state of the claims as lines of text: each open claim with its interval, then the others by verdict."""
     several = len({line["arm"] for line in snapshot.claims}) > 1
-    lines, words = [], dict[str, list[str]]()
+    lines, words = list[str](), dict[str, list[str]]()
     for line in snapshot.claims:
         subject = _subject(line, several)
         if line["state"] == OPEN:
@@ -115,6 +118,8 @@ def describe_claims(snapshot: Snapshot) -> list[str]:
         else:
             pairs = f", {len(line['seeds'])} pairs" if line["state"] == DECIDED else ""
             words.setdefault(line["verdict"], []).append(f"{subject}{pairs}")
+    if len(lines) > MOST_CLAIMS:
+        lines = [*lines[:MOST_CLAIMS], f"open: {len(lines) - MOST_CLAIMS} more"]
     return [*lines, *(f"{word}: {'; '.join(subjects)}" for word, subjects in words.items())]
 
 

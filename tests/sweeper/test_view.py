@@ -14,7 +14,7 @@ from rich.console import Console
 from joyful.sweeper import view
 from joyful.sweeper.registry import Lease
 from joyful.sweeper.status import Snapshot, _seconds_left
-from joyful.sweeper.view import SweepView, format_duration, format_line, print_snapshot
+from joyful.sweeper.view import SweepView, describe_claims, format_duration, format_line, print_snapshot
 from tests.support.manual_clock import ManualClock
 
 FOLDER = Path("multirun/weights")
@@ -193,3 +193,22 @@ def test_without_a_terminal_a_line_is_printed_once_a_minute(clock):
             sweep_view.update()
             clock.now += 10.0
     assert output_of(output).splitlines() == [format_line(LATER)] * 2
+
+
+def test_the_claims_of_a_sweep_that_buys_pairs():
+    line = {
+        "claim": "f1", "metric": "best dev f1", "arm": "b", "task": "", "state": "open", "verdict": "inconclusive",
+        "detail": "", "estimate": 0.5, "low": -1.0, "high": None, "seeds": (1, 2), "claimed": "1 to 2 points increase",
+    }  # fmt: skip
+    decided = line | {"claim": "speed", "state": "decided", "verdict": "supported", "seeds": (1, 2, 3)}
+    unknown = line | {"claim": "loss", "verdict": "not testable", "detail": "2 pairs, at least 6 are needed"}
+    snapshot = dataclasses.replace(STARTED, pairs=2, max_pairs=60, claims=[line, decided, unknown])
+    assert "2 of at most 60 pairs judged, 2 of 3 claims open" in format_line(snapshot)
+    plain = console(False, 200)
+    print_snapshot(snapshot, FOLDER, plain)
+    shown = output_of(plain)
+    assert "open: f1 (best dev f1): 0.5 (-1 to unbounded), claimed 1 to 2 points increase" in shown
+    assert "open: loss (best dev f1): 2 pairs, at least 6 are needed, claimed" in shown
+    assert "supported: speed (best dev f1), 3 pairs" in shown
+    many = dataclasses.replace(snapshot, claims=[line] * 30)
+    assert "open: 20 more" in describe_claims(many)[-1]
