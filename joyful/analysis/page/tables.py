@@ -43,14 +43,11 @@ def verdicts(findings: Findings) -> Table:
         "p (no effect)", "p (lower edge)", "p (Holm)", "minimum detectable effect", "pairs needed",
     ]  # fmt: skip
     rows = [_verdict(verdict, several, tasks) for verdict in findings.verdicts]
-    if sequential := any(verdict.rule != FIXED for verdict in findings.verdicts):
-        columns += ["decided by", "95 % interval for all claims"]
-        rows = [[*row, *_rule(verdict)] for row, verdict in zip(rows, findings.verdicts, strict=True)]
+    sequential = any(verdict.rule != FIXED for verdict in findings.verdicts)
     shift = several + tasks
     better = "share of pairs in which the arm" if unit == "pairs" else "probability that a run of the arm"
     return _table(
-        "table-verdicts", "Verdict on every claim", columns, rows,
-        text=(*range(2 + shift), 3 + shift, *([len(columns) - 2] if sequential else [])),
+        "table-verdicts", "Verdict on every claim", columns, rows, text=(*range(2 + shift), 3 + shift),
         note=f"Effects are positive in the claimed direction. P(better) is the {better} is better; "
         "its interval is in the table of secondary measures. Pairs needed: number of pairs for the verdict supported "
         "with 80 % power, if the true effect is the middle of the claimed range."
@@ -59,16 +56,11 @@ def verdicts(findings: Findings) -> Table:
     )  # fmt: skip
 
 
-#: The note under a table with verdicts of the confidence sequence.
+#: Added to the note under a table with verdicts of the confidence sequence.
 _SEQUENCE = (
-    "The confidence sequence holds at every number of pairs at once, so pairs may be added after a look. Its verdict rests on "
-    "the first pairs that decide the claim. The interval for all claims is wider (Bonferroni): all of these hold together."
+    "The intervals are those of the confidence sequence, which holds at every number of pairs at once. Its verdict rests on the "
+    "first pairs that decide the claim. The wider intervals for all claims hold together (Bonferroni)."
 )
-
-
-def _rule(verdict: Verdict) -> list[object]:
-    effect, unit, digits = verdict.family_effect, verdict.claim.unit, verdict.claim.digits
-    return [verdict.rule.name, interval(effect.low, effect.high, unit, digits)]
 
 
 def _verdict(verdict: Verdict, several: bool, tasks: bool) -> list[object]:
@@ -76,11 +68,19 @@ def _verdict(verdict: Verdict, several: bool, tasks: bool) -> list[object]:
     better = verdict.better.estimate if verdict.better is not None else math.nan
     return [
         _claim(verdict), *([verdict.arm] if several else []), *([verdict.task] if tasks else []), claimed(verdict.claim),
-        f"{quantity(verdict.estimate, unit, digits, signed=True)}\n{interval(verdict.low, verdict.high, unit, digits)}",
-        f"{verdict.verdict}\n{metric(clean(f'{verdict.detail} {verdict.note}'))}", _size(verdict), percent(better, 0),
+        _effect(verdict), f"{verdict.verdict}\n{metric(clean(f'{verdict.detail} {verdict.note}'))}",
+        _size(verdict), percent(better, 0),
         p_value(verdict.p_zero), p_value(verdict.p_lower_edge), p_value(verdict.p_holm),
         quantity(verdict.minimum_detectable, unit, digits), NONE if verdict.pairs_needed is None else verdict.pairs_needed,
     ]  # fmt: skip
+
+
+def _effect(verdict: Verdict) -> str:
+    """Return the effect, its interval, and under the confidence sequence the interval for all claims together."""
+    unit, digits, family = verdict.claim.unit, verdict.claim.digits, verdict.family_effect
+    bounds, together = (interval(limits.low, limits.high, unit, digits) for limits in (verdict.effect, family))
+    more = "" if together == NONE else f"; all claims: {together}"
+    return f"{quantity(verdict.estimate, unit, digits, signed=True)}\n{bounds}{more}"
 
 
 def pairs(findings: Findings) -> Table | None:
