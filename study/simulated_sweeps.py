@@ -52,9 +52,9 @@ class Setting:
         group: Title of the table.
         label: Label of the row.
         claim: The claim that is judged. The true effect is its lower edge.
-        noise: Distribution of ln T of a run, standardised: "normal", "t3" (t with 3 degrees of freedom), "gamma(2)" (with
-            skewness 1.41), or "step": the new arm takes longer by a constant factor in one pair in twelve, and nothing else
-            varies.
+        noise: Distribution of ln T of a run, standardised: "normal", "t3" or "t5" (t with 3 or 5 degrees of freedom),
+            "gamma(2)" or "gamma(4)" (with skewness 1.41 or 1), or "step": the new arm takes longer by a constant factor in one
+            pair in twelve, and nothing else varies.
         sd: Standard deviation of d.
         correlation: Correlation of the noise of the two runs of a pair, from 0 to 1.
         noisier: Standard deviation of the noise of the new arm, divided by that of the baseline.
@@ -67,7 +67,7 @@ class Setting:
         jitter: Standard deviation of the noise of an evaluation, as a fraction of a score.
         unpaired: Whether the runs of the two arms are independent.
         tasks: Number of tasks.
-        exact: Whether T is known exactly.
+        exact: Whether T is known exactly. Always so for a claim in points, whose values are -ln T.
         spread: Whether the spread of curves with noise is measured, instead of T.
         bound: Whether the rates must keep the bars.
         pairs: Numbers of pairs that are simulated.
@@ -133,11 +133,12 @@ def standard_noise(kind: str, correlation: float, size: tuple[int, ...], rng: np
     """Draw pairs of correlated noise with mean 0 and standard deviation 1.
 
     Normal noise is √ρ · shared + √(1-ρ) · own. t noise is normal noise divided by one chi variable for the pair, so the
-    difference of a pair has a t distribution. Gamma noise is (g - 2) / √2, where g is the sum of a shared gamma(2ρ) and an
-    own gamma(2(1-ρ)) variable. Such a sum has a gamma(2) distribution for any ρ.
+    difference of a pair has a t distribution. Gamma noise of shape k is (g - k) / √k, where g is the sum of a shared gamma(kρ)
+    and an own gamma(k(1-ρ)) variable. Such a sum has a gamma(k) distribution for any ρ, with skewness 2 / √k.
 
     Args:
-        kind: "normal", "t3", "gamma(2)" or "step". With "step" the second run has the rare step, and the first has no noise.
+        kind: "normal", "t3" or "t5", "gamma(2)" or "gamma(4)", or "step". With "step" the second run has the rare step, and
+            the first has no noise.
         correlation: Correlation ρ of a pair, from 0 to 1.
         size: Shape of the array of pairs.
         rng: The generator.
@@ -148,13 +149,17 @@ def standard_noise(kind: str, correlation: float, size: tuple[int, ...], rng: np
     if kind == "step":
         steps = (rng.uniform(size=size) < RARE) - RARE
         return np.stack([np.zeros(size), steps / math.sqrt(RARE * (1 - RARE))], axis=-1)
-    if kind in ("normal", "t3"):
+    if kind in ("normal", "t3", "t5"):
         shared, own = rng.standard_normal((*size, 1)), rng.standard_normal((*size, 2))
         normal: Array = math.sqrt(correlation) * shared + math.sqrt(1 - correlation) * own
-        return normal if kind == "normal" else normal / np.sqrt(rng.chisquare(3, (*size, 1)))
-    shared = rng.gamma(2 * correlation, size=(*size, 1)) if correlation else np.zeros((*size, 1))
-    own = rng.gamma(2 * (1 - correlation), size=(*size, 2)) if correlation < 1 else np.zeros((*size, 2))
-    return np.asarray((shared + own - 2) / math.sqrt(2))
+        if kind == "normal":
+            return normal
+        freedom = int(kind.removeprefix("t"))
+        return normal * math.sqrt(freedom - 2) / np.sqrt(rng.chisquare(freedom, (*size, 1)))
+    shape = int(kind.removeprefix("gamma(").removesuffix(")"))
+    shared = rng.gamma(shape * correlation, size=(*size, 1)) if correlation else np.zeros((*size, 1))
+    own = rng.gamma(shape * (1 - correlation), size=(*size, 2)) if correlation < 1 else np.zeros((*size, 2))
+    return np.asarray((shared + own - shape) / math.sqrt(shape))
 
 
 def draw(
@@ -167,17 +172,18 @@ def draw(
         pairs: Number of pairs, or of runs of each arm, of each task.
         sweeps: Number of sweeps.
         rng: The generator.
-        truth: True mean of d, by default that of the setting. The spreads of curves have no other.
+        truth: True mean of d, by default that of the setting. For the spreads of curves it is the log ratio of the noise of
+            the two arms, from which the mean of d differs a little. Its default is the lower edge of the claim.
     """
-    if setting.spread and truth is not None:
-        raise ValueError("truth: expected None for the spreads of curves")
-    shape, truth = (sweeps, pairs), setting.truth if truth is None else truth
+    shape, change = (sweeps, pairs), setting.scale.difference(setting.claim.lower) if truth is None else truth
+    truth = setting.truth if truth is None else truth
     for task in range(setting.tasks):
         own = truth + (0.05 * (2 * task / (setting.tasks - 1) - 1) if setting.tasks > 1 else 0)
         if setting.spread:
-            new, base = ((x, x) for x in _spreads(setting, setting.scale.difference(setting.claim.lower), shape, rng))
+            new, base = ((x, x) for x in _spreads(setting, change, shape, rng))
         else:
-            times = np.exp(log_times(setting, own, shape, rng, task))
+            logs = log_times(setting, own, shape, rng, task)
+            times = -logs if setting.claim.unit == "points" else np.exp(logs)
             if setting.exact:
                 base, new = ((times[..., arm], times[..., arm]) for arm in (0, 1))
             else:

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from joyful.analysis.claims import judge
+from joyful.analysis.claims import Claim, Metric, judge
 from joyful.analysis.statistics import Estimate, paired_t
 from joyful.analysis.sweep import read_sweep
 from study import simulation
 from study.simulated_sweeps import (
     SPEED,
+    STABILITY,
     TARGET,
     Setting,
     brackets,
@@ -38,10 +39,11 @@ from study.simulation import (
 )
 from tests.support.analysis import write_run
 
+STABILITY_SETTING = Setting("g", "spread", STABILITY, spread=True)
 ONE_EVALUATION = Setting("grid", "one evaluation per epoch", evaluations=1)
 
 
-@pytest.mark.parametrize("kind", ["normal", "gamma(2)", "t3", "step"])
+@pytest.mark.parametrize("kind", ["normal", "gamma(2)", "gamma(4)", "t3", "t5", "step"])
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
 def test_noise_has_its_moments(kind: str, correlation: float) -> None:
     noise = standard_noise(kind, correlation, (400_000,), np.random.default_rng(0))
@@ -53,10 +55,29 @@ def test_noise_has_its_moments(kind: str, correlation: float) -> None:
         return
     assert noise.std(axis=0) == pytest.approx([1, 1], abs=0.05)
     assert np.corrcoef(noise.T)[0, 1] == pytest.approx(correlation, abs=0.03)
-    if kind == "t3":
-        assert np.quantile(noise[:, 0], 0.975) == pytest.approx(stats.t.ppf(0.975, 3) / math.sqrt(3), abs=0.02)
+    if freedom := {"t3": 3, "t5": 5}.get(kind):
+        assert np.quantile(noise[:, 0], 0.975) == pytest.approx(
+            stats.t.ppf(0.975, freedom) / math.sqrt(freedom / (freedom - 2)), abs=0.02
+        )
     else:  # skewness of gamma(k): 2 / √k
-        assert stats.skew(noise[:, 0]) == pytest.approx(math.sqrt(2) if kind == "gamma(2)" else 0, abs=0.05)
+        assert stats.skew(noise[:, 0]) == pytest.approx(
+            {"gamma(2)": math.sqrt(2), "gamma(4)": 1}.get(kind, 0), abs=0.05
+        )
+
+
+@pytest.mark.slow
+def test_spreads_have_the_stated_change() -> None:
+    setting, rng = STABILITY_SETTING, np.random.default_rng(0)
+    means = [next(draw(setting, 10, 1000, rng, truth)).d[0].mean() for truth in (0.0, None, 1.0)]
+    assert means[:2] == pytest.approx([0, setting.truth], abs=0.03)
+    assert 0.85 < means[2] < 1  # the trend adds to both spreads
+
+
+def test_values_of_a_claim_in_points_differ_by_the_truth() -> None:
+    f1 = Claim("f1", "", (Metric("best", "dev", "f1_weighted"),), 1, 2, "points", "increase")
+    (drawn,) = draw(Setting("g", "f1", f1, sd=0.007, exact=True), 100, 100, np.random.default_rng(0))
+    assert drawn.d[0].mean() == pytest.approx(0.01, abs=0.0003)
+    assert drawn.d[0].std() == pytest.approx(0.007, abs=0.0002)
 
 
 @pytest.mark.parametrize("noisier", [1.0, 3.0])
