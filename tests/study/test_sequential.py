@@ -175,6 +175,18 @@ def test_an_arm_stops_when_all_its_claims_are_decided() -> None:
     assert (cost["used"], cost["runs_used"]) == (11, 22)
 
 
+def test_the_document_gives_the_shares_of_the_decided_claims() -> None:
+    decided = REPLAYED[REPLAYED["sequential"].isin(["supported", "contradicted"])]
+    by_all = REPLAYED[REPLAYED["fixed"].isin(["supported", "contradicted"])]
+    shares = [f"{100 * lines['used'].sum() / lines['pairs'].sum():.0f} %" for lines in (decided, by_all)]
+    text = " ".join((ROOT / "docs/CONVERGENCE_ANALYSIS.md").read_text().split())
+    assert (
+        f"The {len(decided)} claims that the sequence decides take {shares[0]} of the pairs, "
+        f"{decided['used'].median():g} of 20 in the median. The {len(by_all)} claims that the t interval of all pairs decides "
+        f"take {shares[1]}."
+    ) in text
+
+
 def test_decided_verdicts_that_differ_are_listed() -> None:
     found = lines(("one", "supported", "contradicted", 8), ("one", "inconclusive", "contradicted", 9))
     assert list(differing(found).index) == [0]
