@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,7 @@ class Findings:
         study: The Optuna study, or None.
         of_tasks: Task -> the results on this task, if there are several. `target` is None then, and the tables have a column
             `task`.
+        arguments: The arguments of `report.build` with the text of the claims file as `claims`, or None.
     """
 
     sweep: Sweep
@@ -72,6 +74,7 @@ class Findings:
     tables: dict[str, pd.DataFrame]
     study: Study | None = None
     of_tasks: dict[str, Findings] = field(default_factory=dict)
+    arguments: Mapping[str, Any] | None = None
 
     def band(self, metric: str, split: str) -> pd.DataFrame:
         """Return the rows of `tables["curves"]` for a metric and split: mean and interval of each arm and epoch."""
