@@ -1,4 +1,4 @@
-"""The console script ``joyful`` with commands for training, sweeps, reports and imports.
+"""The console script ``joyful`` with commands for training, sweeps, reports, audits and imports.
 
 Each command is imported when it is called, so ``joyful --help`` is fast and ``joyful report`` does not need torch.
 """
@@ -20,6 +20,7 @@ from joyful.runtime import closed_pipes, heap, signals
 COMMANDS = {
     "train": "train one run, or many with -m: a grid, an Optuna search or a paired comparison",
     "report": "compare the arms of a sweep, with verdicts and intervals",
+    "audit": "check a report: its files, and some of its runs trained again",
     "import": "convert the curves of another training program to runs that report can compare",
     "sweep": "show the state of a sweep, or queue its failed trials again",
     "prepare": "convert a dataset once, so that runs load it quickly",
@@ -41,7 +42,7 @@ usage: joyful COMMAND ...
 
 joyful COMMAND --help describes a command. joyful --version prints the version.
 Exit codes: 0 success, 1 training or the disk failed, 2 bad input, 130 and 143 interrupted;
-of report --require: 3 a requirement does not hold, 4 one is undecided.
+of report --require: 3 a requirement does not hold, 4 one is undecided; of audit: 3 something differs.
 """
 
 
@@ -135,6 +136,7 @@ def _is_installed(name: str) -> bool:
 #: Command -> module with a function `main` that runs it.
 MODULES = {
     "report": "joyful.analysis.report",
+    "audit": "joyful.audit.command",
     "import": "joyful.analysis.importers.__main__",
     "sweep": "joyful.sweeper.__main__",
     "prepare": "joyful.data.prepare",

@@ -22,11 +22,12 @@ LAYERS = [
     ["losses", "loss_utils"],
     ["model", "fusion_methods", "fusion_methods_hierarchical"],
     ["training", "coach"],
+    ["audit"],
     ["cli"],
 ]
 LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
-#: Imports only joyful.results and joyful.registry. Only cli imports it, and the module of the sweeper that judges claims.
+#: Imports only joyful.results and joyful.registry. Only audit and cli import it, and the module of the sweeper that judges claims.
 SEPARATE = "analysis"
 JUDGE = ROOT / "joyful/sweeper/evidence.py"
 
@@ -61,7 +62,7 @@ def test_imports_go_one_way(path):
             continue
         other = package_of(name)
         if SEPARATE in (own, other) and own != other:
-            may_use = own == "cli" or path == JUDGE
+            may_use = own in ("audit", "cli") or path == JUDGE
             assert may_use or (own == SEPARATE and other in ("results", "registry")), f"{path} imports {name}"
         elif own != SEPARATE and other != "__version__":
             assert LAYER_OF[other] <= LAYER_OF[own], f"{own} imports {other}, a layer to its right"
@@ -112,6 +113,7 @@ def test_packages_for_other_programs_import_no_torch(package):
             "joyful.analysis.report, joyful.analysis.optuna_study, joyful.analysis.importers.__main__",
             {"torch", "hydra", "optuna", "lifelines"},
         ),
+        ("joyful.audit.command", {"torch", "hydra", "optuna", "lifelines"}),
         ("joyful.runtime.config_source, joyful.runtime.run_guard", {"torch", "pandas", "pydantic"}),
         ("joyful.loss_utils", {"hydra", "pandas", "pyarrow", "optuna", "sentence_transformers"}),
     ],

@@ -150,6 +150,8 @@ RULES: list[tuple[str, Rule]] = [
     (r"joyful train --config-dir myconf ", skipped("tests/test_plugins.py adds such a package")),
     (r"(python run\.py|joyful train)( |$)", small()),
     (r"python train\.py ", small()),
+    (r"joyful audit .*--command", only_help("tests/audit/test_programs.py runs it")),
+    (r"joyful audit ", with_overrides("--runs", "1")),
     (r"joyful (report|import|sweep|prepare)( |$)", unchanged),
     (r"python -m (analysis\.(report|importers)|study\.loss_shapes)( |$)", unchanged),
     (r"python -m benchmarks\.\w+", only_help("it takes minutes; tests/benchmarks/ runs small versions")),

@@ -279,6 +279,8 @@ def _edges(kind: str, value: Any, at: Place) -> tuple[float, float]:
             expected = "a finite number of 0 or more" if kind == "at_least" else "a margin, a finite number above 0"
             raise _ClaimError(at, f"expected {expected}, got {_short(value)}")
         return (float(value), math.inf) if kind == "at_least" else (-value, value if kind == "within" else math.inf)
+    if isinstance(value, list) and len(value) == 2 and value[1] is None:  # how JSON writes an infinite limit
+        value = [value[0], math.inf]
     if isinstance(value, list) and [type(v) in (int, float) for v in value] == [True, True]:
         lower, upper = float(value[0]), float(value[1])
         if math.isfinite(lower) and lower <= upper:

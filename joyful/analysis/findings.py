@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,7 @@ class Findings:
         required: The claims of --require, which are among those judged.
         claims_digest: SHA-256 of the content of the claims file, as `joyful.results.design.Design.claims_digest`. "" for claims
             that come from no file.
+        arguments: The arguments of `report.build` with the text of the claims file as `claims`, or None.
     """
 
     sweep: Sweep
@@ -78,6 +80,7 @@ class Findings:
     of_tasks: dict[str, Findings] = field(default_factory=dict)
     required: tuple[Claim, ...] = ()
     claims_digest: str = ""
+    arguments: Mapping[str, Any] | None = None
 
     def band(self, metric: str, split: str) -> pd.DataFrame:
         """Return the rows of `tables["curves"]` for a metric and split: mean and interval of each arm and epoch."""

@@ -177,6 +177,11 @@ def requirements(texts: Sequence[str], better: Mapping[str, str]) -> list[Claim]
     return claims
 
 
+def self_contained(texts: Sequence[str]) -> list[str | dict[str, str]]:
+    """Return requirements with the text of each claims file, {"file": text}, in place of its path."""
+    return [{"file": Path(text).read_text("utf-8")} if Path(text).exists() else text for text in texts]
+
+
 def joined(claims: Sequence[Claim], required: Sequence[Claim]) -> tuple[list[Claim], list[Claim]]:
     """Return the claims to judge, and those among them that are required.
 

@@ -1,4 +1,4 @@
-"""The report of a sweep: an HTML page, the same in Markdown, the verdicts as CSV and all tables as Parquet.
+"""The report of a sweep: an HTML page, the same in Markdown, the verdicts as CSV, all tables as Parquet, and a manifest.
 
     joyful report SWEEP_FOLDER [--claims FILE] [--baseline "loss=mse weights=baseline"] [--target dev_f1=0.62] ...
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import shlex
 import sys
 import warnings
@@ -23,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from joyful.analysis import gate, registration
+from joyful.analysis import gate, manifest, registration
 from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, find_claims, parse_claims, read_content
 from joyful.analysis.columns import BETTER, known_direction
 from joyful.analysis.convergence import parse_target
@@ -33,7 +34,7 @@ from joyful.analysis.page import html, markdown, summary
 from joyful.analysis.page.parts import Page, clean
 from joyful.analysis.page.sections import sections
 from joyful.analysis.sweep import DESIGNS, REPORT_COLUMNS, read_sweep
-from joyful.results import InputError, ResultsError, ResultsWarning, write_bytes
+from joyful.results import InputError, ResultsError, ResultsWarning, plain, write_bytes, write_json
 from joyful.results.design import digest, read_designs
 
 #: Seed of the bootstrap and the Monte Carlo tests.
@@ -105,7 +106,12 @@ def build(
         if dev.isna().all():
             raise InputError(f"--target {target}: no run has a dev value of {parsed_target.metric!r}; try dev_f1=VALUE")
     findings = compute_findings(sweep, parsed_claims, parsed_target, rng=np.random.default_rng(SEED))
-    findings = replace(findings, required=tuple(required), claims_digest=digest(content))
+    arguments = {
+        "claims": json.dumps(plain(content)) if claims is None else claims.read_text("utf-8"), "baseline": baseline,
+        "target": target, "better": list(better), "x": x, "design": design, "task": task, "compare": compare,
+        "require": gate.self_contained(require),
+    }  # fmt: skip
+    findings = replace(findings, required=tuple(required), claims_digest=digest(content), arguments=arguments)
     return findings, make_page(findings)
 
 
@@ -156,7 +162,7 @@ def unmeasured(findings: Findings) -> list[str]:
 def write(findings: Findings, page: Page, out: Path) -> Path:
     """Write the files of a report.
 
-    Each file is written atomically, and index.html is written last.
+    Each file is written atomically, and index.html is written last. There is a manifest if `findings` has arguments.
 
     Args:
         findings: The results.
@@ -174,12 +180,21 @@ def write(findings: Findings, page: Page, out: Path) -> Path:
     except OSError as error:
         message = f"{out} cannot be created: {error.strerror}; choose another folder with --out"
         raise ResultsError(error.errno, message) from None
-    for name, table in findings.tables.items():
-        write_bytes(out / f"{name}.parquet", parquet(table))
-    write_bytes(out / "verdicts.csv", findings.verdict_table.to_csv(index=False, lineterminator="\n").encode())
-    write_bytes(out / "report.md", markdown.render(page).encode())
-    write_bytes(out / "index.html", html.render(page).encode())
+    files = contents(findings, page)
+    if findings.arguments is not None:
+        write_json(out / manifest.MANIFEST, manifest.make(findings, files))
+    for name, data in files.items():
+        write_bytes(out / name, data)
     return out / "index.html"
+
+
+def contents(findings: Findings, page: Page) -> dict[str, bytes]:
+    """Return the files of a report without the manifest, by name. index.html is the last."""
+    return {f"{name}.parquet": parquet(table) for name, table in findings.tables.items()} | {
+        "verdicts.csv": findings.verdict_table.to_csv(index=False, lineterminator="\n").encode(),
+        "report.md": markdown.render(page).encode(),
+        "index.html": html.render(page).encode(),
+    }
 
 
 def parquet(table: pd.DataFrame) -> bytes:
@@ -209,8 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listed = "\n".join(f"  {name:<18} {summary}" for name, summary in MEASURES.summaries().items())
     parser = argparse.ArgumentParser(
         prog="joyful report",
-        description="Compare the arms of a sweep in pairs and write the report: index.html, report.md, verdicts.csv and the\n"
-        "tables as Parquet.",
+        description="Compare the arms of a sweep in pairs and write the report: index.html, report.md, verdicts.csv, the\n"
+        "tables as Parquet, and manifest.json, which joyful audit checks.",
         epilog=f"measures of claims files (`of` is a column of the histories):\n{listed}\n\n"
         f"requirements:\n{gate.HELP}\n\n"
         "Exit codes: 0 success, and every requirement holds; 1 the report cannot be written; 2 invalid input; 3 a requirement\n"

@@ -10,7 +10,7 @@ from joyful.results.files import plain, remove_leftovers, set_aside, write_bytes
 from joyful.results.lock import LockLostError, RunLock, lock
 from joyful.results.one_run import RunHeader
 from joyful.results.provenance import git_state, versions
-from joyful.results.reading import Runs, arm_columns, load, read_runs
+from joyful.results.reading import Runs, arm_columns, find_runs, load, natural, read_runs
 from joyful.results.run_folder import RunFolder, read_run, read_timing
 from joyful.results.schema import (
     HISTORY,
@@ -43,9 +43,11 @@ __all__ = [
     "RunLock",
     "Runs",
     "arm_columns",
+    "find_runs",
     "git_state",
     "load",
     "lock",
+    "natural",
     "plain",
     "read_run",
     "read_runs",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from joyful.records import InputError
-from joyful.results.files import read_bounded, write_json
+from joyful.results.files import plain, read_bounded, write_json
 
 DESIGN, DECISIONS = "design.json", "decisions.json"
 
@@ -68,7 +68,7 @@ class Design:
 
     def same_plan(self, other: Design) -> bool:
         """Return whether another design plans the same: all but the code and the number of runs."""
-        mine, others = (asdict(design) for design in (self, other))
+        mine, others = (plain(asdict(design)) for design in (self, other))
         return all(mine[name] == others[name] for name in mine if name not in ("git", "runs_before"))
 
 
@@ -143,8 +143,8 @@ class Decisions:
 
 
 def digest(content: Any) -> str:
-    """Return the SHA-256 of plain data, which does not depend on the order of keys."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 of data, which does not depend on the order of keys. An infinite number counts as null."""
+    return hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode()).hexdigest()
 
 
 def read_designs(folder: Path) -> tuple[Design, ...]:

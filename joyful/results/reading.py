@@ -121,6 +121,11 @@ def read_runs(
     return Runs(frame, headers, damaged, differing)
 
 
+def find_runs(path: str | os.PathLike[str]) -> list[tuple[str, Path]]:
+    """Return name and folder of every run below a folder, as `load` finds them, in natural order. Nothing is read."""
+    return [(name, Path(place)) for name, place, _ in _find(Path(path))[0]]
+
+
 def arm_columns(frame: pd.DataFrame) -> list[str]:
     """Return the columns of a loaded frame whose values together define an arm; never seed, role or data.fold.
 

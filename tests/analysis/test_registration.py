@@ -1,5 +1,6 @@
 """Which rule decides a claim, by what the sweep registered before its first run."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -129,6 +130,17 @@ def test_the_baseline_of_a_design_without_calibration_is_its_first_arm(tmp_path)
     sweep = read_sweep(tmp_path)
     assert sweep.arms[0].name == "smoothl1 0.03"
     assert rule(sweep) == (FIXED, "")
+
+
+def test_a_claim_without_an_upper_limit_is_registered(tmp_path):
+    content = {"claims": [next(c for c in CONTENT["claims"] if c["claim"] == "f1") | {"between": [1, math.inf]}]}
+    design = replace(DESIGN, claims=content)
+    sweep = write(tmp_path, design)
+    assert record_design(tmp_path, design) == sweep.designs
+    assert sweep.designs[0].claims_digest == design.claims_digest
+    findings, _ = build(tmp_path)
+    assert math.isinf(findings.verdicts[0].claim.upper)
+    assert rule(sweep, findings.verdicts[0].claim) == (FIXED, "")
 
 
 def test_a_report_judges_the_registered_claims(tmp_path):

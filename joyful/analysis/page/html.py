@@ -24,10 +24,14 @@ _COLOURS = {
 }
 
 
-def render(page: Page) -> str:
+def render(page: Page, *, figures: bool = True) -> str:
     """Return the page as an HTML document.
 
     All text is escaped. Only the SVG of the figures is inserted as markup.
+
+    Args:
+        page: The page.
+        figures: Whether to draw the figures. Without them, the page takes half of the time.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("joyful.analysis", "templates"),
@@ -42,4 +46,5 @@ def render(page: Page) -> str:
         " ".join(f"--{name}: {pair[index]};" for name, pair in {**PALETTE, **_COLOURS}.items()) for index in (0, 1)
     )
     template = environment.get_template("page.html.j2")
-    return template.render(page=page, marks=MARKS, css=markupsafe.Markup(css), light=light, dark=dark, sizes_lead=SIZES)
+    css = markupsafe.Markup(css)
+    return template.render(page=page, marks=MARKS, css=css, light=light, dark=dark, sizes_lead=SIZES, figures=figures)
