@@ -44,7 +44,8 @@ def rule_of(sweep: Sweep, arm: Arm, claim: Claim, metric: Metric, target_given: 
         return ANY_SIZE, ""
     planned, finished, decides = set(first.seeds), set(sweep.pairs(arm)), "so the confidence sequence decides"
     if extra := finished - planned:
-        return ANY_SIZE, f"{len(extra)} pairs were added to the {len(planned)} that were planned, {decides}."
+        added = f"{count(len(extra), 'pair')} {'was' if len(extra) == 1 else 'were'} added"
+        return ANY_SIZE, f"{added} to the {len(planned)} that were planned, {decides}."
     ended = _ended_seeds(sweep, arm) & _ended_seeds(sweep, sweep.arms[0])
     if planned - ended:
         return ANY_SIZE, f"{len(planned & ended)} of {len(planned)} planned pairs have finished, {decides}."

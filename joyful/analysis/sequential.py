@@ -13,13 +13,12 @@ from joyful.analysis.arms import Arm
 from joyful.analysis.claims_file import Claim, claimed, parse_claims
 from joyful.analysis.lines import ALL_TASKS, ClaimLine
 from joyful.analysis.measures import Metric
-from joyful.analysis.registration import baseline_of
 from joyful.analysis.rules import ANY_SIZE
 from joyful.analysis.statistics import UNKNOWN
 from joyful.analysis.sweep import Sweep, read_sweep
 from joyful.analysis.verdict import MINIMUM_PAIRS
 from joyful.results import InputError, ResultsWarning
-from joyful.results.design import DECIDED, NOT_TESTABLE, OPEN, Decisions, Line, read_decisions, read_designs
+from joyful.results.design import DECIDED, NOT_TESTABLE, OPEN, Decisions, Design, Line, read_decisions, read_designs
 
 #: Pairs after which a claim that is not testable yet is given up. Without a single complete pair it is MINIMUM_PAIRS.
 GIVEN_UP_AFTER = 2 * MINIMUM_PAIRS
@@ -52,9 +51,8 @@ def decide_claims(folder: Path, through: int, arm_of_run: Mapping[str, str]) -> 
         )
     runs = _runs_of_arms(sweep, arm_of_run)
     finished = sum(seed <= through for seed in design.seeds)
-    baseline = baseline_of(sweep, design)
     lines: list[Line] = []
-    if baseline is not None and sweep.baseline is not None and baseline.name == sweep.baseline.name:
+    if _has_baseline(sweep, design, runs, arm_of_run):
         for arm in [arm for arm in sweep.others if arm.name in runs]:
             for claim in claims:
                 for metric in claim.metrics:
@@ -69,6 +67,23 @@ def decide_claims(folder: Path, through: int, arm_of_run: Mapping[str, str]) -> 
         ]
     kept = before.by_key
     return Decisions(through, finished, tuple(_kept(kept.get(line.key), line) for line in lines))
+
+
+def _has_baseline(sweep: Sweep, design: Design, runs: Mapping[str, str], arm_of_run: Mapping[str, str]) -> bool:
+    """Return whether there are runs of the baseline of the design.
+
+    Raises:
+        InputError: If the runs have another baseline than the design.
+    """
+    if sweep.baseline is None or design.arms[0] not in {arm_of_run[run] for run in runs.values()}:
+        return False
+    found = arm_of_run.get(runs.get(sweep.baseline.name, ""))
+    if found != design.arms[0]:
+        raise InputError(
+            f"expected the baseline {design.arms[0]!r}, the first arm, got {found!r} from the settings of the runs; set "
+            "hydra.sweeper.calibration=true, so that the calibration runs tell the baseline"
+        )
+    return True
 
 
 def _kept(before: Line | None, line: Line) -> Line:

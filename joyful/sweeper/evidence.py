@@ -102,7 +102,11 @@ def register(design: Design, folder: Path, registry: Registry) -> None:
     started = sum(state != TrialState.WAITING for state in states(registry).values()) - len(not_needed)
     started = max(started, sum(1 for _ in folder.glob("*/run.json")))  # the study may have been rebuilt
     designs = record_design(folder, replace(design, runs_before=started))
-    if len(designs) > 1 and designs[-1].runs_before == started and designs[-1].claims_digest != designs[-2].claims_digest:
+    if (
+        len(designs) > 1
+        and designs[-1].runs_before == started
+        and designs[-1].claims_digest != designs[-2].claims_digest
+    ):
         (folder / DECISIONS).unlink(missing_ok=True)
         requeue(registry, not_needed)
 

@@ -19,7 +19,7 @@ from joyful.analysis.sequential import GIVEN_UP_AFTER, decide_claims
 from joyful.analysis.statistics import paired_t
 from joyful.analysis.sweep import of_seeds, read_sweep
 from joyful.analysis.verdict import decide
-from joyful.results import RunFolder
+from joyful.results import InputError, RunFolder
 from joyful.results.design import DECIDED, NOT_TESTABLE, OPEN, Design, read_decisions, record_design, write_decisions
 from tests.support.analysis import NOTE_ARMS, history, simulate_sweep, write_run
 
@@ -253,3 +253,12 @@ def test_several_tasks_are_decided_each_and_together(tmp_path):
     assert [verdict.verdict for verdict in findings.verdicts] == [
         line.verdict for line in read_decisions(tmp_path).lines
     ]
+
+
+def test_a_baseline_that_the_runs_do_not_tell_is_named(tmp_path):
+    simulate_sweep(tmp_path, calibration=(), seeds=range(1, 3), epochs=4)
+    runs = {str(i): OVERRIDES[1 - i % 2] for i in range(4)}  # the second arm of the folder is the first of the design
+    record_design(tmp_path, replace(AUTO, arms=("~x", OVERRIDES[1]), calibration=()))
+    named = {run: arm if arm == OVERRIDES[1] else "~x" for run, arm in runs.items()}
+    with pytest.raises(InputError, match="expected the baseline '~x', the first arm, got .*calibration=true"):
+        decide_claims(tmp_path, 1, named)

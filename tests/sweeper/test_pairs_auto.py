@@ -218,7 +218,7 @@ def test_a_fixed_number_of_pairs_is_registered_and_an_exceeded_one_is_judged_by_
     assert [entry.pairs for entry in read_designs(program / "multirun/main")] == [6, 7]
     findings, page = build(program / "multirun/main")
     assert set(findings.verdict_table["rule"]) == {"confidence sequence"}
-    assert "1 pairs were added to the 6 that were planned" in findings.verdicts[0].note
+    assert "1 pair was added to the 6 that were planned" in findings.verdicts[0].note
     assert "It was changed to 7 pairs after 15 runs" in page.notes[0]
 
 
