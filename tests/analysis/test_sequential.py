@@ -260,5 +260,5 @@ def test_a_baseline_that_the_runs_do_not_tell_is_named(tmp_path):
     runs = {str(i): OVERRIDES[1 - i % 2] for i in range(4)}  # the second arm of the folder is the first of the design
     record_design(tmp_path, replace(AUTO, arms=("~x", OVERRIDES[1]), calibration=()))
     named = {run: arm if arm == OVERRIDES[1] else "~x" for run, arm in runs.items()}
-    with pytest.raises(InputError, match="expected the baseline '~x', the first arm, got .*calibration=true"):
+    with pytest.raises(InputError, match=r"expected the baseline '~x', the first arm, got .*calibration=true"):
         decide_claims(tmp_path, 1, named)
