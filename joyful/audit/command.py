@@ -23,6 +23,7 @@ from joyful.audit.comparison import CLOSE, DIFFERENT, TOLERANCE, Outcome
 from joyful.audit.confidence import statement
 from joyful.records import InputError, print_error, visible
 from joyful.results import find_runs, read_run
+from joyful.results.design import read_designs
 from joyful.runtime.signals import RaisingSignals, Signalled
 
 #: Exit code if something differs.
@@ -150,13 +151,16 @@ def _check_runs(parsed: argparse.Namespace) -> int:
 def _draw(parsed: argparse.Namespace) -> tuple[Infos, int]:
     """Return the drawn runs in their order in the folder, and the number of runs from which they were drawn."""
     completed: Infos = {}
+    with_cut = any(
+        design.pairs is None for design in read_designs(parsed.sweep)
+    )  # runs that end at the target are used
     for name, folder in find_runs(parsed.sweep):
         try:
             info = read_run(folder)
         except (InputError, OSError) as error:
             _say(f"run {name}: left out, because it cannot be read: {error}")
             continue
-        if info["status"] == "completed":
+        if info["status"] == "completed" or (with_cut and info["status"] == "pruned" and info["role"] == "comparison"):
             completed[name] = info
     if not completed:
         raise InputError(f"{parsed.sweep}: expected completed runs, found none; check the report alone with --runs 0")

@@ -62,7 +62,8 @@ class _Largest:
 def compare(recorded: Path, trained: Path, tolerance: float = TOLERANCE) -> Outcome:
     """Compare the history of a run with the history of the same run trained again.
 
-    Histories with the same digest are equal. So are those of an archive, which keeps some columns, rounded to float32: every
+    Histories with the same digest are equal. A run that a sweep ended at the target is compared up to its last step. Equal too
+    are the histories of an archive, which keeps some columns, rounded to float32: every
     recorded value is then the float32 of the value trained again. Otherwise the runs are different, unless the two were
     trained on other devices, processors, threads, versions or code. Then the curves may differ by the tolerance, except those of
     gradients, which is a weaker check.
@@ -80,6 +81,11 @@ def compare(recorded: Path, trained: Path, tolerance: float = TOLERANCE) -> Outc
     if (recorded / HISTORY).read_bytes() == (trained / HISTORY).read_bytes():
         return Outcome(EQUAL, "equal")
     old, new = ({(row["step"], row["split"]): row for row in run.history_rows()} for run in runs)
+    if runs[0].info["status"] == "pruned":  # the sweep ended it, and the run trained again goes on
+        last = max((step for step, _ in old), default=0)
+        new = {key: row for key, row in new.items() if key[0] <= last}
+        if old == new:
+            return Outcome(EQUAL, f"equal up to step {last}, at which the sweep ended it")
     if _equal_as_float32(old, new):
         kept = sum(name not in _KEYS for row in old.values() for name in row)
         return Outcome(EQUAL, f"equal in all {kept} values that were kept, to the seven digits of an archive")

@@ -11,7 +11,8 @@ from joyful import cli
 from joyful.analysis.report import main as report
 from joyful.audit import comparison, confidence, retraining
 from joyful.audit.command import main as audit
-from joyful.results import RUN, read_run
+from joyful.results import RUN, RunFolder, read_run
+from joyful.results.design import Design, record_design
 from joyful.training import experiment
 from study.archive import pack, unpack
 from tests.support.forging import change_history, change_json
@@ -80,6 +81,25 @@ def test_a_forged_run_is_named_although_the_report_was_made_from_it(sweep, capsy
         "\n".join(lines),
     )
     assert lines[-1] == "1 of 4 differ: run 2"
+
+
+@pytest.mark.slow
+def test_a_run_that_a_sweep_ended_at_the_target_is_compared_up_to_there(sweep, capsys):
+    run = RunFolder.open(sweep / "3")
+    run.write_history([row for row in run.history_rows() if row["epoch"] <= 1])
+    run.set_status("pruned", "reached the target")
+    auto = Design(None, 9, 0, (), (), None, "", "", {})
+    assert audit([str(sweep), "--runs", "0", "--report", str(sweep / "report")]) == 3
+    assert "run 3: history.parquet was changed" in capsys.readouterr().out
+    shutil.rmtree(sweep / "report")
+    assert audit([str(sweep), "--runs", "9", "--seed", "1"]) == 0
+    assert "3 of 3 completed runs are drawn" in capsys.readouterr().out
+    record_design(sweep, auto)
+    assert audit([str(sweep), "--runs", "9", "--seed", "1"]) == 0
+    assert "run 3: equal up to step 4, at which the sweep ended it" in capsys.readouterr().out
+    change_history(sweep / "3", "nll", "dev", 0.001)
+    assert audit([str(sweep), "--runs", "9", "--seed", "1"]) == 3
+    assert "run 3: different" in capsys.readouterr().out
 
 
 @pytest.mark.slow
