@@ -273,11 +273,10 @@ def test_two_objectives(tmp_path, fork_server):
 
 
 def test_a_second_command_joins_and_overwrites_nothing(tmp_path):
-    command = sweeps.command("joint", OURS, NO_PRUNER, listed(*(f"seed={seed}" for seed in range(1, 5))), epochs=8)
+    command = sweeps.command("joint", OURS, NO_PRUNER, listed(*(f"seed={seed}" for seed in range(1, 5))), epochs=20)
     first = sweeps.start(command, tmp_path, tmp_path / "first.log")
     try:
         folder = tmp_path / "multirun/joint"
-        sweeps.wait_until(lambda: sweeps.workers(folder), 60)
         second = sweeps.start(command, tmp_path, tmp_path / "second.log")
         try:
             sweeps.wait_until(lambda: len(sweeps.workers(folder)) == 2 or first.poll() is not None, 60)
