@@ -25,6 +25,23 @@ MAIN = """\
     return value
 """
 
+#: The settings of the program of paired comparisons.
+PAIRED_CONFIG = "lr: 0.3\nbonus: 0.0\nsteps: 10\nseed: 1\nfail: []\npause: 0.0\n"
+
+#: Its function. The accuracy of a run rises towards a limit. Two runs of a pair share most of their luck.
+PAIRED = """\
+    rate = cfg.lr * (1 + 0.05 * random.Random(f"rate {cfg.seed}").gauss(0, 1))
+    rate *= 1 + 0.02 * random.Random(f"rate {cfg.seed} {cfg.lr}").gauss(0, 1)
+    limit = 0.7 + cfg.bonus + 0.01 * random.Random(f"limit {cfg.seed} {cfg.lr}").gauss(0, 1)
+    if f"{cfg.seed} {cfg.lr}" in cfg.fail:
+        raise ValueError("diverged")
+    for step in range(1, cfg.steps + 1):
+        time.sleep(cfg.pause)
+        accuracy = limit * (1 - math.exp(-rate * step))
+        trial.report(accuracy, step, {"accuracy": accuracy})
+    return accuracy
+"""
+
 
 def write(folder: Path, body: str = MAIN, config: str = CONFIG, before: str = "", after: str | None = None) -> Path:
     """Write the program main.py with conf/config.yaml, and return its path.
@@ -48,6 +65,11 @@ def write(folder: Path, body: str = MAIN, config: str = CONFIG, before: str = ""
     path = folder / "main.py"
     path.write_text(text)
     return path
+
+
+def write_paired(folder: Path) -> Path:
+    """Write the program of paired comparisons, and return its path. Its arms differ in `lr` and `bonus`."""
+    return write(folder, PAIRED, PAIRED_CONFIG, "import math\nimport random\nimport time\n")
 
 
 def command(folder: Path, *overrides: str) -> list[str]:

@@ -12,22 +12,6 @@ from joyful.sweeper.__main__ import main as sweep_command
 from joyful.sweeper.evidence import NOT_NEEDED
 from tests.support import small_program, sweeps
 
-CONFIG = "lr: 0.3\nbonus: 0.0\nsteps: 10\nseed: 1\nrole: comparison\nfail: []\npause: 0.0\n"
-
-#: The accuracy of a run rises towards a limit. Two runs of a pair share most of their luck.
-BODY = """\
-    rate = cfg.lr * (1 + 0.05 * random.Random(f"rate {cfg.seed}").gauss(0, 1))
-    rate *= 1 + 0.02 * random.Random(f"rate {cfg.seed} {cfg.lr}").gauss(0, 1)
-    limit = 0.7 + cfg.bonus + 0.01 * random.Random(f"limit {cfg.seed} {cfg.lr}").gauss(0, 1)
-    if f"{cfg.seed} {cfg.lr}" in cfg.fail:
-        raise ValueError("diverged")
-    for step in range(1, cfg.steps + 1):
-        time.sleep(cfg.pause)
-        accuracy = limit * (1 - math.exp(-rate * step))
-        trial.report(accuracy, step, {"accuracy": accuracy})
-    return accuracy
-"""
-
 SPEED = """\
   - claim: speed
     at_least: 10
@@ -47,12 +31,12 @@ ARMS = "hydra.sweeper.arms=['lr=0.3','lr=0.6']"
 ALIKE = "hydra.sweeper.arms=['lr=0.6','lr=0.61']"
 TIGHT = QUALITY.replace("no_worse_than: 2", "no_worse_than: 0.01")
 AUTO = [ARMS, "hydra.sweeper.pairs=auto", "hydra.sweeper.max_pairs=12", "hydra.sweeper.claims=claims.yaml"]
-SETTINGS = ["hydra.sweeper.role_key=role", "hydra.sweeper.direction=maximize"]
+SETTINGS = ["hydra.sweeper.direction=maximize"]
 
 
 @pytest.fixture
 def program(tmp_path):
-    small_program.write(tmp_path, BODY, CONFIG, "import math\nimport random\nimport time\n")
+    small_program.write_paired(tmp_path)
     write_claims(tmp_path, QUALITY)
     return tmp_path
 
@@ -241,7 +225,7 @@ def test_bad_input_is_refused_before_anything_is_written(program, fork_server, o
 
 @pytest.mark.slow
 def test_a_program_without_metrics_is_named_after_the_first_pair(program, fork_server):
-    small_program.write(program, "    return 1.0\n", CONFIG)
+    small_program.write(program, "    return 1.0\n", small_program.PAIRED_CONFIG)
     done = run(program, fork_server, *AUTO)
     assert done.returncode == 1
     assert "its claims cannot be judged" in done.stderr

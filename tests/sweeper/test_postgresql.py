@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy
 
 from joyful.records import InputError
+from joyful.results.design import read_decisions
 from joyful.sweeper.database import RETRY_SECONDS, open_engine, open_storage, storage_url
 from joyful.sweeper.status import open_sweep
 from tests.support import small_program, sweeps
@@ -61,6 +62,27 @@ def test_two_commands_of_a_small_program(server, tmp_path, monkeypatch):
     folder = tmp_path / "multirun/main"
     assert sweeps.states(folder, server.url) == dict.fromkeys(range(6), "COMPLETE")
     assert server.password not in "".join(path.read_text() for path in folder.rglob("*.yaml"))
+
+
+def test_two_commands_buy_pairs_until_a_claim_is_decided(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", server.password)
+    small_program.write_paired(tmp_path)
+    metrics = "metrics: [{measure: best, split: dev, of: accuracy}]"
+    claim = f"claims: [{{claim: quality, no_worse_than: 2, unit: points, {metrics}}}]\n"
+    (tmp_path / "claims.yaml").write_text(claim)
+    overrides = [
+        "hydra.sweeper.arms=['lr=0.3','lr=0.6']", "hydra.sweeper.pairs=auto", "hydra.sweeper.max_pairs=8",
+        "hydra.sweeper.claims=claims.yaml", "hydra.sweeper.direction=maximize", f"hydra.sweeper.storage={server.url}",
+        "hydra.sweep.dir=multirun/auto",
+    ]  # fmt: skip
+    drivers = [sweeps.start(small_program.command(tmp_path, *overrides), tmp_path) for _ in range(2)]
+    try:
+        assert [driver.wait(120) for driver in drivers] == [0, 0], (tmp_path / "sweep.log").read_text()[-3000:]
+    finally:
+        for driver in drivers:
+            sweeps.kill_group(driver)
+    (line,) = read_decisions(tmp_path / "multirun/auto").lines
+    assert (line.state, line.verdict, line.seeds[:6]) == ("decided", "supported", (1, 2, 3, 4, 5, 6))
 
 
 @pytest.mark.skipif(not soaking(), reason="takes more than a minute, runs in the soak")
