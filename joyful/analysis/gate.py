@@ -206,26 +206,39 @@ def required_verdicts(findings: Findings) -> list[Verdict]:
     return [verdict for claim in findings.required for verdict in findings.verdicts if verdict.claim == claim]
 
 
-def outcome(verdicts: Sequence[Verdict]) -> tuple[int, list[str]]:
+def answer(verdict: Verdict, sweep: Sweep) -> tuple[str, str]:
+    """Return what a verdict means for its requirement, and why a supported claim does not count, or "".
+
+    A requirement is undecided if runs of the arm failed: an arm that fails on some seeds must not pass with the others.
+    """
+    runs = sweep.runs[(sweep.runs["arm"] == verdict.arm) & (sweep.runs["role"] == "comparison")]
+    failed = int((runs["status"] == "failed").sum())
+    if verdict.verdict == "supported" and failed:
+        return "undecided", f"{failed} of {len(runs)} runs of the arm failed"
+    return ANSWERS[verdict.verdict], ""
+
+
+def outcome(verdicts: Sequence[Verdict], sweep: Sweep) -> tuple[int, list[str]]:
     """Return the exit code of a gate, and a line for each verdict.
 
     With several arms, metrics or tasks, a requirement must hold for each.
 
     Args:
         verdicts: The verdicts on the required claims.
+        sweep: The sweep.
 
     Returns:
         0 if all hold, 3 if one does not, else 4, and the lines.
     """
     if not verdicts:
         return 4, [f"{'undecided':<13}  there is no arm to compare with the baseline"]
-    answers = [ANSWERS[verdict.verdict] for verdict in verdicts]
+    answers, reasons = zip(*(answer(verdict, sweep) for verdict in verdicts), strict=True)
     code = 3 if "does not hold" in answers else 4 if "undecided" in answers else 0
     labels = [short_form(verdict.claim, verdict.metric) for verdict in verdicts]
     width = max(map(len, labels))
     lines = [
-        f"{answer:<13}  {label:<{width}}  {clean(verdict.subject)}: {_measured(verdict)}"
-        for answer, label, verdict in zip(answers, labels, verdicts, strict=True)
+        f"{word:<13}  {label:<{width}}  {clean(verdict.subject)}: {_measured(verdict)}{reason and f'; {reason}'}"
+        for word, reason, label, verdict in zip(answers, reasons, labels, verdicts, strict=True)
     ]
     return code, lines
 
@@ -256,7 +269,7 @@ def as_json(findings: Findings, code: int) -> str:
     content = {
         "schema": SCHEMA,
         "code": code,
-        "requirements": [_requirement(verdict) for verdict in required_verdicts(findings)],
+        "requirements": [_requirement(verdict, findings.sweep) for verdict in required_verdicts(findings)],
         "verdicts": [_verdict(verdict) for verdict in findings.verdicts],
         "notes": list(findings.sweep.notes),
         "design": _design(findings.sweep),
@@ -265,10 +278,10 @@ def as_json(findings: Findings, code: int) -> str:
     return json_bytes(plain(content)).decode("ascii")
 
 
-def _requirement(verdict: Verdict) -> dict[str, Any]:
+def _requirement(verdict: Verdict, sweep: Sweep) -> dict[str, Any]:
     return {
         "require": short_form(verdict.claim, verdict.metric), "claim": verdict.claim.name, "metric": verdict.metric.label,
-        "arm": verdict.arm, "task": verdict.task or None, "answer": ANSWERS[verdict.verdict],
+        "arm": verdict.arm, "task": verdict.task or None, "answer": answer(verdict, sweep)[0],
     }  # fmt: skip
 
 

@@ -299,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "that the runs have",
             file=words,
         )
-    code, lines = gate.outcome(gate.required_verdicts(findings)) if parsed.require else (0, [])
+    code, lines = gate.outcome(gate.required_verdicts(findings), findings.sweep) if parsed.require else (0, [])
     print(*lines, path, sep="\n", file=words)
     if parsed.json:
         print(gate.as_json(findings, code), end="")

@@ -60,7 +60,7 @@ def verdicts(
 
 
 def gated(folder: Path, *texts: str, **options: Any) -> tuple[int, list[str]]:
-    return gate.outcome(verdicts(folder, *texts, **options))
+    return gate.outcome(verdicts(folder, *texts, **options), read_sweep(folder, []))
 
 
 def printed(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict, str, str]:
@@ -338,6 +338,14 @@ def test_failed_runs_of_an_arm_are_noted(same, tmp_path):
     found = Findings(sweep, None, [], pd.DataFrame(), {})
     notes = json.loads(gate.as_json(found, 0))["notes"]
     assert any(note.startswith("1 of 10 runs of 'learning_rate 0.002' failed") for note in notes)
+    code, (line,) = gated(folder, "f1=no_worse_than:5")
+    assert code == 4
+    assert line.startswith("undecided ")
+    assert line.endswith("9 pairs; 1 of 10 runs of the arm failed")
+    base = folder / "3" / "run.json"  # a failed run of the baseline is not the fault of the arm
+    path.write_text(path.read_text().replace('"failed"', '"completed"'))
+    base.write_text(base.read_text().replace('"completed"', '"failed"'))
+    assert gated(folder, "f1=no_worse_than:5")[0] == 0
 
 
 @pytest.mark.slow
