@@ -59,7 +59,8 @@ def verdicts(findings: Findings) -> Table:
 #: Added to the note under a table with verdicts of the confidence sequence.
 _SEQUENCE = (
     "The intervals are those of the confidence sequence, which holds at every number of pairs at once. Its verdict rests on the "
-    "first pairs that decide the claim. The wider intervals for all claims hold together (Bonferroni)."
+    "first pairs that decide the claim. The wider intervals for all claims hold together (Bonferroni). All other intervals "
+    "of the page are those of a fixed number of pairs."
 )
 
 
