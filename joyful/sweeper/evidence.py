@@ -31,6 +31,7 @@ from joyful.results.design import (
     record_design,
     write_decisions,
 )
+from joyful.sweeper.database import with_retries
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.registry import LeaseLostError, Registry
@@ -229,7 +230,7 @@ class Evidence:
     def _runs(self, access: StudyAccess, through: int) -> dict[str, str] | None:
         """Return the arm of each run of the pairs up to a seed; None while files of another machine are not visible."""
         study = access.open()
-        trials = study.get_trials(deepcopy=False)
+        trials = with_retries(lambda: study.get_trials(deepcopy=False))
         chosen = [t for t in trials if t.number < self._plan.n_calibration or self._seeds[t.number] <= through]
         names = {trial.number: self._name(trial) for trial in chosen if FOLDER in trial.user_attrs}
         complete = [names[t.number] for t in chosen if t.state == TrialState.COMPLETE and t.number in names]
