@@ -22,7 +22,9 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
+
+from joyful.analysis.rules import FixedSize
 
 Array = npt.NDArray[np.float64]
 
@@ -61,12 +63,8 @@ def mean_interval(low: npt.ArrayLike, high: npt.ArrayLike, confidence: float = 0
         [0.1, 0.1, inf]
     """
     rows = Rows(low, high)
-    drop = rows.drop(_t_quantile(confidence, rows.n - 1))
+    drop = rows.drop(FixedSize(confidence).quantile(rows.n - 1))
     return rows.shaped(rows.estimate), rows.shaped(rows.limit(drop, -1.0)), rows.shaped(rows.limit(drop, 1.0))
-
-
-def _t_quantile(confidence: float, freedom: Array) -> Array:
-    return np.asarray(stats.t.ppf((1 + confidence) / 2, freedom))
 
 
 class Rows:

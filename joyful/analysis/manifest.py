@@ -18,6 +18,7 @@ import pandas as pd
 
 from joyful.analysis.findings import Findings
 from joyful.analysis.formatting import count
+from joyful.analysis.provenance import distinct
 from joyful.results import HISTORY, RUN, TIMING, InputError, find_runs, natural, plain, read_run
 from joyful.results.design import DECISIONS, DESIGN, digest
 from joyful.results.files import read_bounded
@@ -91,9 +92,9 @@ def describe(folder: Path) -> dict[str, Any]:
     infos = [info for _, info in found.values()]
     data = [{key: entry.get(key) for key in ("name", "digest")} for info in infos if (entry := info.get("data"))]
     return {
-        "data": _distinct(data),
-        "code": _distinct([info.get("git") for info in infos]),
-        "versions": _distinct([info.get("versions") for info in infos]),
+        "data": distinct(data),
+        "code": distinct([info.get("git") for info in infos]),
+        "versions": distinct([info.get("versions") for info in infos]),
         "files_of_sweep": {name: _digest_of(folder / name) for name in (DESIGN, DECISIONS)},
         "runs": {name: entry for name, (entry, _) in found.items()},
     }
@@ -276,10 +277,6 @@ def _digest_of(path: Path) -> str | None:
         return sha256(read_bounded(path, _MAXIMUM_BYTES))
     except (OSError, InputError):
         return None
-
-
-def _distinct(values: Sequence[Any]) -> list[Any]:
-    return [json.loads(text) for text in sorted({json.dumps(value, sort_keys=True) for value in values if value})]
 
 
 def sha256(data: bytes) -> str:

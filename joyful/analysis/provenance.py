@@ -44,15 +44,15 @@ def provenance(sweep: Sweep) -> dict[str, Any]:
             "cut": int(runs["cut"].sum()),
         },
         "seeds": {role: _seeds(runs[runs["role"] == role]) for role in ("comparison", "calibration")},
-        "epochs": _distinct(float(epochs) for epochs in runs["budget"] if math.isfinite(epochs)),
+        "epochs": distinct(float(epochs) for epochs in runs["budget"] if math.isfinite(epochs)),
         "ends": {"x": sweep.x, "shortest": shortest, "longest": longest},
-        "data": _distinct(_chosen(_mapping(header, "data"), "name", "digest") for header in headers),
-        "git": _distinct(_chosen(_mapping(header, "git"), "commit", "dirty") for header in headers),
+        "data": distinct(_chosen(_mapping(header, "data"), "name", "digest") for header in headers),
+        "git": distinct(_chosen(_mapping(header, "git"), "commit", "dirty") for header in headers),
         "versions": {
-            name: _distinct(known.get(name) for known in libraries)
+            name: distinct(known.get(name) for known in libraries)
             for name in sorted({name for known in libraries for name in known})
         },
-        "devices": _distinct(header.get("device") for header in headers),
+        "devices": distinct(header.get("device") for header in headers),
     }
 
 
@@ -72,7 +72,7 @@ def _chosen(values: Mapping[str, Any], *keys: str) -> dict[str, Any] | None:
     return {key: values.get(key) for key in keys} if values else None
 
 
-def _distinct(values: Iterable[Any]) -> list[Any]:
+def distinct(values: Iterable[Any]) -> list[Any]:
     """Return the values without repetitions and without None, in a fixed order."""
     texts = {json.dumps(plain(value), sort_keys=True) for value in values if value is not None}
     return sorted((json.loads(text) for text in texts), key=lambda value: (isinstance(value, str), str(value)))

@@ -235,8 +235,7 @@ def check_compositions(plan: Plan, compose: Compose, check: Callable[[DictConfig
     """Compose and check configurations before any trial exists.
 
     These are all trials of a list, and for arms those of the calibration, of the first pair and of the last. For a search
-    space, they cover both ends of each range, a value with many digits
-    between them, and every choice of each parameter.
+    space, they cover both ends of each range, a value with many digits between them, and every choice of each parameter.
 
     Args:
         plan: The plan.
