@@ -579,6 +579,16 @@ class RecurrentContext(nn.Module):
         self.drop = drop
         self.project = nn.Linear(2 * hidden, hidden)
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the module, as in `nn.Module.train`.
+
+        The recurrent layers stay in training mode. They compute the same in both modes, because they have no dropout, but
+        cuDNN computes gradients only in training mode, and the encoder gradient ratio needs them in evaluation mode.
+        """
+        super().train(mode)
+        self.layers.train()
+        return self
+
     def forward(self, x_ND: Tensor, lengths: tuple[int, ...], blocks: AttentionBlocks, draws: Draws | None) -> Tensor:
         for number, layer in enumerate(self.layers):
             x_ND = dropout(x_ND, self.drop, draws, f"context.{number}")

@@ -11,7 +11,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("overrides", [(), ("model.context=transformer", "fusion=auto"), ("weighting=adaptive",)])
+@pytest.mark.parametrize(
+    "overrides",
+    [(), ("model.context=transformer", "fusion=auto"), ("model.context=lstm",), ("weighting=adaptive",)],
+)
 def test_cuda_and_processor_curves_agree(overrides):
     settings = tiny_settings("fusion.intermodal=exact", "optimizer=sgd", *overrides)
     curves = {}

@@ -88,6 +88,16 @@ def test_recurrent_context_against_torch(kind, cell, layers):
     )
 
 
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_recurrent_layers_have_gradients_on_cuda_in_evaluation_mode(kind):
+    context = RecurrentContext(kind, 7, 4, layers=2, drop=0.5).eval()
+    assert not context.training
+    assert all(layer.training for layer in context.layers)  # cuDNN refuses the gradients of others
+    assert all(layer.dropout == 0 for layer in context.layers)  # so both modes compute the same
+    x = torch.randn(N, 7)
+    assert torch.equal(context(x, LENGTHS, BLOCKS, None), context.train()(x, LENGTHS, BLOCKS, None))
+
+
 @pytest.mark.parametrize("kind", ["transformer", "gru", "lstm"])
 def test_dropout_is_a_function_of_the_draws(kind):
     torch.manual_seed(0)
