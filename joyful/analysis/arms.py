@@ -157,15 +157,27 @@ def arm_names(values: Sequence[Mapping[str, Any]]) -> list[str]:
     single_number = len(numbers) == 1 and any(isinstance(v[f], str) for f in factors for v in values)
 
     def part(factor: str, item: Any) -> str:
-        if isinstance(item, str) or (single_number and factor in numbers and item is not None):
+        if single_number and factor in numbers and item is not None:
             return format_value(item)
-        label = functools.reduce(str.removesuffix, _SUFFIXES, factor.rpartition(".")[2])
-        return f"{label} {format_value(item)}"
+        return name_part(factor, item)
 
     names = [" ".join(part(factor, item) for factor, item in value.items()) for value in values]
     if len(set(names)) < len(names):  # Two settings may have the same last part.
         names = [" ".join(f"{factor}={format_value(item)}" for factor, item in value.items()) for value in values]
     return [name if names.index(name) == i else f"{name} ({i + 1})" for i, name in enumerate(names)]
+
+
+def name_part(factor: str, item: Any) -> str:
+    """Return the value of a factor as it appears in the name of an arm: text alone, other values with a short label.
+
+    Example:
+        >>> name_part("weights.encoder_loss_weight", 0.05), name_part("loss", "mse")
+        ('encoder 0.05', 'mse')
+    """
+    if isinstance(item, str):
+        return format_value(item)
+    label = functools.reduce(str.removesuffix, _SUFFIXES, factor.rpartition(".")[2])
+    return f"{label} {format_value(item)}"
 
 
 def choose_baseline(

@@ -135,7 +135,7 @@ def read_claims(
 
 
 def read_content(
-    path: str | os.PathLike[str], better: Mapping[str, str] | None = None
+    path: str | os.PathLike[str] = BASIC_OPTIMIZATION, better: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], list[Claim]]:
     """Read and check a claims file, and return its content as plain data with the claims. See `read_claims`."""
     path, lines = Path(path), dict[Place, int]()

@@ -173,6 +173,29 @@ def band(curves: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
+def paired_differences(curves: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Return the difference of each arm from the baseline at each evaluation, as a mean over pairs with its interval.
+
+    Args:
+        curves: Curves with the index (arm, seed).
+        baseline: Name of the baseline.
+
+    Returns:
+        A tidy table as from `band`, with `n` the number of pairs. The baseline and arms without pairs are not in it.
+        Evaluations at which a run of a pair has no value are skipped for this pair.
+    """
+    if baseline not in curves.index.get_level_values("arm"):
+        return band(curves.iloc[:0])
+    base = curves.xs(baseline, level="arm")
+    others = curves[curves.index.get_level_values("arm") != baseline]
+    with np.errstate(invalid="ignore"):
+        values = others.to_numpy(dtype=float) - base.reindex(others.index.get_level_values("seed")).to_numpy(
+            dtype=float
+        )
+    found = pd.DataFrame(values, index=others.index, columns=others.columns).replace([np.inf, -np.inf], np.nan)
+    return band(found.dropna(how="all").dropna(axis="columns", how="all"))
+
+
 def _on_one_grid(curves: pd.DataFrame) -> pd.DataFrame:
     """Return curves with the same evaluations unchanged, and others interpolated at GRID points of their span."""
     known = curves.notna().to_numpy()

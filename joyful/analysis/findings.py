@@ -11,6 +11,7 @@ import pandas as pd
 
 from joyful.analysis import convergence, curves, gradient_ratio, response, stability, tasks
 from joyful.analysis.claims import Claim, Verdict, judge, ladder, secondary_table, verdict_table
+from joyful.analysis.columns import unit_depends_on
 from joyful.analysis.convergence import Target
 from joyful.analysis.lines import ALL_TASKS
 from joyful.analysis.measures import select_arm, target_of, values
@@ -31,6 +32,10 @@ CURVES: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 
+#: (metric, split) of the curves whose paired differences are in a report, besides those of the claims.
+DIFFERENCES: tuple[tuple[str, str], ...] = (("f1_weighted", "dev"), ("nll", "train"), ("recon_mse", "train"))
+
+
 @dataclass(frozen=True)
 class Findings:
     """The results of the analysis of a sweep.
@@ -46,6 +51,8 @@ class Findings:
 
             - `runs`, `left_out`: As in `Sweep`.
             - `curves`: `metric`, `split`, `arm`, `x`, `mean`, `low`, `high`, `n`.
+            - `differences`: Differences of the pairs from the baseline over training, for the metrics DIFFERENCES and those of
+              the claims, with the columns of `curves`. `n` is a number of pairs.
             - `pairs`: `claim`, `metric`, `arm`, `seed`, `effect` (positive in the claimed direction), `low` and `high` (the
               interval in which it is known to lie).
             - `ladder`: Result of `claims.ladder`.
@@ -139,6 +146,7 @@ def _of_one_task(
         "runs": sweep.runs,
         "left_out": sweep.left_out,
         "curves": _bands(sweep, [(m.of, m.split) for claim in claims for m in claim.metrics]),
+        "differences": _paired_bands(sweep, [(m.of, m.split) for claim in claims for m in claim.metrics]),
         "pairs": _pairs(verdicts),
         "secondary": _secondary(verdicts),
         "ladder": ladder(sweep, claims),
@@ -168,11 +176,27 @@ _NO_TIMES = pd.DataFrame(
 
 
 def _bands(sweep: Sweep, of_claims: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    return _over_training(sweep, [*CURVES, *of_claims], curves.band)
+
+
+def _paired_bands(sweep: Sweep, of_claims: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    paired = sweep.design == "paired" and bool(sweep.others)
+    measured = [(metric, split) for metric, split in of_claims if not unit_depends_on(metric)]
+    return _over_training(
+        sweep,
+        [*DIFFERENCES, *measured] if paired else [],
+        lambda found: curves.paired_differences(found, sweep.arms[0].name),
+    )
+
+
+def _over_training(
+    sweep: Sweep, wanted: Sequence[tuple[str, str]], compute: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
     parts = []
-    for metric, split in dict.fromkeys([*CURVES, *of_claims]):
+    for metric, split in dict.fromkeys(wanted):
         matrix = _curves(sweep, metric, split)
         if matrix is not None:
-            parts.append(curves.band(matrix).assign(metric=metric, split=split))
+            parts.append(compute(matrix).assign(metric=metric, split=split))
     columns = ["metric", "split", "arm", "x", "mean", "low", "high", "n"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 

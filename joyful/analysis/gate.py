@@ -273,9 +273,14 @@ def as_json(findings: Findings, code: int) -> str:
         "verdicts": [_verdict(verdict) for verdict in findings.verdicts],
         "notes": list(findings.sweep.notes),
         "design": _design(findings.sweep),
-        "provenance": provenance(findings.sweep) | {"claims_digest": findings.claims_digest},
+        "provenance": _origin(findings.sweep) | {"claims_digest": findings.claims_digest},
     }
     return json_bytes(plain(content)).decode("ascii")
+
+
+def _origin(sweep: Sweep) -> dict[str, Any]:
+    """Return the provenance without dates, so that the same runs give the same document whenever they were trained."""
+    return {name: value for name, value in provenance(sweep).items() if name != "dates"}
 
 
 def _requirement(verdict: Verdict, sweep: Sweep) -> dict[str, Any]:

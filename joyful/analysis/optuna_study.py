@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 #: Columns of `Study.trials`.
-COLUMNS = ("number", "state", "value", "parameters")
+COLUMNS = ("number", "state", "value", "parameters", "start", "end", "run")
+
+_FLOATS = {"value": float, "start": float, "end": float}
 
 #: Largest number of trials that a study may have. The trials of a larger study are not read.
 MAXIMUM_TRIALS = 20_000
+
+#: Maximum number of folders between a sweep and its runs.
+_DEEPEST = 4
 
 
 @dataclass(frozen=True)
@@ -26,18 +33,50 @@ class Study:
 
     Attributes:
         name: Name of the study.
-        maximise: Whether the objective is maximised.
+        maximise: Whether the objective is maximised. Of several objectives, the first one.
         trials: One row per trial: `number`, `state` (complete, pruned, fail, running or waiting), `value` (the
-            objective, or the last reported value of a pruned trial, or NaN) and `parameters` (text).
+            objective, or the last reported value of a pruned trial, or NaN), `parameters` (text), `start` and `end` (seconds
+            since the first trial started, or NaN) and `run` (the folder of its run relative to the sweep, or "").
+        settings: Parameter -> value of each trial, indexed by number. A trial without the parameter has None.
+        reported: Values that the trials reported: `number`, `step` and `value`.
+        objectives: Values of several objectives: one row per complete trial, indexed by number, and one column per objective.
+            Empty for one objective.
+        directions: "maximize" or "minimize" for each objective.
+        objective: Name of the first objective, or "".
+        overrides: The overrides of each trial on the command line, by number, where a sweep of joyful recorded them.
         importances: Importance of each parameter, from 0 to 1, over completed trials. Empty if they cannot be computed.
         note: Sentences for the report on what is missing, or "".
     """
 
     name: str = ""
     maximise: bool = True
-    trials: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS)))
+    trials: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS)).astype(_FLOATS))
+    settings: pd.DataFrame = field(default_factory=pd.DataFrame)
+    reported: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["number", "step", "value"]))
+    objectives: pd.DataFrame = field(default_factory=pd.DataFrame)
+    directions: tuple[str, ...] = ("maximize",)
+    objective: str = ""
+    overrides: dict[int, str] = field(default_factory=dict)
     importances: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     note: str = ""
+
+    @property
+    def best(self) -> int | None:
+        """Number of the complete trial with the best value of the first objective, or None."""
+        done = self.trials[(self.trials["state"] == "complete") & np.isfinite(self.trials["value"])]
+        if done.empty:
+            return None
+        place = done["value"].idxmax() if self.maximise else done["value"].idxmin()
+        return int(done.loc[place, "number"])
+
+    @property
+    def front(self) -> list[int]:
+        """Numbers of the trials that no other one surpasses in all objectives: the Pareto front."""
+        signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in self.directions])
+        values = self.objectives.dropna()
+        costs = values.to_numpy(dtype=float) * signs
+        better = [((costs <= row).all(axis=1) & (costs < row).any(axis=1)).any() for row in costs]
+        return [int(number) for number, beaten in zip(values.index, better, strict=True) if not beaten]
 
 
 def read_study(path: Path) -> Study:
@@ -62,7 +101,7 @@ def read_study(path: Path) -> Study:
         with copied(path) as url, contextlib.ExitStack() as stack:
             storage = optuna.storages.RDBStorage(url)
             stack.callback(storage.engine.dispose)  # The copy can be deleted only after its connections are closed.
-            return _read(optuna, storage)
+            return _read(optuna, storage, path.parent)
     except (sqlite3.Error, OSError) as error:
         return Study(note=f"{path.name} could not be read ({error}).")
     except Exception as error:  # Optuna and SQLAlchemy do not document which errors an invalid file raises.
@@ -83,7 +122,7 @@ def copied(path: Path) -> Iterator[str]:
         yield f"sqlite:///{copy}"
 
 
-def _read(optuna: Any, storage: Any) -> Study:
+def _read(optuna: Any, storage: Any, folder: Path) -> Study:
     summaries = optuna.get_all_study_summaries(storage)
     summaries.sort(key=lambda summary: (-summary.n_trials, summary.study_name))
     if not summaries:
@@ -93,16 +132,61 @@ def _read(optuna: Any, storage: Any) -> Study:
     if summary.n_trials > MAXIMUM_TRIALS:
         note = f"The study has {summary.n_trials} trials and is not shown; a report shows at most {MAXIMUM_TRIALS}."
         return Study(summary.study_name, note=note)
-    if len(summary.directions) != 1:
-        note = "The study has several objectives and is not shown; a report shows studies with one objective."
-        return Study(summary.study_name, note=note)
-    maximise = summary.directions[0].name == "MAXIMIZE"
+    directions = tuple(direction.name.lower() for direction in summary.directions)
     study = optuna.load_study(study_name=summary.study_name, storage=storage)
-    rows = []
-    for trial in study.get_trials(deepcopy=False):
-        parameters = ", ".join(f"{name}={value}" for name, value in sorted(trial.params.items()))
-        rows.append((trial.number, trial.state.name.lower(), _value(trial), parameters))
-    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"value": float})
+    trials = study.get_trials(deepcopy=False)
+    names = list(study.metric_names or ())
+    importances, remarks = _importances(optuna, study) if len(directions) == 1 else (pd.Series(dtype=float), [])
+    return Study(
+        summary.study_name,
+        directions[0] == "maximize",
+        _frame(trials, folder),
+        pd.DataFrame.from_dict({t.number: t.params for t in trials if t.params}, orient="index"),
+        pd.DataFrame(
+            [(t.number, step, value) for t in trials for step, value in sorted(t.intermediate_values.items())],
+            columns=["number", "step", "value"],
+        ),
+        pd.DataFrame.from_dict(
+            {t.number: t.values for t in trials if t.state.name == "COMPLETE" and t.values}, orient="index",
+            columns=names or [f"objective {i}" for i in range(1, len(directions) + 1)],
+        ) if len(directions) > 1 else pd.DataFrame(),
+        directions,
+        str(names[0]) if names else "",
+        {t.number: text for t in trials if isinstance(text := t.user_attrs.get("overrides"), str)},
+        importances,
+        " ".join([*notes, *remarks]),
+    )  # fmt: skip
+
+
+def _frame(trials: Sequence[Any], folder: Path) -> pd.DataFrame:
+    """Return the trials with their times and the folders of their runs."""
+    starts = [t.datetime_start for t in trials if t.datetime_start is not None]
+    first = min(starts) if starts else None
+    rows = [
+        (
+            t.number, t.state.name.lower(), _value(t), ", ".join(f"{name}={value}" for name, value in sorted(t.params.items())),
+            *((time - first).total_seconds() if time is not None and first is not None else math.nan
+              for time in (t.datetime_start, t.datetime_complete)),
+            _run(t.user_attrs.get("folder"), folder),
+        )
+        for t in trials
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_FLOATS)
+
+
+def _run(recorded: Any, folder: Path) -> str:
+    """Return the folder of a run relative to the sweep, wherever the sweep lies now, or "" if it is not in the sweep."""
+    parts = Path(recorded).parts if isinstance(recorded, str) else ()
+    for length in range(1, min(len(parts), _DEEPEST) + 1):
+        name = "/".join(parts[-length:])
+        if ".." not in parts[-length:] and (folder / name).is_dir():
+            return name
+    return ""
+
+
+def _importances(optuna: Any, study: Any) -> tuple[pd.Series, list[str]]:
+    """Return the importances, and remarks on them."""
+    notes: list[str] = []
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -113,7 +197,7 @@ def _read(optuna: Any, storage: Any) -> Study:
     except (ValueError, RuntimeError, ImportError, ZeroDivisionError) as error:
         importances = pd.Series(dtype=float)
         notes.append(f"Importances cannot be computed yet ({_first_line(error, type(error).__name__)}).")
-    return Study(summary.study_name, maximise, frame, importances, " ".join(notes))
+    return importances, notes
 
 
 def _first_line(error: Exception, otherwise: str) -> str:
@@ -121,7 +205,7 @@ def _first_line(error: Exception, otherwise: str) -> str:
 
 
 def _value(trial: Any) -> float:
-    if trial.values is not None and len(trial.values) == 1:
+    if trial.values:
         return float(trial.values[0])
     reported = trial.intermediate_values
     return float(reported[max(reported)]) if reported else float("nan")

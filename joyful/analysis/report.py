@@ -24,15 +24,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from joyful.analysis import gate, manifest, registration
+from joyful.analysis import gate, manifest
 from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, find_claims, parse_claims, read_content
 from joyful.analysis.columns import BETTER, known_direction
 from joyful.analysis.convergence import parse_target
 from joyful.analysis.findings import Findings, compute_findings
 from joyful.analysis.measures import MEASURES
-from joyful.analysis.page import html, markdown, summary
+from joyful.analysis.page import facts, html, markdown, search, summary
+from joyful.analysis.page.answer import answer
+from joyful.analysis.page.labels import labelled
 from joyful.analysis.page.parts import Page, clean
-from joyful.analysis.page.sections import sections
+from joyful.analysis.page.sections import arm_order, sections
+from joyful.analysis.page.words import headline
+from joyful.analysis.plots.style import MOST_LINES
+from joyful.analysis.provenance import provenance
 from joyful.analysis.sweep import DESIGNS, REPORT_COLUMNS, read_sweep
 from joyful.results import InputError, ResultsError, ResultsWarning, plain, write_bytes, write_json
 from joyful.results.design import digest, read_designs
@@ -138,17 +143,24 @@ def _directions(better: Sequence[str]) -> dict[str, str]:
 
 def make_page(findings: Findings) -> Page:
     """Return the page that shows the results."""
-    sweep = findings.sweep
+    origin = provenance(findings.sweep)
+    shown = labelled(findings)
+    title = summary.title(shown.sweep)
+    searched = search.is_search(findings)
+    title = search.headline(findings) if searched else title
     return Page(
-        title=summary.title(sweep),
-        source=clean(sweep.path.resolve().name),
-        compared=summary.compared(findings),
-        counts=summary.counts(findings.verdicts),
-        groups=summary.groups(findings),
-        unseen=summary.unseen(findings),
-        sizes=summary.sizes(findings),
-        notes=tuple(clean(note) for note in (registration.sentence(sweep), *sweep.notes)),
-        sections=sections(findings),
+        title=title,
+        headline=headline(shown) or title,
+        source=clean(findings.sweep.path.resolve().name),
+        facts=facts.facts(shown.sweep, origin),
+        command=clean(origin["command"]),
+        place=clean(origin["place"]),
+        options=clean(facts.options(findings)),
+        counts=summary.counts(shown.verdicts),
+        answer=answer(shown),
+        unseen=() if searched else summary.unseen(shown),
+        arms=tuple(arm_order(shown)[:MOST_LINES]),
+        sections=search.sections(findings) if searched else sections(shown),
     )
 
 
@@ -180,7 +192,7 @@ def write(findings: Findings, page: Page, out: Path) -> Path:
     except OSError as error:
         message = f"{out} cannot be created: {error.strerror}; choose another folder with --out"
         raise ResultsError(error.errno, message) from None
-    files = contents(findings, page)
+    files = contents(findings, page, links(findings.sweep.path, out))
     if findings.arguments is not None:
         write_json(out / manifest.MANIFEST, manifest.make(findings, files))
     for name, data in files.items():
@@ -188,12 +200,17 @@ def write(findings: Findings, page: Page, out: Path) -> Path:
     return out / "index.html"
 
 
-def contents(findings: Findings, page: Page) -> dict[str, bytes]:
-    """Return the files of a report without the manifest, by name. index.html is the last."""
+def links(sweep: Path, out: Path) -> str | None:
+    """Return the address of the sweep folder relative to a report, or None if the report does not lie directly in it."""
+    return "../" if out.resolve().parent == sweep.resolve() else None
+
+
+def contents(findings: Findings, page: Page, links: str | None = None) -> dict[str, bytes]:
+    """Return the files of a report without the manifest, by name. index.html is the last. See `html.render` for `links`."""
     return {f"{name}.parquet": parquet(table) for name, table in findings.tables.items()} | {
         "verdicts.csv": findings.verdict_table.to_csv(index=False, lineterminator="\n").encode(),
         "report.md": markdown.render(page).encode(),
-        "index.html": html.render(page).encode(),
+        "index.html": html.render(page, links=links).encode(),
     }
 
 

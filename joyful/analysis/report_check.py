@@ -158,7 +158,10 @@ def _compute_again(recorded: Mapping[str, Any], folder: Path, place: Path) -> tu
     if recorded["computed_with"] != again["computed_with"]:
         given, own = (_versions(entry["computed_with"]) for entry in (recorded, again))
         return lines, [f"the pages were not compared, because they were written with {given}, and here is {own}"]
-    pages = {"report.md": markdown.render(page), "index.html": html.render(page, figures=False)}
+    pages = {
+        "report.md": markdown.render(page),
+        "index.html": html.render(page, figures=False, links=report.links(folder, place)),
+    }
     for name, text in pages.items():
         lines += _changed_line(name, _read(place, name), text)
     return lines, []
@@ -176,7 +179,7 @@ def _changed_line(name: str, given: bytes | None, computed: str) -> list[str]:
     """Return the first line of a page, without its figures, that is another one than that computed again."""
     if given is None:
         return []  # reported as missing
-    text = re.sub(r"(?s)<svg.*?</svg>", "", given.decode("utf-8", "replace"))
+    text = re.sub(r'(?s)<svg class="plot".*?</svg>', "", given.decode("utf-8", "replace"))
     pages = text.splitlines(), computed.splitlines()
     for old, new in itertools.zip_longest(*pages, fillvalue=""):
         if old != new:

@@ -42,6 +42,11 @@ def test_trials_and_importances(database):
     assert study.trials["parameters"][0].startswith("loss=")
     assert study.importances["weight"] > study.importances["loss"]
     assert study.importances.sum() == pytest.approx(1)
+    assert study.best == study.trials.loc[study.trials["value"].idxmax(), "number"]
+    assert list(study.settings.columns) == ["weight", "loss"]
+    assert study.reported.to_numpy().tolist() == [[number, 0, 0.1] for number in range(20)]
+    assert (study.trials["end"] >= study.trials["start"]).all()
+    assert study.trials["start"].min() == 0
     assert database.read_bytes() == before
     assert [path.name for path in database.parent.iterdir()] == ["study.db"]
 
@@ -66,8 +71,14 @@ def test_a_study_without_trials_and_one_with_two_objectives(tmp_path):
     assert "Importances cannot be computed yet" in study.note
     optuna.delete_study(study_name="one", storage=storage)
     assert read_study(tmp_path / "study.db").note == "study.db holds no study yet."
-    optuna.create_study(study_name="two", storage=storage, directions=["maximize", "minimize"])
-    assert "several objectives" in read_study(tmp_path / "study.db").note
+    two = optuna.create_study(study_name="two", storage=storage, directions=["maximize", "minimize"])
+    assert read_study(tmp_path / "study.db").front == []
+    for score, cost in ((0.5, 1.0), (0.6, 2.0), (0.4, 1.5), (0.6, 3.0)):
+        two.add_trial(optuna.create_trial(values=[score, cost]))
+    study = read_study(tmp_path / "study.db")
+    assert study.directions == ("maximize", "minimize")
+    assert study.objectives.to_numpy().tolist() == [[0.5, 1.0], [0.6, 2.0], [0.4, 1.5], [0.6, 3.0]]
+    assert study.front == [0, 1]  # trial 2 is beaten by 0 in both, trial 3 by 1 in the second
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database" * 100, b"SQLite format 3\0" + bytes(5000)])

@@ -152,7 +152,7 @@ def test_a_table_that_was_changed_together_with_the_manifest_is_named(sweep):
 
 @pytest.mark.slow
 def test_a_page_that_was_changed_together_with_the_manifest_is_named(sweep):
-    for name, old in (("index.html", "<title>"), ("report.md", "Sweep: ")):
+    for name, old in (("index.html", "<title>"), ("report.md", "folder **")):
         replace_once(sweep / "report" / name, old, old + "Better ")
         digest = manifest.sha256((sweep / "report" / name).read_bytes())
         change_json(sweep / "report/manifest.json", lambda content, n=name, d=digest: content["files"].update({n: d}))

@@ -1,17 +1,34 @@
-"""Render the page as one HTML file without scripts or external requests, for light, dark and print."""
+"""Render the page as one HTML file without external requests, for light, dark and print. It is complete without its script."""
 
 from __future__ import annotations
+
+import base64
+import hashlib
+import re
 
 import jinja2
 import markupsafe
 
 from joyful.analysis.formatting import no_break
 from joyful.analysis.page.parts import Page
-from joyful.analysis.page.summary import SIZES
 from joyful.analysis.plots.style import PALETTE
 
 #: Verdict -> the mark before it, so that verdicts do not differ by colour alone.
 MARKS = {"supported": "✓", "contradicted": "✕", "inconclusive": "?", "not testable": "–", "": "·"}
+
+#: Names of run folders that become links. Other names are shown as text.
+_FOLDER = re.compile(r"\w[\w./=,+-]*")
+
+#: Words of this length and more may be broken at their separators.
+_LONG_WORD = 15
+
+#: Verdict -> outline of the mark of the estimate: disc, cross, ring and dash.
+SHAPES = {
+    "supported": "M-5.5 0a5.5 5.5 0 1 0 11 0 5.5 5.5 0 1 0-11 0",
+    "contradicted": "M-5-5 5 5M-5 5 5-5",
+    "inconclusive": "M0-6.5 6.5 0 0 6.5-6.5 0Z",
+    "not testable": "M-4 0H4",
+}
 
 #: Colours of the page in addition to those of the figures: name -> (light, dark).
 #: The contrast of text on `page` and `card` is above 4.5 (WCAG 2.2).
@@ -24,7 +41,7 @@ _COLOURS = {
 }
 
 
-def render(page: Page, *, figures: bool = True) -> str:
+def render(page: Page, *, figures: bool = True, links: str | None = None) -> str:
     """Return the page as an HTML document.
 
     All text is escaped. Only the SVG of the figures is inserted as markup.
@@ -32,6 +49,7 @@ def render(page: Page, *, figures: bool = True) -> str:
     Args:
         page: The page.
         figures: Whether to draw the figures. Without them, the page takes half of the time.
+        links: Relative address of the sweep folder as seen from the page, such as "../". None: no links to run folders.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("joyful.analysis", "templates"),
@@ -41,10 +59,33 @@ def render(page: Page, *, figures: bool = True) -> str:
         lstrip_blocks=True,
         finalize=lambda value: no_break(value) if type(value) is str else value,  # Markup is a subclass of str
     )
-    css = environment.loader.get_source(environment, "page.css")[0] if environment.loader else ""
+    environment.filters["breakable"] = _breakable
+    environment.tests["folder"] = lambda text: _FOLDER.fullmatch(text) is not None
     light, dark = (
         " ".join(f"--{name}: {pair[index]};" for name, pair in {**PALETTE, **_COLOURS}.items()) for index in (0, 1)
     )
-    template = environment.get_template("page.html.j2")
-    css = markupsafe.Markup(css)
-    return template.render(page=page, marks=MARKS, css=css, light=light, dark=dark, sizes_lead=SIZES, figures=figures)
+    script = _source(environment, "page.js")
+    return environment.get_template("page.html.j2").render(
+        page=page, marks=MARKS, shapes=SHAPES, css=_source(environment, "page.css"), script=script,
+        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        light=light, dark=dark, figures=figures, links=links,
+    )  # fmt: skip
+
+
+def _breakable(text: str) -> markupsafe.Markup:
+    """Escape text, and allow a line break after the separators of long words such as weights.encoder_loss_weight."""
+
+    words = re.split(r"(\s+)", no_break(text))
+    return markupsafe.Markup("").join(
+        markupsafe.Markup("<wbr>").join(re.split(r"(?<=[._/=,])(?=\w)", word)) if len(word) >= _LONG_WORD else word
+        for word in words
+    )
+
+
+def _source(environment: jinja2.Environment, name: str) -> markupsafe.Markup:
+    """Return a file of templates/ as it is."""
+    return (
+        markupsafe.Markup(environment.loader.get_source(environment, name)[0])
+        if environment.loader
+        else markupsafe.Markup("")
+    )

@@ -6,8 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from joyful.analysis.page.html import MARKS
-from joyful.analysis.page.parts import Page, Point, Table
-from joyful.analysis.page.summary import SIZES
+from joyful.analysis.page.parts import Answer, Page, Table
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 
@@ -50,26 +49,22 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collec
 
 
 def _blocks(page: Page) -> Iterator[str]:
-    yield f"# {escape(page.title)}"
-    yield f"Sweep: {escape(page.source)}. The figures are in [index.html](index.html)."
+    yield f"# {escape(page.headline)}"
     if page.counts:
         yield " · ".join(f"{MARKS[verdict]} {n} {verdict}" for verdict, n in page.counts.items())
-    yield "## What was compared"
-    yield from map(escape, page.compared)
-    if page.notes:
-        yield "\n".join(f"- {escape(text)}" for text in page.notes)
-    for group in page.groups:
-        yield f"## {MARKS[group.verdict]} {escape(group.title)}"
-        yield "\n".join(_point(point) for point in group.points)
-    if page.unseen or page.sizes:
-        yield "## Limits of the comparison"
-        yield from map(escape, page.unseen)
-    if page.sizes:
-        yield escape(SIZES)
-        yield "\n".join(_point(point) for point in page.sizes)
+    yield from map(escape, page.unseen)
+    if page.answer is not None:
+        yield from _answer(page.answer)
+    facts = [*page.facts, ("folder", page.source)]
+    yield "; ".join(f"{escape(name)} **{escape(text)}**" for name, text in facts) + "."
+    commands = [("Made by", page.command), ("This page by", page.report_command)]
+    yield "\n".join(f"- {what} {code(command)}" for what, command in commands if command)
+    yield "The figures are in [index.html](index.html)."
     for section in page.sections:
         yield f"## {escape(section.title)}"
         yield from map(escape, section.text)
+        if section.commands:
+            yield "\n".join(f"- {escape(purpose)} {code(command)}" for purpose, command in section.commands)
         for shown in section.tables:
             yield from _table(shown)
         if section.plots:
@@ -78,9 +73,29 @@ def _blocks(page: Page) -> Iterator[str]:
             yield from _table(shown)
 
 
-def _point(point: Point) -> str:
-    head = f"**{escape(point.head)}**: " if point.head else ""
-    return f"- {head}{escape(point.text)}{' ' * bool(point.detail)}{escape(point.detail)}"
+def code(text: str) -> str:
+    """Return a command as a code span, or as escaped text if it has characters that could end the span or be HTML.
+
+    Example:
+        >>> code("joyful report x"), code("<b>")
+        ('`joyful report x`', '&lt;b&gt;')
+    """
+    return escape(text) if set(text) & set("`<>") else f"`{text}`"
+
+
+def _answer(shown: Answer) -> Iterator[str]:
+    """Yield the answer as a table: one column with results, or one per arm or task."""
+    rows = []
+    for row in shown.rows:
+        cells = [
+            "" if cell is None
+            else f"{MARKS[cell.verdict]} {cell.result}: {cell.text}" if len(row.cells) == 1
+            else f"{MARKS[cell.verdict]} {cell.short}"
+            for cell in row.cells
+        ]  # fmt: skip
+        rows.append([f"{escape(row.head)}<br>claimed {escape(row.detail)}", *map(escape, cells)])
+    columns = ["result"] if len(shown.columns) == 1 else list(map(escape, shown.columns))
+    yield table(["claim", *columns], rows)
 
 
 def _cell(cell: str) -> str:

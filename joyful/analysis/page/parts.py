@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, field
 
 from joyful.analysis.plots.style import Plot
@@ -36,6 +37,7 @@ class Table:
         note: Text below the table.
         restacks: Whether each row becomes a card on a narrow screen. Otherwise the table scrolls inside its box.
         marks: Index of the column of verdicts, which are shown as badges. None if there is none.
+        runs: Index of the column of run folders relative to the sweep, which become links. None if there is none.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Table:
     note: str = ""
     restacks: bool = False
     marks: int | None = None
+    runs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ class Section:
         plots: Figures.
         tables: Tables that are always visible.
         folded: Tables that are collapsed until the reader opens them.
+        closed: Whether the section itself is collapsed until the reader opens it.
+        ladder: Gains at several targets, among which the reader chooses, or None.
+        commands: Commands to copy, each with its purpose.
     """
 
     key: str
@@ -67,15 +73,33 @@ class Section:
     plots: tuple[Plot, ...] = ()
     tables: tuple[Table, ...] = ()
     folded: tuple[Table, ...] = ()
+    closed: bool = False
+    ladder: Ladder | None = None
+    commands: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Gains at several targets.
+
+    Attributes:
+        targets: Each target in words, from the nearest to the farthest.
+        gains: For each target, the gain of each arm in words.
+        chosen: Index of the target that is shown first.
+    """
+
+    targets: tuple[str, ...]
+    gains: tuple[tuple[str, ...], ...]
+    chosen: int
 
 
 @dataclass(frozen=True)
 class Point:
-    """One item of the summary.
+    """One item of a list.
 
     Attributes:
-        head: Name of the claim, or "".
-        text: The result.
+        head: Name of the item, or "".
+        text: Its text.
         detail: Further information in small print, or "".
     """
 
@@ -85,18 +109,62 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Items of the summary that share a verdict.
+class Cell:
+    """The verdict on one claim, with its place on an axis. Places are in per cent of the width of the axis.
 
     Attributes:
-        verdict: One of `joyful.analysis.claims.VERDICTS`, or "" for other items.
-        title: Heading.
-        points: The items.
+        verdict: One of `joyful.analysis.verdict.VERDICTS`.
+        result: The result in a few words, such as "not faster".
+        text: The effect and its interval in words, or why there is none.
+        short: The effect as a number, with the sign of per cent, or "".
+        zero: Place of no difference.
+        band: Places of the edges of the claimed range.
+        line: Places of the limits of the interval, or None.
+        point: Place of the estimate, or None if there is none or it lies outside the axis.
+        before: The estimate if it lies before the axis, or "".
+        beyond: The estimate if it lies beyond the axis, or "".
     """
 
     verdict: str
-    title: str
-    points: tuple[Point, ...]
+    result: str
+    text: str
+    short: str
+    zero: float
+    band: tuple[float, float]
+    line: tuple[float, float] | None = None
+    point: float | None = None
+    before: str = ""
+    beyond: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim and metric of the answer.
+
+    Attributes:
+        head: What is claimed about.
+        detail: The claimed range in words.
+        cells: One cell per column. None where nothing is claimed.
+    """
+
+    head: str
+    detail: str
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All verdicts at a glance: claims in rows, arms or tasks in columns.
+
+    Attributes:
+        columns: Names of the columns.
+        rows: The rows.
+        note: How to read the figure.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str
 
 
 @dataclass(frozen=True)
@@ -104,23 +172,35 @@ class Page:
     """The content of a report.
 
     Attributes:
-        title: The arms that are compared.
+        title: What the page is about, such as the arms that are compared.
+        headline: The sentence that answers, or the title.
         source: Name of the folder of the sweep.
-        compared: Sentences on the comparison.
+        facts: What was run, such as ("data", "meld (digest 0123abcd)").
+        command: The command that made the runs, or "".
+        place: The folder of the sweep as that command named it, or "".
+        options: The options of `joyful report` that make the page again, or "".
         counts: Number of claims per verdict.
-        groups: The claims by verdict.
+        answer: The verdicts at a glance, or None.
         unseen: Reasons why claims were not judged at all.
-        sizes: Minimum detectable effects.
-        notes: Remarks on how the sweep was read.
-        sections: The sections below the summary.
+        arms: Labels of the arms whose curves are drawn, the baseline first.
+        sections: The sections.
     """
 
     title: str
+    headline: str
     source: str
-    compared: tuple[str, ...]
-    counts: dict[str, int]
-    groups: tuple[Group, ...]
-    unseen: tuple[str, ...]
-    sizes: tuple[Point, ...] = ()
-    notes: tuple[str, ...] = ()
-    sections: tuple[Section, ...] = field(default=())
+    facts: tuple[tuple[str, str], ...] = ()
+    command: str = ""
+    place: str = ""
+    options: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    answer: Answer | None = None
+    unseen: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
+    sections: tuple[Section, ...] = ()
+
+    @property
+    def report_command(self) -> str:
+        """The command that makes the page again."""
+        folder = self.place if self.place.rpartition("/")[2] == self.source else self.source
+        return f"joyful report {shlex.quote(folder)} {self.options}".strip()

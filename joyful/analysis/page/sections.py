@@ -6,18 +6,23 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from joyful.analysis import plots
+import pandas as pd
+
+from joyful.analysis import plots, registration
 from joyful.analysis.claims import Verdict
 from joyful.analysis.columns import is_score
+from joyful.analysis.convergence import TARGET_SHARE, Target
 from joyful.analysis.findings import Findings
-from joyful.analysis.formatting import count, metric, number
+from joyful.analysis.formatting import NONE, count, heading, listing, metric, number, percent
 from joyful.analysis.page import tables
-from joyful.analysis.page.parts import Section, Table, clean
-from joyful.analysis.page.summary import level, source
-from joyful.analysis.plots import study
+from joyful.analysis.page.parts import Ladder, Section, Table, clean
+from joyful.analysis.page.summary import compared, level, source
+from joyful.analysis.page.words import change
 from joyful.analysis.plots.losses import LABELS
 from joyful.analysis.plots.style import MOST_LINES, Plot
+from joyful.analysis.statistics import Estimate
 
 #: (column, split) of the curves that are always drawn -> name of the figure.
 _CURVES = {
@@ -25,26 +30,33 @@ _CURVES = {
     ("recon_mse", "train"): "train-recon-mse",
 }  # fmt: skip
 
+#: Maximum number of remarks on verdicts. The table of verdicts has all.
+_MOST_NOTES = 6
+
 #: Maximum number of arms with a figure of loss shares.
 _MOST_SHARES = 4
 
 
 def sections(findings: Findings) -> tuple[Section, ...]:
-    """Return the sections that have content, in the order of the page."""
+    """Return the sections that have content, in the order in which readers ask."""
     arms = drawn_arms(findings)
-    ordered = list(dict.fromkeys([*arms, *(arm.name for arm in findings.sweep.arms)]))  # Colours go by position
+    ordered = arm_order(findings)
     built = (
+        _compared(findings),
         _verdicts(findings),
-        _effects(findings, ordered),
         *(section for task, of in findings.of_tasks.items() for section in _on_task(task, of, arms, ordered)),
         *([] if findings.of_tasks else _of_runs(findings, arms, ordered)),
+        _effects(findings, ordered),
         _profiles(findings, arms),
-        _study(findings),
-        *([] if findings.of_tasks else [_arms(findings)]),
         _left_out(findings),
         _method(findings),
     )
     return tuple(section for section in built if section is not None)
+
+
+def arm_order(findings: Findings) -> list[str]:
+    """Return all arms in the order of their colours: those that are drawn as curves, and then the others."""
+    return list(dict.fromkeys([*drawn_arms(findings), *(arm.name for arm in findings.sweep.arms)]))
 
 
 def _of_runs(findings: Findings, arms: list[str], ordered: list[str]) -> list[Section | None]:
@@ -53,9 +65,9 @@ def _of_runs(findings: Findings, arms: list[str], ordered: list[str]) -> list[Se
         _curves(findings, arms),
         _speed(findings, arms),
         _stability(findings, ordered),
+        _response(findings),
         _losses(findings, arms),
         _gradient_ratio(findings, arms, ordered),
-        _response(findings),
     ]
 
 
@@ -88,7 +100,7 @@ def _profiles(findings: Findings, arms: list[str]) -> Section | None:
         f"The share of runs whose value is above each threshold{over}, with pointwise 95 % bootstrap bands. A curve that lies "
         "above another everywhere shows higher values in all parts of the distribution.",
     )
-    return _of_plots("profiles", "Performance profiles", text, drawn)
+    return _of_plots("profiles", "Profiles", text, drawn, closed=True)
 
 
 def drawn_arms(findings: Findings) -> list[str]:
@@ -110,22 +122,57 @@ def drawn_arms(findings: Findings) -> list[str]:
 
 
 def _of_plots(
-    key: str, title: str, text: tuple[str, ...], drawn: Sequence[Plot], folded: tuple[Table, ...] = ()
+    key: str,
+    title: str,
+    text: tuple[str, ...],
+    drawn: Sequence[Plot],
+    folded: tuple[Table, ...] = (),
+    closed: bool = False,
 ) -> Section | None:
-    return Section(key, title, text, tuple(drawn), folded=folded) if drawn else None
+    return Section(key, title, text, tuple(drawn), folded=folded, closed=closed) if drawn else None
+
+
+def _compared(findings: Findings) -> Section:
+    sweep = findings.sweep
+    notes = [clean(note) for note in (registration.sentence(sweep), *sweep.notes)] if sweep.others else []
+    text = " ".join(compared(findings)), *([" ".join(notes)] if notes else [])
+    arms = None if findings.of_tasks else _arms(findings)
+    return Section(
+        "compared", "What was compared", text,
+        tables=arms.tables if arms else (), folded=arms.folded if arms else (),
+    )  # fmt: skip
 
 
 def _verdicts(findings: Findings) -> Section | None:
     if not findings.verdicts:
         return None
     text = (
-        "An effect is positive if it has the claimed direction. The verdict depends only on the 95 % confidence "
-        "interval of the mean effect: supported if the whole interval lies at or above the lower edge of the "
-        "claimed range, contradicted if the whole interval lies below this edge, and inconclusive otherwise. The "
-        "p-values are additional information.",
+        "The verdict depends only on the 95 % confidence interval of the mean effect. A claim is supported if the whole interval "
+        "lies at or above the lower edge of the claimed range, contradicted if it lies below this edge, and inconclusive "
+        "otherwise.",
     )
-    folded = tuple(t for t in (tables.pairs(findings), tables.secondary(findings)) if t is not None)
-    return Section("verdicts", "Verdicts", text, tables=(tables.verdicts(findings),), folded=folded)
+    folded = [tables.verdicts(findings), tables.pairs(findings), tables.secondary(findings)]
+    return Section("verdicts", "Verdicts", (*text, *_notes(findings)), folded=tuple(t for t in folded if t is not None))
+
+
+def _notes(findings: Findings) -> list[str]:
+    """Return the remarks on verdicts, each with the claims that it is about."""
+    about: dict[str, list[str]] = {}
+    for verdict in findings.verdicts:
+        reason = verdict.detail if verdict.verdict == "not testable" else ""
+        for text in filter(None, (reason, verdict.note)):
+            name = (
+                f"{verdict.metric.split} {verdict.metric.of}" if len(verdict.claim.metrics) > 1 else verdict.claim.name
+            )
+            about.setdefault(clean(text), []).append(heading(metric(name)))
+    remarks = [
+        f"{listing(list(dict.fromkeys(names)), 8)}: {metric(text[:1].upper() + text[1:].rstrip('.'))}."
+        for text, names in about.items()
+    ]
+    more = len(remarks) - _MOST_NOTES
+    return remarks[:_MOST_NOTES] + (
+        [f"{count(more, 'more remark is', 'more remarks are')} in the table."] if more > 0 else []
+    )
 
 
 def _effects(findings: Findings, arms: list[str]) -> Section | None:
@@ -143,7 +190,7 @@ def _effects(findings: Findings, arms: list[str]) -> Section | None:
         "interval. The shaded band is the claimed range. The grey bar around zero covers effects below the minimum "
         "detectable effect (80 % power).",
     )
-    return _of_plots("effects", "Paired differences", text, drawn)
+    return _of_plots("effects", "Each pair", text, drawn, closed=True)
 
 
 def _curves(findings: Findings, arms: list[str]) -> Section | None:
@@ -165,12 +212,26 @@ def _curves(findings: Findings, arms: list[str]) -> Section | None:
                 quantity=f"{split} {metric(column)}", scale=scale, unit=unit, target=line, x=findings.sweep.x,
             )
         )  # fmt: skip
-    text = (
-        "Mean over seeds with a pointwise 95 % t interval."
-        f"{' Overlapping bands do not imply that arms are equal: see the paired effects.' * bool(findings.verdicts)}"
-        f"{_drawn(findings, arms)}",
-    )
-    return _of_plots("curves", "Learning curves", text, drawn)
+    differences = _differences(findings, arms)
+    paired = " The differences of pairs show whether arms differ; overlapping bands do not." * bool(differences)
+    text = (f"Mean over seeds with a pointwise 95 % t interval.{paired}{_drawn(findings, arms)}",)
+    return _of_plots("curves", "Learning curves", text, [*drawn, *differences])
+
+
+def _differences(findings: Findings, arms: list[str]) -> list[Plot]:
+    """Return the figures of the paired differences over training."""
+    frame = findings.tables["differences"]
+    drawn = []
+    for column, split in dict.fromkeys(zip(frame["metric"], frame["split"], strict=True)):
+        band = frame[(frame["metric"] == column) & (frame["split"] == split)]
+        scale, unit = (100.0, "points") if is_score(column) else (1.0, "")
+        drawn.append(
+            plots.paired_differences(
+                band, arms, name=f"difference-{split}-{column}".replace("_", "-"), quantity=f"{split} {metric(column)}",
+                scale=scale, unit=unit, x=findings.sweep.x,
+            )
+        )  # fmt: skip
+    return drawn
 
 
 def _speed(findings: Findings, arms: list[str]) -> Section | None:
@@ -189,7 +250,50 @@ def _speed(findings: Findings, arms: list[str]) -> Section | None:
         f"last evaluation (+). {_resolution(findings)}".strip(),
     )
     shown = tuple(table for table in (tables.reach(findings), tables.ladder(findings)) if table is not None)
-    return Section("speed", "Time to target", text, (plot,), shown)
+    judged = _judged_gains(findings)
+    return Section("speed", "Time to target", text, (plot, *_gains(judged, arms)), folded=shown, ladder=_ladder(judged))
+
+
+def _judged_gains(findings: Findings) -> tuple[Verdict, pd.DataFrame] | None:
+    """Return a verdict on the first claim on a time, and the gains at other targets of the arms that can be compared."""
+    frame = findings.tables["ladder"]
+    for claim, label in dict.fromkeys(zip(frame["claim"], frame["metric"], strict=True)):
+        of_claim = [v for v in findings.verdicts if (v.claim.name, v.metric.label) == (claim, label)]
+        arms = [v.arm for v in of_claim if math.isfinite(v.estimate)]
+        rows = frame[(frame["claim"] == claim) & (frame["metric"] == label) & frame["arm"].isin(arms)]
+        if len(rows):
+            return of_claim[0], rows
+    return None
+
+
+def _gains(judged: tuple[Verdict, pd.DataFrame] | None, arms: list[str]) -> list[Plot]:
+    """Return the figure of the gain at each target."""
+    if judged is None:
+        return []
+    verdict, rows = judged
+    return [plots.gains_by_target(rows, arms, unit=verdict.claim.unit, chosen=TARGET_SHARE)]
+
+
+def _ladder(judged: tuple[Verdict, pd.DataFrame] | None) -> Ladder | None:
+    """Return the gains at each target in words."""
+    if judged is None:
+        return None
+    verdict, frame = judged
+    targets, gains = [], []
+    for share, rows in frame.groupby("share", sort=True):
+        goal = Target(verdict.metric.of, float(rows["target"].iloc[0]), "", verdict.metric.better)
+        targets.append(f"{percent(float(str(share)), 0)} of the way, {level(goal)}:")
+        gains.append(tuple(_gain(verdict, row) for row in rows.to_dict("records")))
+    shares = sorted(frame["share"].unique())
+    return Ladder(tuple(targets), tuple(gains), min(range(len(shares)), key=lambda i: abs(shares[i] - TARGET_SHARE)))
+
+
+def _gain(verdict: Verdict, row: dict[Any, Any]) -> str:
+    """Return the gain of an arm at a target in words."""
+    effect = Estimate(row["estimate"], row["low"], row["high"])
+    text = change(verdict.claim, verdict.metric, effect)
+    reached = f"reached by {row['reached']} runs and {row['reached_baseline']} of the baseline"
+    return f"{row['arm']}: {'not known' if text == NONE else text}; {reached}."
 
 
 def _resolution(findings: Findings) -> str:
@@ -248,7 +352,7 @@ def _losses(findings: Findings, arms: list[str]) -> Section | None:
         "losses of different kinds have different units (SmoothL1 is half of MSE near zero). Compare such arms by "
         "the reconstruction MSE under Learning curves, not by their reconstruction loss or total loss.",
     )
-    return _of_plots("losses", "Loss components and shares", text, drawn)
+    return _of_plots("losses", "Losses", text, drawn, closed=True)
 
 
 def _gradient_ratio(findings: Findings, arms: list[str], ordered: list[str]) -> Section | None:
@@ -267,7 +371,7 @@ def _gradient_ratio(findings: Findings, arms: list[str], ordered: list[str]) -> 
         "orthogonal and −1 if they have opposite directions.",
     )
     folded = (tables.gradient_ratios(findings),)
-    return _of_plots("encoder-gradient-ratio", "Encoder gradient ratio", text, drawn, folded)
+    return _of_plots("encoder-gradient-ratio", "Encoder gradient ratio", text, drawn, folded, closed=True)
 
 
 def _response(findings: Findings) -> Section | None:
@@ -285,27 +389,6 @@ def _response(findings: Findings) -> Section | None:
     return _of_plots("response", "Response to the weight", text, drawn, (tables.response(findings),))
 
 
-def _study(findings: Findings) -> Section | None:
-    optuna_study = findings.study
-    if optuna_study is None:
-        return None
-    drawn = []
-    if len(optuna_study.trials):
-        drawn.append(study.history(optuna_study.trials, "best dev weighted F1", optuna_study.maximise))
-    if len(optuna_study.importances):
-        drawn.append(study.importances(optuna_study.importances))
-    text = [f"Study {clean(optuna_study.name)}."] if optuna_study.name else []
-    if drawn:
-        text.append(
-            "The trials of a search share no seeds by design, so this section does not compare arms. The importances "
-            "are computed by PED-ANOVA from the completed trials."
-        )
-    if optuna_study.note:
-        text.append(clean(optuna_study.note))
-    folded = (tables.trials(findings),) if len(optuna_study.trials) else ()
-    return Section("study", "Optuna study", tuple(text), tuple(drawn), folded=folded)
-
-
 def _arms(findings: Findings) -> Section | None:
     if not findings.sweep.arms:
         return None
@@ -314,10 +397,10 @@ def _arms(findings: Findings) -> Section | None:
     return Section("arms", "Arms", text, tables=(tables.arms(findings),), folded=folded)
 
 
-def _left_out(findings: Findings) -> Section:
+def _left_out(findings: Findings) -> Section | None:
     left_out = findings.sweep.left_out
     if left_out.empty:
-        return Section("left-out", "Runs left out", ("All runs of the sweep were used.",))
+        return None
     text = (
         f"{len(left_out)} of {count(len(findings.sweep.runs), 'run')} could not be used, for the reasons in the "
         "table. A run is used only if it is complete and its files are intact. A pair needs both of its runs.",
@@ -354,7 +437,7 @@ def _method(findings: Findings) -> Section:
         "Files: The folder of this page contains verdicts.csv and one Parquet file per table. All formulas are in "
         "docs/CONVERGENCE_ANALYSIS.md.",
     )
-    return Section("method", "Methods", text)
+    return Section("method", "Methods", text, closed=True)
 
 
 def _drawn(findings: Findings, arms: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The summary at the top of the page: what was compared, the verdicts, and the limits of the comparison."""
+"""Sentences on the comparison: the arms, the pairs, the target, and why claims were not judged."""
 
 from __future__ import annotations
 
@@ -6,32 +6,15 @@ import math
 import re
 from collections.abc import Sequence
 
+from joyful.analysis.arms import name_part
 from joyful.analysis.columns import is_score
 from joyful.analysis.convergence import Target
 from joyful.analysis.findings import Findings
-from joyful.analysis.formatting import NONE, count, heading, interval, listing, metric, number, quantity
-from joyful.analysis.page.parts import Group, Point, clean
+from joyful.analysis.formatting import count, listing, metric, number
+from joyful.analysis.page.labels import BASELINE
+from joyful.analysis.page.parts import clean
 from joyful.analysis.sweep import Arm, Sweep, of_task
 from joyful.analysis.verdict import MINIMUM_PAIRS, VERDICTS, Verdict
-
-TITLES = {
-    "supported": "Supported claims",
-    "contradicted": "Contradicted claims",
-    "inconclusive": "Inconclusive claims",
-    "not testable": "Claims that could not be tested",
-}
-
-#: Text above the list of `sizes`.
-SIZES = (
-    "Minimum detectable effects: the smallest true effects that a comparison of this size detects with 80 % power. "
-    "Smaller effects may exist and remain undetected."
-)
-
-#: Maximum number of points per verdict in the summary. The table of verdicts contains all.
-_MOST_POINTS = 12
-
-#: With more arms than _MANY_ARMS besides the baseline, the summary lists arms by metric, at most _MOST_ARMS of them.
-_MANY_ARMS, _MOST_ARMS = 2, 6
 
 
 def title(sweep: Sweep) -> str:
@@ -55,7 +38,7 @@ def compared(findings: Findings) -> tuple[str, ...]:
         factors = listing([f"{clean(name)} ({_values(sweep, name)})" for name in sweep.factors])
         arms = "Two arms are" if len(sweep.arms) == 2 else f"{len(sweep.arms)} arms are"
         differences = f" They differ in {factors}." if factors else ""
-        sentences.append(f"{arms} compared.{differences} The baseline is {clean(sweep.baseline.name)}.")
+        sentences.append(f"{arms} compared.{differences} The baseline is {_full_name(sweep.baseline)}.")
         sentences.append(_pairs(sweep) if sweep.design == "paired" else _independent(sweep))
         if sweep.tasks:
             sentences.append(
@@ -90,26 +73,6 @@ def counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
     return {name: n for name, n in numbers.items() if n}
 
 
-def groups(findings: Findings) -> tuple[Group, ...]:
-    """Return one group of points per verdict.
-
-    A group has one point per claim, metric and arm. With many arms it has one point per claim and metric.
-    """
-    many = len(findings.sweep.others) * max(len(findings.sweep.tasks), 1) > _MANY_ARMS
-    result = []
-    for name in VERDICTS:
-        verdicts = [verdict for verdict in findings.verdicts if verdict.verdict == name]
-        if many:
-            points = [_point_of_arms(of_metric) for of_metric in _by_metric(verdicts)]
-        else:
-            points = [_point(verdict, len(findings.sweep.others) > 1) for verdict in verdicts]
-        if len(points) > _MOST_POINTS:
-            points = [*points[:_MOST_POINTS], Point("", f"{len(points) - _MOST_POINTS} more in the table of verdicts")]
-        if points:
-            result.append(Group(name, TITLES[name], tuple(points)))
-    return tuple(result)
-
-
 def unseen(findings: Findings) -> tuple[str, ...]:
     """Return the reasons why claims were not judged at all, with advice on what to add."""
     sweep, sentences = findings.sweep, []
@@ -138,94 +101,6 @@ def unseen(findings: Findings) -> tuple[str, ...]:
             "With fewer, no sign-flip test can reach p < 0.05."
         )
     return tuple(sentences)
-
-
-def effect(verdict: Verdict) -> str:
-    """Return the effect as text, such as "speed increase of 18.2 % (95 % interval 12.0 to 24.9 %)", or "–".
-
-    A negative effect is named by the opposite direction: a claimed increase of -2 % becomes a decrease of 2 %.
-    """
-    if not math.isfinite(verdict.estimate):
-        return NONE
-    claim, estimate, low, high = verdict.claim, verdict.estimate, verdict.low, verdict.high
-    direction = verdict.direction
-    kind = verdict.metric.kind
-    if estimate < 0:
-        direction = {"increase": "decrease", "decrease": "increase"}[direction]
-        estimate, low, high = -estimate, -high, -low
-    prefix = "" if kind == "value" else f"{kind} "
-    text = f"{prefix}{direction} of {quantity(estimate, claim.unit, claim.digits)}"
-    bounds = interval(low, high, claim.unit, claim.digits)
-    return text if bounds == NONE else f"{text} (95 % interval {bounds})"
-
-
-def sizes(findings: Findings) -> tuple[Point, ...]:
-    """Return the minimum detectable effect of every metric, and the pairs needed to decide an inconclusive claim."""
-    several = len(findings.sweep.others) > 1
-    points = []
-    for of_metric in _by_metric([v for v in findings.verdicts if math.isfinite(v.minimum_detectable)]):
-        unit, digits = of_metric[0].claim.unit, of_metric[0].claim.digits
-        smallest = [verdict.minimum_detectable for verdict in of_metric]
-        low, high = min(smallest), max(smallest)
-        what = "arm and task" if several and of_metric[0].task else "task" if of_metric[0].task else "arm"
-        each = f"{interval(low, high, unit, digits)}, depending on the {what}"
-        text = quantity(low, unit, digits) if low == high else each
-        if high == 0.0:
-            text = "all pairs have the same effect, so its variation cannot be estimated"
-        needed = [v.pairs_needed for v in of_metric if v.verdict == "inconclusive" and v.pairs_needed is not None]
-        if needed:
-            pairs = _range_of(needed, always=len(needed) > 1)
-            margin = of_metric[0].claim.kind in ("within", "no_worse_than")
-            condition = f"if the true effect were {'zero' if margin else 'the middle of the claimed range'}"
-            text += f"; about {pairs} would support the claim with this power {condition}"
-        points.append(Point(_name(of_metric[0], several) if len(of_metric) == 1 else _head(of_metric[0]), text))
-    return tuple(points)
-
-
-def _by_metric(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
-    grouped: dict[tuple[str, str], list[Verdict]] = {}
-    for verdict in verdicts:
-        grouped.setdefault((verdict.claim.name, verdict.metric.label), []).append(verdict)
-    return list(grouped.values())
-
-
-def _point_of_arms(verdicts: Sequence[Verdict]) -> Point:
-    """Return one point for all arms of a metric, ordered from the largest effect to the smallest."""
-    ordered = sorted(verdicts, key=lambda v: -v.estimate if math.isfinite(v.estimate) else math.inf)
-    unit, digits = verdicts[0].claim.unit, verdicts[0].claim.digits
-    known = [v for v in ordered if math.isfinite(v.estimate)]
-    one_arm = len({v.arm for v in verdicts}) == 1
-
-    def name(verdict: Verdict) -> str:
-        return clean(verdict.task if one_arm and verdict.task else verdict.subject)
-
-    arms = [f"{name(v)} ({quantity(v.estimate, unit, digits, signed=True)})" for v in known]
-    arms = arms or [name(v) for v in ordered]
-    details = dict.fromkeys(verdict.detail for verdict in verdicts)
-    detail = metric(_sentence(next(iter(details)))) if len(details) == 1 else ""
-    return Point(_head(verdicts[0]), f"{listing(arms, _MOST_ARMS)}.", detail)
-
-
-def _point(verdict: Verdict, several: bool) -> Point:
-    measured = effect(verdict)
-    text = f"{'no effect computed' if measured == NONE else measured}. Claim: {clean(verdict.claim.says)}"
-    detail = " ".join(_sentence(part) for part in (verdict.detail, verdict.note) if part)
-    return Point(_name(verdict, several), text, metric(detail))
-
-
-def _sentence(text: str) -> str:
-    text = clean(text)
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
-
-
-def _head(verdict: Verdict) -> str:
-    return clean(f"{heading(verdict.claim.name)} ({metric(verdict.metric.label)})")
-
-
-def _name(verdict: Verdict, several: bool) -> str:
-    head = _head(verdict)
-    subject = verdict.subject if several else verdict.task
-    return clean(f"{subject}: {head}" if subject else head)
 
 
 def _pairs(sweep: Sweep) -> str:
@@ -268,6 +143,13 @@ def _range_of(pairs: Sequence[int], always: bool = False) -> str:
     """Return numbers of pairs as text, such as "6 pairs", or "6 to 8 pairs" if they differ or if `always`."""
     least, most = min(pairs), max(pairs)
     return count(most, "pair") if least == most and not always else f"{least} to {count(most, 'pair')}"
+
+
+def _full_name(baseline: Arm) -> str:
+    """Return the name of the baseline, or its settings if its label does not say them."""
+    if baseline.name != BASELINE:
+        return clean(baseline.name)
+    return clean(" ".join(name_part(factor, value) for factor, value in baseline.settings.items()))
 
 
 def _values(sweep: Sweep, factor: str) -> str:

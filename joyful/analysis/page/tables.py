@@ -272,16 +272,9 @@ def response(findings: Findings) -> Table:
     )  # fmt: skip
 
 
-def trials(findings: Findings) -> Table:
-    """Return the table of the trials of the study, best first."""
-    frame = findings.tables["trials"]
-    assert findings.study is not None
-    ordered = frame.sort_values(["value", "number"], ascending=[not findings.study.maximise, True], na_position="last")
-    rows = [[r["number"], r["state"], percent(r["value"], 2), r["parameters"]] for r in ordered.to_dict("records")]
-    return _table(
-        "table-trials", "Trials, best first", ["trial", "state", "objective", "parameters"], rows, text=(1, 3),
-        file="trials.parquet",
-    )  # fmt: skip
+def study_table(columns: list[str], rows: list[list[Any]], text: Sequence[int], runs: int) -> Table:
+    """Return the table of the trials of a search, best first."""
+    return _table("table-trials", "Trials, best first", columns, rows, text=text, file="trials.parquet", runs=runs)
 
 
 #: Column of the table of scores -> (heading, scale, digits).
@@ -322,15 +315,18 @@ def scores(findings: Findings) -> Table:
     """Return the table of the results of every run that is compared."""
     frame = findings.tables["scores"]
     shown = {name: spec for name, spec in _SCORES.items() if name in frame and name != "final_recon_mse"}
+    used = findings.sweep.runs.query("used and role == 'comparison'")
+    folders = {(arm, seed): run for run, arm, seed in zip(used["run"], used["arm"], used["seed"], strict=True)}
     rows = []
     for row in frame.to_dict("records"):
         cells = {name: number(row[name] * scale, digits) for name, (_, scale, digits) in shown.items()}
         if cells.get("epochs_to_target", NONE) != NONE:
             before = "> " if not row["reached"] else f"{number(row['not_before'], 2)} to "
             cells["epochs_to_target"] = before + cells["epochs_to_target"]
-        rows.append([row["arm"], int(row["seed"]), *cells.values()])
+        rows.append([row["arm"], int(row["seed"]), *cells.values(), folders.get((row["arm"], row["seed"]), NONE)])
     return _table(
-        "table-scores", "Results of each run", ["arm", "seed", *(heading for heading, _, _ in shown.values())], rows,
+        "table-scores", "Results of each run", ["arm", "seed", *(heading for heading, _, _ in shown.values()), "run"], rows,
+        text=(0, len(shown) + 2), runs=len(shown) + 2,
         note="The time to the target is known to lie between two evaluations. The sign > marks a run that did not reach the "
         "target within its budget.",
         file="scores.parquet",
@@ -345,20 +341,20 @@ def left_out(findings: Findings) -> Table:
     ]
     return _table(
         "table-left-out", "Runs left out", ["run", "arm", "seed", "role", "status", "reason"], rows, text=(0, 1, 3, 4, 5),
-        file="left_out.parquet",
+        file="left_out.parquet", runs=0,
     )  # fmt: skip
 
 
 def _table(
     name: str, caption: str, columns: list[str], rows: list[list[Any]], *, text: Sequence[int] = (0,), note: str = "",
-    file: str = "", restacks: bool = False, marks: int | None = None,
+    file: str = "", restacks: bool = False, marks: int | None = None, runs: int | None = None,
 ) -> Table:  # fmt: skip
     """Return a table of at most MOST_ROWS rows. `text` holds the indices of the columns that are not numbers."""
     if len(rows) > MOST_ROWS:
         note = f"First {MOST_ROWS} of {len(rows)} rows{f'; {file} contains all' if file else ''}. {note}".strip()
     cells = tuple(tuple("\n".join(map(clean, str(c).split("\n", 1))) for c in row) for row in rows[:MOST_ROWS])
     numeric = frozenset(range(len(columns))) - set(text)
-    return Table(name, caption, tuple(columns), cells, numeric, note, restacks, marks)
+    return Table(name, caption, tuple(columns), cells, numeric, note, restacks, marks, runs)
 
 
 def _mean_sd(values: pd.Series, digits: int) -> str:

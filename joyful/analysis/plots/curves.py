@@ -89,7 +89,7 @@ def draw_bands(
         epoch = rows["x"].to_numpy(dtype=float)
         mean, low, high = (rows[key].to_numpy(dtype=float) * scale for key in ("mean", "low", "high"))
         every = max(1, len(rows) // 8)
-        axes.fill_between(epoch, low, high, color=look.colour, alpha=0.16, linewidth=0)
+        axes.fill_between(epoch, low, high, color=look.colour, alpha=0.16, linewidth=0, gid=look.gid)
         axes.plot(
             epoch,
             mean,
@@ -98,6 +98,46 @@ def draw_bands(
             marker=look.marker,
             markevery=every,
             label=labels[arm],
+            gid=look.gid,
         )
         ends[arm] = float(mean[-1]), float(low[-1]), float(high[-1]), int(rows["n"].iloc[-1])
     return ends
+
+
+def paired_differences(
+    differences: pd.DataFrame, arms: Sequence[str], *, name: str, quantity: str, scale: float = 1.0, unit: str = "",
+    x: str = "epoch",
+) -> Plot:  # fmt: skip
+    """Plot the mean difference from the baseline over training, with its pointwise 95 % interval over pairs.
+
+    Args:
+        differences: Differences of the pairs, as `joyful.analysis.curves.band` returns means. The baseline is not in it.
+        arms: The arms to draw, the baseline first.
+        name: Identifier of the figure.
+        quantity: Name of the quantity.
+        scale: Factor from the values to the axis.
+        unit: Unit of the axis, or "".
+        x: Label of the x axis.
+
+    Returns:
+        The figure.
+    """
+    digits = 2 if unit == "points" else 3
+    with panel() as (figure, axes):
+        axes.axhline(0, color=MUTED, linewidth=1)
+        ends = draw_bands(axes, differences, looks(arms), scale)
+        label_axes(axes, f"difference from the baseline{f' ({unit})' if unit else ''}", x)
+    sentences = [_describe_difference(arm, end, digits) for arm, end in ends.items()]
+    return Plot(
+        name, f"{quantity[:1].upper()}{quantity[1:]}: arm minus baseline", joined(sentences[:_MOST_LISTED]), figure
+    )
+
+
+def _describe_difference(arm: str, end: tuple[float, float, float, int], digits: int) -> str:
+    mean, low, high, n = end
+    ended = f"{arm} ends {number(mean, digits, signed=True)} from the baseline"
+    return (
+        f"{ended} (95 % interval {number(low, digits)} to {number(high, digits)}, {n} pairs)"
+        if n > 1
+        else f"{ended} (one pair)"
+    )

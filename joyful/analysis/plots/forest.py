@@ -13,7 +13,7 @@ from joyful.analysis.claims import Verdict
 from joyful.analysis.claims_file import claimed
 from joyful.analysis.formatting import NONE, heading, interval, metric, quantity
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
-from joyful.analysis.plots.style import CLAIM, INK, MUTED, RULE, Plot, looks
+from joyful.analysis.plots.style import CLAIM, INK, MUTED, RULE, Look, Plot, looks
 
 #: The axis ends at this multiple of the claimed range, so that one wide interval does not compress the others.
 #: Intervals that extend further end in an arrow.
@@ -59,8 +59,9 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
                 axes.plot(
                     pairs, np.full(len(pairs), -row - 0.27), linestyle="none",
                     marker=look.marker, markersize=3, color=look.colour, alpha=0.6, markeredgewidth=0, clip_on=False,
+                    gid=look.gid,
                 )  # fmt: skip
-            _interval(axes, verdict, -row - 0.04, low_end, high_end, look.colour)
+            _interval(axes, verdict, -row - 0.04, low_end, high_end, look)
         axes.set_xlabel(f"effect in the claimed direction ({unit})")
         label_rows(axes, labels, [verdict.verdict for verdict in shown])
     title = f"{heading(claim.name)}{f', {metric(verdicts[0].metric.label)}' if of_one else ''}: effect of each pair ({unit})"
@@ -89,18 +90,18 @@ def _describe(verdict: Verdict, label: str) -> str:
     return f"{label}: {quantity(verdict.estimate, unit, digits, signed=True)}{between}, {verdict.verdict}"
 
 
-def _interval(axes: Axes, verdict: Verdict, y: float, left: float, right: float, colour: str) -> None:
+def _interval(axes: Axes, verdict: Verdict, y: float, left: float, right: float, look: Look) -> None:
     if not math.isfinite(verdict.estimate):
         return
     if not (math.isnan(verdict.low) or math.isnan(verdict.high)):
-        axes.plot([max(verdict.low, left), min(verdict.high, right)], [y, y], color=colour, linewidth=2.4)
+        axes.plot([max(verdict.low, left), min(verdict.high, right)], [y, y], color=look.colour, linewidth=2.4)
         for beyond, edge, arrow in ((verdict.low < left, left, "<"), (verdict.high > right, right, ">")):
             if beyond:
-                axes.plot([edge], [y], marker=arrow, color=colour, markersize=6, clip_on=False)
+                axes.plot([edge], [y], marker=arrow, color=look.colour, markersize=6, clip_on=False)
     if left <= verdict.estimate <= right:
         axes.plot(
-            [verdict.estimate], [y], marker="D", markersize=6.5, color=colour, markeredgecolor=INK, markeredgewidth=0.8,
-            clip_on=False,
+            [verdict.estimate], [y], marker="D", markersize=6.5, color=look.colour, markeredgecolor=INK, markeredgewidth=0.8,
+            clip_on=False, gid=look.gid,
         )  # fmt: skip
     else:  # the value is written beside the arrow at the edge, beyond which it lies
         edge, side, shift = (left, "left", 8) if verdict.estimate < left else (right, "right", -8)

@@ -72,10 +72,16 @@ def arms_by_ratio(places: pd.DataFrame, arms: Sequence[str]) -> Plot:
         for row, place in enumerate(records):
             look = of_arm[place["arm"]]
             if math.isfinite(place["ratio_low"]) and math.isfinite(place["ratio_high"]):
-                axes.plot([place["ratio_low"], place["ratio_high"]], [-row - 0.1] * 2, color=look.colour, linewidth=2.4)
+                axes.plot(
+                    [place["ratio_low"], place["ratio_high"]],
+                    [-row - 0.1] * 2,
+                    color=look.colour,
+                    linewidth=2.4,
+                    gid=look.gid,
+                )
             axes.plot(
                 [place["ratio"]], [-row - 0.1], marker=look.marker, markersize=7, color=look.colour, markeredgecolor=INK,
-                markeredgewidth=0.8,
+                markeredgewidth=0.8, gid=look.gid,
             )  # fmt: skip
         if records:
             axes.margins(x=0.12)

@@ -33,8 +33,12 @@ def performance_profiles(
             if rows.empty:
                 continue
             x, share, low, high = (rows[key].to_numpy(dtype=float) for key in ("threshold", "share", "low", "high"))
-            axes.fill_between(x, 100 * low, 100 * high, step="mid", color=look.colour, alpha=0.16, linewidth=0)
-            axes.step(x, 100 * share, where="mid", color=look.colour, linestyle=look.dashes, label=labels[arm])
+            axes.fill_between(
+                x, 100 * low, 100 * high, step="mid", color=look.colour, alpha=0.16, linewidth=0, gid=look.gid
+            )
+            axes.step(
+                x, 100 * share, where="mid", color=look.colour, linestyle=look.dashes, label=labels[arm], gid=look.gid
+            )
             median = x[np.flatnonzero(share >= 0.5)[-1]] if (share >= 0.5).any() else x[0]
             sentences.append(f"{arm}: half of the runs are above {three_digits(float(median))}")
         axes.set_ylim(0, 103)

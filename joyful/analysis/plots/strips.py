@@ -45,11 +45,11 @@ def strips(
             look, dots = of_arm_look[arm], of_arm.to_numpy(dtype=float)[:500]
             axes.plot(
                 dots, np.full(len(dots), -row - 0.1), linestyle="none", marker=look.marker, color=look.colour, alpha=0.6,
-                markeredgewidth=0,
+                markeredgewidth=0, gid=look.gid,
             )  # fmt: skip
             axes.plot(
                 [means[arm]], [-row - 0.1], marker="D", markersize=7, color=look.colour, markeredgecolor=INK,
-                markeredgewidth=0.9,
+                markeredgewidth=0.9, gid=look.gid,
             )  # fmt: skip
         axes.set_xlabel(axis)
         label_rows(axes, list(table), [f"{kind} {three_digits(mean)}" for mean in means.values()])

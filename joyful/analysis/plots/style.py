@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import io
+import json
 import math
 import re
 import warnings
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -47,6 +49,9 @@ _DASHES: tuple[Any, ...] = (
     (0, (8, 2)), (0, (1, 2.2)), (0, (4, 1, 1, 1, 1, 1)),
 )  # fmt: skip
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+
+#: Start of the gid of a line that belongs to no arm. Its name follows, and is shown with the values at the pointer.
+LABEL = "label:"
 
 #: Maximum number of arms or lines that a figure can distinguish.
 MOST_LINES = len(_MARKERS)
@@ -86,6 +91,33 @@ class Plot:
     title: str
     finding: str
     figure: Figure
+
+    @property
+    def marks(self) -> list[tuple[float, float, int, str]]:
+        """The points of the lines with a gid: x and y in the SVG, number of the arm or -1, and the values.
+
+        The gid is that of a `Look`, or LABEL and a name.
+        """
+        (axes, *_), height = self.figure.axes, 72 * self.figure.get_figheight()
+        rows = not len(axes.get_yticks())
+        label, found = axes.get_xlabel(), []
+        for line in axes.lines:
+            if line.get_gid() is None:
+                continue
+            data = np.asarray(line.get_xydata(), dtype=float)
+            data = data[np.isfinite(data).all(axis=1)]
+            places = axes.transData.transform(data) * (72 / self.figure.dpi) if len(data) else data
+            gid = str(line.get_gid())
+            arm = -1 if gid.startswith(LABEL) else int(gid.partition("-")[2])
+            name = f"{gid.removeprefix(LABEL)}, " if arm < 0 else ""
+            for (x, y), (left, up) in zip(data, places, strict=True):
+                text = f"{x:.4g}" if rows else f"{name}{label} {x:.5g}: {y:.4g}"
+                found.append((round(left, 1), round(height - up, 1), arm, text.replace("-", "\u2212")))
+        return found
+
+    def values(self) -> str:
+        """Return the marks as JSON that may stand in a script element."""
+        return json.dumps(self.marks, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
 
     def svg(self) -> str:
         """Return the figure as an <svg> element for a page, with colours as CSS variables (see `PALETTE`).
@@ -137,11 +169,18 @@ class Look:
         colour: Colour, from the light column of PALETTE.
         dashes: Line style of matplotlib.
         marker: Marker of matplotlib.
+        index: Position of the arm, where 0 is the baseline.
     """
 
     colour: str
     dashes: Any
     marker: str
+    index: int = 0
+
+    @property
+    def gid(self) -> str:
+        """Name of the parts of a figure that belong to the arm. In the SVG it is the attribute data-arm."""
+        return f"arm-{self.index}"
 
 
 def look(index: int) -> Look:
@@ -150,8 +189,8 @@ def look(index: int) -> Look:
     From index MOST_LINES on, all arms have the same neutral look and need labels.
     """
     if index >= MOST_LINES:
-        return Look(MUTED, "-", "o")
-    return Look(PALETTE[f"series-{index}"][0], _DASHES[index], _MARKERS[index])
+        return Look(MUTED, "-", "o", index)
+    return Look(PALETTE[f"series-{index}"][0], _DASHES[index], _MARKERS[index], index)
 
 
 def looks(names: Sequence[str]) -> dict[str, Look]:
@@ -294,6 +333,8 @@ def standalone(plot: Plot) -> str:
 
 
 def _localize_tag(tag: str, name: str) -> str:
+    tag = re.sub(rf'\bid="{LABEL}[^"]*"', "", tag)
+    tag = re.sub(r'\bid="arm-(\d+)"', r'data-arm="\1"', tag)
     tag = re.sub(r'\bid="', f'id="{name}-', tag)
     tag = tag.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
     tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)  # Inherit the font of the page

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis.formatting import number, percent
-from joyful.analysis.plots.style import Plot, label_axes, looks, panel, shortened
+from joyful.analysis.plots.curves import draw_bands
+from joyful.analysis.plots.style import MUTED, Plot, joined, label_axes, looks, panel, shortened
 
 
 def time_to_target(
@@ -48,13 +49,15 @@ def time_to_target(
             reached, low, high = (
                 100 * np.concatenate([[0.0], columns[key], columns[key][-1:]]) for key in ("reached", "low", "high")
             )
-            axes.fill_between(epoch, low, high, step="post", color=look.colour, alpha=0.14, linewidth=0)
-            axes.step(epoch, reached, where="post", color=look.colour, linestyle=look.dashes, label=labels[arm])
+            axes.fill_between(epoch, low, high, step="post", color=look.colour, alpha=0.14, linewidth=0, gid=look.gid)
+            axes.step(
+                epoch, reached, where="post", color=look.colour, linestyle=look.dashes, label=labels[arm], gid=look.gid
+            )
             censored = rows[rows["censored"] > 0]
             if len(censored):  # An empty line would distort the layout
                 axes.plot(
                     censored["x"].to_numpy(dtype=float), 100 * censored["reached"].to_numpy(dtype=float),
-                    linestyle="none", marker="+", markersize=8, markeredgewidth=1.6, color=look.colour, clip_on=False,
+                    linestyle="none", marker="+", markersize=8, markeredgewidth=1.6, color=look.colour, clip_on=False, gid=look.gid,
                 )  # fmt: skip
             sentences.append(_describe(arm, rows, rates, unit))
         axes.set_ylim(0, 103)
@@ -70,3 +73,28 @@ def _describe(arm: str, rows: pd.DataFrame, rates: pd.DataFrame, unit: str) -> s
         return f"{arm}: {median}"
     reached, n, rate = (float(rates[key].to_dict()[arm]) for key in ("reached", "n", "rate"))
     return f"{arm}: {int(reached)} of {int(n)} runs reached the target ({percent(rate, 0)}), {median}"
+
+
+def gains_by_target(ladder: pd.DataFrame, arms: Sequence[str], *, unit: str, chosen: float) -> Plot:
+    """Plot the effect on the time to a target against the target, with its 95 % interval.
+
+    Args:
+        ladder: Rows of one claim of the result of `joyful.analysis.claims.ladder`.
+        arms: The arms to draw, the baseline first.
+        unit: Unit of the effect.
+        chosen: Share of the way of the target that the verdict rests on.
+
+    Returns:
+        The figure.
+    """
+    band = ladder.rename(columns={"estimate": "mean"}).assign(x=100 * ladder["share"], n=ladder["reached"])
+    band = band.replace([np.inf, -np.inf], np.nan)
+    with panel() as (figure, axes):
+        axes.axhline(0, color=MUTED, linewidth=1)
+        axes.axvline(100 * chosen, color=MUTED, linewidth=1, dashes=(2, 2))
+        ends = draw_bands(axes, band, looks(arms))
+        label_axes(axes, f"gain ({'%' if unit == 'percent' else unit})", "target, % of the way")
+    sentences = [
+        f"{arm}: {number(end[0], 1, signed=True)} at the farthest target that is known" for arm, end in ends.items()
+    ]
+    return Plot("gains", "Gain at other targets", joined(sentences[:4]), figure)

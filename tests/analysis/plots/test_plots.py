@@ -224,10 +224,60 @@ def test_study_history_and_importances():
     trials = pd.DataFrame(
         {"number": [0, 1, 2], "state": ["complete", "pruned", "complete"], "value": [0.5, 0.4, 0.6], "parameters": ""}
     )
-    plot = study.history(trials, "F1")
-    assert plot.finding == "3 trials: 2 complete, 1 pruned; the best is trial 2 with 60.00 %."
+    plot = study.history(trials, "F1 (%)", scale=100)
+    assert plot.finding == "3 trials: 2 complete, 1 pruned; the best is trial 2 with 60."
     assert ([0, 2], pytest.approx([50, 60])) in lines(plot)
     lower = study.history(trials, "NLL", maximise=False)
-    assert "the best is trial 0 with 50.00 %" in lower.finding
+    assert "the best is trial 0 with 0.5" in lower.finding
     assert study.importances(pd.Series({"a": 0.2, "b": 0.8})).finding == "b 0.80; a 0.20."
     assert study.importances(pd.Series(dtype=float)).finding == "Nothing was measured."
+
+
+def test_study_curves_mark_the_pruned_trials_and_the_best():
+    reported = pd.DataFrame({"number": [0, 0, 1, 2, 2], "step": [1, 2, 1, 1, 2], "value": [0.1, 0.5, 0.2, 0.3, 0.6]})
+    plot = study.curves(reported, {0: "complete", 1: "pruned", 2: "complete"}, "F1", 2)
+    assert plot.finding == "2 complete, 1 pruned; the thick line is the best, trial 2."
+    assert [text for *_, text in plot.marks][-1] == "trial 2, step 2: 0.6"
+    widths = [line.get_linewidth() for line in plot.figure.axes[0].lines[:3]]
+    assert widths[2] > widths[0]
+    assert [text.get_text() for text in plot.figure.axes[0].get_legend().get_texts()] == ["complete", "pruned"]
+
+
+def test_score_against_numbers_and_choices():
+    trials = pd.DataFrame({"number": [0, 1, 2], "state": "complete", "value": [0.5, 0.4, 0.6]})
+    plot = study.against(trials, pd.Series({0: 0.001, 1: 0.1, 2: 1.0}), "weight", "F1", "parameter-1")
+    assert plot is not None
+    assert plot.figure.axes[0].get_xscale() == "log"
+    assert ([0.001, 0.1, 1.0], [0.5, 0.4, 0.6]) in lines(plot)
+    chosen = study.against(trials, pd.Series({0: "mse", 1: "smoothl1"}), "loss", "F1", "parameter-2")
+    assert chosen is not None
+    assert ([0, 1], [0.5, 0.4]) in lines(chosen)
+    assert [tick.get_text() for tick in chosen.figure.axes[0].get_xticklabels()] == ["mse", "smoothl1"]
+    assert study.against(trials, pd.Series({i: f"text {i}" for i in range(30)}), "x", "F1", "parameter-3") is None
+
+
+def test_the_time_line_puts_trials_that_overlap_into_rows():
+    trials = pd.DataFrame(
+        {"number": range(4), "state": "complete", "start": [0.0, 0, 50, 60], "end": [50.0, 60, 100, 100]}
+    )
+    plot = study.timeline(trials)
+    assert plot.finding == "4 trials on 2 workers in 100.0 s; they were busy 100 % of it."
+    assert sorted(round(bar.get_y() + 0.4) for bar in plot.figure.axes[0].patches) == [-1, -1, 0, 0]
+
+
+def test_the_front_is_drawn():
+    plot = study.front(pd.DataFrame({"score": [0.5, 0.6, 0.4], "cost": [1.0, 2.0, 1.5]}), [0, 1])
+    assert plot.title == "cost against score"
+    assert ([0.5, 0.6], [1.0, 2.0]) in lines(plot)
+    assert plot.finding == "2 of 3 complete trials are on the front: 0, 1."
+
+
+def test_the_marks_of_a_figure_are_its_values():
+    band = pd.DataFrame({"arm": "a", "x": [1.0, 2.0], "mean": [0.5, 0.75], "low": 0.4, "high": 0.9, "n": 3})
+    plot = plots.learning_curves(band, ["a"], name="x", quantity="dev F1")
+    assert [(arm, text) for _, _, arm, text in plot.marks] == [(0, "epoch 1: 0.5"), (0, "epoch 2: 0.75")]
+    (x0, y0, *_), (x1, y1, *_) = plot.marks
+    assert x1 > x0  # to the right
+    assert y1 < y0  # and up, in the coordinates of an SVG
+    assert plot.svg().count('data-arm="0"') == 2  # the line and its band
+    assert "<" not in plot.values()
