@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import joyful
+from joyful import platforms
 from joyful.records import FailedRun, print_error
 from joyful.runtime import closed_pipes, heap, signals
 
@@ -66,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         print_error(f"expected one of the commands {', '.join(COMMANDS)}, got {name!r}; see joyful --help")
+        return 2
+    if reason := platforms.reason_against():
+        print_error(reason)
         return 2
     if name == "train":
         if arguments is None:
