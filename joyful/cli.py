@@ -25,6 +25,7 @@ COMMANDS = {
     "import": "convert the curves of another training program to runs that report can compare",
     "sweep": "show the state of a sweep, or queue its failed trials again",
     "prepare": "convert a dataset once, so that runs load it quickly",
+    "schema": "print the JSON schema of all settings, for editors, or their reference",
 }
 
 #: Command -> packages that it needs in addition to the dependencies, all in the extra `train`.
@@ -144,6 +145,7 @@ MODULES = {
     "import": "joyful.analysis.importers.__main__",
     "sweep": "joyful.sweeper.__main__",
     "prepare": "joyful.data.prepare",
+    "schema": "joyful.schema.command",
 }
 
 
