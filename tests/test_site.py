@@ -172,6 +172,8 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         ("[`cli`](../joyful/cli.py)", "`cli`"),
         ("[b](https://x.org/y.md)", "[b](https://x.org/y.md)"),
         ("[c](#here)", "[c](#here)"),
+        ("[d](NOTHING.md)", "[d](NOTHING.md)"),
+        ("[d](../joyful/nothing.py)", "[d](../joyful/nothing.py)"),
     ],
 )
 def test_links_that_leave_the_folder_of_the_site_are_mended(hooks, link, expected):

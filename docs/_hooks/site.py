@@ -75,6 +75,8 @@ def with_mended_links(text: str, source: str, page: str, known: set[str]) -> str
         file = posixpath.normpath(posixpath.join(posixpath.dirname(source), name))
         site = PAGES.get(file) or OTHERS.get(file) or file.removeprefix("docs/")
         if site not in known:
+            if file.startswith("docs/") or not (ROOT / file).exists():
+                return match[0]  # a wrong link, which mkdocs reports
             return label if "`" in label else f"`{label}`" if re.search(r"[/.]", label) else label
         if re.fullmatch(r"[\w/.-]+\.md", label):
             label = title_of(ROOT / file)
