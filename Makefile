@@ -6,7 +6,7 @@ TORCH := torch==2.13.0
 ARGS ?=
 MINUTES ?= 30
 
-.PHONY: run test soak study-report setup lint clean
+.PHONY: run test soak study-report setup docs lint clean
 
 run: .venv/core.done          ## a small paired sweep on the embedded data, and its report
 	$(BIN)/python run.py -m +sweeps=first_look $(ARGS)
@@ -23,10 +23,14 @@ study-report: .venv/core.done ## every table and figure of study/RESULTS.md from
 
 setup: .venv/all.done         ## everything: text encoder, launchers, test and benchmark dependencies
 
-lint: .venv/all.done          ## ruff and mypy
+docs: .venv/all.done          ## the documentation site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site $(ARGS)
+
+lint: .venv/all.done          ## ruff, mypy, and the links and references of the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 # torch comes first and by its pinned version, so that nothing else chooses another build of it
 .venv/core.done: pyproject.toml constraints.txt
@@ -37,8 +41,8 @@ lint: .venv/all.done          ## ruff and mypy
 	touch $@
 
 .venv/all.done: .venv/core.done
-	$(PIP) --constraint constraints.txt --editable '.[train,text,sweep,lightning,import,notebooks,benchmarks,test,lint]'
+	$(PIP) --constraint constraints.txt --editable '.[train,text,sweep,lightning,import,notebooks,benchmarks,test,docs,lint]'
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv site

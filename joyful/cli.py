@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import joyful
+from joyful import platforms
 from joyful.records import FailedRun, print_error
 from joyful.runtime import closed_pipes, heap, signals
 
@@ -24,6 +25,7 @@ COMMANDS = {
     "import": "convert the curves of another training program to runs that report can compare",
     "sweep": "show the state of a sweep, or queue its failed trials again",
     "prepare": "convert a dataset once, so that runs load it quickly",
+    "schema": "print the JSON schema of all settings, for editors, or their reference",
 }
 
 #: Command -> packages that it needs in addition to the dependencies, all in the extra `train`.
@@ -66,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         print_error(f"expected one of the commands {', '.join(COMMANDS)}, got {name!r}; see joyful --help")
+        return 2
+    if reason := platforms.reason_against():
+        print_error(reason)
         return 2
     if name == "train":
         if arguments is None:
@@ -140,6 +145,7 @@ MODULES = {
     "import": "joyful.analysis.importers.__main__",
     "sweep": "joyful.sweeper.__main__",
     "prepare": "joyful.data.prepare",
+    "schema": "joyful.schema.command",
 }
 
 

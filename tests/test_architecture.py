@@ -13,11 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Layers from left to right. A module imports only from its own layer and from layers to the left. The names are those of the
 #: packages and modules directly below joyful.
 LAYERS = [
-    ["compat", "records"],
+    ["compat", "platforms", "records"],
     ["registry", "validation"],
     ["config", "randomness", "results"],
     ["runtime"],
     ["sweeper"],
+    ["schema"],
     ["data"],
     ["losses", "loss_utils"],
     ["model", "fusion_methods", "fusion_methods_hierarchical"],
@@ -114,6 +115,8 @@ def test_packages_for_other_programs_import_no_torch(package):
             {"torch", "hydra", "optuna", "lifelines"},
         ),
         ("joyful.audit.command", {"torch", "hydra", "optuna", "lifelines"}),
+        ("joyful.schema.editors, joyful.schema.command", {"torch", "pandas", "hydra", "optuna"}),
+        ("joyful.schema.reference", {"torch", "pandas", "optuna"}),
         ("joyful.runtime.config_source, joyful.runtime.run_guard", {"torch", "pandas", "pydantic"}),
         ("joyful.loss_utils", {"hydra", "pandas", "pyarrow", "optuna", "sentence_transformers"}),
     ],

@@ -37,13 +37,18 @@ ROOT = Path(__file__).resolve().parents[1]
 #: GUIDE.md comes before the pages that extend a sweep which it starts.
 PAGES = [
     ROOT / "README.md", ROOT / "README.zh.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/GUIDE.md",
-    *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "GUIDE.md"),
+    *sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name != "GUIDE.md"),
     *sorted((ROOT / "study").glob("*.md")),
 ]  # fmt: skip
 
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
 # --- contents of the pages
 
-CONTENTS = {path.name: read(path) for path in PAGES}
+CONTENTS = {name_of(path): read(path) for path in PAGES}
 COMMANDS = list({(c.settings, c.words): c for page in CONTENTS.values() for c in page.commands}.values())
 
 # --- rules for running them
@@ -134,12 +139,16 @@ RULES: list[tuple[str, Rule]] = [
     (r"python run\.py resume=", unchanged),  # here and in the next rule, the run is already tiny
     (r"python run\.py fork=", with_overrides("training.epochs=3")),
     (
-        r"python run\.py -m \+sweeps=basic_optimization(?!.*data=)",
+        r"(python run\.py|joyful train) -m \+sweeps=basic_optimization(?!.*data=)",
         small("hydra.sweeper.pairs=1", "hydra/launcher=basic"),
     ),
-    (r"python run\.py -m \+sweeps=", only_composed("tests/sweeper/test_stock.py trains it")),
-    (r"python run\.py -m .*hydra\.sweeper\.arms=", small(*ONE_PAIR)),
-    (r"python run\.py -m .*hydra\.sweeper\.n_trials=", small("hydra.sweeper.n_trials=2", "hydra/launcher=basic")),
+    (r"joyful train -m \+sweeps=first_look", small(*ONE_PAIR)),
+    (r"(python run\.py|joyful train) -m \+sweeps=", only_composed("tests/sweeper/test_stock.py trains it")),
+    (r"(python run\.py|joyful train) -m .*hydra\.sweeper\.arms=", small(*ONE_PAIR)),
+    (
+        r"(python run\.py|joyful train) -m .*hydra\.sweeper\.n_trials=",
+        small("hydra.sweeper.n_trials=2", "hydra/launcher=basic"),
+    ),
     (r"python run\.py -m hydra/launcher=joblib seed=1,2,3,4", small("seed=1,2")),
     (
         r"python examples/quickstart/main\.py -m ",
@@ -147,12 +156,12 @@ RULES: list[tuple[str, Rule]] = [
     ),
     (r"python examples/quickstart/main\.py --config-dir ", unchanged),
     (r"python examples/scikit_learn/main\.py -m \+sweep=compare", with_overrides("epochs=2", *ONE_PAIR)),
-    (r"joyful train --config-dir myconf ", skipped("tests/test_plugins.py adds such a package")),
     (r"(python run\.py|joyful train)( |$)", small()),
     (r"python train\.py ", small()),
     (r"joyful audit .*--command", only_help("tests/audit/test_programs.py runs it")),
     (r"joyful audit ", with_overrides("--runs", "1")),
-    (r"joyful (report|import|sweep|prepare)( |$)", unchanged),
+    (r"joyful report .*--require", covered_by("tests/analysis/test_gate.py", ("report", "--help"))),
+    (r"joyful (report|import|sweep|prepare|schema)( |$)", unchanged),
     (r"python -m (analysis\.(report|importers)|study\.loss_shapes)( |$)", unchanged),
     (r"python -m benchmarks\.\w+", only_help("it takes minutes; tests/benchmarks/ runs small versions")),
     (
@@ -225,7 +234,7 @@ class Checkout:
             name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))
         }
         self.environment = {
-            **inherited, "PYTHONPATH": str(ROOT), "JOYFUL_DATA": str(folder / "corpora"), "HF_HUB_OFFLINE": "1",
+            **inherited, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "JOYFUL_DATA": str(folder / "corpora"), "HF_HUB_OFFLINE": "1",
             "JOYFUL_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         self._write_data()
@@ -245,6 +254,14 @@ class Checkout:
         pickle.write_bytes(small_files.iemocap_pickle())
         (self.folder / "curves.csv").write_bytes(small_files.curves_table().replace(b"old,", b"NAME,"))
         self._write_logs()
+        self._write_own_files()
+
+    def _write_own_files(self) -> None:
+        """Write the blocks of the pages in docs/how-to/ that begin with the name of a file."""
+        for page in (ROOT / "docs/how-to").glob("*.md"):
+            for name, text in re.findall(r"^```\w+\n# ([\w/]+\.(?:py|yaml))\n(.*?)^```", page.read_text(), re.M | re.S):
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.folder / name).write_text(text)
 
     def _write_logs(self) -> None:
         """Write the sources of the commands in IMPORTING.md."""
@@ -356,7 +373,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_every_link_leads_somewhere(path):
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
         if re.match(r"https?://", target):
@@ -368,7 +385,7 @@ def test_every_link_leads_somewhere(path):
         assert not anchor or anchor in heading_anchors(file), f"{path.name}: {target}"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_every_file_that_is_named_exists(path):
     written_by_commands = {"report.md", "out.ipynb", "mine.yaml"}
     for token in named_files(path.read_text()):
@@ -390,14 +407,14 @@ def test_files_that_are_named_are_found():
     ]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_inline_commands_name_programs_that_exist(path):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     text = path.read_text()
     for module in re.findall(r"python -m ([a-z_.]+)", text):
         file = module.rstrip(".").replace(".", "/")
         candidates = {f"{file}.py", f"{file}/__main__.py"} & FILES
-        assert candidates or module == "pytest", f"{path.name}: python -m {module}"
+        assert candidates or module in ("pytest", "http.server"), f"{path.name}: python -m {module}"
     for target in re.findall(r"`make ([a-z-]+)", text):
         assert target in targets, f"{path.name}: make {target}"
 

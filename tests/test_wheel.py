@@ -58,6 +58,7 @@ def test_the_wheel_holds_the_library_and_its_data(wheel):
         "joyful/conf/hydra/sweeper/optuna_pruned.yaml",
         "joyful/sweeps/first_look.yaml",
         "joyful/claim_files/basic_optimization.yaml",
+        "joyful/schema/settings.json",
         "joyful/analysis/templates/page.html.j2",
     } <= set(names)
     assert not [name for name in names if re.search(r"test|benchmark|study_|/study/|hostile|\.parquet|\.png", name)]
@@ -110,6 +111,7 @@ def test_without_torch_all_works_but_training(without_torch, swept, tmp_path):
     (tmp_path / "curves.csv").write_bytes(curves_table())
     for command in (
         ("--help",),
+        ("schema", "--markdown"),
         ("sweep", "status", swept),
         ("sweep", "retry", swept, "--failed"),
         ("report", swept, "--out", "report"),

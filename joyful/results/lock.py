@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from joyful import platforms
 from joyful.records import InputError
 from joyful.results.schema import ResultsError
 
@@ -135,7 +136,7 @@ def _fence(folder: Path) -> None:
 
 
 def _lock_at_once(path: str | os.PathLike[str]) -> RunLock:
-    import fcntl  # not available on Windows, where runs cannot be locked
+    import fcntl  # not available on Windows (joyful.platforms)
 
     folder = Path(path)
     if not folder.is_dir():
@@ -187,4 +188,5 @@ def _forget_all() -> None:
     _held.clear()
 
 
+platforms.require()
 os.register_at_fork(after_in_child=_forget_all)
