@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from joyful.analysis import convergence, curves, gradient_ratio, response, stability, tasks
 from joyful.analysis.claims import Claim, Verdict, judge, ladder, secondary_table, verdict_table
@@ -17,7 +18,8 @@ from joyful.analysis.lines import ALL_TASKS
 from joyful.analysis.measures import select_arm, target_of, values
 from joyful.analysis.optuna_study import Study, read_study
 from joyful.analysis.statistics import mean_t
-from joyful.analysis.sweep import Sweep, of_task
+from joyful.analysis.sweep import REPORT_COLUMNS, Sweep, of_task
+from joyful.results.schema import HISTORY_COLUMNS
 
 #: Components of the training loss.
 COMPONENTS = ("classification", "contrastive", "encoder", "gate_reg")
@@ -88,6 +90,12 @@ class Findings:
     required: tuple[Claim, ...] = ()
     claims_digest: str = ""
     arguments: Mapping[str, Any] | None = None
+
+    @property
+    def other_columns(self) -> list[str]:
+        """The columns of the curves that are neither in CURVES nor in a claim."""
+        known = {name for name, _ in CURVES} | {verdict.metric.of for verdict in self.verdicts}
+        return [name for name in dict.fromkeys(self.tables["curves"]["metric"]) if name not in known]
 
     def band(self, metric: str, split: str) -> pd.DataFrame:
         """Return the rows of `tables["curves"]` for a metric and split: mean and interval of each arm and epoch."""
@@ -176,12 +184,20 @@ _NO_TIMES = pd.DataFrame(
 
 
 def _bands(sweep: Sweep, of_claims: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    return _over_training(sweep, [*CURVES, *of_claims], curves.band)
+    others = [(column, split) for column in _other_columns(sweep) for split in ("train", "dev", "test")]
+    return _over_training(sweep, [*CURVES, *of_claims, *others], curves.band)
+
+
+def _other_columns(sweep: Sweep) -> list[str]:
+    """Return the columns of another program that were read beside those of reports and claims."""
+    known = {*REPORT_COLUMNS, *HISTORY_COLUMNS, "run", "arm", "seed", "role", "fold", "x"}
+    return [str(name) for name in sweep.frame.columns if name not in known and is_numeric_dtype(sweep.frame[name])]
 
 
 def _paired_bands(sweep: Sweep, of_claims: Sequence[tuple[str, str]]) -> pd.DataFrame:
     paired = sweep.design == "paired" and bool(sweep.others)
     measured = [(metric, split) for metric, split in of_claims if not unit_depends_on(metric)]
+    measured += [(column, split) for column in _other_columns(sweep) for split in ("train", "dev", "test")]
     return _over_training(
         sweep,
         [*DIFFERENCES, *measured] if paired else [],

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pandas.api.types import is_numeric_dtype
 
 from joyful.analysis import gate, manifest
 from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, find_claims, parse_claims, read_content
@@ -30,7 +31,7 @@ from joyful.analysis.columns import BETTER, known_direction
 from joyful.analysis.convergence import parse_target
 from joyful.analysis.findings import Findings, compute_findings
 from joyful.analysis.measures import MEASURES
-from joyful.analysis.page import facts, html, markdown, search, summary
+from joyful.analysis.page import facts, grid, html, markdown, run, search, summary
 from joyful.analysis.page.answer import answer
 from joyful.analysis.page.labels import labelled
 from joyful.analysis.page.parts import Page, clean
@@ -39,8 +40,12 @@ from joyful.analysis.page.words import headline
 from joyful.analysis.plots.style import MOST_LINES
 from joyful.analysis.provenance import provenance
 from joyful.analysis.sweep import DESIGNS, REPORT_COLUMNS, read_sweep
-from joyful.results import InputError, ResultsError, ResultsWarning, plain, write_bytes, write_json
+from joyful.results import InputError, ResultsError, ResultsWarning, plain, read_runs, write_bytes, write_json
 from joyful.results.design import digest, read_designs
+from joyful.results.schema import HISTORY_COLUMNS
+
+#: Maximum number of columns of another program whose curves are drawn without a claim on them.
+MOST_OTHERS = 12
 
 #: Seed of the bootstrap and the Monte Carlo tests.
 SEED = 0
@@ -103,6 +108,9 @@ def build(
         sweep = read_sweep(
             folder, list(dict.fromkeys(columns)), overrides, x=x, design=design, task=task, compare=compare
         )
+        if claims is None and unmeasured_columns(sweep.frame, columns):  # the runs of another program
+            columns = [*columns, *other_columns(folder, columns)]
+            sweep = read_sweep(folder, columns, overrides, x=x, design=design, task=task, compare=compare)
     if sweep.runs.empty and sweep.left_out.empty and sweep.study is None:
         hint = "use the folder that python run.py -m wrote (multirun/NAME)"
         raise InputError(f"{folder}: expected the folder of a sweep, got a folder without runs (run.json); {hint}")
@@ -142,26 +150,48 @@ def _directions(better: Sequence[str]) -> dict[str, str]:
 
 
 def make_page(findings: Findings) -> Page:
-    """Return the page that shows the results."""
+    """Return the page that shows the results: of pairs, a search, a grid or one run."""
     origin = provenance(findings.sweep)
     shown = labelled(findings)
-    title = summary.title(shown.sweep)
-    searched = search.is_search(findings)
-    title = search.headline(findings) if searched else title
-    return Page(
-        title=title,
-        headline=headline(shown) or title,
+    page = Page(
+        title=summary.title(shown.sweep),
+        headline=headline(shown) or summary.title(shown.sweep),
         source=clean(findings.sweep.path.resolve().name),
         facts=facts.facts(shown.sweep, origin),
         command=clean(origin["command"]),
         place=clean(origin["place"]),
         options=clean(facts.options(findings)),
         counts=summary.counts(shown.verdicts),
-        answer=answer(shown),
-        unseen=() if searched else summary.unseen(shown),
-        arms=tuple(arm_order(shown)[:MOST_LINES]),
-        sections=search.sections(findings) if searched else sections(shown),
     )
+    if len(findings.sweep.runs) == 1:
+        one = run.read(findings.sweep.path, str(findings.sweep.runs["run"].iloc[0]))
+        return replace(page, title=(title := run.headline(one)), headline=title, counts={}, sections=run.sections(one))
+    if search.is_search(findings):
+        title = search.headline(findings)
+        return replace(page, title=title, headline=title, counts={}, sections=search.sections(findings))
+    if grid.is_grid(findings.sweep):
+        title = grid.headline(shown)
+        page = replace(page, title=title, headline=title, counts={})
+    elif summary.no_claim_applies(shown.verdicts):
+        page = replace(page, counts={})
+    else:
+        page = replace(page, answer=answer(shown))
+    arms = tuple(arm_order(shown)[:MOST_LINES])
+    return replace(page, unseen=summary.unseen(shown), arms=arms, sections=sections(shown))
+
+
+def unmeasured_columns(frame: pd.DataFrame, columns: Sequence[str]) -> bool:
+    """Return whether no run has a value in any of the columns, apart from times."""
+    known = [name for name in columns if name in frame and name != "seconds"]
+    return bool(len(frame)) and bool(frame[known].isna().all(axis=None))
+
+
+def other_columns(folder: Path, known: Sequence[str]) -> list[str]:
+    """Return at most MOST_OTHERS numeric columns of the histories besides the known ones, in the order of the first run."""
+    frame = read_runs(folder).frame
+    names = list(frame.columns)[list(frame.columns).index("step") :] if "step" in frame else []
+    taken = {*known, *HISTORY_COLUMNS}
+    return [str(name) for name in names if name not in taken and is_numeric_dtype(frame[name])][:MOST_OTHERS]
 
 
 def unmeasured(findings: Findings) -> list[str]:
@@ -309,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, InputError) else 1
     words = sys.stderr if parsed.json else sys.stdout
     counts = ", ".join(f"{n} {word}" for word, n in page.counts.items())
-    print(f"{page.title}: {counts or 'nothing to judge'}", file=words)
+    print(f"{page.title}: {counts}" if counts else page.title, file=words)
     if missing := unmeasured(findings):
         print(
             f"no run has a column of these claims ({', '.join(missing)}); set --claims to a file with claims on the columns "

@@ -16,9 +16,9 @@ from joyful.analysis.columns import is_score
 from joyful.analysis.convergence import TARGET_SHARE, Target
 from joyful.analysis.findings import Findings
 from joyful.analysis.formatting import NONE, count, heading, listing, metric, number, percent
-from joyful.analysis.page import tables
+from joyful.analysis.page import grid, tables
 from joyful.analysis.page.parts import Ladder, Section, Table, clean
-from joyful.analysis.page.summary import compared, level, source
+from joyful.analysis.page.summary import compared, level, no_claim_applies, source
 from joyful.analysis.page.words import change
 from joyful.analysis.plots.losses import LABELS
 from joyful.analysis.plots.style import MOST_LINES, Plot
@@ -41,6 +41,8 @@ def sections(findings: Findings) -> tuple[Section, ...]:
     """Return the sections that have content, in the order in which readers ask."""
     arms = drawn_arms(findings)
     ordered = arm_order(findings)
+    if grid.is_grid(findings.sweep):
+        return tuple(section for section in _of_grid(findings, arms, ordered) if section is not None)
     built = (
         _compared(findings),
         _verdicts(findings),
@@ -59,12 +61,30 @@ def arm_order(findings: Findings) -> list[str]:
     return list(dict.fromkeys([*drawn_arms(findings), *(arm.name for arm in findings.sweep.arms)]))
 
 
+def _of_grid(findings: Findings, arms: list[str], ordered: list[str]) -> list[Section | None]:
+    """Return the sections on settings that were not repeated, for which nothing is judged."""
+    return [
+        _compared(findings),
+        _of_plots("surface", "Settings against score", (), grid.surface(findings)),
+        _response(findings),
+        _curves(findings, arms),
+        _losses(findings, arms),
+        _gradient_ratio(findings, arms, ordered),
+        _left_out(findings),
+    ]
+
+
 def _of_runs(findings: Findings, arms: list[str], ordered: list[str]) -> list[Section | None]:
     """Return the sections on the runs of one task."""
     return [
         _curves(findings, arms),
         _speed(findings, arms),
         _stability(findings, ordered),
+        *(
+            [Section("surface", "Settings against score", plots=tuple(found))]
+            if (found := grid.surface(findings))
+            else []
+        ),
         _response(findings),
         _losses(findings, arms),
         _gradient_ratio(findings, arms, ordered),
@@ -144,7 +164,7 @@ def _compared(findings: Findings) -> Section:
 
 
 def _verdicts(findings: Findings) -> Section | None:
-    if not findings.verdicts:
+    if not findings.verdicts or no_claim_applies(findings.verdicts):
         return None
     text = (
         "The verdict depends only on the 95 % confidence interval of the mean effect. A claim is supported if the whole interval "
@@ -196,7 +216,8 @@ def _effects(findings: Findings, arms: list[str]) -> Section | None:
 def _curves(findings: Findings, arms: list[str]) -> Section | None:
     drawn = []
     of_claims = [(verdict.metric.of, verdict.metric.split) for verdict in findings.verdicts]
-    for column, split in dict.fromkeys([*_CURVES, *of_claims]):
+    others = [(column, split) for column in findings.other_columns for split in ("train", "dev", "test")]
+    for column, split in dict.fromkeys([*_CURVES, *of_claims, *others]):
         band = findings.band(column, split)
         if not len(band):
             continue
@@ -212,7 +233,7 @@ def _curves(findings: Findings, arms: list[str]) -> Section | None:
                 quantity=f"{split} {metric(column)}", scale=scale, unit=unit, target=line, x=findings.sweep.x,
             )
         )  # fmt: skip
-    differences = _differences(findings, arms)
+    differences = [] if grid.is_grid(findings.sweep) else _differences(findings, arms)
     paired = " The differences of pairs show whether arms differ; overlapping bands do not." * bool(differences)
     text = (f"Mean over seeds with a pointwise 95 % t interval.{paired}{_drawn(findings, arms)}",)
     return _of_plots("curves", "Learning curves", text, [*drawn, *differences])
@@ -393,7 +414,7 @@ def _arms(findings: Findings) -> Section | None:
     if not findings.sweep.arms:
         return None
     text = ("Test scores are those of the best dev epoch. They are not used for any decision.",)
-    folded = tuple(table for table in (tables.means(findings), tables.scores(findings)) if table is not None)
+    folded = tuple(table for table in (tables.means(findings), tables.scores(findings)) if table is not None and table.rows)
     return Section("arms", "Arms", text, tables=(tables.arms(findings),), folded=folded)
 
 

@@ -73,6 +73,11 @@ def counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
     return {name: n for name, n in numbers.items() if n}
 
 
+def no_claim_applies(verdicts: Sequence[Verdict]) -> bool:
+    """Return whether there are claims, and none of them is about a column of the runs."""
+    return bool(verdicts) and all(verdict.detail.startswith("no run has a ") for verdict in verdicts)
+
+
 def unseen(findings: Findings) -> tuple[str, ...]:
     """Return the reasons why claims were not judged at all, with advice on what to add."""
     sweep, sentences = findings.sweep, []
@@ -83,7 +88,7 @@ def unseen(findings: Findings) -> tuple[str, ...]:
             "No claim was judged, because the sweep has only one arm. Add a second arm with the same seeds and the "
             "same sweep_name, for example with python run.py -m loss=smoothl1 weights=basic seed=1,2,3,4,5,6."
         )
-    if findings.verdicts and all(v.detail.startswith("no run has a ") for v in findings.verdicts):
+    if no_claim_applies(findings.verdicts):
         sentences.append(
             "None of the claims is about a column of these runs. Write a claims file about their columns, and set it with "
             "--claims (docs/CONVERGENCE_ANALYSIS.md, Claims are data)."

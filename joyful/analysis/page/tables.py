@@ -23,6 +23,7 @@ from joyful.analysis.formatting import (
     three_digits,
 )
 from joyful.analysis.lines import ALL_TASKS
+from joyful.analysis.page import grid
 from joyful.analysis.page.parts import Table, clean
 from joyful.analysis.rules import FIXED
 
@@ -272,6 +273,11 @@ def response(findings: Findings) -> Table:
     )  # fmt: skip
 
 
+def plain_table(name: str, caption: str, columns: list[str], rows: list[list[Any]], text: Sequence[int]) -> Table:
+    """Return a table of texts and numbers."""
+    return _table(name, caption, columns, rows, text=text)
+
+
 def study_table(columns: list[str], rows: list[list[Any]], text: Sequence[int], runs: int) -> Table:
     """Return the table of the trials of a search, best first."""
     return _table("table-trials", "Trials, best first", columns, rows, text=text, file="trials.parquet", runs=runs)
@@ -299,11 +305,15 @@ def arms(findings: Findings) -> Table:
     names = ("dev_f1", "test_f1", "epochs_to_target", "final_dev_nll", "final_train_nll", "final_recon_mse")
     shown = {name: _SCORES[name] for name in names if name in scores and scores[name].notna().any()}
     rows = []
-    for arm in sweep.arms:
+    arms = sweep.arms
+    if grid.is_grid(sweep):  # nothing is judged, so the best comes first
+        ranked = list(grid.means(findings).index)
+        arms = tuple(sorted(arms, key=lambda arm: ranked.index(arm.name) if arm.name in ranked else len(ranked)))
+    for arm in arms:
         of_arm = scores[scores["arm"] == arm.name]
         values = [_setting(arm.settings.get(name)) for name in sweep.factors]
         cells = [_mean_sd(of_arm[column] * scale, digits) for column, (_, scale, digits) in shown.items()]
-        rows.append([f"{arm.name}{' (baseline)' * arm.is_baseline}", *values, len(of_arm), *cells])
+        rows.append([f"{arm.name}{' (baseline)' * arm.is_baseline}", *values, len(sweep.seeds(arm)), *cells])
     columns = ["arm", *sweep.factors, "runs", *(heading for heading, _, _ in shown.values())]
     return _table(
         "table-arms", "Settings and results of each arm", columns, rows,
