@@ -169,8 +169,10 @@ def band(curves: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
         mean, low, high, n = t_band(group.to_numpy(dtype=float), confidence)
         rows = {"x": group.columns.to_numpy(dtype=float), "mean": mean, "low": low, "high": high, "n": n}
         parts.append(pd.DataFrame(rows).assign(arm=str(arm)))
-    columns = ["arm", "x", "mean", "low", "high", "n"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    columns = {"arm": object, "x": float, "mean": float, "low": float, "high": float, "n": int}
+    if not parts:
+        return pd.DataFrame(columns=list(columns)).astype(columns)
+    return pd.concat(parts, ignore_index=True)[list(columns)]
 
 
 def paired_differences(curves: pd.DataFrame, baseline: str) -> pd.DataFrame:

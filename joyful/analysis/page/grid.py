@@ -18,6 +18,9 @@ from joyful.analysis.sweep import Sweep
 #: Maximum number of values of a setting that the surface shows.
 _MOST_VALUES = 12
 
+#: Two arms that differ in two settings fill half of the surface, and are no surface.
+_SMALLEST_SHARE = 0.5
+
 
 def is_grid(sweep: Sweep) -> bool:
     """Return whether the sweep has several settings and no two pairs of any of them, so that nothing can be judged."""
@@ -54,6 +57,8 @@ def surface(findings: Findings) -> list[Plot]:
         if arm.name in ranked.index:
             place = rows.index(format_value(arm.settings[first])), columns.index(format_value(arm.settings[second]))
             values[place] = 100 * float(ranked.to_dict()[arm.name])
+    if np.isfinite(values).mean() <= _SMALLEST_SHARE:
+        return []
     return [response_surface(values, rows, columns, (second, first), "Best dev weighted F1 (%)")]
 
 
