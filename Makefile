@@ -37,7 +37,7 @@ lint: .venv/all.done          ## ruff and mypy
 	touch $@
 
 .venv/all.done: .venv/core.done
-	$(PIP) --constraint constraints.txt --editable '.[train,text,sweep,lightning,import,notebooks,benchmarks,test,lint]'
+	$(PIP) --constraint constraints.txt --editable '.[train,text,sweep,lightning,import,tensorboard,mlflow,wandb,notebooks,benchmarks,test,lint]'
 	touch $@
 
 clean:

@@ -24,6 +24,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from joyful import trackers
 from joyful.analysis import gate, manifest, registration
 from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, find_claims, parse_claims, read_content
 from joyful.analysis.columns import BETTER, known_direction
@@ -36,6 +37,9 @@ from joyful.analysis.page.sections import sections
 from joyful.analysis.sweep import DESIGNS, REPORT_COLUMNS, read_sweep
 from joyful.results import InputError, ResultsError, ResultsWarning, plain, write_bytes, write_json
 from joyful.results.design import digest, read_designs
+
+#: The files of a report that the trackers of its runs get.
+TRACKED = ("index.html", "report.md", "verdicts.csv")
 
 #: Seed of the bootstrap and the Monte Carlo tests.
 SEED = 0
@@ -303,6 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(*lines, path, sep="\n", file=words)
     if parsed.json:
         print(gate.as_json(findings, code), end="")
+    trackers.attach_report(parsed.sweep, {name: path.with_name(name) for name in TRACKED}, page.counts)
     return code
 
 
