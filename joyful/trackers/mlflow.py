@@ -42,10 +42,11 @@ class MlflowTracker:
 
     package = "mlflow"
 
-    def __init__(self, run: TrackedRun, earlier: str | None) -> None:
+    def __init__(self, run: TrackedRun, earlier: str | None, step: int) -> None:
         with _settings():
             self._client, experiment = _open(run)
-            self.id = earlier if earlier and self._continues(earlier) else self._create(run, experiment)
+            self._may_repeat = earlier is not None and self._continues(earlier)
+            self.id = earlier if earlier and self._may_repeat else self._create(run, experiment)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """See `Tracker.log`."""
@@ -53,6 +54,10 @@ class MlflowTracker:
 
         now = int(time.time() * 1000)
         with _settings():
+            if self._may_repeat:  # a batch is stored as a whole or not at all
+                self._may_repeat = False
+                if any(metric.step == step for metric in self._client.get_metric_history(self.id, next(iter(values)))):
+                    return
             self._client.log_batch(self.id, metrics=[Metric(k, v, now, step) for k, v in values.items()])
 
     def attach(self, files: Mapping[str, Path], step: int) -> None:

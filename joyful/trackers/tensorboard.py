@@ -28,7 +28,8 @@ class TensorBoardTracker:
 
     package = "tensorboard"
 
-    def __init__(self, run: TrackedRun, earlier: str | None) -> None:
+    def __init__(self, run: TrackedRun, earlier: str | None, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self.id = "tensorboard"
@@ -38,7 +39,9 @@ class TensorBoardTracker:
         self._writer = RecordWriter((folder / name).open("xb"))
         self._parameters = {name: "null" if value is None else value for name, value in run.parameters.items()}
         self._write(0, file_version="brain.Event:2")
-        if earlier is None and self._parameters:
+        if earlier is not None:  # readers drop what was logged at later steps before
+            self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
+        elif self._parameters:
             self._write(0, summary=self._session_start(run.name))
 
     def log(self, values: Mapping[str, float], step: int) -> None:

@@ -53,8 +53,9 @@ class TrackedRun:
 class Tracker(Protocol):
     """One run in a tracker. Every method may raise any exception: `Tracking` then goes on without this tracker.
 
-    The constructor gets the run, and the `id` of the earlier process if the run is resumed, otherwise None. It starts or
-    continues the run and stores its parameters.
+    The constructor gets the run, and if the run is resumed the `id` of the earlier process, otherwise None, and the last
+    step that is certainly there. If that process was killed, one more step may be there, which is logged again; the tracker
+    must not show it twice. The constructor starts or continues the run and stores its parameters.
 
     Attributes:
         package: The package that the tracker needs. It is in the extra with the name of the tracker.
@@ -64,10 +65,10 @@ class Tracker(Protocol):
     package: ClassVar[str]
     id: str
 
-    def __init__(self, run: TrackedRun, earlier: str | None) -> None: ...
+    def __init__(self, run: TrackedRun, earlier: str | None, step: int) -> None: ...
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Store values, all finite, at a step. Steps never repeat."""
+        """Store values, all finite, at a step. Steps rise."""
 
     def attach(self, files: Mapping[str, Path], step: int) -> None:
         """Store files: name -> path. A tracker may leave out those that it cannot show."""

@@ -95,7 +95,7 @@ class Tracking:
 
     def _start(self, name: str) -> None:
         earlier = self._entries.get(name)
-        tracker = TRACKERS[name](self._run, earlier.id if earlier else None)
+        tracker = TRACKERS[name](self._run, earlier.id if earlier else None, earlier.step if earlier else -1)
         if earlier is None or tracker.id != earlier.id:  # the tracker has lost the earlier run
             self._entries[name] = _Entry(tracker.id)
         self._entries[name].finished = False

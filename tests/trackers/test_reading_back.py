@@ -1,6 +1,7 @@
 """What TensorBoard, MLflow and Weights & Biases hold of a run, a sweep and a report, read with these libraries."""
 
 import io
+import json
 import math
 import shutil
 import signal
@@ -13,6 +14,7 @@ import pytest
 from joyful.analysis.report import main as report
 from joyful.results import HISTORY, RunFolder, read_run
 from joyful.results.arms import flatten
+from joyful.trackers import STATE
 from joyful.training.experiment import Interrupted, train_run
 from joyful.training.run_tracking import final_scores
 from tests.support import small_program, sweeps
@@ -61,13 +63,21 @@ class StopAt:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, sweep) -> Path:
-    """A run with all trackers, interrupted after one epoch and a half, and resumed without naming them."""
+    """A run with all trackers, interrupted after one epoch and a half, and resumed without naming them.
+
+    Two of the trackers have a step more than trackers.json says, as after a kill between the two.
+    """
     folder = tmp_path_factory.mktemp("runs") / "run"
     folder.mkdir()
     shutil.copy(sweep / "mlflow.db", folder)  # creating the tables takes seconds
     with pytest.raises(Interrupted):
         train_run(tiny_request(folder, ALL, "training.evaluations_per_epoch=2"), StopAt())
     assert read_back("mlflow", folder).status == "KILLED"
+    state = json.loads((folder / STATE).read_text())
+    assert [entry["step"] for entry in state["trackers"].values()] == [6, 6, 6]
+    for name in ("tensorboard", "mlflow"):
+        state["trackers"][name]["step"] = 4
+    (folder / STATE).write_text(json.dumps(state))
     train_run(tiny_request(folder, "training.evaluations_per_epoch=2"))
     return folder
 

@@ -109,6 +109,22 @@ def test_steps_that_are_there_and_values_that_are_not_finite_are_left_out(tmp_pa
     assert stored.repeated == []
 
 
+def test_a_step_that_a_killed_process_logged_but_did_not_note_is_shown_once(tmp_path):
+    tracking = Tracking(["tensorboard"], TrackedRun(tmp_path, {"lr": 0.1}))
+    for step in range(3):
+        tracking.log({"loss": 0.5}, step)
+        if step == 1:
+            state = (tmp_path / STATE).read_bytes()
+    (tmp_path / STATE).write_bytes(state)
+    again = Tracking(["tensorboard"], TrackedRun(tmp_path, {"lr": 0.1}))
+    for step in range(4):
+        again.log({"loss": 0.5}, step)
+    again.finish("completed")
+    stored = read_tensorboard(tmp_path / "tensorboard")
+    assert stored.curves["loss"] == dict.fromkeys(range(4), 0.5)
+    assert stored.repeated == []
+
+
 @pytest.mark.parametrize(
     "content",
     [
