@@ -104,7 +104,7 @@ def _open(run: TrackedRun) -> tuple[MlflowClient, str]:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    for name in ("mlflow", "alembic"):  # they announce every migration of a new database
+    for name in ("mlflow", "alembic", "urllib3"):  # they announce every migration of a new database, and every retry
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     own = None if uri else run.store / "mlflow.db"
