@@ -41,7 +41,7 @@ lint: .venv/all.done          ## ruff, mypy, and the links and references of the
 	touch $@
 
 .venv/all.done: .venv/core.done
-	$(PIP) --constraint constraints.txt --editable '.[train,text,sweep,lightning,import,notebooks,benchmarks,test,docs,lint]'
+	$(PIP) --constraint constraints.txt --editable '.[train,text,sweep,lightning,import,tensorboard,mlflow,wandb,notebooks,benchmarks,test,docs,lint]'
 	touch $@
 
 clean:

@@ -22,8 +22,8 @@ from joyful.records import MODALITIES, NAME_PATTERN, InputError
 from joyful.registry import Registry
 from joyful.validation import Positive, validate
 
-#: Settings that name locations and do not affect training. They may change when a run or a sweep is resumed.
-LOCATION_SETTINGS = ("data.root", "data.cache", "resume", "fork", "sweep_name")
+#: Settings that name locations or trackers and do not affect training. They may change when a run or a sweep is resumed.
+LOCATION_SETTINGS = ("data.root", "data.cache", "resume", "fork", "sweep_name", "track")
 
 #: Setting that holds a name -> module and variable of the registry of these names.
 REGISTRIES = {
@@ -244,6 +244,10 @@ class Settings(_Section):
     target: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
         default=None, description="dev weighted F1, as a fraction, for the objective epochs_to_target"
     )
+    track: dict[str, bool] = Field(
+        default={},
+        description="trackers that get a copy of the results: name -> true (track=NAME or track=[NAME,NAME])",
+    )
     modalities: ModalityLetters
     data: DataSettings
     fusion: FusionSettings
@@ -259,6 +263,11 @@ class Settings(_Section):
     def modality_names(self) -> tuple[str, ...]:
         """The names of the modalities that `modalities` selects, in the order audio, text, visual."""
         return tuple(name for letter, name in MODALITIES.items() if letter in self.modalities)
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names of the trackers that `track` selects."""
+        return tuple(name for name, is_on in self.track.items() if is_on)
 
 
 def check(config: Mapping[str, Any], names: bool = True) -> Settings:
@@ -332,14 +341,14 @@ def _settings_class(own: Mapping[str, Mapping[str, Any] | None]) -> type[Setting
 def config_hash(settings: Settings) -> str:
     """Return a digest of the settings that determine the results of a run.
 
-    Folders, the name of the sweep, the role and the objectives of a search are left out.
+    Folders, the name of the sweep, the role, the objectives of a search and the trackers are left out.
 
     Returns:
         The first 16 hexadecimal digits of the SHA-256 of the settings as JSON.
     """
     relevant = settings.model_dump(
         exclude={
-            **dict.fromkeys(("resume", "fork", "sweep_name", "role", "objectives", "target"), True),
+            **dict.fromkeys(("resume", "fork", "sweep_name", "role", "objectives", "target", "track"), True),
             "data": {"cache", "root"},
         }
     )

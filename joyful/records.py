@@ -93,6 +93,7 @@ class Request:
         multirun: Whether this run is part of a multirun.
         take_over_after: Seconds to wait for another writer to release the folder's lock before taking the lock over;
             None fails at once if the folder is locked.
+        sweep: Folder of the multirun; None if it is not known, or for a single run.
     """
 
     config: dict[str, Any]
@@ -101,6 +102,7 @@ class Request:
     folder: Path
     multirun: bool
     take_over_after: float | None = None
+    sweep: Path | None = None
 
 
 class FailedRun(float):

@@ -16,6 +16,7 @@ LAYERS = [
     ["compat", "platforms", "records"],
     ["registry", "validation"],
     ["config", "randomness", "results"],
+    ["trackers"],
     ["runtime"],
     ["sweeper"],
     ["schema"],
@@ -28,7 +29,8 @@ LAYERS = [
 ]
 LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
-#: Imports only joyful.results and joyful.registry. Only audit and cli import it, and the module of the sweeper that judges claims.
+#: Imports only joyful.results, joyful.registry and joyful.trackers. Only audit, cli and the module of the sweeper that judges
+#: claims import it.
 SEPARATE = "analysis"
 JUDGE = ROOT / "joyful/sweeper/evidence.py"
 
@@ -64,7 +66,9 @@ def test_imports_go_one_way(path):
         other = package_of(name)
         if SEPARATE in (own, other) and own != other:
             may_use = own in ("audit", "cli") or path == JUDGE
-            assert may_use or (own == SEPARATE and other in ("results", "registry")), f"{path} imports {name}"
+            assert may_use or (own == SEPARATE and other in ("results", "registry", "trackers")), (
+                f"{path} imports {name}"
+            )
         elif own != SEPARATE and other != "__version__":
             assert LAYER_OF[other] <= LAYER_OF[own], f"{own} imports {other}, a layer to its right"
 
@@ -81,7 +85,7 @@ def test_the_layers_list_exactly_the_existing_modules():
 
 
 #: What the sweeper may import of joyful: nothing of the model, the data or the trainer.
-SWEEPER_IMPORTS = ("compat", "records", "validation", "results", "runtime", "sweeper")
+SWEEPER_IMPORTS = ("compat", "records", "validation", "results", "trackers", "runtime", "sweeper")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "joyful/sweeper").glob("*.py")), ids=lambda path: path.name)
@@ -91,7 +95,7 @@ def test_the_sweeper_knows_no_trainer(path):
     assert not [name for name in names if package_of(name) not in allowed]
 
 
-@pytest.mark.parametrize("package", ["analysis", "results", "runtime", "sweeper"])
+@pytest.mark.parametrize("package", ["analysis", "results", "runtime", "sweeper", "trackers"])
 def test_packages_for_other_programs_import_no_torch(package):
     for path in sorted((ROOT / "joyful" / package).rglob("*.py")):
         assert not [name for name in imported(path) if name.split(".")[0] == "torch"], path
@@ -103,6 +107,10 @@ def test_packages_for_other_programs_import_no_torch(package):
         ("joyful.compat, joyful.records", {"torch", "pandas", "numpy", "hydra", "optuna"}),
         ("joyful.config, joyful.runtime.disk", {"torch", "pandas", "hydra"}),
         ("joyful.results", {"torch", "hydra", "optuna"}),
+        (
+            "joyful.trackers; joyful.trackers.TRACKERS['mlflow']",
+            {"torch", "hydra", "optuna", "mlflow", "wandb", "tensorboard"},
+        ),
         ("joyful.sweeper", {"torch", "hydra", "optuna", "pandas", "numpy"}),
         ("joyful.sweeper.driver, joyful.sweeper.worker, joyful.sweeper.trainer", {"torch"}),
         ("joyful.sweeper.plugin", {"torch", "optuna", "pydantic", "pandas"}),
@@ -122,7 +130,7 @@ def test_packages_for_other_programs_import_no_torch(package):
     ],
 )
 def test_light_modules_do_not_import_heavy_packages(module, unwanted):
-    code = f"import sys, {module}; print(*sorted({unwanted!r} & set(sys.modules)))"
+    code = f"import sys; import {module}; print(*sorted({unwanted!r} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
 

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pandas.api.types import is_numeric_dtype
 
+from joyful import trackers
 from joyful.analysis import gate, manifest
 from joyful.analysis.claims_file import BASIC_OPTIMIZATION, Claim, find_claims, parse_claims, read_content
 from joyful.analysis.columns import BETTER, known_direction
@@ -46,6 +47,9 @@ from joyful.results.schema import HISTORY_COLUMNS
 
 #: Maximum number of columns of another program whose curves are drawn without a claim on them.
 MOST_OTHERS = 12
+
+#: The files of a report that the trackers of its runs get.
+TRACKED = ("index.html", "report.md", "verdicts.csv")
 
 #: Seed of the bootstrap and the Monte Carlo tests.
 SEED = 0
@@ -350,6 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(*lines, path, sep="\n", file=words)
     if parsed.json:
         print(gate.as_json(findings, code), end="")
+    trackers.attach_report(parsed.sweep, {name: path.with_name(name) for name in TRACKED}, page.counts)
     return code
 
 

@@ -83,12 +83,14 @@ def from_hydra(config: DictConfig) -> Request:
     # an override is [+~]name=value or name@package=value; sign and package do not belong to the name
     names = tuple(item.lstrip("+~").split("=", 1)[0].split("@")[0].replace("/", ".") for item in hydra.overrides.task)
     choices = {k: str(v) for k, v in hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
+    choices.pop("track", None)  # a run is the same with and without trackers
     return Request(
         config=values,
         choices=choices,
         overridden=names,
         folder=Path(hydra.runtime.output_dir),
         multirun=is_multirun(),
+        sweep=Path(hydra.sweep.dir) if is_multirun() else None,
     )
 
 

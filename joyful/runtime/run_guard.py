@@ -198,6 +198,10 @@ def _refuse_bad(config: DictConfig, place: str) -> None:
                 f"got {', '.join(forbidden)}; set them in the shell"
             )
         settings = check(resolved_config(config))
+        if settings.trackers:
+            from joyful.trackers import require
+
+            require(settings.trackers)
         for name in ("resume", "fork"):
             other = getattr(settings, name)
             if other and not (Path(other) / "run.json").exists():

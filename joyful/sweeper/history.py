@@ -48,8 +48,11 @@ class History:
         self._lock: results.RunLock | None = None
         self._run: results.RunFolder | None = None
 
-    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+    def add(self, step: int, metrics: Mapping[str, float]) -> list[dict[str, Any]]:
         """Add measurements at a step. Those of an earlier report of the step are replaced.
+
+        Returns:
+            Their rows, see `split_rows`.
 
         Raises:
             InputError: If a name is not valid, two names give the same column, or a value is not a number.
@@ -60,6 +63,7 @@ class History:
             self._open(step)
         self._rows.update({(step, str(row["split"])): row for row in rows})
         self._append(rows)
+        return rows
 
     def has_reached(self, targets: Sequence[Target]) -> bool:
         """Return whether the run has reached all of some targets."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,23 @@ def output_folder(config: DictConfig) -> Path:
         return Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
     finally:
         instance.cfg = before
+
+
+def without(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return a copy of a nested configuration without some settings.
+
+    Args:
+        config: The configuration, as plain containers.
+        names: Dotted names of settings or sections; those that the configuration does not have are ignored.
+
+    Example:
+        >>> without({"data": {"root": "/a", "name": "meld"}, "seed": 1}, ["data.root", "track"])
+        {'data': {'name': 'meld'}, 'seed': 1}
+    """
+    copied = copy.deepcopy(dict(config))
+    for name in names:
+        pop_key(copied, name)
+    return copied
 
 
 def pop_key(config: dict[str, Any], name: str) -> Any:

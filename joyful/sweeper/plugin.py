@@ -41,6 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "check": None,
     "storage": None,
     "study_name": None,
+    "track": [],
     "workers_per_gpu": 1,
     "lease_seconds": 30,
 }

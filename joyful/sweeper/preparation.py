@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import os
@@ -27,7 +26,7 @@ from joyful.sweeper import password, recovery
 from joyful.sweeper.database import open_engine, open_storage, storage_url, without_password
 from joyful.sweeper.evidence import make_design, register
 from joyful.sweeper.heartbeat import FailureDetector
-from joyful.sweeper.job_config import identity, pop_key
+from joyful.sweeper.job_config import identity, pop_key, without
 from joyful.sweeper.plan import check_compositions, make_plan
 from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Registry
@@ -100,10 +99,7 @@ def prepare(
     if is_new:
         job_check.check_room(folder, plan.n_trials, checked.n_jobs, sqlite)
     backend = open_storage(url)
-    fixed = copy.deepcopy(first)
-    for key in checked.may_differ:
-        pop_key(fixed, key)
-    description = plan.describe() | {"base": fixed}
+    description = plan.describe() | {"base": without(first, checked.may_differ)}
     study_id = open_or_create(backend, name, checked.directions, description, checked.metric_names)
     registry = Registry(open_engine(url), study_id)
     finished = sum(state.is_finished() for state in states(registry).values())

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from joyful.records import InputError
+from joyful.trackers import require
 from joyful.validation import Positive, validate
 
 Direction = Literal["maximize", "minimize"]
@@ -55,6 +56,9 @@ class SweepSettings(BaseModel):
     )
     storage: str | None = Field(description="database URL (sqlite or postgresql); null: study.db in the sweep folder")
     study_name: str | None = Field(description="name of the study; null: the sweep folder's name")
+    track: list[str] = Field(
+        description="trackers that get a copy of parameters, reports and results: tensorboard, mlflow, wandb"
+    )
     workers_per_gpu: Positive = Field(description="workers that share a GPU")
     lease_seconds: Annotated[float, Field(ge=5.0, le=86_400.0)] = Field(
         description="seconds without a heartbeat after which a worker on another machine counts as dead"
@@ -105,6 +109,7 @@ def check_settings(values: Mapping[str, Any]) -> SweepSettings:
         raise InputError(
             "hydra.sweeper.pairs=auto: expected claims to decide, got none; set hydra.sweeper.claims to a claims file"
         )
+    require(settings.track, "hydra.sweeper.track")
     sources = [name for name in ("trials", "arms", "params") if getattr(settings, name)]
     if len(sources) > 1:
         raise InputError(

@@ -7,7 +7,8 @@ The two processes exchange lines of JSON. The worker writes to standard input of
 descriptor given as its first argument.
 
 - The worker sends {"program": ...} once, and {"run": ...} for each trial.
-- The trainer sends {"report": step, "value": value} for each report of the program. The worker answers {"prune": bool}.
+- The trainer sends {"report": step, "value": value} for each report of the program, with the rows of its measurements if
+  the sweep is tracked. The worker answers {"prune": bool}.
 - The trainer sends {"end": status, ...} at the end of the trial. After "unusable" and "interrupted" it exits.
 """
 
@@ -103,7 +104,7 @@ class TrialSession:
         self._stop_time: float | None = None
         self.history = History(folder, request["header"])
         self.targets: tuple[Target, ...] = _targets(request)
-        self._channel = channel
+        self._channel, self._tracked = channel, bool(request.get("tracked"))
 
     @property
     def stopping(self) -> bool:
@@ -119,9 +120,8 @@ class TrialSession:
         A worker that is its own driver does not answer when it is stopping. Then the step counts as not reported, so
         KeyboardInterrupt is raised before the program can save it.
         """
-        if metrics:
-            self.history.add(step, metrics)
-        self._channel.send({"report": step, "value": value})
+        rows = self.history.add(step, metrics) if metrics else []
+        self._channel.send({"report": step, "value": value, **({"rows": rows} if self._tracked else {})})
         answer = self._channel.receive(lambda: self._stopped_for() > ANSWER_SECONDS)
         if answer is None:
             raise KeyboardInterrupt

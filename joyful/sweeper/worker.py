@@ -34,7 +34,7 @@ from joyful.sweeper.database import open_engine, open_storage
 from joyful.sweeper.evidence import NOT_NEEDED, Evidence
 from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, FailureDetector, heartbeats
 from joyful.sweeper.history import mark_failed, run_header
-from joyful.sweeper.job_config import digest_of, identity, output_folder
+from joyful.sweeper.job_config import digest_of, identity, output_folder, without
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Lease, LeaseLostError, Registry
@@ -55,6 +55,7 @@ from joyful.sweeper.study import (
     states,
     waiting_duplicates,
 )
+from joyful.sweeper.tracking import TrialTracking
 from joyful.sweeper.training_process import TrainerEndedError, TrainingProcess
 
 log = logging.getLogger(__name__)
@@ -148,6 +149,7 @@ class _Worker:
         self._detector = FailureDetector(task.settings.lease_seconds)
         self._trainer = TrainingProcess(folder / "trainer.log", gpus.environment(index, task.gpus), task.program)
         self._lease: Lease | None = None  # of the trial in progress
+        self._tracking: TrialTracking | None = None  # of the same trial
         self._stop_signal = StopSignal(self._trainer)
         self._counts: dict[str, Any] = {"complete": 0, "pruned": 0, "failed": 0}
         self._evidence = task.evidence()
@@ -285,7 +287,11 @@ class _Worker:
         except LeaseLostError as error:
             log.warning("%s; this worker stops training it", error)
             self._trainer.close(grace=0.0)
+            self._tracking = None  # its trackers are those of the other worker now
         finally:
+            if self._tracking is not None:
+                self._tracking.close()
+                self._tracking = None
             with contextlib.suppress(ResultsError):
                 self._registry.release(lease.number, self._me.id)
 
@@ -302,7 +308,8 @@ class _Worker:
             reason = one_line(error, 500) or type(error).__name__
             self._tell(trial, lease, TrialState.FAIL, reason=reason)
             return
-        digest = digest_of(values)
+        # settings such as folders and trackers do not make another configuration, unless the sweep compares them
+        digest = digest_of(without(values, set(self._task.settings.may_differ) - plan.varied()))
         choices = {k: str(v) for k, v in config.hydra.runtime.choices.items() if v is not None}
         header = run_header(
             self._task.settings, plan.role(lease.number), self._task.program.git, choices, values, digest
@@ -321,9 +328,11 @@ class _Worker:
                 trial.copy_result(other)
                 log.info("trial %d has the configuration of trial %d and takes its result", lease.number, other.number)
             return  # an unfinished duplicate waits: `_claim_next` skips the trial until the other is finished
+        self._tracking = TrialTracking(self._task.settings, folder, self._task.folder, header)
         request = {
             "config": self._task.program.pickle(config), "number": lease.number, "header": header,
             "objectives": len(self._task.settings.directions), "targets": self._targets(lease.number),
+            "tracked": self._tracking.is_on,
         }  # fmt: skip
         while True:
             resumed = folder.is_dir() and any(folder.iterdir())
@@ -385,6 +394,8 @@ class _Worker:
             if self._evidence is not None:
                 prune = prune or not self._evidence.is_needed(lease.number)
             self._trainer.send({"prune": prune, "targets": self._targets(lease.number)})
+            if self._tracking is not None:
+                self._tracking.report(message)
 
     def _targets(self, number: int) -> list[Mapping[str, Any]]:
         """Return the dev values at which a trial may end."""
@@ -426,6 +437,8 @@ class _Worker:
         if reason is not None:
             trial.set_user_attrs(**{REASON: reason})
         trial.tell(state, values)
+        if self._tracking is not None:
+            self._tracking.finish(state, values)
         name = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(state, "failed")
         self._counts[name] += 1
         if state == TrialState.FAIL:

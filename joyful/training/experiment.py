@@ -27,12 +27,14 @@ from joyful.model.joyful import FUSIONS, GraphModel, initialise, standardise
 from joyful.records import DialogueDataset, EpochRecord, FailedRun, InputError, Request, print_error
 from joyful.runtime import disk, heap
 from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
+from joyful.trackers import require
 from joyful.training import restoring
 from joyful.training.batching import DeviceSplit
 from joyful.training.coach import Coach, TrainingFailedError
 from joyful.training.objective import reconstruction_criterion
 from joyful.training.optimizers import state_shapes
 from joyful.training.progress import TrainingProgress, closing_table
+from joyful.training.run_tracking import RunTracking
 from joyful.training.run_writer import RunWriter
 from joyful.validation import differences
 
@@ -190,6 +192,7 @@ def train_run(request: Request, observer: Observer | None = None) -> float:
 def _train_run(request: Request, observer: Observer | None, signals: RaisingSignals) -> float:
     config, source = _merge_saved_config(request)
     settings = check(config)
+    require(settings.trackers)
     folder = Path(settings.resume) if settings.resume else request.folder
     device = choose_device(settings.device)
     threads = choose_threads(settings.training.threads, request.multirun)
@@ -206,26 +209,26 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
     with results.lock(folder, request.take_over_after):
         with _disk_errors_as_input_errors(folder):
             run, finished = restoring.open_or_create(folder, header)
-        if finished:
-            return float(run.info["objective"])
-        try:
-            with signals.prefer_signal(PrunedError):  # also here, so that the status becomes "interrupted"
-                return _train(run, settings, data, header["data"]["digest"], device, source, observer)
-        except (PrunedError, InputError, results.ResultsError):
-            raise
-        except Exception as error:
-            reason, out_of_memory = describe_failure(error), is_out_of_memory(error)
-            if out_of_memory:  # free the tensors of the failed step, since writing the status needs memory
-                traceback.clear_frames(error.__traceback__)
-            run.set_status("failed", reason)
-            if out_of_memory:
-                raise TrainingFailedError(reason) from None
-            raise
-        except (Interrupted, KeyboardInterrupt) as signal_:
-            run.set_status(
-                "interrupted", f"stopped by {signal_ if str(signal_) else 'Ctrl-C'}; set resume={folder} to resume it"
-            )
-            raise
+        with RunTracking(settings, run, request.sweep, signals) as tracking:
+            if finished:
+                return float(run.info["objective"])
+            try:
+                with signals.prefer_signal(PrunedError):  # also here, so that the status becomes "interrupted"
+                    return _train(run, settings, data, header["data"]["digest"], device, source, observer, tracking)
+            except (PrunedError, InputError, results.ResultsError):
+                raise
+            except Exception as error:
+                reason, out_of_memory = describe_failure(error), is_out_of_memory(error)
+                if out_of_memory:  # free the tensors of the failed step, since writing the status needs memory
+                    traceback.clear_frames(error.__traceback__)
+                run.set_status("failed", reason)
+                if out_of_memory:
+                    raise TrainingFailedError(reason) from None
+                raise
+            except (Interrupted, KeyboardInterrupt) as signal_:
+                stopped = f"stopped by {signal_ if str(signal_) else 'Ctrl-C'}"
+                run.set_status("interrupted", f"{stopped}; set resume={folder} to resume it")
+                raise
 
 
 @contextmanager
@@ -264,6 +267,7 @@ def _train(
     device: torch.device,
     source: Path | None,
     observer: Observer | None,
+    tracking: RunTracking,
 ) -> float:
     started = time.monotonic()
     splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
@@ -275,10 +279,12 @@ def _train(
     with _disk_errors_as_input_errors(run.path):
         writer.restore(coach, source)
     run.set_status("running")
+    tracking.log(writer.history)
     with TrainingProgress(settings.training.epochs, coach.epoch) as progress:
         for record in coach.train():
             should_continue = observer is None or observer.evaluated(record, coach.best)
             writer.write(record, coach)
+            tracking.log(record.rows)
             progress.show(record)
             if not should_continue:
                 reason = f"pruned at epoch {record.epoch:g} of {settings.training.epochs}"
@@ -322,7 +328,7 @@ def _merge_saved_config(request: Request) -> tuple[dict[str, Any], Path | None]:
         raise InputError(
             f"{mode}={folder}: its run.json cannot be read ({error.strerror}); check its permissions"
         ) from None
-    old, new = dict(saved), {**saved, mode: folder}
+    old, new = dict(saved), {**saved, mode: folder, "track": config.get("track") or {}}
     for name in request.overridden:
         if name not in ("resume", "fork"):
             value = _select(config, name)
@@ -364,7 +370,7 @@ def _header(
         "device": describe_device(device),
         "threads": threads,
         "choices": request.choices,
-        "config": {**config, "resume": None},
+        "config": {name: value for name, value in config.items() if name != "track"} | {"resume": None},
     }
 
 

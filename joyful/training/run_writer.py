@@ -6,8 +6,9 @@ The coach trains and yields records; `RunWriter` writes them. A run can be resum
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from joyful.records import EpochRecord
 from joyful.results import RunFolder
@@ -49,6 +50,11 @@ class RunWriter:
         if saved is not None:
             coach.load_state_dict(saved.checkpoint)
             self._history, self._timing = saved.history, saved.timing
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """The rows of the history so far."""
+        return self._history
 
     def write(self, record: EpochRecord, coach: Coach) -> None:
         """Write a record of the coach, the checkpoint "best" if it is the best so far, and "last" after an epoch.

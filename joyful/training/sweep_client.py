@@ -157,6 +157,11 @@ class TrialCheck:
                 f"hydra/sweeper/pruner: expected none with the objective epochs_to_target, got {pruner}; the objective has "
                 "no value before the target is reached; set hydra/sweeper/pruner=none"
             )
+        if names := list(config.hydra.sweeper.track):
+            raise InputError(
+                f"hydra.sweeper.track: expected [], because joyful's trainer tracks its runs itself, got {names}; set "
+                f"track=[{','.join(names)}] instead"
+            )
         if launcher_name(config) not in LOCAL_LAUNCHERS:
             return None
         key = f"{settings.data.model_dump_json()} {settings.modality_names}"

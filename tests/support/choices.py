@@ -13,7 +13,11 @@ GUIDE = Path(__file__).resolve().parents[2] / "docs" / "GUIDE.md"
 BEGIN, END = "<!-- choices -->\n", "<!-- end of choices -->\n"
 
 #: Further registries: module and variable.
-OTHERS = (("joyful.analysis.measures", "MEASURES"), ("joyful.analysis.importers", "FORMATS"))
+OTHERS = (
+    ("joyful.trackers", "TRACKERS"),
+    ("joyful.analysis.measures", "MEASURES"),
+    ("joyful.analysis.importers", "FORMATS"),
+)
 
 
 def registries() -> list[Registry[Any]]:
