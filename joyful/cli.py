@@ -89,7 +89,7 @@ def train() -> None:
     closed_pipes.tolerate()
     import hydra
 
-    from joyful.runtime.run_guard import allowed_targets, report_config_errors
+    from joyful.runtime.run_guard import RunGuard, allowed_targets, report_config_errors
 
     try:
         report_config_errors(
@@ -97,7 +97,12 @@ def train() -> None:
         )()
     except KeyboardInterrupt:  # between two runs of a multirun; runs and sweeps handle Ctrl-C themselves
         print_error("interrupted by Ctrl-C; nothing that was completed is lost")
+        RunGuard.print_how_to_go_on()
         sys.exit(130)
+    except SystemExit as end:
+        if end.code in (130, 143):
+            RunGuard.print_how_to_go_on()
+        raise
 
 
 def _train_composed(config: Any) -> float | list[float]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import re
 import signal
 import threading
 import time
@@ -28,6 +27,7 @@ from joyful.compat import start_ray
 from joyful.records import InputError, one_line, print_error
 from joyful.results import ResultsError
 from joyful.runtime import closed_pipes
+from joyful.runtime.command import is_dated, print_how_to_go_on, resuming_sweep
 from joyful.runtime.hydra_request import literal
 from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.sweeper import ending, gpus
@@ -82,14 +82,19 @@ def main(hydra_context: HydraContext, config: DictConfig, arguments: Sequence[st
     except (SQLAlchemyError, StorageInternalError) as error:
         return _fail(f"the sweep's database does not answer ({error}); {_how_to_resume(config)} once it does", 1)
     except SignalReceived as error:
-        return _fail(f"interrupted by {error}; {_how_to_resume(config)}", error.code)
+        print_error(f"interrupted by {error}; {_how_to_resume(config)}")
+        code = error.code
     except KeyboardInterrupt:
-        return _fail("interrupted by Ctrl-C before the sweep started; nothing is lost", 130)
+        print_error("interrupted by Ctrl-C before the sweep started; nothing is lost")
+        code = 130
+    folder = str(config.hydra.sweep.dir)
+    print_how_to_go_on(folder, resuming_sweep(folder))
+    return code
 
 
 def _how_to_resume(config: DictConfig) -> str:
     folder = str(config.hydra.sweep.dir)
-    if re.search(r"\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d$", folder):  # the same command would take another folder
+    if is_dated(folder):
         return f"run the same command with hydra.sweep.dir={folder} to resume"
     return "run the same command again to resume"
 
