@@ -87,6 +87,8 @@ def train() -> None:
     if not _is_installed("train"):
         sys.exit(2)
     closed_pipes.tolerate()
+    if sys.stderr.isatty() and not heap.PRINTING_ARGUMENTS.intersection(sys.argv):
+        print_error("loading torch and the settings")  # this takes seconds
     import hydra
 
     from joyful.runtime.run_guard import RunGuard, allowed_targets, report_config_errors

@@ -168,10 +168,15 @@ class RunGuard(Callback):
             job_return.status, job_return.return_value = JobStatus.FAILED, error
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """List the runs of this command that failed, and exit with code 1 if there are any."""
+        """Print a table of all runs, list those of this command that failed, and exit with code 1 if there are any."""
         error = sys.exc_info()[1]
         if self._failures is None:
             return
+        if not _uses_own_sweeper(config) and isinstance(error, Exception | None):
+            from joyful.runtime.run_table import print_runs
+
+            if Path(config.hydra.sweep.dir).is_dir():
+                print_runs(Path(config.hydra.sweep.dir))
         failed = [json.loads(path.read_text()) for path in self._failures.glob("*.json")]
         shutil.rmtree(self._failures, ignore_errors=True)
         if not failed or not isinstance(error, Exception | None):

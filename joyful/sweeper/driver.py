@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -32,9 +31,10 @@ from joyful.runtime.hydra_request import literal
 from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.sweeper import ending, gpus
 from joyful.sweeper.heartbeat import FailureDetector, heartbeats
+from joyful.sweeper.live import LiveReader
 from joyful.sweeper.preparation import LOCAL_LAUNCHERS, launcher_name, prepare
 from joyful.sweeper.registry import Member
-from joyful.sweeper.status import take_snapshot
+from joyful.sweeper.status import steps_of
 from joyful.sweeper.study import StudyAccess, silence_logs, states
 from joyful.sweeper.view import SweepView
 from joyful.sweeper.worker import WorkerTask
@@ -135,8 +135,10 @@ class Driver:
             if member.identity.has_ended:  # on this machine, without leaving
                 self._registry.leave(name)
         detector = FailureDetector(self._task.settings.lease_seconds)
-        snapshot = partial(take_snapshot, self._access, detector, self._task.folder)
-        with SweepView(snapshot, self._task.folder) as view:
+        reader = LiveReader(self._access, detector, self._task.folder, steps_of(self._task.folder))
+        n_workers = self._n_workers()
+        idle = f"starting {n_workers} worker{'s' * (n_workers > 1)} ({self._launcher_name})"
+        with SweepView(reader.read, self._task.folder, idle=idle) as view:
             try:
                 with heartbeats(self._registry, self._me.id, threading.Event(), view.update):
                     self._connect_to_ray()

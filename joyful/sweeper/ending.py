@@ -23,12 +23,16 @@ from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.job_config import pop_key
 from joyful.sweeper.status import best_trial, take_snapshot
 from joyful.sweeper.study import OVERRIDES, StudyAccess
-from joyful.sweeper.view import describe_claims, format_line
+from joyful.sweeper.trials import print_trials
+from joyful.sweeper.view_text import describe_claims, format_line
 from joyful.sweeper.worker import WorkerTask
 from joyful.validation import differences
 
 #: Files in the sweep folder: the best settings, for --config-dir, and the importance of each parameter.
 OVERLAY, IMPORTANCES = Path("experiment") / "best.yaml", "importances.json"
+
+#: Largest number of trials in the table at the end.
+MOST_TRIALS = 20
 
 #: The config group of the best settings.
 GROUP = "experiment"
@@ -51,6 +55,7 @@ def conclude(task: WorkerTask, access: StudyAccess) -> int:
         console.print(Text(text))
     for number, reason in snapshot.failures.items():
         console.print(Text(f"trial {number} failed: {reason}"))
+    print_trials(access, folder, most=MOST_TRIALS)
     if snapshot.failed == snapshot.n_trials:
         print_error(
             f"every trial failed; fix the cause, run joyful sweep retry {folder} --failed, then run the same "
