@@ -22,7 +22,7 @@ COMMANDS = {
     "report": "compare the arms of a sweep, with verdicts and intervals",
     "audit": "check a report: its files, and some of its runs trained again",
     "import": "convert the curves of another training program to runs that report can compare",
-    "sweep": "show the state of a sweep, or queue its failed trials again",
+    "sweep": "show the state of a sweep or its trials, watch it, or queue its failed trials again",
     "prepare": "convert a dataset once, so that runs load it quickly",
 }
 
