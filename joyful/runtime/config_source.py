@@ -133,9 +133,11 @@ def _hydra_folder(*, _root_: DictConfig) -> str | None:
 
 
 def _log_prefix(*, _root_: DictConfig) -> str:
-    """Return what tells the lines of the runs of a multirun apart: "run 3: "; nothing for a single run."""
+    """Return what tells the lines of the runs of a multirun apart: "run 3: "; nothing for a single run or a worker."""
     number = OmegaConf.select(_root_, "hydra.job.num", throw_on_missing=False)  # missing in a single run
-    return "" if number is None else f"run {number}: "
+    if number is None or str(OmegaConf.select(_root_, "hydra.sweep.subdir")).startswith(".workers/"):
+        return ""
+    return f"run {number}: "
 
 
 OmegaConf.register_resolver("joyful_log_prefix", _log_prefix, replace=True)

@@ -49,6 +49,7 @@ class RunningTrial:
         best: Its best value so far.
         elapsed: Seconds since its start.
         left: Estimated seconds to its end, None if they are not known.
+        failures: Worker failures in a row.
     """
 
     number: int
@@ -60,6 +61,7 @@ class RunningTrial:
     best: float | None = None
     elapsed: float = 0.0
     left: float | None = None
+    failures: int = 0
 
 
 @dataclass(frozen=True)
@@ -185,13 +187,14 @@ class LiveReader:
     # --- trials
 
     def _track(self, trial_id: int, lease: Lease | None, now: float) -> Tracked:
-        term = lease.term if lease is not None else 1
+        term, failures = (lease.term, lease.worker_failures) if lease is not None else (1, 0)
         tracked = self._tracked.get(trial_id)
         if tracked is None or tracked.term != term:
             tracked = Tracked(self._frozen(trial_id), term, now, self._maximize)
             self._tracked[trial_id] = tracked
         elif not tracked.is_known:  # the worker stores what it knows of a trial after it has started it
             tracked.update(self._frozen(trial_id))
+        tracked.failures = failures
         return tracked
 
     def _new_steps(self, leases: Mapping[int, Lease], now: float, held: set[int]) -> list[RunningTrial]:
@@ -223,7 +226,9 @@ class LiveReader:
         total = tracked.total or self._steps or self._usual_steps  # the phase may have read that of the trial
         left = tracked.left(total, now) if step is None else None
         settings = {name: setting_text(setting) for name, setting in tracked.settings.items()}
-        return RunningTrial(tracked.number, settings, phase, done, total, value, best, tracked.elapsed(now), left)
+        return RunningTrial(
+            tracked.number, settings, phase, done, total, value, best, tracked.elapsed(now), left, tracked.failures
+        )
 
     # --- the whole sweep
 

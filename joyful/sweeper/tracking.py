@@ -32,7 +32,7 @@ class Tracked:
     def __init__(self, frozen: FrozenTrial, term: int, now: float, maximize: bool) -> None:
         self.number, self.term, self._maximize = frozen.number, term, maximize
         self.total: int | None = None
-        self.of_epochs = False
+        self.of_epochs, self.failures = False, 0
         self._values: dict[int, float | None] = dict(frozen.intermediate_values)
         self._new: list[int] = []
         self._current: dict[int, float] = {}

@@ -58,6 +58,7 @@ class SweepView:
         self._last_print = 0.0
         self._next_read = self._read_at = 0.0
         self._failures: set[int] = set()
+        self._ended: dict[int, int] = {}
         self._state: LiveState | None = None
 
     def __enter__(self) -> Self:
@@ -95,7 +96,7 @@ class SweepView:
             longest = FIRST_PAUSE if now - self._start < FIRST_SECONDS else MAXIMUM_PAUSE
             self._next_read = now + min(seconds / MAXIMUM_SHARE - seconds, longest)
         if self._live is not None:
-            self._print_failures(state.snapshot)
+            self._print_failures(state)
             self._draw(now)
         else:
             self._print_lines(state, now)
@@ -135,12 +136,18 @@ class SweepView:
             self._last_counts, self._last_print = counts, now
             self._print(format_line(snapshot))
 
-    def _print_failures(self, snapshot: Snapshot) -> None:
-        """Print the reason of each trial that has failed since the last call, above the panel."""
-        for number, reason in snapshot.failures.items():
-            if number not in self._failures and self._last_counts is not None:
-                self._print(f"trial {number} failed: {reason}")
-        self._failures, self._last_counts = set(snapshot.failures), ()
+    def _print_failures(self, state: LiveState) -> None:
+        """Print each failed trial, and each end of a training process or worker, since the last call above the panel."""
+        failures, ended = state.snapshot.failures, {row.number: row.failures for row in state.running}
+        if self._last_counts is not None:
+            for number, count in ended.items():
+                if count > self._ended.get(number, 0):
+                    self._print(
+                        f"trial {number} starts again, because its process or its worker ended ({count} in a row)"
+                    )
+            for number in failures.keys() - self._failures:
+                self._print(f"trial {number} failed: {failures[number]}")
+        self._ended, self._failures, self._last_counts = ended, set(failures), ()
 
     def _print(self, text: str) -> None:
         if is_ascii(self._console):

@@ -20,16 +20,12 @@ import torch
 import joyful
 from joyful.records import DialogueDataset, EpochRecord, clock
 from joyful.runtime.command import command
+from joyful.runtime.terminal_logs import below, terminal_handlers
 
 log = logging.getLogger(__name__)
 
 #: Largest number of bytes of an epoch's line.
 LINE = 160
-
-
-def not_on_terminals(record: logging.LogRecord) -> bool:
-    """Return whether a terminal shows a record: only warnings of this package, and everything of others."""
-    return record.levelno >= logging.WARNING or not record.name.startswith("joyful.")
 
 
 @contextmanager
@@ -40,19 +36,14 @@ def run_log(folder: Path) -> Iterator[None]:
         folder: The folder of the run. That of Hydra's job is another one if the run is resumed with resume=FOLDER.
     """
     logging.raiseExceptions = False  # no traceback for a log file on a full disk
-    root = logging.getLogger()
-    terminals = [
-        handler
-        for handler in root.handlers
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
-        and getattr(handler.stream, "isatty", bool)()
-    ]  # fmt: skip
+    root, terminals = logging.getLogger(), terminal_handlers()
+    only_warnings = below("joyful", logging.WARNING)
     resumed = folder.absolute() / ".resumed"  # the folder of Hydra's job, see joyful.runtime.config_source
     files = [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]
     extra = [_copy(file, folder) for file in files if Path(file.baseFilename).is_relative_to(resumed)]
     logging.captureWarnings(bool(files))
     for handler in terminals:
-        handler.addFilter(not_on_terminals)
+        handler.addFilter(only_warnings)
     for file in extra:
         root.addHandler(file)
     try:
@@ -60,7 +51,7 @@ def run_log(folder: Path) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         for handler in terminals:
-            handler.removeFilter(not_on_terminals)
+            handler.removeFilter(only_warnings)
         for file in extra:
             root.removeHandler(file)
             file.close()

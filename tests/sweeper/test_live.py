@@ -175,7 +175,18 @@ def test_the_reason_of_a_failed_trial_appears_above_the_picture():
     assert "trial 7" not in output.file.getvalue()
 
 
-def test_between_two_reads_the_times_go_on(monkeypatch):
+def test_the_end_of_a_training_process_appears_above_the_picture():
+    row = dataclasses.replace(ROWS[0], failures=1)
+    states = iter([STATE, *[dataclasses.replace(STATE, running=(row,))] * 2])
+    output = console()
+    with SweepView(lambda: next(states), Path("x"), output) as view:
+        view.update()
+        view.update()
+    line = "trial 13 starts again, because its process or its worker ended (1 in a row)"
+    assert output.file.getvalue().count(line) == 1
+
+
+def test_between_two_reads_the_times_go_on():
     lines = [line.plain for line in draw(STATE, "x", console(), ago=10.0)]
     assert lines[4].endswith("0:45  0:55")
 
