@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from joyful.records import InputError
+from joyful.records import InputError, visible
 from joyful.results import find_runs, natural, one_run, read_run
 from joyful.results.arms import differences, flatten
 from joyful.runtime.text_table import Column, is_ascii, short_names, table
@@ -89,4 +89,4 @@ def _per_cent(value: Any) -> str:
 
 def _relative(folder: Path) -> str:
     path = os.path.relpath(folder)
-    return str(folder) if path.startswith("..") else path
+    return visible(str(folder) if path.startswith("..") else path)

@@ -10,8 +10,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
+
+from joyful.records import visible
 
 #: Columns are separated by this many spaces.
 GAP = 2
@@ -43,7 +46,7 @@ class Column:
     @property
     def width(self) -> int:
         """Width of the longest text."""
-        return max([len(self.header), self.minimum, *map(len, self.cells)])
+        return max([cell_len(self.header), self.minimum, *map(cell_len, self.cells)])
 
 
 def is_ascii(console: Console) -> bool:
@@ -74,11 +77,14 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def cut(text: str, width: int, ascii_only: bool = False) -> str:
-    """Return a text of at most `width` characters; a longer one ends in an ellipsis."""
+    """Return a text of at most `width` columns of a terminal; a longer one ends in an ellipsis."""
+    text = visible(text)
     if ascii_only:
         text = text.encode("ascii", "backslashreplace").decode()
     dots = "..." if ascii_only else "…"
-    return text if len(text) <= width else (text[: max(0, width - len(dots))].rstrip() + dots)[: max(0, width)]
+    if cell_len(text) <= width:
+        return text
+    return (set_cell_size(text, max(0, width - len(dots))).rstrip() + dots)[: max(0, width)]
 
 
 def settings_column(rows: Sequence[Mapping[str, str]], width: int | None, ascii_only: bool = False) -> Column:
@@ -89,18 +95,25 @@ def settings_column(rows: Sequence[Mapping[str, str]], width: int | None, ascii_
         width: Largest width; None for any.
         ascii_only: Whether only ASCII is shown.
     """
+    rows = [{visible(name): visible(value) for name, value in row.items()} for row in rows]
     texts = [" ".join(f"{name}={value}" for name, value in row.items()) for row in rows]
     whole = Column("settings", texts)
     if width is None or whole.width <= width:
         return whole
     names = list(dict.fromkeys(name for row in rows for name in row))
-    needed = {name: max(len(row.get(name, "-")) for row in rows) for name in names}
-    sizes = _shrunk({name: max(len(name), needed[name]) for name in names}, needed, width)
+    needed = {name: max(cell_len(row.get(name, "-")) for row in rows) for name in names}
+    sizes = _shrunk({name: max(cell_len(name), needed[name]) for name in names}, needed, width)
     if sum(sizes.values()) + len(sizes) - 1 > width:
         return Column("settings", [cut(text, width, ascii_only) for text in texts])
     lines = [{name: name for name in names}, *rows]
-    cells = [" ".join(cut(row.get(n, "-"), k, ascii_only).ljust(k) for n, k in sizes.items()).rstrip() for row in lines]
+    cells = [
+        " ".join(_padded(cut(row.get(n, "-"), k, ascii_only), k) for n, k in sizes.items()).rstrip() for row in lines
+    ]
     return Column(cells[0], cells[1:])
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - cell_len(text))
 
 
 def _shrunk(sizes: dict[str, int], needed: Mapping[str, int], width: int) -> dict[str, int]:
@@ -138,7 +151,7 @@ def _line(columns: Sequence[Column], row: int | None, width: int | None) -> Text
     for place, column in enumerate(columns):
         text = column.header if row is None else column.cells[row]
         size, last = column.width, place == len(columns) - 1
-        padding = " " * (size - len(text))
+        padding = " " * (size - cell_len(text))
         style = "dim" if row is None else column.style
         if row is not None and column.links and column.links[row]:
             style = f"{style} link {column.links[row]}".strip()

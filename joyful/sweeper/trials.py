@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.text import Text
 
+from joyful.records import visible
 from joyful.results import RUN, one_run
 from joyful.runtime.text_table import Column, is_ascii, short_names, table
 from joyful.sweeper.database import with_retries
@@ -147,4 +148,4 @@ def _relative(folder: str | None) -> str:
     if folder is None:
         return ""
     path = os.path.relpath(folder)
-    return folder if path.startswith("..") else path
+    return visible(folder if path.startswith("..") else path)

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from joyful.records import clock
+from joyful.records import clock, visible
 from joyful.runtime.text_table import is_ascii
 from joyful.sweeper.live import LiveState
 from joyful.sweeper.metric import format_value
@@ -133,8 +133,10 @@ class SweepView:
         snapshot = state.snapshot
         counts = (snapshot.complete, snapshot.pruned, snapshot.failed)
         if counts != self._last_counts or now - self._last_print > LINE_SECONDS:
-            self._last_counts, self._last_print = counts, now
+            is_first, self._last_counts, self._last_print = self._last_counts is None, counts, now
             self._print(format_line(snapshot))
+            if is_first and not snapshot.running and snapshot.done < snapshot.n_trials:
+                self._print(self._waiting(state, now))
 
     def _print_failures(self, state: LiveState) -> None:
         """Print each failed trial, and each end of a training process or worker, since the last call above the panel."""
@@ -152,7 +154,7 @@ class SweepView:
     def _print(self, text: str) -> None:
         if is_ascii(self._console):
             text = text.encode("ascii", "backslashreplace").decode()
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(visible(text)), soft_wrap=True)
 
 
 def panel(snapshot: Snapshot, folder: Path) -> Group:

@@ -152,6 +152,17 @@ def test_names_are_as_short_as_they_can_be(names, short):
     assert list(short_names(names).values()) == short
 
 
+def test_wide_and_hostile_characters_keep_the_width():
+    rows = tuple(
+        dataclasses.replace(row, settings={"text": "\x1b[2J情感识别" * number, "seed": str(number)})
+        for number, row in enumerate(ROWS, start=1)
+    )
+    for width in (70, 80, 100):
+        lines = draw(dataclasses.replace(STATE, running=rows), "x", console(width))
+        assert max(line.cell_len for line in lines) < width
+        assert not any("\x1b" in line.plain for line in lines)
+
+
 def test_a_sweep_without_running_trials_says_what_it_does():
     state = dataclasses.replace(STATE, running=(), snapshot=dataclasses.replace(SNAPSHOT, running=0, workers=0))
     texts = []
