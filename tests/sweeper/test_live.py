@@ -328,6 +328,7 @@ def test_a_trial_without_a_worker_waits(sweep):
     assert (state.running, state.snapshot.running, state.snapshot.waiting) == ((), 0, 4)
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_read_does_not_grow_with_the_study(sweep, monkeypatch):
     """Statements are counted, because times depend on the machine."""
     from sqlalchemy import event

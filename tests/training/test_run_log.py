@@ -96,6 +96,7 @@ def test_the_runs_of_a_multirun_have_their_own_logs(tmp_path, train):
         assert done.stderr.count(f"run {number}: epoch ") == 3
 
 
+@pytest.mark.slow
 def test_a_resumed_run_appends_to_its_log(tmp_path, monkeypatch, handler):
     folder = tmp_path / "run"
     original = experiment.Coach.train
