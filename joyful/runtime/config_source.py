@@ -132,15 +132,6 @@ def _hydra_folder(*, _root_: DictConfig) -> str | None:
     return None if folder and Path(folder, "run.json").exists() else ".hydra"
 
 
-def _log_prefix(*, _root_: DictConfig) -> str:
-    """Return what tells the lines of the runs of a multirun apart: "run 3: "; nothing for a single run or a worker."""
-    number = OmegaConf.select(_root_, "hydra.job.num", throw_on_missing=False)  # missing in a single run
-    if number is None or str(OmegaConf.select(_root_, "hydra.sweep.subdir")).startswith(".workers/"):
-        return ""
-    return f"run {number}: "
-
-
-OmegaConf.register_resolver("joyful_log_prefix", _log_prefix, replace=True)
 OmegaConf.register_resolver("joyful_objectives", _objectives, replace=True)
 OmegaConf.register_resolver("joyful_directions", _directions, replace=True)
 OmegaConf.register_resolver("joyful_sweep_folder", _sweep_folder, replace=True)

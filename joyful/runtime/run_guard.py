@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from joyful.compat import HYDRA_PLUGINS
 from joyful.records import FailedRun, InputError, print_error
+from joyful.runtime import job_log
 from joyful.runtime.command import command, print_how_to_go_on, resuming_run, resuming_sweep
 from joyful.runtime.hydra_request import config_error_message, resolved_config
 from joyful.runtime.signals import CTRL_C, raise_on_ctrl_c
@@ -148,6 +149,10 @@ class RunGuard(Callback):
         if not _uses_own_sweeper(config):
             RunGuard.folder, RunGuard.multirun = str(config.hydra.sweep.dir), True
         self._failures = Path(config.hydra.sweep.dir).absolute() / f".failed-{uuid.uuid4().hex}"
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Give the log of the job our format."""
+        job_log.shorten(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Report a failed run, and record it for `on_multirun_end`."""

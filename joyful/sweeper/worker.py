@@ -29,7 +29,7 @@ from joyful.records import InputError, one_line
 from joyful.results import ResultsError
 from joyful.runtime import closed_pipes
 from joyful.runtime.hydra_request import literal
-from joyful.runtime.terminal_logs import below, terminal_handlers
+from joyful.runtime.job_log import below, terminal_handlers
 from joyful.sweeper import gpus, password
 from joyful.sweeper.database import open_engine, open_storage
 from joyful.sweeper.evidence import NOT_NEEDED, Evidence

@@ -1,7 +1,8 @@
 """The log of a run: run.log in its folder, a line for each epoch.
 
 The lines go through Python's logging, so Hydra's settings in hydra.job_logging decide where they are written. By default
-that is run.log, and standard error where it is not a terminal. A terminal shows the progress bar instead.
+(`joyful.runtime.job_log`) that is run.log, and standard error where it is not a terminal. A terminal shows the progress
+bar instead.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 import joyful
 from joyful.records import DialogueDataset, EpochRecord, clock
 from joyful.runtime.command import command
-from joyful.runtime.terminal_logs import below, terminal_handlers
+from joyful.runtime.job_log import below, terminal_handlers
 
 log = logging.getLogger(__name__)
 

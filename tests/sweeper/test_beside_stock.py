@@ -36,7 +36,6 @@ PLUGINS = {
 #: Resolvers of joyful: the folders of runs and sweeps.
 RESOLVERS = {
     "joyful_run_folder", "joyful_sweep_folder", "joyful_hydra_folder", "joyful_objectives", "joyful_directions",
-    "joyful_log_prefix",
 }  # fmt: skip
 
 #: Beginning of the commands of the stock Optuna sweeper.

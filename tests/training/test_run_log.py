@@ -81,9 +81,11 @@ def test_hydras_own_settings_of_the_log_hold(tmp_path, train):
     done = train("hydra/job_logging=disabled", "hydra.run.dir=none")
     assert (done.returncode, done.stderr) == (0, "")
     assert not (tmp_path / "none/run.log").exists()
-    done = train("hydra/job_logging=default", "hydra.run.dir=usual")
-    assert "[joyful.training.run_log][INFO] - epoch 3/3" in done.stdout
-    assert "[joyful.training.run_log][INFO] - epoch 3/3" in (tmp_path / "usual/run.log").read_text()
+    done = train("hydra.job_logging.formatters.simple.format='%(name)s: %(message)s'", "hydra.run.dir=other")
+    assert "joyful.training.run_log: epoch 3/3" in done.stdout
+    assert "joyful.training.run_log: epoch 3/3" in (tmp_path / "other/run.log").read_text()
+    done = train("hydra.job_logging.root.level=WARNING", "hydra.run.dir=less")
+    assert (done.returncode, done.stderr, (tmp_path / "less/run.log").read_text()) == (0, "", "")
 
 
 def test_the_runs_of_a_multirun_have_their_own_logs(tmp_path, train):
