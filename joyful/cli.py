@@ -23,7 +23,7 @@ COMMANDS = {
     "report": "compare the arms of a sweep, with verdicts and intervals",
     "audit": "check a report: its files, and some of its runs trained again",
     "import": "convert the curves of another training program to runs that report can compare",
-    "sweep": "show the state of a sweep, or queue its failed trials again",
+    "sweep": "show the state of a sweep or its trials, watch it, or queue its failed trials again",
     "prepare": "convert a dataset once, so that runs load it quickly",
     "schema": "print the JSON schema of all settings, for editors, or their reference",
 }
@@ -92,9 +92,11 @@ def train() -> None:
     if not _is_installed("train"):
         sys.exit(2)
     closed_pipes.tolerate()
+    if sys.stderr.isatty() and not heap.PRINTING_ARGUMENTS.intersection(sys.argv):
+        print_error("loading torch and the settings")  # this takes seconds
     import hydra
 
-    from joyful.runtime.run_guard import allowed_targets, report_config_errors
+    from joyful.runtime.run_guard import RunGuard, allowed_targets, report_config_errors
 
     try:
         report_config_errors(
@@ -102,7 +104,12 @@ def train() -> None:
         )()
     except KeyboardInterrupt:  # between two runs of a multirun; runs and sweeps handle Ctrl-C themselves
         print_error("interrupted by Ctrl-C; nothing that was completed is lost")
+        RunGuard.print_how_to_go_on()
         sys.exit(130)
+    except SystemExit as end:
+        if end.code in (130, 143):
+            RunGuard.print_how_to_go_on()
+        raise
 
 
 def _train_composed(config: Any) -> float | list[float]:

@@ -75,6 +75,17 @@ def first_line_of(error: BaseException) -> str:
     return one_line((str(error).splitlines() or [type(error).__name__])[0])
 
 
+def clock(seconds: float) -> str:
+    """Return a duration as minutes and seconds, or hours, minutes and seconds.
+
+    Example:
+        >>> clock(35.4), clock(3725)
+        ('0:35', '1:02:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
 def print_error(message: object) -> None:
     """Write a message to standard error, on one line, after the prefix ``joyful:``."""
     # One write including the newline: several processes may share the terminal.
@@ -94,6 +105,7 @@ class Request:
         take_over_after: Seconds to wait for another writer to release the folder's lock before taking the lock over;
             None fails at once if the folder is locked.
         sweep: Folder of the multirun; None if it is not known, or for a single run.
+        overrides: The overrides of the command line, for the log of the run.
     """
 
     config: dict[str, Any]
@@ -103,6 +115,7 @@ class Request:
     multirun: bool
     take_over_after: float | None = None
     sweep: Path | None = None
+    overrides: tuple[str, ...] = ()
 
 
 class FailedRun(float):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import logging
 import math
 import os
 import re
@@ -19,6 +20,8 @@ from joyful.records import InputError, print_error
 from joyful.results.lock import holds, require_lock
 from joyful.results.machine import machine
 from joyful.results.schema import ResultsError
+
+log = logging.getLogger(__name__)
 
 # .NAME.MACHINE-PID-TOKEN.tmp. The name is hidden, so no reader mistakes the file or folder for a result. Machine and
 # process number show whether the writer is still alive.
@@ -242,7 +245,9 @@ def set_aside(path: Path, why: str) -> None:
         path.rename(path.with_name(name))
     except OSError as error:
         raise ResultsError(error.errno, f"{path} cannot be set aside as {name}: {error.strerror}") from None
-    print_error(f"{path.name} is set aside as {name}: {' '.join(why.split())}")
+    text = f"{path.name} is set aside as {name}: {' '.join(why.split())}"
+    print_error(text)
+    log.info("%s", text)
 
 
 def _sync_file(path: Path) -> None:

@@ -168,3 +168,21 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if abs(value) < 2**53 else None
+
+
+def value_at_best_dev(folder: Path, column: str) -> float | None:
+    """Return the test value of a column at the evaluation with the highest dev value, None if it is not recorded.
+
+    Args:
+        folder: Folder of the run.
+        column: The column, such as "f1_weighted".
+    """
+    _, history = read_run_folder("", folder, False, [column])
+    if history is None or column not in history.column_names:
+        return None
+    rows = [row for row in history.select(["step", "split", column]).to_pylist() if row[column] is not None]
+    dev = [row for row in rows if row["split"] == "dev"]
+    if not dev:
+        return None
+    best = max(dev, key=lambda row: row[column])["step"]  # of equals, the first
+    return next((float(row[column]) for row in rows if row["split"] == "test" and row["step"] == best), None)

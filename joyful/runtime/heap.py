@@ -30,7 +30,7 @@ _NEVER, _GIBIBYTE = 2**31 - 1, 2**30
 VARIABLE, _CACHE = "GLIBC_TUNABLES", "glibc.malloc.tcache_count"
 
 #: Arguments of Hydra and argparse that only print something. These commands skip the restart to stay fast.
-_PRINTING_ARGUMENTS = frozenset({"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version"})
+PRINTING_ARGUMENTS = frozenset({"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version"})
 
 
 def keep_freed_memory() -> bool:
@@ -73,7 +73,7 @@ def restart_with_heap_settings() -> None:
     (a debugger or a test runner starts it in another way).
     """
     environment = training_environment(os.environ)
-    if _PRINTING_ARGUMENTS.intersection(sys.argv):
+    if PRINTING_ARGUMENTS.intersection(sys.argv):
         return
     if environment.get(VARIABLE) == os.environ.get(VARIABLE) or sys.orig_argv[1:] != sys.argv or not _is_glibc():
         return

@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -40,6 +43,23 @@ def literal(text: object) -> str:
         runs/\\${x}
     """
     return str(text).replace("${", "\\${")
+
+
+@cache
+def string_text(text: str) -> str:
+    """Return a string as a value of an override, in quotes if Hydra would read it as something else without them.
+
+    Example:
+        >>> string_text("outputs/a"), string_text("1e-3")
+        ('outputs/a', "'1e-3'")
+    """
+    try:
+        # as the first of two items, because a backslash at the end would change the comma
+        if text and OverridesParser.create().parse_override(f"a=[{text},b]").value() == [text, "b"]:
+            return text
+    except HydraException:
+        pass
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def config_error_message(error: Exception) -> str:
@@ -91,6 +111,7 @@ def from_hydra(config: DictConfig) -> Request:
         folder=Path(hydra.runtime.output_dir),
         multirun=is_multirun(),
         sweep=Path(hydra.sweep.dir) if is_multirun() else None,
+        overrides=tuple(hydra.overrides.task),
     )
 
 

@@ -29,6 +29,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from joyful.compat import HYDRA_PLUGINS
 from joyful.records import FailedRun, InputError, print_error
+from joyful.runtime import job_log
+from joyful.runtime.command import command, print_how_to_go_on, resuming_run, resuming_sweep
 from joyful.runtime.hydra_request import config_error_message, resolved_config
 from joyful.runtime.signals import CTRL_C, raise_on_ctrl_c
 
@@ -107,18 +109,35 @@ class RunGuard(Callback):
     Attributes:
         composed: Whether Hydra has composed the configuration of the command in this process.
         process: Id of the process that has composed it; None in the processes of a launcher.
+        folder: Folder of the run or of the multirun; None for our own sweeper, which says itself how to go on.
+        multirun: Whether the command is a multirun.
     """
 
     composed = False
     process: int | None = None
+    folder: str | None = None
+    multirun = False
 
     def __init__(self) -> None:
         self._failures: Path | None = None  # folder of the files; None in a single run
+
+    @classmethod
+    def print_how_to_go_on(cls) -> None:
+        """After a signal, print the folder and the command that resumes the run or the multirun."""
+        if cls.folder is None:
+            return
+        if cls.multirun:
+            print_how_to_go_on(cls.folder, resuming_sweep(cls.folder))
+        elif Path(cls.folder, "run.json").exists():
+            print_how_to_go_on(cls.folder, resuming_run(cls.folder))
+        else:
+            print_how_to_go_on(cls.folder, command())
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse bad settings, and `resume` or `fork` of a folder without a run, before Hydra creates a folder."""
         RunGuard.composed, RunGuard.process = True, os.getpid()
         _refuse_bad(config, "hydra.run.dir")
+        RunGuard.folder = str(config.get("resume") or config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse bad settings that all runs share, before Hydra creates a folder."""
@@ -127,7 +146,13 @@ class RunGuard(Callback):
         if not _uses_own_sweeper(config):
             raise_on_ctrl_c()
         _refuse_bad(config, "hydra.sweep.dir")
+        if not _uses_own_sweeper(config):
+            RunGuard.folder, RunGuard.multirun = str(config.hydra.sweep.dir), True
         self._failures = Path(config.hydra.sweep.dir).absolute() / f".failed-{uuid.uuid4().hex}"
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Give the log of the job our format."""
+        job_log.shorten(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Report a failed run, and record it for `on_multirun_end`."""
@@ -148,10 +173,15 @@ class RunGuard(Callback):
             job_return.status, job_return.return_value = JobStatus.FAILED, error
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """List the runs of this command that failed, and exit with code 1 if there are any."""
+        """Print a table of all runs, list those of this command that failed, and exit with code 1 if there are any."""
         error = sys.exc_info()[1]
         if self._failures is None:
             return
+        if not _uses_own_sweeper(config) and isinstance(error, Exception | None):
+            from joyful.runtime.run_table import print_runs
+
+            if Path(config.hydra.sweep.dir).is_dir():
+                print_runs(Path(config.hydra.sweep.dir))
         failed = [json.loads(path.read_text()) for path in self._failures.glob("*.json")]
         shutil.rmtree(self._failures, ignore_errors=True)
         if not failed or not isinstance(error, Exception | None):

@@ -9,12 +9,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import re
 import signal
 import threading
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -28,13 +26,15 @@ from joyful.compat import start_ray
 from joyful.records import InputError, one_line, print_error
 from joyful.results import ResultsError
 from joyful.runtime import closed_pipes
+from joyful.runtime.command import is_dated, print_how_to_go_on, resuming_sweep
 from joyful.runtime.hydra_request import literal
 from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.sweeper import ending, gpus
 from joyful.sweeper.heartbeat import FailureDetector, heartbeats
+from joyful.sweeper.live import LiveReader
 from joyful.sweeper.preparation import LOCAL_LAUNCHERS, launcher_name, prepare
 from joyful.sweeper.registry import Member
-from joyful.sweeper.status import take_snapshot
+from joyful.sweeper.status import steps_of
 from joyful.sweeper.study import StudyAccess, silence_logs, states
 from joyful.sweeper.view import SweepView
 from joyful.sweeper.worker import WorkerTask
@@ -82,14 +82,19 @@ def main(hydra_context: HydraContext, config: DictConfig, arguments: Sequence[st
     except (SQLAlchemyError, StorageInternalError) as error:
         return _fail(f"the sweep's database does not answer ({error}); {_how_to_resume(config)} once it does", 1)
     except SignalReceived as error:
-        return _fail(f"interrupted by {error}; {_how_to_resume(config)}", error.code)
+        print_error(f"interrupted by {error}; {_how_to_resume(config)}")
+        code = error.code
     except KeyboardInterrupt:
-        return _fail("interrupted by Ctrl-C before the sweep started; nothing is lost", 130)
+        print_error("interrupted by Ctrl-C before the sweep started; nothing is lost")
+        code = 130
+    folder = str(config.hydra.sweep.dir)
+    print_how_to_go_on(folder, resuming_sweep(folder))
+    return code
 
 
 def _how_to_resume(config: DictConfig) -> str:
     folder = str(config.hydra.sweep.dir)
-    if re.search(r"\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d$", folder):  # the same command would take another folder
+    if is_dated(folder):
         return f"run the same command with hydra.sweep.dir={folder} to resume"
     return "run the same command again to resume"
 
@@ -130,8 +135,10 @@ class Driver:
             if member.identity.has_ended:  # on this machine, without leaving
                 self._registry.leave(name)
         detector = FailureDetector(self._task.settings.lease_seconds)
-        snapshot = partial(take_snapshot, self._access, detector, self._task.folder)
-        with SweepView(snapshot, self._task.folder) as view:
+        reader = LiveReader(self._access, detector, self._task.folder, steps_of(self._task.folder))
+        n_workers = self._n_workers()
+        idle = f"starting {n_workers} worker{'s' * (n_workers > 1)} ({self._launcher_name})"
+        with SweepView(reader.read, self._task.folder, idle=idle) as view:
             try:
                 with heartbeats(self._registry, self._me.id, threading.Event(), view.update):
                     self._connect_to_ray()

@@ -18,16 +18,21 @@ from rich.text import Text
 
 from joyful.records import InputError, one_line, print_error
 from joyful.results import write_bytes, write_json
+from joyful.runtime import command
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.job_config import pop_key
 from joyful.sweeper.status import best_trial, take_snapshot
 from joyful.sweeper.study import OVERRIDES, StudyAccess
-from joyful.sweeper.view import describe_claims, format_line
+from joyful.sweeper.trials import print_trials
+from joyful.sweeper.view_text import describe_claims, format_line
 from joyful.sweeper.worker import WorkerTask
 from joyful.validation import differences
 
 #: Files in the sweep folder: the best settings, for --config-dir, and the importance of each parameter.
 OVERLAY, IMPORTANCES = Path("experiment") / "best.yaml", "importances.json"
+
+#: Largest number of trials in the table at the end.
+MOST_TRIALS = 20
 
 #: The config group of the best settings.
 GROUP = "experiment"
@@ -50,6 +55,7 @@ def conclude(task: WorkerTask, access: StudyAccess) -> int:
         console.print(Text(text))
     for number, reason in snapshot.failures.items():
         console.print(Text(f"trial {number} failed: {reason}"))
+    print_trials(access, folder, most=MOST_TRIALS)
     if snapshot.failed == snapshot.n_trials:
         print_error(
             f"every trial failed; fix the cause, run joyful sweep retry {folder} --failed, then run the same "
@@ -69,7 +75,7 @@ def conclude(task: WorkerTask, access: StudyAccess) -> int:
 
 def _write_overlay(task: WorkerTask, best: FrozenTrial, console: Console) -> None:
     """Write the best settings, and print the command that runs them."""
-    place, program = shlex.quote(str(task.folder)), _command()
+    place, program = shlex.quote(str(task.folder)), command.program()
     try:
         text, option = overlay(task, best)
     except Exception as error:
@@ -79,15 +85,6 @@ def _write_overlay(task: WorkerTask, best: FrozenTrial, console: Console) -> Non
     (task.folder / OVERLAY).parent.mkdir(exist_ok=True)
     write_bytes(task.folder / OVERLAY, text.encode())
     console.print(Text(f"run the best settings: {program} --config-dir {place} {option}"))
-
-
-def _command() -> str:
-    """Return the start of a command that runs the program, such as "python main.py"."""
-    name = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", None)
-    if name is not None:
-        return f"python -m {name.removesuffix('.__main__')}"
-    path = sys.argv[0]
-    return f"python {shlex.quote(path)}" if path.endswith(".py") else Path(path).name
 
 
 def overlay(task: WorkerTask, best: FrozenTrial) -> tuple[str, str]:

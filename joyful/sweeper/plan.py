@@ -14,12 +14,9 @@ import os
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import (
@@ -32,6 +29,7 @@ from optuna.distributions import (
 
 from joyful.compat import grid_choices, parse_search_space
 from joyful.records import InputError, one_line
+from joyful.runtime.hydra_request import string_text
 from joyful.sweeper.job_config import output_folder
 from joyful.sweeper.settings import CALIBRATION_SEEDS, SweepSettings
 
@@ -160,23 +158,12 @@ def value_text(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, str):
-        return _string_text(value)
+        return string_text(value)
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{value_text(key)}:{value_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, Sequence):
         return f"[{','.join(map(value_text, value))}]"
     return str(value)
-
-
-@cache
-def _string_text(text: str) -> str:
-    try:
-        # as the first of two items, because a backslash at the end would change the comma
-        if text and OverridesParser.create().parse_override(f"a=[{text},b]").value() == [text, "b"]:
-            return text
-    except HydraException:
-        pass
-    return QuotedString(text, Quote.single).with_quotes()
 
 
 def make_plan(

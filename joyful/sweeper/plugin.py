@@ -6,6 +6,7 @@ Hydra imports this module in every program, because the entry point of the plugi
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from joyful.runtime.hydra_request import literal
+
+log = logging.getLogger(__name__)
 
 #: The settings of `hydra.sweeper` and their defaults. `joyful.sweeper.settings` documents them.
 DEFAULTS: dict[str, Any] = {
@@ -107,11 +110,12 @@ class OptunaPrunedSweeper(Sweeper):
             SystemExit: With code 1 if every trial failed or the sweep cannot continue, 2 for bad input, 130 or 143
                 after a signal.
         """
+        assert self.hydra_context is not None
+        assert self.config is not None
+        log.info("sweep in %s: checking the settings of the trials", self.config.hydra.sweep.dir)
         from joyful.sweeper import driver, program
 
         program.refuse_while_importing()
-        assert self.hydra_context is not None
-        assert self.config is not None
         if code := driver.main(self.hydra_context, self.config, arguments, self._task_function):
             sys.exit(code)
 

@@ -128,7 +128,8 @@ def prepare(
         stored = backend.get_all_trials(study_id, deepcopy=False) if grid else []
         points = {trial.number: trial.system_attrs.get("fixed_params", trial.params) for trial in stored}
         enqueue(backend, study_id, plan.with_points(points or known), known)
-    write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved})
+    steps = {"steps": job_check.steps} if job_check.steps else {}
+    write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved, **steps})
     return task, StudyAccess(backend, registry, name, sampler_for, pruner)
 
 
@@ -165,6 +166,7 @@ class JobCheck:
 
     Attributes:
         varied: Names of the settings and groups that differ between trials.
+        steps: Largest number of steps of a checked trial, 0 if the function does not tell.
 
     Args:
         check: The function, or None. It gets the composed configuration of a trial, with the section hydra, and
@@ -175,14 +177,14 @@ class JobCheck:
     def __init__(self, check: Callable[[DictConfig, frozenset[str]], tuple[disk.DiskNeed, int] | None] | None) -> None:
         self._check, self.varied = check, frozenset[str]()
         self._needs: list[disk.DiskNeed] = []
-        self._steps = 0
+        self.steps = 0
 
     def __call__(self, job: DictConfig) -> None:
         identity(job)
         found = self._check(job, self.varied) if self._check is not None else None
         if found is not None:
             self._needs.append(found[0])
-            self._steps = max(self._steps, found[1])
+            self.steps = max(self.steps, found[1])
 
     def check_room(self, folder: Path, trials: int, workers: int, sqlite: bool) -> None:
         """Log how much disk space the trials need.
@@ -204,7 +206,7 @@ class JobCheck:
         permanent = sum(sorted((need.permanent for need in self._needs), reverse=True)[:trials])
         permanent += largest * max(0, trials - len(self._needs))
         temporary = max(need.temporary for need in self._needs) * min(workers, trials)
-        study = disk.study_need(trials, self._steps) if sqlite else 0
+        study = disk.study_need(trials, self.steps) if sqlite else 0
         what = f"the sweep ({trials} {'trial' if trials == 1 else 'trials'} to train)"
         log.info("%s", disk.check_disk_space(folder, permanent + temporary + study, what, "hydra.sweep.dir=FOLDER"))
 

@@ -9,7 +9,7 @@ Members count their heartbeats, see `heartbeat`.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -168,6 +168,34 @@ class Registry:
         """Return the lease of each trial that was ever claimed, by trial number."""
         rows = self.read(select(_leases).where(*self._rows(_leases, {})))
         return {row.number: Lease(*row[1:]) for row in rows}
+
+    def held_leases(self) -> dict[int, Lease]:
+        """Return the leases that have an owner, by trial number."""
+        rows = self.read(select(_leases).where(*self._rows(_leases, {}), _leases.c.owner != ""))
+        return {row.number: Lease(*row[1:]) for row in rows}
+
+    def steps(self, trial: Any, states: Sequence[Any] | None = None) -> int:
+        """Return the steps reported so far by all trials.
+
+        Args:
+            trial: Optuna's table of the trials.
+            states: The states of the trials that count; None: all.
+        """
+        query = select(sqlalchemy.func.sum(_leases.c.epochs)).where(*self._in_states(trial, states))
+        return int(self.read(query)[0][0] or 0)
+
+    def common_steps(self, trial: Any, states: Sequence[Any]) -> int | None:
+        """Return the number of steps that all trials in some states have reported, None if they differ. See `steps`."""
+        query = select(_leases.c.epochs).where(*self._in_states(trial, states), _leases.c.epochs > 0)
+        found = self.read(query.distinct().limit(2))
+        return int(found[0].epochs) if len(found) == 1 else None
+
+    def _in_states(self, trial: Any, states: Sequence[Any] | None) -> list[sqlalchemy.ColumnElement[bool]]:
+        conditions = [*self._rows(_leases, {}), _leases.c.number >= 0]
+        if states is not None:
+            numbers = select(trial.number).where(trial.study_id == self.study_id, trial.state.in_(states))
+            conditions.append(_leases.c.number.in_(numbers))
+        return conditions
 
     def leases_and_members(self) -> tuple[dict[int, Lease], dict[str, Member]]:
         """Return both, read in an order that makes them consistent: an owner that is not among the members has left.

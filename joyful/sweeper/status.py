@@ -162,6 +162,15 @@ def _seconds_left(trials: list[FrozenTrial], leases: Mapping[int, Lease], worker
     return seconds_per_epoch * sum(max(0.0, epochs_per_trial - done) for done in unfinished) / workers
 
 
+def steps_of(folder: Path) -> int | None:
+    """Return the number of steps of a trial from sweep.json; None if it is not known."""
+    try:
+        steps = json.loads((folder / SWEEP_FILE).read_bytes()).get("steps")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return steps if isinstance(steps, int) and steps > 0 else None
+
+
 def open_sweep(folder: Path, storage: str | None = None) -> StudyAccess:
     """Open the study of the sweep in a folder, without its sampler and pruner.
 

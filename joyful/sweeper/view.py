@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,11 +14,13 @@ from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from joyful.results.design import DECIDED, OPEN
+from joyful.records import clock, visible
+from joyful.runtime.text_table import is_ascii
+from joyful.sweeper.live import LiveState
+from joyful.sweeper.metric import format_value
+from joyful.sweeper.panel import draw, step_line
 from joyful.sweeper.status import Snapshot
-
-#: Maximum number of open claims that are shown.
-MOST_CLAIMS = 10
+from joyful.sweeper.view_text import describe_claims, format_line, format_settings, judged, time_left
 
 #: Seconds between two plain lines while no trial finishes.
 LINE_SECONDS = 60.0
@@ -27,28 +29,47 @@ LINE_SECONDS = 60.0
 #: of at most MAXIMUM_PAUSE seconds.
 MAXIMUM_SHARE, CHEAP_SECONDS, MAXIMUM_PAUSE = 0.02, 0.02, 10.0
 
+#: During the first seconds, when workers start and data are loaded, the pause is shorter.
+FIRST_SECONDS, FIRST_PAUSE = 60.0, 1.0
+
 
 class SweepView:
     """Shows a running sweep on standard error. A context manager.
 
     Args:
-        take_snapshot: Returns the current state of the sweep.
+        read: Returns the current state of the sweep.
         folder: The sweep folder.
         console: The console; None: standard error.
+        idle: What the sweep does while no trial runs and no worker has joined yet.
     """
 
-    def __init__(self, take_snapshot: Callable[[], Snapshot], folder: Path, console: Console | None = None) -> None:
-        self._take_snapshot, self._folder = take_snapshot, folder
+    def __init__(
+        self,
+        read: Callable[[], LiveState],
+        folder: Path,
+        console: Console | None = None,
+        idle: str = "the workers are starting",
+    ) -> None:
+        self._read, self._folder, self._idle = read, folder, idle
         self._console = console or Console(stderr=True, highlight=False)
         self._live: Live | None = None
-        self._last_counts: tuple[int, ...] = ()
+        self._start = time.monotonic()
+        self._last_counts: tuple[int, ...] | None = None
         self._last_print = 0.0
-        self._next_read = 0.0
+        self._next_read = self._read_at = 0.0
+        self._failures: set[int] = set()
+        self._ended: dict[int, int] = {}
+        self._state: LiveState | None = None
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stderr=False)
+        # a dumb terminal cannot erase what it shows
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._live = Live(
+                console=self._console, auto_refresh=False, transient=True, redirect_stderr=False,
+                vertical_overflow="crop",
+            )  # fmt: skip
             self._live.start()
+        self.update()
         return self
 
     def __exit__(
@@ -56,83 +77,93 @@ class SweepView:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+        elif error is None:
+            self._next_read = 0.0
+            self.update()  # the last steps
 
     def update(self) -> None:
         """Show the current state, unless reading it took long and is paused.
 
-        Without a terminal, print a line only if a trial has finished, or once a minute.
+        Without a terminal, print a line for each new step, and one if a trial has finished or once a minute.
         """
         start = time.monotonic()
         if start < self._next_read:
+            self._draw(start)
             return
-        snapshot = self._take_snapshot()
-        now = time.monotonic()
+        self._state = state = self._read()
+        self._read_at = now = time.monotonic()
         if (seconds := now - start) > CHEAP_SECONDS:
-            self._next_read = now + min(seconds / MAXIMUM_SHARE - seconds, MAXIMUM_PAUSE)
+            longest = FIRST_PAUSE if now - self._start < FIRST_SECONDS else MAXIMUM_PAUSE
+            self._next_read = now + min(seconds / MAXIMUM_SHARE - seconds, longest)
         if self._live is not None:
-            self._live.update(panel(snapshot, self._folder), refresh=True)
-            return
+            self._print_failures(state)
+            self._draw(now)
+        else:
+            self._print_lines(state, now)
+
+    def _draw(self, now: float) -> None:
+        """Draw the picture in a terminal, with the times of now."""
+        if self._live is not None and self._state is not None:
+            waiting, ago = self._waiting(self._state, now), now - self._read_at
+            lines = draw(self._state, str(self._folder), self._console, waiting, ago)
+            self._live.update(Group(*lines), refresh=True)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all trials were finished when the state was read last."""
+        return self._state is not None and self._state.snapshot.done >= self._state.snapshot.n_trials
+
+    def _waiting(self, state: LiveState, now: float) -> str:
+        """Return what the sweep does while no trial runs."""
+        snapshot = state.snapshot
+        since = clock(now - self._start)
+        if snapshot.done >= snapshot.n_trials:
+            return "all trials are finished"
+        if snapshot.workers:
+            return (
+                f"{snapshot.workers} worker{'s' * (snapshot.workers > 1)} started, the first trials are next, {since}"
+            )
+        if state.drivers:
+            return f"{self._idle}, {since}"
+        return "no process works on this sweep; run its command again to go on"
+
+    def _print_lines(self, state: LiveState, now: float) -> None:
+        for row in state.reports:
+            self._print(step_line(state, row))
+        snapshot = state.snapshot
         counts = (snapshot.complete, snapshot.pruned, snapshot.failed)
         if counts != self._last_counts or now - self._last_print > LINE_SECONDS:
-            self._last_counts, self._last_print = counts, now
-            self._console.print(Text(format_line(snapshot)), soft_wrap=True)
+            is_first, self._last_counts, self._last_print = self._last_counts is None, counts, now
+            self._print(format_line(snapshot))
+            if is_first and not snapshot.running and snapshot.done < snapshot.n_trials:
+                self._print(self._waiting(state, now))
 
+    def _print_failures(self, state: LiveState) -> None:
+        """Print each failed trial, and each end of a training process or worker, since the last call above the panel."""
+        failures, ended = state.snapshot.failures, {row.number: row.failures for row in state.running}
+        if self._last_counts is not None:
+            for number, count in ended.items():
+                if count > self._ended.get(number, 0):
+                    self._print(
+                        f"trial {number} starts again, because its process or its worker ended ({count} in a row)"
+                    )
+            for number in failures.keys() - self._failures:
+                self._print(f"trial {number} failed: {failures[number]}")
+        self._ended, self._failures, self._last_counts = ended, set(failures), ()
 
-def format_line(snapshot: Snapshot) -> str:
-    """Return the state of a sweep as one line."""
-    text = (
-        f"sweep {snapshot.name}: {snapshot.done} of {snapshot.n_trials} trials done ({snapshot.complete} complete, "
-        f"{snapshot.pruned} pruned, {snapshot.failed} failed), {snapshot.running} running"
-    )
-    if snapshot.pairs is not None:
-        return f"{text}; {_judged(snapshot)}"
-    if snapshot.best_value is not None:
-        text += f"; best {format_value(snapshot.best_value)} (trial {snapshot.best_trial}: {_settings(snapshot.best_params)})"
-    return "; ".join([text, *_time_left(snapshot)])
+    def _print(self, text: str) -> None:
+        if is_ascii(self._console):
+            text = text.encode("ascii", "backslashreplace").decode()
+        self._console.print(Text(visible(text)), soft_wrap=True)
 
 
 def panel(snapshot: Snapshot, folder: Path) -> Group:
     """Return the state of a sweep as a panel of a few lines, as wide as the terminal."""
     bar = ProgressBar(total=max(snapshot.n_trials, 1), completed=snapshot.done, width=60)
     title = Text(f"sweep {snapshot.name}  {folder}", style="dim")
-    lines = [_best(snapshot)] if snapshot.pairs is None else [_judged(snapshot), *describe_claims(snapshot)]
+    lines = [_best(snapshot)] if snapshot.pairs is None else [judged(snapshot), *describe_claims(snapshot)]
     # a ProgressBar alone does not end its line
     return Group(title, Padding(bar, 0), _counts(snapshot), *map(Text, lines))
-
-
-def _judged(snapshot: Snapshot) -> str:
-    """Return how many pairs were judged and how many claims are open, for a sweep with pairs=auto."""
-    still_open = sum(line["state"] == OPEN for line in snapshot.claims)
-    claims = f"{still_open} of {len(snapshot.claims)} claims open" if snapshot.claims else "no claim judged yet"
-    return f"{snapshot.pairs} of at most {snapshot.max_pairs} pairs judged, {claims}"
-
-
-def describe_claims(snapshot: Snapshot) -> list[str]:
-    """Return the state of the claims as lines of text: each open claim with its interval, then the others by verdict."""
-    several = len({line["arm"] for line in snapshot.claims}) > 1
-    lines, words = list[str](), dict[str, list[str]]()
-    for line in snapshot.claims:
-        subject = _subject(line, several)
-        if line["state"] == OPEN:
-            lines.append(f"open: {subject}: {_effect(line)}, claimed {line['claimed']}")
-        else:
-            pairs = f", {len(line['seeds'])} pairs" if line["state"] == DECIDED else ""
-            words.setdefault(line["verdict"], []).append(f"{subject}{pairs}")
-    if len(lines) > MOST_CLAIMS:
-        lines = [*lines[:MOST_CLAIMS], f"open: {len(lines) - MOST_CLAIMS} more"]
-    return [*lines, *(f"{word}: {'; '.join(subjects)}" for word, subjects in words.items())]
-
-
-def _subject(line: Mapping[str, Any], several: bool) -> str:
-    parts = [line["claim"] or "all claims", f"({line['metric']})" if line["metric"] else "", line["task"]]
-    return " ".join([*([f"{line['arm']}:"] if several else []), *filter(None, parts)])
-
-
-def _effect(line: Mapping[str, Any]) -> str:
-    if line["verdict"] == "not testable":
-        return str(line["detail"])
-    low, high = ("unbounded" if line[end] is None else f"{line[end]:.3g}" for end in ("low", "high"))
-    return f"{line['estimate'] or 0.0:.3g} ({low} to {high})"
 
 
 def _counts(snapshot: Snapshot) -> Text:
@@ -145,47 +176,14 @@ def _counts(snapshot: Snapshot) -> Text:
         (f"{snapshot.failed} failed", "red" if snapshot.failed else "dim"),
         (f"{snapshot.workers} worker{'' if snapshot.workers == 1 else 's'}", ""),
     ]
-    parts += [(part, "dim") for part in _time_left(snapshot)]
+    parts += [(part, "dim") for part in time_left(snapshot)]
     return Text("  ").join(Text(part, style) for part, style in parts)
-
-
-def _time_left(snapshot: Snapshot) -> list[str]:
-    known = snapshot.seconds_left is not None and snapshot.done < snapshot.n_trials
-    return [f"about {format_duration(snapshot.seconds_left or 0.0)} left"] if known else []
 
 
 def _best(snapshot: Snapshot) -> str:
     if snapshot.best_value is None:
         return "no trial is complete yet"
-    return f"best {format_value(snapshot.best_value)}, trial {snapshot.best_trial}: {_settings(snapshot.best_params)}"
-
-
-def _settings(params: Mapping[str, Any]) -> str:
-    return ", ".join(f"{n}={v:.4g}" if isinstance(v, float) else f"{n}={v}" for n, v in params.items()) or "-"
-
-
-def format_value(value: float) -> str:
-    """Return a value with four decimals, or with four digits if that would hide it.
-
-    Example:
-        >>> format_value(0.59192), format_value(1.3083e-10), format_value(0.0)
-        ('0.5919', '1.308e-10', '0.0000')
-    """
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in hours and minutes, minutes and seconds, or seconds.
-
-    Example:
-        >>> format_duration(4000.0)
-        '1 h 06 min'
-    """
-    minutes, seconds_left = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds_left:02d} s" if minutes else f"{seconds_left} s"
+    return f"best {format_value(snapshot.best_value)}, trial {snapshot.best_trial}: {format_settings(snapshot.best_params)}"
 
 
 def print_snapshot(snapshot: Snapshot, folder: Path, console: Console | None = None) -> None:
@@ -200,7 +198,7 @@ def print_snapshot(snapshot: Snapshot, folder: Path, console: Console | None = N
     if console.is_terminal:
         console.print(panel(snapshot, folder))
     else:
-        state = [_best(snapshot)] if snapshot.pairs is None else [_judged(snapshot), *describe_claims(snapshot)]
+        state = [_best(snapshot)] if snapshot.pairs is None else [judged(snapshot), *describe_claims(snapshot)]
         for text in (f"sweep {snapshot.name}  {folder}", _counts(snapshot).plain, *state):
             console.print(Text(text), soft_wrap=True)
     for number, reason in snapshot.failures.items():

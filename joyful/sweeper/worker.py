@@ -29,6 +29,7 @@ from joyful.records import InputError, one_line
 from joyful.results import ResultsError
 from joyful.runtime import closed_pipes
 from joyful.runtime.hydra_request import literal
+from joyful.runtime.job_log import below, terminal_handlers
 from joyful.sweeper import gpus, password
 from joyful.sweeper.database import open_engine, open_storage
 from joyful.sweeper.evidence import NOT_NEEDED, Evidence
@@ -144,6 +145,8 @@ class _Worker:
     def __init__(self, task: WorkerTask, folder: Path, index: int) -> None:
         self._task = task
         silence_logs()
+        for handler in terminal_handlers():  # the view of the driver shows failures
+            handler.addFilter(below("joyful.sweeper", logging.ERROR))
         self._access = task.access()
         self._registry = self._access.registry
         self._detector = FailureDetector(task.settings.lease_seconds)

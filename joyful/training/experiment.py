@@ -34,11 +34,15 @@ from joyful.training.coach import Coach, TrainingFailedError
 from joyful.training.objective import reconstruction_criterion
 from joyful.training.optimizers import state_shapes
 from joyful.training.progress import TrainingProgress, closing_table
+from joyful.training.run_log import LINE, RunLog, run_log
 from joyful.training.run_tracking import RunTracking
 from joyful.training.run_writer import RunWriter
 from joyful.validation import differences
 
 OBJECTIVE = "best dev f1_weighted"
+
+#: Who is told of each evaluation: the sweep, run.log and the trackers.
+Watchers = tuple["Observer | None", RunLog, RunTracking]
 
 #: Bytes of a run's text files (run.json, .hydra/, logs), of the headers of its tensor files, and of partly filled
 #: blocks.
@@ -114,7 +118,7 @@ def run_need(settings: Settings, dimensions: Mapping[str, int], n_classes: int, 
     t = settings.training
     copies = sum(state_shapes(settings.optimizer).values()) + int(t.moving_average > 0)
     last = size + copies * trained
-    history = ROW * t.epochs * (2 * t.evaluations_per_epoch + 1)
+    history = ROW * t.epochs * (2 * t.evaluations_per_epoch + 1) + LINE * t.epochs
     return disk.DiskNeed(permanent=last + size + history + FIXED, temporary=last + history)
 
 
@@ -206,29 +210,52 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
     disk.check_disk_space(folder, missing, "the run", f"hydra.{'sweep' if request.multirun else 'run'}.dir=FOLDER")
     with _disk_errors_as_input_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with results.lock(folder, request.take_over_after):
+    with results.lock(folder, request.take_over_after), run_log(folder):
         with _disk_errors_as_input_errors(folder):
             run, finished = restoring.open_or_create(folder, header)
         with RunTracking(settings, run, request.sweep, signals) as tracking:
             if finished:
                 return float(run.info["objective"])
-            try:
-                with signals.prefer_signal(PrunedError):  # also here, so that the status becomes "interrupted"
-                    return _train(run, settings, data, header["data"]["digest"], device, source, observer, tracking)
-            except (PrunedError, InputError, results.ResultsError):
-                raise
-            except Exception as error:
-                reason, out_of_memory = describe_failure(error), is_out_of_memory(error)
-                if out_of_memory:  # free the tensors of the failed step, since writing the status needs memory
-                    traceback.clear_frames(error.__traceback__)
-                run.set_status("failed", reason)
-                if out_of_memory:
-                    raise TrainingFailedError(reason) from None
-                raise
-            except (Interrupted, KeyboardInterrupt) as signal_:
-                stopped = f"stopped by {signal_ if str(signal_) else 'Ctrl-C'}"
-                run.set_status("interrupted", f"{stopped}; set resume={folder} to resume it")
-                raise
+            log = RunLog(settings.training.epochs)
+            log.begin(run.info | header, data, request.overrides if request.multirun else ())
+            watchers = observer, log, tracking
+            return _train_with_status(run, settings, data, header["data"]["digest"], device, source, watchers, signals)
+
+
+def _train_with_status(
+    run: results.RunFolder,
+    settings: Settings,
+    data: DialogueDataset,
+    digest: str,
+    device: torch.device,
+    source: Path | None,
+    watchers: Watchers,
+    signals: RaisingSignals,
+) -> float:
+    """Train, and write the status of a run that ends early."""
+    _, log, _ = watchers
+    try:
+        with signals.prefer_signal(PrunedError):  # also here, so that the status becomes "interrupted"
+            return _train(run, settings, data, digest, device, source, watchers)
+    except PrunedError:
+        raise
+    except (InputError, results.ResultsError) as error:
+        log.end("stopped", str(error))
+        raise
+    except Exception as error:
+        reason, out_of_memory = describe_failure(error), is_out_of_memory(error)
+        if out_of_memory:  # free the tensors of the failed step, since writing the status needs memory
+            traceback.clear_frames(error.__traceback__)
+        run.set_status("failed", reason)
+        log.end("failed", reason)
+        if out_of_memory:
+            raise TrainingFailedError(reason) from None
+        raise
+    except (Interrupted, KeyboardInterrupt) as signal_:
+        cause = f"stopped by {signal_ if str(signal_) else 'Ctrl-C'}"
+        run.set_status("interrupted", f"{cause}; set resume={run.path} to resume it")
+        log.end("interrupted", cause)
+        raise
 
 
 @contextmanager
@@ -266,10 +293,10 @@ def _train(
     digest: str,
     device: torch.device,
     source: Path | None,
-    observer: Observer | None,
-    tracking: RunTracking,
+    watchers: Watchers,
 ) -> float:
     started = time.monotonic()
+    observer, log, tracking = watchers
     splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
     model = build_model(settings, data)
     standardise(model, splits["train"].features)
@@ -280,18 +307,23 @@ def _train(
         writer.restore(coach, source)
     run.set_status("running")
     tracking.log(writer.history)
+    if coach.epoch:
+        log.resume(coach.epoch, coach.best)
     with TrainingProgress(settings.training.epochs, coach.epoch) as progress:
         for record in coach.train():
             should_continue = observer is None or observer.evaluated(record, coach.best)
             writer.write(record, coach)
             tracking.log(record.rows)
             progress.show(record)
+            log.evaluated(record, coach.best)
             if not should_continue:
                 reason = f"pruned at epoch {record.epoch:g} of {settings.training.epochs}"
                 writer.finish("pruned", coach.best["f1_weighted"], reason)
+                log.end("pruned", reason)
                 raise PrunedError(reason)
     objective = coach.best["f1_weighted"]
     writer.finish("completed", objective)
+    log.end("completed")
     if observer is None:
         closing_table(
             f"joyful {data.name}, seed {settings.seed}",

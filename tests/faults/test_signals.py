@@ -2,6 +2,7 @@
 
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -99,8 +100,16 @@ def test_ctrl_c_ends_a_multirun_of_hydras_own(tmp_path, launcher, tally):
         _, error = child.communicate(timeout=120)
     finally:
         sweeps.kill_group(child)
-    lines = set(error.strip().splitlines())
-    wrong = (child.returncode, lines) != (130, {"joyful: interrupted by Ctrl-C; nothing that was completed is lost"})
+    lines = {line for line in error.strip().splitlines() if not line.startswith("run ")}
+    command = shlex.join([str(sweeps.RUN), "-m", *many])
+    wrong = (child.returncode, lines) != (
+        130,
+        {
+            "joyful: interrupted by Ctrl-C; nothing that was completed is lost",
+            "joyful: folder: many",
+            f"joyful: to go on: python {command}",
+        },
+    )
     statuses = {results.read_run(path.parent)["status"] for path in tmp_path.glob("many/*/run.json")}
     tally("Ctrl-C to a multirun of Hydra's own", 1, 0, int(wrong))
     assert not wrong, error
@@ -157,7 +166,9 @@ def test_ctrl_c_while_hydras_own_launcher_composes_is_one_line(tmp_path, monkeyp
     child = interruptible(tmp_path, "run.py", "-m", *TINY, "seed=1,2", "hydra.sweep.dir=many")
     _, error = child.communicate(timeout=120)
     assert (tmp_path / "pressed").exists()
-    assert (child.returncode, error) == (130, "joyful: interrupted by Ctrl-C; nothing that was completed is lost\n")
+    assert child.returncode == 130
+    assert error.startswith("joyful: interrupted by Ctrl-C; nothing that was completed is lost\njoyful: folder: many\n")
+    assert error.count("\n") == 3
 
 
 @pytest.mark.timeout(3600)

@@ -12,9 +12,11 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from joyful.sweeper import view
+from joyful.sweeper.live import LiveState
 from joyful.sweeper.registry import Lease
 from joyful.sweeper.status import Snapshot, _seconds_left
-from joyful.sweeper.view import SweepView, describe_claims, format_duration, format_line, print_snapshot
+from joyful.sweeper.view import SweepView, print_snapshot
+from joyful.sweeper.view_text import describe_claims, format_duration, format_line
 from tests.support.manual_clock import ManualClock
 
 FOLDER = Path("multirun/weights")
@@ -65,16 +67,16 @@ def test_durations(seconds, expected):
 
 def test_without_a_terminal_a_line_is_printed_only_when_a_trial_has_finished():
     output = console(terminal=False)
-    snapshots = iter([STARTED, dataclasses.replace(STARTED, running=1), LATER, LATER])
-    with SweepView(lambda: next(snapshots), FOLDER, output) as sweep_view:
-        for _ in range(4):
+    snapshots = iter([STARTED, dataclasses.replace(STARTED, running=1), LATER, LATER, LATER])
+    with SweepView(lambda: LiveState(next(snapshots)), FOLDER, output) as sweep_view:
+        for _ in range(3):
             sweep_view.update()
     assert output_of(output).splitlines() == [format_line(STARTED), format_line(LATER)]  # long lines are not wrapped
 
 
 def test_the_panel_is_erased_at_the_end():
     output = console(terminal=True)
-    with SweepView(lambda: LATER, FOLDER, output) as sweep_view:
+    with SweepView(lambda: LiveState(LATER), FOLDER, output) as sweep_view:
         sweep_view.update()
         panel = output_of(output)
     assert "sweep weights  multirun/weights" in panel
@@ -148,22 +150,24 @@ def test_the_time_left_falls_as_epochs_are_trained():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "pause"),
+    ("begun", "seconds", "pause"),
     [
-        (0.03, 0.03 * 49),  # reading may take 2 % of the time
-        (60.0, view.MAXIMUM_PAUSE),
+        (100.0, 0.03, 0.03 * 49),  # reading may take 2 % of the time
+        (100.0, 60.0, view.MAXIMUM_PAUSE),
+        (0.0, 0.3, view.FIRST_PAUSE),  # workers start
     ],
 )
-def test_a_slow_read_is_followed_by_a_pause(clock, seconds, pause):
+def test_a_slow_read_is_followed_by_a_pause(clock, begun, seconds, pause):
     reads = []
 
     def take():
         reads.append(1)
         clock.now += seconds
-        return STARTED
+        return LiveState(STARTED)
 
-    with SweepView(take, FOLDER, console(terminal=False)) as sweep_view:
-        sweep_view.update()
+    sweep_view = SweepView(take, FOLDER, console(terminal=False))
+    clock.now += begun
+    with sweep_view:
         clock.now += pause - 0.01
         sweep_view.update()
         assert len(reads) == 1
@@ -178,20 +182,20 @@ def test_a_fast_read_is_not_followed_by_a_pause(clock):
     def take():
         reads.append(1)
         clock.now += view.CHEAP_SECONDS / 2
-        return STARTED
+        return LiveState(STARTED)
 
     with SweepView(take, FOLDER, console(terminal=False)) as sweep_view:
-        for _ in range(5):
+        for _ in range(4):
             sweep_view.update()
-    assert len(reads) == 5
+        assert len(reads) == 5
 
 
 def test_without_a_terminal_a_line_is_printed_once_a_minute(clock):
     output = console(terminal=False)
-    with SweepView(lambda: LATER, FOLDER, output) as sweep_view:
-        for _ in range(13):
-            sweep_view.update()
+    with SweepView(lambda: LiveState(LATER), FOLDER, output) as sweep_view:
+        for _ in range(12):
             clock.now += 10.0
+            sweep_view.update()
     assert output_of(output).splitlines() == [format_line(LATER)] * 2
 
 

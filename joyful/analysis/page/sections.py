@@ -414,7 +414,9 @@ def _arms(findings: Findings) -> Section | None:
     if not findings.sweep.arms:
         return None
     text = ("Test scores are those of the best dev epoch. They are not used for any decision.",)
-    folded = tuple(table for table in (tables.means(findings), tables.scores(findings)) if table is not None and table.rows)
+    folded = tuple(
+        table for table in (tables.means(findings), tables.scores(findings)) if table is not None and table.rows
+    )
     return Section("arms", "Arms", text, tables=(tables.arms(findings),), folded=folded)
 
 
