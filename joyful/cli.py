@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import joyful
-from joyful.records import FailedRun, print_error
+from joyful.messages import KnownNames, expected_one_of
+from joyful.records import FailedRun, InputError, print_error
 from joyful.runtime import closed_pipes, heap, signals
 
 #: Command -> description for the help.
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"joyful {joyful.__version__}")
         return 0
     if name not in COMMANDS:
-        print_error(f"expected one of the commands {', '.join(COMMANDS)}, got {name!r}; see joyful --help")
+        print_error(f"{expected_one_of(name, list(COMMANDS))} (joyful --help)")
         return 2
     if name == "train":
         if arguments is None:
@@ -89,15 +90,34 @@ def train() -> None:
     closed_pipes.tolerate()
     import hydra
 
-    from joyful.runtime.run_guard import allowed_targets, report_config_errors
+    from joyful.runtime import config_errors
+    from joyful.runtime.run_guard import RunGuard, allowed_targets, report_config_errors
 
+    config_errors.describe_program(_known_names)
+    RunGuard.check_start = staticmethod(_check_start)
     try:
+        config_errors.refuse_unknown_options(sys.argv[1:])
         report_config_errors(
             hydra.main("pkg://joyful.conf", "config", execution_whitelist=allowed_targets())(_train_composed)
         )()
+    except InputError as error:
+        print_error(error)
+        sys.exit(2)
     except KeyboardInterrupt:  # between two runs of a multirun; runs and sweeps handle Ctrl-C themselves
         print_error("interrupted by Ctrl-C; nothing that was completed is lost")
         sys.exit(130)
+
+
+def _known_names() -> KnownNames:
+    from joyful.config import known_names
+
+    return known_names()
+
+
+def _check_start(settings: Any) -> None:
+    from joyful.training.experiment import check_start
+
+    check_start(settings)
 
 
 def _train_composed(config: Any) -> float | list[float]:

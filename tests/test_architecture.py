@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: packages and modules directly below joyful.
 LAYERS = [
     ["compat", "records"],
+    ["messages"],
     ["registry", "validation"],
     ["config", "randomness", "results"],
     ["runtime"],
@@ -27,7 +28,8 @@ LAYERS = [
 ]
 LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
-#: Imports only joyful.results and joyful.registry. Only audit and cli import it, and the module of the sweeper that judges claims.
+#: Imports only joyful.results, joyful.registry and joyful.messages. Only audit and cli import it, and the module of the
+#: sweeper that judges claims.
 SEPARATE = "analysis"
 JUDGE = ROOT / "joyful/sweeper/evidence.py"
 
@@ -63,7 +65,9 @@ def test_imports_go_one_way(path):
         other = package_of(name)
         if SEPARATE in (own, other) and own != other:
             may_use = own in ("audit", "cli") or path == JUDGE
-            assert may_use or (own == SEPARATE and other in ("results", "registry")), f"{path} imports {name}"
+            assert may_use or (own == SEPARATE and other in ("results", "registry", "messages")), (
+                f"{path} imports {name}"
+            )
         elif own != SEPARATE and other != "__version__":
             assert LAYER_OF[other] <= LAYER_OF[own], f"{own} imports {other}, a layer to its right"
 
@@ -80,7 +84,7 @@ def test_the_layers_list_exactly_the_existing_modules():
 
 
 #: What the sweeper may import of joyful: nothing of the model, the data or the trainer.
-SWEEPER_IMPORTS = ("compat", "records", "validation", "results", "runtime", "sweeper")
+SWEEPER_IMPORTS = ("compat", "records", "messages", "validation", "results", "runtime", "sweeper")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "joyful/sweeper").glob("*.py")), ids=lambda path: path.name)
@@ -99,7 +103,7 @@ def test_packages_for_other_programs_import_no_torch(package):
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("joyful.compat, joyful.records", {"torch", "pandas", "numpy", "hydra", "optuna"}),
+        ("joyful.compat, joyful.records, joyful.messages", {"torch", "pandas", "numpy", "hydra", "optuna"}),
         ("joyful.config, joyful.runtime.disk", {"torch", "pandas", "hydra"}),
         ("joyful.results", {"torch", "hydra", "optuna"}),
         ("joyful.sweeper", {"torch", "hydra", "optuna", "pandas", "numpy"}),

@@ -34,6 +34,7 @@ from joyful.analysis.page import html, markdown, summary
 from joyful.analysis.page.parts import Page, clean
 from joyful.analysis.page.sections import sections
 from joyful.analysis.sweep import DESIGNS, REPORT_COLUMNS, read_sweep
+from joyful.messages import CommandParser
 from joyful.results import InputError, ResultsError, ResultsWarning, plain, write_bytes, write_json
 from joyful.results.design import digest, read_designs
 
@@ -222,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         requirement does not hold, else 4 if one is undecided.
     """
     listed = "\n".join(f"  {name:<18} {summary}" for name, summary in MEASURES.summaries().items())
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="joyful report",
         description="Compare the arms of a sweep in pairs and write the report: index.html, report.md, verdicts.csv, the\n"
         "tables as Parquet, and manifest.json, which joyful audit checks.",
