@@ -6,6 +6,7 @@ Each command is imported when it is called, so ``joyful --help`` is fast and ``j
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -26,6 +27,9 @@ COMMANDS = {
     "sweep": "show the state of a sweep, or queue its failed trials again",
     "prepare": "convert a dataset once, so that runs load it quickly",
 }
+
+#: Hydra's options that print a script for the shell, or the words that complete a command.
+_COMPLETION = frozenset({"-sc", "--shell-completion"})
 
 #: Command -> packages that it needs in addition to the dependencies, all in the extra `train`.
 NEEDS = {"train": ("torch", "safetensors"), "prepare": ("safetensors",)}
@@ -65,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name == "--version":
         print(f"joyful {joyful.__version__}")
         return 0
+    if name in _COMPLETION:
+        return _complete(rest)
     if name not in COMMANDS:
         print_error(f"{expected_one_of(name, list(COMMANDS))} (joyful --help)")
         return 2
@@ -72,11 +78,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is None:
             signals.exit_on_ctrl_c()
             heap.restart_with_heap_settings()  # before other modules are loaded
-        sys.argv = ["joyful train", *rest]
+        # the completion of the shell belongs to the program joyful
+        sys.argv = ["joyful" if _COMPLETION & set(rest) else "joyful train", *rest]
         train()
         return 0
     closed_pipes.tolerate()
     return _main_of(name)(rest) if _is_installed(name) else 2
+
+
+def _complete(rest: Sequence[str]) -> int:
+    """Answer Hydra's completion in bash, which calls ``joyful -sc query=bash`` for every command of joyful.
+
+    Args:
+        rest: Arguments after -sc: install=bash, uninstall=bash or query=bash. The shell puts the line into COMP_LINE.
+    """
+    line = os.environ.get("COMP_LINE", "")
+    training = re.match(r"\S+\s+train\s(.*)", line)
+    if rest[:1] == ["query=bash"] and training is None:
+        command = re.fullmatch(r"\S+\s+(\S*)", line)
+        print(*(name for name in COMMANDS if command is not None and name.startswith(command[1])))
+        return 0
+    if training is not None:
+        os.environ["COMP_LINE"] = f"joyful {training[1]}"
+    sys.argv = ["joyful", "-sc", *rest]
+    train()
+    return 0
 
 
 def train() -> None:
