@@ -2,6 +2,7 @@
 
 from joyful.runtime import heap, signals
 
+# Hydra's completion in bash only completes files that contain the text @hydra.main.
 if __name__ == "__main__":
     signals.exit_on_ctrl_c()
     heap.restart_with_heap_settings()  # before other modules are loaded

@@ -13,6 +13,7 @@ if __name__ == "__main__":
     signals.exit_on_ctrl_c()
     heap.restart_with_heap_settings()  # before other modules are loaded
 
+from joyful.messages import CommandParser
 from joyful.records import MODALITIES
 
 #: --dataset NAME -> data=NAME if the names differ. In this program `meld` is the pickle.
@@ -22,7 +23,7 @@ LETTERS = "".join(MODALITIES)
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the reference's flags. Its defaults differ in --device auto and hierarchical fusion."""
-    p = argparse.ArgumentParser(
+    p = CommandParser(
         description=__doc__,
         epilog="Arguments of the form key=value are passed to run.py unchanged: python train.py --dataset=synthetic "
         "model=small training.threads=1",

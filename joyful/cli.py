@@ -6,6 +6,7 @@ Each command is imported when it is called, so ``joyful --help`` is fast and ``j
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -14,7 +15,8 @@ from typing import Any
 
 import joyful
 from joyful import platforms
-from joyful.records import FailedRun, print_error
+from joyful.messages import KnownNames, expected_one_of
+from joyful.records import FailedRun, InputError, print_error
 from joyful.runtime import closed_pipes, heap, signals
 
 #: Command -> description for the help.
@@ -27,6 +29,9 @@ COMMANDS = {
     "prepare": "convert a dataset once, so that runs load it quickly",
     "schema": "print the JSON schema of all settings, for editors, or their reference",
 }
+
+#: Hydra's options that print a script for the shell, or the words that complete a command.
+_COMPLETION = frozenset({"-sc", "--shell-completion"})
 
 #: Command -> packages that it needs in addition to the dependencies, all in the extra `train`.
 NEEDS = {"train": ("torch", "safetensors"), "prepare": ("safetensors",)}
@@ -66,8 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name == "--version":
         print(f"joyful {joyful.__version__}")
         return 0
+    if name in _COMPLETION:
+        return _complete(rest)
     if name not in COMMANDS:
-        print_error(f"expected one of the commands {', '.join(COMMANDS)}, got {name!r}; see joyful --help")
+        print_error(f"{expected_one_of(name, list(COMMANDS))} (joyful --help)")
         return 2
     if reason := platforms.reason_against():
         print_error(reason)
@@ -76,11 +83,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is None:
             signals.exit_on_ctrl_c()
             heap.restart_with_heap_settings()  # before other modules are loaded
-        sys.argv = ["joyful train", *rest]
+        # the completion of the shell belongs to the program joyful
+        sys.argv = ["joyful" if _COMPLETION & set(rest) else "joyful train", *rest]
         train()
         return 0
     closed_pipes.tolerate()
     return _main_of(name)(rest) if _is_installed(name) else 2
+
+
+def _complete(rest: Sequence[str]) -> int:
+    """Answer Hydra's completion in bash, which calls ``joyful -sc query=bash`` for every command of joyful.
+
+    Args:
+        rest: Arguments after -sc: install=bash, uninstall=bash or query=bash. The shell puts the line into COMP_LINE.
+    """
+    line = os.environ.get("COMP_LINE", "")
+    training = re.match(r"\S+\s+train\s(.*)", line)
+    if rest[:1] == ["query=bash"] and training is None:
+        command = re.fullmatch(r"\S+\s+(\S*)", line)
+        print(*(name for name in COMMANDS if command is not None and name.startswith(command[1])))
+        return 0
+    if training is not None:
+        os.environ["COMP_LINE"] = f"joyful {training[1]}"
+    sys.argv = ["joyful", "-sc", *rest]
+    train()
+    return 0
 
 
 def train() -> None:
@@ -96,12 +123,19 @@ def train() -> None:
         print_error("loading torch and the settings")  # this takes seconds
     import hydra
 
+    from joyful.runtime import config_errors
     from joyful.runtime.run_guard import RunGuard, allowed_targets, report_config_errors
 
+    config_errors.describe_program(_known_names)
+    RunGuard.check_start = staticmethod(_check_start)
     try:
+        config_errors.refuse_unknown_options(sys.argv[1:])
         report_config_errors(
             hydra.main("pkg://joyful.conf", "config", execution_whitelist=allowed_targets())(_train_composed)
         )()
+    except InputError as error:
+        print_error(error)
+        sys.exit(2)
     except KeyboardInterrupt:  # between two runs of a multirun; runs and sweeps handle Ctrl-C themselves
         print_error("interrupted by Ctrl-C; nothing that was completed is lost")
         RunGuard.print_how_to_go_on()
@@ -110,6 +144,18 @@ def train() -> None:
         if end.code in (130, 143):
             RunGuard.print_how_to_go_on()
         raise
+
+
+def _known_names() -> KnownNames:
+    from joyful.config import known_names
+
+    return known_names()
+
+
+def _check_start(settings: Any) -> None:
+    from joyful.training.experiment import check_start
+
+    check_start(settings)
 
 
 def _train_composed(config: Any) -> float | list[float]:

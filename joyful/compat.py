@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
     from optuna.distributions import BaseDistribution
     from torch import Tensor
 
@@ -137,6 +140,26 @@ def grid_choices(distribution: BaseDistribution) -> list[Any]:
     from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 
     return list(OptunaSweeperImpl._to_grid_sampler_choices(distribution))
+
+
+def config_of_error(error: BaseException) -> DictConfig | None:
+    """Return the whole configuration in which OmegaConf did not find a name, or None for any other error.
+
+    The public attribute `parent_node` of the error is only the section that was reached, and a node does not have a public
+    way to its root.
+    """
+    from omegaconf import DictConfig
+
+    node: Any = getattr(error, "parent_node", None)
+    root = None if node is None else node._get_root()
+    return root if isinstance(root, DictConfig) else None
+
+
+def hydra_parser() -> ArgumentParser:
+    """Return the parser of Hydra's options, such as --multirun. `hydra.main` exports no function for it."""
+    from hydra._internal.utils import get_args_parser
+
+    return get_args_parser()
 
 
 def optuna_models() -> Any:

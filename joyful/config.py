@@ -14,13 +14,17 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from joyful.messages import KnownNames
 from joyful.records import MODALITIES, NAME_PATTERN, InputError
 from joyful.registry import Registry
-from joyful.validation import Positive, validate
+from joyful.validation import Positive, setting_names, validate
 
 #: Settings that name locations or trackers and do not affect training. They may change when a run or a sweep is resumed.
 LOCATION_SETTINGS = ("data.root", "data.cache", "resume", "fork", "sweep_name", "track")
@@ -35,6 +39,17 @@ REGISTRIES = {
     "weighting.name": ("joyful.losses.weighting", "WEIGHTINGS"),
     "optimizer.name": ("joyful.training.optimizers", "OPTIMIZERS"),
 }
+
+#: Names that users may expect, from the note's command line and from other trainers -> the setting or group here.
+ALIASES = {
+    "lr": "optimizer.learning_rate", "learning_rate": "optimizer.learning_rate", "wd": "optimizer.weight_decay",
+    "optimizer1": "optimizer", "bs": "training.batch_size", "batch_size": "training.batch_size",
+    "epochs": "training.epochs", "num_epochs": "training.epochs", "n_epochs": "training.epochs",
+    "encoder_loss_weight": "weights.encoder_loss_weight", "cl_loss_weight": "weights.cl_loss_weight",
+    "gate_reg_weight": "weights.gate_reg_weight", "use_smooth_l1": "loss=smoothl1", "dataset": "data",
+    "data_dir_path": "data.root", "drop_rate": "model.dropout", "rnn": "model.context",
+    "class_weight": "classification.class_weight", "model_ckpt": "fork",
+}  # fmt: skip
 
 #: Advice for messages about exhausted memory.
 MEMORY_ADVICE = (
@@ -283,7 +298,7 @@ def check(config: Mapping[str, Any], names: bool = True) -> Settings:
             expected range and the value given.
     """
     if not names:
-        return validate(_settings_class(dict.fromkeys(_SECTIONS, None)), config)
+        return validate(_settings_class(dict.fromkeys(_SECTIONS, None)), config, known=known_names())
     problems: list[str] = []
     own: dict[str, dict[str, tuple[Any, Any]]] = {}
     for setting, (module, variable) in REGISTRIES.items():
@@ -299,13 +314,29 @@ def check(config: Mapping[str, Any], names: bool = True) -> Settings:
         except InputError as error:
             problems.append(str(error))
     try:
-        settings = validate(_settings_class(own), config)
+        settings = validate(_settings_class(own), config, known=known_names())
     except InputError as error:
         problems.append(str(error))
     if problems:
         raise InputError("; ".join(problems))
     _check_objectives(settings)
     return settings
+
+
+@cache
+def known_names() -> KnownNames:
+    """Return the names of all settings, of the options of the config groups, and the aliases."""
+    groups = {item.name: _options(item) for item in files("joyful.conf").iterdir() if item.is_dir()}
+    choices = {group: options for group, options in sorted(groups.items()) if options} | {
+        "+sweeps": _options(files("joyful.sweeps"))
+    }
+    return KnownNames(tuple(setting_names(Settings)), choices, ALIASES)
+
+
+def _options(folder: Traversable) -> list[str]:
+    """Return the names of the files of a config group that users choose; those with ``_`` are parts of others."""
+    names = (item.name for item in folder.iterdir() if item.name.endswith(".yaml") and not item.name.startswith("_"))
+    return sorted(name.removesuffix(".yaml") for name in names)
 
 
 def _check_objectives(settings: Settings) -> None:

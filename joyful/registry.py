@@ -13,16 +13,16 @@ This module imports neither torch nor pandas.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import inspect
 import os
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, TypeVar, cast
 
+from joyful.messages import expected_one_of
 from joyful.records import InputError, first_line_of
 
 T = TypeVar("T")
@@ -134,17 +134,6 @@ class Registry(Mapping[str, T]):
                 if not module.name.endswith(".__main__"):
                     importlib.import_module(module.name)
         load_plugins()
-
-
-def expected_one_of(given: object, names: Sequence[str]) -> str:
-    """Return the text "expected one of A, B, got 'a'; did you mean A?".
-
-    Example:
-        >>> expected_one_of("smothl1", ["mse", "smoothl1"])
-        "expected one of mse, smoothl1, got 'smothl1'; did you mean smoothl1?"
-    """
-    near = difflib.get_close_matches(given, names, n=1) if isinstance(given, str) else []
-    return f"expected one of {', '.join(names)}, got {given!r}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 @functools.cache

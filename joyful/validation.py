@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, get_args
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from joyful.messages import KnownNames
 from joyful.records import InputError
 
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def validate(model: type[Model], values: Mapping[str, Any], prefix: str = "") -> Model:
+def validate(model: type[Model], values: Mapping[str, Any], prefix: str = "", known: KnownNames | None = None) -> Model:
     """Return the values as an instance of a pydantic model.
 
     Args:
         model: Class of the result.
         values: Values of its fields.
         prefix: Text before each setting's dotted name in messages, such as "hydra.sweeper.".
+        known: Further names that a message about an unknown setting may offer, besides the settings of the model.
 
     Raises:
         InputError: At least one value is invalid. The message names every invalid setting with its dotted name, the
@@ -36,8 +39,31 @@ def validate(model: type[Model], values: Mapping[str, Any], prefix: str = "") ->
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        lines = dict.fromkeys(f"{prefix}{_explain(detail, model, prefix)}" for detail in error.errors())
+        names = (known or KnownNames()).with_settings(setting_names(model, prefix))
+        lines = dict.fromkeys(_explain(detail, model, prefix, names) for detail in error.errors())
         raise InputError("; ".join(lines)) from None
+
+
+def setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all settings and sections of a model, also of mappings with fixed keys.
+
+    Args:
+        model: The class.
+        prefix: Text before each name.
+
+    Example:
+        >>> class Search(BaseModel):
+        ...     shares: dict[Literal["train", "dev"], float]
+        >>> list(setting_names(Search, "search."))
+        ['search.shares', 'search.shares.train', 'search.shares.dev']
+    """
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from setting_names(part, f"{prefix}{name}.")
+            elif get_origin(part) is dict and get_origin(get_args(part)[0]) is Literal:
+                yield from (f"{prefix}{name}.{key}" for key in get_args(get_args(part)[0]))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -70,11 +96,11 @@ _EXPECTED = {
 }  # fmt: skip
 
 
-def _explain(detail: ErrorDetails, model: type[BaseModel], prefix: str) -> str:
+def _explain(detail: ErrorDetails, model: type[BaseModel], prefix: str, names: KnownNames) -> str:
     location = [str(part) for part in detail["loc"] if not _is_union_branch(part)]
-    name, kind, context = ".".join(location), detail["type"], detail.get("ctx", {})
-    if kind == "extra_forbidden":
-        return f"{name}: there is no such setting; --cfg {'hydra' if prefix.startswith('hydra') else 'job'} lists all settings"
+    name, kind, context = f"{prefix}{'.'.join(location)}", detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden" or location[-1] == "[key]":  # a key of a mapping
+        return names.unknown(name.removesuffix(".[key]"))
     if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
         expected = _range_of(model, location) or detail["msg"]
     elif kind == "literal_error":
@@ -86,7 +112,8 @@ def _explain(detail: ErrorDetails, model: type[BaseModel], prefix: str) -> str:
     given = "nothing" if kind == "missing" else repr(detail["input"])
     description = _description_of(model, location)
     about = f" ({description})" if description else ""
-    return f"{name}: expected {expected}, got {given}{about}; set {prefix}{name}=VALUE"
+    name = re.sub(r"\.\d+$", "", name)  # an item of a list cannot be set alone
+    return f"{name}: expected {expected}, got {given}{about}; set {name}=VALUE"
 
 
 def _is_union_branch(part: str | int) -> bool:

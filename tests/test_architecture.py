@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: packages and modules directly below joyful.
 LAYERS = [
     ["compat", "platforms", "records"],
+    ["messages"],
     ["registry", "validation"],
     ["config", "randomness", "results"],
     ["trackers"],
@@ -29,8 +30,8 @@ LAYERS = [
 ]
 LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
-#: Imports only joyful.results, joyful.registry and joyful.trackers. Only audit, cli and the module of the sweeper that judges
-#: claims import it.
+#: Imports only joyful.results, joyful.registry, joyful.messages and joyful.trackers. Only audit, cli and the module of the
+#: sweeper that judges claims import it.
 SEPARATE = "analysis"
 JUDGE = ROOT / "joyful/sweeper/evidence.py"
 
@@ -66,7 +67,7 @@ def test_imports_go_one_way(path):
         other = package_of(name)
         if SEPARATE in (own, other) and own != other:
             may_use = own in ("audit", "cli") or path == JUDGE
-            assert may_use or (own == SEPARATE and other in ("results", "registry", "trackers")), (
+            assert may_use or (own == SEPARATE and other in ("results", "registry", "messages", "trackers")), (
                 f"{path} imports {name}"
             )
         elif own != SEPARATE and other != "__version__":
@@ -85,7 +86,7 @@ def test_the_layers_list_exactly_the_existing_modules():
 
 
 #: What the sweeper may import of joyful: nothing of the model, the data or the trainer.
-SWEEPER_IMPORTS = ("compat", "records", "validation", "results", "trackers", "runtime", "sweeper")
+SWEEPER_IMPORTS = ("compat", "records", "messages", "validation", "results", "trackers", "runtime", "sweeper")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "joyful/sweeper").glob("*.py")), ids=lambda path: path.name)
@@ -104,7 +105,7 @@ def test_packages_for_other_programs_import_no_torch(package):
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("joyful.compat, joyful.records", {"torch", "pandas", "numpy", "hydra", "optuna"}),
+        ("joyful.compat, joyful.records, joyful.messages", {"torch", "pandas", "numpy", "hydra", "optuna"}),
         ("joyful.config, joyful.runtime.disk", {"torch", "pandas", "hydra"}),
         ("joyful.results", {"torch", "hydra", "optuna"}),
         (

@@ -179,6 +179,7 @@ RULES: list[tuple[str, Rule]] = [
     (r"make ", dry_run),
     (r"papermill ", unchanged),
     (r"optuna-dashboard ", covered_by("tests/sweeper/test_dashboard.py", ("--help",))),
+    (r"eval \$\((python run.py|joyful) -sc install=bash", skipped("tests/test_completion.py runs it")),
     (r"cp ", unchanged),
     (r"export JOYFUL_(DATA|CACHE)=", skipped("the test sets these variables to its own folders")),
 ]

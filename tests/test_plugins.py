@@ -131,7 +131,10 @@ def test_a_sweep_over_a_loss_from_outside(place, joyful):
                 "did you mean coins?",
             ],
         ),
-        (("loss=cauchi",), ["Available options in 'loss': cauchy, mse, smoothl1, weighted_mse; did you mean cauchy?"]),
+        (
+            ("loss=cauchi",),
+            ["loss: expected one of cauchy, mse, smoothl1, weighted_mse, got 'cauchi'; did you mean cauchy?"],
+        ),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(place, joyful, overrides, messages):

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from joyful.messages import expected_one_of
 from joyful.records import InputError
-from joyful.registry import Registry, expected_one_of
+from joyful.registry import Registry
 
 
 def shapes() -> Registry[str]:

@@ -70,7 +70,7 @@ def test_help_and_cfg_answer_without_torch(tmp_path):
         (("data=meld",), 2, "data.root"),
         (("data=iemocap", "data.root=nowhere"), 2, "data_iemocap.pkl"),
         (("resume=nowhere",), 2, "resume=nowhere: expected the folder of a run"),
-        (("los=mse",), 2, "Could not override 'los'"),
+        (("los=mse",), 2, "los: there is no such setting; did you mean loss?"),
     ],
 )
 def test_bad_input_is_one_line_and_a_code(tmp_path, quick_call, arguments, code, message):
@@ -107,10 +107,20 @@ def test_multiruns_repeat_single_runs_byte_for_byte(tmp_path, quick_call):
     assert [(folders["basic"] / str(i) / "timing.parquet").stat().st_mtime_ns for i in range(4)] == before
 
 
+def test_a_bad_value_of_a_multirun_is_refused_before_the_first_run(tmp_path, quick_call):
+    done = quick_call("run.py", "-m", *TINY, "seed=1,2", "training.epochs=1,-1", "sweep_name=bad", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "joyful: run 2 (training.epochs=-1): training.epochs: expected >= 1" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_bad_job_of_a_multirun_is_named(tmp_path, quick_call):
-    done = quick_call("run.py", "-m", *TINY, "training.epochs=-1,1", "sweep_name=bad", cwd=tmp_path)
+    done = quick_call(
+        "run.py", "-m", *TINY, "model.context=transformer", "model.context_heads=997,2", "sweep_name=bad", cwd=tmp_path
+    )
     assert done.returncode == 1
-    assert "joyful: run 0 failed: training.epochs: expected >= 1" in done.stderr
+    assert "joyful: run 0 failed: " in done.stderr
+    assert "model.context_heads" in done.stderr
     assert results.read_run(tmp_path / "multirun/bad/1")["status"] == "completed"
     assert "Traceback" not in done.stderr
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from joyful.registry import expected_one_of
+from joyful.messages import expected_one_of
 from joyful.results import InputError, RunHeader
 from joyful.results.arms import FOLD, NEVER_COLUMNS, NOT_ARMS, Differences, differences
 from joyful.results.yaml_text import parse_yaml

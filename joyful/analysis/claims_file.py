@@ -16,7 +16,7 @@ from typing import Any
 from joyful.analysis.columns import BETTER, higher_is_better, known_direction
 from joyful.analysis.formatting import decimals, interval, quantity
 from joyful.analysis.measures import MEASURES, Metric
-from joyful.registry import expected_one_of
+from joyful.messages import expected_one_of
 from joyful.results import InputError
 from joyful.results.yaml_text import Place, parse_yaml
 

@@ -22,7 +22,7 @@ from joyful.analysis.provenance import provenance
 from joyful.analysis.registration import sentence
 from joyful.analysis.sweep import Sweep
 from joyful.analysis.verdict import Verdict
-from joyful.registry import expected_one_of
+from joyful.messages import expected_one_of
 from joyful.results import InputError
 from joyful.results.files import json_bytes, plain
 

@@ -41,6 +41,7 @@ from joyful.analysis.page.words import headline
 from joyful.analysis.plots.style import MOST_LINES
 from joyful.analysis.provenance import provenance
 from joyful.analysis.sweep import DESIGNS, REPORT_COLUMNS, read_sweep
+from joyful.messages import CommandParser
 from joyful.results import InputError, ResultsError, ResultsWarning, plain, read_runs, write_bytes, write_json
 from joyful.results.design import digest, read_designs
 from joyful.results.schema import HISTORY_COLUMNS
@@ -273,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         requirement does not hold, else 4 if one is undecided.
     """
     listed = "\n".join(f"  {name:<18} {summary}" for name, summary in MEASURES.summaries().items())
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="joyful report",
         description="Compare the arms of a sweep in pairs and write the report: index.html, report.md, verdicts.csv, the\n"
         "tables as Parquet, and manifest.json, which joyful audit checks.",

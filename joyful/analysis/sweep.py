@@ -28,7 +28,7 @@ from joyful.analysis.arms import (
 )
 from joyful.analysis.axis import AXES, EPOCH_TOLERANCE, with_axis
 from joyful.analysis.formatting import listing
-from joyful.registry import expected_one_of
+from joyful.messages import expected_one_of
 from joyful.results import InputError, RunHeader, read_runs
 from joyful.results.arms import FOLD, data_settings
 from joyful.results.design import Decisions, Design, read_decisions, read_designs

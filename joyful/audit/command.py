@@ -21,6 +21,7 @@ from joyful.analysis.manifest import MANIFEST
 from joyful.audit import comparison, programs, retraining
 from joyful.audit.comparison import CLOSE, DIFFERENT, TOLERANCE, Outcome
 from joyful.audit.confidence import statement
+from joyful.messages import CommandParser
 from joyful.records import InputError, print_error, visible
 from joyful.results import find_runs, read_run
 from joyful.results.design import read_designs
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="joyful audit",
         description="Check the manifest of a report, draw some of the completed runs at random, train them again from their\n"
         "recorded configuration, compare the histories, and say how many runs can be false. Nothing is written to\n"

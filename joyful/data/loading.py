@@ -62,7 +62,7 @@ def load(settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset
             provides none of the modalities.
     """
     source = SOURCES[settings.source]
-    if source.modalities is not None:
+    if source.modalities is not None:  # before the files are looked for and read
         _require_any(settings, modalities, source.modalities)
     encoder = make_encoder(settings) if "text" in modalities else None
     digest = _digest(settings, source, encoder)
@@ -79,6 +79,18 @@ def load(settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset
         while len(_memory) > _KEPT_IN_MEMORY:
             _memory.popitem(last=False)
     return select_modalities(dataset, settings, modalities)
+
+
+def check_files(settings: DataSettings, modalities: tuple[str, ...]) -> None:
+    """Check that the files of a dataset exist and have one of the modalities, without reading them.
+
+    Raises:
+        InputError: If the source is unknown, a file is missing, or the source provides none of the modalities.
+    """
+    source = SOURCES[settings.source]
+    if source.modalities is not None:
+        _require_any(settings, modalities, source.modalities)
+    source.source_files(settings)
 
 
 def select_modalities(dataset: DialogueDataset, settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset:

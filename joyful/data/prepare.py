@@ -9,15 +9,17 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import Any
 
 from joyful.config import DataSettings
 from joyful.data import prepared
 from joyful.data.loading import make_encoder
 from joyful.data.sources import SOURCES
 from joyful.data.validation import validate
-from joyful.records import SPLITS, DialogueDataset, InputError
+from joyful.messages import did_you_mean, nearest
+from joyful.records import SPLITS, DialogueDataset, InputError, print_error
+from joyful.runtime.config_errors import config_error_message
+from joyful.validation import validate as validate_settings
 
 HELP = """\
 joyful prepare data=NAME [data.SETTING=VALUE ...] out=FOLDER
@@ -84,22 +86,22 @@ def read_overrides(overrides: Sequence[str]) -> tuple[DataSettings, Path]:
     from omegaconf.errors import OmegaConfBaseException
 
     values = dict(_split(override) for override in overrides)
+    for name in values:
+        if name not in ("data", "out") and not name.startswith("data."):
+            near = did_you_mean(nearest(name, ("data", "data.root", "out")))
+            raise InputError(f"{name}: not a setting of this command; set data=, data.SETTING= and out= only{near}")
     out = values.pop("out", "")
     if not out or "data" not in values:
         raise InputError("expected data=NAME and out=FOLDER; `joyful prepare --help` shows examples")
-    if others := [name for name in values if name != "data" and not name.startswith("data.")]:
-        raise InputError(f"{', '.join(others)}: not a setting of this command; set data=, data.SETTING= and out= only")
     # "+data" adds the group, because there is no defaults list. No other group is needed.
     composed = [f"+data={values.pop('data')}", *(f"{name}={value}" for name, value in values.items())]
     try:
         with initialize_config_module("joyful.conf"):
             config = compose(config_name=None, overrides=composed)
-        return DataSettings.model_validate(OmegaConf.to_container(config.data, resolve=True)), Path(out).expanduser()
+        settings: Any = OmegaConf.to_container(config.data, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(" ".join(str(error).split())) from None
-    except ValidationError as error:
-        problems = (f"data.{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
-        raise InputError("; ".join(problems)) from None
+        raise InputError(config_error_message(error)) from None
+    return validate_settings(DataSettings, settings, "data."), Path(out).expanduser()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -112,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
         settings, out = read_overrides(arguments)
         dataset = prepare(settings, out)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(f"prepare: {error}")
         return 2
     counts = ", ".join(
         f"{split} {len(dataset.splits[split].speakers)} utterances in {len(dataset.splits[split].lengths)} dialogues"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,21 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from joyful.records import InputError, Request, one_line
+from joyful.records import InputError, Request
+from joyful.runtime.config_errors import config_error_message
 
-#: Lines of the messages of Hydra and OmegaConf that do not describe the error.
-_NOISE = re.compile(r"\s*(object_type=|reference_type=|See https://|_\w+$|$)")
+#: Launchers whose jobs are processes on this machine.
+LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
+
+
+def launcher_name(config: DictConfig) -> str:
+    """Return the class name of the configured launcher, without its module."""
+    return str(config.hydra.launcher._target_).rpartition(".")[2]
 
 
 def resolved_config(config: DictConfig) -> dict[str, Any]:
@@ -60,21 +64,6 @@ def string_text(text: str) -> str:
     except HydraException:
         pass
     return QuotedString(text, Quote.single).with_quotes()
-
-
-def config_error_message(error: Exception) -> str:
-    """Return the message of an error of Hydra, OmegaConf or a YAML parser on one line."""
-    text = str(error)
-    if isinstance(error.__cause__, OmegaConfBaseException):
-        text += f"\n{error.__cause__}"
-    lines = [line for line in text.split("Config search path:")[0].splitlines() if not _NOISE.match(line)]
-    # items of a list, such as the options of a group, start with a tab
-    message = re.sub(r"\n\s*full_key: (\S+)", r" (\1)", re.sub(r"(\n\t\S+)(?=\n\t)", r"\1,", "\n".join(lines)))
-    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        near = difflib.get_close_matches(error.missing_cfg_file.rpartition("/")[2], error.options, n=1)
-        message += f"; did you mean {near[0]}?" if near else ""
-    kind = "" if isinstance(error, (HydraException, OmegaConfBaseException)) else f"{type(error).__name__}: "
-    return one_line(f"configuration: {kind}{message}", limit=600)
 
 
 def is_multirun() -> bool:

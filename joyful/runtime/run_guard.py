@@ -31,7 +31,9 @@ from joyful.compat import HYDRA_PLUGINS
 from joyful.records import FailedRun, InputError, print_error
 from joyful.runtime import job_log
 from joyful.runtime.command import command, print_how_to_go_on, resuming_run, resuming_sweep
-from joyful.runtime.hydra_request import config_error_message, resolved_config
+from joyful.runtime.config_errors import config_error_message, is_explained
+from joyful.runtime.hydra_request import LOCAL_LAUNCHERS, launcher_name, resolved_config
+from joyful.runtime.job_check import check_choices, check_jobs, refuse_sweep_without_multirun
 from joyful.runtime.signals import CTRL_C, raise_on_ctrl_c
 
 #: The sweeper of this package. It checks every trial and prints its own summary.
@@ -91,7 +93,8 @@ def report_config_errors(program: Callable[[], Any]) -> Callable[[], Any]:
             # composed later.
             if RunGuard.composed and not isinstance(error, (HydraException, OmegaConfBaseException)):
                 raise
-            print_error(f"{config_error_message(error)} (set HYDRA_FULL_ERROR=1 for the traceback)")
+            more = "" if is_explained(error) else " (set HYDRA_FULL_ERROR=1 for the traceback)"
+            print_error(f"{config_error_message(error)}{more}")
             sys.exit(2)
         finally:
             os.environ.pop(_FULL_ERROR, None)
@@ -111,12 +114,14 @@ class RunGuard(Callback):
         process: Id of the process that has composed it; None in the processes of a launcher.
         folder: Folder of the run or of the multirun; None for our own sweeper, which says itself how to go on.
         multirun: Whether the command is a multirun.
+        check_start: Checks what the settings need on this machine, such as files. joyful.cli sets it. None: no check.
     """
 
     composed = False
     process: int | None = None
     folder: str | None = None
     multirun = False
+    check_start: Callable[[Any], None] | None = None
 
     def __init__(self) -> None:
         self._failures: Path | None = None  # folder of the files; None in a single run
@@ -148,6 +153,7 @@ class RunGuard(Callback):
         _refuse_bad(config, "hydra.sweep.dir")
         if not _uses_own_sweeper(config):
             RunGuard.folder, RunGuard.multirun = str(config.hydra.sweep.dir), True
+            _refuse_bad_jobs(config)
         self._failures = Path(config.hydra.sweep.dir).absolute() / f".failed-{uuid.uuid4().hex}"
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
@@ -227,15 +233,22 @@ def _refuse_bad(config: DictConfig, place: str) -> None:
                 "hydra.job.env_set: expected no variables that determine the code, "
                 f"got {', '.join(forbidden)}; set them in the shell"
             )
+        check_choices(config)
+        if place == "hydra.run.dir":
+            refuse_sweep_without_multirun(config)
         settings = check(resolved_config(config))
         if settings.trackers:
             from joyful.trackers import require
 
             require(settings.trackers)
+        if place == "hydra.run.dir" and RunGuard.check_start is not None:
+            RunGuard.check_start(settings)
         for name in ("resume", "fork"):
             other = getattr(settings, name)
             if other and not (Path(other) / "run.json").exists():
-                raise InputError(f"{name}={other}: expected the folder of a run (with run.json), found none")
+                raise InputError(
+                    f"{name}={other}: expected the folder of a run (with run.json), found none; set {name}=FOLDER"
+                )
         unwritable = settings.resume and _unwritable(Path(settings.resume))
         if unwritable:
             raise InputError(
@@ -246,12 +259,33 @@ def _refuse_bad(config: DictConfig, place: str) -> None:
             raise InputError(f"{unwritable}; set {place}=FOLDER to a writable folder")
     except OmegaConfBaseException as error:
         if folder is not None and place == "hydra.sweep.dir":
-            return  # perhaps only a trial sets the value; an error is then reported when the trial is resolved
+            return  # perhaps only a job sets the value; `_refuse_bad_jobs` checks them
         print_error(config_error_message(error))
         sys.exit(2)
     except InputError as error:
         print_error(str(error))
         sys.exit(2)
+
+
+def _refuse_bad_jobs(config: DictConfig) -> None:
+    """Exit with code 2 if a job of a multirun is bad. The sweeper of this package checks its trials itself."""
+    from joyful.config import check
+
+    def check_job(job: DictConfig) -> None:
+        check_choices(job)
+        settings = check(resolved_config(job))
+        if RunGuard.check_start is not None and launcher_name(config) in LOCAL_LAUNCHERS:
+            RunGuard.check_start(settings)
+
+    try:
+        check_jobs(config, check_job)
+    except InputError as error:
+        print_error(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        print_error(config_error_message(error))
+    else:
+        return
+    sys.exit(2)
 
 
 def _refuse_unknown(settings: DictConfig, kind: type[Plugin]) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel, create_model
 
 from joyful.config import REGISTRIES, Settings
+from joyful.messages import expected_one_of
 from joyful.records import InputError
-from joyful.registry import expected_one_of
 from joyful.schema import groups
 from joyful.schema.texts import DESCRIPTIONS
 from joyful.sweeper.settings import SweepSettings

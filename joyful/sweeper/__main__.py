@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from joyful.messages import CommandParser
 from joyful.records import InputError, print_error
 from joyful.runtime import closed_pipes
 
@@ -31,7 +32,7 @@ WATCH_SECONDS = 1.0
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    p = argparse.ArgumentParser(prog="joyful sweep", description=__doc__.split("\n")[0].replace("`", ""))
+    p = CommandParser(prog="joyful sweep", description=__doc__.split("\n")[0].replace("`", ""))
     commands = p.add_subparsers(dest="command", required=True)
     status = commands.add_parser("status", help="show trials by state, the best trial, workers and the time left")
     status.add_argument("--json", action="store_true", help="print one JSON object to standard output")

@@ -27,12 +27,12 @@ from joyful.records import InputError, one_line, print_error
 from joyful.results import ResultsError
 from joyful.runtime import closed_pipes
 from joyful.runtime.command import is_dated, print_how_to_go_on, resuming_sweep
-from joyful.runtime.hydra_request import literal
+from joyful.runtime.hydra_request import LOCAL_LAUNCHERS, launcher_name, literal
 from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.sweeper import ending, gpus
 from joyful.sweeper.heartbeat import FailureDetector, heartbeats
 from joyful.sweeper.live import LiveReader
-from joyful.sweeper.preparation import LOCAL_LAUNCHERS, launcher_name, prepare
+from joyful.sweeper.preparation import prepare
 from joyful.sweeper.registry import Member
 from joyful.sweeper.status import steps_of
 from joyful.sweeper.study import StudyAccess, silence_logs, states

@@ -29,6 +29,7 @@ from optuna.distributions import (
 
 from joyful.compat import grid_choices, parse_search_space
 from joyful.records import InputError, one_line
+from joyful.runtime.config_errors import config_error_message
 from joyful.runtime.hydra_request import string_text
 from joyful.sweeper.job_config import output_folder
 from joyful.sweeper.settings import CALIBRATION_SEEDS, SweepSettings
@@ -239,9 +240,16 @@ def check_compositions(plan: Plan, compose: Compose, check: Callable[[DictConfig
             check(job)
             _check_folder_names(job)
         except Exception as error:
-            raise InputError(
-                f"{' '.join(overrides[len(plan.fixed) :]) or 'the sweep'}: {one_line(error, 500)}"
-            ) from None
+            message = config_error_message(error) if isinstance(error, HydraException) else one_line(error, 500)
+            raise InputError(f"{_what(plan, overrides)}: {message}") from None
+
+
+def _what(plan: Plan, overrides: list[str]) -> str:
+    """Return the number and the overrides of a trial of a list, or only the overrides of a search space."""
+    own = " ".join(overrides[len(plan.fixed) :])
+    if plan.trials is None:
+        return f"a trial with {own}" if own else "the sweep"
+    return f"trial {plan.trials.index(tuple(overrides[len(plan.fixed) :]))} ({own})"
 
 
 def _check_folder_names(job: DictConfig) -> None:

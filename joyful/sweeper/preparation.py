@@ -38,9 +38,6 @@ from joyful.sweeper.worker import WorkerTask
 
 log = logging.getLogger(__name__)
 
-#: Launchers whose workers are processes on this machine.
-LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
-
 
 def prepare(
     hydra_context: HydraContext, config: DictConfig, arguments: Sequence[str], task_function: TaskFunction
@@ -84,6 +81,7 @@ def prepare(
     check_compositions(plan, compose, job_check)
     first = identity(compose(plan.first_overrides()))
     folder = Path(config.hydra.sweep.dir)
+    url = storage_url(checked.storage, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -92,7 +90,6 @@ def prepare(
         raise InputError(f"hydra.sweep.dir={folder} is not writable; set another folder")
     name = checked.study_name or folder.name
     _refuse_other_sweep(folder, name)
-    url = storage_url(checked.storage, folder)
     sqlite = url.get_backend_name() == "sqlite"
     recovery.set_damaged_aside(url)
     is_new = sqlite and not Path(str(url.database)).exists()
@@ -141,11 +138,6 @@ def _refuse_other_sweep(folder: Path, name: str) -> None:
         return  # there is none, or the file is damaged and is written again
     if other != name:
         raise InputError(f"{folder}: expected the study {name}, got a folder of the study {other}; {OTHER_STUDY}")
-
-
-def launcher_name(config: DictConfig) -> str:
-    """Return the class name of the configured launcher, without its module."""
-    return str(config.hydra.launcher._target_).rpartition(".")[2]
 
 
 def _compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig:

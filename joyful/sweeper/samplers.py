@@ -24,6 +24,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from joyful.records import InputError, one_line
+from joyful.runtime.config_errors import config_error_message, is_explained
 
 #: Names that the `_target_` of a sampler or pruner may always have.
 TARGETS = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*", "optuna.pruners.*")
@@ -181,4 +182,6 @@ def build_object(group: str, config: Mapping[str, Any], allowed: Sequence[str]) 
     try:
         return instantiate(config, _execution_whitelist_=allowed)
     except Exception as error:
+        if is_explained(error):  # a _target_ inside it that is not allowed
+            raise InputError(config_error_message(error)) from None
         raise InputError(f"hydra/sweeper/{group}: {one_line(error, 500)}") from None

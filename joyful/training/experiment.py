@@ -22,7 +22,7 @@ import torch
 
 from joyful import results
 from joyful.config import LOCATION_SETTINGS, MEMORY_ADVICE, Settings, check, config_hash
-from joyful.data.loading import load
+from joyful.data.loading import check_files, load
 from joyful.model.joyful import FUSIONS, GraphModel, initialise, standardise
 from joyful.records import DialogueDataset, EpochRecord, FailedRun, InputError, Request, print_error
 from joyful.runtime import disk, heap
@@ -144,6 +144,16 @@ def choose_threads(setting: str | int, multirun: bool) -> int:
     if isinstance(setting, int):
         return setting
     return 1 if multirun else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_start(settings: Settings) -> None:
+    """Check that this machine has the device of a run and the files of its dataset, which are not read.
+
+    Raises:
+        InputError: If it has not, or if the files have none of the modalities.
+    """
+    choose_device(settings.device)
+    check_files(settings.data, settings.modality_names)
 
 
 def data_digest(data: DialogueDataset) -> str:

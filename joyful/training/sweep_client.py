@@ -14,7 +14,8 @@ from joyful.data.loading import load
 from joyful.model.joyful import FUSIONS
 from joyful.records import EpochRecord, InputError, Request
 from joyful.runtime.disk import DiskNeed
-from joyful.runtime.hydra_request import resolved_config
+from joyful.runtime.hydra_request import LOCAL_LAUNCHERS, launcher_name, resolved_config
+from joyful.runtime.job_check import check_choices
 from joyful.sweeper import trial
 from joyful.sweeper.history import TAKE_OVER_AFTER
 from joyful.training import experiment
@@ -143,8 +144,7 @@ class TrialCheck:
         Raises:
             InputError: If a setting or the data are invalid.
         """
-        from joyful.sweeper.preparation import LOCAL_LAUNCHERS, launcher_name
-
+        check_choices(config)
         settings, gate_weight = check(resolved_config(config)), "weights.gate_reg_weight"
         if gate_weight in varied and not FUSIONS[settings.fusion.name].has_gates:
             raise InputError(

@@ -94,7 +94,7 @@ def test_command(tmp_path, corpus, monkeypatch, capsys):
     assert_same(dataset, check_source(data_settings("meld", root=str(corpus)), tmp_path / "check"))
     assert not list((tmp_path / "cache").glob("prepared/*"))  # a prepared copy of it would save no time
     assert prepare.main(command) == 2
-    assert capsys.readouterr().err == f"error: out={out} exists; remove it or choose another folder\n"
+    assert capsys.readouterr().err == f"joyful: prepare: out={out} exists; remove it or choose another folder\n"
     assert prepare.main(["data=prepared", f"data.root={out}", f"out={out}2"]) == 2
 
 
@@ -112,9 +112,9 @@ def test_another_fold_is_refused(tmp_path):
         (["data=meld"], "expected data=NAME and out=FOLDER"),
         (["out=x"], "expected data=NAME and out=FOLDER"),
         (["data=meld", "out=x"], "data=meld needs the folder of train_sent_emo.csv"),
-        (["data=nope", "out=x"], "Could not find 'data/nope'"),
-        (["data=meld", "data.rot=x", "out=x"], "Could not override 'data.rot'"),
-        (["data=mosi", "data.fold=9", "out=x"], "data.fold: Input should be less than or equal to 4, got 9"),
+        (["data=nope", "out=x"], "data: expected one of emorynlp, iemocap,"),
+        (["data=meld", "data.rot=x", "out=x"], "data.rot: there is no such setting; did you mean data.root?"),
+        (["data=mosi", "data.fold=9", "out=x"], "data.fold: expected >= 0 and <= 4, got 9"),
         (
             ["data=meld", "seed=1", "out=x"],
             "seed: not a setting of this command; set data=, data.SETTING= and out= only",
@@ -128,7 +128,7 @@ def test_bad_commands(tmp_path, monkeypatch, capsys, arguments, message):
     assert prepare.main(arguments) == 2
     output = capsys.readouterr()
     assert message in output.err
-    assert output.err.startswith("error: ")
+    assert output.err.startswith("joyful: prepare: ")
     assert output.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

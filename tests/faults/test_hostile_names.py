@@ -226,9 +226,13 @@ RUNS_CODE = "stmt: 'import os; os.system(\"touch {canary}\")'"
         (
             "hydra: {{callbacks: {{x: {{_target_: os.system, command: touch {canary}}}}}}}",
             "",
-            "'os.system' cannot be auth",
+            "got os.system, which is never allowed",
         ),
-        ("hydra: {{callbacks: {{x: {{_target_: timeit.timeit, " + RUNS_CODE + "}}}}}}", "", "'timeit.timeit'"),
+        (
+            "hydra: {{callbacks: {{x: {{_target_: timeit.timeit, " + RUNS_CODE + "}}}}}}",
+            "",
+            "got timeit.timeit, which is",
+        ),
         ("defaults: [override /hydra/sweeper: evil]", "sweeper", "'timeit.timeit'"),
         ("defaults: [override /hydra/launcher: evil]", "launcher", "'timeit.timeit'"),
         ("defaults: [override /hydra/job_logging: evil]", "job_logging", "'timeit.timeit'"),

@@ -298,7 +298,10 @@ def test_too_long_names_of_folders_are_refused(tmp_path, subdir, refused):
     if not refused:
         check_compositions(long, compose, lambda job: None)
         return
-    message = r"^a=0.618033988749895 b=v+: hydra\.sweep\.subdir: expected folder names of at most 255 bytes, got \d+ .*exclude_keys"
+    message = (
+        r"^a trial with a=0.618033988749895 b=v+: hydra\.sweep\.subdir: expected folder names of at most 255 bytes, "
+        r"got \d+ .*exclude_keys"
+    )
     with pytest.raises(InputError, match=message):
         check_compositions(long, compose, lambda job: None)
 
@@ -307,5 +310,5 @@ def test_overrides_that_do_not_compose_are_named():
     def compose(overrides):
         raise ValueError("no\n such key")
 
-    with pytest.raises(InputError, match=r"^a=1 b=2: no such key$"):
+    with pytest.raises(InputError, match=r"^trial 0 \(a=1 b=2\): no such key$"):
         check_compositions(plan("x=1", trials=["a=1 b=2"]), compose, lambda job: None)

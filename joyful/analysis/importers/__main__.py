@@ -11,7 +11,7 @@ from joyful.analysis.importers import FORMATS, Options
 from joyful.analysis.importers.options import add_arguments
 from joyful.analysis.importers.runs import SPLITS, ImportedRun
 from joyful.analysis.importers.writing import Stopped, check_free, settings_of, stopped_by_signals, write_runs
-from joyful.registry import expected_one_of
+from joyful.messages import CommandParser, expected_one_of
 from joyful.results import InputError, ResultsError
 from joyful.results.arms import differences
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 on success, 1 if the runs cannot be written, 2 for bad input, 130 and 143 after SIGINT and
         SIGTERM.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="joyful import",
         description="Import the curves of another training program into the results format, for joyful report. "
         "joyful import FORMAT --help explains a format.",
