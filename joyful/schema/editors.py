@@ -66,7 +66,10 @@ def json_schema(section: str | None = None, plugins: bool = False) -> dict[str, 
     whole = settings_schema(plugins)
     sweeper = sweeper_schema()
     hydra = {"description": "settings of Hydra", "type": "object", "properties": {"sweeper": sweeper}}
-    sections = {name: node for name, node in whole["properties"].items() if "properties" in node} | {SWEEPER: sweeper}
+    nodes = {
+        name: node for name, node in whole["properties"].items() if node.keys() & {"properties", "additionalProperties"}
+    }
+    sections = nodes | {SWEEPER: sweeper}
     if section is None:
         root = {**whole, "properties": {**whole["properties"], "hydra": hydra}}
     elif section in sections:
@@ -74,7 +77,7 @@ def json_schema(section: str | None = None, plugins: bool = False) -> dict[str, 
     else:
         raise InputError(f"--section: {expected_one_of(section, list(sections))}")
     root = _with_interpolations(root)
-    root["properties"] = {"defaults": _DEFAULTS, **root["properties"]}
+    root["properties"] = {"defaults": _DEFAULTS, **root.get("properties", {})}
     return {"$schema": DRAFT, "title": f"Settings of joyful{f': {section}' if section else ''}", **root}
 
 

@@ -82,7 +82,8 @@ def values_of(node: Mapping[str, Any]) -> str:
         return f"list of: {values_of(node['items'])}"
     if kind == "object" and isinstance(node.get("additionalProperties"), Mapping):
         keys = node.get("propertyNames", {}).get("enum", [])
-        return f"mapping of {', '.join(f'`{key}`' for key in keys)} to: {values_of(node['additionalProperties'])}"
+        names = ", ".join(f"`{key}`" for key in keys) or "names"
+        return f"mapping of {names} to: {values_of(node['additionalProperties'])}"
     words = {"boolean": "`true`, `false`", "null": "`null`", "string": "text", "object": "mapping"}
     return "a name of letters, digits and `_ . -`" if "pattern" in node else words.get(str(kind), "mapping")
 

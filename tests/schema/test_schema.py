@@ -139,7 +139,7 @@ def test_members_of_other_packages_are_included_on_request(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--section", "weigths"], "--section: expected one of data, fusion"),
+        (["--section", "weigths"], "--section: expected one of track, data, fusion"),
         (["--section", "weigths"], "did you mean weights?"),
         (["--markdown", "--plugins"], "--markdown: expected no --section and no --plugins"),
         (["--out", "no/such/folder/x.json"], "--out no/such/folder/x.json: the file cannot be written (No such file"),
