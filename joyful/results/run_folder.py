@@ -154,13 +154,21 @@ class RunFolder:
         """Return the rows of timing.parquet, or an empty list if there is no such file (see `read_timing`)."""
         return read_timing(self.path)
 
-    def set_status(self, status: str, reason: str | None = None, objective: float | None = None) -> None:
+    def set_status(
+        self,
+        status: str,
+        reason: str | None = None,
+        objective: float | None = None,
+        confusion: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write status, reason and objective together, and drop the digest of a replaced history.
 
         Args:
             status: One of `STATUSES`.
             reason: Why the run has this status; None if there is nothing to report.
             objective: Value of the objective; None if unknown. NaN and infinities become null.
+            confusion: The "labels" and the confusion matrices of "dev" and "test" at the best evaluation; None leaves the
+                key out.
 
         Raises:
             InputError: If the status is not one of `STATUSES`.
@@ -168,7 +176,8 @@ class RunFolder:
         """
         if status not in STATUSES:
             raise InputError(f"status: expected one of {', '.join(STATUSES)}, got {status!r}")
-        outcome = {"status": status, "reason": reason, "objective": objective}
+        outcome: dict[str, Any] = {"status": status, "reason": reason, "objective": objective}
+        outcome |= {} if confusion is None else {"confusion": confusion}
         self._write_run(self.info | outcome | {"history_sha256": [self._current_digest()]})
 
     def update(self, header: Mapping[str, Any]) -> None:

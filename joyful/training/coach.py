@@ -61,6 +61,8 @@ class Coach:
         epoch: Number of complete epochs.
         step: Number of optimizer steps.
         best: Dev "f1_weighted", "epoch", "step" and test scores of the best evaluation; empty before the first one.
+        confusion: Confusion matrices of "dev" and "test" at the best evaluation (see `Accumulator.confusion`). Empty for
+            multi-label data.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Coach:
         self._ordered: dict[str, list[Batch]] = {}
         self.step, self.epoch = 0, 0
         self.best: dict[str, float] = {}
+        self.confusion: dict[str, list[list[int]]] = {}
         self._stale_epochs = 0
 
     @property
@@ -217,12 +220,13 @@ class Coach:
             norms: Sums of gradient norms over the epoch. None in the middle of an epoch, where train has no row.
         """
         common: dict[str, Any] = {"step": self.step, "epoch": position, "lr": learning_rate(self._optimizer)}
-        rows = []
+        rows, evaluated = [], {}
         with self._average.applied(), torch.inference_mode():
             for split in SPLITS:
                 if split == "train" and norms is None:
                     continue
                 accumulator = running if split == "train" and running is not None else self._run(split)
+                evaluated[split] = accumulator
                 rows.append({**common, "split": split, **accumulator.row(self._weights)})
         self._check_finite(rows, position)
         by_split = {row["split"]: row for row in rows}
@@ -239,6 +243,8 @@ class Coach:
         if improved:
             self.best = {"f1_weighted": by_split["dev"]["f1_weighted"], "epoch": position, "step": self.step}
             self.best |= {f"test_{name}": by_split["test"][name] for name in ("accuracy", "f1_weighted", "f1_macro")}
+            matrices = {split: evaluated[split].confusion() for split in ("dev", "test")}
+            self.confusion = {split: matrix for split, matrix in matrices.items() if matrix is not None}
         return rows, improved
 
     def _run(self, split: str) -> Accumulator:
@@ -246,7 +252,7 @@ class Coach:
         if split not in self._ordered:
             self._ordered[split] = self.splits[split].batches_in_order(self.settings.training.batch_size)
         self.model.eval()
-        accumulator = Accumulator()
+        accumulator = Accumulator(with_confusion=split != "train")
         for number, batch in enumerate(self._ordered[split]):
             with self._autocast():
                 output: ModelOutput = self.model(batch, None, Draws(self.settings.seed, 0, number))
@@ -327,6 +333,7 @@ class Coach:
                 "epoch": self.epoch,
                 "step": self.step,
                 "best": self.best,
+                "confusion": self.confusion,
                 "stale_epochs": self._stale_epochs,
                 "lr": learning_rate(self._optimizer),
                 "plateau": {"best": self._plateau.best, "num_bad_epochs": self._plateau.num_bad_epochs},
@@ -361,6 +368,7 @@ class Coach:
             self._weighting.load_state_dict({k: v.to(self.device) for k, v in part("weighting.").items()})
             self.epoch, self.step = int(state["epoch"]), int(state["step"])
             self.best, self._stale_epochs = dict(state["best"]), int(state["stale_epochs"])
+            self.confusion = dict(state.get("confusion", {}))  # checkpoints of earlier versions have none
             if not all(isinstance(value, (int, float)) for value in self.best.values()):
                 raise ValueError("its best scores are not numbers")
             set_learning_rate(self._optimizer, float(state["lr"]))

@@ -24,11 +24,16 @@ class Accumulator:
     Each loss is averaged over batches, weighted by their numbers of utterances. `add` never waits for the device. `row`
     waits once.
 
+    Args:
+        with_confusion: Whether to count the confusion matrix too. Multi-label data have none.
+
     Attributes:
         utterances: Number of utterances added so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, with_confusion: bool = False) -> None:
+        self._with_confusion = with_confusion
+        self._confusion: Tensor | None = None
         self._sums: dict[str, Tensor] = {}
         self._counts: Tensor | None = None
         self.utterances = 0
@@ -55,7 +60,17 @@ class Accumulator:
                 self._sums[name] = term if total is None else total + term
             batch_counts = metrics.counts(output.logits.detach(), batch.labels)
             self._counts = batch_counts if self._counts is None else self._counts + batch_counts
+            if self._with_confusion and batch.labels.ndim == 1:
+                matrix = metrics.confusion(output.logits.detach(), batch.labels)
+                self._confusion = matrix if self._confusion is None else self._confusion + matrix
         self.utterances += n
+
+    def confusion(self) -> list[list[int]] | None:
+        """Return the (C, C) confusion matrix, or None if it was not counted. This method waits for the device.
+
+        Row i and column j hold the utterances of class i that are predicted as class j.
+        """
+        return None if self._confusion is None else self._confusion.long().tolist()
 
     def row(self, weights: Mapping[str, float | Tensor]) -> dict[str, float]:
         """Return the scores, losses, weights and shares of the total loss, by columns of history.parquet.

@@ -328,11 +328,11 @@ def _train(
             log.evaluated(record, coach.best)
             if not should_continue:
                 reason = f"pruned at epoch {record.epoch:g} of {settings.training.epochs}"
-                writer.finish("pruned", coach.best["f1_weighted"], reason)
+                writer.finish("pruned", coach, reason)
                 log.end("pruned", reason)
                 raise PrunedError(reason)
     objective = coach.best["f1_weighted"]
-    writer.finish("completed", objective)
+    writer.finish("completed", coach)
     log.end("completed")
     if observer is None:
         closing_table(

@@ -43,6 +43,26 @@ def counts(logits_NC: Tensor, labels: Tensor) -> Tensor:
     return result
 
 
+def confusion(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
+    """Count the labels by the predicted classes of one batch, without waiting for the device.
+
+    Args:
+        logits_NC: (N, C) logits.
+        labels_N: (N,) class indices.
+
+    Returns:
+        A (C, C) float64 tensor: row i and column j hold the utterances of class i that are predicted as class j. Counts of
+        batches can be added.
+
+    Example:
+        >>> confusion(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 1])).tolist()
+        [[1.0, 1.0], [0.0, 1.0]]
+    """
+    classes = torch.arange(logits_NC.shape[1], device=logits_NC.device)
+    true, predicted = (of.unsqueeze(1) == classes for of in (labels_N, logits_NC.argmax(dim=1)))
+    return true.double().T @ predicted.double()
+
+
 def scores(total: np.ndarray, utterances: int) -> dict[str, float]:
     """Return accuracy, weighted F1 and macro F1.
 

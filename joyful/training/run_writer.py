@@ -82,16 +82,17 @@ class RunWriter:
         self._timing += [{"epoch": record.epoch, "phase": phase, "seconds": value} for phase, value in seconds.items()]
         self.run.write_timing(self._timing)
 
-    def finish(self, status: str, objective: float, reason: str | None = None) -> None:
+    def finish(self, status: str, coach: Coach, reason: str | None = None) -> None:
         """Write the final status, after which nothing is written.
 
         Args:
             status: "completed" or "pruned".
-            objective: Value of the objective.
+            coach: The coach, whose best evaluation has the objective and the confusion matrices.
             reason: Why the run was pruned.
         """
         checkpoints.drop_previous(self._checkpoints)
-        self.run.set_status(status, reason, objective=objective)
+        confusion = {"labels": self.run.info["data"]["labels"], **coach.confusion} if coach.confusion else None
+        self.run.set_status(status, reason, coach.best["f1_weighted"], confusion)
 
     def _write_checkpoint(self, name: str, step: int, checkpoint: Checkpoint) -> None:
         checkpoints.write(self._checkpoints, name, step, checkpoint)

@@ -30,10 +30,10 @@ def test_one_run_also_of_a_search(tmp_path, inside):
     one_run(tmp_path / "sweep" / "7")
     _, page = build(tmp_path / "sweep" / "7" if inside else tmp_path / "sweep")
     assert re.fullmatch(r"Best dev weighted F1 [\d.]+ % at epoch [\d.]+ of 3, test [\d.]+ % there", page.headline)
-    assert [section.key for section in page.sections] == ["scores", "curves", "losses", "settings"]
+    assert [section.key for section in page.sections] == ["curves", "losses", "scores", "settings"]
     figures = [plot.title for section in page.sections for plot in section.plots]
     assert {"Weighted F1 (%)", "NLL", "Reconstruction MSE", "Total loss", "Share encoder"} <= set(figures)
-    (scores,) = page.sections[0].tables
+    (scores,) = page.sections[2].tables
     assert ("weighted F1", "dev") in {row[:2] for row in scores.rows}
     assert page.answer is None
 

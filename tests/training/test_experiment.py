@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,7 +43,7 @@ def stop_after(monkeypatch, epoch: float, error: BaseException) -> None:
 def test_a_run_writes_the_documented_files(tmp_path):
     objective = train(tmp_path / "run", "seed=3", "role=calibration", "training.evaluations_per_epoch=2")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert set(info) == set(results.RUN_KEYS)
+    assert set(info) == {*results.RUN_KEYS, "confusion"}
     assert info["data"] == {
         "name": "synthetic", "digest": info["data"]["digest"], "dimensions": {"audio": 5, "text": 9, "visual": 7},
         "text_encoder": "file", "labels": ["hap", "sad", "neu", "ang"],
@@ -64,6 +65,12 @@ def test_a_run_writes_the_documented_files(tmp_path):
     assert list(dev["epoch"]) == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
     assert dev["f1_weighted"].max() == objective
     assert len(frame[frame["split"] == "train"]) == 3
+    best = frame[frame["epoch"] == dev.loc[dev["f1_weighted"].idxmax(), "epoch"]].set_index("split")
+    assert info["confusion"]["labels"] == info["data"]["labels"]
+    for split in ("dev", "test"):
+        matrix = np.array(info["confusion"][split])
+        assert matrix.shape == (4, 4)
+        assert matrix.trace() / matrix.sum() == pytest.approx(best.loc[split, "accuracy"])
     timing = results.RunFolder.open(tmp_path / "run").timing_rows()
     assert {row["phase"] for row in timing} == {"train", "evaluate", "write", "checkpoint"}
     assert [row["epoch"] for row in timing if row["phase"] == "checkpoint"] == [1.0, 2.0, 3.0]
@@ -101,6 +108,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path, monkeypatch, epo
     assert train(tmp_path / "elsewhere", f"resume={tmp_path / 'broken'}") == objective
     assert history(tmp_path / "broken") == history(tmp_path / "whole")
     assert results.read_run(tmp_path / "broken")["status"] == "completed"
+    assert results.read_run(tmp_path / "broken")["confusion"] == results.read_run(tmp_path / "whole")["confusion"]
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -88,10 +88,10 @@ def sections(run: OneRun) -> tuple[Section, ...]:
     losses = [name for name in _columns(run.frame) if name.startswith(("loss_", "share_"))]
     reason = clean(run.info.get("reason") or "")
     built = (
-        Section("scores", "Scores", (f"The run ended: {reason}.",) if reason else (), tables=_scores(run)),
-        Section("curves", "Curves", plots=tuple(_curves(run.frame, own))),
-        Section("losses", "Losses and shares", plots=tuple(_curves(run.frame, losses))),
+        Section("curves", "Curves", (f"The run ended: {reason}.",) if reason else (), tuple(_curves(run.frame, own))),
         _classes(run),
+        Section("losses", "Losses and shares", plots=tuple(_curves(run.frame, losses))),
+        Section("scores", "Scores", tables=_scores(run)),
         Section("settings", "Settings", tables=_settings(run), closed=True),
     )
     return tuple(s for s in built if s is not None and (s.text or s.plots or s.tables))
