@@ -15,6 +15,9 @@ from joyful.results.yaml_text import parse_yaml
 
 _MAXIMUM_BYTES = 2**20
 
+#: Maximum number of runs whose overrides are read, which takes about a millisecond each.
+_MOST_RUNS = 1000
+
 #: Overrides that the program and the sweeper set themselves.
 _OWN = ("hydra.mode=",)
 
@@ -42,9 +45,10 @@ def made_by(folder: Path, runs: Sequence[str]) -> Origin:
 
     Args:
         folder: The folder of the sweep.
-        runs: Names of its runs. A run that Hydra did not start has no overrides and is skipped.
+        runs: Names of its runs. A run that Hydra did not start has no overrides and is skipped. Of more than 1000 runs the
+            command is not rebuilt.
     """
-    found = [(name, task) for name in runs if (task := _overrides(folder / name / ".hydra")) is not None]
+    found = [(name, task) for name in runs[:_MOST_RUNS] if (task := _overrides(folder / name / ".hydra")) is not None]
     if not found:
         return Origin()
     section = _mapping(_mapping(_read(folder / found[0][0] / ".hydra" / "hydra.yaml")).get("hydra"))
@@ -62,7 +66,7 @@ def made_by(folder: Path, runs: Sequence[str]) -> Origin:
     place = str(_mapping(section.get("sweep" if sweep else "run")).get("dir") or "")
     return Origin(
         program,
-        " ".join([program, *(shlex.quote(_portable(word)) for word in words)]),
+        "" if len(runs) > _MOST_RUNS else " ".join([program, *(shlex.quote(_portable(word)) for word in words)]),
         "" if Path(place).is_absolute() or "${" in place else place,
     )
 

@@ -108,14 +108,19 @@ def headline(findings: Findings) -> str:
     start = f"Over {len(sweep.tasks)} tasks, " if any(v.task == ALL_TASKS for v in judged) else ""
     by_arm: dict[str, list[Verdict]] = {}
     for verdict in judged:
-        by_arm.setdefault(verdict.subject if verdict.task != ALL_TASKS else verdict.arm, []).append(verdict)
+        by_arm.setdefault(_subject(verdict), []).append(verdict)
     if len(by_arm) == 1:
         ((arm, of_arm),) = by_arm.items()
         text = _of_one_arm(clean(arm), of_arm, baseline)
         return f"{start}{text}" if start or text.startswith(clean(arm)) else f"{text[0].upper()}{text[1:]}"
-    everyone = {v.subject if v.task != ALL_TASKS else v.arm for v in verdicts}
-    text = _of_arms(by_arm, baseline, "arms" if len(by_arm) == len(everyone) else "arms that could be judged")
+    noun = "arms on a task" if any(v.task not in ("", ALL_TASKS) for v in judged) else "arms"
+    all_judged = len(by_arm) == len({_subject(v) for v in verdicts})
+    text = _of_arms(by_arm, baseline, noun if all_judged else f"{noun} that could be judged")
     return f"{start}{text}" if start else f"{text[0].upper()}{text[1:]}"
+
+
+def _subject(verdict: Verdict) -> str:
+    return verdict.arm if verdict.task == ALL_TASKS else verdict.subject
 
 
 def _of_one_arm(arm: str, verdicts: Sequence[Verdict], baseline: str) -> str:
@@ -123,12 +128,11 @@ def _of_one_arm(arm: str, verdicts: Sequence[Verdict], baseline: str) -> str:
     supported = [v for v in verdicts if v.verdict == "supported"]
     contradicted = [v for v in verdicts if v.verdict == "contradicted"]
     smaller = [v for v in contradicted if v.low > 0 and v.claim.kind not in MARGINS]
-    worse = [v for v in contradicted if v.high < 0]
+    worse = [v for v in contradicted if v.high < 0 and _improves(v)]
     denied = [v for v in contradicted if v not in smaller]
     undecided = [v for v in verdicts if v.verdict == "inconclusive"]
     clauses = []
-    classes = [{_word(v) for v in found} for found in (supported, denied, smaller, undecided)]
-    both = {word for word in set().union(*classes) if sum(word in words for words in classes) > 1}
+    both = _in_several(supported, denied, smaller, undecided)
     if supported:
         clauses.append(f"is {_listing(supported, both)} {_than(supported)} {baseline}")
     if denied:
@@ -146,8 +150,11 @@ def _of_one_arm(arm: str, verdicts: Sequence[Verdict], baseline: str) -> str:
     sentence = f"{arm} {head}" + "".join(f"; it {clause}" for clause in rest)
     if worse:
         most = max(worse, key=lambda v: abs(v.estimate) / max(abs(v.claim.lower), 1e-9))
-        word = _words(most.claim, most.metric)[1]
-        sentence += f"; its {_column(most)} is {_amount(most)} {'worse' if most.metric.kind == 'value' else word}"
+        sentence += (
+            f"; its {_column(most)} is {_amount(most)} worse"
+            if most.metric.kind == "value"
+            else (f"; it is {_amount(most)} {_words(most.claim, most.metric)[1]}{_in(most)}")
+        )
         if len(worse) > 1:
             sentence += f", and {count(len(worse) - 1, 'other measure is', 'other measures are')} worse too"
     if undecided:
@@ -164,9 +171,11 @@ def _of_arms(by_arm: dict[str, list[Verdict]], baseline: str, judged: str) -> st
     tail = f"; {count(undecided, 'comparison is', 'comparisons are')} undecided" if undecided else ""
     words = _listing(everything, set(), "or")
     if not good:
-        as_claimed = " as claimed" if any(v.low > 0 for v in everything) or undecided else ""
-        return f"none of {len(by_arm)} {judged} is {words} than {baseline}{as_claimed}{tail}"
-    named = [f"{clean(arm)} is {_listing(verdicts, set())}" for arm, verdicts in list(good.items())[:_MOST_NAMED]]
+        return f"none of {len(by_arm)} {judged} is {words} {_than(everything)} {baseline} as claimed{tail}"
+    named = []
+    for arm, verdicts in list(good.items())[:_MOST_NAMED]:
+        rest_of_arm = [v for v in by_arm[arm] if v.verdict != "supported"]
+        named.append(f"{clean(arm)} is {_listing(verdicts, _in_several(verdicts, rest_of_arm))}")
     more = [f"{len(good) - _MOST_NAMED} more arms have a supported claim"] if len(good) > _MOST_NAMED else []
     rest = len(by_arm) - len(good)
     others = (
@@ -174,6 +183,17 @@ def _of_arms(by_arm: dict[str, list[Verdict]], baseline: str, judged: str) -> st
         + f" arm{'s' * (rest > 1)} bear{'s' * (rest == 1)} out no claim"
     )
     return f"against {baseline}, {'; '.join([*named, *more])}{others if rest else ''}{tail}"
+
+
+def _in_several(*classes: Sequence[Verdict]) -> set[str]:
+    """Return the words of verdicts that occur in several classes, so that the word alone would be ambiguous."""
+    words = [{_word(verdict) for verdict in found} for found in classes]
+    return {word for word in set().union(*words) if sum(word in found for found in words) > 1}
+
+
+def _improves(verdict: Verdict) -> bool:
+    """Return whether the claim is that something gets better."""
+    return verdict.direction == verdict.metric.better_direction
 
 
 def _listing(verdicts: Sequence[Verdict], qualified: set[str], last: str = "and") -> str:
@@ -192,8 +212,7 @@ def _word(verdict: Verdict) -> str:
         return "equal"
     if verdict.claim.kind == "no_worse_than":
         return "no worse"
-    improves = verdict.direction == verdict.metric.better_direction
-    return _IMPROVED[verdict.metric.kind] if improves else _words(verdict.claim, verdict.metric)[0]
+    return _IMPROVED[verdict.metric.kind] if _improves(verdict) else _words(verdict.claim, verdict.metric)[0]
 
 
 def _than(verdicts: Sequence[Verdict]) -> str:
