@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import papermill
+import papermill  # type: ignore[import-untyped]
 
 from study.archive import unpack
 

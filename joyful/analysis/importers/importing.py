@@ -12,7 +12,6 @@ from joyful.analysis.importers import FORMATS, Importer
 from joyful.analysis.importers.options import Options, add_arguments
 from joyful.analysis.importers.runs import ImportedRun
 from joyful.analysis.importers.writing import check_free, write_runs
-from joyful.registry import expected_one_of
 from joyful.results import InputError
 
 
@@ -64,7 +63,7 @@ def _arguments(importer: Importer, options: dict[str, Any]) -> argparse.Namespac
     parsed = parser.parse_args([])
     for name, value in options.items():
         if not hasattr(parsed, name):
-            raise InputError(f"option: {expected_one_of(name, sorted(vars(parsed)))}")
+            raise InputError(f"option {name}: expected one of {', '.join(sorted(vars(parsed)))}")
         if isinstance(getattr(parsed, name), list) and isinstance(value, str):
             raise InputError(f"{name}: expected a list such as [{value!r}], got text")
         setattr(parsed, name, value)

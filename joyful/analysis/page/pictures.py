@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from joyful.analysis import claims, convergence, curves, plots, stability
-from joyful.analysis.columns import higher_is_better, is_score
+from joyful.analysis.columns import higher_is_better, is_score, units
 from joyful.analysis.formatting import metric
 from joyful.analysis.page.summary import level
 from joyful.analysis.page.words import change, claimed, result
@@ -134,11 +134,6 @@ def gains_by_target(sweep: Sweep, found: Sequence[claims.Claim]) -> Plot:
         )
     ladder = claims.ladder(sweep, timed[:1])
     return plots.gains_by_target(ladder, _arms(sweep), unit=timed[0].unit, chosen=convergence.TARGET_SHARE)
-
-
-def units(column: str) -> tuple[float, str]:
-    """Return the factor from the values of a column to the axis of a figure, and its unit."""
-    return (100.0, "%") if is_score(column) else (1.0, "nats" if column == "nll" else "")
 
 
 def _strips(sweep: Sweep, values: pd.Series, what: str, column: str, per: str = "", geometric: bool = False) -> Plot:

@@ -12,13 +12,12 @@ import pandas as pd
 
 from joyful.analysis import plots, registration
 from joyful.analysis.claims import Verdict
-from joyful.analysis.columns import is_score
+from joyful.analysis.columns import is_score, units
 from joyful.analysis.convergence import TARGET_SHARE, Target
 from joyful.analysis.findings import Findings
 from joyful.analysis.formatting import NONE, count, heading, listing, metric, number, percent
 from joyful.analysis.page import tables
 from joyful.analysis.page.parts import Ladder, Section, Table, clean
-from joyful.analysis.page.pictures import units
 from joyful.analysis.page.summary import compared, level, source
 from joyful.analysis.page.words import change
 from joyful.analysis.plots.losses import LABELS
