@@ -127,7 +127,7 @@ def test_a_browser_opens_the_site_from_its_files(site):
         page = browser.new_page()
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        for name in ("index", "reference/settings", "study/results", "reference/api/analysis"):
+        for name in ("index", "reference/settings", "study/results", "reference/api/analysis", "notebooks/convergence"):
             page.goto((site / f"{name}.html").as_uri())
             assert page.locator("h1").count() == 1
             broken = "images => images.filter(image => image.complete && !image.naturalWidth).map(image => image.src)"

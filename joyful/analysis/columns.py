@@ -37,6 +37,11 @@ def is_score(column: str) -> bool:
     return _starts(column, _SCORES)
 
 
+def units(column: str) -> tuple[float, str]:
+    """Return the factor from the values of a column to the axis of a figure, and the unit there."""
+    return (100.0, "%") if is_score(column) else (1.0, "nats" if column == "nll" else "")
+
+
 def known_direction(column: str) -> str:
     """Return "higher" or "lower", whichever is better for a column, or "" if it is not known.
 

@@ -119,6 +119,16 @@ def metric(text: str) -> str:
     return re.sub(r"[a-z][a-z0-9_]*", lambda match: NAMES.get(match[0], match[0]), text)
 
 
+def with_unit_of_time(label: str, unit: str) -> str:
+    """Replace epochs in the label of a time to a target by the unit of the x axis.
+
+    Example:
+        >>> with_unit_of_time("epochs to the target of dev nll", "steps")
+        'steps to the target of dev nll'
+    """
+    return label.replace("epochs to the target", f"{unit} to the target")
+
+
 def no_break(text: str) -> str:
     """Use no-break spaces inside numbers, between numbers and units, and inside intervals."""
     text = re.sub(r"(?<=\d) (?=%|points?\b|pairs?\b|epochs?\b|seeds?\b|runs?\b|\d{3}\b)", "\u00a0", text)

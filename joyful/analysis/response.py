@@ -15,6 +15,7 @@ from joyful.analysis.convergence import Target, choose_target
 from joyful.analysis.measures import Metric
 from joyful.analysis.statistics import UNKNOWN, paired_t
 from joyful.analysis.sweep import Sweep
+from joyful.results import InputError
 
 #: Fewest distinct values of a weight that form a grid.
 GRID = 3
@@ -36,6 +37,23 @@ _MEASURES: dict[str, tuple[Metric, str, str]] = {
 def weight_factors(sweep: Sweep) -> tuple[str, ...]:
     """Return the factors that take at least GRID numeric values while all other factors are fixed."""
     return tuple(factor for factor in sweep.factors if _lines(sweep, factor))
+
+
+def choose_weight(sweep: Sweep, weight: str | None = None) -> str:
+    """Return the weight that is passed, or the first one with a grid.
+
+    Args:
+        sweep: The sweep.
+        weight: Dotted name of a weight, or None.
+
+    Raises:
+        InputError: If the sweep has no grid of this weight.
+    """
+    found = weight_factors(sweep)
+    if not found or (weight is not None and weight not in found):
+        named = f"at least {GRID} values of {weight or 'a weight'} that differ in nothing else"
+        raise InputError(f"{sweep.path}: expected arms with {named}, got {', '.join(found) or 'no such weight'}")
+    return weight or found[0]
 
 
 def response(sweep: Sweep, target: Target | None = None) -> pd.DataFrame:

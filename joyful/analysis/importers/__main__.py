@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from joyful.analysis.importers import FORMATS, Options
+from joyful.analysis.importers.importing import read_runs
 from joyful.analysis.importers.options import add_arguments
 from joyful.analysis.importers.runs import SPLITS, ImportedRun
 from joyful.analysis.importers.writing import Stopped, check_free, settings_of, stopped_by_signals, write_runs
@@ -54,10 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with stopped_by_signals():
             check_free(parsed.out)  # before the source is read, which may take a while
-            importer = FORMATS[parsed.format]
-            options = importer.options(parsed)
-            runs = importer.read(Path(parsed.source), options)
-            options.finish(runs)
+            runs, options = read_runs(FORMATS[parsed.format], parsed, Path(parsed.source))
             write_runs(runs, parsed.out, parsed.source)
     except (InputError, ResultsError) as error:
         print(f"joyful import: {' '.join(str(error).split())}", file=sys.stderr)

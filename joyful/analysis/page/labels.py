@@ -8,6 +8,7 @@ import pandas as pd
 
 from joyful.analysis.arms import Arm, name_part
 from joyful.analysis.findings import Findings
+from joyful.analysis.sweep import Sweep
 
 #: Names that list at most this number of factors are labels already.
 _MOST_FACTORS = 2
@@ -39,27 +40,41 @@ def labels(arms: tuple[Arm, ...], factors: tuple[str, ...]) -> dict[str, str]:
     return found if len(set(found.values())) == len(names) and all(found.values()) else names
 
 
+def with_labels(sweep: Sweep) -> Sweep:
+    """Return the sweep with the labels of the arms in place of their names, for display."""
+    return _relabelled(sweep, labels(sweep.arms, sweep.factors))
+
+
 def labelled(findings: Findings) -> Findings:
     """Return the results with the labels of the arms in place of their names."""
     sweep = findings.sweep
     of_name = labels(sweep.arms, sweep.factors)
     if all(name == label for name, label in of_name.items()):
         return findings
-    arms = tuple(replace(arm, name=of_name[arm.name]) for arm in sweep.arms)
     verdicts = [
         replace(v, arm=of_name.get(v.arm, v.arm), baseline=of_name.get(v.baseline, v.baseline))
         for v in findings.verdicts
     ]
-    frame = sweep.frame.assign(arm=sweep.frame["arm"].cat.rename_categories(of_name))
-    shown = replace(
-        sweep, arms=arms, frame=frame, runs=_renamed(sweep.runs, of_name), left_out=_renamed(sweep.left_out, of_name)
-    )
     return replace(
         findings,
-        sweep=shown,
+        sweep=_relabelled(sweep, of_name),
         verdicts=verdicts,
         tables={name: _renamed(table, of_name) for name, table in findings.tables.items()},
         of_tasks={task: labelled(part) for task, part in findings.of_tasks.items()},
+    )
+
+
+def _relabelled(sweep: Sweep, of_name: dict[str, str]) -> Sweep:
+    def frame(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(arm=table["arm"].cat.rename_categories(of_name))
+
+    return replace(
+        sweep,
+        arms=tuple(replace(arm, name=of_name[arm.name]) for arm in sweep.arms),
+        frame=frame(sweep.frame),
+        cut_frame=None if sweep.cut_frame is None else frame(sweep.cut_frame),
+        runs=_renamed(sweep.runs, of_name),
+        left_out=_renamed(sweep.left_out, of_name),
     )
 
 

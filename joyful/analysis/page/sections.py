@@ -12,7 +12,7 @@ import pandas as pd
 
 from joyful.analysis import plots, registration
 from joyful.analysis.claims import Verdict
-from joyful.analysis.columns import is_score
+from joyful.analysis.columns import is_score, units
 from joyful.analysis.convergence import TARGET_SHARE, Target
 from joyful.analysis.findings import Findings
 from joyful.analysis.formatting import NONE, count, heading, listing, metric, number, percent
@@ -201,7 +201,7 @@ def _effects(findings: Findings, arms: list[str]) -> Section | None:
     for verdict in findings.verdicts:
         panels.setdefault((verdict.claim.name, verdict.metric.label if many else ""), []).append(verdict)
     drawn = [
-        plots.forest(verdicts, f"effect-{number}", arms)
+        plots.forest(verdicts, f"effect-{number}", arms, findings.sweep.unit)
         for number, verdicts in enumerate(panels.values(), start=1)
         if any(math.isfinite(verdict.estimate) for verdict in verdicts)
     ]
@@ -221,7 +221,7 @@ def _curves(findings: Findings, arms: list[str]) -> Section | None:
         band = findings.band(column, split)
         if not len(band):
             continue
-        scale, unit = (100.0, "%") if is_score(column) else (1.0, "nats" if column == "nll" else "")
+        scale, unit = units(column)
         line = (
             findings.target.value
             if findings.target is not None and (column, split) == (findings.target.metric, "dev")

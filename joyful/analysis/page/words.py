@@ -13,6 +13,7 @@ from joyful.analysis.measures import Metric
 from joyful.analysis.page.labels import BASELINE
 from joyful.analysis.page.parts import clean
 from joyful.analysis.statistics import Estimate
+from joyful.analysis.sweep import Sweep
 from joyful.analysis.verdict import Verdict
 
 #: Kind of a metric -> the words for an increase and for a decrease.
@@ -93,14 +94,22 @@ def claimed(claim: Claim, of: Metric) -> str:
 
 
 def headline(findings: Findings) -> str:
+    """Return the sentence that answers the claims of a report, or "" if none was judged. See `sentence`."""
+    return sentence(findings.sweep, findings.verdicts)
+
+
+def sentence(sweep: Sweep, found: Sequence[Verdict]) -> str:
     """Return the sentence that answers the claims, or "" if none was judged.
+
+    Args:
+        sweep: The sweep.
+        found: The verdicts on it, as returned by `joyful.analysis.claims.judge`.
 
     Example: "smoothl1 0.03 is not faster, steadier or better than mse 0.05 as claimed; its train reconstruction MSE is 10.1 %
     worse".
     """
-    verdicts = [v for v in findings.verdicts if v.task == ALL_TASKS] or findings.verdicts
+    verdicts = [v for v in found if v.task == ALL_TASKS] or list(found)
     judged = [v for v in verdicts if v.verdict != "not testable"]
-    sweep = findings.sweep
     if not judged or sweep.baseline is None:
         return ""
     baseline = clean(sweep.baseline.name)

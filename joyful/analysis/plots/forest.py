@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from joyful.analysis.claims import Verdict
 from joyful.analysis.claims_file import claimed
-from joyful.analysis.formatting import NONE, heading, interval, metric, quantity
+from joyful.analysis.formatting import NONE, heading, interval, metric, quantity, with_unit_of_time
 from joyful.analysis.plots.rows import MOST_ROWS, label_rows, rows_panel
 from joyful.analysis.plots.style import CLAIM, INK, MUTED, RULE, Look, Plot, looks
 
@@ -23,7 +23,7 @@ _FARTHEST = 5.0
 _MOST_LISTED = 4
 
 
-def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
+def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str], time: str = "epochs") -> Plot:
     """Plot the verdicts on one claim, one per row.
 
     Effects are positive in the claimed direction. Dots are the effects of the pairs. The bar around zero covers effects
@@ -33,6 +33,7 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
         verdicts: Verdicts on one claim: several metrics of one arm, or one metric of several arms.
         name: Identifier of the figure.
         arms: All arms of the sweep in drawing order, which determines their colours.
+        time: Unit of the x axis, for the labels of times to a target.
 
     Returns:
         The figure.
@@ -40,7 +41,7 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
     claim = verdicts[0].claim
     shown = list(verdicts[:MOST_ROWS])
     of_one = len({verdict.metric for verdict in verdicts}) == 1 and len(verdicts) > 1
-    labels = [_label(verdict, verdicts) for verdict in shown]
+    labels = [_label(verdict, verdicts, time) for verdict in shown]
     of_arm = looks(arms)
     unit = {"percent": "%", "absolute": "in the unit of the column"}.get(claim.unit, claim.unit)
     low_end, high_end = _limits(shown)
@@ -64,11 +65,12 @@ def forest(verdicts: Sequence[Verdict], name: str, arms: Sequence[str]) -> Plot:
             _interval(axes, verdict, -row - 0.04, low_end, high_end, look)
         axes.set_xlabel(f"effect in the claimed direction ({unit})")
         label_rows(axes, labels, [verdict.verdict for verdict in shown])
-    title = f"{heading(claim.name)}{f', {metric(verdicts[0].metric.label)}' if of_one else ''}: effect of each pair ({unit})"
-    return Plot(name, title, f"{_finding(verdicts, labels)}; claimed {claimed(claim)}.", figure)
+    of_metric = f", {with_unit_of_time(metric(verdicts[0].metric.label), time)}" if of_one else ""
+    title = f"{heading(claim.name)}{of_metric}: effect of each pair ({unit})"
+    return Plot(name, title, f"{_finding(verdicts, labels, time)}; claimed {claimed(claim)}.", figure)
 
 
-def _finding(verdicts: Sequence[Verdict], labels: Sequence[str]) -> str:
+def _finding(verdicts: Sequence[Verdict], labels: Sequence[str], time: str) -> str:
     if len(verdicts) <= _MOST_LISTED:
         return "; ".join(_describe(verdict, label) for verdict, label in zip(verdicts, labels, strict=True))
     counts = Counter(verdict.verdict for verdict in verdicts)
@@ -76,7 +78,7 @@ def _finding(verdicts: Sequence[Verdict], labels: Sequence[str]) -> str:
     sentences = [f"{counts[name]} of {len(verdicts)} {name}" for name in sorted(counts)]
     for end, choose in (("largest effect", max), ("smallest effect", min)) if finite else ():
         verdict = choose(finite, key=lambda v: v.estimate)
-        sentences.append(_describe(verdict, f"{end}, {_label(verdict, verdicts)}"))
+        sentences.append(_describe(verdict, f"{end}, {_label(verdict, verdicts, time)}"))
     drawn = f"; the first {len(labels)} rows are drawn" if len(labels) < len(verdicts) else ""
     return f"{'; '.join(sentences)}{drawn}"
 
@@ -125,10 +127,10 @@ def _limits(verdicts: Sequence[Verdict]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _label(verdict: Verdict, among: Sequence[Verdict]) -> str:
+def _label(verdict: Verdict, among: Sequence[Verdict], time: str) -> str:
     subjects = len({other.subject for other in among}) > 1
     subject = verdict.subject if len({other.arm for other in among}) > 1 else verdict.task
     if subjects and len({other.metric for other in among}) == 1:
         return subject
-    label = metric(verdict.metric.label)
+    label = with_unit_of_time(metric(verdict.metric.label), time)
     return f"{subject}: {label}" if subjects else label

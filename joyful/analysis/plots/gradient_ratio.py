@@ -100,4 +100,4 @@ def _band(ratios: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def _name(place: dict[str, Any]) -> str:
-    return f"{place['arm']} (baseline)" if place["is_baseline"] else str(place["arm"])
+    return f"{place['arm']} (baseline)" if place["is_baseline"] and place["arm"] != "baseline" else str(place["arm"])

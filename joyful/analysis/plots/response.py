@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from joyful.analysis.formatting import number, three_digits
-from joyful.analysis.plots.style import CARD, MOST_LINES, Plot, joined, look, panel, short
+from joyful.analysis.plots.style import CARD, MOST_LINES, Plot, joined, look, panel, shortened
 
 #: Measure -> (label of the axis, decimals, whether higher is better).
 MEASURES = {
@@ -32,9 +32,9 @@ def response_curve(response: pd.DataFrame, factor: str, measure: str) -> Plot:
     """
     rows = response[(response["factor"] == factor) & (response["measure"] == measure)]
     quantity, digits, higher_is_better = MEASURES[measure]
-    sentences = []
+    sentences, names = [], shortened(list(dict.fromkeys(rows["line"])))
     with panel() as (figure, axes):
-        for index, line in enumerate(list(dict.fromkeys(rows["line"]))[:MOST_LINES]):
+        for index, line in enumerate(list(names)[:MOST_LINES]):
             of_line = rows[(rows["line"] == line) & np.isfinite(rows["estimate"])].sort_values("weight")
             if of_line.empty:
                 continue
@@ -44,7 +44,7 @@ def response_curve(response: pd.DataFrame, factor: str, measure: str) -> Plot:
             above = np.nan_to_num(values["high"] - values["estimate"])
             axes.errorbar(
                 values["weight"], values["estimate"], yerr=[below, above], color=style.colour, linestyle=style.dashes,
-                marker=style.marker, capsize=3, label=short(str(line)) or "all arms",
+                marker=style.marker, capsize=3, label=names[line] or "all arms",
             )  # fmt: skip
             bounds = of_line[of_line["censored"] > 0.5]
             axes.plot(
@@ -54,7 +54,7 @@ def response_curve(response: pd.DataFrame, factor: str, measure: str) -> Plot:
             order = of_line["estimate"].to_numpy(dtype=float)
             best = of_line.iloc[int(np.argmax(order) if higher_is_better else np.argmin(order))]
             value, weight = number(float(best["estimate"]), digits), three_digits(float(best["weight"]))
-            sentences.append(f"{line or 'all arms'}: best value {value} at weight {weight}")
+            sentences.append(f"{names[line] or 'all arms'}: best value {value} at weight {weight}")
         weights = rows["weight"].to_numpy(dtype=float)
         if len(weights) and (weights > 0).all():
             axes.set_xscale("log")

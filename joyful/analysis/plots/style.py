@@ -8,6 +8,7 @@ its own dashes and marker, so that no information depends on colour alone. In th
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import json
@@ -149,6 +150,12 @@ class Plot:
     def _repr_png_(self) -> bytes:
         """Return the figure as PNG, for notebooks."""
         return self._saved(format="png", dpi=110, facecolor="white")
+
+    def _repr_html_(self) -> str:
+        """Return the figure as PNG with its title and its description, for notebooks."""
+        data, title = base64.b64encode(self._repr_png_()).decode(), html.escape(self.title)
+        picture = f'<img src="data:image/png;base64,{data}" alt="{title}">'
+        return f"<figure><strong>{title}</strong><br>{picture}<figcaption>{html.escape(self.finding)}</figcaption></figure>"
 
     def _saved(self, **options: Any) -> bytes:
         buffer = io.BytesIO()
