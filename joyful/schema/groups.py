@@ -78,7 +78,8 @@ def _lines(text: str, variable: str) -> Iterator[tuple[str, str]]:
     """Yield the name and the summary of each call VARIABLE.register(NAME, SUMMARY, ...)."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == f"{variable}.register":
-            yield ast.literal_eval(node.args[0]), ast.literal_eval(node.args[1])
+            name, summary = (str(argument.value) for argument in node.args[:2] if isinstance(argument, ast.Constant))
+            yield name, summary
 
 
 def _first_sentence(text: str) -> str:

@@ -226,8 +226,8 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
         with RunTracking(settings, run, request.sweep, signals) as tracking:
             if finished:
                 return float(run.info["objective"])
-            log = RunLog(settings.training.epochs)
-            log.begin(run.info | header, data, request.overrides if request.multirun else ())
+            overrides = request.overrides if request.multirun else ()
+            log = RunLog(settings.training.epochs, run.info | header, data, overrides)
             watchers = observer, log, tracking
             return _train_with_status(run, settings, data, header["data"]["digest"], device, source, watchers, signals)
 
@@ -317,6 +317,7 @@ def _train(
         writer.restore(coach, source)
     run.set_status("running")
     tracking.log(writer.history)
+    log.begin()
     if coach.epoch:
         log.resume(coach.epoch, coach.best)
     with TrainingProgress(settings.training.epochs, coach.epoch) as progress:

@@ -71,20 +71,23 @@ class RunLog:
 
     Args:
         epochs: Epochs of the run.
+        info: The header of the run, with its versions.
+        data: The dataset.
+        overrides: Its overrides, for a run of a multirun.
     """
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(
+        self, epochs: int, info: Mapping[str, Any], data: DialogueDataset, overrides: Sequence[str] = ()
+    ) -> None:
         self._epochs, self._start = epochs, time.monotonic()
+        self._info, self._data, self._overrides = info, data, overrides
         self._best: Mapping[str, Any] = {}
+        self._begun = False
 
-    def begin(self, info: Mapping[str, Any], data: DialogueDataset, overrides: Sequence[str]) -> None:
-        """Write what is trained, on which data and device, and by which version.
-
-        Args:
-            info: The header of the run, with its versions.
-            data: The dataset.
-            overrides: Its overrides, for a run of a multirun.
-        """
+    def begin(self) -> None:
+        """Write what is trained, on which data and device, and by which version. Nothing is written before this."""
+        self._begun = True
+        info, data, overrides = self._info, self._data, self._overrides
         git, versions = info["git"], info["versions"]
         code = f", commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git["commit"] else ""
         log.info("command: %s", command())
@@ -124,7 +127,9 @@ class RunLog:
         log.info("%s", ", ".join(parts))
 
     def end(self, status: str, reason: str | None = None) -> None:
-        """Write how the run has ended, why, and its best evaluation."""
+        """Write how the run has ended, why, and its best evaluation. A run that was refused before `begin` has no line."""
+        if not self._begun:
+            return
         parts, best = [status if reason is None else f"{status} ({reason})"], self._best
         if best:
             parts.append(f"best dev F1 {100 * best['f1_weighted']:.2f} % at epoch {best['epoch']:g}")

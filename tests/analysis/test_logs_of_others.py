@@ -13,6 +13,7 @@ from joyful.analysis import report
 from joyful.analysis.claims import ALL_TASKS, Verdict
 from joyful.analysis.importers.__main__ import main as import_curves
 from joyful.results import InputError
+from tests.support.analysis import remarks
 
 ARMS, SEEDS = ("old", "new"), range(8)
 
@@ -298,7 +299,7 @@ def test_the_x_axis_is_a_choice(log: Log, noise, x: str) -> None:
     assert other.low < 1 < other.high or other.low <= 0 <= other.high  # as many of them
     assert other.verdict == "contradicted"
     assert (log.findings.sweep.x, log.findings.sweep.unit) == (x, {"step": "steps"}.get(x, x))
-    assert f" {log.findings.sweep.unit} each" in " ".join(log.page.compared)
+    assert f" {log.findings.sweep.unit} each" in remarks(log.page)
 
 
 def test_logs_without_epochs_use_steps(log: Log) -> None:
@@ -317,7 +318,7 @@ def test_what_is_taken_for_granted_is_said(log: Log) -> None:
     rows = [(arm, s, e, "dev", 0.1 * e) for arm in ARMS for s in SEEDS for e in range(1, 6)]
     log.write("arm,seed,epoch,split,accuracy", rows)
     log.judge(claim("final", "accuracy", "within: 5", "points"))
-    assert "Runs with the same seed are taken as pairs: set --design unpaired" in " ".join(log.page.compared)
+    assert "Runs with the same seed are taken as pairs: set --design unpaired" in remarks(log.page)
 
 
 def test_the_effect_at_other_targets(log: Log, noise) -> None:

@@ -13,7 +13,7 @@ from joyful.analysis.report import build
 from joyful.analysis.rules import ANY_SIZE, FIXED
 from joyful.analysis.sweep import read_sweep
 from joyful.results.design import Design, record_design
-from tests.support.analysis import Truth, simulate_sweep
+from tests.support.analysis import Truth, remarks, simulate_sweep
 
 F1 = read_claims()[-1]
 SPEED = read_claims()[0]
@@ -149,6 +149,6 @@ def test_a_report_judges_the_registered_claims(tmp_path):
     findings, page = build(tmp_path)
     assert [verdict.claim.name for verdict in findings.verdicts] == ["f1"]
     assert set(findings.verdict_table["rule"]) == {"confidence sequence"}
-    assert any("registered pairs until its claims are decided" in note for note in page.notes)
+    assert "registered pairs until its claims are decided" in remarks(page)
     family = findings.verdicts[0].family_effect
     assert (family.low, family.high) == pytest.approx((findings.verdicts[0].low, findings.verdicts[0].high))

@@ -287,7 +287,9 @@ def test_runs_that_cannot_be_used_are_counted_and_named(tmp_path):
 def test_only_unfinished_runs(tmp_path):
     columns = history(NOTE_ARMS[0], 3, 1, np.random.default_rng(1), np.random.default_rng(2))
     write_run(tmp_path / "new" / "0", columns, {"training.epochs": 6}, status="running")
-    assert "1 of 1 run is left out (1 running)" in report_text(tmp_path / "new")
+    assert report_text(tmp_path / "new").startswith("# Best dev weighted F1 ")  # the page of one run
+    write_run(tmp_path / "new" / "1", columns, {"training.epochs": 6}, status="failed")
+    assert "2 of 2 runs are left out (1 failed and 1 running)" in report_text(tmp_path / "new")
 
 
 def test_a_search_without_a_comparison(tmp_path):

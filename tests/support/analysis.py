@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from joyful.analysis.page.parts import Page
 from joyful.results import HISTORY, RUN, SCHEMA, TIMING
 from joyful.results.schema import column_order
 from joyful.results.tables import columns_bytes, timing_bytes
@@ -70,6 +71,11 @@ NOTE_ARMS = (
     Truth({"loss": "mse", "weights": "baseline"}),
     Truth({"loss": "smoothl1", "weights": "basic"}, tau=3.33, ceiling=0.635, jitter=0.0033, loss=0.85, ratio=0.002),
 )
+
+
+def remarks(page: Page) -> str:
+    """Return what a page says of the comparison: its arms, its design and the notes on its runs."""
+    return " ".join(text for section in page.sections if section.key == "compared" for text in section.text)
 
 
 def simulate_sweep(

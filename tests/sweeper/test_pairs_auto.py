@@ -11,6 +11,7 @@ from joyful.results.design import DESIGN, read_decisions, read_designs
 from joyful.sweeper.__main__ import main as sweep_command
 from joyful.sweeper.evidence import NOT_NEEDED
 from tests.support import small_program, sweeps
+from tests.support.analysis import remarks
 
 SPEED = """\
   - claim: speed
@@ -90,7 +91,7 @@ def test_the_sweep_ends_when_its_claim_is_decided(program, fork_server, capsys):
     findings, page = build(program / "multirun/main")
     (verdict,) = findings.verdicts
     assert (verdict.verdict, list(verdict.differences.index)) == ("supported", list(line.seeds))
-    assert "registered pairs until its claims are decided (at most 12) and 1 claim" in page.notes[0]
+    assert "registered pairs until its claims are decided (at most 12) and 1 claim" in remarks(page)
 
 
 @pytest.mark.slow
@@ -181,7 +182,7 @@ def test_other_claims_later_are_judged_again_and_the_report_says_so(program, for
     first, second = read_designs(program / "multirun/main")
     assert (first.runs_before, second.runs_before) == (0, 3 + 2 * pairs)
     findings, page = build(program / "multirun/main")
-    assert "with other claims after" in page.notes[0]
+    assert "with other claims after" in remarks(page)
     assert "not registered before the first run" in findings.verdicts[0].note
 
 
@@ -198,7 +199,7 @@ def test_a_fixed_number_of_pairs_is_registered_and_an_exceeded_one_is_judged_by_
     findings, page = build(program / "multirun/main")
     assert set(findings.verdict_table["rule"]) == {"confidence sequence"}
     assert "1 pair was added to the 6 that were planned" in findings.verdicts[0].note
-    assert "It was changed to 7 pairs after 15 runs" in page.notes[0]
+    assert "It was changed to 7 pairs after 15 runs" in remarks(page)
 
 
 @pytest.mark.parametrize(

@@ -123,5 +123,5 @@ def test_a_misspelt_sweep_lists_the_sweeps(tmp_path, fork_server):
     done = sweeps.run(command, tmp_path, fork_server)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     names = ", ".join(sorted(path.stem for path in FILES))
-    assert f"'sweeps': {names}; did you mean weights? (" in done.stderr
+    assert f"sweeps: expected one of {names}, got 'wieghts'; did you mean weights?" in done.stderr
     assert not (tmp_path / "multirun").exists()

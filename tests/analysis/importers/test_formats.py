@@ -45,8 +45,8 @@ def test_a_wrong_format_names_the_nearest(capsys, given, hint):
     with pytest.raises(SystemExit) as raised:
         main([given, "curves.csv", "--out", "runs"])
     assert raised.value.code == 2
-    assert capsys.readouterr().err.endswith(
-        f"error: format: expected one of {', '.join(FORMATS)}, got '{given}'{hint}\n"
+    assert capsys.readouterr().err == (
+        f"joyful import: format: expected one of {', '.join(FORMATS)}, got '{given}'{hint} (joyful import --help)\n"
     )
 
 
