@@ -355,7 +355,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(*lines, path, sep="\n", file=words)
     if parsed.json:
         print(gate.as_json(findings, code), end="")
-    trackers.attach_report(parsed.sweep, {name: path.with_name(name) for name in TRACKED}, page.counts)
+    files = {name: path.with_name(name) for name in TRACKED}
+    trackers.attach_report(parsed.sweep, files, summary.counts(findings.verdicts))
     return code
 
 

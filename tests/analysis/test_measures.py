@@ -168,7 +168,7 @@ def test_a_made_up_measure_in_the_report_and_in_messages(
     out = tmp_path / "report"
     assert report.main([str(sweep), "--claims", str(tmp_path / "mine.yaml"), "--out", str(out)]) == 0
     assert "median of dev f1_weighted" in (out / "verdicts.csv").read_text()
-    assert "speed increase of 0.0 %" in (out / "report.md").read_text()
+    assert "not 10 % faster: no change" in (out / "report.md").read_text()
     (tmp_path / "wrong.yaml").write_text(CLAIMS.replace("percent", "points"))
     with pytest.raises(
         InputError, match="epochs_to_best measures a speed: expected unit percent and split dev, got unit"
