@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -157,8 +158,6 @@ def this_command(*options: str) -> str:
         >>> this_command("-m")
         'python run.py -m seed=1,2'
     """
-    import shlex  # here, because Hydra imports this module with our plugins in every program
-
     program = sys.argv[0] if sys.argv[0].startswith("joyful") else f"python {shlex.quote(sys.argv[0])}"
     return f"{program} {shlex.join([*options, *sys.argv[1:]])}"
 
