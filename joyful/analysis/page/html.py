@@ -31,13 +31,14 @@ SHAPES = {
 }
 
 #: Colours of the page in addition to those of the figures: name -> (light, dark).
-#: The contrast of text on `page` and `card` is above 4.5 (WCAG 2.2).
+#: The contrast of text on `page` and `card` is above 4.5, and that of `claim-edge` above 3 (WCAG 2.2).
 _COLOURS = {
     "page": ("#f6f7f9", "#101318"),
     "link": ("#0060a0", "#6cbcf0"),
     "good": ("#00704f", "#35cfa2"),
     "bad": ("#b04700", "#ff9a5c"),
     "open": ("#75580a", "#e8c95a"),
+    "claim-edge": ("#96700a", "#c9a03a"),
 }
 
 
