@@ -22,6 +22,9 @@ _LEAST = 0.6
 #: Names whose similarity is this close to that of the nearest are offered as well, at most _MOST in all.
 _CLOSE, _MOST = 0.04, 3
 
+#: The password in a URL.
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
+
 
 def similarity(a: str, b: str) -> float:
     """Return how similar two names are, from 0 to 1. Exchanged letters and the case of letters count little.
@@ -160,6 +163,16 @@ def this_command(*options: str) -> str:
     """
     program = sys.argv[0] if sys.argv[0].startswith("joyful") else f"python {shlex.quote(sys.argv[0])}"
     return f"{program} {shlex.join([*options, *sys.argv[1:]])}"
+
+
+def without_passwords(text: str) -> str:
+    """Return text without the passwords in its URLs, such as that of a database.
+
+    Example:
+        >>> without_passwords("hydra.sweeper.storage=postgresql://me:secret@host/db")
+        'hydra.sweeper.storage=postgresql://me:***@host/db'
+    """
+    return _PASSWORD.sub(r"\1:***@", text)
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from joyful.messages import without_passwords
 from joyful.results import InputError
 from joyful.results.files import read_bounded
 from joyful.results.yaml_text import parse_yaml
@@ -41,7 +42,7 @@ def made_by(folder: Path, runs: Sequence[str]) -> Origin:
     """Return the command that made the runs, such as "python run.py -m +sweeps=first_look".
 
     The values of a grid are joined again, as in `seed=1,2,3`. Values that a sweeper chose are left out. Absolute paths are
-    shortened to their last part, because a report may be passed on.
+    shortened to their last part and passwords are hidden, because a report may be passed on.
 
     Args:
         folder: The folder of the sweep.
@@ -66,7 +67,9 @@ def made_by(folder: Path, runs: Sequence[str]) -> Origin:
     place = str(_mapping(section.get("sweep" if sweep else "run")).get("dir") or "")
     return Origin(
         program,
-        "" if len(runs) > _MOST_RUNS else " ".join([program, *(shlex.quote(_portable(word)) for word in words)]),
+        ""
+        if len(runs) > _MOST_RUNS
+        else " ".join([program, *(shlex.quote(_portable(without_passwords(word))) for word in words)]),
         "" if Path(place).is_absolute() or "${" in place else place,
     )
 

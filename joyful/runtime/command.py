@@ -8,11 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from joyful.messages import without_passwords
 from joyful.records import visible
 from joyful.runtime.hydra_request import string_text
-
-#: The password in a URL, such as that of a database.
-_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
 
 
 def program() -> str:
@@ -33,7 +31,7 @@ def command(arguments: Sequence[str] | None = None) -> str:
         arguments: Its arguments; None: those that were typed.
     """
     typed = sys.argv[1:] if arguments is None else arguments
-    return _PASSWORD.sub(r"\1:***@", " ".join([program(), *map(_quoted, map(str, typed))]))
+    return without_passwords(" ".join([program(), *map(_quoted, map(str, typed))]))
 
 
 def _quoted(text: str) -> str:
