@@ -12,6 +12,7 @@ from pandas.api.types import is_numeric_dtype
 
 from joyful.analysis import convergence, curves, gradient_ratio, response, stability, tasks
 from joyful.analysis.claims import Claim, Verdict, judge, ladder, secondary_table, verdict_table
+from joyful.analysis.claims_file import SPLITS
 from joyful.analysis.columns import unit_depends_on
 from joyful.analysis.convergence import Target
 from joyful.analysis.lines import ALL_TASKS
@@ -184,7 +185,7 @@ _NO_TIMES = pd.DataFrame(
 
 
 def _bands(sweep: Sweep, of_claims: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    others = [(column, split) for column in _other_columns(sweep) for split in ("train", "dev", "test")]
+    others = [(column, split) for column in _other_columns(sweep) for split in SPLITS]
     return _over_training(sweep, [*CURVES, *of_claims, *others], curves.band)
 
 
@@ -197,7 +198,7 @@ def _other_columns(sweep: Sweep) -> list[str]:
 def _paired_bands(sweep: Sweep, of_claims: Sequence[tuple[str, str]]) -> pd.DataFrame:
     paired = sweep.design == "paired" and bool(sweep.others)
     measured = [(metric, split) for metric, split in of_claims if not unit_depends_on(metric)]
-    measured += [(column, split) for column in _other_columns(sweep) for split in ("train", "dev", "test")]
+    measured += [(column, split) for column in _other_columns(sweep) for split in SPLITS]
     return _over_training(
         sweep,
         [*DIFFERENCES, *measured] if paired else [],

@@ -229,24 +229,16 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
             overrides = request.overrides if request.multirun else ()
             log = RunLog(settings.training.epochs, run.info | header, data, overrides)
             watchers = observer, log, tracking
-            return _train_with_status(run, settings, data, header["data"]["digest"], device, source, watchers, signals)
+            with _status_of_early_end(run, log, signals):
+                return _train(run, settings, data, header["data"]["digest"], device, source, watchers)
 
 
-def _train_with_status(
-    run: results.RunFolder,
-    settings: Settings,
-    data: DialogueDataset,
-    digest: str,
-    device: torch.device,
-    source: Path | None,
-    watchers: Watchers,
-    signals: RaisingSignals,
-) -> float:
-    """Train, and write the status of a run that ends early."""
-    _, log, _ = watchers
+@contextmanager
+def _status_of_early_end(run: results.RunFolder, log: RunLog, signals: RaisingSignals) -> Iterator[None]:
+    """Write the status of a run whose training ends early inside a `with` block."""
     try:
         with signals.prefer_signal(PrunedError):  # also here, so that the status becomes "interrupted"
-            return _train(run, settings, data, digest, device, source, watchers)
+            yield
     except PrunedError:
         raise
     except (InputError, results.ResultsError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from importlib.resources import files
 
 import jinja2
 import markupsafe
@@ -65,9 +66,9 @@ def render(page: Page, *, figures: bool = True, links: str | None = None) -> str
     light, dark = (
         " ".join(f"--{name}: {pair[index]};" for name, pair in {**PALETTE, **_COLOURS}.items()) for index in (0, 1)
     )
-    script = _source(environment, "page.js")
+    script = _source("page.js")
     return environment.get_template("page.html.j2").render(
-        page=page, marks=MARKS, shapes=SHAPES, css=_source(environment, "page.css"), script=script,
+        page=page, marks=MARKS, shapes=SHAPES, css=_source("page.css"), script=script,
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         light=light, dark=dark, figures=figures, links=links,
     )  # fmt: skip
@@ -75,7 +76,6 @@ def render(page: Page, *, figures: bool = True, links: str | None = None) -> str
 
 def _breakable(text: str) -> markupsafe.Markup:
     """Escape text, and allow a line break after the separators of long words such as weights.encoder_loss_weight."""
-
     words = re.split(r"(\s+)", no_break(text))
     return markupsafe.Markup("").join(
         markupsafe.Markup("<wbr>").join(re.split(r"(?<=[._/=,])(?=\w)", word)) if len(word) >= _LONG_WORD else word
@@ -83,10 +83,6 @@ def _breakable(text: str) -> markupsafe.Markup:
     )
 
 
-def _source(environment: jinja2.Environment, name: str) -> markupsafe.Markup:
+def _source(name: str) -> markupsafe.Markup:
     """Return a file of templates/ as it is."""
-    return (
-        markupsafe.Markup(environment.loader.get_source(environment, name)[0])
-        if environment.loader
-        else markupsafe.Markup("")
-    )
+    return markupsafe.Markup((files("joyful.analysis") / "templates" / name).read_text("utf-8"))

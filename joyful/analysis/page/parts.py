@@ -94,21 +94,6 @@ class Ladder:
 
 
 @dataclass(frozen=True)
-class Point:
-    """One item of a list.
-
-    Attributes:
-        head: Name of the item, or "".
-        text: Its text.
-        detail: Further information in small print, or "".
-    """
-
-    head: str
-    text: str
-    detail: str = ""
-
-
-@dataclass(frozen=True)
 class Cell:
     """The verdict on one claim, with its place on an axis. Places are in per cent of the width of the axis.
 

@@ -14,7 +14,7 @@ import pandas as pd
 from joyful.analysis.columns import NAMES, higher_is_better, is_score, known_direction
 from joyful.analysis.formatting import NONE, count, metric, percent, three_digits
 from joyful.analysis.page.parts import Section, Table, clean
-from joyful.analysis.page.tables import plain_table
+from joyful.analysis.page.tables import make_table
 from joyful.analysis.plots.confusion import confusion_matrix
 from joyful.analysis.plots.run import column_name, curves_of_splits
 from joyful.analysis.plots.style import Plot
@@ -145,7 +145,7 @@ def _scores(run: OneRun) -> tuple[Table, ...]:
                 best, at = _value(name, float(values.loc[place, name])), f"{float(values.loc[place, 'epoch']):g}"
             rows.append([column_name(name), split, best, at, _value(name, float(values[name].iloc[-1]))])
     columns = ["metric", "split", "best", "at epoch", "last"]
-    return (plain_table("table-run", "Best and last values", columns, rows, text=(0, 1)),) if rows else ()
+    return (make_table("table-run", "Best and last values", columns, rows, text=(0, 1)),) if rows else ()
 
 
 def _value(name: str, value: float) -> str:
@@ -182,11 +182,11 @@ def _per_class(matrix: np.ndarray, names: Sequence[str], split: str) -> Table:
         for i, name in enumerate(names)
     ]
     columns = ["class", "utterances", "precision", "recall", "F1"]
-    return plain_table(f"table-classes-{split}", f"Scores per class, {split}", columns, rows, text=(0,))
+    return make_table(f"table-classes-{split}", f"Scores per class, {split}", columns, rows, text=(0,))
 
 
 def _settings(run: OneRun) -> tuple[Table, ...]:
     config = run.info.get("config")
     found = flatten(config) if isinstance(config, dict) else {}
     rows = [[name, NONE if value is None else str(value)] for name, value in sorted(found.items())]
-    return (plain_table("table-settings", "All settings", ["setting", "value"], rows, text=(0, 1)),) if rows else ()
+    return (make_table("table-settings", "All settings", ["setting", "value"], rows, text=(0, 1)),) if rows else ()

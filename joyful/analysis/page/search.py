@@ -14,7 +14,7 @@ from joyful.analysis.findings import Findings
 from joyful.analysis.formatting import NONE, count, metric, number, three_digits
 from joyful.analysis.optuna_study import Study
 from joyful.analysis.page.parts import Section, Table, clean
-from joyful.analysis.page.tables import study_table
+from joyful.analysis.page.tables import make_table
 from joyful.analysis.plots import study as plots
 from joyful.analysis.plots.style import Plot
 from joyful.results import InputError, read_run
@@ -183,4 +183,7 @@ def _trials(findings: Findings, name: str, scale: float, unit: str, ranked: list
             [trial, row["state"], value, *others, *found, number(row["end"] - row["start"], 1), row["run"] or NONE]
         )
     columns = ["trial", "state", f"{name} ({unit})" if unit else name, *several[1:], *names, "seconds", "run"]
-    return study_table(columns, rows, [1, len(columns) - 1], len(columns) - 1)
+    last = len(columns) - 1
+    return make_table(
+        "table-trials", "Trials, best first", columns, rows, text=(1, last), file="trials.parquet", runs=last
+    )

@@ -12,6 +12,7 @@ import pandas as pd
 
 from joyful.analysis import plots, registration
 from joyful.analysis.claims import Verdict
+from joyful.analysis.claims_file import SPLITS
 from joyful.analysis.columns import is_score, units
 from joyful.analysis.convergence import TARGET_SHARE, Target
 from joyful.analysis.findings import Findings
@@ -216,7 +217,7 @@ def _effects(findings: Findings, arms: list[str]) -> Section | None:
 def _curves(findings: Findings, arms: list[str]) -> Section | None:
     drawn = []
     of_claims = [(verdict.metric.of, verdict.metric.split) for verdict in findings.verdicts]
-    others = [(column, split) for column in findings.other_columns for split in ("train", "dev", "test")]
+    others = [(column, split) for column in findings.other_columns for split in SPLITS]
     for column, split in dict.fromkeys([*_CURVES, *of_claims, *others]):
         band = findings.band(column, split)
         if not len(band):

@@ -47,7 +47,7 @@ def verdicts(findings: Findings) -> Table:
     sequential = any(verdict.rule != FIXED for verdict in findings.verdicts)
     shift = several + tasks
     better = "share of pairs in which the arm" if unit == "pairs" else "probability that a run of the arm"
-    return _table(
+    return make_table(
         "table-verdicts", "Verdict on every claim", columns, rows, text=(*range(2 + shift), 3 + shift),
         note=f"Effects are positive in the claimed direction. P(better) is the {better} is better; "
         "its interval is in the table of secondary measures. Pairs needed: number of pairs for the verdict supported "
@@ -110,7 +110,7 @@ def pairs(findings: Findings) -> Table | None:
     else:
         rows = [[_claim(verdict), verdict.subject, *(_of_seed(verdict, seed) for seed in seeds)] for verdict in shown]
         columns = ["claim", "arm", *(f"seed {seed}" for seed in seeds)]
-    return _table(
+    return make_table(
         "table-pairs", "Effect of each pair", columns, rows, text=(0, 1),
         note="In the unit of the claim, positive in the claimed direction. The time to a target is known to lie between two "
         "evaluations, so the effect of its pair is the middle of an interval, or its finite end; the file has both ends.",
@@ -147,7 +147,7 @@ def secondary(findings: Findings) -> Table | None:
         ]
         for r in frame.to_dict("records")
     ]
-    return _table(
+    return make_table(
         "table-secondary", "Secondary measures (not judged)",
         ["claim", "arm", "measure", "refers to", "value", "95 % interval"], rows, text=(0, 1, 2, 3),
         note="A measure that refers to pairs is computed from all pairs; changes are positive if the arm is better. "
@@ -177,7 +177,7 @@ def reach(findings: Findings) -> Table:
     for r in findings.tables["reach"].to_dict("records"):
         share, low, high = (percent(r[name], 0) for name in ("rate", "low", "high"))
         rows.append([r["arm"], int(r["n"]), int(r["reached"]), share, f"{low} to {high}"])
-    return _table(
+    return make_table(
         "table-reach", "Runs that reached the target", ["arm", "runs", "reached", "share", "95 % interval"], rows,
         file="reach.parquet",
     )  # fmt: skip
@@ -210,7 +210,7 @@ def ladder(findings: Findings) -> Table | None:
         "effect",
         "95 % interval",
     ]
-    return _table(
+    return make_table(
         "table-ladder", "The effect at other targets", columns, rows, text=(0, 1) if several else (0,),
         note="The share of the way from the start of training to its end, in the runs that set the target. Reached: numbers of "
         "runs of the arm and of the baseline. The verdict refers to one target; a conclusion that holds for one target "
@@ -229,7 +229,7 @@ def means(findings: Findings) -> Table | None:
         [clean(metric(r["metric"])), r["arm"], int(r["n"]), three_digits(r["mean"]), _bounds(r["low"], r["high"])]
         for r in frame.to_dict("records")
     ]
-    return _table(
+    return make_table(
         "table-means", "Mean of each metric and arm", ["metric", "arm", "runs", "mean", "95 % interval"], rows, text=(0, 1),
         note="In the unit of the column, over all runs of the arm, with the t interval over seeds. The intervals of two arms "
         "do not show whether the arms differ: pairs do. A time is the first evaluation at which the target is reached.",
@@ -246,7 +246,7 @@ def gradient_ratios(findings: Findings) -> Table:
         ]
         for r in findings.tables["arm_gradient_ratio"].sort_values(["ratio", "arm"]).to_dict("records")
     ]  # fmt: skip
-    return _table(
+    return make_table(
         "table-places", "Encoder gradient ratio of each arm (median over training)",
         ["arm", "runs", "ratio", "95 % interval", "cosine", "95 % interval"], rows, file="arm_gradient_ratio.parquet",
     )  # fmt: skip
@@ -262,7 +262,7 @@ def response(findings: Findings) -> Table:
         ]
         for r in findings.tables["response"].to_dict("records")
     ]  # fmt: skip
-    return _table(
+    return make_table(
         "table-response", "Points of the response curves",
         ["setting", "line", "measure", "value", "seeds", "estimate", "95 % interval", "gain over baseline",
          "95 % interval", "censored"],
@@ -271,16 +271,6 @@ def response(findings: Findings) -> Table:
         "are positive if the arm is better than the baseline. Censored: share of runs that did not reach the target.",
         file="response.parquet",
     )  # fmt: skip
-
-
-def plain_table(name: str, caption: str, columns: list[str], rows: list[list[Any]], text: Sequence[int]) -> Table:
-    """Return a table of texts and numbers."""
-    return _table(name, caption, columns, rows, text=text)
-
-
-def study_table(columns: list[str], rows: list[list[Any]], text: Sequence[int], runs: int) -> Table:
-    """Return the table of the trials of a search, best first."""
-    return _table("table-trials", "Trials, best first", columns, rows, text=text, file="trials.parquet", runs=runs)
 
 
 #: Column of the table of scores -> (heading, scale, digits).
@@ -315,7 +305,7 @@ def arms(findings: Findings) -> Table:
         cells = [_mean_sd(of_arm[column] * scale, digits) for column, (_, scale, digits) in shown.items()]
         rows.append([f"{arm.name}{' (baseline)' * arm.is_baseline}", *values, len(sweep.seeds(arm)), *cells])
     columns = ["arm", *sweep.factors, "runs", *(heading for heading, _, _ in shown.values())]
-    return _table(
+    return make_table(
         "table-arms", "Settings and results of each arm", columns, rows,
         text=range(len(sweep.factors) + 1), note="Mean ± standard deviation over seeds.",
     )  # fmt: skip
@@ -334,7 +324,7 @@ def scores(findings: Findings) -> Table:
             before = "> " if not row["reached"] else f"{number(row['not_before'], 2)} to "
             cells["epochs_to_target"] = before + cells["epochs_to_target"]
         rows.append([row["arm"], int(row["seed"]), *cells.values(), folders.get((row["arm"], row["seed"]), NONE)])
-    return _table(
+    return make_table(
         "table-scores", "Results of each run", ["arm", "seed", *(heading for heading, _, _ in shown.values()), "run"], rows,
         text=(0, len(shown) + 2), runs=len(shown) + 2,
         note="The time to the target is known to lie between two evaluations. The sign > marks a run that did not reach the "
@@ -349,13 +339,13 @@ def left_out(findings: Findings) -> Table:
         [r["run"], _setting(r["arm"]), _integer(r["seed"]), _setting(r["role"]), r["status"], _setting(r["reason"])]
         for r in findings.sweep.left_out.to_dict("records")
     ]
-    return _table(
+    return make_table(
         "table-left-out", "Runs left out", ["run", "arm", "seed", "role", "status", "reason"], rows, text=(0, 1, 3, 4, 5),
         file="left_out.parquet", runs=0,
     )  # fmt: skip
 
 
-def _table(
+def make_table(
     name: str, caption: str, columns: list[str], rows: list[list[Any]], *, text: Sequence[int] = (0,), note: str = "",
     file: str = "", restacks: bool = False, marks: int | None = None, runs: int | None = None,
 ) -> Table:  # fmt: skip
