@@ -16,8 +16,8 @@ from joyful.data.loading import load
 from joyful.model.joyful import standardise
 from joyful.records import Request
 from joyful.training.batching import DeviceSplit
+from joyful.training.building import build_model
 from joyful.training.coach import Coach
-from joyful.training.experiment import build_model
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
