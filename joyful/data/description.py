@@ -28,11 +28,15 @@ _OTHER_FORMATS = {"onnx", "openvino"}
 
 
 def data_digest(data: DialogueDataset) -> str:
-    """Return a digest of the labels, lengths, speakers and features of all splits (SHA-256, 16 hexadecimal digits)."""
+    """Return a digest of all that a run reads of a dataset (SHA-256, 16 hexadecimal digits).
+
+    It covers the labels, lengths, speakers and features of all splits, and which modalities utterances lack.
+    """
     digest = hashlib.sha256()
     for split, dialogues in data.splits.items():
         digest.update(split.encode())
-        for array in (dialogues.labels, dialogues.lengths, dialogues.speakers, *dialogues.features.values()):
+        missing = [dialogues.missing[name] for name in dialogues.features if name in dialogues.missing]
+        for array in (dialogues.labels, dialogues.lengths, dialogues.speakers, *dialogues.features.values(), *missing):
             digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
     return digest.hexdigest()[:16]
 

@@ -22,7 +22,7 @@ from joyful import results
 from joyful.config import LOCATION_SETTINGS, MEMORY_ADVICE, Settings, check, config_hash
 from joyful.data.description import describe_data
 from joyful.data.loading import check_files, load
-from joyful.model.joyful import standardise
+from joyful.model.joyful import standardisation_means, standardise
 from joyful.records import DialogueDataset, EpochRecord, FailedRun, InputError, Request, print_error
 from joyful.runtime import disk, heap
 from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
@@ -72,6 +72,21 @@ class Observer(Protocol):
         Returns:
             Whether the run continues. False prunes it.
         """
+
+
+def build_coach(settings: Settings, data: DialogueDataset, device: torch.device) -> Coach:
+    """Return the coach of a run, with its model and the data on the device.
+
+    Raises:
+        InputError: If the settings do not fit together or to the data.
+    """
+    splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
+    model = build_model(settings, data)
+    standardise(model, splits["train"].present_features())
+    model.to(device)
+    for split in splits.values():
+        split.fill_missing(standardisation_means(model))
+    return Coach(settings, model, splits, len(data.labels), device)
 
 
 def run_need(settings: Settings, dimensions: Mapping[str, int], n_classes: int, n_speakers: int) -> disk.DiskNeed:
@@ -244,10 +259,7 @@ def _train(
 ) -> float:
     started = time.monotonic()
     observer, log, tracking = watchers
-    splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
-    model = build_model(settings, data)
-    standardise(model, splits["train"].features)
-    coach = Coach(settings, model.to(device), splits, len(data.labels), device)
+    coach = build_coach(settings, data, device)
     fingerprint = {"config_hash": config_hash(settings), "data": digest}
     writer = RunWriter(run, fingerprint)
     with _disk_errors_as_input_errors(run.path):
