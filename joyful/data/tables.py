@@ -18,6 +18,7 @@ import numpy as np
 
 from joyful.config import DataSettings
 from joyful.data.sources import Source
+from joyful.data.text_repair import log_repairs, repair
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
 from joyful.results.csv_text import line_error, quoted, read_records
 
@@ -137,7 +138,7 @@ def find_files(settings: DataSettings, names: Sequence[str]) -> list[Path]:
 
 
 def read_table(path: Path, columns: Sequence[str], *, header: bool = True) -> Iterator[Row]:
-    """Yield the rows of a CSV file.
+    """Yield the rows of a CSV file. Control characters of Windows-1252 are mapped (see `joyful.data.text_repair`).
 
     Args:
         path: The file.
@@ -151,13 +152,14 @@ def read_table(path: Path, columns: Sequence[str], *, header: bool = True) -> It
     records = _records(path)
     indices = {name: index for index, name in enumerate(columns)}
     width = len(columns)
-    empty = True
+    n_rows = n_repaired = 0
     if header:
         line, names = next(records, (1, None))
         if names is None:
             raise InputError(f"{path} is empty; expected a header with the columns {', '.join(columns)}")
         names = [name.strip() for name in names]
         if missing := [name for name in columns if name not in names]:
+            _check_separator(path, line, columns, names)
             present = ", ".join(quoted(name) for name in names[:12]) + (" and more" if len(names) > 12 else "")
             raise line_error(path, line, f"the header lacks the columns {', '.join(missing)}; it has {present}")
         if repeated := [name for name in columns if names.count(name) > 1]:
@@ -169,10 +171,21 @@ def read_table(path: Path, columns: Sequence[str], *, header: bool = True) -> It
             raise line_error(
                 path, line, f"expected {width} columns, got {len(fields)}; put text with a comma in quotes"
             )
-        empty = False
-        yield Row(path, line, {name: fields[index] for name, index in indices.items()})
-    if empty:
+        n_rows += 1
+        texts, repaired = repair([fields[index] for index in indices.values()])
+        n_repaired += repaired
+        yield Row(path, line, dict(zip(indices, texts, strict=True)))
+    if not n_rows:
         raise InputError(f"{path} has no rows; expected at least one")
+    log_repairs(path, n_repaired)
+
+
+def _check_separator(path: Path, line: int, columns: Sequence[str], names: Sequence[str]) -> None:
+    """Raise InputError if the header has all the columns with another separator."""
+    for separator, name in {";": "semicolons", "\t": "tabs", "|": "vertical bars"}.items():
+        parts = {part.strip().strip('"') for part in ",".join(names).split(separator)}
+        if parts.issuperset(columns):
+            raise line_error(path, line, f"the header is separated by {name}; save it with commas")
 
 
 def read_matrix(path: Path, width: int) -> tuple[np.ndarray, list[int]]:

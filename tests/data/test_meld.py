@@ -44,6 +44,15 @@ def test_small(root, tmp_path):
     np.testing.assert_array_equal(train.lengths, [3, 1])
 
 
+def test_control_characters_are_read_as_the_characters_that_were_meant(root):
+    replace_rows(root, row(text="It\x92s \x93so\x94\x85"), row(position=1))
+    train = SOURCES["meld"].read(data_settings("meld", root=str(root)), fake_encode).splits["train"]
+    assert train.sentences == ("It\u2019s \u201cso\u201d\u2026", "Well.")
+    replace_rows(root, row(text="It\u2019s \u201cso\u201d\u2026"), row(position=1))
+    written_well = SOURCES["meld"].read(data_settings("meld", root=str(root)), fake_encode).splits["train"]
+    np.testing.assert_array_equal(train.features["text"], written_well.features["text"])
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
