@@ -9,8 +9,10 @@ Shape letters: B dialogues, N utterances, D features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,27 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 
 #: Class index, or row of class indices, of an utterance without a label.
 UNLABELLED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One row of a table.
+
+    Attributes:
+        line: Line of the utterance in its file, counted from 1.
+        dialogue: Name of the dialogue.
+        place: Number that orders the dialogue. It can have gaps.
+        speaker: Name of the speaker.
+        text: The text.
+        label: Name of its class.
+    """
+
+    line: int
+    dialogue: str
+    place: float
+    speaker: str
+    text: str
+    label: str
 
 
 @dataclass(frozen=True)
@@ -113,6 +136,48 @@ class DialogueTable:
     def most_speakers(self) -> int:
         """Return the largest number of speakers in a dialogue."""
         return max(len({self.speaker[row] for row in rows}) for rows in self.order())
+
+
+def to_table(path: Path, utterances: Iterable[Utterance], split: str | None = None) -> DialogueTable:
+    """Return utterances as a table.
+
+    Args:
+        path: The file, for messages.
+        utterances: At least one utterance, in the order of the file.
+        split: The split of all utterances.
+    """
+    rows = list(utterances)
+    return DialogueTable(
+        sources=(f"{path}, line",),
+        source=np.zeros(len(rows), np.int64),
+        line=np.array([row.line for row in rows], np.int64),
+        dialogue=tuple(row.dialogue for row in rows),
+        place=tuple(row.place for row in rows),
+        speaker=tuple(row.speaker for row in rows),
+        text=tuple(row.text for row in rows),
+        labels=tuple((row.label,) for row in rows),
+        split=(split,) * len(rows),
+    )
+
+
+def concatenate(tables: Sequence[DialogueTable]) -> DialogueTable:
+    """Return the rows of tables as one table.
+
+    Args:
+        tables: Tables with the same modalities and widths, each of one file.
+    """
+    names = ("sources", "dialogue", "place", "speaker", "text", "labels", "split")
+    joined: dict[str, Any] = {
+        name: tuple(itertools.chain.from_iterable(getattr(table, name) for table in tables)) for name in names
+    }
+    return replace(
+        tables[0],
+        **joined,
+        source=np.repeat(np.arange(len(tables)), [len(table) for table in tables]),
+        line=np.concatenate([table.line for table in tables]),
+        features={name: np.concatenate([table.features[name] for table in tables]) for name in tables[0].features},
+        missing={name: np.concatenate([table.missing[name] for table in tables]) for name in tables[0].missing},
+    )
 
 
 def encode_text(table: DialogueTable, encode: Encode) -> DialogueTable:

@@ -17,20 +17,17 @@ Shape letters: N utterances, D features.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 
 from joyful.config import DataSettings
 from joyful.data import cells
-from joyful.data.dialogue_table import DialogueTable, Encode, to_dataset
+from joyful.data.dialogue_table import DialogueTable, Encode, concatenate, to_dataset
 from joyful.data.raw_table import RawFile
 from joyful.data.sources import SOURCES, Source
 from joyful.data.table_files import FORMATS, arrays_beside, read_file
@@ -157,7 +154,10 @@ def _join(raws: Sequence[RawFile], settings: TableSettings) -> DialogueTable:
     _check_same_columns(raws)
     by_file = split_of_files([raw.path for raw in raws], settings) if "split" not in raws[0].cells else None
     tables = [_table(raw, settings, None if by_file is None else by_file[n]) for n, raw in enumerate(raws)]
-    table = tables[0] if len(tables) == 1 else _concatenate(tables)
+    if len({table.multilabel for table in tables}) > 1:
+        names = " and ".join(str(raw.path) for raw in raws[:3])
+        raise InputError(f"{names}: expected lists of labels in all files, or in none; write the labels in one way")
+    table = concatenate(tables)
     _check_dialogues(table, by_file is not None)
     table.order()  # refuses places that are repeated
     return table
@@ -213,24 +213,6 @@ def _table(raw: RawFile, settings: TableSettings, split: str | None) -> Dialogue
         missing=missing,
         multilabel=multilabel,
         classes=tuple(cells.class_names(raw, settings)),
-    )
-
-
-def _concatenate(tables: Sequence[DialogueTable]) -> DialogueTable:
-    if len({table.multilabel for table in tables}) > 1:
-        names = " and ".join(table.sources[0].rpartition(",")[0] for table in tables[:2])
-        raise InputError(f"{names}: expected lists of labels in all files, or in none; write the labels in one way")
-    joined: dict[str, Any] = {
-        name: tuple(itertools.chain.from_iterable(getattr(table, name) for table in tables))
-        for name in ("sources", "dialogue", "place", "speaker", "text", "labels", "split")
-    }
-    return replace(
-        tables[0],
-        **joined,
-        source=np.repeat(np.arange(len(tables)), [len(table) for table in tables]),
-        line=np.concatenate([table.line for table in tables]),
-        features={name: np.concatenate([table.features[name] for table in tables]) for name in tables[0].features},
-        missing={name: np.concatenate([table.missing[name] for table in tables]) for name in tables[0].missing},
     )
 
 

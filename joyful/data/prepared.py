@@ -34,8 +34,9 @@ from typing import Any
 import numpy as np
 
 from joyful.config import DataSettings
+from joyful.data.dialogue_table import Encode
 from joyful.data.sources import SOURCES, Source
-from joyful.data.tables import Encode, find_files
+from joyful.data.tables import find_files
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError, one_line
 from joyful.results.parquet_pages import decoded_bytes
 
