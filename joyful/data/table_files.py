@@ -31,7 +31,7 @@ from joyful.data.raw_table import (
 )
 from joyful.data.text_files import find_separator, text_lines
 from joyful.data_settings import TableSettings
-from joyful.records import MODALITIES, InputError
+from joyful.records import MODALITIES, InputError, one_line
 from joyful.results.csv_text import MAXIMUM_RECORD, line_error, quoted, records_of
 
 
@@ -175,11 +175,11 @@ def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
 def _read_array(file: Path, n: int, table: Path) -> np.ndarray:
     """Return an array of features as float32. Its header is checked before the numbers are read."""
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        array = np.lib.format.open_memmap(file, mode="r")  # refuses pickled objects
         shape, kind = array.shape, array.dtype.kind
-    except (OSError, ValueError, TypeError, AttributeError, OverflowError, SyntaxError, MemoryError, EOFError) as error:
+    except Exception as error:  # a damaged header can cause any exception in the parsers that NumPy calls
         raise InputError(
-            f"{file} is not an array of numbers ({' '.join(str(error).split())[:120]}); save it with numpy.save"
+            f"{file} is not an array of numbers ({one_line(error, 120)}); save it with numpy.save"
         ) from None
     if kind not in "fiu" or array.ndim != 2 or shape[0] != n or shape[1] < 1:
         raise InputError(

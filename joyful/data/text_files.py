@@ -87,7 +87,7 @@ def encoding_of(start: bytes, encoding: str | None) -> str:
         return "utf-8"
     try:
         known = codecs.lookup(encoding).name.replace("-", "_") not in _NOT_FOR_FILES
-        b"".decode(encoding)  # refuses codecs that are not of text
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # refuses codecs that are not of text
     except (LookupError, ValueError):
         known = False
     if not known:
