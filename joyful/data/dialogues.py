@@ -127,7 +127,7 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
     check_splits(table)
     names = _class_names(table, rules)
     dataset = to_dataset(table, settings.name, names, _speakers(table, rules), encode, settings.text_encoder)
-    _log_summary(raws, table, dataset)
+    _log_notes(raws, table, dataset)
     return dataset
 
 
@@ -265,19 +265,15 @@ def _speakers(table: DialogueTable, settings: TableSettings) -> int:
     return settings.speakers or most
 
 
-def _log_summary(raws: Sequence[RawFile], table: DialogueTable, dataset: DialogueDataset) -> None:
-    """Log what was read, and which columns were not there."""
-    parts = [
-        f"{split} {len(part.speakers)} utterances ({int(part.labelled.sum())} labelled) in {len(part.lengths)} dialogues"
-        for split, part in dataset.splits.items()
-    ]
+def _log_notes(raws: Sequence[RawFile], table: DialogueTable, dataset: DialogueDataset) -> None:
+    """Log which columns are absent, and warn of classes that cannot be learned."""
     absent = {"place": "the order of rows", "speaker": "one speaker"}
-    notes = [f"no column {role}: {what}" for role, what in absent.items() if role not in raws[0].cells]
+    if notes := [f"no column {role}: {what}" for role, what in absent.items() if role not in raws[0].cells]:
+        _log.info("%s: %s", dataset.name, "; ".join(notes))
     pairs = zip(table.labels, table.split, strict=True)
     trained = {name for labels, split in pairs if split == "train" for name in labels or ()}
     if unseen := [name for name in dataset.labels if name not in trained]:
-        notes.append(f"train has no utterance with the label {', '.join(unseen[:10])}")
-    _log.info("%s: %s", dataset.name, "; ".join([", ".join(parts), *notes]))
+        _log.warning("%s: no utterance of train has the label %s", dataset.name, ", ".join(unseen[:10]))
 
 
 SOURCES.register("dialogues", "own dialogues, a CSV, JSON Lines or Parquet file")(Source(read, source_files))
