@@ -9,8 +9,11 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from joyful.messages import CommandParser
 from joyful.prediction import outputs
@@ -18,11 +21,12 @@ from joyful.prediction.inputs import ROLES
 from joyful.prediction.predictor import Predictions, open_predictor
 from joyful.records import InputError, print_error
 
-#: Settings in messages of the data layer -> the options of this command.
-_OPTIONS = (
-    (re.compile(r"\bdata\.table\.columns\.(\w+)="), r"--columns \1="),
-    (re.compile(r"\bdata\.cache="), "--cache "),
-    (re.compile(r"\bdata\.text_encoder(=| to\b)"), r"--text-encoder\1"),
+#: Settings of training that say how a file is read and its text is encoded.
+_SETTING = re.compile(r"data\.(table\.[\w.]+|cache|text_encoder)=(.*)", re.DOTALL)
+
+#: What messages of other parts ask to set -> what this command takes.
+_REMEDIES = (
+    (re.compile(r"set data\.root=FILE_OR_FOLDER( to a table of dialogues)?"), "give a table of dialogues"),
     (re.compile(r"\bdevice=(auto|cpu|cuda)\b"), r"--device \1"),
 )
 
@@ -36,12 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 success, 2 invalid input, 130 after Ctrl-C.
     """
-    parsed = _parser().parse_intermixed_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    settings = [match for word in words if (match := _SETTING.fullmatch(word))]
+    parsed = _parser().parse_intermixed_args([word for word in words if not _SETTING.fullmatch(word)])
     logging.basicConfig(level=logging.INFO, format="joyful: %(message)s", stream=sys.stderr)
     try:
-        _predict(parsed)
+        _predict(parsed, {match[1]: match[2] for match in settings})
     except InputError as error:
-        print_error(f"predict: {_with_options(str(error))}")
+        print_error(f"predict: {_with_remedies(str(error))}")
         return 2
     except KeyboardInterrupt:
         print_error("predict: interrupted by Ctrl-C; nothing was written")
@@ -57,10 +63,13 @@ def _parser() -> argparse.ArgumentParser:
         "evaluation on dev. Several runs, or a pattern in quotes, predict the mean of their probabilities.\n\n"
         "FILE is a table .csv, .tsv, .jsonl or .parquet with a row per utterance, as for data=dialogues: the columns\n"
         "dialogue, place, speaker and text, and features if the model needs them. Labels are not needed. If there are\n"
-        "some, their scores are printed.",
+        "some, their scores are printed.\n\n"
+        "Settings of training may follow FILE: data.table.SETTING=VALUE for how it is read, data.text_encoder=FOLDER where\n"
+        "the text encoder of the run is on this machine, data.cache=FOLDER for the cached vectors of texts.",
         epilog="examples:\n"
         "  joyful predict outputs/run chat.csv > labelled.csv\n"
         "  joyful predict outputs/run chat.csv --columns text=message,speaker=user --out labelled.parquet\n"
+        "  joyful predict outputs/run chat.csv data.table.encoding=cp1252 > labelled.csv\n"
         "  joyful predict 'multirun/mine/*' chat.csv --out labelled.csv\n"
         "  joyful predict multirun/mine --best chat.csv --out labelled.csv\n\n"
         "The result has the rows of FILE in their order: dialogue, place, speaker, text, label if there are labels,\n"
@@ -84,12 +93,15 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", metavar="N", type=_positive, default=1,
         help="CPU threads of the model (default: 1, so that the probabilities do not depend on the cores of the machine)",
     )  # fmt: skip
-    add(
-        "--text-encoder", metavar="FOLDER",
-        help="where the text encoder of the run is on this machine (default: where it was in training)",
-    )  # fmt: skip
-    add("--cache", metavar="FOLDER", help="cache of text vectors (default: that of the run, or $JOYFUL_CACHE)")
     return parser
+
+
+def _value(text: str) -> Any:
+    """Return the value of a setting as YAML has it: null, true, numbers and lists; text where it is not YAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _positive(text: str) -> int:
@@ -108,15 +120,16 @@ def _columns(text: str) -> dict[str, str | None]:
     return {role: None if name == "null" else name for role, _, name in pairs}
 
 
-def _predict(parsed: argparse.Namespace) -> None:
+def _predict(parsed: argparse.Namespace, settings: Mapping[str, str]) -> None:
     """Predict and write the result. What is cheap to check is checked before torch is imported."""
+    tables = {name.removeprefix("table."): _value(text) for name, text in settings.items() if name.startswith("table.")}
     if parsed.out is not None:
         outputs.check_output(parsed.out, parsed.file)
     predictor = open_predictor(
         parsed.models, best=parsed.best, device=parsed.device, threads=parsed.threads,
-        text_encoder=parsed.text_encoder, cache=parsed.cache,
+        text_encoder=settings.get("text_encoder"), cache=settings.get("cache"),
     )  # fmt: skip
-    predictions = predictor.label(predictor.read(parsed.file, parsed.columns))
+    predictions = predictor.label(predictor.read(parsed.file, parsed.columns, **tables))
     if parsed.out is None:
         sys.stdout.write(outputs.to_bytes(predictions.frame, ".csv").decode())
     else:
@@ -127,7 +140,7 @@ def _predict(parsed: argparse.Namespace) -> None:
 def _tell(predictions: Predictions, models: Sequence[str], out: Path | None) -> None:
     """Print notes, scores and what was done on standard error, since standard output may have the table."""
     for note in predictions.notes:
-        print_error(_with_options(note))
+        print_error(_with_remedies(note))
     n = len(predictions.frame)
     where = "" if out is None else f" in {out}"
     means = models[0] if len(models) == 1 else f"the mean of {len(models)} models"
@@ -137,10 +150,10 @@ def _tell(predictions: Predictions, models: Sequence[str], out: Path | None) -> 
         print_error(f"of {predictions.labelled} with a label: {shown}")
 
 
-def _with_options(message: str) -> str:
-    """Return a message with the options of this command in place of settings."""
-    for setting, option in _OPTIONS:
-        message = setting.sub(option, message)
+def _with_remedies(message: str) -> str:
+    """Return a message that asks for what this command takes."""
+    for pattern, remedy in _REMEDIES:
+        message = pattern.sub(remedy, message)
     return message
 
 

@@ -19,7 +19,7 @@ from joyful.messages import expected_one_of
 from joyful.prediction.saved import ModelData
 from joyful.records import Dialogues, InputError
 from joyful.results.csv_text import quoted
-from joyful.validation import validate
+from joyful.validation import setting_names, validate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,28 +27,50 @@ if TYPE_CHECKING:
 #: Roles of columns that new names can be given for.
 ROLES = ("dialogue", "place", "speaker", "text", "label")
 
+#: Settings of data.table that say how a file is read. The others are for training.
+_OF_FILES = ("columns", "features", "label_prefix", "label_separator", "encoding", "separator")
+
 #: Name of a DataFrame in messages.
 _FRAME = "the DataFrame"
 
 
-def table_settings(config: Mapping[str, Any], columns: Mapping[str, str | None]) -> TableSettings:
+def table_settings(config: Mapping[str, Any], changes: Mapping[str, Any]) -> TableSettings:
     """Return how a table of new dialogues is read.
 
     Args:
         config: The configuration of the run. Trained on data=dialogues, it has the names of the columns; otherwise they are
             those of conf/data/dialogues.yaml.
-        columns: Role -> name of the column in place of the run's; None: there is no such column.
+        changes: Setting below data.table (such as "columns.text" or "encoding") -> value in place of the run's.
 
     Raises:
-        InputError: If a role is unknown, or a name has a wrong type.
+        InputError: If a setting is unknown or only for training, or a value is not valid.
     """
-    for role in columns:
-        if role not in ROLES:
-            raise InputError(f"columns: {expected_one_of(role, list(ROLES))}")
     recorded = config["data"].get("table")
     values = default_settings().model_dump() if recorded is None else dict(recorded)
-    values["columns"] = {**values["columns"], "split": None, **columns}
+    values["columns"] = {**values["columns"], "split": None}
+    for name, value in changes.items():
+        section, _, key = name.partition(".")
+        if section not in _OF_FILES or (section, key) == ("columns", "split"):
+            settings = [other for other in setting_names(TableSettings) if other.partition(".")[0] in _OF_FILES]
+            raise InputError(f"data.table: {expected_one_of(name, [n for n in settings if n != 'columns.split'])}")
+        values |= {section: {**(values[section] or {}), key: value} if key else value}
     return validate(TableSettings, values, "data.table.")
+
+
+def changes_of(columns: Mapping[str, str | None] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return new names of columns and other options as settings below data.table.
+
+    Args:
+        columns: Role -> name of the column; None: there is no such column.
+        options: Other settings, such as encoding.
+
+    Raises:
+        InputError: If a role is unknown.
+    """
+    for role in columns or {}:
+        if role not in ROLES:
+            raise InputError(f"columns: {expected_one_of(role, list(ROLES))}")
+    return {f"columns.{role}": name for role, name in (columns or {}).items()} | dict(options)
 
 
 def read_dialogues(source: str | Path | pd.DataFrame, settings: TableSettings) -> DialogueTable:

@@ -101,7 +101,7 @@ class Predictor:
         return [Network(model, device, self.threads) for model in self.models]
 
     def predict(
-        self, table: str | Path | pd.DataFrame, columns: Mapping[str, str | None] | None = None
+        self, table: str | Path | pd.DataFrame, columns: Mapping[str, str | None] | None = None, **options: Any
     ) -> pd.DataFrame:
         """Return the predictions for all utterances of a table.
 
@@ -110,6 +110,7 @@ class Predictor:
                 Labels are not needed.
             columns: Role ("dialogue", "place", "speaker", "text" or "label") -> name of its column, where that is not the one
                 of the run; None: there is no such column.
+            **options: Other settings of data.table in place of those of the run, such as encoding="cp1252".
 
         Returns:
             A frame with a row per utterance, in the order of the table, and these columns.
@@ -127,11 +128,14 @@ class Predictor:
             >>> model = load("outputs/run")  # doctest: +SKIP
             >>> model.predict("chat.csv", columns={"text": "message"})["predicted"]  # doctest: +SKIP
         """
-        return self.label(self.read(table, columns)).frame
+        return self.label(self.read(table, columns, **options)).frame
 
-    def read(self, table: str | Path | pd.DataFrame, columns: Mapping[str, str | None] | None = None) -> DialogueTable:
+    def read(
+        self, table: str | Path | pd.DataFrame, columns: Mapping[str, str | None] | None = None, **options: Any
+    ) -> DialogueTable:
         """Read a table as `predict` does. Raises the same errors."""
-        return inputs.read_dialogues(table, inputs.table_settings(self.models[0].config, columns or {}))
+        changes = inputs.changes_of(columns, options)
+        return inputs.read_dialogues(table, inputs.table_settings(self.models[0].config, changes))
 
     def label(self, table: DialogueTable) -> Predictions:
         """Return the predictions for a table, with scores if it has labels.
