@@ -13,7 +13,6 @@ from study import report as study_report
 from study import tables as study_tables
 from study.archive import pack
 from tests.support.analysis import NOTE_ARMS, Truth, simulate_sweep
-from tests.support.faults import soaking
 
 NONE = Truth({"loss": "mse", "weights.encoder_loss_weight": 0.0}, tau=4.4, ratio=0.0)
 
@@ -213,7 +212,7 @@ def test_without_archives_the_error_names_the_command(study, tmp_path, monkeypat
 
 @pytest.mark.slow
 @pytest.mark.skipif(not list(study_report.ARCHIVES.glob("*.parquet")), reason="the study has no archive yet")
-@pytest.mark.skipif(not soaking(), reason="make study-report ARGS=--check and make soak compare the whole document")
+@pytest.mark.soak("compares the whole document, as make study-report ARGS=--check does")
 def test_the_document_in_the_repository_is_up_to_date(monkeypatch):
     monkeypatch.setattr(report, "make_page", lambda findings: None)  # the documents show no page
     assert study_report.main(["--check"]) == 0

@@ -9,12 +9,12 @@ import subprocess
 import pytest
 
 from tests.support import launchers, sweeps
-from tests.support.faults import count, soaking
+from tests.support.faults import count
 
 EPOCHS = count(quick=15, full=40)
 
 
-@pytest.mark.skipif(not soaking(), reason="takes 40 s, runs in the soak; the next test freezes one on another machine")
+@pytest.mark.soak("takes 40 s; the next test freezes one on another machine")
 def test_a_frozen_worker_loses_its_trial(tmp_path, tally):
     command = [*launchers.sweep_command(EPOCHS), "hydra.sweeper.lease_seconds=5"]
     folder = tmp_path / "multirun/launched"

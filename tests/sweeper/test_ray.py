@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 
-from tests.support.faults import soaking
 from tests.support.launchers import LauncherSuite
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'joyful-sweeps[sweep]'")
@@ -30,6 +29,6 @@ class TestRay(LauncherSuite):
     def launcher(self, cluster):
         return ["hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster.address}"]
 
-    @pytest.mark.skipif(not soaking(), reason="takes half a minute, runs in the soak; a small program runs here")
+    @pytest.mark.soak("takes half a minute; a small program runs here")
     def test_workers_train_all_trials(self, sweep, tmp_path):
         super().test_workers_train_all_trials(sweep, tmp_path)
