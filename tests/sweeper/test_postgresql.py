@@ -64,6 +64,7 @@ def test_two_commands_of_a_small_program(server, tmp_path, monkeypatch):
     assert server.password not in "".join(path.read_text() for path in folder.rglob("*.yaml"))
 
 
+@pytest.mark.soak("takes 10 s; test_pairs_auto.py buys pairs by one command, the test above shares a database")
 def test_two_commands_buy_pairs_until_a_claim_is_decided(server, tmp_path, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", server.password)
     small_program.write_paired(tmp_path)

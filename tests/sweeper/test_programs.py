@@ -45,7 +45,9 @@ def test_a_search_minimizes_and_the_same_command_adds_nothing(tmp_path, fork_ser
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
+@pytest.mark.parametrize(
+    "backend", ["loky", pytest.param("multiprocessing", marks=pytest.mark.soak("the other backend"))]
+)
 def test_joblib_workers(tmp_path, fork_server, backend):
     small_program.write(tmp_path)
     launcher = ["hydra/launcher=joblib", f"hydra.launcher.backend={backend}"]
@@ -166,29 +168,30 @@ def test_a_program_that_starts_when_it_is_imported_is_refused(tmp_path, fork_ser
     assert set(states(tmp_path).values()) <= {"RUNNING", "WAITING"}  # nothing is lost
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("    raise ValueError('no\\nsuch value')", "ValueError: no such value"),
-        ("    sys.exit(3)", r"the program called sys.exit(3)"),
-        ("    return None", "the program returned None; expected a number, the objective"),
-        ("    return float('nan')", "the program returned nan; expected a number, the objective"),
-        ("    return 'fine'", "the program returned 'fine'; expected a number, the objective"),
-        ("    trial.report('high', 1)", "TypeError: trial.report: value: expected a number, got 'high'"),
-        ("    trial.report(1.0, -1)", "ValueError: trial.report: step: expected an integer >= 0, got -1"),
-        (
-            "    trial.report(1.0, 1, metrics={'1': 1})",
-            "trial.report: metrics: expected names that start with a letter",
-        ),
-    ],
-)
-def test_a_trial_that_fails_names_the_reason_and_the_others_go_on(tmp_path, fork_server, body, message):
-    small_program.write(tmp_path, f"    if cfg.x > 0.15:\n        return cfg.x\n{body}\n")
-    done = small_program.run(tmp_path, TWO, server=fork_server)
+#: Last lines of the program -> beginning of the reason for which its trial fails.
+FAILURES = {
+    "raise ValueError('no\\nsuch value')": "ValueError: no such value",
+    "sys.exit(3)": r"the program called sys.exit(3)",
+    "return None": "the program returned None; expected a number, the objective",
+    "return float('nan')": "the program returned nan; expected a number, the objective",
+    "return 'fine'": "the program returned 'fine'; expected a number, the objective",
+    "trial.report('high', 1)": "TypeError: trial.report: value: expected a number, got 'high'",
+    "trial.report(1.0, -1)": "ValueError: trial.report: step: expected an integer >= 0, got -1",
+    "trial.report(1.0, 1, metrics={'1': 1})": "trial.report: metrics: expected names that start with a letter",
+}
+
+
+def test_a_trial_that_fails_names_the_reason_and_the_others_go_on(tmp_path, fork_server):
+    """Each trial ends with another line, and the last one completes."""
+    body = "".join(f"    if cfg.x == {number}:\n        {line}\n" for number, line in enumerate(FAILURES))
+    small_program.write(tmp_path, f"{body}    if cfg.x == {len(FAILURES)}:\n        return cfg.x\n")
+    trials = ",".join(f"'x={number}'" for number in range(len(FAILURES) + 1))
+    done = small_program.run(tmp_path, f"hydra.sweeper.trials=[{trials}]", server=fork_server)
     assert done.returncode == 0, done.stderr
-    assert states(tmp_path) == {0: "FAIL", 1: "COMPLETE"}
-    assert reason(tmp_path).startswith(message)
-    assert f"trial 0 failed: {reason(tmp_path)}" in done.stdout
+    assert states(tmp_path) == {**dict.fromkeys(range(len(FAILURES)), "FAIL"), len(FAILURES): "COMPLETE"}
+    for number, message in enumerate(FAILURES.values()):
+        assert reason(tmp_path, number).startswith(message)
+        assert f"trial {number} failed: {reason(tmp_path, number)}" in done.stdout
 
 
 def test_a_full_disk_is_not_the_fault_of_a_trial(tmp_path, fork_server):

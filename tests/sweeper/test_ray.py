@@ -24,11 +24,8 @@ def cluster():
         shutil.rmtree(session, ignore_errors=True)
 
 
+@pytest.mark.soak("starts a cluster; test_submitit.py runs the same tests with another launcher")
 class TestRay(LauncherSuite):
     @pytest.fixture
     def launcher(self, cluster):
         return ["hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster.address}"]
-
-    @pytest.mark.soak("takes half a minute; a small program runs here")
-    def test_workers_train_all_trials(self, sweep, tmp_path):
-        super().test_workers_train_all_trials(sweep, tmp_path)
