@@ -78,6 +78,7 @@ def test_a_stock_multirun_continues(tmp_path: Path, tally: Tally) -> None:
     tally("out of memory by a limit", 1)
 
 
+@pytest.mark.soak("takes 20 s; a run fails in the tests above, test_nan.py fails a trial")
 def test_our_sweep_continues(tmp_path: Path, tally: Tally) -> None:
     trials = f"hydra.sweeper.trials=['{TOO_LARGE}','{SMALL}']"
     chosen = ("hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", trials)
