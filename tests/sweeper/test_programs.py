@@ -51,10 +51,10 @@ def test_a_search_minimizes_and_the_same_command_adds_nothing(tmp_path, fork_ser
 def test_joblib_workers(tmp_path, fork_server, backend):
     small_program.write(tmp_path)
     launcher = ["hydra/launcher=joblib", f"hydra.launcher.backend={backend}"]
-    done = small_program.run(tmp_path, X, "hydra.sweeper.n_trials=6", *launcher, server=fork_server)
+    done = small_program.run(tmp_path, X, "hydra.sweeper.n_trials=4", *launcher, server=fork_server)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert states(tmp_path) == dict.fromkeys(range(6), "COMPLETE")
+    assert states(tmp_path) == dict.fromkeys(range(4), "COMPLETE")
 
 
 def test_another_search_in_the_folder_is_refused(tmp_path, fork_server):
@@ -64,7 +64,8 @@ def test_another_search_in_the_folder_is_refused(tmp_path, fork_server):
     assert other.returncode == 2
     assert "attributes.high: 1.0 -> 2.0" in other.stderr
     assert "hydra.sweep.dir=FOLDER" in other.stderr
-    named = small_program.run(tmp_path, "x=interval(0,2)", "hydra.sweeper.n_trials=1", "hydra.sweeper.study_name=wide")
+    more = ("hydra.sweeper.n_trials=1", "hydra.sweeper.study_name=wide")
+    named = small_program.run(tmp_path, "x=interval(0,2)", *more, server=fork_server)
     assert named.returncode == 0, named.stderr
     assert sweeps.states(tmp_path / "multirun/wide") == {0: "COMPLETE"}
 
@@ -145,7 +146,7 @@ def test_a_program_with_objects_that_cannot_be_pickled_and_a_decorated_function(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["module", "no file"])
+@pytest.mark.parametrize("how", ["module", pytest.param("no file", marks=pytest.mark.soak("rare"))])
 def test_programs_that_are_not_a_script(tmp_path, how):
     small_program.write(tmp_path / "package", config=small_program.CONFIG)
     (tmp_path / "package/__init__.py").touch()
@@ -355,7 +356,9 @@ def test_values_of_the_job_neither_fail_nor_make_trials_differ(tmp_path, fork_se
     trials = sweeps.study(tmp_path / "multirun/main").trials
     assert [trial.value for trial in trials] == [1.0, 1.0]
     assert trials[1].user_attrs["same_as"] == 0
-    missing = small_program.run(tmp_path, "x=???", "seed=interval(0.0,1.0)", "hydra.sweeper.study_name=b")
+    missing = small_program.run(
+        tmp_path, "x=???", "seed=interval(0.0,1.0)", "hydra.sweeper.study_name=b", server=fork_server
+    )
     assert missing.returncode == 2
     assert "x: expected a value, got none (???); set x=VALUE" in missing.stderr
 
