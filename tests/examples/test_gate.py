@@ -52,6 +52,7 @@ def answers(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line[:13].strip() for line in done.stdout.splitlines()[1:-1]]
 
 
+@pytest.mark.soak("takes 20 s; the next test runs the same commands, tests/analysis/test_gate.py has all answers")
 def test_a_change_that_is_no_worse_is_let_in(folder):
     examples.edit(folder, "weights -= rate", "weights -= 1.1 * rate", file="trainer.py")
     done = ci(folder)
