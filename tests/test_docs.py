@@ -149,7 +149,7 @@ RULES: list[tuple[str, Rule]] = [
         r"(python run\.py|joyful train) -m .*hydra\.sweeper\.n_trials=",
         small("hydra.sweeper.n_trials=2", "hydra/launcher=basic"),
     ),
-    (r"python run\.py -m hydra/launcher=joblib seed=1,2,3,4", small("seed=1,2")),
+    (r"python run\.py -m hydra/launcher=joblib seed=1,2,3,4", small("seed=1,2", "hydra/launcher=basic")),
     (
         r"python examples/quickstart/main\.py -m ",
         with_overrides("hydra.sweeper.n_trials=4", "steps=3", "hydra/launcher=basic"),
