@@ -23,6 +23,7 @@ from joyful.runtime import closed_pipes, heap, signals
 COMMANDS = {
     "train": "train one run, or many with -m: a grid, an Optuna search or a paired comparison",
     "report": "compare the arms of a sweep, with verdicts and intervals",
+    "card": "write a model card: data, scores with intervals, licences and limits of a trained model",
     "audit": "check a report: its files, and some of its runs trained again",
     "import": "convert the curves of another training program to runs that report can compare",
     "sweep": "show the state of a sweep or its trials, watch it, or queue its failed trials again",
@@ -194,6 +195,7 @@ def _is_installed(name: str) -> bool:
 #: Command -> module with a function `main` that runs it.
 MODULES = {
     "report": "joyful.analysis.report",
+    "card": "joyful.analysis.card.command",
     "audit": "joyful.audit.command",
     "import": "joyful.analysis.importers.__main__",
     "sweep": "joyful.sweeper.__main__",
