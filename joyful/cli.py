@@ -23,9 +23,9 @@ from joyful.runtime import closed_pipes, heap, signals
 COMMANDS = {
     "train": "train one run, or many with -m: a grid, an Optuna search or a paired comparison",
     "report": "compare the arms of a sweep, with verdicts and intervals",
-    "card": "write a model card: data, scores with intervals, licences and limits of a trained model",
     "audit": "check a report: its files, and some of its runs trained again",
     "import": "convert the curves of another training program to runs that report can compare",
+    "card": "write a model card: data, scores with intervals, licences and limits of a trained model",
     "sweep": "show the state of a sweep or its trials, watch it, or queue its failed trials again",
     "prepare": "convert a dataset once, so that runs load it quickly",
     "schema": "print the JSON schema of all settings, for editors, or their reference",
@@ -195,9 +195,9 @@ def _is_installed(name: str) -> bool:
 #: Command -> module with a function `main` that runs it.
 MODULES = {
     "report": "joyful.analysis.report",
-    "card": "joyful.analysis.card.command",
     "audit": "joyful.audit.command",
     "import": "joyful.analysis.importers.__main__",
+    "card": "joyful.analysis.card.command",
     "sweep": "joyful.sweeper.__main__",
     "prepare": "joyful.data.prepare",
     "schema": "joyful.schema.command",
