@@ -166,7 +166,7 @@ RULES: list[tuple[str, Rule]] = [
     (r"joyful audit .*--command", only_help("tests/audit/test_programs.py runs it")),
     (r"joyful audit ", with_overrides("--runs", "1")),
     (r"joyful report .*--require", covered_by("tests/analysis/test_gate.py", ("report", "--help"))),
-    (r"joyful (report|import|sweep|prepare|schema)( |$)", unchanged),
+    (r"joyful (report|import|sweep|prepare|schema|card)( |$)", unchanged),
     (r"python -m (analysis\.(report|importers)|study\.loss_shapes)( |$)", unchanged),
     (r"python -m benchmarks\.\w+", skipped("it takes minutes; tests/benchmarks/ runs small versions")),
     (
