@@ -139,11 +139,10 @@ def read_predictions(folder: str | Path) -> pd.DataFrame | None:
         - `place`: Position of the utterance in its dialogue, from 0.
         - `label`: Name of the class; missing without a label. For multi-label data, the list of names.
         - `predicted`: Name of the predicted class, or the list of predicted names.
-        - `probability_NAME` for each class, in the order of the classes: its probability from 0 to 1. They sum to 1 unless
-          the data are multi-label. NAME is the class name; if the same name occurs again, a number follows it, as in
-          `joy (2)`.
+        - `probability_NAME`: Probability of a class from 0 to 1, for each class in their order.
 
-        Text is categorical.
+        The probabilities of an utterance sum to 1 unless the data are multi-label. NAME is the class name; if the same
+        name occurs again, a number follows it, as in `joy (2)`. Text is categorical.
 
     Raises:
         InputError: If run.json or the file is damaged, or the file is not the one that the run wrote.

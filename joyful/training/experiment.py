@@ -165,7 +165,7 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
     with results.lock(folder, request.take_over_after), run_log(folder):
         with _disk_errors_as_input_errors(folder):
             run, finished = restoring.open_or_create(folder, header)
-        with RunTracking(settings, run, request.sweep, signals) as tracking:
+        with RunTracking(settings, run, request, signals) as tracking:
             if finished:
                 return float(run.info["objective"])
             overrides = request.overrides if request.multirun else ()
