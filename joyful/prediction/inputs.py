@@ -135,6 +135,10 @@ def check_fits(table: DialogueTable, data: ModelData, speakers: int) -> list[str
             f"{_source(table)} has vectors of text; they are used as they are, and expected from {data.text_encoder}"
         )
     _check_speakers(table, speakers)
+    for name in data.dimensions:
+        lacking = int(table.missing[name].sum()) if name in table.features else sum(text is None for text in table.text)
+        if lacking:
+            notes.append(f"{lacking} of {len(table)} utterances lack {name}; it is filled as in training")
     return notes
 
 

@@ -9,7 +9,7 @@ Shape letters: B dialogues, N utterances, C classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from math import isqrt
@@ -59,8 +59,10 @@ class Network:
         weights = read_weights(saved)
         try:
             self.speakers = saved.data.speakers or isqrt(weights[_RELATIONS].shape[0] // 2)
-            self._model = empty_model(self._settings, saved.data.dimensions, len(saved.data.labels), self.speakers)
-            self._model.load_state_dict(weights)
+            with torch.device("meta"):  # sizes are compared with the weights before memory is taken
+                self._model = empty_model(self._settings, saved.data.dimensions, len(saved.data.labels), self.speakers)
+            _check_types(self._model, weights)
+            self._model.load_state_dict(weights, assign=True)
         except (KeyError, RuntimeError) as error:
             raise InputError(
                 f"{saved.folder}: expected weights that fit its configuration, got others ({first_line_of(error)}); restore"
@@ -90,6 +92,13 @@ class Network:
         if self._settings.training.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
+
+
+def _check_types(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise RuntimeError if a weight has another type than the model."""
+    for name, value in model.state_dict().items():
+        if name in weights and weights[name].dtype != value.dtype:
+            raise RuntimeError(f"{name} has the type {weights[name].dtype}, not {value.dtype}")
 
 
 def read_weights(saved: SavedModel) -> dict[str, Tensor]:

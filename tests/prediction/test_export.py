@@ -45,6 +45,7 @@ def test_it_has_only_what_prediction_needs(corpus, exported):
     assert {oct(path.stat().st_mode & 0o777) for path in exported.iterdir()} == {"0o644"}
 
 
+@pytest.mark.slow
 def test_without_its_encoder_it_says_where_to_give_it(corpus, exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JOYFUL_CACHE", str(tmp_path / "cache"))

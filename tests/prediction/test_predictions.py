@@ -34,9 +34,15 @@ def test_the_predictions_are_those_of_the_best_evaluation(corpus, run):
     np.testing.assert_allclose(found[CLASSES].sum(axis=1), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("modalities", ["atv", "v"])
-def test_a_run_of_another_source_takes_tables_with_the_default_names(tmp_path, modalities):
-    overrides = (*TINY, f"modalities={modalities}", "data.synthetic.speakers=3")
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [("modalities=atv",), ("modalities=v", "model.context=lstm"), ("model.context=transformer", "training.precision=bf16"),
+     ("model.context=gru", "fusion=hierarchical", "fusion.use_ulgm=true", "training.moving_average=0.9")],
+    ids=lambda options: options[-1],
+)  # fmt: skip
+def test_a_run_of_another_source_takes_tables_with_the_default_names(tmp_path, options):
+    overrides = (*TINY, *options, "data.synthetic.speakers=3")
     train(tmp_path / "run", *overrides)
     settings = tiny_settings(*overrides[len(TINY) :])
     data = load_data(settings.data, settings.modality_names)
@@ -94,11 +100,16 @@ def test_several_labels_at_once_and_missing_audio(several, several_run):
         assert predicted == [name for name, p in zip(["anger", "fear", "joy"], row, strict=True) if p > 0.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standardised", [True, False])
 def test_missing_features_are_filled_as_in_training(several, tmp_path, standardised):
     run = several.train(tmp_path / "run", "modalities=a", f"model.standardise={str(standardised).lower()}")
     own = read_predictions(run)
-    found = load(run).predict(several.split("test"))
+    model = load(run)
+    found = model.predict(several.split("test"))
+    lacking = several.split("test")["audio_0"].isna().sum()
+    (note,) = model.label(model.read(several.split("test"))).notes
+    assert note == f"{lacking} of {len(found)} utterances lack audio; it is filled as in training"
     same(found[CLASSES], own.loc[own["split"] == "test", CLASSES])
 
 
@@ -140,6 +151,7 @@ def test_columns_can_have_other_names_and_need_no_dialogue(corpus, run):
         model.predict(test, {"txt": "message"})
 
 
+@pytest.mark.slow
 def test_a_run_with_its_own_names_of_columns_keeps_them(corpus, tmp_path):
     table = corpus.table.rename(columns={"text": "message"})
     table.to_parquet(tmp_path / "other.parquet", index=False)

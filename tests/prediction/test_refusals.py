@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from joyful.data.description import text_encoder_digest
-from joyful.prediction import load
+from joyful.prediction import export, load
 from joyful.prediction.predictor import open_predictor
 from joyful.records import InputError
+from joyful.training.checkpoints import file_sha256
 from tests.support.predicting import cache_vectors, train, write_corpus, write_encoder
 from tests.support.runs import TINY
 
@@ -115,6 +117,25 @@ def test_weights_of_another_model(copy):
         load(copy)
 
 
+def test_a_configuration_of_a_huge_model_takes_no_memory(copy):
+    info = json.loads((copy / "run.json").read_text())
+    info["config"]["model"] |= {"fusion_hidden_size": 1_000_000, "inter_size": 1_000_000}
+    change(copy, run_config=info["config"])
+    with pytest.raises(InputError, match="expected weights that fit its configuration, got others"):
+        load(copy)
+
+
+def test_weights_of_another_type(run, tmp_path):
+    folder = export(run, tmp_path / "model")
+    weights = {name: value.double() for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors")
+    document = json.loads((folder / "config.json").read_text())
+    document["sha256"] = file_sha256(folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"has the type torch\.float64, not torch\.float32"):
+        load(folder)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -176,6 +197,7 @@ def other(tmp_path):
     return write_corpus(tmp_path / "other", ("joy", "anger", "fear"))
 
 
+@pytest.mark.slow
 def test_an_encoder_that_has_changed(other):
     run = other.train(other.folder / "run", "modalities=t")
     before = text_encoder_digest(str(other.encoder), other.folder)
@@ -192,6 +214,7 @@ def test_an_encoder_that_has_changed(other):
         predictor.label(table)
 
 
+@pytest.mark.slow
 def test_an_encoder_elsewhere(other):
     run = other.train(other.folder / "run", "modalities=t")
     expected = load(run).predict(other.split("test"))
@@ -203,6 +226,7 @@ def test_an_encoder_elsewhere(other):
         load(run, text_encoder=str(moved))
 
 
+@pytest.mark.slow
 def test_an_encoder_that_is_not_here_but_cached(other):
     run = other.train(other.folder / "run", "modalities=t")
     shutil.rmtree(other.encoder)
@@ -220,6 +244,7 @@ def test_vectors_of_another_width(corpus, run, copy):
         predictor.label(predictor.read(corpus.split("test")))
 
 
+@pytest.mark.slow
 def test_a_model_of_text_vectors_from_a_file_cannot_encode(tmp_path):
     train(tmp_path / "run", *TINY, "modalities=t")
     model = load(tmp_path / "run")
@@ -267,6 +292,7 @@ def test_too_many_speakers_are_refused_before_anything_is_encoded(corpus, run):
     assert "networks" not in vars(predictor)
 
 
+@pytest.mark.slow
 def test_a_run_can_be_trained_for_more_speakers_than_it_has(corpus, tmp_path):
     run = corpus.train(tmp_path / "run", "modalities=t", "data.table.speakers=6")
     test = corpus.split("test").groupby("dialogue").head(6).copy()
