@@ -54,6 +54,12 @@ def test_a_run_of_another_source_takes_tables_with_the_default_names(tmp_path, o
     same(found[names], own[names])
 
 
+def test_a_column_split_is_ignored(corpus, run):
+    model, test = load(run), corpus.split("test")
+    splits = [("train", "dev")[row % 2] for row in range(len(test))]  # training refuses a dialogue in two splits
+    assert model.predict(test.assign(split=splits)).equals(model.predict(test))
+
+
 def test_a_prediction_does_not_depend_on_the_other_dialogues(corpus, run):
     model, test = load(run), corpus.split("test")
     together = model.predict(test)

@@ -180,6 +180,12 @@ def test_models_of_other_data_are_not_averaged(run, copy, name, value):
         open_predictor([run, copy])
 
 
+def test_a_dialogue_must_fit_all_models(run, copy):
+    change(copy, speakers=5)
+    assert open_predictor([copy]).speakers == 5
+    assert open_predictor([run, copy]).speakers == 2
+
+
 def test_the_same_encoder_under_another_name_is_averaged(run, copy):
     change(copy, text_encoder="/elsewhere/encoder")
     assert len(load([run, copy]).models) == 2
