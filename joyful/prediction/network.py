@@ -26,7 +26,7 @@ from joyful.prediction.saved import CONFIG, WEIGHTS, SavedModel
 from joyful.records import Dialogues, InputError, first_line_of, one_line
 from joyful.training import checkpoints
 from joyful.training.batching import DeviceSplit
-from joyful.training.building import empty_model
+from joyful.training.building import model_without_memory
 
 #: How often a checkpoint is read that a running training replaces meanwhile.
 _ATTEMPTS = 5
@@ -59,8 +59,9 @@ class Network:
         weights = read_weights(saved)
         try:
             self.speakers = saved.data.speakers or isqrt(weights[_RELATIONS].shape[0] // 2)
-            with torch.device("meta"):  # sizes are compared with the weights before memory is taken
-                self._model = empty_model(self._settings, saved.data.dimensions, len(saved.data.labels), self.speakers)
+            # sizes are compared with the weights before memory is taken
+            sizes = saved.data.dimensions, len(saved.data.labels), self.speakers
+            self._model = model_without_memory(self._settings, *sizes)
             _check_types(self._model, weights)
             self._model.load_state_dict(weights, assign=True)
         except (KeyError, RuntimeError) as error:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from joyful.config import Settings
 from joyful.model.joyful import FUSIONS, GraphModel, initialise
@@ -42,6 +45,28 @@ def empty_model(settings: Settings, dimensions: Mapping[str, int], n_classes: in
         return GraphModel(settings.model, fusion, n_classes, n_speakers, n_unimodal)
     except ValueError as error:
         raise InputError(str(error)) from None
+
+
+def model_without_memory(
+    settings: Settings, dimensions: Mapping[str, int], n_classes: int, n_speakers: int
+) -> GraphModel:
+    """Return the model on the device "meta": its weights have shapes and types, but no memory.
+
+    The arguments and errors are those of `empty_model`.
+    """
+    with torch.device("meta"), _WithoutInitialValues():
+        return empty_model(settings, dimensions, n_classes, n_speakers)
+
+
+class _WithoutInitialValues(TorchFunctionMode):
+    """Skips the functions of torch.nn.init. On the device "meta", normal_ would import torch's compiler, for a second."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
 def choose_device(name: str) -> torch.device:

@@ -29,7 +29,7 @@ from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.trackers import require
 from joyful.training import restoring
 from joyful.training.batching import DeviceSplit
-from joyful.training.building import build_model, choose_device, empty_model
+from joyful.training.building import build_model, choose_device, model_without_memory
 from joyful.training.coach import Coach, TrainingFailedError
 from joyful.training.disk_need import DataSizes, disk_need
 from joyful.training.progress import TrainingProgress, closing_table
@@ -92,8 +92,7 @@ def run_need(settings: Settings, sizes: DataSizes) -> disk.DiskNeed:
     Raises:
         InputError: If sizes in the settings do not fit together.
     """
-    with torch.device("meta"):
-        model = empty_model(settings, sizes.dimensions, sizes.n_classes, sizes.n_speakers)
+    model = model_without_memory(settings, sizes.dimensions, sizes.n_classes, sizes.n_speakers)
     return disk_need(settings, model, sizes)
 
 

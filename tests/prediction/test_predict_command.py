@@ -156,3 +156,18 @@ def test_what_is_cheap_to_check_is_refused_without_torch(run, corpus, tmp_path):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
         assert done.returncode == 2, done.stderr
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_compiler_of_torch_is_not_imported(run, chat):
+    """It takes a second, a third of the whole command."""
+    code = (
+        "import sys; from joyful.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "assert 'torch' in sys.modules\n"
+        "assert not {'torch._dynamo', 'torch._inductor'} & set(sys.modules)\n"
+        "sys.exit(code)"
+    )
+    words = [sys.executable, "-c", code, "predict", str(run), str(chat)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
