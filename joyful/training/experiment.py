@@ -23,7 +23,7 @@ import torch
 from joyful import results
 from joyful.config import LOCATION_SETTINGS, MEMORY_ADVICE, Settings, check, config_hash
 from joyful.data.loading import check_files, load
-from joyful.model.joyful import FUSIONS, GraphModel, initialise, standardise
+from joyful.model.joyful import FUSIONS, GraphModel, initialise, standardisation_means, standardise
 from joyful.records import DialogueDataset, EpochRecord, FailedRun, InputError, Request, print_error
 from joyful.runtime import disk, heap
 from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
@@ -31,10 +31,10 @@ from joyful.trackers import require
 from joyful.training import restoring
 from joyful.training.batching import DeviceSplit
 from joyful.training.coach import Coach, TrainingFailedError
+from joyful.training.disk_need import DataSizes, disk_need
 from joyful.training.objective import reconstruction_criterion
-from joyful.training.optimizers import state_shapes
 from joyful.training.progress import TrainingProgress, closing_table
-from joyful.training.run_log import LINE, RunLog, run_log
+from joyful.training.run_log import RunLog, run_log
 from joyful.training.run_tracking import RunTracking
 from joyful.training.run_writer import RunWriter
 from joyful.validation import differences
@@ -43,13 +43,6 @@ OBJECTIVE = "best dev f1_weighted"
 
 #: Who is told of each evaluation: the sweep, run.log and the trackers.
 Watchers = tuple["Observer | None", RunLog, RunTracking]
-
-#: Bytes of a run's text files (run.json, .hydra/, logs), of the headers of its tensor files, and of partly filled
-#: blocks.
-FIXED = 96 * 2**10
-
-#: Bytes of a row of history.parquet and of its part of timing.parquet.
-ROW = 420
 
 
 class Interrupted(Signalled):
@@ -86,6 +79,21 @@ def build_model(settings: Settings, data: DialogueDataset) -> GraphModel:
     return model
 
 
+def build_coach(settings: Settings, data: DialogueDataset, device: torch.device) -> Coach:
+    """Return the coach of a run, with its model and the data on the device.
+
+    Raises:
+        InputError: If the settings do not fit together or to the data.
+    """
+    splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
+    model = build_model(settings, data)
+    standardise(model, splits["train"].present_features())
+    model.to(device)
+    for split in splits.values():
+        split.fill_missing(standardisation_means(model))
+    return Coach(settings, model, splits, len(data.labels), device)
+
+
 def _model(settings: Settings, dimensions: Mapping[str, int], n_classes: int, n_speakers: int) -> GraphModel:
     n_unimodal = settings.fusion.ulgm_hidden_size if settings.fusion.use_ulgm else 0
     try:
@@ -96,30 +104,19 @@ def _model(settings: Settings, dimensions: Mapping[str, int], n_classes: int, n_
         raise InputError(str(error)) from None
 
 
-def run_need(settings: Settings, dimensions: Mapping[str, int], n_classes: int, n_speakers: int) -> disk.DiskNeed:
+def run_need(settings: Settings, sizes: DataSizes) -> disk.DiskNeed:
     """Estimate the disk space of one run from its model, built without memory for the parameters.
-
-    The estimate is not below the size of the run's files and at most 1.5 times as large; for tiny runs, whose files
-    have mostly fixed parts, at most twice as large.
 
     Args:
         settings: The settings of the run.
-        dimensions: Modality -> feature width, for the modalities that are used.
-        n_classes: Number of classes.
-        n_speakers: Number of speakers.
+        sizes: The sizes of the dataset.
 
     Raises:
         InputError: If sizes in the settings do not fit together.
     """
     with torch.device("meta"):
-        model = _model(settings, dimensions, n_classes, n_speakers)
-    size = sum(value.nbytes for value in model.state_dict().values())
-    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    t = settings.training
-    copies = sum(state_shapes(settings.optimizer).values()) + int(t.moving_average > 0)
-    last = size + copies * trained
-    history = ROW * t.epochs * (2 * t.evaluations_per_epoch + 1) + LINE * t.epochs
-    return disk.DiskNeed(permanent=last + size + history + FIXED, temporary=last + history)
+        model = _model(settings, sizes.dimensions, sizes.n_classes, sizes.n_speakers)
+    return disk_need(settings, model, sizes)
 
 
 def choose_device(name: str) -> torch.device:
@@ -157,11 +154,15 @@ def check_start(settings: Settings) -> None:
 
 
 def data_digest(data: DialogueDataset) -> str:
-    """Return a digest of the labels, lengths, speakers and features of all splits (SHA-256, 16 hexadecimal digits)."""
+    """Return a digest of all that a run reads of a dataset (SHA-256, 16 hexadecimal digits).
+
+    It covers the labels, lengths, speakers and features of all splits, and which modalities utterances lack.
+    """
     digest = hashlib.sha256()
     for split, dialogues in data.splits.items():
         digest.update(split.encode())
-        for array in (dialogues.labels, dialogues.lengths, dialogues.speakers, *dialogues.features.values()):
+        missing = [dialogues.missing[name] for name in dialogues.features if name in dialogues.missing]
+        for array in (dialogues.labels, dialogues.lengths, dialogues.speakers, *dialogues.features.values(), *missing):
             digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
     return digest.hexdigest()[:16]
 
@@ -215,7 +216,7 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
     header = _header(settings, config, request, device, threads) | {"data": describe_data(data)}
     if request.multirun:
         restoring.check_same_data(folder, header)
-    need = run_need(settings, data.dimensions, len(data.labels), data.n_speakers)
+    need = run_need(settings, DataSizes.of(data))
     missing = max(0, need.permanent - disk.folder_size(folder)) + need.temporary
     disk.check_disk_space(folder, missing, "the run", f"hydra.{'sweep' if request.multirun else 'run'}.dir=FOLDER")
     with _disk_errors_as_input_errors(folder):
@@ -223,7 +224,7 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
     with results.lock(folder, request.take_over_after), run_log(folder):
         with _disk_errors_as_input_errors(folder):
             run, finished = restoring.open_or_create(folder, header)
-        with RunTracking(settings, run, request.sweep, signals) as tracking:
+        with RunTracking(settings, run, request, signals) as tracking:
             if finished:
                 return float(run.info["objective"])
             overrides = request.overrides if request.multirun else ()
@@ -299,12 +300,9 @@ def _train(
 ) -> float:
     started = time.monotonic()
     observer, log, tracking = watchers
-    splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
-    model = build_model(settings, data)
-    standardise(model, splits["train"].features)
-    coach = Coach(settings, model.to(device), splits, len(data.labels), device)
+    coach = build_coach(settings, data, device)
     fingerprint = {"config_hash": config_hash(settings), "data": digest}
-    writer = RunWriter(run, fingerprint)
+    writer = RunWriter(run, data, fingerprint)
     with _disk_errors_as_input_errors(run.path):
         writer.restore(coach, source)
     run.set_status("running")
@@ -330,7 +328,7 @@ def _train(
     if observer is None:
         closing_table(
             f"joyful {data.name}, seed {settings.seed}",
-            run.path, "completed", coach.best, settings.training.epochs, time.monotonic() - started,
+            run.path, run.info, coach.best, time.monotonic() - started,
         )  # fmt: skip
     return objective
 

@@ -86,7 +86,8 @@ def test_only_the_requested_modalities_that_exist(settings):
 def test_unknown_sources(settings):
     for source in ("nope", "tables", "loading", "os"):
         with pytest.raises(
-            InputError, match=r"data.source: expected one of cogmen, emorynlp, meld, mosi, prepared, synthetic, got"
+            InputError,
+            match=r"data.source: expected one of cogmen, dialogues, emorynlp, meld, mosi, prepared, synthetic, got",
         ):
             load(settings.model_copy(update={"source": source}), ALL)
 
@@ -265,7 +266,7 @@ def broken_splits():
             "features": {"audio": audio * np.float32(np.nan), "visual": visual}
         },
         r"\['audio', 'visual'\] expected": {"features": {}},
-        "labels from 0 to 1 expected, got 2 to 2": {"labels": np.array([2])},
+        "labels from -1 to 1 expected, got 2 to 2": {"labels": np.array([2])},
         r"labels int64 of shape \(1,\) expected, got float64": {"labels": np.array([1.0])},
         r"labels int64 of shape \(1,\) expected, got int64 of shape \(0,\)": {"labels": np.array([], np.int64)},
         "speakers from 0 to 0 expected": {"speakers": np.array([1])},

@@ -9,7 +9,7 @@ import pytest
 
 from joyful.data.meld import FILES, LABELS
 from joyful.data.sources import SOURCES
-from joyful.data.tables import read_table
+from joyful.data.tables import read_rows
 from joyful.records import InputError
 from tests.support.datasets import check_source, data_settings, fake_encode, real_data
 
@@ -42,6 +42,15 @@ def test_small(root, tmp_path):
     np.testing.assert_array_equal(train.labels, [0, 6, 2, 4])
     np.testing.assert_array_equal(train.speakers, [0, 1, 0, 0])
     np.testing.assert_array_equal(train.lengths, [3, 1])
+
+
+def test_control_characters_are_read_as_the_characters_that_were_meant(root):
+    replace_rows(root, row(text="It\x92s \x93so\x94\x85"), row(position=1))
+    train = SOURCES["meld"].read(data_settings("meld", root=str(root)), fake_encode).splits["train"]
+    assert train.sentences == ("It\u2019s \u201cso\u201d\u2026", "Well.")
+    replace_rows(root, row(text="It\u2019s \u201cso\u201d\u2026"), row(position=1))
+    written_well = SOURCES["meld"].read(data_settings("meld", root=str(root)), fake_encode).splits["train"]
+    np.testing.assert_array_equal(train.features["text"], written_well.features["text"])
 
 
 @pytest.mark.parametrize(
@@ -114,7 +123,7 @@ def test_real(tmp_path):
     texts = {split: {tuple(d) for d in by_dialogue(part, np.array(part.sentences))} for split, part in splits.items()}
     assert len(texts["train"] & texts["test"]) == 1
     first: dict[str, int] = {}
-    for line in read_table(Path(settings.root or "") / FILES[0], ("Dialogue_ID", "Utterance_ID")):
+    for line in read_rows(Path(settings.root or "") / FILES[0], ("Dialogue_ID", "Utterance_ID")):
         first.setdefault(line.fields["Dialogue_ID"], line.integer("Utterance_ID"))
     assert sorted(first.values())[-11:] == [0] + [1] * 10
 

@@ -82,6 +82,8 @@ def test_a_run_resumes_with_damaged_files(tmp_path, runs, trainers, tally):
             continue  # the run.json of another run, or one with a changed hash, is refused with the difference
         if code != 0 or (folder / "history.parquet").read_bytes() != whole:
             wrong.append(f"{case}: code {code}: {stderr}")
+        elif (folder / "predictions.parquet").read_bytes() != (runs / "whole/predictions.parquet").read_bytes():
+            wrong.append(f"{case}: other predictions")
         elif aside != [bad] or path.name not in stderr or "set aside" not in stderr:
             # The changed bit may have no effect, for example in a time or a space.
             unnoticed += 1
