@@ -184,6 +184,7 @@ def test_missing_data_is_one_line_before_any_trial(tmp_path, fork_server):
     assert not (tmp_path / "multirun/nodata/study.db").exists()
 
 
+@pytest.mark.soak("takes 16 s; test_programs.py has failing trials and a duplicate")
 def test_failures_and_duplicates_do_not_end_the_sweep(tmp_path, tally, fork_server):
     """One NaN trial, one configuration twice, one trial with another data.root."""
     trials = listed(
