@@ -170,7 +170,7 @@ def test_the_largest_number_of_pairs_leaves_claims_open(program, fork_server):
     assert len(lines(program)[0].seeds) == 8
 
 
-@pytest.mark.soak("takes 10 s; the next test changes the registered design")
+@pytest.mark.soak("takes 10 s; tests/analysis judges changed designs")
 def test_other_claims_later_are_judged_again_and_the_report_says_so(program, fork_server):
     write_claims(program, QUALITY.replace("no_worse_than: 2", "no_worse_than: 9"))
     assert run(program, fork_server, *AUTO, ALIKE, "hydra.sweeper.max_pairs=8").returncode == 0
