@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -142,11 +143,14 @@ class Dialogues:
 
     Attributes:
         features: Modality name ("audio", "text", "visual") -> (N, D) float32.
-        labels: (N,) int64 class indices, or (N, C) float32 zeros and ones for multi-label data.
+        labels: (N,) int64 class indices, or (N, C) float32 zeros and ones for multi-label data. An utterance without a
+            label has -1, or a row of -1. It is context for the others: it is never trained on, and never scored.
         speakers: (N,) int64, 0 to S-1, numbered within each dialogue by first appearance.
         lengths: (B,) int64, the number of utterances of each dialogue; all positive, sum N.
         ids: B dialogue names, used in messages.
         sentences: N transcripts, or None if the source has none.
+        missing: Modality name -> (N,) bool, the utterances that lack this modality; their features are 0. A modality that
+            no utterance lacks has no entry.
     """
 
     features: dict[str, np.ndarray]
@@ -155,6 +159,13 @@ class Dialogues:
     lengths: np.ndarray
     ids: tuple[str, ...]
     sentences: tuple[str, ...] | None = None
+    missing: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Which utterances have a label, (N,) bool."""
+        result: np.ndarray = (self.labels if self.labels.ndim == 1 else self.labels[:, 0]) >= 0
+        return result
 
 
 @dataclass(frozen=True)
@@ -188,12 +199,13 @@ class Batch:
 
     Attributes:
         features: Modality name -> (N, D) float32.
-        labels: (N,) int64, or (N, C) float32 for multi-label data.
+        labels: (N,) int64, or (N, C) float32 for multi-label data; -1 without a label.
         speakers: (N,) int64.
         lengths: B host integers, sum N.
         speaker_order: (N,) positions of the utterances sorted by speaker.
         speaker_rank: (N,) the inverse permutation.
         speaker_sizes: S host integers, the number of utterances of each speaker slot, sum N.
+        labelled: (M,) positions of the utterances that have a label, or None if all have one.
         structures: Cache of `joyful.model.joyful.structure`, for batches that are used again.
     """
 
@@ -204,12 +216,31 @@ class Batch:
     speaker_order: Tensor
     speaker_rank: Tensor
     speaker_sizes: tuple[int, ...]
+    labelled: Tensor | None = None
     structures: dict[tuple[int, int], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def n_utterances(self) -> int:
         """The number of utterances N."""
         return sum(self.lengths)
+
+    @property
+    def n_labelled(self) -> int:
+        """The number of utterances M that have a label."""
+        return self.n_utterances if self.labelled is None else self.labelled.shape[0]
+
+    def with_labels(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows of the utterances that have a label, and these labels.
+
+        Args:
+            values: (N, ...), for example logits.
+
+        Returns:
+            (M, ...), and the labels (M,) or (M, C).
+        """
+        if self.labelled is None:
+            return values, self.labels
+        return values.index_select(0, self.labelled), self.labels.index_select(0, self.labelled)
 
 
 @dataclass(frozen=True)

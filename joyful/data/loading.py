@@ -109,7 +109,11 @@ def select_modalities(dataset: DialogueDataset, settings: DataSettings, modaliti
     _require_any(settings, modalities, tuple(dataset.dimensions))
     dimensions = {name: d for name, d in dataset.dimensions.items() if name in modalities}
     splits = {
-        split: replace(part, features={name: part.features[name] for name in dimensions})
+        split: replace(
+            part,
+            features={name: part.features[name] for name in dimensions},
+            missing={name: mask for name, mask in part.missing.items() if name in dimensions},
+        )
         for split, part in dataset.splits.items()
     }
     return replace(dataset, dimensions=dimensions, splits=splits)

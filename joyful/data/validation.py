@@ -13,8 +13,8 @@ from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, Input
 def validate(dataset: DialogueDataset) -> None:
     """Check that a dataset is as `joyful.records.DialogueDataset` describes it.
 
-    This checks splits, names, shapes, dtypes, lengths, the ranges of labels and speakers, and that all features are
-    finite.
+    This checks splits, names, shapes, dtypes, lengths, the ranges of labels and speakers, that all features are finite,
+    that every split has a label, and that the training split has every modality.
 
     Raises:
         InputError: If a check fails.
@@ -27,10 +27,11 @@ def validate(dataset: DialogueDataset) -> None:
     _expect(len(set(dataset.labels)) == len(dataset.labels) >= 2, f"{where}: two or more class names", dataset.labels)
     _expect(dataset.n_speakers >= 1, f"{where}: n_speakers >= 1", dataset.n_speakers)
     for split in SPLITS:
-        _validate_split(dataset, dataset.splits[split], f"{where}, {split}")
+        _validate_split(dataset, split, f"{where}, {split}")
 
 
-def _validate_split(dataset: DialogueDataset, part: Dialogues, where: str) -> None:
+def _validate_split(dataset: DialogueDataset, split: str, where: str) -> None:
+    part = dataset.splits[split]
     n, b = len(part.speakers), len(part.lengths)
     _expect(b >= 1, f"{where}: at least one dialogue", "none")
     _expect_array(part.speakers, np.int64, (n,), f"{where}: speakers")
@@ -45,19 +46,27 @@ def _validate_split(dataset: DialogueDataset, part: Dialogues, where: str) -> No
     for name, d in dataset.dimensions.items():
         _expect_array(part.features[name], np.float32, (n, d), f"{where}: {name}")
         _expect_finite(part, name, where)
-    _validate_labels(dataset, part.labels, n, where)
+    for name, mask in part.missing.items():
+        _expect(name in names, f"{where}: missing: one of {names}", name)
+        _expect_array(mask, np.bool_, (n,), f"{where}: missing: {name}")
+        _expect(not part.features[name][mask].any(), f"{where}: {name}: 0 where it is missing", "other values")
+        if split == "train":
+            _expect(not mask.all(), f"{where}: {name} in at least one utterance", "none")
+    _validate_labels(dataset, part, n, where)
     _expect_range(part.speakers, dataset.n_speakers, f"{where}: speakers")
 
 
-def _validate_labels(dataset: DialogueDataset, labels: np.ndarray, n: int, where: str) -> None:
-    c = len(dataset.labels)
+def _validate_labels(dataset: DialogueDataset, part: Dialogues, n: int, where: str) -> None:
+    c, labels = len(dataset.labels), part.labels
     if dataset.multilabel:
         _expect_array(labels, np.float32, (n, c), f"{where}: labels")
-        zeros_and_ones = bool(np.isin(labels, (0.0, 1.0)).all())
-        _expect(zeros_and_ones, f"{where}: labels 0 and 1", f"{labels.min()} to {labels.max()}")
+        zeros_and_ones = np.isin(labels, (0.0, 1.0)).all(axis=1)
+        valid = bool((zeros_and_ones | (labels == -1.0).all(axis=1)).all())
+        _expect(valid, f"{where}: labels 0 and 1, or a row of -1", f"{labels.min()} to {labels.max()}")
     else:
         _expect_array(labels, np.int64, (n,), f"{where}: labels")
-        _expect_range(labels, c, f"{where}: labels")
+        _expect_range(labels, c, f"{where}: labels", start=-1)
+    _expect(bool(part.labelled.any()), f"{where}: a label for at least one utterance", "none")
 
 
 def _expect_finite(part: Dialogues, name: str, where: str) -> None:
@@ -79,9 +88,9 @@ def _expect_array(array: np.ndarray, dtype: type, shape: tuple[int, ...], what: 
     _expect(array.dtype == dtype and array.shape == shape, expected, f"{array.dtype} of shape {array.shape}")
 
 
-def _expect_range(array: np.ndarray, end: int, what: str) -> None:
+def _expect_range(array: np.ndarray, end: int, what: str, start: int = 0) -> None:
     low, high = int(array.min()), int(array.max())
-    _expect(low >= 0 and high < end, f"{what} from 0 to {end - 1}", f"{low} to {high}")
+    _expect(low >= start and high < end, f"{what} from {start} to {end - 1}", f"{low} to {high}")
 
 
 def _expect(condition: bool, expected: str, got: object) -> None:

@@ -1071,8 +1071,13 @@ def standardise(model: GraphModel, features: Mapping[str, Tensor]) -> None:
 
     Args:
         model: Model to change, in place.
-        features: Modality -> (N, D).
+        features: Modality -> (N, D), of the utterances that have the modality.
     """
     for modality, layer in model.standardise.items():
         assert isinstance(layer, Standardise)
         layer.fit(features[modality])
+
+
+def standardisation_means(model: GraphModel) -> dict[str, Tensor]:
+    """Return the features that the standardisation maps to 0: modality -> (D,). Empty if the model has none."""
+    return {modality: layer.mean for modality, layer in model.standardise.items()}  # type: ignore[misc]

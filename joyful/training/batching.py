@@ -6,6 +6,7 @@ Shape letters: B dialogues, N utterances, D features, S speakers.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -35,9 +36,28 @@ class DeviceSplit:
         self.features = {m: _tensor(dialogues.features[m], np.float32).to(device) for m in modalities}
         multilabel = dialogues.labels.ndim == 2
         self.labels = _tensor(dialogues.labels, np.float32 if multilabel else np.int64).to(device)
+        self._labelled = None if dialogues.labelled.all() else dialogues.labelled
+        self._missing = {
+            m: _tensor(dialogues.missing[m], np.bool_).to(device) for m in modalities if m in dialogues.missing
+        }
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def present_features(self) -> dict[str, Tensor]:
+        """Return the features without the rows of utterances that lack the modality."""
+        missing = self._missing
+        return {name: x[~missing[name]] if name in missing else x for name, x in self.features.items()}
+
+    def fill_missing(self, values: Mapping[str, Tensor]) -> None:
+        """Set the features of utterances that lack a modality.
+
+        Args:
+            values: Modality -> (D,). The features of modalities without an entry stay 0.
+        """
+        for name, missing in self._missing.items():
+            if name in values:
+                self.features[name] = torch.where(missing.unsqueeze(1), values[name], self.features[name])
 
     def batch(self, dialogues: np.ndarray) -> Batch:
         """Return a batch.
@@ -60,6 +80,7 @@ class DeviceSplit:
             return values.index_select(0, index)
 
         index = self._to_device(rows)
+        labelled = None if self._labelled is None else self._to_device(np.flatnonzero(self._labelled[rows]))
         return Batch(
             features={name: take(values) for name, values in self.features.items()},
             labels=take(self.labels),
@@ -68,6 +89,7 @@ class DeviceSplit:
             speaker_order=self._to_device(order),
             speaker_rank=self._to_device(rank),
             speaker_sizes=tuple(int(n) for n in np.bincount(speakers, minlength=self._n_speakers)),
+            labelled=labelled,
         )
 
     def batches_in_order(self, size: int) -> list[Batch]:

@@ -314,6 +314,7 @@ class Coach:
 
     def _class_weights(self, n_classes: int) -> Tensor | None:
         labels = self.splits["train"].labels
+        labels = labels[labels >= 0] if labels.ndim == 1 else labels.clamp(min=0)  # -1: without a label
         frequencies = labels.sum(dim=0) if labels.ndim == 2 else torch.bincount(labels, minlength=n_classes)
         return class_weights(frequencies, self.settings.classification.class_weight)
 

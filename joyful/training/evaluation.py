@@ -17,18 +17,22 @@ from joyful.model.joyful import ModelOutput
 from joyful.records import COMPONENTS, Batch
 from joyful.training import metrics
 
+#: Means over the utterances that have a label. All other means are over all utterances.
+_OF_LABELS = ("nll", "loss_classification")
+
 
 class Accumulator:
     """Accumulates the metrics of a split over its batches.
 
-    Each loss is averaged over batches, weighted by their numbers of utterances. `add` never waits for the device. `row`
-    waits once.
+    Each loss is averaged over batches, weighted by their numbers of utterances; the losses of the classification by
+    their numbers of utterances that have a label. `add` never waits for the device. `row` waits once.
 
     Args:
         with_confusion: Whether to count the confusion matrix too. Multi-label data have none.
 
     Attributes:
         utterances: Number of utterances added so far.
+        labelled: Number of those that have a label.
     """
 
     def __init__(self, with_confusion: bool = False) -> None:
@@ -36,7 +40,7 @@ class Accumulator:
         self._confusion: Tensor | None = None
         self._sums: dict[str, Tensor] = {}
         self._counts: Tensor | None = None
-        self.utterances = 0
+        self.utterances = self.labelled = 0
 
     def add(self, output: ModelOutput, batch: Batch, components: Mapping[str, Tensor]) -> None:
         """Add a batch: its classification counts, plain NLL, reconstruction errors and loss components.
@@ -48,22 +52,21 @@ class Accumulator:
         """
         n = batch.n_utterances
         with torch.no_grad():
-            if batch.labels.ndim == 2:
-                nll = functional.binary_cross_entropy_with_logits(output.logits, batch.labels)
-            else:
-                nll = functional.cross_entropy(output.logits, batch.labels)
-            values = {"nll": nll, **{name: error.mean() for name, error in output.fusion.errors.items()}}
+            logits, labels = batch.with_labels(output.logits)
+            values = {"nll": _negative_log_likelihood(logits, labels)}
+            values |= {name: error.mean() for name, error in output.fusion.errors.items()}
             values |= {f"loss_{name}": components[name].detach() for name in COMPONENTS}
             for name, value in values.items():
                 total = self._sums.get(name)
-                term = value.double() * n
+                term = value.double() * (batch.n_labelled if name in _OF_LABELS else n)
                 self._sums[name] = term if total is None else total + term
-            batch_counts = metrics.counts(output.logits.detach(), batch.labels)
+            batch_counts = metrics.counts(logits, labels)
             self._counts = batch_counts if self._counts is None else self._counts + batch_counts
-            if self._with_confusion and batch.labels.ndim == 1:
-                matrix = metrics.confusion(output.logits.detach(), batch.labels)
+            if self._with_confusion and labels.ndim == 1:
+                matrix = metrics.confusion(logits, labels)
                 self._confusion = matrix if self._confusion is None else self._confusion + matrix
         self.utterances += n
+        self.labelled += batch.n_labelled
 
     def confusion(self) -> list[list[int]] | None:
         """Return the (C, C) confusion matrix, or None if it was not counted. This method waits for the device.
@@ -89,11 +92,14 @@ class Accumulator:
             [self._sums[name] for name in names] + [_tensor(weights[c], self._counts) for c in COMPONENTS]
         )
         values = torch.cat([flat, self._counts.flatten()]).tolist()
-        means = {name: value / self.utterances for name, value in zip(names, values, strict=False)}
+        means = {
+            name: value / (self.labelled if name in _OF_LABELS else self.utterances)
+            for name, value in zip(names, values, strict=False)
+        }
         weight = dict(zip(COMPONENTS, values[len(names) :], strict=False))
         classes = self._counts.shape[1]
         table = np.array(values[len(names) + len(COMPONENTS) :]).reshape(4, classes)
-        row = metrics.scores(table, self.utterances) | means
+        row = metrics.scores(table, self.labelled) | means
         # A component of weight 0 does not enter the total, even if it is NaN.
         weighted = {c: weight[c] * means[f"loss_{c}"] if weight[c] else 0.0 for c in COMPONENTS}
         total = math.fsum(weighted.values())
@@ -102,6 +108,14 @@ class Accumulator:
             row[f"weight_{c}"] = weight[c]
             row[f"share_{c}"] = weighted[c] / total if total else math.nan
         return row
+
+
+def _negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
+    if not len(labels):
+        return logits.new_zeros(())
+    if labels.ndim == 2:
+        return functional.binary_cross_entropy_with_logits(logits, labels)
+    return functional.cross_entropy(logits, labels)
 
 
 def _tensor(value: float | Tensor, like: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 from joyful import results
 from joyful.config import LOCATION_SETTINGS, MEMORY_ADVICE, Settings, check, config_hash
 from joyful.data.loading import check_files, load
-from joyful.model.joyful import FUSIONS, GraphModel, initialise, standardise
+from joyful.model.joyful import FUSIONS, GraphModel, initialise, standardisation_means, standardise
 from joyful.records import DialogueDataset, EpochRecord, FailedRun, InputError, Request, print_error
 from joyful.runtime import disk, heap
 from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
@@ -84,6 +84,21 @@ def build_model(settings: Settings, data: DialogueDataset) -> GraphModel:
     model = _model(settings, data.dimensions, len(data.labels), data.n_speakers)
     initialise(model, settings.seed)
     return model
+
+
+def build_coach(settings: Settings, data: DialogueDataset, device: torch.device) -> Coach:
+    """Return the coach of a run, with its model and the data on the device.
+
+    Raises:
+        InputError: If the settings do not fit together or to the data.
+    """
+    splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
+    model = build_model(settings, data)
+    standardise(model, splits["train"].present_features())
+    model.to(device)
+    for split in splits.values():
+        split.fill_missing(standardisation_means(model))
+    return Coach(settings, model, splits, len(data.labels), device)
 
 
 def _model(settings: Settings, dimensions: Mapping[str, int], n_classes: int, n_speakers: int) -> GraphModel:
@@ -157,11 +172,15 @@ def check_start(settings: Settings) -> None:
 
 
 def data_digest(data: DialogueDataset) -> str:
-    """Return a digest of the labels, lengths, speakers and features of all splits (SHA-256, 16 hexadecimal digits)."""
+    """Return a digest of all that a run reads of a dataset (SHA-256, 16 hexadecimal digits).
+
+    It covers the labels, lengths, speakers and features of all splits, and which modalities utterances lack.
+    """
     digest = hashlib.sha256()
     for split, dialogues in data.splits.items():
         digest.update(split.encode())
-        for array in (dialogues.labels, dialogues.lengths, dialogues.speakers, *dialogues.features.values()):
+        missing = [dialogues.missing[name] for name in dialogues.features if name in dialogues.missing]
+        for array in (dialogues.labels, dialogues.lengths, dialogues.speakers, *dialogues.features.values(), *missing):
             digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
     return digest.hexdigest()[:16]
 
@@ -299,10 +318,7 @@ def _train(
 ) -> float:
     started = time.monotonic()
     observer, log, tracking = watchers
-    splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
-    model = build_model(settings, data)
-    standardise(model, splits["train"].features)
-    coach = Coach(settings, model.to(device), splits, len(data.labels), device)
+    coach = build_coach(settings, data, device)
     fingerprint = {"config_hash": config_hash(settings), "data": digest}
     writer = RunWriter(run, fingerprint)
     with _disk_errors_as_input_errors(run.path):

@@ -93,16 +93,32 @@ def components(
         encoder_reduction: Setting loss.encoder_reduction, see `reduce_encoder_losses`.
     """
     return {
-        "classification": criterion(output.logits, batch.labels),
+        "classification": classification_loss(output.logits, batch, criterion),
         "contrastive": output.contrastive,
         "encoder": reduce_encoder_losses(output.fusion.encoder_losses, batch.lengths, encoder_reduction),
         "gate_reg": output.fusion.gate_reg_loss,
     }
 
 
+def classification_loss(logits: Tensor, batch: Batch, criterion: ClassificationLoss) -> Tensor:
+    """Return the mean loss over the utterances that have a label, a scalar; 0 if none has one.
+
+    Args:
+        logits: (N, C).
+        batch: The batch.
+        criterion: The classification loss.
+    """
+    if not batch.n_labelled:
+        return logits.sum() * 0.0
+    return criterion(*batch.with_labels(logits))
+
+
 def unimodal_loss(output: ModelOutput, batch: Batch, criterion: ClassificationLoss) -> Tensor:
     """Return the sum of the classification losses of the unimodal (ULGM) heads, weighted by UNIMODAL_WEIGHTS."""
-    losses = [UNIMODAL_WEIGHTS[m] * criterion(logits.float(), batch.labels) for m, logits in output.unimodal.items()]
+    losses = [
+        UNIMODAL_WEIGHTS[m] * classification_loss(logits.float(), batch, criterion)
+        for m, logits in output.unimodal.items()
+    ]
     return torch.stack(losses).sum()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import joyful
-from joyful.records import DialogueDataset, EpochRecord, clock
+from joyful.records import DialogueDataset, Dialogues, EpochRecord, clock
 from joyful.runtime.command import command
 from joyful.runtime.job_log import below, terminal_handlers
 
@@ -94,7 +94,7 @@ class RunLog:
         if overrides:
             log.info("overrides: %s", shlex.join(overrides))
         log.info("joyful %s%s, torch %s, Python %s", joyful.__version__, code, torch.__version__, versions["python"])
-        sizes = (f"{n} {len(d.lengths)} dialogues, {len(d.labels)} utterances" for n, d in data.splits.items())
+        sizes = (_size(name, dialogues) for name, dialogues in data.splits.items())
         log.info("data: %s, digest %s; %s", data.name, info["data"]["digest"], "; ".join(sizes))
         threads = f"{info['threads']} thread{'' if info['threads'] == 1 else 's'}"
         log.info("device: %s, %s, host %s", info["device"], threads, platform.node())
@@ -139,3 +139,10 @@ class RunLog:
     @property
     def _seconds(self) -> float:
         return time.monotonic() - self._start
+
+
+def _size(split: str, part: Dialogues) -> str:
+    n, labelled = len(part.labels), int(part.labelled.sum())
+    return (
+        f"{split} {len(part.lengths)} dialogues, {n} utterances{'' if labelled == n else f' ({labelled} with a label)'}"
+    )

@@ -265,7 +265,7 @@ def broken_splits():
             "features": {"audio": audio * np.float32(np.nan), "visual": visual}
         },
         r"\['audio', 'visual'\] expected": {"features": {}},
-        "labels from 0 to 1 expected, got 2 to 2": {"labels": np.array([2])},
+        "labels from -1 to 1 expected, got 2 to 2": {"labels": np.array([2])},
         r"labels int64 of shape \(1,\) expected, got float64": {"labels": np.array([1.0])},
         r"labels int64 of shape \(1,\) expected, got int64 of shape \(0,\)": {"labels": np.array([], np.int64)},
         "speakers from 0 to 0 expected": {"speakers": np.array([1])},

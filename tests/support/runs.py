@@ -13,11 +13,9 @@ from omegaconf import OmegaConf
 
 from joyful.config import Settings, check
 from joyful.data.loading import load
-from joyful.model.joyful import standardise
 from joyful.records import Request
-from joyful.training.batching import DeviceSplit
 from joyful.training.coach import Coach
-from joyful.training.experiment import build_model
+from joyful.training.experiment import build_coach
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -75,8 +73,4 @@ def tiny_request(folder: Path, *overrides: str) -> Request:
 def tiny_coach(settings: Settings, device: str = "cpu") -> Coach:
     """Return a coach with its model and data, built as in `joyful.training.experiment`."""
     data = load(settings.data, settings.modality_names)
-    place = torch.device(device)
-    splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, place) for name, d in data.splits.items()}
-    model = build_model(settings, data).to(place)
-    standardise(model, splits["train"].features)
-    return Coach(settings, model, splits, len(data.labels), place)
+    return build_coach(settings, data, torch.device(device))
