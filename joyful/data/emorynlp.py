@@ -18,8 +18,9 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from joyful.data.dialogue_table import Utterance
 from joyful.data.sources import SOURCES
-from joyful.data.tables import Row, Utterance, read_table, text_corpus
+from joyful.data.tables import Row, read_rows, text_corpus
 from joyful.results.csv_text import quoted
 
 FILES = ("emorynlp_train_final.csv", "emorynlp_dev_final.csv", "emorynlp_test_final.csv")
@@ -33,15 +34,15 @@ _MAX_SPEAKER_CHARACTERS = 1000  # deep nesting in a long text would exhaust the 
 
 def _utterances(path: Path) -> Iterator[Utterance]:
     columns = ("Utterance", "Speaker", "Emotion", "Scene_ID", "Utterance_ID", "Season", "Episode")
-    for row in read_table(path, columns):
+    for row in read_rows(path, columns):
         season, episode, scene = (row.integer(column) for column in ("Season", "Episode", "Scene_ID"))
         yield Utterance(
             line=row.line,
             dialogue=f"s{season:02d}_e{episode:02d}_c{scene:02d}",
-            position=row.integer("Utterance_ID"),
+            place=row.integer("Utterance_ID"),
             speaker=_speaker(row),
-            label=row.index("Emotion", LABELS),
-            sentence=row.text("Utterance"),
+            label=LABELS[row.index("Emotion", LABELS)],
+            text=row.text("Utterance"),
         )
 
 

@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from joyful.data.dialogue_table import Utterance
 from joyful.data.sources import SOURCES
-from joyful.data.tables import Utterance, read_table, text_corpus
+from joyful.data.tables import read_rows, text_corpus
 
 FILES = ("train_sent_emo.csv", "dev_sent_emo.csv", "test_sent_emo.csv")
 LABELS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
@@ -26,14 +27,14 @@ N_SPEAKERS = 9
 
 
 def _utterances(path: Path) -> Iterator[Utterance]:
-    for row in read_table(path, ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")):
+    for row in read_rows(path, ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")):
         yield Utterance(
             line=row.line,
             dialogue=f"dia{row.integer('Dialogue_ID')}",
-            position=row.integer("Utterance_ID"),
+            place=row.integer("Utterance_ID"),
             speaker=row.text("Speaker"),
-            label=row.index("Emotion", LABELS),
-            sentence=row.text("Utterance"),
+            label=LABELS[row.index("Emotion", LABELS)],
+            text=row.text("Utterance"),
         )
 
 

@@ -22,23 +22,16 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from joyful.config import DataSettings
+from joyful.data.dialogue_table import Encode, Utterance, to_dataset, to_table
 from joyful.data.sources import SOURCES, Source
-from joyful.data.tables import (
-    Encode,
-    Utterance,
-    assemble,
-    encode_splits,
-    find_files,
-    group_dialogues,
-    read_matrix,
-    read_table,
-)
-from joyful.records import SPLITS, DialogueDataset, InputError
+from joyful.data.tables import find_files, read_matrix, read_rows
+from joyful.records import DialogueDataset, InputError
 from joyful.results.csv_text import line_error, quoted
 
 FILES = ("transcripts.csv", "rows_test.csv", "audio_test.csv", "video_test.csv")
@@ -62,8 +55,9 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
     if settings.fold is None:
         raise InputError("data.fold: expected a fold from 0 to 4 for data=mosi, got null; set data.fold=0")
     utterances = _utterances(transcripts, rows)
-    videos = sorted(group_dialogues(transcripts, utterances, N_SPEAKERS), key=lambda video: video[0].dialogue)
-    by_row = {
+    table = to_table(transcripts, utterances)
+    videos = sorted(table.order(), key=lambda video: table.dialogue[video[0]])
+    features = {
         "audio": _features(audio, AUDIO, utterances),
         "visual": _features(video, VISUAL, utterances),
     }
@@ -71,35 +65,21 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
         raise InputError(
             f"{rows}: expected at least {FOLDS} videos for {FOLDS} folds, got {len(videos)}; use the complete files"
         )
-    splits: dict[str, list[list[Utterance]]] = {split: [] for split in SPLITS}
+    split = ["train"] * len(table)
     for number, utterances_of_video in enumerate(videos):
-        split = {0: "test", 1: "dev"}.get((number - settings.fold) % FOLDS, "train")
-        splits[split].append(utterances_of_video)
-    vectors = encode_splits(splits, encode) if encode is not None else None
-    parts = {}
-    for split in SPLITS:
-        order = [utterance.row for video in splits[split] for utterance in video]
-        features = {name: values[order] for name, values in by_row.items()}
-        if vectors is not None:
-            features["text"] = vectors[split]
-        parts[split] = assemble(splits[split], features)
-    return DialogueDataset(
-        name=settings.name,
-        dimensions={name: values.shape[1] for name, values in parts["train"].features.items()},
-        labels=LABELS,
-        n_speakers=N_SPEAKERS,
-        multilabel=False,
-        splits=parts,
-        text_encoder="file" if vectors is None else str(settings.text_encoder),
-    )
+        for row in utterances_of_video:
+            split[row] = {0: "test", 1: "dev"}.get((number - settings.fold) % FOLDS, "train")
+    missing = {name: np.zeros(len(table), bool) for name in features}
+    table = replace(table, features=features, missing=missing, split=tuple(split)).take(np.concatenate(videos))
+    return to_dataset(table, settings.name, LABELS, N_SPEAKERS, encode, settings.text_encoder)
 
 
 def _utterances(transcripts: Path, rows: Path) -> list[Utterance]:
     """Return the utterances that have features, in the order of the feature rows."""
-    table = list(read_table(transcripts, ("id", "text", "words", "label"), header=False))
+    table = list(read_rows(transcripts, ("id", "text", "words", "label"), header=False))
     utterances: list[Utterance] = []
     seen: dict[int, int] = {}
-    for index, entry in enumerate(read_table(rows, ("row",), header=False)):
+    for entry in read_rows(rows, ("row",), header=False):
         number = entry.integer("row")
         if number >= len(table):
             message = f"expected a row of {transcripts.name} from 0 to {len(table) - 1}, got {number}"
@@ -115,11 +95,10 @@ def _utterances(transcripts: Path, rows: Path) -> list[Utterance]:
             Utterance(
                 line=row.line,
                 dialogue=match[1],
-                position=int(match[2]),
+                place=int(match[2]),
                 speaker=match[1],
-                label=row.index("label", ("0", "1")),
-                sentence=row.text("text"),
-                row=index,
+                label=LABELS[row.index("label", ("0", "1"))],
+                text=row.text("text"),
             )
         )
     return utterances
@@ -133,8 +112,8 @@ def _features(path: Path, width: int, utterances: list[Utterance]) -> np.ndarray
             f"{path} has {len(values)} rows, but rows_test.csv has {len(utterances)}; use files of one distribution"
         )
     for utterance, label, line in zip(utterances, values[:, -1], lines, strict=True):
-        if label != utterance.label:
-            message = f"the label is {label:g}, but transcripts.csv, line {utterance.line}, has {utterance.label}"
+        if label != (expected := LABELS.index(utterance.label)):
+            message = f"the label is {label:g}, but transcripts.csv, line {utterance.line}, has {expected}"
             raise line_error(path, line, f"{message}; use files of one distribution")
     return np.ascontiguousarray(values[:, :-1])
 

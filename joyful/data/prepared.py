@@ -3,7 +3,8 @@
 `joyful prepare` writes this format. `joyful.data.loading` also uses it as a cache, so that later starts are fast. A
 folder contains
 
-    features.safetensors   SPLIT/MODALITY (N, D) float32, SPLIT/labels, SPLIT/speakers (N,), SPLIT/lengths (B,)
+    features.safetensors   SPLIT/MODALITY (N, D) float32, SPLIT/labels, SPLIT/speakers (N,), SPLIT/lengths (B,), and
+                           SPLIT/missing.MODALITY (N,) bool where some utterances lack a modality
     utterances.parquet     split, dialogue, position, speaker, label, sentence: one row per utterance
     meta.json              format version, values of the dataset, its origin, sizes and SHA-256 digests of the files
 
@@ -34,8 +35,9 @@ from typing import Any
 import numpy as np
 
 from joyful.config import DataSettings
+from joyful.data.dialogue_table import Encode
 from joyful.data.sources import SOURCES, Source
-from joyful.data.tables import Encode, find_files
+from joyful.data.tables import find_files
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError, one_line
 from joyful.results.parquet_pages import decoded_bytes
 
@@ -43,7 +45,7 @@ FORMAT_VERSION = 1
 ARRAYS, UTTERANCES, META = "features.safetensors", "utterances.parquet", "meta.json"
 FILES = (ARRAYS, UTTERANCES, META)
 
-_DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8"), "BOOL": np.dtype("?")}
 _MAX_HEADER_BYTES = 2**20
 _MAX_META_BYTES = 2**24
 _MAX_TEXT_BYTES = 2**28  # limit on utterances.parquet, encoded and decoded; the largest corpus has 10 MB
@@ -96,6 +98,7 @@ def write_folder(dataset: DialogueDataset, folder: Path, origin: Mapping[str, An
         arrays: dict[str, np.ndarray] = {}
         for split, part in dataset.splits.items():
             named = {**part.features, "labels": part.labels, "speakers": part.speakers, "lengths": part.lengths}
+            named |= {f"missing.{name}": mask for name, mask in part.missing.items()}
             arrays |= {f"{split}/{name}": np.ascontiguousarray(array) for name, array in named.items()}
         save_file(arrays, temporary / ARRAYS)
         _write_utterances(dataset, temporary / UTTERANCES)
@@ -199,9 +202,10 @@ def _write_utterances(dataset: DialogueDataset, path: Path) -> None:
         rows = np.repeat(np.arange(len(part.lengths)), part.lengths)
         starts = np.cumsum(part.lengths) - part.lengths
         if dataset.multilabel:
-            label = pa.array(part.labels.astype(np.int8).tolist(), pa.list_(pa.int8()))
+            rows_of_labels = zip(part.labels.astype(np.int8).tolist(), part.labelled, strict=True)
+            label = pa.array([own if labelled else None for own, labelled in rows_of_labels], pa.list_(pa.int8()))
         else:
-            label = pa.array(part.labels, pa.int64())
+            label = pa.array(part.labels, pa.int64(), mask=~part.labelled)
         columns = {
             "split": pa.array([split] * len(rows), pa.string()),
             "dialogue": pa.array([part.ids[row] for row in rows], pa.string()),
@@ -259,6 +263,7 @@ def _dataset(folder: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) 
             lengths=lengths,
             ids=tuple(names[first] for first in firsts),
             sentences=tuple(texts) if meta["sentences"][split] else None,
+            missing=_masks(arrays, split),
         )
     return DialogueDataset(
         name=str(meta["name"]),
@@ -269,6 +274,15 @@ def _dataset(folder: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) 
         splits=splits,
         text_encoder=str(meta.get("text_encoder", "file")),  # folders of version 0.1 do not have it
     )
+
+
+def _masks(arrays: Mapping[str, np.ndarray], split: str) -> dict[str, np.ndarray]:
+    masks = {name: arrays.get(f"{split}/missing.{name}") for name in MODALITIES.values()}
+    found = {name: mask for name, mask in masks.items() if mask is not None}
+    for name, mask in found.items():
+        if mask.dtype != np.bool_ or (mask.view(np.uint8) > 1).any():
+            raise ValueError(f"{split}/missing.{name} has values that are neither true nor false")
+    return found
 
 
 def _read_texts(path: Path, n: int) -> tuple[list[str], list[str]]:

@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from joyful.config import DataSettings, SyntheticSettings
 from joyful.data.sources import SOURCES, Source
+from joyful.data_settings import DataSettings, SyntheticSettings
 from joyful.randomness import host_generator
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
 

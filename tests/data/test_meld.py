@@ -9,7 +9,7 @@ import pytest
 
 from joyful.data.meld import FILES, LABELS
 from joyful.data.sources import SOURCES
-from joyful.data.tables import read_table
+from joyful.data.tables import read_rows
 from joyful.records import InputError
 from tests.support.datasets import check_source, data_settings, fake_encode, real_data
 
@@ -123,7 +123,7 @@ def test_real(tmp_path):
     texts = {split: {tuple(d) for d in by_dialogue(part, np.array(part.sentences))} for split, part in splits.items()}
     assert len(texts["train"] & texts["test"]) == 1
     first: dict[str, int] = {}
-    for line in read_table(Path(settings.root or "") / FILES[0], ("Dialogue_ID", "Utterance_ID")):
+    for line in read_rows(Path(settings.root or "") / FILES[0], ("Dialogue_ID", "Utterance_ID")):
         first.setdefault(line.fields["Dialogue_ID"], line.integer("Utterance_ID"))
     assert sorted(first.values())[-11:] == [0] + [1] * 10
 

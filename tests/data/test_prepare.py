@@ -112,7 +112,7 @@ def test_another_fold_is_refused(tmp_path):
         (["data=meld"], "expected data=NAME and out=FOLDER"),
         (["out=x"], "expected data=NAME and out=FOLDER"),
         (["data=meld", "out=x"], "data=meld needs the folder of train_sent_emo.csv"),
-        (["data=nope", "out=x"], "data: expected one of emorynlp, iemocap,"),
+        (["data=nope", "out=x"], "data: expected one of dialogues, emorynlp, iemocap,"),
         (["data=meld", "data.rot=x", "out=x"], "data.rot: there is no such setting; did you mean data.root?"),
         (["data=mosi", "data.fold=9", "out=x"], "data.fold: expected >= 0 and <= 4, got 9"),
         (

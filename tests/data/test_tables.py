@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joyful.data.tables import Utterance, group_dialogues, read_matrix, read_table
-from joyful.records import InputError
+from joyful.data.dialogue_table import Utterance, concatenate, to_dataset, to_dialogues, to_table
+from joyful.data.tables import read_matrix, read_rows
+from joyful.records import SPLITS, InputError
 from joyful.results.csv_text import MAXIMUM_RECORD
 
 
@@ -24,14 +25,14 @@ def write(tmp_path, content):
 def test_lines_are_those_of_an_editor(tmp_path):
     # by hand: the quoted field spans lines 2 to 4, line 6 is blank
     path = write(tmp_path, 'a,b\r\n"one\r\ntwo\r\nthree",x\r\nfour,y\r\n\r\nfive,z\r\n')
-    rows = list(read_table(path, ("b", "a")))
+    rows = list(read_rows(path, ("b", "a")))
     assert [(row.line, row.fields["b"]) for row in rows] == [(2, "x"), (5, "y"), (7, "z")]
     assert rows[0].fields["a"] == "one\r\ntwo\r\nthree"
 
 
 def test_byte_order_mark_and_columns_in_another_order(tmp_path):
     path = write(tmp_path, b"\xef\xbb\xbfb,extra,a\n1,2,3\n")
-    assert [dict(row.fields) for row in read_table(path, ("a", "b"))] == [{"a": "3", "b": "1"}]
+    assert [dict(row.fields) for row in read_rows(path, ("a", "b"))] == [{"a": "3", "b": "1"}]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_byte_order_mark_and_columns_in_another_order(tmp_path):
 )
 def test_bad_files_are_input_errors(tmp_path, content, message):
     with pytest.raises(InputError, match=message) as caught:
-        list(read_table(write(tmp_path, content), ("a", "b")))
+        list(read_rows(write(tmp_path, content), ("a", "b")))
     assert "table.csv" in str(caught.value)
     assert len(str(caught.value)) < 1000
 
@@ -70,7 +71,7 @@ def test_bad_files_are_input_errors(tmp_path, content, message):
 def test_a_folder_or_a_missing_file_is_an_input_error(tmp_path):
     for path in (tmp_path, tmp_path / "none.csv"):
         with pytest.raises(InputError, match="cannot be read"):
-            list(read_table(path, ("a", "b")))
+            list(read_rows(path, ("a", "b")))
 
 
 def test_a_file_of_endless_fields_takes_bounded_memory(tmp_path):
@@ -78,7 +79,7 @@ def test_a_file_of_endless_fields_takes_bounded_memory(tmp_path):
     tracemalloc.start()
     try:
         with pytest.raises(InputError, match="the record has more than"):
-            list(read_table(path, ("a", "b")))
+            list(read_rows(path, ("a", "b")))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -89,7 +90,7 @@ def test_a_file_of_endless_fields_takes_bounded_memory(tmp_path):
 def test_any_bytes_give_rows_or_an_input_error(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
-    readers = (lambda p: read_table(p, ("a", "b")), lambda p: read_matrix(p, 2)[0])
+    readers = (lambda p: read_rows(p, ("a", "b")), lambda p: read_matrix(p, 2)[0])
     for reader in readers:
         with contextlib.suppress(InputError):
             list(reader(path))
@@ -109,23 +110,39 @@ def test_values_that_are_not_finite_float32_are_input_errors(tmp_path, value):
 
 @pytest.mark.parametrize("value", ["-1", "1.0", "", "²", "٣", "9" * 5000, "one"])
 def test_integers_have_only_digits(tmp_path, value):
-    (row,) = read_table(write(tmp_path, f"a,b\n{value},x\n"), ("a", "b"))
+    (row,) = read_rows(write(tmp_path, f"a,b\n{value},x\n"), ("a", "b"))
     with pytest.raises(InputError, match="line 2: a must be an integer >= 0"):
         row.integer("a")
 
 
-def utterance(line, dialogue, position, speaker="A"):
-    return Utterance(line=line, dialogue=dialogue, position=position, speaker=speaker, label=0, sentence="x")
+def table(path, *rows):
+    """Return a table of rows (line, dialogue, place, speaker)."""
+    return to_table(path, [Utterance(line, name, place, speaker, "x", "joy") for line, name, place, speaker in rows])
 
 
-def test_grouping_sorts_by_position_and_allows_gaps(tmp_path):
-    rows = [utterance(2, "two", 9), utterance(3, "one", 4), utterance(4, "two", 1), utterance(5, "two", 5)]
-    dialogues = group_dialogues(tmp_path, rows, 9)
-    assert [[u.line for u in dialogue] for dialogue in dialogues] == [[4, 5, 2], [3]]
+def test_dialogues_are_sorted_by_place_and_may_have_gaps(tmp_path):
+    rows = [(2, "two", 9, "A"), (3, "one", 4, "A"), (4, "two", 1, "A"), (5, "two", 5.5, "A")]
+    one = table(tmp_path, *rows)
+    assert [one.line[dialogue].tolist() for dialogue in one.order()] == [[4, 5, 2], [3]]
 
 
-def test_grouping_refuses_duplicates_and_too_many_speakers(tmp_path):
+def test_duplicates_and_too_many_speakers_are_refused(tmp_path):
     with pytest.raises(InputError, match="line 5: utterance 3 of 'd' is already in line 2"):
-        group_dialogues(tmp_path, [utterance(2, "d", 3), utterance(5, "d", 3)], 9)
+        table(tmp_path, (2, "d", 3, "A"), (5, "d", 3, "A")).order()
+    crowd = table(tmp_path, *((2 + i, "d", i, name) for i, name in enumerate("ABC")))
     with pytest.raises(InputError, match="line 2: expected at most 2 speakers in a dialogue, got 3 in 'd'"):
-        group_dialogues(tmp_path, [utterance(2 + i, "d", i, name) for i, name in enumerate("ABC")], 2)
+        to_dialogues(crowd, ["joy"], 2)
+
+
+def test_dialogues_of_the_same_name_in_two_splits_stay_apart(tmp_path):
+    parts = [to_table(tmp_path / f"{split}.csv", [Utterance(2, "d", 0, split, "x", "joy")], split) for split in SPLITS]
+    data = to_dataset(concatenate(parts), "corpus", ["joy", "anger"], 1, lambda texts: np.ones((len(texts), 2)))
+    assert {split: (part.ids, len(part.labels)) for split, part in data.splits.items()} == dict.fromkeys(
+        SPLITS, (("d",), 1)
+    )
+
+
+def test_columns_of_a_file_in_another_file_are_named_with_it(tmp_path):
+    parts = [to_table(tmp_path / f"{name}.csv", [Utterance(2, "d", 0, "A", "x", "joy")]) for name in ("a", "b")]
+    with pytest.raises(InputError, match=r"b\.csv, line 2: utterance 0 of 'd' is already in .*a\.csv, line 2; remove"):
+        concatenate(parts).order()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from joyful.data.tables import read_table
+from joyful.data.tables import read_rows
 from joyful.data.text_repair import repair
 
 # By hand, from the table of the WHATWG: the 27 defined bytes from 80 to 9F, in their order.
@@ -32,7 +32,7 @@ def test_a_table_is_repaired_before_white_space_is_stripped(tmp_path: Path, capl
     path = tmp_path / "table.csv"
     path.write_text("a,b,c\nwell\x85,don\x92t,\x93\n\x96,x,y\n", "utf-8")
     with caplog.at_level(logging.INFO):
-        rows = list(read_table(path, ("a", "b")))
+        rows = list(read_rows(path, ("a", "b")))
     assert [(row.text("a"), row.text("b")) for row in rows] == [("well\u2026", "don\u2019t"), ("\u2013", "x")]
     assert caplog.messages == [
         f"{path}: mapped 3 control characters (U+0080 to U+009F) to the characters of Windows-1252 at their places"

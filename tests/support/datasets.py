@@ -88,6 +88,11 @@ def assert_same(one: DialogueDataset, other: DialogueDataset) -> None:
         assert a.sentences == b.sentences, split
         for name in ("labels", "speakers", "lengths"):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=f"{split} {name}", strict=True)
+        assert a.missing.keys() == b.missing.keys(), split
+        for name in a.missing:
+            np.testing.assert_array_equal(
+                a.missing[name], b.missing[name], err_msg=f"{split} missing {name}", strict=True
+            )
         for name in one.dimensions:
             np.testing.assert_array_equal(a.features[name], b.features[name], err_msg=f"{split} {name}", strict=True)
 
@@ -103,4 +108,6 @@ def _check_text(part: Dialogues) -> None:
     """Check that each row of text features belongs to the sentence of that row, if `fake_encode` computed them."""
     text = part.features.get("text")
     if text is not None and part.sentences is not None and text.shape[1] == _FAKE_WIDTH:
-        np.testing.assert_array_equal(text, fake_encode(part.sentences))
+        expected = fake_encode(part.sentences)
+        expected = np.where(part.missing.get("text", np.zeros(len(text), bool))[:, None], np.float32(0), expected)
+        np.testing.assert_array_equal(text, expected)

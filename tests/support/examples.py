@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,13 @@ TWO_WORKERS, TO_THE_END = "hydra/launcher=joblib", "hydra/sweeper/pruner=none"
 def copy(name: str, place: Path) -> Path:
     """Copy an example below `place`, and return the folder of the copy."""
     return Path(shutil.copytree(EXAMPLES / name, place / name))
+
+
+def messages_of_the_chat() -> list[str]:
+    """Return the texts of the messages in examples/chat."""
+    program = runpy.run_path(str(EXAMPLES / "chat/convert.py"))
+    with (EXAMPLES / "chat/export.txt").open(encoding="utf-8") as stream:
+        return [text for _, _, text in program["messages"](stream)]
 
 
 def edit(folder: Path, old: str, new: str, file: str = "main.py") -> None:
