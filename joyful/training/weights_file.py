@@ -83,7 +83,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         path: The file.
 
     Raises:
-        InputError: If the file cannot be read as weights, none of them fits, or one is NaN or infinite.
+        InputError: If the file cannot be read as weights, no matrix fits, or one is NaN or infinite.
     """
     weights = read_weights(path)
     places = {name: value for name, value in model.state_dict().items() if not name.startswith("standardise.")}
@@ -99,9 +99,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
         with torch.no_grad():
             places[target].copy_(value)
         loaded[target] = name
-    if not loaded:
+    if not any(places[target].ndim >= 2 for target in loaded):  # biases and counters of other models fit by chance
         raise InputError(
-            f"fork={path}: no tensor fits the model; the file has {_examples(weights)}; the model has {_examples(places)}; "
+            f"fork={path}: no weight matrix fits the model; the file has {_examples(weights)}; the model has "
+            f"{_examples(places)}; "
             "set fusion, modalities and the sizes of the model (model=reference) to those of the checkpoint"
         )
     _report(path, weights, loaded, places)
@@ -185,5 +186,6 @@ def _report(path: Path, weights: Mapping[str, Tensor], loaded: Mapping[str, str]
 
 
 def _examples(tensors: Mapping[str, Tensor]) -> str:
-    shown = [f"{one_line(name, 60)} {tuple(value.shape)}" for name, value in list(tensors.items())[:3]]
-    return ", ".join(shown) + (", ..." if len(tensors) > 3 else "")
+    shown = sorted(tensors.items(), key=lambda item: item[1].ndim < 2)[:3]  # matrices first
+    names = [f"{one_line(name, 60)} {tuple(value.shape)}" for name, value in shown]
+    return ", ".join(names) + (", ..." if len(tensors) > 3 else "")
