@@ -149,6 +149,10 @@ def test_seven_classes_have_a_classifier_of_their_own(tmp_path: Path) -> None:
     model, _ = ours()
     load_weights(model, tmp_path / "w.pt")
     assert torch.equal(model.classifier.weight.detach(), weights["clf.lin_7.weight"])
+    weights["clf.lin2.weight"] = torch.ones(3, HIDDEN)  # with as many classes, the usual one is used
+    torch.save(weights, tmp_path / "w.pt")
+    load_weights(model, tmp_path / "w.pt")
+    assert torch.equal(model.classifier.weight.detach(), weights["clf.lin2.weight"])
 
 
 def save_module(path: Path) -> None:

@@ -106,6 +106,12 @@ def test_a_download_that_stopped_is_named(protocol: int) -> None:
         loads(zeros, "data.pkl")
 
 
+def test_damage_in_the_middle_is_not_an_end() -> None:
+    data = dump(CONTENT, 4).replace(b"audio", b"aud\xffo")[:-1]  # not UTF-8, and without its last byte
+    with pytest.raises(InputError, match=r"not a valid pickle: 'utf-8' codec can't decode .*\(near \w+ at byte \d+\)"):
+        loads(data + b"!", "data.pkl")
+
+
 def test_an_empty_file_is_named() -> None:
     with pytest.raises(InputError, match=r"data.pkl: not a valid pickle: it is empty; get the file again"):
         loads(b"", "data.pkl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import pickletools
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,21 @@ def test_most_scalars_are_read_in_runs() -> None:
         loads(data, "data.pkl")
     assert sum(calls) == 999
     assert len(calls) <= 2
+
+
+def test_memo_entries_out_of_order_mean_what_they_say() -> None:
+    """No pickler writes them. Two scalars swap their entries, and the second one is read at the end."""
+    data = pickle.dumps([np.float64(x) for x in range(20)], 3)
+    operations = list(pickletools.genops(data))
+    stored = [
+        at + 1 for (before, *_), (op, _, at) in pairwise(operations) if (before.name, op.name) == ("REDUCE", "BINPUT")
+    ]
+    swapped = bytearray(data)
+    first, second = stored[10], stored[12]
+    swapped[first], swapped[second] = data[second], data[first]
+    changed = bytes(swapped[:-1]) + b"h" + bytes([data[second]]) + b"\x86."
+    expected = pickle.loads(changed)
+    assert same(list(loads(changed, "data.pkl")), list(expected))
 
 
 def test_an_argument_that_is_read_again_is_refused() -> None:
