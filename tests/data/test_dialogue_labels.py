@@ -93,6 +93,10 @@ def test_a_split_is_made_by_dialogue_from_the_seed(tmp_path):
     ids = {split: set(part.ids) for split, part in data.splits.items()}
     assert {split: len(names) for split, names in ids.items()} == {"train": 32, "dev": 4, "test": 4}
     assert len(set.union(*ids.values())) == 40
+    assert (ids["dev"], ids["test"]) == (
+        {"d14", "d2", "d23", "d33"},
+        {"d0", "d18", "d37", "d5"},
+    )  # in every process
     other = dataset(path, seed=1)
     assert {split: set(part.ids) for split, part in other.splits.items()} != ids
     backwards = dataset(write(tmp_path / "backwards.csv", rows[::-1]))  # only names and seed count
