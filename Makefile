@@ -12,10 +12,10 @@ run: .venv/core.done          ## a small paired sweep on the embedded data, and 
 	$(BIN)/python run.py -m +sweeps=first_look $(ARGS)
 	$(BIN)/joyful report multirun/first_look
 
-test: .venv/all.done          ## all tests and the 20 slowest (ARGS="-k name" for some, ARGS="-m quick" for most in a minute)
+test: .venv/all.done          ## the tests of every change (ARGS="-k name" for some, ARGS="-m quick" for most in a minute)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=2 $(ARGS)
 
-soak: .venv/all.done          ## faults injected at their full counts, with new seeds for at least MINUTES
+soak: .venv/all.done          ## tests that are rare or long, faults at full counts, with new seeds for at least MINUTES
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.support.soak --minutes $(MINUTES) $(ARGS)
 
 study-report: .venv/core.done ## every table and figure of study/RESULTS.md from study/archives/, without training

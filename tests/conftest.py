@@ -1,4 +1,4 @@
-"""For all tests: the table of injected faults, the quick tests, and the surroundings of the programs that tests start."""
+"""For all tests: the table of injected faults, the quick and the long tests, and the surroundings of programs they start."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults import pytest_report_header, pytest_terminal_summary, tally
+from tests.support.faults import pytest_report_header, pytest_terminal_summary, soaking, tally
 from tests.support.fork_server import ForkServer
 from tests.support.quick import quick_tests
 
@@ -45,11 +45,14 @@ LONGEST = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the quick tests, and put the longest first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the quick tests, skip those of a soak outside a soak, and put the longest first."""
     items.sort(key=lambda item: next((i for i, x in enumerate(LONGEST) if item.nodeid.startswith(x)), len(LONGEST)))
     for item in items:
         name = getattr(item, "originalname", item.name)
         owner = getattr(item, "cls", None)
         if (f"{owner.__name__}.{name}" if owner else name) in quick_tests(item.path):
             item.add_marker("quick")
+        marker = item.get_closest_marker("soak")
+        if marker and not (soaking() or "soak" in config.option.markexpr):
+            item.add_marker(pytest.mark.skip(reason=f"runs in make soak: {marker.args[0]}"))

@@ -90,7 +90,7 @@ def test_a_single_missing_function_is_named(monkeypatch):
     assert "which lacks os.statvfs; on Windows run joyful in WSL 2" in platforms.reason_against()
 
 
-@pytest.mark.slow
+@pytest.mark.soak("takes 25 s and trains a sweep; macOS is stated as not tested")
 def test_nothing_needs_a_function_that_macos_lacks(tmp_path):
     """All processes of a sweep and its report run without them. This is no test on macOS."""
     lines = [f"if hasattr(os, {name!r}): del os.{name}" for name in NOT_ON_MACOS]

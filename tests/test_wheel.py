@@ -6,7 +6,6 @@ environments share the installed libraries by links, so nothing is downloaded.
 
 import re
 import subprocess
-import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -38,7 +37,7 @@ def swept(installed, tmp_path_factory):
     """A sweep that the installed program has trained."""
     place = tmp_path_factory.mktemp("swept")
     quick = [item for item in TINY if not item.startswith("training.threads")]
-    short = ("training.evaluations_per_epoch=1", "hydra.sweeper.pairs=1")
+    short = ("training.epochs=2", "training.evaluations_per_epoch=1", "hydra.sweeper.pairs=1")
     done = call(installed, "train", "-m", "+sweeps=first_look", *quick, *short, cwd=place)
     assert done.returncode == 0, done.stderr
     return place / "multirun/first_look"
@@ -78,31 +77,23 @@ def test_every_file_of_conf_sweeps_and_claims_is_in_the_wheel(wheel):
             assert f"joyful/{package}/{path.relative_to(ROOT / folder).as_posix()}" in names
 
 
-@pytest.mark.parametrize("how", ["wheel", "editable"])
-def test_the_commands_work_in_an_empty_folder(how, request, tmp_path):
-    program = request.getfixturevalue("installed") if how == "wheel" else Path(sys.executable).with_name("joyful")
+def test_the_commands_work_in_an_empty_folder(installed, swept, tmp_path):
+    """The same from the editable install: the commands of the documents, which test_docs.py runs."""
 
     def run(*arguments):
-        done = call(program, *arguments, cwd=tmp_path)
+        done = call(installed, *arguments, cwd=tmp_path)
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout
 
     assert run("--version") == f"joyful {joyful.__version__}\n"
     assert run().startswith("usage: joyful COMMAND")
-    assert run("--help") == run()
     assert "== Groups ==" in run("train", "--help")
-    run("train", *TINY, "training.epochs=2", "hydra.run.dir=one")
-    assert (tmp_path / "one/run.json").is_file()
-    if how == "editable":
-        return  # the commands in the documents run from the editable install, and test_docs.py runs them
-    swept = request.getfixturevalue("swept")
     assert "5/5 trials" in run("sweep", "status", swept)
     assert f"{swept}/report/index.html" in run("report", swept)
     (tmp_path / "curves.csv").write_bytes(curves_table())
     assert "next: joyful report imported" in run("import", "csv", "curves.csv", "--out", "imported")
-    run("report", "imported", "--baseline", "arm=old")
     run("prepare", "data=synthetic", "out=prepared")
-    run("train", "data=prepared", "data.root=prepared", *TINY[3:], "training.epochs=1", "hydra.run.dir=two")
+    assert (tmp_path / "prepared/meta.json").is_file()
 
 
 def test_without_torch_all_works_but_training(without_torch, swept, tmp_path):
@@ -110,13 +101,10 @@ def test_without_torch_all_works_but_training(without_torch, swept, tmp_path):
     assert "No module named 'torch'" in probe.stderr
     (tmp_path / "curves.csv").write_bytes(curves_table())
     for command in (
-        ("--help",),
         ("schema", "--markdown"),
         ("sweep", "status", swept),
-        ("sweep", "retry", swept, "--failed"),
         ("report", swept, "--out", "report"),
         ("import", "csv", "curves.csv", "--out", "imported"),
-        ("report", "imported", "--baseline", "arm=old"),
     ):
         done = call(without_torch, *command, cwd=tmp_path)
         assert done.returncode == 0, f"{command}: {done.stderr}"
@@ -131,6 +119,7 @@ def test_without_torch_all_works_but_training(without_torch, swept, tmp_path):
 
 
 def test_other_hydra_programs_see_the_sweeper_alone(installed, tmp_path):
+    """tests/sweeper/test_beside_stock.py compares their help, search path and plugins with those without joyful."""
     (tmp_path / "app.py").write_text(
         "import hydra\n\n\n"
         "@hydra.main(config_path=None, version_base=None)\n"
@@ -139,16 +128,8 @@ def test_other_hydra_programs_see_the_sweeper_alone(installed, tmp_path):
         "main()\n"
     )
     python = installed.with_name("python")
-    searched = call(python, "app.py", "--info", "searchpath", cwd=tmp_path)
-    assert searched.returncode == 0, searched.stderr
-    assert "joyful" not in searched.stdout
-    helped = call(python, "app.py", "--help", cwd=tmp_path)
-    assert "sweeps" not in helped.stdout
-    assert "joyful" not in helped.stdout
     value = call(python, "app.py", "+sweeps=first_look", cwd=tmp_path)  # a plain value: there is no such group
     assert value.stdout == "{'sweeps': 'first_look'}\n", value.stderr
-    plugins = call(python, "app.py", "--info", "plugins", cwd=tmp_path)
-    assert "OptunaPrunedSweeper" in plugins.stdout + plugins.stderr
 
 
 def test_no_text_installs_the_package_of_somebody_else():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from joyful.analysis.columns import NAMES
 
@@ -112,6 +113,23 @@ def listing(names: list[str], most: int = 5) -> str:
     if len(names) > most:
         names = [*names[:most], f"{len(names) - most} more"]
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def ranges(numbers: Sequence[int], most: int = 3) -> str:
+    """Join sorted numbers and their ranges, as in `0 to 11, 20`. Of more than twice `most`, the first `most` are shown.
+
+    Example:
+        >>> ranges([0, 1, 2, 20]), ranges([1, 2])
+        ('0 to 2, 20', '1 to 2')
+    """
+    parts: list[list[int]] = []
+    for value in numbers:
+        if parts and value == parts[-1][1] + 1:
+            parts[-1][1] = value
+        else:
+            parts.append([value, value])
+    texts = [f"{low}" if low == high else f"{low} to {high}" for low, high in parts]
+    return ", ".join(texts if len(texts) <= 2 * most else [*texts[:most], f"and {len(texts) - most} more"])
 
 
 def metric(text: str) -> str:

@@ -19,7 +19,7 @@ import pandas as pd
 from joyful.analysis.findings import Findings
 from joyful.analysis.formatting import count
 from joyful.analysis.provenance import distinct
-from joyful.results import HISTORY, RUN, TIMING, InputError, find_runs, natural, plain, read_run
+from joyful.results import HISTORY, PREDICTIONS, RUN, TIMING, InputError, find_runs, natural, plain, read_run
 from joyful.results.design import DECISIONS, DESIGN, digest
 from joyful.results.files import read_bounded
 from joyful.results.yaml_text import parse_yaml
@@ -47,6 +47,7 @@ _OWN = ("schema", "config", "config_hash", "seed", "role", "status", "history_sh
 _CHANGED = {
     "history": f"{HISTORY} was changed",
     "timing": f"{TIMING} was changed",
+    "predictions": f"{PREDICTIONS} was changed",
     "config": "its configuration was changed",
     "rest": f"a value of {RUN} was changed that is not the configuration, such as the objective, the device or the versions",
 }
@@ -258,7 +259,8 @@ def _run(folder: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
         config, rest = digest(info.get("config")), digest({k: v for k, v in info.items() if k not in _OWN})
     except (InputError, OSError):  # a run of another program, or a damaged one
         config, rest = _digest_of(folder / ".hydra/config.yaml"), _digest_of(folder / RUN)
-    entry = {"history": _digest_of(folder / HISTORY), "timing": _digest_of(folder / TIMING), "config": config}
+    names = {"history": HISTORY, "timing": TIMING, "predictions": PREDICTIONS}
+    entry = {key: _digest_of(folder / name) for key, name in names.items()} | {"config": config}
     entry |= {key: info.get(key) for key in ("config_hash", "seed", "role", "status")}
     return entry | {"rest": rest}, info
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from joyful.results import HISTORY, RunFolder
+from joyful.results import HISTORY, PREDICTIONS, RunFolder
 
 EQUAL, CLOSE, DIFFERENT = "equal", "close", "different"
 
@@ -62,11 +62,11 @@ class _Largest:
 def compare(recorded: Path, trained: Path, tolerance: float = TOLERANCE) -> Outcome:
     """Compare the history of a run with the history of the same run trained again.
 
-    Histories with the same digest are equal. A run that a sweep ended at the target is compared up to its last step. Equal too
-    are the histories of an archive, which keeps some columns, rounded to float32: every
-    recorded value is then the float32 of the value trained again. Otherwise the runs are different, unless the two were
-    trained on other devices, processors, threads, versions or code. Then the curves may differ by the tolerance, except those of
-    gradients, which is a weaker check.
+    Histories with the same digest are equal, if their predictions are, too. A run that a sweep ended at the target is
+    compared up to its last step. Equal too are the histories of an archive, which keeps some columns, rounded to float32:
+    every recorded value is then the float32 of the value trained again. Otherwise the runs are different, unless the two
+    were trained on other devices, processors, threads, versions or code. Then the curves may differ by the tolerance,
+    except those of gradients, which is a weaker check.
 
     Args:
         recorded: Folder of the recorded run.
@@ -79,6 +79,9 @@ def compare(recorded: Path, trained: Path, tolerance: float = TOLERANCE) -> Outc
     """
     runs = [RunFolder.open(folder, reading=True) for folder in (recorded, trained)]
     if (recorded / HISTORY).read_bytes() == (trained / HISTORY).read_bytes():
+        predictions = [folder / PREDICTIONS for folder in (recorded, trained)]
+        if all(path.exists() for path in predictions) and predictions[0].read_bytes() != predictions[1].read_bytes():
+            return Outcome(DIFFERENT, f"the history is equal, and {PREDICTIONS} is different")
         return Outcome(EQUAL, "equal")
     old, new = ({(row["step"], row["split"]): row for row in run.history_rows()} for run in runs)
     if runs[0].info["status"] == "pruned":  # the sweep ended it, and the run trained again goes on

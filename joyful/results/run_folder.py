@@ -20,7 +20,17 @@ from joyful.records import InputError, one_line
 from joyful.results import tables
 from joyful.results.files import json_bytes, plain, read_bounded, remove_leftovers, write_bytes, write_json
 from joyful.results.provenance import git_state, versions
-from joyful.results.schema import HISTORY, RUN, RUN_KEYS, SCHEMA, STATUSES, TIMING, ResultsError
+from joyful.results.schema import (
+    HISTORY,
+    OUTCOME_KEYS,
+    PREDICTIONS,
+    RUN,
+    RUN_KEYS,
+    SCHEMA,
+    STATUSES,
+    TIMING,
+    ResultsError,
+)
 
 #: Maximum size of run.json in bytes.
 MAXIMUM_RUN_BYTES = 4 * 2**20
@@ -159,26 +169,42 @@ class RunFolder:
         status: str,
         reason: str | None = None,
         objective: float | None = None,
-        confusion: Mapping[str, Any] | None = None,
+        outcome: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write status, reason and objective together, and drop the digest of a replaced history.
+        """Write status, reason, objective and outcome together, and drop the digest of a replaced history.
 
         Args:
             status: One of `STATUSES`.
             reason: Why the run has this status; None if there is nothing to report.
             objective: Value of the objective; None if unknown. NaN and infinities become null.
-            confusion: The "labels" and the confusion matrices of "dev" and "test" at the best evaluation; None leaves the
-                key out.
+            outcome: What is known of the best evaluation once a run has ended, by `OUTCOME_KEYS`. Keys that it does not have
+                are removed.
 
         Raises:
-            InputError: If the status is not one of `STATUSES`.
+            InputError: If the status is not one of `STATUSES`, or a key of the outcome is not one of `OUTCOME_KEYS`.
             ResultsError: If run.json cannot be written.
         """
         if status not in STATUSES:
             raise InputError(f"status: expected one of {', '.join(STATUSES)}, got {status!r}")
-        outcome: dict[str, Any] = {"status": status, "reason": reason, "objective": objective}
-        outcome |= {} if confusion is None else {"confusion": confusion}
-        self._write_run(self.info | outcome | {"history_sha256": [self._current_digest()]})
+        outcome = outcome or {}
+        if unknown := outcome.keys() - OUTCOME_KEYS.keys():
+            raise InputError(f"outcome: expected keys of {', '.join(OUTCOME_KEYS)}, got {', '.join(sorted(unknown))}")
+        info = {key: value for key, value in self.info.items() if key not in OUTCOME_KEYS}
+        info |= {"status": status, "reason": reason, "objective": objective}
+        info["history_sha256"] = [self._current_digest()]
+        self._write_run(info | {key: outcome[key] for key in OUTCOME_KEYS if key in outcome})
+
+    def write_predictions(self, data: bytes) -> str:
+        """Replace predictions.parquet atomically, and return its SHA-256 for the outcome (see `set_status`).
+
+        Args:
+            data: The content of the file (see `joyful.results.predictions.predictions_bytes`).
+
+        Raises:
+            ResultsError: If the file cannot be written.
+        """
+        write_bytes(self.path / PREDICTIONS, data)
+        return _sha256(data)
 
     def update(self, header: Mapping[str, Any]) -> None:
         """Change keys of the header, for example after a run was resumed on another machine.

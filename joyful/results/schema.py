@@ -9,7 +9,7 @@ import re
 
 from joyful.records import COMPONENTS
 
-RUN, HISTORY, TIMING = "run.json", "history.parquet", "timing.parquet"
+RUN, HISTORY, TIMING, PREDICTIONS = "run.json", "history.parquet", "timing.parquet", "predictions.parquet"
 
 #: Version of the format, written in run.json. A reader refuses any other.
 SCHEMA = 1
@@ -51,6 +51,18 @@ TIMING_COLUMNS: dict[str, str] = {
     "seconds": "wall seconds since the previous record",
 }
 
+#: Columns of predictions.parquet -> meaning. A column `probability_NAME` for each class follows, in the order of the classes.
+PREDICTION_COLUMNS: dict[str, str] = {
+    "split": "dev or test",
+    "dialogue": "name of the dialogue",
+    "place": "position of the utterance in its dialogue, from 0",
+    "label": "name of the class, or the list of names for multi-label data; null without a label",
+    "predicted": "name of the predicted class, or the list of predicted names",
+}
+
+#: Prefix of the columns of probabilities; the suffix is the name of a class (see `joyful.results.predictions.class_names`).
+PROBABILITY = "probability_"
+
 #: Columns that `load` adds to those of the history. A history must not have columns with these names.
 RESERVED_COLUMNS = ("run", "status", "seed", "role")
 
@@ -75,6 +87,13 @@ RUN_KEYS: dict[str, str] = {
     "choices": "Hydra's group choices",
     "config": "the resolved configuration",
     "history_sha256": "SHA-256 of history.parquet; two digests while a new history replaces the old one",
+}
+
+#: Keys of run.json that follow when a run of the trainer has ended, all of its best evaluation -> meaning.
+OUTCOME_KEYS: dict[str, str] = {
+    "per_class": "{dev, test} -> name of a class -> {precision, recall, f1, support}; null where nothing can be divided",
+    "confusion": "{labels, dev, test}: confusion matrices, rows are labels and columns predictions; not for multi-label data",
+    "predictions_sha256": "SHA-256 of predictions.parquet",
 }
 
 _EXTRA_COLUMN = re.compile(r"[a-z][a-z0-9_]{0,199}\Z")

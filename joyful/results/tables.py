@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from joyful.records import SPLITS, InputError, first_line_of
 from joyful.results.parquet_pages import decoded_bytes
-from joyful.results.schema import HISTORY_COLUMNS, RESERVED_COLUMNS, TIMING_COLUMNS, column_order, is_column_name
+from joyful.results.schema import (
+    HISTORY_COLUMNS,
+    PREDICTION_COLUMNS,
+    PROBABILITY,
+    RESERVED_COLUMNS,
+    TIMING_COLUMNS,
+    column_order,
+    is_column_name,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,7 +91,7 @@ def columns_bytes(columns: Mapping[str, Any]) -> bytes:
         pa.field(name, array.type, nullable=name not in KEY_COLUMNS or array.null_count > 0)
         for name, array in zip(columns, arrays, strict=True)
     ]
-    return _parquet(pa.table(arrays, schema=pa.schema(fields)), dictionary=["split"])
+    return parquet_bytes(pa.table(arrays, schema=pa.schema(fields)), dictionary=["split"])
 
 
 def history_rows(data: bytes) -> list[dict[str, Any]]:
@@ -127,7 +135,7 @@ def timing_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
         [row["phase"] if name == "phase" else _number(row[name], name, ("timing", row["phase"])) for row in rows]
         for name in TIMING_COLUMNS
     ]
-    return _parquet(pa.table(columns, schema=schema), dictionary=["phase"])
+    return parquet_bytes(pa.table(columns, schema=schema), dictionary=["phase"])
 
 
 def timing_rows(data: bytes) -> list[dict[str, Any]]:
@@ -140,7 +148,7 @@ def timing_rows(data: bytes) -> list[dict[str, Any]]:
         InputError: If this is not a timing.parquet, or it has more than 4 million values.
     """
     with _damage_as_input_error():
-        file = _open(data, text="phase", verify=True)
+        file = _open(data, texts=["phase"], verify=True)
         names = file.schema_arrow.names
         if names != list(TIMING_COLUMNS):
             raise InputError(f"expected the columns {', '.join(TIMING_COLUMNS)}, got {', '.join(names[:10])[:200]}")
@@ -165,13 +173,51 @@ def decode(data: bytes, columns: Sequence[str] | None = None, *, trusted: bool =
             has nulls, another column is not numeric, or a split is unknown.
     """
     with _damage_as_input_error():
-        file = _open(data, text="split", verify=not trusted)
+        file = _open(data, texts=["split"], verify=not trusted)
         _check_schema(file.schema_arrow)
         names = file.schema_arrow.names
         wanted = None if columns is None else [name for name in names if name in columns or name in KEY_COLUMNS]
         table = file.read(columns=wanted, use_threads=False)
         _check_keys(table, trusted)
         return _with_types(table)
+
+
+def decode_predictions(data: bytes) -> pa.Table:
+    """Return the table of a predictions.parquet (see `joyful.results.predictions`). All its text is dictionary-encoded.
+
+    Args:
+        data: The content of the file.
+
+    Raises:
+        InputError: If this is not a predictions.parquet, or it exceeds the limits of `decode`.
+    """
+    with _damage_as_input_error():
+        for element in ("", ".list.element"):  # of one label, or of lists of labels
+            texts = ["split", "dialogue", f"label{element}", f"predicted{element}"]
+            file = _open(data, texts, verify=True)
+            if _has_predictions(file.schema_arrow):
+                table = file.read(use_threads=False)
+                table.validate(full=True)
+                return table.unify_dictionaries().combine_chunks()
+        names = ", ".join(PREDICTION_COLUMNS)
+        raise InputError(
+            f"expected the columns {names} and probabilities, got {', '.join(file.schema_arrow.names)[:200]}"
+        )
+
+
+def _has_predictions(schema: pa.Schema) -> bool:
+    import pyarrow as pa
+
+    text, n = pa.dictionary(pa.int32(), pa.string()), len(PREDICTION_COLUMNS)
+    if tuple(schema.names[:n]) != tuple(PREDICTION_COLUMNS) or len(set(schema.names)) != len(schema.names):
+        return False
+    kinds = [field.type.value_type if pa.types.is_list(field.type) else field.type for field in schema]
+    labels, probabilities = schema.types[n - 2 : n], zip(schema.names[n:], kinds[n:], strict=True)
+    return (
+        kinds[:n] == [text, text, pa.int32(), text, text]
+        and labels[0] == labels[1]
+        and all(name.startswith(PROBABILITY) and kind == pa.float32() for name, kind in probabilities)
+    )
 
 
 @contextlib.contextmanager
@@ -191,7 +237,7 @@ def _check_values(count: int) -> None:
         raise InputError(f"it holds {count} values; at most {MAXIMUM_VALUES} are read as rows")
 
 
-def _open(data: bytes, text: str, verify: bool) -> Any:
+def _open(data: bytes, texts: Sequence[str], verify: bool) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -199,8 +245,8 @@ def _open(data: bytes, text: str, verify: bool) -> Any:
     options = {"page_checksum_verification": verify, "pre_buffer": False}
     try:
         # decoding text as a dictionary keeps one copy in memory of a long text that is repeated ten million times
-        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=[text], **options)
-    except KeyError:  # the column is missing; the caller reports it
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(texts), **options)
+    except KeyError:  # a column is missing; the caller reports it
         file = pq.ParquetFile(pa.BufferReader(data), **options)
     footer = file.metadata
     rows, width = footer.num_rows, footer.num_columns
@@ -270,14 +316,20 @@ def _with_types(table: pa.Table) -> pa.Table:
     return table
 
 
-def _parquet(table: pa.Table, dictionary: list[str]) -> bytes:
+def parquet_bytes(table: pa.Table, dictionary: Sequence[str]) -> bytes:
+    """Return a table as Parquet bytes, which depend on its content only.
+
+    Args:
+        table: The table.
+        dictionary: Paths of the columns of text that repeat.
+    """
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
     # All options that affect the bytes are fixed here. Numbers have no compression, dictionaries or statistics: they do
     # not compress, and tens of thousands of files must be read fast.
     pq.write_table(
-        table, sink, row_group_size=1_000_000, version="2.6", use_dictionary=dictionary, compression="none",
+        table, sink, row_group_size=1_000_000, version="2.6", use_dictionary=list(dictionary), compression="none",
         write_statistics=False, data_page_version="1.0", store_schema=False, write_page_checksum=True,
     )  # fmt: skip
     return sink.getvalue()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,14 @@ class TrialTracking:
         folder: The output folder of the trial.
         sweep: The folder of the sweep.
         header: run.json of the trial, see `joyful.sweeper.history.run_header`.
+        varied: Settings and groups that differ between the trials.
     """
 
-    def __init__(self, settings: SweepSettings, folder: Path, sweep: Path, header: Mapping[str, Any]) -> None:
+    def __init__(
+        self, settings: SweepSettings, folder: Path, sweep: Path, header: Mapping[str, Any], varied: Set[str]
+    ) -> None:
         self._settings, self._folder, self._sweep, self._header = settings, folder, sweep.absolute(), header
+        self._varied = frozenset(varied)
         self._tracking: Tracking | None = None
 
     @property
@@ -69,7 +73,7 @@ class TrialTracking:
     def _start(self) -> Tracking:
         if self._tracking is None:
             inside = self._folder.is_relative_to(self._sweep)
-            run = TrackedRun(self._folder, self._parameters(), self._sweep if inside else None)
+            run = TrackedRun(self._folder, self._parameters(), self._sweep if inside else None, self._varied)
             self._tracking = Tracking(self._settings.track, run)
         return self._tracking
 

@@ -331,7 +331,7 @@ class _Worker:
                 trial.copy_result(other)
                 log.info("trial %d has the configuration of trial %d and takes its result", lease.number, other.number)
             return  # an unfinished duplicate waits: `_claim_next` skips the trial until the other is finished
-        self._tracking = TrialTracking(self._task.settings, folder, self._task.folder, header)
+        self._tracking = TrialTracking(self._task.settings, folder, self._task.folder, header, plan.varied())
         request = {
             "config": self._task.program.pickle(config), "number": lease.number, "header": header,
             "objectives": len(self._task.settings.directions), "targets": self._targets(lease.number),

@@ -38,6 +38,7 @@ class TensorBoardTracker:
         name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
         self._writer = RecordWriter((folder / name).open("xb"))
         self._parameters = {name: "null" if value is None else value for name, value in run.parameters.items()}
+        self._varies = run.varies
         self._write(0, file_version="brain.Event:2")
         if earlier is not None:  # readers drop what was logged at later steps before
             self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
@@ -91,19 +92,27 @@ class TensorBoardTracker:
         return summary_v2.hparams_pb(self._parameters, trial_id=name)
 
     def _columns(self, scores: Mapping[str, float]) -> Any:
-        from tensorboard.plugins.hparams import summary_v2
+        from tensorboard.plugins.hparams import api_pb2, metadata
 
-        return summary_v2.hparams_config_pb(
-            hparams=[summary_v2.HParam(name) for name in self._parameters],
-            metrics=[summary_v2.Metric(f"{SCORES}{name}", display_name=name) for name in scores],
+        experiment = api_pb2.Experiment(
+            # the view shows the first five, and those that differ come first
+            hparam_infos=[api_pb2.HParamInfo(name=name, differs=self._varies(name)) for name in self._parameters],
+            metric_infos=[
+                api_pb2.MetricInfo(name=api_pb2.MetricName(tag=f"{SCORES}{name}"), display_name=name) for name in scores
+            ],
         )
+        return self._of_plugin(metadata.EXPERIMENT_TAG, experiment=experiment)
 
     def _session_end(self, status: str) -> Any:
-        from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
         code = api_pb2.STATUS_FAILURE if status == "failed" else api_pb2.STATUS_SUCCESS
         end = plugin_data_pb2.SessionEndInfo(status=code, end_time_secs=time.time())
-        content = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
-        tag = metadata.SESSION_END_INFO_TAG
+        return self._of_plugin(metadata.SESSION_END_INFO_TAG, session_end_info=end)
+
+    def _of_plugin(self, tag: str, **data: Any) -> Any:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+        content = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**data))
         return Summary(value=[Summary.Value(tag=tag, metadata=content, tensor=metadata.NULL_TENSOR)])

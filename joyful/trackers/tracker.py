@@ -25,11 +25,17 @@ class TrackedRun:
         folder: Absolute path of the folder of the run.
         parameters: Dotted name -> value of its settings.
         sweep: Absolute path of the folder of its sweep; None for a run alone.
+        varied: Settings and groups that its command sets, or that differ between the runs of its sweep.
     """
 
     folder: Path
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     sweep: Path | None = None
+    varied: frozenset[str] = frozenset()
+
+    def varies(self, parameter: str) -> bool:
+        """Return whether the parameter is in `varied`, or names the choice of a group in it, as loss.name does."""
+        return parameter in self.varied or parameter.removesuffix(".name") in self.varied
 
     @property
     def name(self) -> str:

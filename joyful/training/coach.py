@@ -61,8 +61,8 @@ class Coach:
         epoch: Number of complete epochs.
         step: Number of optimizer steps.
         best: Dev "f1_weighted", "epoch", "step" and test scores of the best evaluation; empty before the first one.
-        confusion: Confusion matrices of "dev" and "test" at the best evaluation (see `Accumulator.confusion`). Empty for
-            multi-label data.
+        best_logits: "dev" and "test" -> (N, C) logits of the best evaluation. Empty before the first one, and if the run
+            was resumed from a checkpoint without them, which an earlier version wrote.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Coach:
         self._ordered: dict[str, list[Batch]] = {}
         self.step, self.epoch = 0, 0
         self.best: dict[str, float] = {}
-        self.confusion: dict[str, list[list[int]]] = {}
+        self.best_logits: dict[str, Tensor] = {}
         self._stale_epochs = 0
 
     @property
@@ -243,8 +243,7 @@ class Coach:
         if improved:
             self.best = {"f1_weighted": by_split["dev"]["f1_weighted"], "epoch": position, "step": self.step}
             self.best |= {f"test_{name}": by_split["test"][name] for name in ("accuracy", "f1_weighted", "f1_macro")}
-            matrices = {split: evaluated[split].confusion() for split in ("dev", "test")}
-            self.confusion = {split: matrix for split, matrix in matrices.items() if matrix is not None}
+            self.best_logits = {split: evaluated[split].logits() for split in ("dev", "test")}
         return rows, improved
 
     def _run(self, split: str) -> Accumulator:
@@ -252,7 +251,7 @@ class Coach:
         if split not in self._ordered:
             self._ordered[split] = self.splits[split].batches_in_order(self.settings.training.batch_size)
         self.model.eval()
-        accumulator = Accumulator(with_confusion=split != "train")
+        accumulator = Accumulator(keep_logits=split != "train")
         for number, batch in enumerate(self._ordered[split]):
             with self._autocast():
                 output: ModelOutput = self.model(batch, None, Draws(self.settings.seed, 0, number))
@@ -327,6 +326,7 @@ class Coach:
             "optimizer": state_tensors(self._optimizer),
             "average": self._average.state_dict(),
             "weighting": self._weighting.state_dict(),
+            "best_logits": self.best_logits,
         }
         return Checkpoint(
             {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()},
@@ -334,7 +334,6 @@ class Coach:
                 "epoch": self.epoch,
                 "step": self.step,
                 "best": self.best,
-                "confusion": self.confusion,
                 "stale_epochs": self._stale_epochs,
                 "lr": learning_rate(self._optimizer),
                 "plateau": {"best": self._plateau.best, "num_bad_epochs": self._plateau.num_bad_epochs},
@@ -369,7 +368,9 @@ class Coach:
             self._weighting.load_state_dict({k: v.to(self.device) for k, v in part("weighting.").items()})
             self.epoch, self.step = int(state["epoch"]), int(state["step"])
             self.best, self._stale_epochs = dict(state["best"]), int(state["stale_epochs"])
-            self.confusion = dict(state.get("confusion", {}))  # checkpoints of earlier versions have none
+            self.best_logits = part("best_logits.")  # checkpoints of earlier versions have none
+            if any(len(logits) != len(self.splits[split].labels) for split, logits in self.best_logits.items()):
+                raise ValueError("its logits are those of other data")
             if not all(isinstance(value, (int, float)) for value in self.best.values()):
                 raise ValueError("its best scores are not numbers")
             set_learning_rate(self._optimizer, float(state["lr"]))

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from joyful.model.joyful import ModelOutput
 from joyful.records import COMPONENTS, Batch
+from joyful.results import class_scores
 from joyful.training import metrics
 
 #: Means over the utterances that have a label. All other means are over all utterances.
@@ -28,16 +29,15 @@ class Accumulator:
     their numbers of utterances that have a label. `add` never waits for the device. `row` waits once.
 
     Args:
-        with_confusion: Whether to count the confusion matrix too. Multi-label data have none.
+        keep_logits: Whether to keep the logits too.
 
     Attributes:
         utterances: Number of utterances added so far.
         labelled: Number of those that have a label.
     """
 
-    def __init__(self, with_confusion: bool = False) -> None:
-        self._with_confusion = with_confusion
-        self._confusion: Tensor | None = None
+    def __init__(self, keep_logits: bool = False) -> None:
+        self._logits: list[Tensor] | None = [] if keep_logits else None
         self._sums: dict[str, Tensor] = {}
         self._counts: Tensor | None = None
         self.utterances = self.labelled = 0
@@ -62,18 +62,15 @@ class Accumulator:
                 self._sums[name] = term if total is None else total + term
             batch_counts = metrics.counts(logits, labels)
             self._counts = batch_counts if self._counts is None else self._counts + batch_counts
-            if self._with_confusion and labels.ndim == 1:
-                matrix = metrics.confusion(logits, labels)
-                self._confusion = matrix if self._confusion is None else self._confusion + matrix
+            if self._logits is not None:
+                self._logits.append(output.logits.detach())
         self.utterances += n
         self.labelled += batch.n_labelled
 
-    def confusion(self) -> list[list[int]] | None:
-        """Return the (C, C) confusion matrix, or None if it was not counted. This method waits for the device.
-
-        Row i and column j hold the utterances of class i that are predicted as class j.
-        """
-        return None if self._confusion is None else self._confusion.long().tolist()
+    def logits(self) -> Tensor:
+        """Return the (N, C) logits of all batches. They stay on the device, and this method does not wait for it."""
+        assert self._logits, "the split has no batch, or keep_logits is off"
+        return torch.cat(self._logits)
 
     def row(self, weights: Mapping[str, float | Tensor]) -> dict[str, float]:
         """Return the scores, losses, weights and shares of the total loss, by columns of history.parquet.
@@ -99,7 +96,7 @@ class Accumulator:
         weight = dict(zip(COMPONENTS, values[len(names) :], strict=False))
         classes = self._counts.shape[1]
         table = np.array(values[len(names) + len(COMPONENTS) :]).reshape(4, classes)
-        row = metrics.scores(table, self.labelled) | means
+        row = class_scores.scores(table, self.labelled) | means
         # A component of weight 0 does not enter the total, even if it is NaN.
         weighted = {c: weight[c] * means[f"loss_{c}"] if weight[c] else 0.0 for c in COMPONENTS}
         total = math.fsum(weighted.values())

@@ -31,10 +31,10 @@ from joyful.trackers import require
 from joyful.training import restoring
 from joyful.training.batching import DeviceSplit
 from joyful.training.coach import Coach, TrainingFailedError
+from joyful.training.disk_need import DataSizes, disk_need
 from joyful.training.objective import reconstruction_criterion
-from joyful.training.optimizers import state_shapes
 from joyful.training.progress import TrainingProgress, closing_table
-from joyful.training.run_log import LINE, RunLog, run_log
+from joyful.training.run_log import RunLog, run_log
 from joyful.training.run_tracking import RunTracking
 from joyful.training.run_writer import RunWriter
 from joyful.validation import differences
@@ -43,13 +43,6 @@ OBJECTIVE = "best dev f1_weighted"
 
 #: Who is told of each evaluation: the sweep, run.log and the trackers.
 Watchers = tuple["Observer | None", RunLog, RunTracking]
-
-#: Bytes of a run's text files (run.json, .hydra/, logs), of the headers of its tensor files, and of partly filled
-#: blocks.
-FIXED = 96 * 2**10
-
-#: Bytes of a row of history.parquet and of its part of timing.parquet.
-ROW = 420
 
 
 class Interrupted(Signalled):
@@ -111,30 +104,19 @@ def _model(settings: Settings, dimensions: Mapping[str, int], n_classes: int, n_
         raise InputError(str(error)) from None
 
 
-def run_need(settings: Settings, dimensions: Mapping[str, int], n_classes: int, n_speakers: int) -> disk.DiskNeed:
+def run_need(settings: Settings, sizes: DataSizes) -> disk.DiskNeed:
     """Estimate the disk space of one run from its model, built without memory for the parameters.
-
-    The estimate is not below the size of the run's files and at most 1.5 times as large; for tiny runs, whose files
-    have mostly fixed parts, at most twice as large.
 
     Args:
         settings: The settings of the run.
-        dimensions: Modality -> feature width, for the modalities that are used.
-        n_classes: Number of classes.
-        n_speakers: Number of speakers.
+        sizes: The sizes of the dataset.
 
     Raises:
         InputError: If sizes in the settings do not fit together.
     """
     with torch.device("meta"):
-        model = _model(settings, dimensions, n_classes, n_speakers)
-    size = sum(value.nbytes for value in model.state_dict().values())
-    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    t = settings.training
-    copies = sum(state_shapes(settings.optimizer).values()) + int(t.moving_average > 0)
-    last = size + copies * trained
-    history = ROW * t.epochs * (2 * t.evaluations_per_epoch + 1) + LINE * t.epochs
-    return disk.DiskNeed(permanent=last + size + history + FIXED, temporary=last + history)
+        model = _model(settings, sizes.dimensions, sizes.n_classes, sizes.n_speakers)
+    return disk_need(settings, model, sizes)
 
 
 def choose_device(name: str) -> torch.device:
@@ -234,7 +216,7 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
     header = _header(settings, config, request, device, threads) | {"data": describe_data(data)}
     if request.multirun:
         restoring.check_same_data(folder, header)
-    need = run_need(settings, data.dimensions, len(data.labels), data.n_speakers)
+    need = run_need(settings, DataSizes.of(data))
     missing = max(0, need.permanent - disk.folder_size(folder)) + need.temporary
     disk.check_disk_space(folder, missing, "the run", f"hydra.{'sweep' if request.multirun else 'run'}.dir=FOLDER")
     with _disk_errors_as_input_errors(folder):
@@ -242,7 +224,7 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
     with results.lock(folder, request.take_over_after), run_log(folder):
         with _disk_errors_as_input_errors(folder):
             run, finished = restoring.open_or_create(folder, header)
-        with RunTracking(settings, run, request.sweep, signals) as tracking:
+        with RunTracking(settings, run, request, signals) as tracking:
             if finished:
                 return float(run.info["objective"])
             overrides = request.overrides if request.multirun else ()
@@ -320,7 +302,7 @@ def _train(
     observer, log, tracking = watchers
     coach = build_coach(settings, data, device)
     fingerprint = {"config_hash": config_hash(settings), "data": digest}
-    writer = RunWriter(run, fingerprint)
+    writer = RunWriter(run, data, fingerprint)
     with _disk_errors_as_input_errors(run.path):
         writer.restore(coach, source)
     run.set_status("running")
@@ -346,7 +328,7 @@ def _train(
     if observer is None:
         closing_table(
             f"joyful {data.name}, seed {settings.seed}",
-            run.path, "completed", coach.best, settings.training.epochs, time.monotonic() - started,
+            run.path, run.info, coach.best, time.monotonic() - started,
         )  # fmt: skip
     return objective
 

@@ -13,7 +13,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from joyful.records import EpochRecord
+from joyful.records import EpochRecord, visible
+
+#: Maximum number of classes that the table at the end of a run shows.
+MOST_CLASSES = 12
+
+#: Maximum width of the names of classes, so that a terminal of 80 columns has room for the table.
+_CLASS_WIDTH = 24
 
 
 class TrainingProgress:
@@ -57,26 +63,54 @@ class TrainingProgress:
         self._progress.update(self._task, completed=int(record.epoch), scores=scores)
 
 
-def closing_table(title: str, folder: Path, status: str, best: Mapping[str, Any], epochs: int, seconds: float) -> None:
+def closing_table(title: str, folder: Path, info: Mapping[str, Any], best: Mapping[str, Any], seconds: float) -> None:
     """Print the outcome and the folder of a run on standard output. Scores are shown in per cent.
 
     Args:
         title: Title of the table.
         folder: Folder of the run.
-        status: Status of the run.
+        info: Content of its run.json.
         best: Scores of the best evaluation (`Coach.best`); empty if there was none.
-        epochs: Number of epochs of the run.
         seconds: Wall-clock seconds of training in this process.
     """
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     table = Table(title=escape(title), title_justify="left", show_header=False)
     if best:
         table.add_row(
-            "best dev weighted F1", f"{100 * best['f1_weighted']:.2f} %  (epoch {best['epoch']:g} of {epochs})"
+            "best dev weighted F1", f"{100 * best['f1_weighted']:.2f} %  (epoch {best['epoch']:g} of {info['epochs']})"
         )
         table.add_row("test weighted F1 there", f"{100 * best['test_f1_weighted']:.2f} %")
         table.add_row("test accuracy there", f"{100 * best['test_accuracy']:.2f} %")
-    table.add_row("status", status)
+    table.add_row("status", info["status"])
     table.add_row("time", f"{seconds:.1f} s")
     console.print(table)
+    if "per_class" in info:
+        console.print(class_table(info["per_class"]))
     console.print(f"results: {escape(str(folder))}")
+
+
+def class_table(per_class: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """Return the table of the F1 of each class and of the utterances that have it as their label.
+
+    Of many classes it has those with the most utterances. It is at most 80 columns wide.
+
+    Args:
+        per_class: Split -> class -> scores, as in run.json.
+    """
+    names = list(next(iter(per_class.values())))
+    support = {name: sum(scores[name]["support"] for scores in per_class.values()) for name in names}
+    shown = sorted(names, key=lambda name: -support[name])[:MOST_CLASSES]
+    table = Table(title="F1 per class there", title_justify="left")
+    table.add_column("class", max_width=_CLASS_WIDTH, no_wrap=True)
+    for split in per_class:
+        table.add_column(f"{split} F1", justify="right", no_wrap=True)
+        table.add_column("utterances", justify="right", no_wrap=True)
+    for name in (name for name in names if name in shown):
+        cells = []
+        for scores in per_class.values():
+            f1 = scores[name]["f1"]
+            cells += ["–" if f1 is None else f"{100 * f1:.1f} %", str(scores[name]["support"])]
+        table.add_row(escape(visible(name)), *cells)
+    if rest := len(names) - len(shown):
+        table.add_row(f"{rest} more in run.json")
+    return table

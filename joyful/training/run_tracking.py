@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from joyful.config import Settings
-from joyful.records import InputError
+from joyful.records import InputError, Request
 from joyful.results import LockLostError, RunFolder
 from joyful.results.arms import flatten
 from joyful.runtime.signals import RaisingSignals
@@ -23,18 +22,19 @@ class RunTracking:
     Args:
         settings: The settings of the run.
         run: The folder of the run, whose lock this process holds.
-        sweep: Folder of the multirun; None for a single run.
+        request: The request of the run.
         signals: The signals that end the run. One that a tracker has swallowed is raised after it.
     """
 
-    def __init__(self, settings: Settings, run: RunFolder, sweep: Path | None, signals: RaisingSignals) -> None:
+    def __init__(self, settings: Settings, run: RunFolder, request: Request, signals: RaisingSignals) -> None:
         self._run, self._signals = run, signals
         self._tracking: Tracking | None = None
         if not settings.trackers and not (run.path / STATE).exists():
             return
-        folder, sweep = run.path.absolute(), None if sweep is None else sweep.absolute()
+        folder, sweep = run.path.absolute(), None if request.sweep is None else request.sweep.absolute()
         inside = sweep is not None and folder.is_relative_to(sweep)
-        tracked = TrackedRun(folder, flatten(run.info["config"] or {}), sweep if inside else None)
+        parameters, varied = flatten(run.info["config"] or {}), frozenset(request.overridden)
+        tracked = TrackedRun(folder, parameters, sweep if inside else None, varied)
         finished = run.info["status"] == "completed"
         self._tracking = Tracking(settings.trackers, tracked, unfinished_only=finished)
         self._raise_signal()

@@ -1,4 +1,4 @@
-"""The writer of a run: history, timing and checkpoints in its folder, and the right to write them.
+"""The writer of a run: history, timing, checkpoints and predictions in its folder, and the right to write them.
 
 The coach trains and yields records; `RunWriter` writes them. A run can be resumed from what it wrote, see `restoring`.
 """
@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from joyful.records import EpochRecord
+from joyful.records import DialogueDataset, EpochRecord
 from joyful.results import RunFolder
-from joyful.training import checkpoints, restoring
+from joyful.results.predictions import predictions_bytes
+from joyful.training import checkpoints, predictions, restoring
 from joyful.training.checkpoints import Checkpoint
 from joyful.training.coach import Coach
 
@@ -22,12 +23,13 @@ class RunWriter:
 
     Args:
         run: The folder of the run, whose lock this process holds.
+        data: The dataset.
         fingerprint: "config_hash" and "data", the digests of the configuration and of the data. They are stored in the
             checkpoints, and compared when the run is resumed.
     """
 
-    def __init__(self, run: RunFolder, fingerprint: Mapping[str, str]) -> None:
-        self.run, self._fingerprint = run, dict(fingerprint)
+    def __init__(self, run: RunFolder, data: DialogueDataset, fingerprint: Mapping[str, str]) -> None:
+        self.run, self._data, self._fingerprint = run, data, dict(fingerprint)
         self._checkpoints = run.path / "checkpoint"
         self._history: restoring.Rows = []
         self._timing: restoring.Rows = []
@@ -87,12 +89,16 @@ class RunWriter:
 
         Args:
             status: "completed" or "pruned".
-            coach: The coach, whose best evaluation has the objective and the confusion matrices.
+            coach: The coach, whose best evaluation has the objective and the predictions.
             reason: Why the run was pruned.
         """
         checkpoints.drop_previous(self._checkpoints)
-        confusion = {"labels": self.run.info["data"]["labels"], **coach.confusion} if coach.confusion else None
-        self.run.set_status(status, reason, coach.best["f1_weighted"], confusion)
+        outcome: dict[str, Any] = {}
+        if coach.best_logits:
+            predicted = predictions.predict(self._data, coach.best_logits)
+            digest = self.run.write_predictions(predictions_bytes(predicted, self._data.labels, self._data.multilabel))
+            outcome = {**predictions.scores(self._data, predicted), "predictions_sha256": digest}
+        self.run.set_status(status, reason, coach.best["f1_weighted"], outcome)
 
     def _write_checkpoint(self, name: str, step: int, checkpoint: Checkpoint) -> None:
         checkpoints.write(self._checkpoints, name, step, checkpoint)

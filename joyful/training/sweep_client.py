@@ -19,6 +19,7 @@ from joyful.runtime.job_check import check_choices
 from joyful.sweeper import trial
 from joyful.sweeper.history import TAKE_OVER_AFTER
 from joyful.training import experiment
+from joyful.training.disk_need import DataSizes
 
 
 class TrialObserver:
@@ -128,7 +129,7 @@ class TrialCheck:
     """Checks trials before a sweep starts: their settings, their data, and the disk space (`hydra.sweeper.check`)."""
 
     def __init__(self) -> None:
-        self._loaded: dict[str, tuple[dict[str, int], int, int]] = {}
+        self._loaded: dict[str, DataSizes] = {}
 
     def __call__(self, config: DictConfig, varied: frozenset[str]) -> tuple[DiskNeed, int] | None:
         """Check the configuration of a trial.
@@ -166,6 +167,5 @@ class TrialCheck:
             return None
         key = f"{settings.data.model_dump_json()} {settings.modality_names}"
         if key not in self._loaded:
-            data = load(settings.data, settings.modality_names)
-            self._loaded[key] = data.dimensions, len(data.labels), data.n_speakers
-        return experiment.run_need(settings, *self._loaded[key]), settings.training.epochs
+            self._loaded[key] = DataSizes.of(load(settings.data, settings.modality_names))
+        return experiment.run_need(settings, self._loaded[key]), settings.training.epochs

@@ -214,6 +214,24 @@ def test_the_columns_of_the_matrix_follow_the_switches(open_page):
     assert page.locator(".matrix tbody tr").first.locator("td:visible").count() == 2
 
 
+@pytest.mark.parametrize("size", ["desk", "phone"])
+def test_the_rows_of_tables_follow_the_switches(open_page, size):
+    page = open_page("grid", size)
+    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    tables = {}
+    for name in ("table-arms", "table-verdicts", "table-pairs", "table-scores"):
+        rows = page.locator(f"#{name} tbody tr")
+        tables[name] = rows.count()
+        assert page.locator(f"#{name} tbody tr[data-arm]").count() == rows.count(), f"{name} has rows without an arm"
+    page.locator("details.arms input").nth(1).uncheck()
+    for name, rows in tables.items():
+        of_arm = page.locator(f"#{name} tbody tr[data-arm='1']").count()
+        assert 0 < of_arm < rows
+        assert page.locator(f"#{name} tbody tr:visible").count() == rows - of_arm
+    page.emulate_media(media="print")
+    assert page.locator("#table-arms tbody tr:visible").count() == tables["table-arms"]
+
+
 def test_values_at_the_pointer_and_with_the_keys(open_page):
     page = open_page("note")
     figure, reading = page.locator("#figure-dev-f1 svg.plot"), page.locator("#reading")

@@ -67,6 +67,21 @@ def test_the_scores_per_class_follow_from_the_confusion_matrix(tmp_path):
     assert section.plots[0].finding == "75.0 % of 20 utterances are predicted correctly."
 
 
+def test_the_scores_per_class_of_several_labels_at_once(tmp_path):
+    one_run(tmp_path / "run")
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    scores = {"joy": {"precision": 0.5, "recall": 0.25, "f1": 1 / 3, "support": 8}}
+    scores["fear"] = {"precision": None, "recall": 0.0, "f1": 0.0, "support": 1}
+    info["per_class"] = {"dev": scores, "test": scores}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(info))
+    _, page = build(tmp_path / "run")
+    (section,) = [section for section in page.sections if section.key == "classes"]
+    assert section.text == ("At the best dev evaluation.",)
+    assert [table.caption for table in section.tables] == ["Scores per class, dev", "Scores per class, test"]
+    assert section.tables[0].rows == (("joy", "8", "50.0 %", "25.0 %", "33.3 %"), ("fear", "1", "–", "0.0 %", "0.0 %"))
+    assert section.plots == ()
+
+
 @pytest.mark.parametrize(
     "confusion", [3, {"labels": "x"}, {"labels": ["a"], "dev": [[1, 2]], "test": "no"}, {"labels": ["a"]}]
 )

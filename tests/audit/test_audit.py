@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from joyful import cli
@@ -80,6 +81,17 @@ def test_a_forged_run_is_named_although_the_report_was_made_from_it(sweep, capsy
         r"largest difference 0\.001 in dev f1_weighted at step 8\n",
         "\n".join(lines),
     )
+    assert lines[-1] == "1 of 4 differ: run 2"
+
+
+@pytest.mark.slow
+def test_predictions_that_the_run_trained_again_does_not_make_are_named(sweep, capsys):
+    table = pq.read_table(sweep / "2/predictions.parquet")
+    pq.write_table(table.slice(1), sweep / "2/predictions.parquet")
+    write_report(sweep)
+    assert audit([str(sweep), "--runs", "4"]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert "run 2: the history is equal, and predictions.parquet is different" in lines
     assert lines[-1] == "1 of 4 differ: run 2"
 
 

@@ -71,7 +71,7 @@ def test_the_manifest_is_reproducible_and_has_no_place_or_host(original, sweep):
     assert list(content["runs"]) == [str(number) for number in range(17)]
     assert content["runs"]["3"] | {"history": "", "timing": "", "config": "", "rest": ""} == {
         "history": "", "timing": "", "config": "", "rest": "", "config_hash": "0" * 16, "seed": 1, "role": "comparison",
-        "status": "completed", "arm": "mse 0.05",
+        "status": "completed", "arm": "mse 0.05", "predictions": None,
     }  # fmt: skip
     assert content["data"] == [{"name": "simulated", "digest": "d" * 16}]
     assert [row["claim"] for row in content["verdicts"]] == ["loss", "f1"]
@@ -90,6 +90,11 @@ def test_a_history_without_a_new_digest_is_named_too(sweep):
     path = sweep / "4/history.parquet"
     path.write_bytes(path.read_bytes()[:-20] + bytes(20))
     assert changed_runs(sweep) == ["run 4: history.parquet was changed"]
+
+
+def test_changed_predictions_are_named(sweep):
+    (sweep / "4/predictions.parquet").write_bytes(b"not those of the run")
+    assert changed_runs(sweep) == ["run 4: predictions.parquet was changed"]
 
 
 @pytest.mark.parametrize(

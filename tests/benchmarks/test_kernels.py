@@ -4,7 +4,6 @@ import pytest
 
 from benchmarks import kernels
 from joyful.model import joyful as model
-from tests.support.faults import soaking
 
 
 def test_every_kernel_has_a_plain_form(request):
@@ -30,7 +29,7 @@ def test_a_plain_form_is_what_the_step_uses(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not soaking(), reason="only in make soak")
+@pytest.mark.soak("measures for half a minute; benchmarks are programs of their own")
 def test_the_figures_of_a_kernel(measured):
     named, document = measured(
         kernels.main, "--size", "small", "--threads", "1", "--repeats", "1", "--kernels", "dropout"

@@ -14,6 +14,7 @@ from benchmarks.peers.per_utterance_graph import RandomSource
 from benchmarks.peers.same_draws import SameDraws
 from benchmarks.workload import build_coach, dataset, settings_of
 from joyful.randomness import Draws
+from joyful.results.class_scores import scores
 from joyful.training import metrics, objective
 from joyful.training.batching import epoch_order
 
@@ -198,7 +199,7 @@ def test_a_step_moves_every_trained_part_and_weighted_f1_is_joyfuls():
     predicted, labels = rng.integers(4, size=50), rng.integers(3, size=50)
     logits = torch.nn.functional.one_hot(torch.from_numpy(predicted), 4).float()
     table = metrics.counts(logits, torch.from_numpy(labels)).numpy()
-    assert weighted_f1(predicted, labels) == pytest.approx(metrics.scores(table, 50)["f1_weighted"])
+    assert weighted_f1(predicted, labels) == pytest.approx(scores(table, 50)["f1_weighted"])
     assert (
         sum(len(one.labels) for one in dialogues_of(data.splits["dev"], ("text",))) == data.splits["dev"].lengths.sum()
     )

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from benchmarks import scaling
-from tests.support.faults import soaking
 
 SMALL = (
     "--size",
@@ -23,7 +22,7 @@ SMALL = (
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not soaking(), reason="only in make soak")
+@pytest.mark.soak("measures for half a minute; benchmarks are programs of their own")
 def test_every_size_is_measured(measured):
     named, document = measured(scaling.main, *SMALL)
     times = [named[f"training by utterance, {k} x the dialogues"] for k in (1, 3)]

@@ -3,11 +3,10 @@
 import pytest
 
 from benchmarks import startup
-from tests.support.faults import soaking
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not soaking(), reason="only in make soak")
+@pytest.mark.soak("measures for half a minute; benchmarks are programs of their own")
 def test_every_start_is_measured(measured, monkeypatch):
     monkeypatch.delenv("JOYFUL_DATA", raising=False)
     named, document = measured(startup.main, "--repeats", "1", "--threads", "1")

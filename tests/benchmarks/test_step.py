@@ -6,13 +6,12 @@ import pytest
 
 from benchmarks import step
 from benchmarks.figures import multiplies_bfloat16
-from tests.support.faults import soaking
 
 SMALL = ("--size", "small", "--threads", "1", "--dialogues", "3", "--repeats", "2")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not soaking(), reason="only in make soak")
+@pytest.mark.soak("measures for half a minute; benchmarks are programs of their own")
 def test_every_contender_is_measured(measured):
     pytest.importorskip(
         "torch_geometric", reason="the peer with its layers needs pip install 'joyful-sweeps[benchmarks]'"

@@ -6,7 +6,6 @@ import pytest
 
 from benchmarks.epoch import RUNNING, SCALED
 from benchmarks.sweep import SweepTiming, figures, full_size, main, stock_overrides
-from tests.support.faults import soaking
 from tests.support.sweeps import TINY_SWEEP
 
 TIMINGS = {
@@ -48,7 +47,7 @@ def test_the_search_is_that_of_the_sweep_file():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not soaking(), reason="make soak trains the three sweeps")
+@pytest.mark.soak("trains three sweeps")
 def test_three_commands_end_to_end(tmp_path, capsys):
     tiny = [item for item in TINY_SWEEP if "fusion=" not in item]
     file, epochs = tmp_path / "sweep.json", tmp_path / "epoch.json"

@@ -10,7 +10,6 @@ from joyful.config import check
 from joyful.data import synthetic
 from joyful.data.loading import load
 from joyful.records import InputError
-from tests.support.faults import soaking
 from tests.support.runs import compose_plain, tiny_coach
 
 
@@ -90,7 +89,7 @@ def _score(*overrides: str) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not soaking(), reason="trains for 14 s, runs in the soak")
+@pytest.mark.soak("trains for 14 s")
 def test_context_and_every_modality_are_needed():
     full = _score()
     assert full > 50  # chance level of four classes: 25

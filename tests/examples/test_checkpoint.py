@@ -51,6 +51,7 @@ def test_a_trial_continues_from_its_checkpoint_when_its_worker_is_killed(folder)
     assert_nothing_is_lost(folder, overrides)
 
 
+@pytest.mark.soak("takes 13 s; test_programs.py stops a small program")
 def test_a_stopped_program_saves_its_state_and_continues(folder):
     command = examples.sweep_command(examples.trials("width=0.3"), examples.TWO_WORKERS, *SWEEP)
     driver = sweeps.start(command, folder)
@@ -66,6 +67,7 @@ def test_a_stopped_program_saves_its_state_and_continues(folder):
     assert_nothing_is_lost(folder, ["width=0.3"])
 
 
+@pytest.mark.soak("takes 8 s; the test above kills its worker")
 def test_a_program_that_exits_when_it_is_stopped_is_resumed(folder):
     """Libraries such as Lightning turn KeyboardInterrupt into SystemExit. The trial has not failed."""
     exits = "try:\n            time.sleep(60 * (step > 1))\n        except KeyboardInterrupt:\n            raise SystemExit(1)"

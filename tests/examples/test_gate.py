@@ -52,6 +52,7 @@ def answers(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line[:13].strip() for line in done.stdout.splitlines()[1:-1]]
 
 
+@pytest.mark.soak("takes 20 s; the next test runs the same commands, tests/analysis/test_gate.py has all answers")
 def test_a_change_that_is_no_worse_is_let_in(folder):
     examples.edit(folder, "weights -= rate", "weights -= 1.1 * rate", file="trainer.py")
     done = ci(folder)
@@ -69,6 +70,7 @@ def test_a_worse_change_is_not_let_in(folder):
     assert (done.returncode, answers(done)) == (3, ["does not hold", "does not hold"]), done.stdout + done.stderr
 
 
+@pytest.mark.soak("takes 12 s; tests/analysis/test_gate.py has the answer")
 def test_too_few_pairs_decide_nothing(folder):
     examples.edit(folder, "pairs: 6", "pairs: 3", file="conf/sweep/change.yaml")
     done = ci(folder)
@@ -76,6 +78,7 @@ def test_too_few_pairs_decide_nothing(folder):
     assert "3 pairs, at least 6 are needed" in done.stdout
 
 
+@pytest.mark.soak("takes 45 s; the gate of a CI job runs above")
 def test_a_loop_tries_settings_until_one_is_supported(folder):
     examples.edit(folder, "0.06 0.08 0.1 0.12", "0.06 0.2", file="try_rates.sh")
     done = shell(folder, "sh", "try_rates.sh")

@@ -7,7 +7,6 @@ import pytest
 
 import joyful.results
 from tests.support import examples, launchers, sweeps
-from tests.support.faults import soaking
 
 pytest.importorskip("lightning", reason="needs the extra lightning")
 
@@ -39,7 +38,7 @@ def test_the_pruner_ends_a_trial_and_all_metrics_are_stored(folder):
     assert rows["loss"].notna().all()
 
 
-@pytest.mark.skipif(not soaking(), reason="takes a minute, runs in the soak")
+@pytest.mark.soak("takes a minute")
 def test_a_stopped_and_killed_trial_ends_as_without_interruption(folder):
     examples.edit(
         folder, "def training_step(self, batch):", "def training_step(self, batch):\n        time.sleep(0.02)"
@@ -71,13 +70,13 @@ def test_a_stopped_and_killed_trial_ends_as_without_interruption(folder):
     assert any("Restored all states from the checkpoint" in text for text in output)
 
 
-@pytest.mark.skipif(not soaking(), reason="takes half a minute, runs in the soak")
+@pytest.mark.soak("takes half a minute")
 def test_outside_a_sweep_the_callback_does_nothing(folder):
     examples.run(folder, sys.executable, "main.py", "epochs=1", "hydra.run.dir=alone")
     assert (folder / "alone/last.ckpt").is_file()
 
 
-@pytest.mark.skipif(not soaking(), reason="takes half a minute, runs in the soak")
+@pytest.mark.soak("takes half a minute")
 def test_a_metric_that_is_not_logged_fails_the_trial(folder):
     examples.edit(folder, 'monitor="val_loss"', 'monitor="val_f1"')
     command = examples.sweep_command(examples.trials("lr=0.01"), "epochs=1")

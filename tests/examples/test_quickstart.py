@@ -50,6 +50,7 @@ def test_the_program_is_fifteen_lines_of_code():
     assert sum(bool(line.strip()) for line in text.splitlines()) <= 15
 
 
+@pytest.mark.soak("takes 30 s; test_programs.py resumes a killed sweep of a small program")
 def test_a_killed_search_is_resumed_by_two_terminals_and_extended(folder):
     pausing(folder)
     command = examples.sweep_command(*SEARCH, examples.TWO_WORKERS, examples.TO_THE_END, "steps=8")
@@ -85,6 +86,7 @@ def test_a_killed_search_is_resumed_by_two_terminals_and_extended(folder):
     assert {number: trial for number, trial in ended(folder).items() if number < 6} == after
 
 
+@pytest.mark.soak("takes 7 s; test_programs.py prunes a small program")
 def test_a_bad_trial_is_pruned(folder):
     examples.run(
         folder,
@@ -100,6 +102,7 @@ def test_a_bad_trial_is_pruned(folder):
     assert list(ended(folder)[2][3]) == [0, 1, 2]  # it stopped at the first step after the warm-up
 
 
+@pytest.mark.soak("takes 15 s; tests/faults/test_nan.py retries failed trials")
 def test_a_failed_trial_is_retried_when_the_program_is_repaired(folder):
     examples.edit(folder, "    for step", "    assert cfg.lr < 0.02, 'too large'\n    for step")
     command = examples.sweep_command(examples.trials("lr=0.01", "lr=0.03"), examples.TO_THE_END, "steps=3")
@@ -127,6 +130,7 @@ def test_the_best_settings_give_the_same_value(folder):
     assert float(printed) == best.value == examples.status(folder)["best_value"]
 
 
+@pytest.mark.soak("takes 8 s; test_programs.py has another seed key")
 def test_arms_are_compared_in_pairs_by_another_seed_key(folder):
     examples.edit(folder, "cfg.seed", "cfg.start.seed")
     examples.edit(folder, "seed: 1", "start:\n  seed: 1", file="conf/config.yaml")
@@ -139,6 +143,7 @@ def test_arms_are_compared_in_pairs_by_another_seed_key(folder):
     assert len(set(values)) == len(values) == 7  # each seed starts from another point
 
 
+@pytest.mark.soak("takes 7 s; test_programs.py has two objectives")
 def test_several_objectives(folder):
     examples.edit(folder, "return value", "return value, cfg.lr")
     command = examples.sweep_command(

@@ -74,7 +74,7 @@ def bad_times(run, most):
 
 
 def test_a_clock_that_jumps_costs_a_sweep_nothing(tmp_path, clock, tally, monkeypatch):
-    folder, log, epochs = tmp_path / "multirun/launched", tmp_path / "sweep.log", count(quick=8, full=60)
+    folder, log, epochs = tmp_path / "multirun/launched", tmp_path / "sweep.log", count(quick=4, full=60)
     # The default lease of 30 s is far shorter than an hour, and longer than the delays of a busy machine.
     command = [*launchers.sweep_command(epochs), "hydra/launcher=joblib"]
     started = time.monotonic()

@@ -12,6 +12,7 @@ from joyful.data.loading import load
 from joyful.records import InputError
 from joyful.runtime import disk
 from joyful.training.checkpoints import read
+from joyful.training.disk_need import DataSizes
 from joyful.training.experiment import run_need
 from tests.support import launchers, sweeps
 from tests.support.faults import count, seed, soaking
@@ -74,7 +75,7 @@ def test_a_sweep_on_a_full_disk_resumes_when_there_is_space(tmp_path, small_disk
     """If a history, a checkpoint or the study cannot be written, the sweep ends with one line and no failed trial."""
     place, wrong = small_disk(16 * 2**20), []
     folder = place.path / "multirun/launched"
-    epochs, wanted = count(quick=8, full=40), count(quick=1, full=6)
+    epochs, wanted = count(quick=4, full=40), count(quick=1, full=6)
     command = [*launchers.sweep_command(epochs), *(["hydra/launcher=joblib"] if soaking() else [])]
     for i in range(wanted):
         driver = sweeps.start(command, place.path, tmp_path / f"{i}.log")
@@ -146,5 +147,5 @@ def test_the_estimate_is_not_below_what_a_run_leaves(tmp_path, trainers, overrid
     trainers.run(tmp_path / "run", *overrides)
     settings = tiny_settings(*overrides)
     data = load(settings.data, settings.modality_names)
-    need = run_need(settings, data.dimensions, len(data.labels), data.n_speakers)
+    need = run_need(settings, DataSizes.of(data))
     assert disk.folder_size(tmp_path / "run") <= need.permanent <= most * disk.folder_size(tmp_path / "run")

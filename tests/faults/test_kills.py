@@ -27,6 +27,10 @@ def history(folder: Path) -> bytes:
     return (folder / "history.parquet").read_bytes()
 
 
+def predictions(folder: Path) -> bytes:
+    return (folder / "predictions.parquet").read_bytes()
+
+
 def epochs_written(folder: Path) -> float:
     """Return the number of complete epochs in the history. A damaged folder fails the test."""
     if not (folder / "run.json").exists():
@@ -89,6 +93,8 @@ def test_kills_at_random_moments_lose_nothing(tmp_path, trainers, tally):
                 lost.append(f"run {rounds}: {written:g} epochs written, {saved:g} saved, {complete:g} were complete")
             complete = max(complete, saved)
         trainers.run(folder, *settings)
+        if predictions(folder) != predictions(whole):
+            wrong.append(f"run {rounds}: other predictions")
         if history(folder) != history(whole) or results.read_run(folder)["status"] != "completed":
             wrong.append(f"run {rounds}: another history")
         left = sorted(entry.name for entry in [*folder.iterdir(), *(folder / "checkpoint").iterdir()])

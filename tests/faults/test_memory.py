@@ -19,7 +19,7 @@ from joyful import results
 from joyful.training.coach import Coach, TrainingFailedError
 from joyful.training.experiment import train_run
 from tests.support import sweeps
-from tests.support.faults import Tally, soaking
+from tests.support.faults import Tally
 from tests.support.runs import tiny_request
 
 #: KiB of address space: enough for the program, but not for the contrastive loss of 40,000 utterances (6.4 GB a matrix).
@@ -66,7 +66,7 @@ def test_data_that_do_not_fit_are_one_line(tmp_path: Path, tally: Tally) -> None
     tally("out of memory by a limit", 1)
 
 
-@pytest.mark.skipif(not soaking(), reason="takes 15 s, runs in the soak; see also tests/faults/test_nan.py")
+@pytest.mark.soak("takes 15 s; see also tests/faults/test_nan.py")
 def test_a_stock_multirun_continues(tmp_path: Path, tally: Tally) -> None:
     done = sweeps.run(limited(sweeps.command("grid", *MANY, "training.batch_size=400,40")), tmp_path)
     folder = tmp_path / "multirun/grid"
@@ -78,6 +78,7 @@ def test_a_stock_multirun_continues(tmp_path: Path, tally: Tally) -> None:
     tally("out of memory by a limit", 1)
 
 
+@pytest.mark.soak("takes 20 s; a run fails in the tests above, test_nan.py fails a trial")
 def test_our_sweep_continues(tmp_path: Path, tally: Tally) -> None:
     trials = f"hydra.sweeper.trials=['{TOO_LARGE}','{SMALL}']"
     chosen = ("hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", trials)
@@ -138,9 +139,7 @@ def cgroup() -> Iterator[Path]:
     pytest.skip("needs root and a cgroup with a memory controller, but /sys/fs/cgroup is not writable")
 
 
-@pytest.mark.skipif(
-    not soaking(), reason="takes 17 s, runs in the soak; see also tests/sweeper/test_worker_failures.py"
-)
+@pytest.mark.soak("takes 17 s; see also tests/sweeper/test_worker_failures.py")
 def test_a_trial_that_the_kernel_kills_fails_and_the_next_is_trained(
     cgroup: Path, tmp_path: Path, tally: Tally
 ) -> None:

@@ -15,16 +15,20 @@ from joyful import results
 from joyful.training.coach import TrainingFailedError
 from joyful.training.experiment import train_run
 from tests.support import sweeps
-from tests.support.faults import Tally, soaking
+from tests.support.faults import Tally
 from tests.support.fork_server import ForkServer
 from tests.support.runs import tiny_request
 
 LAUNCHERS = {
     "basic": ("hydra/launcher=basic",),
     "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
-    "multiprocessing": ("hydra/launcher=joblib", "hydra.launcher.backend=multiprocessing", "hydra.launcher.n_jobs=2"),
 }
-SLOW_LAUNCHERS = {"submitit": ("hydra/launcher=submitit_local",), "ray": ("hydra/launcher=ray",)}
+SLOW_LAUNCHERS = {
+    "multiprocessing": ("hydra/launcher=joblib", "hydra.launcher.backend=multiprocessing", "hydra.launcher.n_jobs=2"),
+    "submitit": ("hydra/launcher=submitit_local",),
+    "ray": ("hydra/launcher=ray",),
+}
+MORE = pytest.mark.soak("another launcher")
 #: The heads fit the context only if they divide its width, which depends on the data. So only the run itself finds it.
 HEADS = ("model.context=transformer", "model.context_heads=2,997,1")
 REFUSED = "model.context_heads: expected a divisor of the context's width "
@@ -41,7 +45,7 @@ def statuses(folder: Path) -> dict[str, str]:
     return {path.parent.name: results.read_run(path.parent)["status"] for path in folder.glob("*/run.json")}
 
 
-@pytest.mark.parametrize("launcher", [*LAUNCHERS, *(SLOW_LAUNCHERS if soaking() else ())])
+@pytest.mark.parametrize("launcher", ["basic", "joblib", *(pytest.param(name, marks=MORE) for name in SLOW_LAUNCHERS)])
 def test_one_run_is_refused_and_the_others_are_trained(
     launcher: str, fork_server: ForkServer, tmp_path: Path, tally: Tally
 ) -> None:
@@ -103,7 +107,11 @@ def test_a_failure_that_cannot_be_recorded_ends_the_command_with_code_1(
     tally("refused run of a multirun", 1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak("the other signal"))],
+    ids=lambda number: number.name,
+)
 def test_a_signal_to_a_process_of_joblib_ends_the_command(number: int, tmp_path: Path, tally: Tally) -> None:
     """It used to wait for ever for the result of the process."""
     long = ("training.epochs=2000", "seed=1,2", "hydra.sweep.dir=many")

@@ -17,7 +17,7 @@ from joyful.records import InputError
 from joyful.training.coach import TrainingFailedError
 from joyful.training.experiment import train_run
 from tests.support import sweeps
-from tests.support.faults import Tally, soaking
+from tests.support.faults import Tally
 from tests.support.fork_server import ForkServer
 from tests.support.runs import tiny_request, tiny_settings
 
@@ -82,7 +82,7 @@ def test_features_that_are_not_finite_are_refused_before_training(value: float, 
     tally("feature that is not finite", 1)
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"] if soaking() else ["basic"])
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.soak("another launcher"))])
 def test_one_of_a_stock_multirun_fails_and_the_others_are_trained(
     launcher: str, fork_server: ForkServer, tmp_path: Path, tally: Tally
 ) -> None:
@@ -114,6 +114,7 @@ def test_all_of_a_stock_multirun_fail_with_a_summary(fork_server: ForkServer, tm
     tally("loss that is not finite", 2)
 
 
+@pytest.mark.soak("takes 8 s; the test above fails all runs of the basic sweeper")
 def test_all_of_stock_optuna_fail_with_a_summary(fork_server: ForkServer, tmp_path: Path, tally: Tally) -> None:
     """The stock sweeper raises an error if no trial has a value, but the program ends with the summary."""
     chosen = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "seed=range(1,9)")

@@ -88,7 +88,7 @@ def test_ctrl_c_at_any_moment_of_the_command_is_one_line(tmp_path, tally):
     assert wrong == []
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("basic", marks=pytest.mark.soak("joblib needs more"))])
 def test_ctrl_c_ends_a_multirun_of_hydras_own(tmp_path, launcher, tally):
     """The driver may not train itself. Its processes end with it, and its runs can be resumed."""
     jobs = ("hydra.launcher.n_jobs=2",) if launcher == "joblib" else ()
@@ -173,7 +173,7 @@ def test_ctrl_c_while_hydras_own_launcher_composes_is_one_line(tmp_path, monkeyp
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("launcher", ["basic", "joblib"][: count(quick=1, full=2)])
-def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tally, monkeypatch):
+def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tally, monkeypatch, fork_server):
     """An error that the signal causes in the composition does not fail the trial."""
     chance, wrong = random.Random(seed()), []
     command, folder = [*launchers.sweep_command(3), f"hydra/launcher={launcher}"], tmp_path / "multirun/launched"
@@ -192,7 +192,7 @@ def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tal
             wrong.append(f"at {moment}: code {code}, {states}: {log.read_text()[-2000:]}")
         if len((tmp_path / "pressed").read_text()) <= i:
             wrong.append(f"at {moment}: no signal was sent")
-    done = sweeps.run(command, tmp_path)
+    done = sweeps.run(command, tmp_path, fork_server)
     assert done.returncode == 0, done.stderr
     wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(3))
     tally("Ctrl-C while a trial is composed", len(moments), 0, len(wrong))
@@ -204,7 +204,8 @@ def test_a_signalled_sweep_releases_its_trials_and_resumes(tmp_path, tally):
     """Ctrl-C is sent to the process group, as by a terminal, and SIGTERM only to the driver."""
     # the quick form leaves Ctrl-C to the test above
     numbers = ([signal.SIGTERM, signal.SIGINT] * 5)[: count(quick=1, full=10)]
-    command, folder = [*launchers.sweep_command(), "hydra/launcher=joblib"], tmp_path / "multirun/launched"
+    length = count(quick=15, full=launchers.EPOCHS)
+    command, folder = [*launchers.sweep_command(length), "hydra/launcher=joblib"], tmp_path / "multirun/launched"
     wrong, lost, epochs = [], [], 0
     for i, number in enumerate(numbers):
         log = tmp_path / f"sweep-{i}.log"
@@ -238,7 +239,7 @@ def test_a_signalled_sweep_releases_its_trials_and_resumes(tmp_path, tally):
         epochs = trained
     done = sweeps.run(command, tmp_path)
     assert done.returncode == 0, done.stderr
-    wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone())
+    wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(length))
     tally("Ctrl-C or SIGTERM to a sweep", len(numbers), len(lost), len(wrong))
     assert (lost, wrong) == ([], [])
     assert sweeps.states(folder) == launchers.COMPLETE

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from joyful.analysis.report import build
+from joyful.analysis import report
 from joyful.results import InputError, RunFolder
 from study.archive import main, pack, unpack
 from tests.support.analysis import simulate_sweep
@@ -27,9 +27,21 @@ def unpacked(sweep):
     return file, folder
 
 
+def findings_of(folder):
+    """Return what a report of a folder finds, without its page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "make_page", lambda findings: None)
+        return report.build(folder)[0]
+
+
+@pytest.fixture(scope="module")
+def restored(unpacked):
+    return findings_of(unpacked[1])
+
+
 @pytest.mark.slow
-def test_the_report_of_the_restored_runs_is_the_same(sweep, unpacked):
-    before, after = (build(folder)[0] for folder in (sweep, unpacked[1]))
+def test_the_report_of_the_restored_runs_is_the_same(sweep, restored):
+    before, after = findings_of(sweep), restored
     pd.testing.assert_frame_equal(before.verdict_table, after.verdict_table, rtol=1e-4)
     assert (before.verdict_table["n_pairs"] == 7).any()
     for name in ("scores", "curves", "gradient_ratio"):
@@ -79,7 +91,7 @@ def test_the_same_sweep_gives_the_same_bytes_and_few_of_them(sweep, unpacked, tm
 
 
 @pytest.mark.slow
-def test_a_smaller_file_holds_the_columns_that_were_asked_for(sweep, unpacked, tmp_path, capsys):
+def test_a_smaller_file_holds_the_columns_that_were_asked_for(sweep, unpacked, restored, tmp_path, capsys):
     file, folder = tmp_path / "few.parquet", tmp_path / "few"
     assert main(["pack", str(sweep), str(file), "--columns", "f1_weighted, nll"]) == 0
     assert main(["unpack", str(file), str(folder)]) == 0
@@ -87,7 +99,7 @@ def test_a_smaller_file_holds_the_columns_that_were_asked_for(sweep, unpacked, t
     few, all_ = (pd.DataFrame(RunFolder.open(path / "17").history_rows()) for path in (folder, unpacked[1]))
     assert list(few.columns) == ["step", "epoch", "split", "f1_weighted", "nll"]
     pd.testing.assert_frame_equal(few, all_[few.columns])
-    before, after = (build(path)[0].verdict_table for path in (unpacked[1], folder))
+    before, after = restored.verdict_table, findings_of(folder).verdict_table
     shown = ["claim", "metric", "verdict", "estimate"]
     kept = before[before["metric"].str.contains("f1_weighted|nll")]
     pd.testing.assert_frame_equal(

@@ -7,13 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from joyful.analysis import report
-from joyful.analysis.report import build
 from joyful.results import InputError
 from study import report as study_report
 from study import tables as study_tables
 from study.archive import pack
 from tests.support.analysis import NOTE_ARMS, Truth, simulate_sweep
-from tests.support.faults import soaking
 
 NONE = Truth({"loss": "mse", "weights.encoder_loss_weight": 0.0}, tau=4.4, ratio=0.0)
 
@@ -45,11 +43,16 @@ def study(simulated, tmp_path, monkeypatch):
     return simulated, tmp_path
 
 
+def no_page(findings):
+    """Take the place of make_page, because the documents show no page."""
+
+
 @pytest.fixture(scope="module")
 def findings(simulated):
     """The findings of both archives, which take seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_report, "ARCHIVES", simulated / "archives")
+        patch.setattr(report, "make_page", no_page)
         return study_report.read(simulated / "unpacked")
 
 
@@ -79,7 +82,10 @@ def test_the_tables_agree_with_the_reports(analysed):
     assert head == ["claim: measure", "claimed", "MELD", "MOSI"]
     cells = {line[0]: line[1:] for line in lines}
     for column, name in enumerate(("meld", "mosi"), start=1):
-        for verdict in build(simulated / name, study_report.CLAIMS)[0].verdicts:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(report, "make_page", no_page)
+            verdicts = report.build(simulated / name, study_report.CLAIMS)[0].verdicts
+        for verdict in verdicts:
             if verdict.arm == "smoothl1 0.03" and verdict.claim.name in ("convergence_speed", "f1"):
                 shown = next(v for k, v in cells.items() if k.startswith(verdict.claim.name.replace("_", " ")))
                 assert f"**{verdict.verdict}**" in shown[column]
@@ -151,6 +157,7 @@ def confirmed(study):
 @pytest.mark.slow
 def test_a_confirmation_says_which_settings_work(confirmed, monkeypatch):
     monkeypatch.setattr(study_report, "ARCHIVES", confirmed)
+    monkeypatch.setattr(report, "make_page", no_page)
     assert study_report.main([]) == 0
     document = study_report.DOCUMENT.read_text()
     lines = rows(document, "confirmation")[2:]
@@ -161,6 +168,7 @@ def test_a_confirmation_says_which_settings_work(confirmed, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 8 s; the study is finished")
 def test_parts_about_performance_go_to_their_own_document_only(study, monkeypatch):
     simulated, place = study
     archives = place / "archives"
@@ -170,6 +178,7 @@ def test_parts_about_performance_go_to_their_own_document_only(study, monkeypatc
     simulate_sweep(place / "precision", arms, range(1, 7), epochs=12)
     pack(place / "precision", archives / "precision.parquet")
     monkeypatch.setattr(study_report, "ARCHIVES", archives)
+    monkeypatch.setattr(report, "make_page", no_page)
     assert study_report.main([]) == 0
     text = (place / "C.md").read_text()
     assert [line[0] for line in rows(text, "precision")[2:]] == ["float32", "bfloat16"]
@@ -213,9 +222,9 @@ def test_without_archives_the_error_names_the_command(study, tmp_path, monkeypat
 
 @pytest.mark.slow
 @pytest.mark.skipif(not list(study_report.ARCHIVES.glob("*.parquet")), reason="the study has no archive yet")
-@pytest.mark.skipif(not soaking(), reason="make study-report ARGS=--check and make soak compare the whole document")
+@pytest.mark.soak("compares the whole document, as make study-report ARGS=--check does")
 def test_the_document_in_the_repository_is_up_to_date(monkeypatch):
-    monkeypatch.setattr(report, "make_page", lambda findings: None)  # the documents show no page
+    monkeypatch.setattr(report, "make_page", no_page)
     assert study_report.main(["--check"]) == 0
     assert sum(path.stat().st_size for path in study_report.ARCHIVES.iterdir()) < 5_000_000
 

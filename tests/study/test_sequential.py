@@ -61,6 +61,7 @@ def test_a_sweep_is_decided_at_the_first_look_that_decides() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("truth", [None, 0.25])
+@pytest.mark.soak("takes 12 s; the study is finished")
 def test_looks_far_from_a_decision_may_be_left_out(monkeypatch, truth: float | None) -> None:
     monkeypatch.setattr(sequential, "LAST", 16)
     (drawn,) = draw(GRID, 16, 20, np.random.default_rng(1), truth)
@@ -140,6 +141,7 @@ def test_the_command_prints_the_tables(capsys, tmp_path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 5 s; the study is finished")
 def test_an_archive_gives_the_lines_of_the_file() -> None:
     part = next(part for part in PARTS if part.name == "confirm_synthetic_second")
     expected = REPLAYED[REPLAYED["archive"] == part.title].reset_index(drop=True)

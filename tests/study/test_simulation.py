@@ -112,6 +112,7 @@ def test_the_stated_share_of_runs_is_censored(share: float) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 4 s; the next test judges sweeps in files too")
 def test_sweeps_in_files_get_the_same_verdicts(tmp_path) -> None:
     """Three sweeps are written as runs, read and judged: paired, with censored runs, and unpaired."""
     for setting in (
@@ -139,7 +140,7 @@ def test_sweeps_in_files_get_the_same_verdicts(tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unpaired", [False, True])
+@pytest.mark.parametrize("unpaired", [pytest.param(False, marks=pytest.mark.soak("the other design")), True])
 def test_sweeps_of_several_tasks_in_files_get_the_same_verdict(tmp_path, unpaired: bool) -> None:
     setting, rng = Setting("g", "tasks", tasks=3, unpaired=unpaired), np.random.default_rng(0)
     tasks = list(draw(setting, 8, 1, rng))

@@ -17,7 +17,7 @@ from joyful.results import HISTORY
 from joyful.sweeper.registry import Lease
 from joyful.training.experiment import train_run
 from tests.support import small_program, sweeps
-from tests.support.faults import count, soaking
+from tests.support.faults import count
 from tests.support.runs import tiny_request
 
 #: Long enough that tests can interrupt a trial before it ends.
@@ -102,7 +102,7 @@ class LauncherSuite:
         assert [trial.value for trial in trials] == pytest.approx([0.29, 0.26, 0.25, 0.26])
         assert all(len(trial.intermediate_values) == 4 for trial in trials)
 
-    @pytest.mark.skipif(not soaking(), reason="takes 2 minutes, runs in the soak")
+    @pytest.mark.soak("takes 2 minutes")
     def test_killed_workers_and_drivers_cost_nothing(self, sweep: list[str], tmp_path: Path) -> None:
         """Histories are unchanged if a worker is killed, the driver is stopped and killed, and the launcher changes."""
         folder, log = tmp_path / "multirun/launched", tmp_path / "sweep.log"

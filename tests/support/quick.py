@@ -1,4 +1,4 @@
-"""Which tests `make test ARGS="-m quick"` runs: those that start no program, inject no faults and are not marked slow.
+"""Which tests `make test ARGS="-m quick"` runs: those that start no program, inject no faults and are not marked slow or soak.
 
 A test starts programs if it, a function of its file that it calls, or a fixture that it uses mentions a module of
 PROGRAMS or a helper in tests/support/ or benchmarks/ that does so. This is read from the source, so files without a quick
@@ -56,7 +56,7 @@ def _skips_without(node: ast.AST) -> str:
 
 
 def _is_slow(node: ast.AST | None) -> bool:
-    return node is not None and any(isinstance(x, ast.Attribute) and x.attr == "slow" for x in ast.walk(node))
+    return node is not None and any(isinstance(x, ast.Attribute) and x.attr in ("slow", "soak") for x in ast.walk(node))
 
 
 @functools.cache

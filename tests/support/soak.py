@@ -1,4 +1,4 @@
-"""Run the fault tests with their full numbers of faults, then repeat the random ones with new seeds until time is up.
+"""Run the tests marked soak and the fault tests at their full counts, then the random ones with new seeds until time is up.
 
 Usage: `make soak`, or `python -m tests.support.soak --minutes 30 [--seed N] [--processes 2] [arguments of pytest]`. The
 program prints the seed first and the table of all rounds last. The exit code is 0 if every round passed and no outcome
@@ -21,15 +21,14 @@ from tests.support.faults import Table, add_up, render, to_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Tests that inject faults, and those that only a soak runs in full.
+#: Selection of the tests that only a soak runs, from all folders.
+MARKED = ("-m", "soak")
+
+#: Tests that also run in `make test`, with fewer faults or shorter, and tests that kill processes.
 PLACES = (
-    "tests/benchmarks",
-    "tests/data/test_synthetic.py",
-    "tests/examples/test_lightning.py",
     "tests/faults",
     "tests/results/test_lock.py",
     "tests/runtime/test_signals.py",
-    "tests/study/test_report.py",
     "tests/sweeper/test_beside_stock.py",
     "tests/sweeper/test_frozen.py",
     "tests/sweeper/test_kills.py",
@@ -41,8 +40,11 @@ PLACES = (
     "tests/training/test_experiment.py",
 )
 
-#: Expression that selects the tests with random faults, which a new seed changes.
-RANDOM_TESTS = "kill or fuzz"
+#: Selection of these places in the first round, which runs the marked tests separately.
+LONGER = (*PLACES, "-m", "not soak")
+
+#: Selection of the tests with random faults, which a new seed changes.
+RANDOM = (*PLACES, "-k", "kill or fuzz")
 
 
 def main() -> int:
@@ -63,12 +65,14 @@ def main() -> int:
     rounds, seed = 0, first
     while rounds == 0 or time.monotonic() - started < 60 * options.minutes:
         rounds += 1
-        chosen = [] if rounds == 1 else ["-k", RANDOM_TESTS]
-        code, new = _round(seed, options.minutes, [*chosen, "-n", str(options.processes), *rest])
-        table = add_up([*to_rows(table), *to_rows(new)])
-        if code:
+        codes = []
+        for selection in (MARKED, LONGER) if rounds == 1 else (RANDOM,):
+            code, new = _run(seed, options.minutes, [*selection, "-n", str(options.processes), *rest])
+            table = add_up([*to_rows(table), *to_rows(new)])
+            codes.append(code)
+        if any(codes):
             failed.append(seed)
-        print(f"soak: round {rounds}, seed {seed}: {'failed' if code else 'passed'}", flush=True)
+        print(f"soak: round {rounds}, seed {seed}: {'failed' if any(codes) else 'passed'}", flush=True)
         seed = seeds.randrange(2**31)
     print(render(table))
     has_faults = any(row["lost"] or row["wrong"] for row in table.values())
@@ -78,7 +82,7 @@ def main() -> int:
     return 1 if failed or has_faults else 0
 
 
-def _round(seed: int, minutes: float, arguments: list[str]) -> tuple[int, Table]:
+def _run(seed: int, minutes: float, arguments: list[str]) -> tuple[int, Table]:
     """Run pytest once, and return its exit code and table."""
     with tempfile.TemporaryDirectory(prefix="joyful-soak-") as folder:
         file = Path(folder, "table.json")
@@ -89,7 +93,7 @@ def _round(seed: int, minutes: float, arguments: list[str]) -> tuple[int, Table]
             "JOYFUL_FAULT_TABLE": str(file),
             "HF_HUB_OFFLINE": "1",
         }
-        command = [sys.executable, "-m", "pytest", "--timeout", "7200", "--dist", "loadfile", *PLACES, *arguments]
+        command = [sys.executable, "-m", "pytest", "--timeout", "7200", "--dist", "loadfile", *arguments]
         code = subprocess.run(command, cwd=ROOT, env=environment).returncode
         return code, add_up(json.loads(file.read_text())) if file.exists() else {}
 

@@ -65,8 +65,8 @@ def read_tensorboard(folder: Path) -> Stored:
     return stored
 
 
-def read_hparams_view(folder: Path) -> tuple[set[str], list[dict[str, Any]]]:
-    """Return the columns of TensorBoard's view HParams, and the finished runs in it: column -> value."""
+def read_hparams_view(folder: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns of TensorBoard's view HParams in its order, and the finished runs in it: column -> value."""
     from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
     from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
     from tensorboard.context import RequestContext
@@ -85,7 +85,7 @@ def read_hparams_view(folder: Path) -> tuple[set[str], list[dict[str, Any]]]:
     for group in list_session_groups.Handler(RequestContext(), view, "", request).run().session_groups:
         row = {name: getattr(value, value.WhichOneof("kind")) for name, value in group.hparams.items()}
         rows.append(row | {shown[value.name.tag]: value.value for value in group.metric_values})
-    return {info.name for info in experiment.hparam_infos} | set(shown.values()), rows
+    return [*(info.name for info in experiment.hparam_infos), *shown.values()], rows
 
 
 def read_mlflow(uri: str, experiment: str) -> dict[str, Stored]:

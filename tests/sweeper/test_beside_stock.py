@@ -5,6 +5,7 @@ of the stock Optuna sweeper, and what programs say about themselves run in both,
 compared. `hydra/sweeper=optuna_pruned` and the group `hydra/sweeper/pruner` are the only additions.
 """
 
+import functools
 import json
 import re
 import shlex
@@ -16,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 import optuna
 import pytest
 
-from tests.support.faults import soaking
 from tests.support.fork_server import ForkServer
 from tests.support.installed import ROOT, build_wheel, call, environment, surroundings
 
@@ -115,6 +115,13 @@ COMMANDS = {
     "single": ("hydra/sweeper=optuna hydra.run.dir=out x=0.5", 1),
     "chdir": ("-m hydra.sweep.dir=out hydra.job.chdir=true x=range(0,2)", 2),
 }  # fmt: skip
+
+#: Commands that `make test` runs: samplers with and without a seed of their own, each kind of space, failures and errors.
+QUICK = {
+    "tpe", "grid", "cmaes", "nsgaii", "groups", "custom", "in_file_and_command", "study", "study_continued", "joblib", "some_fail",
+    "zero_step", "no_such_setting", "no_such_sampler", "basic",
+}  # fmt: skip
+LONG = pytest.mark.soak("one of 50 commands; make test runs one of each kind")
 
 #: What programs say about themselves: arguments, and a part of the answer.
 VIEWS = {
@@ -250,30 +257,28 @@ def plain(pythons, places):
 
 @pytest.fixture(scope="module")
 def outcomes(servers, places, plain):
-    """For each environment and command: exit code, lines of output and the files written."""
+    """A function that runs a command once, and returns for each environment: exit code, lines of output, files written."""
 
-    def run_all(name):
-        found = {}
-        for command, (arguments, _) in COMMANDS.items():
-            folder = places[name] / command
-            folder.mkdir()
-            done = servers[name].run(["../program.py", *shlex.split(arguments)], folder, surroundings())
-            files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-            found[command] = {
-                "code": done.returncode,
-                "stdout": sorted(plain(name, done.stdout).splitlines()),  # in any order: joblib's workers share it
-                "stderr": sorted(without_additions(plain(name, done.stderr)).splitlines()),
-                "files": {str(path.relative_to(folder)): plain(name, path.read_text()) for path in files},
-            }
-        return found
+    def run(name, command):
+        folder = places[name] / command
+        folder.mkdir()
+        done = servers[name].run(["../program.py", *shlex.split(COMMANDS[command][0])], folder, surroundings())
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        return {
+            "code": done.returncode,
+            "stdout": sorted(plain(name, done.stdout).splitlines()),  # in any order: joblib's workers share it
+            "stderr": sorted(without_additions(plain(name, done.stderr)).splitlines()),
+            "files": {str(path.relative_to(folder)): plain(name, path.read_text()) for path in files},
+        }
 
-    return in_both(run_all)
+    return functools.cache(lambda command: in_both(lambda name: run(name, command)))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [name if name in QUICK else pytest.param(name, marks=LONG) for name in COMMANDS])
 def test_a_command_of_the_stock_sweeper_gives_the_same(command, outcomes):
     expected = COMMANDS[command][1]
-    code, stdout, stderr, files = outcomes["without"][command].values()
+    outcome = outcomes(command)
+    code, stdout, stderr, files = outcome["without"].values()
     if isinstance(expected, str):
         assert code == 1, stdout
         assert expected in "\n".join(stderr)
@@ -281,10 +286,13 @@ def test_a_command_of_the_stock_sweeper_gives_the_same(command, outcomes):
         assert code == 0, stderr
         assert sum(name.endswith("value.txt") for name in files) == expected
         assert sum(name.endswith(".hydra/overrides.yaml") for name in files) >= expected
-    assert outcomes["with"][command] == outcomes["without"][command]
+    assert outcome["with"] == outcome["without"]
 
 
 def test_the_trials_of_a_study_are_the_same(outcomes, places):
+    outcomes("study")
+    outcomes("study_continued")
+
     def trials(name):
         study = optuna.load_study(study_name="shared", storage=f"sqlite:///{places[name]}/shared.db")
         return [(trial.number, trial.state, trial.params, trial.values, trial.user_attrs) for trial in study.trials]
@@ -350,16 +358,14 @@ def test_hydra_finds_the_same_but_for_the_plugins_and_their_sweeper(pythons, pla
     assert {"tpe", "grid"} < set(options["hydra/sweeper/sampler"])
 
 
+@pytest.mark.soak("takes 4 minutes; the commands of the stock sweeper above are compared in make test")
 def test_the_suites_of_the_wheel_pass_with_joyful_as_without(pythons, tmp_path):
-    # a soak runs all: submitit and joblib take minutes
-    left_out = "nothing" if soaking() else "submitit_local or joblib"
-
     def run(name):
         folder = tmp_path / name
         folder.mkdir()
         shutil.copy(FIXTURES / "suites.py", folder)
         done = call(
-            pythons[name], "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "-k", f"not ({left_out})",
+            pythons[name], "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short",
             "--junitxml=outcomes.xml", "suites.py", cwd=folder, timeout=3600,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
@@ -368,4 +374,4 @@ def test_the_suites_of_the_wheel_pass_with_joyful_as_without(pythons, tmp_path):
 
     outcomes = in_both(run)
     assert outcomes["with"] == outcomes["without"]
-    assert sum(parts == [] for parts in outcomes["without"].values()) >= (200 if soaking() else 190)
+    assert sum(parts == [] for parts in outcomes["without"].values()) >= 200

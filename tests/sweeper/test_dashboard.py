@@ -52,6 +52,7 @@ def dashboard(tmp_path, fork_server):
         process.wait()
 
 
+@pytest.mark.soak("takes 20 s; the dashboard is another project, which reads the study that test_study.py checks")
 def test_the_dashboard_shows_the_same_as_status(dashboard, tmp_path):
     folder, url = dashboard
     status = [sys.executable, "-m", "joyful.sweeper", "status", str(folder), "--json"]

@@ -1,4 +1,7 @@
-"""A worker that is frozen for longer than its lease loses its trial. After SIGCONT it writes nothing."""
+"""A worker that is frozen for longer than its lease loses its trial. After SIGCONT it writes nothing.
+
+`make test` freezes a small program. A soak also freezes the trainer.
+"""
 
 import contextlib
 import os
@@ -8,13 +11,13 @@ import subprocess
 
 import pytest
 
-from tests.support import launchers, sweeps
-from tests.support.faults import count, soaking
+from joyful.sweeper.history import JOURNAL
+from tests.support import launchers, small_program, sweeps
 
-EPOCHS = count(quick=15, full=40)
+EPOCHS = 40
 
 
-@pytest.mark.skipif(not soaking(), reason="takes 40 s, runs in the soak; the next test freezes one on another machine")
+@pytest.mark.soak("takes 40 s; the next test freezes a small program on another machine")
 def test_a_frozen_worker_loses_its_trial(tmp_path, tally):
     command = [*launchers.sweep_command(EPOCHS), "hydra.sweeper.lease_seconds=5"]
     folder = tmp_path / "multirun/launched"
@@ -42,13 +45,40 @@ def test_a_frozen_worker_loses_its_trial(tmp_path, tally):
     tally("a worker frozen past its lease, on the same machine", 1)
 
 
-def test_a_frozen_worker_that_cannot_be_killed_writes_nothing_when_it_continues(tmp_path, tally):
-    """The second command runs in another PID namespace, as on another machine. It cannot kill the first command."""
-    namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], capture_output=True).returncode:
+#: A program that keeps no checkpoint. Its first trial takes 4 seconds, the second one none.
+BODY = """\
+    import time
+    for step in range(1, 21):
+        time.sleep(cfg.x)
+        trial.report(cfg.x + 1 / step, step, metrics={"loss": 1 / step})
+    return cfg.x
+"""
+
+
+def namespace():
+    """Return the command that starts another in a new PID namespace, as on another machine."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if shutil.which("unshare") is None or subprocess.run([*command, "true"], capture_output=True).returncode:
         pytest.skip("a PID namespace is not permitted here (unshare --pid)")
-    command = [*launchers.sweep_command(EPOCHS), "hydra.sweeper.lease_seconds=5"]
-    folder = tmp_path / "multirun/launched"
+    return command
+
+
+def files_of_trials(folder):
+    """Return path -> modification time of what belongs to the trials.
+
+    Logs and locks do not, nor the journal, to which a program that wakes up may add the step at which it was frozen. Nobody
+    reads it, because the trial has ended.
+    """
+    files = [path for path in folder.glob("[0-9]*/**/*") if path.is_file() and path.suffix != ".log"]
+    return {str(path): path.stat().st_mtime_ns for path in files if path.name not in (".lock", JOURNAL)}
+
+
+def freeze_until_another_has_finished(command, folder, tmp_path):
+    """Freeze a command and its training, let a second command that cannot kill it finish the sweep, and wake it up.
+
+    Returns:
+        The paths of the trials that have changed after the wake-up.
+    """
     first = sweeps.start(command, tmp_path, tmp_path / "first.log")
     try:
         sweeps.wait_until(lambda: launchers.held_lease(folder, epochs=2), 120)
@@ -56,25 +86,44 @@ def test_a_frozen_worker_that_cannot_be_killed_writes_nothing_when_it_continues(
         frozen = [first.pid, *(pid for worker in sweeps.workers(folder) for pid in sweeps.trainers(worker))]
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)
-        second = sweeps.start([*namespace, *command], tmp_path, tmp_path / "second.log")
+        second = sweeps.start([*namespace(), *command], tmp_path, tmp_path / "second.log")
         try:
             assert second.wait(240) == 0, (tmp_path / "second.log").read_text()
         finally:
             sweeps.kill_group(second)
-        before = {path: path.stat().st_mtime_ns for path in folder.glob("[0-9]*/**/*") if path.is_file()}
+        before = files_of_trials(folder)
         for pid in frozen:
             os.kill(pid, signal.SIGCONT)
         assert first.wait(60) == 0, (tmp_path / "first.log").read_text()
     finally:
         sweeps.kill_group(first)
-    after = {path: path.stat().st_mtime_ns for path in folder.glob("[0-9]*/**/*") if path.is_file()}
-    written = [
-        str(path)
-        for path in after
-        if before.get(path) != after[path] and path.suffix != ".log" and path.name != ".lock"
-    ]
+    assert sweeps.leases(folder)[lease.number].term > 1
+    after = files_of_trials(folder)
+    return [path for path in after if before.get(path) != after[path]]
+
+
+def test_a_frozen_worker_that_cannot_be_killed_writes_nothing_when_it_continues(tmp_path, tally):
+    namespace()
+    small_program.write(tmp_path, BODY)
+    trials = "hydra.sweeper.trials=['x=0.2','x=0.0']"
+    command = small_program.command(tmp_path, trials, "hydra/sweeper/pruner=none", "hydra.sweeper.lease_seconds=5")
+    folder = tmp_path / "multirun/main"
+    written = freeze_until_another_has_finished(command, folder, tmp_path)
+    tally("a worker frozen past its lease, on another machine", 1, 0, len(written))
+    assert written == []
+    assert sweeps.states(folder) == {0: "COMPLETE", 1: "COMPLETE"}
+    histories = sweeps.histories(folder)
+    assert histories[0] == histories[1]
+    assert [sorted(trial.intermediate_values) for trial in sweeps.study(folder).trials] == [list(range(1, 21))] * 2
+
+
+@pytest.mark.soak("takes 40 s; the test above freezes a small program")
+def test_a_frozen_trainer_that_cannot_be_killed_writes_nothing_when_it_continues(tmp_path, tally):
+    namespace()
+    command = [*launchers.sweep_command(EPOCHS), "hydra.sweeper.lease_seconds=5"]
+    folder = tmp_path / "multirun/launched"
+    written = freeze_until_another_has_finished(command, folder, tmp_path)
     tally("a worker frozen past its lease, on another machine", 1, 0, len(written))
     assert written == []
     assert sweeps.states(folder) == launchers.COMPLETE
-    assert sweeps.leases(folder)[lease.number].term > 1
     assert sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(EPOCHS)) == []

@@ -12,7 +12,7 @@ from joyful.sweeper.worker import MAXIMUM_FAILURES
 from tests.support import launchers, sweeps
 from tests.support.faults import count, seed
 
-EPOCHS, NUMBER = 12, count(quick=4, full=6)
+EPOCHS, NUMBER = count(quick=6, full=12), count(quick=2, full=6)
 TRIALS = tuple(f"loss={loss} seed={seed}" for seed in (1, 2, 3) for loss in ("mse", "smoothl1"))[:NUMBER]
 COMMAND = [*launchers.sweep_command(EPOCHS, TRIALS), "hydra/launcher=joblib", "hydra.sweeper.lease_seconds=5"]
 
@@ -34,7 +34,7 @@ def victim(folder, driver, rng):
 
 @pytest.mark.timeout(3600)
 def test_a_killed_and_restarted_sweep_loses_nothing(tmp_path, tally):
-    kills, expected = count(quick=3, full=40), launchers.train_alone(EPOCHS, TRIALS)
+    kills, expected = count(quick=2, full=40), launchers.train_alone(EPOCHS, TRIALS)
     folder = tmp_path / "multirun/launched"
     rng, killed, starts = random.Random(seed()), 0, 0
     driver, lost, wrong = None, [], []

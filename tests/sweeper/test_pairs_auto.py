@@ -94,7 +94,7 @@ def test_the_sweep_ends_when_its_claim_is_decided(program, fork_server, capsys):
     assert "registered pairs until its claims are decided (at most 12) and 1 claim" in remarks(page)
 
 
-@pytest.mark.slow
+@pytest.mark.soak("takes 30 s; one command buys the pairs in the other tests")
 def test_workers_and_kills_do_not_change_the_verdicts(program, fork_server):
     write_claims(program, QUALITY, SPEED)
     assert run(program, fork_server, *AUTO, name="one").returncode == 0
@@ -111,7 +111,7 @@ def test_workers_and_kills_do_not_change_the_verdicts(program, fork_server):
     assert lines(program, "killed") == lines(program, "one")
 
 
-@pytest.mark.slow
+@pytest.mark.soak("takes 15 s; tests/analysis/test_sequential.py decides the claims of several arms")
 def test_an_arm_whose_claims_are_decided_gets_no_more_pairs(program, fork_server):
     write_claims(program, QUALITY.replace("no_worse_than: 2", "at_least: 4\n    direction: increase"))
     arms = "hydra.sweeper.arms=['lr=0.3','lr=0.31 bonus=0.2','lr=0.32 bonus=0.045']"
@@ -143,7 +143,7 @@ def test_runs_end_at_the_target_if_only_the_time_to_it_is_open(program, fork_ser
     assert tuple(findings.verdicts[0].differences.index) == line.seeds
 
 
-@pytest.mark.slow
+@pytest.mark.soak("takes 10 s")
 def test_failed_pairs_are_skipped_and_a_bad_arm_is_given_up(program, fork_server):
     done = run(program, fork_server, *AUTO, 'fail=["2 0.6"]')
     assert done.returncode == 0
@@ -169,7 +169,7 @@ def test_the_largest_number_of_pairs_leaves_claims_open(program, fork_server):
     assert len(lines(program)[0].seeds) == 8
 
 
-@pytest.mark.slow
+@pytest.mark.soak("takes 10 s; the next test changes the registered design")
 def test_other_claims_later_are_judged_again_and_the_report_says_so(program, fork_server):
     write_claims(program, QUALITY.replace("no_worse_than: 2", "no_worse_than: 9"))
     assert run(program, fork_server, *AUTO, ALIKE, "hydra.sweeper.max_pairs=8").returncode == 0

@@ -17,7 +17,7 @@ from joyful.results.design import read_decisions
 from joyful.sweeper.database import RETRY_SECONDS, open_engine, open_storage, storage_url
 from joyful.sweeper.status import open_sweep
 from tests.support import small_program, sweeps
-from tests.support.faults import count, soaking
+from tests.support.faults import count
 from tests.support.launchers import EPOCHS, TRIALS, held_lease, sweep_command, train_alone
 from tests.support.postgresql import Server, programs
 
@@ -64,6 +64,7 @@ def test_two_commands_of_a_small_program(server, tmp_path, monkeypatch):
     assert server.password not in "".join(path.read_text() for path in folder.rglob("*.yaml"))
 
 
+@pytest.mark.soak("takes 10 s; test_pairs_auto.py buys pairs by one command, the test above shares a database")
 def test_two_commands_buy_pairs_until_a_claim_is_decided(server, tmp_path, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", server.password)
     small_program.write_paired(tmp_path)
@@ -85,7 +86,7 @@ def test_two_commands_buy_pairs_until_a_claim_is_decided(server, tmp_path, monke
     assert (line.state, line.verdict, line.seeds[:6]) == ("decided", "supported", (1, 2, 3, 4, 5, 6))
 
 
-@pytest.mark.skipif(not soaking(), reason="takes more than a minute, runs in the soak")
+@pytest.mark.soak("takes more than a minute")
 @pytest.mark.timeout(1200)
 def test_three_commands_an_outage_a_killed_worker_and_restarts(server, commands, tmp_path, monkeypatch, tally):
     folder, log = tmp_path / "multirun/launched", tmp_path / "sweep.log"
@@ -134,7 +135,7 @@ def test_three_commands_an_outage_a_killed_worker_and_restarts(server, commands,
     assert json.loads(shown.stdout)["complete"] == len(TRIALS)
 
 
-@pytest.mark.skipif(not soaking(), reason="waits for RETRY_SECONDS; part of make soak")
+@pytest.mark.soak("waits for RETRY_SECONDS")
 @pytest.mark.timeout(1200)
 def test_a_long_outage_of_the_database_is_one_line_and_the_sweep_can_be_resumed(server, tmp_path, monkeypatch, tally):
     monkeypatch.setenv("PGPASSWORD", server.password)

@@ -45,14 +45,16 @@ def test_a_search_minimizes_and_the_same_command_adds_nothing(tmp_path, fork_ser
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
+@pytest.mark.parametrize(
+    "backend", ["loky", pytest.param("multiprocessing", marks=pytest.mark.soak("the other backend"))]
+)
 def test_joblib_workers(tmp_path, fork_server, backend):
     small_program.write(tmp_path)
     launcher = ["hydra/launcher=joblib", f"hydra.launcher.backend={backend}"]
-    done = small_program.run(tmp_path, X, "hydra.sweeper.n_trials=6", *launcher, server=fork_server)
+    done = small_program.run(tmp_path, X, "hydra.sweeper.n_trials=4", *launcher, server=fork_server)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert states(tmp_path) == dict.fromkeys(range(6), "COMPLETE")
+    assert states(tmp_path) == dict.fromkeys(range(4), "COMPLETE")
 
 
 def test_another_search_in_the_folder_is_refused(tmp_path, fork_server):
@@ -62,7 +64,8 @@ def test_another_search_in_the_folder_is_refused(tmp_path, fork_server):
     assert other.returncode == 2
     assert "attributes.high: 1.0 -> 2.0" in other.stderr
     assert "hydra.sweep.dir=FOLDER" in other.stderr
-    named = small_program.run(tmp_path, "x=interval(0,2)", "hydra.sweeper.n_trials=1", "hydra.sweeper.study_name=wide")
+    more = ("hydra.sweeper.n_trials=1", "hydra.sweeper.study_name=wide")
+    named = small_program.run(tmp_path, "x=interval(0,2)", *more, server=fork_server)
     assert named.returncode == 0, named.stderr
     assert sweeps.states(tmp_path / "multirun/wide") == {0: "COMPLETE"}
 
@@ -143,7 +146,7 @@ def test_a_program_with_objects_that_cannot_be_pickled_and_a_decorated_function(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["module", "no file"])
+@pytest.mark.parametrize("how", ["module", pytest.param("no file", marks=pytest.mark.soak("rare"))])
 def test_programs_that_are_not_a_script(tmp_path, how):
     small_program.write(tmp_path / "package", config=small_program.CONFIG)
     (tmp_path / "package/__init__.py").touch()
@@ -166,29 +169,30 @@ def test_a_program_that_starts_when_it_is_imported_is_refused(tmp_path, fork_ser
     assert set(states(tmp_path).values()) <= {"RUNNING", "WAITING"}  # nothing is lost
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("    raise ValueError('no\\nsuch value')", "ValueError: no such value"),
-        ("    sys.exit(3)", r"the program called sys.exit(3)"),
-        ("    return None", "the program returned None; expected a number, the objective"),
-        ("    return float('nan')", "the program returned nan; expected a number, the objective"),
-        ("    return 'fine'", "the program returned 'fine'; expected a number, the objective"),
-        ("    trial.report('high', 1)", "TypeError: trial.report: value: expected a number, got 'high'"),
-        ("    trial.report(1.0, -1)", "ValueError: trial.report: step: expected an integer >= 0, got -1"),
-        (
-            "    trial.report(1.0, 1, metrics={'1': 1})",
-            "trial.report: metrics: expected names that start with a letter",
-        ),
-    ],
-)
-def test_a_trial_that_fails_names_the_reason_and_the_others_go_on(tmp_path, fork_server, body, message):
-    small_program.write(tmp_path, f"    if cfg.x > 0.15:\n        return cfg.x\n{body}\n")
-    done = small_program.run(tmp_path, TWO, server=fork_server)
+#: Last lines of the program -> beginning of the reason for which its trial fails.
+FAILURES = {
+    "raise ValueError('no\\nsuch value')": "ValueError: no such value",
+    "sys.exit(3)": r"the program called sys.exit(3)",
+    "return None": "the program returned None; expected a number, the objective",
+    "return float('nan')": "the program returned nan; expected a number, the objective",
+    "return 'fine'": "the program returned 'fine'; expected a number, the objective",
+    "trial.report('high', 1)": "TypeError: trial.report: value: expected a number, got 'high'",
+    "trial.report(1.0, -1)": "ValueError: trial.report: step: expected an integer >= 0, got -1",
+    "trial.report(1.0, 1, metrics={'1': 1})": "trial.report: metrics: expected names that start with a letter",
+}
+
+
+def test_a_trial_that_fails_names_the_reason_and_the_others_go_on(tmp_path, fork_server):
+    """Each trial ends with another line, and the last one completes."""
+    body = "".join(f"    if cfg.x == {number}:\n        {line}\n" for number, line in enumerate(FAILURES))
+    small_program.write(tmp_path, f"{body}    if cfg.x == {len(FAILURES)}:\n        return cfg.x\n")
+    trials = ",".join(f"'x={number}'" for number in range(len(FAILURES) + 1))
+    done = small_program.run(tmp_path, f"hydra.sweeper.trials=[{trials}]", server=fork_server)
     assert done.returncode == 0, done.stderr
-    assert states(tmp_path) == {0: "FAIL", 1: "COMPLETE"}
-    assert reason(tmp_path).startswith(message)
-    assert f"trial 0 failed: {reason(tmp_path)}" in done.stdout
+    assert states(tmp_path) == {**dict.fromkeys(range(len(FAILURES)), "FAIL"), len(FAILURES): "COMPLETE"}
+    for number, message in enumerate(FAILURES.values()):
+        assert reason(tmp_path, number).startswith(message)
+        assert f"trial {number} failed: {reason(tmp_path, number)}" in done.stdout
 
 
 def test_a_full_disk_is_not_the_fault_of_a_trial(tmp_path, fork_server):
@@ -352,7 +356,9 @@ def test_values_of_the_job_neither_fail_nor_make_trials_differ(tmp_path, fork_se
     trials = sweeps.study(tmp_path / "multirun/main").trials
     assert [trial.value for trial in trials] == [1.0, 1.0]
     assert trials[1].user_attrs["same_as"] == 0
-    missing = small_program.run(tmp_path, "x=???", "seed=interval(0.0,1.0)", "hydra.sweeper.study_name=b")
+    missing = small_program.run(
+        tmp_path, "x=???", "seed=interval(0.0,1.0)", "hydra.sweeper.study_name=b", server=fork_server
+    )
     assert missing.returncode == 2
     assert "x: expected a value, got none (???); set x=VALUE" in missing.stderr
 

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 
-from tests.support.faults import soaking
 from tests.support.launchers import LauncherSuite
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'joyful-sweeps[sweep]'")
@@ -25,11 +24,8 @@ def cluster():
         shutil.rmtree(session, ignore_errors=True)
 
 
+@pytest.mark.soak("starts a cluster; test_submitit.py runs the same tests with another launcher")
 class TestRay(LauncherSuite):
     @pytest.fixture
     def launcher(self, cluster):
         return ["hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster.address}"]
-
-    @pytest.mark.skipif(not soaking(), reason="takes half a minute, runs in the soak; a small program runs here")
-    def test_workers_train_all_trials(self, sweep, tmp_path):
-        super().test_workers_train_all_trials(sweep, tmp_path)

@@ -161,7 +161,13 @@ def test_own_pruners(module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        "basic",
+        pytest.param("joblib", marks=pytest.mark.soak("takes 12 s; test_a_worker_needs_no_environment_variable")),
+    ],
+)
 def test_a_sweep_with_own_sampler_and_pruner(module, monkeypatch, launcher, fork_server):
     monkeypatch.setenv("JOYFUL_TARGETS", "own_samplers.*")
     monkeypatch.setenv("PYTHONPATH", str(module), prepend=":")

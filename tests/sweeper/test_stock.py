@@ -54,16 +54,6 @@ def test_stock_optuna_maximises(tmp_path, fork_server):
     assert best["best_value"] == max(values.values())
 
 
-def test_stock_multirun_trains_the_grid(tmp_path, fork_server):
-    command = sweeps.command("grid", "loss=mse,smoothl1", "weights.encoder_loss_weight=0.05,0.5", epochs=1)
-    done = sweeps.run(command, tmp_path, fork_server)
-    assert done.returncode == 0, done.stderr
-    runs = [read_run(tmp_path / "multirun/grid" / str(number)) for number in range(4)]
-    arms = [(run["choices"]["loss"], run["config"]["weights"]["encoder_loss_weight"]) for run in runs]
-    assert arms == [("mse", 0.05), ("mse", 0.5), ("smoothl1", 0.05), ("smoothl1", 0.5)]
-    assert {run["status"] for run in runs} == {"completed"}
-
-
 def id_of(path):
     return f"{path.parents[1].name}-{path.stem}"
 

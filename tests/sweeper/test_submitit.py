@@ -3,7 +3,6 @@
 import pytest
 
 from tests.support import sweeps
-from tests.support.faults import soaking
 from tests.support.launchers import LauncherSuite, trainers
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'joyful-sweeps[sweep]'")
@@ -15,7 +14,7 @@ class TestSubmitit(LauncherSuite):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
         return ["hydra/launcher=submitit_local"]
 
-    @pytest.mark.skipif(not soaking(), reason="takes half a minute, runs in the soak; a small program runs here")
+    @pytest.mark.soak("takes half a minute; a small program runs here")
     def test_workers_train_all_trials(self, sweep, tmp_path):
         super().test_workers_train_all_trials(sweep, tmp_path)
 

@@ -139,7 +139,7 @@ def test_the_best_settings_of_a_sweep_with_an_experiment_and_a_file_give_the_sam
     command = sweeps.command(
         "deep", "--config-dir", str(tmp_path / "own"), OURS, WEIGHT, "hydra/sweeper/sampler=random", "+sweeps=mine",
         "experiment=choice(one,two)", "optimizer=choice(adam,adamw)", "++optimizer.weight_decay=0.001", "seed=7",
-        "hydra.sweeper.n_trials=3",
+        "hydra.sweeper.n_trials=2",
         epochs=2,
     )  # fmt: skip
     result = sweeps.run(command, tmp_path, fork_server)
@@ -204,6 +204,7 @@ def test_failures_and_duplicates_do_not_end_the_sweep(tmp_path, tally, fork_serv
     tally("loss that is not finite", 1)
 
 
+@pytest.mark.soak("takes 15 s; test_programs.py prunes the trials of a small program")
 def test_pruning_ends_trials_early(tmp_path, fork_server):
     """An aggressive pruner stops the later ones of six trials."""
     command = sweeps.command(
@@ -227,6 +228,7 @@ def test_pruning_ends_trials_early(tmp_path, fork_server):
     assert status(folder)["pruned"] == list(states.values()).count("PRUNED")
 
 
+@pytest.mark.soak("takes 18 s; tests/faults/test_damage.py resumes a run with other data")
 def test_a_sweep_whose_data_were_exchanged_is_refused_and_loses_nothing(tmp_path, fork_server, monkeypatch):
     data, cache = tmp_path / "data/meld", tmp_path / "cache"
     monkeypatch.setenv("JOYFUL_CACHE", str(cache))
@@ -257,7 +259,7 @@ def test_a_sweep_whose_data_were_exchanged_is_refused_and_loses_nothing(tmp_path
 def test_two_objectives(tmp_path, fork_server):
     command = sweeps.command(
         "two", OURS, NO_PRUNER, WEIGHT, "objectives=[dev_f1,epochs_to_target]", "target=0.05",
-        "hydra.sweeper.n_trials=4", "seed=range(1,100)",
+        "hydra.sweeper.n_trials=2", "seed=range(1,100)",
     )  # fmt: skip
     result = sweeps.run(command, tmp_path, fork_server)
     folder = tmp_path / "multirun/two"
@@ -272,6 +274,7 @@ def test_two_objectives(tmp_path, fork_server):
         assert epochs == (reached.min() if len(reached) else 3.0)
 
 
+@pytest.mark.soak("takes 20 s; test_postgresql.py runs two commands of a small program")
 def test_a_second_command_joins_and_overwrites_nothing(tmp_path):
     command = sweeps.command("joint", OURS, NO_PRUNER, listed(*(f"seed={seed}" for seed in range(1, 5))), epochs=20)
     first = sweeps.start(command, tmp_path, tmp_path / "first.log")

@@ -6,6 +6,7 @@ import math
 import shutil
 import signal
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,10 +125,26 @@ def test_the_final_scores_and_the_status(run, tracker):
 def test_the_view_hparams_shows_settings_and_scores(run):
     columns, rows = read_hparams_view(run)
     scores = final_scores(RunFolder.open(run, reading=True).history_rows())
-    assert columns == {*flatten(read_run(run)["config"]), *scores}
+    settings = flatten(read_run(run)["config"])
+    assert sorted(columns) == sorted([*settings, *scores])
     (row,) = rows
     assert (row["loss.name"], row["seed"]) == ("mse", 24)
     assert {name: row[name] for name in scores} == {n: as_stored("tensorboard", v) for n, v in scores.items()}
+
+
+def test_the_view_hparams_begins_with_what_differs_between_the_trials(sweep):
+    columns, rows = read_hparams_view(sweep)
+    assert columns[:2] == ["lr", "seed"]
+    assert len(columns) > 4
+    assert {row["lr"] for row in rows} == {0.3, 0.4}
+
+
+def test_the_view_hparams_begins_with_what_the_command_sets(tmp_path):
+    for weight in (0.03, 0.1):
+        request = tiny_request(tmp_path / str(weight), "track=tensorboard", f"weights.encoder_loss_weight={weight}")
+        train_run(replace(request, overridden=("weights.encoder_loss_weight", "loss")))
+    columns, _ = read_hparams_view(tmp_path)
+    assert columns[:2] == ["loss.name", "weights.encoder_loss_weight"]
 
 
 def test_the_files_of_a_run_are_those_without_trackers(run, plain):

@@ -43,7 +43,7 @@ def stop_after(monkeypatch, epoch: float, error: BaseException) -> None:
 def test_a_run_writes_the_documented_files(tmp_path):
     objective = train(tmp_path / "run", "seed=3", "role=calibration", "training.evaluations_per_epoch=2")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert set(info) == {*results.RUN_KEYS, "confusion"}
+    assert set(info) == {*results.RUN_KEYS, *results.OUTCOME_KEYS}
     assert info["data"] == {
         "name": "synthetic", "digest": info["data"]["digest"], "dimensions": {"audio": 5, "text": 9, "visual": 7},
         "text_encoder": "file", "labels": ["hap", "sad", "neu", "ang"],

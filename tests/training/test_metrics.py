@@ -1,9 +1,9 @@
-import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
-from joyful.training.metrics import confusion, counts, scores
+from joyful.results.class_scores import scores
+from joyful.training.metrics import counts
 from tests.support.host_reads import NoHostReads
 
 
@@ -30,14 +30,6 @@ def test_against_sklearn(classes, present, parts):
     for name in ("weighted", "macro"):
         expected = sklearn_metrics.f1_score(labels, predicted, average=name, zero_division=0)
         assert ours[f"f1_{name}"] == pytest.approx(expected)
-
-
-def test_the_confusion_matrix_against_sklearn():
-    logits, labels = random_case(3, 5, 4)
-    parts = zip(logits.chunk(3), labels.chunk(3), strict=True)
-    ours = sum(confusion(*part) for part in parts)
-    expected = sklearn_metrics.confusion_matrix(labels, logits.argmax(dim=1), labels=range(5))
-    assert np.array_equal(ours, expected)
 
 
 def test_classes_that_are_never_predicted_against_sklearn():
@@ -84,4 +76,3 @@ def test_counts_do_not_read_the_device():
 def test_scores_are_plain_numbers():
     result = scores_of(*random_case(0, 3, 3))
     assert all(type(value) is float for value in result.values())
-    assert isinstance(scores(np.zeros((4, 2)), 1)["accuracy"], float)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from joyful.analysis.claims_file import read_content
 from joyful.analysis.findings import Findings
-from joyful.analysis.formatting import listing
+from joyful.analysis.formatting import listing, ranges
 from joyful.analysis.page.parts import clean
 from joyful.analysis.sweep import Sweep
 from joyful.results import plain
@@ -32,7 +32,7 @@ def facts(sweep: Sweep, found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]
         "model": _listed(clean(model) for model in found["models"]),
         "pairs": " to ".join(dict.fromkeys(map(str, (min(pairs), max(pairs))))) if pairs else "",
         "runs": str(found["runs"]["used"] or len(sweep.runs)),
-        "seeds": _ranges(numbers),
+        "seeds": ranges(numbers),
         "epochs": _listed(f"{epochs:g}" for epochs in found["epochs"]),
         "commit": _listed(_commit(entry) for entry in found["git"]),
         "date": " to ".join(dict.fromkeys(found["dates"])),
@@ -77,15 +77,3 @@ def _commit(entry: Mapping[str, Any]) -> str:
 
 def _listed(texts: Iterable[str]) -> str:
     return listing(list(dict.fromkeys(text for text in texts if text)), _MOST)
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return sorted numbers with their ranges joined, as in "0 to 11, 20"."""
-    parts: list[list[int]] = []
-    for value in numbers:
-        if parts and value == parts[-1][1] + 1:
-            parts[-1][1] = value
-        else:
-            parts.append([value, value])
-    texts = [f"{low}" if low == high else f"{low} to {high}" for low, high in parts]
-    return ", ".join(texts if len(texts) <= 2 * _MOST else [*texts[:_MOST], f"and {len(texts) - _MOST} more"])

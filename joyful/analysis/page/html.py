@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 
 import jinja2
 import markupsafe
 
 from joyful.analysis.formatting import no_break
-from joyful.analysis.page.parts import Page
+from joyful.analysis.page.parts import Page, clean
 from joyful.analysis.plots.style import PALETTE
 
 #: Verdict -> the mark before it, so that verdicts do not differ by colour alone.
@@ -62,6 +63,7 @@ def render(page: Page, *, figures: bool = True, links: str | None = None) -> str
         finalize=lambda value: no_break(value) if type(value) is str else value,  # Markup is a subclass of str
     )
     environment.filters["breakable"] = _breakable
+    environment.filters["arm_in"] = _arm_in
     environment.tests["folder"] = lambda text: _FOLDER.fullmatch(text) is not None
     light, dark = (
         " ".join(f"--{name}: {pair[index]};" for name, pair in {**PALETTE, **_COLOURS}.items()) for index in (0, 1)
@@ -81,6 +83,16 @@ def _breakable(text: str) -> markupsafe.Markup:
         markupsafe.Markup("<wbr>").join(re.split(r"(?<=[._/=,])(?=\w)", word)) if len(word) >= _LONG_WORD else word
         for word in words
     )
+
+
+def _arm_in(cell: str, arms: Sequence[str]) -> str:
+    """Return the arm that a cell of a table names, alone or before "(baseline)" or "on TASK". "" if it is none of `arms`."""
+    text = cell.split("\n")[0]
+    for arm in arms:
+        name = clean(arm)
+        if text == name or text.startswith((f"{name} (baseline)", f"{name} on ")):
+            return arm
+    return ""
 
 
 def _source(name: str) -> markupsafe.Markup:

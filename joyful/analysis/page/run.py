@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from joyful.analysis.classes import ClassScores, classes, confusions
 from joyful.analysis.columns import NAMES, higher_is_better, is_score, known_direction
 from joyful.analysis.formatting import NONE, count, metric, percent, three_digits
 from joyful.analysis.page.parts import Section, Table, clean
@@ -154,32 +155,20 @@ def _value(name: str, value: float) -> str:
 
 def _classes(run: OneRun) -> Section | None:
     """Return scores per class and confusion matrices at the best evaluation, if the run recorded them."""
-    recorded = run.info.get("confusion")
-    labels = recorded.get("labels") if isinstance(recorded, Mapping) else None
-    if not isinstance(recorded, Mapping) or not isinstance(labels, list):
-        return None
-    names = [clean(label) for label in labels]
-    drawn, tables = [], []
-    for split in ("dev", "test"):
-        try:
-            matrix = np.array(recorded[split], dtype=float)
-        except (KeyError, TypeError, ValueError):
-            continue
-        if matrix.shape != (len(names), len(names)):
-            continue
-        drawn.append(confusion_matrix(matrix, names, f"confusion-{split}", split))
-        tables.append(_per_class(matrix, names, split))
-    text = ("At the best dev evaluation. Rows of a matrix are the labels, columns the predictions.",)
-    return Section("classes", "Scores per class", text, tuple(drawn), tuple(tables)) if drawn else None
+    tables = tuple(_per_class(scores, split) for split, scores in classes(run.info).items())
+    drawn = tuple(
+        confusion_matrix(matrix, [clean(name) for name in names], f"confusion-{split}", split)
+        for split, (names, matrix) in confusions(run.info).items()
+    )
+    matrices = " Rows of a matrix are the labels, columns the predictions." if drawn else ""
+    text = (f"At the best dev evaluation.{matrices}",)
+    return Section("classes", "Scores per class", text, drawn, tables) if drawn or tables else None
 
 
-def _per_class(matrix: np.ndarray, names: Sequence[str], split: str) -> Table:
-    hits, support, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        precision, recall, f1 = hits / predicted, hits / support, 2 * hits / (predicted + support)
+def _per_class(found: Mapping[str, ClassScores], split: str) -> Table:
     rows = [
-        [name, int(support[i]), percent(float(precision[i])), percent(float(recall[i])), percent(float(f1[i]))]
-        for i, name in enumerate(names)
+        [name, scores.support, percent(scores.precision), percent(scores.recall), percent(scores.f1)]
+        for name, scores in found.items()
     ]
     columns = ["class", "utterances", "precision", "recall", "F1"]
     return make_table(f"table-classes-{split}", f"Scores per class, {split}", columns, rows, text=(0,))

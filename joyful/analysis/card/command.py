@@ -1,0 +1,96 @@
+"""The command `joyful card`: write a model card in Markdown.
+
+The sections are those of Mitchell et al. (2019), Model Cards for Model Reporting, FAT*, in the order of the template of the
+Hugging Face Hub.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+
+from joyful.analysis.card.content import Card, make_card
+from joyful.analysis.card.model import read_model
+from joyful.analysis.page.markdown import escape, table
+from joyful.analysis.page.parts import clean
+from joyful.messages import CommandParser
+from joyful.results import InputError, ResultsError, write_bytes
+
+
+class _Markdown(str):
+    """Text that is Markdown already."""
+
+    __slots__ = ()
+
+
+def render(card: Card) -> str:
+    """Return the card as GitHub-flavoured Markdown. All text is escaped, so names in files cannot add markup."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("joyful.analysis", "templates"),
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, _Markdown) else escape(clean(value)),
+    )
+    environment.filters |= {"facts": _facts, "rows": _rows, "code": _code, "line": _line}
+    return environment.get_template("card.md.j2").render(card=card).rstrip() + "\n"
+
+
+def _facts(rows: Sequence[Sequence[str]]) -> _Markdown:
+    return _Markdown("\n".join(f"- {escape(clean(name))}: {escape(clean(text))}" for name, text in rows))
+
+
+def _rows(rows: Sequence[Sequence[str]], *columns: str) -> _Markdown:
+    """Return a table, whose first column is text and whose other columns are numbers if a cell of them begins with one."""
+    numeric = [i for i in range(1, len(columns)) if rows and all(row[i][:1].isdigit() or row[i] == "–" for row in rows)]
+    return _Markdown(table(columns, [[escape(clean(cell)) for cell in row] for row in rows], numeric))
+
+
+def _code(text: str) -> _Markdown:
+    return _Markdown(clean(text).replace("`", "'"))
+
+
+def _line(text: str) -> _Markdown:
+    return _Markdown(clean(text))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command `joyful card`.
+
+    Args:
+        arguments: Arguments of the command line, by default those of the process.
+
+    Returns:
+        The exit code: 0 for success, 1 if the file cannot be written, 2 for invalid input.
+    """
+    parser = CommandParser(
+        prog="joyful card",
+        description="Write a model card in Markdown: what a trained model is, its data, its scores with intervals, its licences "
+        "and its limits. The folder is that of a run, or of a sweep with several seeds of one configuration.",
+        epilog="Read the card before you publish it, and complete what only you can know: the licence of the weights, and who is "
+        "responsible for them.",
+    )
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", type=Path, help="folder of a completed run, or of a sweep")
+    add(
+        "--arm",
+        metavar="ARM",
+        help="the configuration to describe, by its name in the report or overrides such as loss=mse",
+    )
+    add("--out", metavar="FILE", type=Path, help="file to write, such as README.md (default: standard output)")
+    parsed = parser.parse_args(arguments)
+    try:
+        text = render(make_card(read_model(parsed.folder, parsed.arm)))
+        if parsed.out is None:
+            sys.stdout.write(text)
+        else:
+            write_bytes(parsed.out, text.encode())
+            print(parsed.out)
+    except (InputError, ResultsError) as error:
+        print(f"joyful card: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    return 0
