@@ -110,6 +110,9 @@ def test_control_characters_of_windows_1252_are_mapped_and_counted(tmp_path, cap
 def test_a_header_with_other_separators_in_quotes(tmp_path, separator):
     rows = [{"a,b;c\td": 1, **row} for row in chat()]
     assert dataset(write(tmp_path / "chat.csv", rows, separator)).dimensions["audio"] == 3
+    others = "".join({",", ";", "\t"} - {separator})
+    rows = [{f"a{others}b": 1, **row, f"{others[0]}c": 2} for row in chat()]  # not in quotes
+    assert dataset(write(tmp_path / "chat.csv", rows, separator)).dimensions["audio"] == 3
 
 
 def test_an_ambiguous_header_is_refused_with_what_to_set(tmp_path):
