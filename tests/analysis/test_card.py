@@ -257,7 +257,9 @@ def test_scores_per_class_of_another_form_are_left_out(tmp_path, per_class):
 
 
 def test_a_local_text_encoder_is_named_without_its_place(tmp_path):
-    folder = write(tmp_path / "run", data={"name": "chats", "labels": LABELS, "text_encoder": "/home/someone/my-encoder"})
+    folder = write(
+        tmp_path / "run", data={"name": "chats", "labels": LABELS, "text_encoder": "/home/someone/my-encoder"}
+    )
     text = card(folder)
     assert "- text encoder: my-encoder\n" in text
     assert "| text encoder my-encoder | unknown: state it yourself |" in text
