@@ -256,6 +256,17 @@ def test_scores_per_class_of_another_form_are_left_out(tmp_path, per_class):
     assert "The scores per class were not recorded." in card(folder)
 
 
+def test_a_local_text_encoder_is_named_without_its_place(tmp_path):
+    folder = write(
+        tmp_path / "run", data={"name": "chats", "labels": LABELS, "text_encoder": "/home/someone/my-encoder"}
+    )
+    text = card(folder)
+    assert "- text encoder: my-encoder\n" in text
+    assert "| text encoder my-encoder | unknown: state it yourself |" in text
+    assert "someone" not in text
+    assert "Those are not known to this program: describe them yourself." in text
+
+
 def test_licences():
     assert encoder_licence("sentence-transformers/all-MiniLM-L6-v2") == "Apache-2.0"
     assert encoder_licence("/models/own") == source("my chats").licence == "unknown: state it yourself"
