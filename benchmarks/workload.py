@@ -14,8 +14,9 @@ from joyful.data.loading import load
 from joyful.model.joyful import GraphModel, standardise
 from joyful.records import DialogueDataset, Dialogues
 from joyful.training.batching import DeviceSplit
+from joyful.training.building import build_model
 from joyful.training.coach import Coach
-from joyful.training.experiment import build_model, prepare_torch
+from joyful.training.experiment import prepare_torch
 from tests.support.runs import compose_plain
 
 #: Losses to train. "own": joyful trains its default, the reconstruction of all utterances, and the per-utterance

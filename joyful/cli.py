@@ -23,6 +23,8 @@ from joyful.runtime import closed_pipes, heap, signals
 COMMANDS = {
     "train": "train one run, or many with -m: a grid, an Optuna search or a paired comparison",
     "report": "compare the arms of a sweep, with verdicts and intervals",
+    "predict": "label new dialogues with a trained model",
+    "export": "write a trained model to a folder that can be shared",
     "audit": "check a report: its files, and some of its runs trained again",
     "import": "convert the curves of another training program to runs that report can compare",
     "card": "write a model card: data, scores with intervals, licences and limits of a trained model",
@@ -35,7 +37,12 @@ COMMANDS = {
 _COMPLETION = frozenset({"-sc", "--shell-completion"})
 
 #: Command -> packages that it needs in addition to the dependencies, all in the extra `train`.
-NEEDS = {"train": ("torch", "safetensors"), "prepare": ("safetensors",)}
+NEEDS = {
+    "train": ("torch", "safetensors"),
+    "predict": ("torch", "safetensors"),
+    "export": ("torch", "safetensors"),
+    "prepare": ("safetensors",),
+}
 
 
 def usage() -> str:
@@ -195,6 +202,8 @@ def _is_installed(name: str) -> bool:
 #: Command -> module with a function `main` that runs it.
 MODULES = {
     "report": "joyful.analysis.report",
+    "predict": "joyful.prediction.command",
+    "export": "joyful.prediction.export_command",
     "audit": "joyful.audit.command",
     "import": "joyful.analysis.importers.__main__",
     "card": "joyful.analysis.card.command",

@@ -25,6 +25,7 @@ LAYERS = [
     ["losses", "loss_utils"],
     ["model", "fusion_methods", "fusion_methods_hierarchical"],
     ["training", "coach"],
+    ["prediction"],
     ["audit"],
     ["cli"],
 ]

@@ -25,13 +25,14 @@ import yaml
 import joyful
 from joyful.data.text_encoder import SentenceEncoder
 from joyful.data.vector_store import VectorStore
+from joyful.records import Request
 from joyful.training.experiment import Interrupted, train_run
 from tests.support import examples, small_files, sweep_settings
 from tests.support.datasets import fake_encode
 from tests.support.documents import FOLDERS, Command, heading_anchors, named_files, read
 from tests.support.fork_server import ForkServer
 from tests.support.importing import FIXTURES
-from tests.support.runs import TINY, tiny_request
+from tests.support.runs import TINY, compose_plain, tiny_request
 
 ROOT = Path(__file__).resolve().parents[1]
 #: GUIDE.md comes before the pages that extend a sweep which it starts.
@@ -166,7 +167,7 @@ RULES: list[tuple[str, Rule]] = [
     (r"joyful audit .*--command", only_help("tests/audit/test_programs.py runs it")),
     (r"joyful audit ", with_overrides("--runs", "1")),
     (r"joyful report .*--require", covered_by("tests/analysis/test_gate.py", ("report", "--help"))),
-    (r"joyful (report|import|sweep|prepare|schema|card)( |$)", unchanged),
+    (r"joyful (report|import|sweep|prepare|schema|card|predict|export)( |$)", unchanged),
     (r"python -m (analysis\.(report|importers)|study\.loss_shapes)( |$)", unchanged),
     (r"python -m benchmarks\.\w+", skipped("it takes minutes; tests/benchmarks/ runs small versions")),
     (
@@ -269,11 +270,24 @@ class Checkout:
         (self.folder / "curves.csv").write_bytes(small_files.curves_table().replace(b"old,", b"NAME,"))
         self._write_logs()
         self._write_own_files()
+        self._write_models()
+
+    def _write_models(self) -> None:
+        """Leave trained runs on text, and tables with other names of columns, for the page on predictions."""
+        text = (f"data.root={self.folder / 'corpora/meld'}", f"data.cache={self.folder / 'cache'}", "modalities=t")
+        config, choices = compose_plain(("data=meld", *MODEL, *text, "training.epochs=1", "training.batch_size=1"))
+        for name in ("outputs/run", "multirun/seeds/0", "multirun/seeds/1"):
+            seed = {"seed": 1 + int(name[-1] == "1")}
+            train_run(Request(config | seed, choices, ("seed",), self.folder / name, multirun=True))
+        (self.folder / "message.csv").write_text("talk,message\na,Well.\na,No!\n")
+        (self.folder / "cp1252.csv").write_text("dialogue;text;speaker\na;Well.;Zoë\n", encoding="cp1252")
 
     def _write_own_files(self) -> None:
         """Write the blocks of the pages in docs/how-to/ that begin with the name of a file."""
         for page in (ROOT / "docs/how-to").glob("*.md"):
-            for name, text in re.findall(r"^```\w+\n# ([\w/]+\.(?:py|yaml))\n(.*?)^```", page.read_text(), re.M | re.S):
+            for name, text in re.findall(
+                r"^```\w+\n# ([\w/]+\.(?:py|yaml|csv))\n(.*?)^```", page.read_text(), re.M | re.S
+            ):
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.folder / name).write_text(text)
 

@@ -108,7 +108,8 @@ def test_without_torch_all_works_but_training(without_torch, swept, tmp_path):
     ):
         done = call(without_torch, *command, cwd=tmp_path)
         assert done.returncode == 0, f"{command}: {done.stderr}"
-    for command, missing in (("train", "torch and safetensors"), ("prepare", "safetensors")):
+    both = "torch and safetensors"
+    for command, missing in (("train", both), ("predict", both), ("export", both), ("prepare", "safetensors")):
         done = call(without_torch, command, "--help", cwd=tmp_path)
         expected = f"joyful: {command} needs {missing}; run pip install 'joyful-sweeps[train]'\n"
         assert (done.returncode, done.stderr) == (2, expected)

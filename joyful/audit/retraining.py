@@ -41,6 +41,7 @@ def train(info: Mapping[str, Any], folder: Path, data_root: Path | None = None) 
         InputError: If the configuration is not valid here, or not the one of its hash, or the data are not those of the run.
         Exception: The errors of `joyful.training.experiment.train_run`.
     """
+    from joyful.data.description import data_digest
     from joyful.data.loading import load
     from joyful.training import experiment
 
@@ -50,7 +51,7 @@ def train(info: Mapping[str, Any], folder: Path, data_root: Path | None = None) 
     settings = check(config := _config(info, data_root))
     digest = (info.get("data") or {}).get("digest")
     if digest is not None:  # runs of 0.1.0 do not record it
-        found = experiment.data_digest(load(settings.data, settings.modality_names))
+        found = data_digest(load(settings.data, settings.modality_names))
         if found != digest:
             raise InputError(
                 f"expected the data with the digest {digest}, got {found}; set --data-root to the same data"

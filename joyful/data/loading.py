@@ -165,12 +165,12 @@ def _digest(settings: DataSettings, source: Source, encoder: SentenceEncoder | N
         # Distinguish two cases without an encoder: text is not requested, or data.text_encoder is null.
         "encoder": encoder.identity if encoder else settings.text_encoder is None,
         "code": [prepared.sha256(path) for path in (*sorted(_FOLDER.rglob("*.py")), Path(csv_text.__file__))],
-        "files": [[path.name, _file_digest(path, stamps)] for path in source.source_files(settings)],
+        "files": [[path.name, file_digest(path, stamps)] for path in source.source_files(settings)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _file_digest(path: Path, stamps: Path) -> str:
+def file_digest(path: Path, stamps: Path) -> str:
     """Return the SHA-256 digest of a file, which is cached in the folder `stamps` (see the module docstring)."""
     try:
         before = path.stat()

@@ -13,7 +13,8 @@ from typing import Any
 
 from joyful.config import DataSettings
 from joyful.data import prepared
-from joyful.data.loading import make_encoder
+from joyful.data.description import FROM_FILE, text_encoder_digest
+from joyful.data.loading import cache_folder, make_encoder
 from joyful.data.sources import SOURCES
 from joyful.data.validation import validate
 from joyful.messages import did_you_mean, nearest
@@ -60,12 +61,20 @@ def prepare(settings: DataSettings, out: Path) -> DialogueDataset:
     dataset = source.read(settings, make_encoder(settings))
     validate(dataset)
     try:
-        written = prepared.write_folder(dataset, out, settings.model_dump(mode="json", exclude={"cache"}))
+        written = prepared.write_folder(dataset, out, _origin(settings, dataset))
     except OSError as error:
         raise InputError(f"out={out} cannot be written ({error}); choose another folder") from None
     if not written:
         raise InputError(f"out={out} was created by another process in the meantime; choose another folder")
     return prepared.open_folder(out, verify=True)[0]
+
+
+def _origin(settings: DataSettings, dataset: DialogueDataset) -> dict[str, Any]:
+    """Return what meta.json records of the source: the settings, and the digest of the text encoder."""
+    digest = (
+        None if dataset.text_encoder == FROM_FILE else text_encoder_digest(dataset.text_encoder, cache_folder(settings))
+    )
+    return settings.model_dump(mode="json", exclude={"cache"}) | {"text_encoder_digest": digest}
 
 
 def read_overrides(overrides: Sequence[str]) -> tuple[DataSettings, Path]:

@@ -56,6 +56,33 @@ def identity(name: str) -> str:
     return "\n".join([str(folder.resolve()), *stamps])
 
 
+def local_folder(name: str) -> Path | None:
+    """Return the folder of an encoder on this machine; None if there is none.
+
+    Args:
+        name: The setting data.text_encoder. A name known to sentence-transformers is looked up in the cache of
+            Hugging Face, without network.
+    """
+    if name in PACKAGED:
+        try:
+            return Path(importlib.import_module(PACKAGED[name]).get_model_path())
+        except ImportError:
+            return None
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        return folder.resolve()
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        for repository in (name, f"sentence-transformers/{name}"):
+            found = try_to_load_from_cache(repository, "config.json")
+            if isinstance(found, str):
+                return Path(found).parent
+    except (ImportError, ValueError, OSError):  # a ValueError for what is not a name of a repository
+        pass
+    return None
+
+
 class SentenceEncoder:
     """A callable that encodes N sentences to (N, D) float32, with a cache on disk.
 

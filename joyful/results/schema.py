@@ -77,7 +77,7 @@ RUN_KEYS: dict[str, str] = {
     "role": "comparison, calibration or search",
     "epochs": "requested passes over the training split; of an imported run the last logged epoch, or null",
     "config_hash": "digest of the settings that determine the results (joyful.config.config_hash)",
-    "data": "{name, digest, dimensions, text_encoder, labels} of the dataset; null if it is not known",
+    "data": "{name, digest, dimensions, text_encoder, text_encoder_digest, labels, speakers, multilabel} of the dataset, or null",
     "git": "{commit, dirty} of the code; null outside a repository",
     "versions": "versions of Python and of the libraries that determine the results",
     "device": "device of the run",

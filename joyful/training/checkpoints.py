@@ -76,7 +76,7 @@ def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
         except SafetensorError as error:
             raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, str(error)) from error
         temporary.chmod(mode)  # safetensors replaces the file by one that only its owner can read
-        digest = _sha256(temporary)
+        digest = file_sha256(temporary)
 
     write_file(folder / tensors, save, sum(value.nbytes for value in values.values()))
     state = plain(checkpoint.state)
@@ -180,12 +180,9 @@ def read(folder: Path, name: str) -> Checkpoint | None:
         tensors, digest, state = document["tensors"], document["sha256"], document["state"]
         if not _TENSORS.fullmatch(tensors) or not isinstance(state, dict):
             raise ValueError("its tensor file is outside its folder, or its state is missing")
-        _check_header(folder / tensors)
         if document.get("state_sha256", _state_digest(state)) != _state_digest(state):
             raise ValueError("its state has changed since it was written (its SHA-256 differs)")
-        if _sha256(folder / tensors) != digest:
-            raise ValueError(f"{tensors} has changed since it was written (its SHA-256 differs)")
-        return Checkpoint(load_file(folder / tensors), state)
+        return Checkpoint(read_tensors(folder / tensors, digest), state)
     except PermissionError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
@@ -193,6 +190,24 @@ def read(folder: Path, name: str) -> Checkpoint | None:
             f"checkpoint {path}: expected a checkpoint written by joyful, got a damaged one ({one_line(error)}); "
             "restore its files, or remove them to start again"
         ) from None
+
+
+def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read a tensor file and verify its digest.
+
+    Args:
+        path: The file.
+        sha256: Its SHA-256.
+
+    Raises:
+        ValueError: If the file is not the one that was written, or is no tensor file.
+        SafetensorError: If it is damaged in spite of its digest.
+        OSError: If it cannot be read.
+    """
+    _check_header(path)
+    if file_sha256(path) != sha256:
+        raise ValueError(f"{path.name} has changed since it was written (its SHA-256 differs)")
+    return load_file(path)
 
 
 def _check_header(path: Path) -> None:
@@ -207,6 +222,7 @@ def _state_digest(state: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
     with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,6 @@ code.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import time
@@ -17,22 +16,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from joyful import results
 from joyful.config import LOCATION_SETTINGS, MEMORY_ADVICE, Settings, check, config_hash
+from joyful.data.description import describe_data
 from joyful.data.loading import check_files, load
-from joyful.model.joyful import FUSIONS, GraphModel, initialise, standardisation_means, standardise
+from joyful.model.joyful import standardisation_means, standardise
 from joyful.records import DialogueDataset, EpochRecord, FailedRun, InputError, Request, print_error
 from joyful.runtime import disk, heap
 from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.trackers import require
 from joyful.training import restoring
 from joyful.training.batching import DeviceSplit
+from joyful.training.building import build_model, choose_device, empty_model
 from joyful.training.coach import Coach, TrainingFailedError
 from joyful.training.disk_need import DataSizes, disk_need
-from joyful.training.objective import reconstruction_criterion
 from joyful.training.progress import TrainingProgress, closing_table
 from joyful.training.run_log import RunLog, run_log
 from joyful.training.run_tracking import RunTracking
@@ -68,17 +67,6 @@ class Observer(Protocol):
         """
 
 
-def build_model(settings: Settings, data: DialogueDataset) -> GraphModel:
-    """Return the model for a dataset. Its initial weights are a function of the seed.
-
-    Raises:
-        InputError: If sizes in the settings do not fit together.
-    """
-    model = _model(settings, data.dimensions, len(data.labels), data.n_speakers)
-    initialise(model, settings.seed)
-    return model
-
-
 def build_coach(settings: Settings, data: DialogueDataset, device: torch.device) -> Coach:
     """Return the coach of a run, with its model and the data on the device.
 
@@ -94,16 +82,6 @@ def build_coach(settings: Settings, data: DialogueDataset, device: torch.device)
     return Coach(settings, model, splits, len(data.labels), device)
 
 
-def _model(settings: Settings, dimensions: Mapping[str, int], n_classes: int, n_speakers: int) -> GraphModel:
-    n_unimodal = settings.fusion.ulgm_hidden_size if settings.fusion.use_ulgm else 0
-    try:
-        criterion = reconstruction_criterion(settings.loss, tuple(dimensions))
-        fusion = FUSIONS[settings.fusion.name].from_settings(settings, dimensions, criterion)
-        return GraphModel(settings.model, fusion, n_classes, n_speakers, n_unimodal)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-
-
 def run_need(settings: Settings, sizes: DataSizes) -> disk.DiskNeed:
     """Estimate the disk space of one run from its model, built without memory for the parameters.
 
@@ -115,20 +93,8 @@ def run_need(settings: Settings, sizes: DataSizes) -> disk.DiskNeed:
         InputError: If sizes in the settings do not fit together.
     """
     with torch.device("meta"):
-        model = _model(settings, sizes.dimensions, sizes.n_classes, sizes.n_speakers)
+        model = empty_model(settings, sizes.dimensions, sizes.n_classes, sizes.n_speakers)
     return disk_need(settings, model, sizes)
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device for the setting `device`: "auto", "cpu" or "cuda". "auto" prefers CUDA.
-
-    Raises:
-        InputError: If `name` is "cuda" and no CUDA device is available.
-    """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise InputError("device=cuda: expected a CUDA device, found none; set device=auto or device=cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def choose_threads(setting: str | int, multirun: bool) -> int:
@@ -151,31 +117,6 @@ def check_start(settings: Settings) -> None:
     """
     choose_device(settings.device)
     check_files(settings.data, settings.modality_names)
-
-
-def data_digest(data: DialogueDataset) -> str:
-    """Return a digest of all that a run reads of a dataset (SHA-256, 16 hexadecimal digits).
-
-    It covers the labels, lengths, speakers and features of all splits, and which modalities utterances lack.
-    """
-    digest = hashlib.sha256()
-    for split, dialogues in data.splits.items():
-        digest.update(split.encode())
-        missing = [dialogues.missing[name] for name in dialogues.features if name in dialogues.missing]
-        for array in (dialogues.labels, dialogues.lengths, dialogues.speakers, *dialogues.features.values(), *missing):
-            digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
-    return digest.hexdigest()[:16]
-
-
-def describe_data(data: DialogueDataset) -> dict[str, Any]:
-    """Return the description of a dataset in run.json. The digest covers what a run reads of it (see `data_digest`)."""
-    return {
-        "name": data.name,
-        "digest": data_digest(data),
-        "dimensions": dict(data.dimensions),
-        "text_encoder": data.text_encoder if "text" in data.dimensions else None,
-        "labels": list(data.labels),
-    }
 
 
 def train_run(request: Request, observer: Observer | None = None) -> float:
@@ -213,7 +154,7 @@ def _train_run(request: Request, observer: Observer | None, signals: RaisingSign
     threads = choose_threads(settings.training.threads, request.multirun)
     prepare_torch(device, threads)
     data = load(settings.data, settings.modality_names)
-    header = _header(settings, config, request, device, threads) | {"data": describe_data(data)}
+    header = _header(settings, config, request, device, threads) | {"data": describe_data(data, settings.data)}
     if request.multirun:
         restoring.check_same_data(folder, header)
     need = run_need(settings, DataSizes.of(data))

@@ -20,7 +20,7 @@ OWN = ("-m", "hydra/sweeper=optuna_pruned")
 
 LOSSES = "loss: expected one of mse, smoothl1, weighted_mse, got "
 SWEEPS = "expected one of ablation, basic_optimization, encoder_loss_weight, first_look, loss_type, weights, got "
-COMMANDS = "expected one of train, report, audit, import, sweep, prepare, schema, got "
+COMMANDS = "expected one of train, report, predict, export, audit, import, card, sweep, prepare, schema, got "
 FOLDER = "expected the folder of a run (with run.json), found none; set "
 WEIGHT = "weights.encoder_loss_weight: expected a number >= 0.0 and <= 1000000.0, got 'abc'; set "
 LR = "lr: there is no such setting; did you mean optimizer.learning_rate?"

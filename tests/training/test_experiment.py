@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from joyful import results
+from joyful.data import description
 from joyful.records import InputError
 from joyful.training import experiment
 from joyful.training.coach import Coach, TrainingFailedError
@@ -46,7 +47,8 @@ def test_a_run_writes_the_documented_files(tmp_path):
     assert set(info) == {*results.RUN_KEYS, *results.OUTCOME_KEYS}
     assert info["data"] == {
         "name": "synthetic", "digest": info["data"]["digest"], "dimensions": {"audio": 5, "text": 9, "visual": 7},
-        "text_encoder": "file", "labels": ["hap", "sad", "neu", "ang"],
+        "text_encoder": "file", "text_encoder_digest": None, "labels": ["hap", "sad", "neu", "ang"],
+        "speakers": 2, "multilabel": False,
     }  # fmt: skip
     assert re.fullmatch("[0-9a-f]{16}", info["data"]["digest"])
     assert (info["status"], info["seed"], info["role"], info["epochs"], info["threads"]) == (
@@ -160,7 +162,7 @@ def test_other_data_are_refused_on_resume(tmp_path, monkeypatch, tally):
         stop_after(patch, 2.0, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "run")
-    monkeypatch.setattr(experiment, "data_digest", lambda data: "other")
+    monkeypatch.setattr(description, "data_digest", lambda data: "other")
     with pytest.raises(InputError, match="expected the data that the run was trained on"):
         train(tmp_path / "x", f"resume={tmp_path / 'run'}")
     tally("resume with other data", 1)
@@ -169,7 +171,7 @@ def test_other_data_are_refused_on_resume(tmp_path, monkeypatch, tally):
 def test_a_complete_run_and_the_other_runs_of_a_multirun_are_not_mixed_with_other_data(tmp_path, monkeypatch):
     train(tmp_path / "0")
     digest = results.read_run(tmp_path / "0")["data"]["digest"]
-    monkeypatch.setattr(experiment, "data_digest", lambda data: "other")
+    monkeypatch.setattr(description, "data_digest", lambda data: "other")
     message = (
         rf"/0: expected the data that the run was trained on \(digest {digest}\), got different .* \(digest other\)"
     )

@@ -7,12 +7,13 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
+from joyful.data.description import data_digest
 from joyful.data.loading import load, select_modalities
 from joyful.data.validation import validate
 from joyful.losses.classification import class_weights
 from joyful.records import SPLITS, InputError
 from joyful.training import objective
-from joyful.training.experiment import build_coach, data_digest
+from joyful.training.experiment import build_coach
 from tests.support.runs import tiny_settings
 
 CPU = torch.device("cpu")
