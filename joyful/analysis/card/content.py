@@ -328,8 +328,10 @@ def _worst(f1: Mapping[str, Estimate], n_classes: int) -> str:
     known = {name: value.estimate for name, value in f1.items() if math.isfinite(value.estimate)}
     if len(known) < 2 or not n_classes:
         return ""
-    name = min(known, key=lambda name: known[name])
-    return f"The class with the lowest F1 on test is {name} ({percent(known[name])})"
+    lowest = percent(min(known.values()))
+    names = [name for name, value in known.items() if percent(value) == lowest]
+    what = "class with the lowest F1 on test is" if len(names) == 1 else "classes with the lowest F1 on test are"
+    return f"The {what} {listing(names)} ({lowest})"
 
 
 def _encoder(described: Mapping[str, Any]) -> str:
