@@ -190,6 +190,14 @@ def test_sizes_are_limited(tmp_path, monkeypatch):
         dataset(path)
 
 
+def test_a_text_that_is_repeated_is_in_memory_once(tmp_path):
+    rows = [{"dialogue": f"d{n // 100}", "text": "x" * 10_000, "label": "joy"} for n in range(2000)]
+    path = write(tmp_path / "chat.parquet", rows)
+    assert path.stat().st_size < 100_000  # for 20 MB of text
+    table = read_table(path, default_settings())
+    assert len({id(text) for text in table.text}) == 1
+
+
 @pytest.mark.slow
 @given(content=st.binary(max_size=300) | st.text(alphabet='dialoguetx,;"\n\r\t 0_{}[]:\x85\u2028', max_size=200))
 @pytest.mark.parametrize("name", ["any.csv", "any.jsonl", "any.parquet"])
