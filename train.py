@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--emotion", default=None, help="labels of mosei: a binary emotion, multilabel, or 7class")
     add("--from_begin", action="store_true", help="ignore --model_ckpt and start from the beginning")
-    add("--model_ckpt", default=None, metavar="FOLDER", help="folder of a run; start from its checkpoint")
+    add("--model_ckpt", default=None, metavar="PATH", help="folder of a run, or file of weights, to start from")
     add("--device", default="auto", help="auto, cuda or cpu (default: %(default)s)")
     add("--epochs", default=1, type=int, help="default: %(default)s")
     add("--batch_size", default=32, type=int, help="dialogues per batch (default: %(default)s)")

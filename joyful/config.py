@@ -219,7 +219,9 @@ class Settings(Section):
     role: Literal["comparison", "calibration", "search"]
     sweep_name: str | None = Field(pattern=NAME_PATTERN)
     resume: str | None = Field(description="folder of a run to resume")
-    fork: str | None = Field(description="folder of a run whose checkpoint this run starts from")
+    fork: str | None = Field(
+        description="folder of a run whose checkpoint this run starts from, or a file of weights that torch.save wrote"
+    )
     objectives: list[Literal["dev_f1", "epochs_to_target"]] | None = Field(
         default=None, min_length=1, max_length=2,
         description="what a search optimizes: dev_f1 (maximized), epochs_to_target (minimized); null: dev_f1",

@@ -10,6 +10,7 @@ from joyful.records import NAME_PATTERN
 from joyful.validation import Positive
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Part = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -71,9 +72,8 @@ class TableSettings(Section):
         description="separator of the columns of CSV files; null: found in the header"
     )
     seed: Seed = Field(description="seed of the split where the files have none")
-    fractions: dict[Literal["train", "dev", "test"], Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(
-        description="parts of the dialogues in each split where the files have none; their sum is 1"
-    )
+    dev_fraction: Part = Field(description="part of the dialogues in dev where the files have no split")
+    test_fraction: Part = Field(description="part of the dialogues in test where the files have no split")
 
 
 class DataSettings(Section):

@@ -148,5 +148,6 @@ def test_no_module_writes_or_reads_pickles_by_default():
         imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
         assert not imported & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}, path
         text = path.read_text()
-        assert "torch.load(" not in text, path
-        assert "torch.save(" not in text, path
+        if path.name != "weights_file.py":  # with weights_only, see tests/faults/test_security.py
+            assert "torch.load(" not in text, path
+            assert "torch.save(" not in text, path

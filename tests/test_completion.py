@@ -31,7 +31,9 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    "program", ["joyful train", pytest.param("python run.py", marks=pytest.mark.soak("the same in a checkout"))]
+)
 @pytest.mark.parametrize(("typed", "words"), LINES.items())
 def test_words(program: str, typed: str, words: str, fork_server: ForkServer, tmp_path: Path) -> None:
     line = f"{program} {typed}"

@@ -1,5 +1,8 @@
 """The schema checks every setting, and its messages state what was expected, what was given and what to set."""
 
+import hashlib
+import json
+
 import pytest
 
 from joyful.config import Settings, check, config_hash
@@ -85,6 +88,21 @@ def test_the_hash_depends_only_on_what_is_trained():
     assert base == config_hash(check(changed("sweep_name", "a")))
     assert base != config_hash(check(changed("seed", 7)))
     assert base != config_hash(check(changed("weights.encoder_loss_weight", 0.05)))
+
+
+def test_the_hash_does_not_cover_a_table_that_is_not_used():
+    """The runs of versions without data.table keep their digest."""
+    settings = check(compose_plain()[0])
+    relevant = settings.model_dump()
+    for name in ("resume", "fork", "sweep_name", "role", "objectives", "target", "track"):
+        del relevant[name]
+    for name in ("cache", "root", "table"):
+        del relevant["data"][name]
+    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+    assert config_hash(settings) == digest
+    table = compose_plain(["data=dialogues"])[0]
+    other = compose_plain(["data=dialogues", "data.table.seed=1"])[0]
+    assert config_hash(check(table)) != config_hash(check(other))
 
 
 def test_differences_name_leaves():

@@ -180,5 +180,5 @@ def test_a_measure_from_outside_gets_a_verdict(place, joyful):
 def test_the_help_lists_choices_of_a_further_folder(place, joyful):
     done = joyful(*RUN, "--help")
     assert "loss: cauchy, mse, smoothl1, weighted_mse" in done.stdout
-    assert "data: coins, emorynlp" in done.stdout
+    assert "data: coins, dialogues, emorynlp" in done.stdout
     assert done.stderr == ""

@@ -74,6 +74,7 @@ def test_addresses_that_a_browser_fetches_are_found():
 
 
 @pytest.mark.slow
+@pytest.mark.soak("builds the site for 20 s; make lint builds it with --strict")
 def test_the_site_has_every_page_of_the_navigation(site):
     assert len(PAGES) > 25
     for page in PAGES:
@@ -83,6 +84,7 @@ def test_the_site_has_every_page_of_the_navigation(site):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("builds the site for 20 s; make lint builds it with --strict")
 def test_the_site_fetches_nothing_from_elsewhere(site):
     files = [path for path in site.rglob("*") if path.suffix in (".html", ".css")]
     assert len(files) > 25
@@ -91,6 +93,7 @@ def test_the_site_fetches_nothing_from_elsewhere(site):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("builds the site for 20 s; make lint builds it with --strict")
 def test_the_pages_from_outside_have_their_figures_and_links(site):
     results = (site / "study/results.html").read_text(encoding="utf-8")
     figures = re.findall(r'<img[^>]* src="([^"]+)"', results)
@@ -103,6 +106,7 @@ def test_the_pages_from_outside_have_their_figures_and_links(site):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("builds the site for 20 s; make lint builds it with --strict")
 def test_the_references_have_settings_and_functions(site):
     text = (site / "reference/settings.html").read_text(encoding="utf-8")
     for name in re.findall(r"^\| `([\w.]+)` \|", reference(), re.M):
@@ -121,6 +125,7 @@ def test_the_references_have_settings_and_functions(site):
 
 @pytest.mark.slow
 @needs_chromium
+@pytest.mark.soak("builds the site for 20 s; make lint builds it with --strict")
 def test_a_browser_opens_the_site_from_its_files(site):
     requests, complaints = [], []
     with open_browser() as browser:
@@ -139,6 +144,7 @@ def test_a_browser_opens_the_site_from_its_files(site):
 
 @pytest.mark.slow
 @needs_chromium
+@pytest.mark.soak("builds the site for 20 s; make lint builds it with --strict")
 def test_a_served_site_finds_words(site):
     requests = []
     handler = functools.partial(QuietHandler, directory=str(site))

@@ -85,15 +85,16 @@ def find_tables(root: str | Path) -> list[Path]:
     """
     path, endings = Path(root).expanduser(), ", ".join(FORMATS)
     try:
-        if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in FORMATS and file.name[0] != ".")
-            if not found:
-                raise InputError(f"{path} has no table; expected files {endings}; set data.root=FILE_OR_FOLDER")
-            return found
-        if not path.exists():
-            raise InputError(f"{path} does not exist; set data.root=FILE_OR_FOLDER to a table of dialogues")
+        exists, inside = path.exists(), sorted(path.iterdir()) if path.is_dir() else None
     except (OSError, ValueError) as error:
         raise InputError(f"{quoted(str(root))} cannot be read ({error}); set data.root=FILE_OR_FOLDER") from None
+    if not exists:
+        raise InputError(f"{path} does not exist; set data.root=FILE_OR_FOLDER to a table of dialogues")
+    if inside is not None:
+        found = [file for file in inside if file.suffix.lower() in FORMATS and file.name[0] != "."]
+        if not found:
+            raise InputError(f"{path} has no table; expected files {endings}; set data.root=FILE_OR_FOLDER")
+        return found
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: expected a file {endings}, got {quoted(path.suffix)}; convert it to one of these")
     return [path]

@@ -78,6 +78,8 @@ def load(settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset
         _memory.move_to_end(digest)
         while len(_memory) > _KEPT_IN_MEMORY:
             _memory.popitem(last=False)
+    if source.complete:
+        _require_all(settings, modalities, tuple(dataset.dimensions))
     return select_modalities(dataset, settings, modalities)
 
 
@@ -140,6 +142,17 @@ def _require_any(settings: DataSettings, modalities: tuple[str, ...], present: t
         raise InputError(
             f"data={settings.name} has {' and '.join(present) or 'no modality'}, but modalities selects"
             f" {' and '.join(modalities) or 'none'}; set modalities={letters or '...'}"
+        )
+
+
+def _require_all(settings: DataSettings, modalities: tuple[str, ...], present: tuple[str, ...]) -> None:
+    _require_any(settings, modalities, present)
+    if missing := [name for name in modalities if name not in present]:
+        letters = "".join(letter for letter, name in MODALITIES.items() if name in modalities and name in present)
+        asked = "".join(letter for letter, name in MODALITIES.items() if name in modalities)
+        raise InputError(
+            f"data={settings.name}: its files have {' and '.join(present)}, but no {' and no '.join(missing)}, which"
+            f" modalities={asked} includes; set modalities={letters}"
         )
 
 

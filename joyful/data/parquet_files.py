@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from joyful.data.raw_table import RawFile, limit_rows, limit_values, other_columns, select_columns
+from joyful.data.raw_table import MAX_ROWS, RawFile, limit_rows, limit_values, other_columns, select_columns
 from joyful.data_settings import TableSettings
 from joyful.records import InputError, first_line_of, one_line
 from joyful.results.parquet_pages import decoded_bytes
@@ -45,11 +45,16 @@ def read_parquet(path: Path, settings: TableSettings) -> RawFile:
             )
         with parquet.ParquetFile(pa.BufferReader(data)) as file:
             schema = file.schema_arrow
-            lists = {entry.name for entry in schema if _is_list(entry.type)}
-            columns = select_columns(path, schema.names, settings, lists)
-            raw = RawFile(path, "row", list(range(1, file.metadata.num_rows + 1)), schema.names)
-            if raw.lines:
-                limit_rows(raw)
+            raw = RawFile(path, "row", list(range(1, min(file.metadata.num_rows, MAX_ROWS + 1) + 1)), schema.names)
+        lists = {entry.name for entry in schema if _is_list(entry.type)}
+        columns = select_columns(path, schema.names, settings, lists)
+        if raw.lines:
+            limit_rows(raw)
+        for modality, names in columns.numbers.items():
+            limit_values(path, modality, len(raw.lines), len(names))
+        # a text that is repeated a million times is in memory once
+        texts = [name for name in columns.roles.values() if _is_text(schema.field(name).type)]
+        with parquet.ParquetFile(pa.BufferReader(data), read_dictionary=texts) as file:
             table = file.read(columns=columns.names(), use_threads=False)
         table.validate(full=True)
     except OSError as error:
@@ -60,15 +65,33 @@ def read_parquet(path: Path, settings: TableSettings) -> RawFile:
         raise InputError(f"{path} is not a valid Parquet file ({first_line_of(error)}); write it again") from None
     if table.num_rows != len(raw.lines):
         raise InputError(f"{path} is damaged: it has {table.num_rows} rows, not {len(raw.lines)}; write it again")
-    raw.cells = {role: table.column(name).to_pylist() for role, name in columns.roles.items()}
-    raw.classes = {name: table.column(name).to_pylist() for name in columns.classes}
+    raw.cells = {role: _cells(table.column(name)) for role, name in columns.roles.items()}
+    raw.classes = {name: _cells(table.column(name)) for name in columns.classes}
     for modality, names in columns.numbers.items():
         if names[0] in lists:
             raw.numbers[modality] = _vectors(raw, names[0], table.column(names[0]))
         else:
-            limit_values(path, modality, len(raw.lines), len(names))
             raw.numbers[modality] = _scalars(raw, names, [table.column(name) for name in names])
     return raw
+
+
+def _cells(column: Any) -> list[Any]:
+    """Return the values of a column, None for null. Equal values of a dictionary are one object."""
+    from pyarrow import types
+
+    if not types.is_dictionary(column.type):
+        return list(column.to_pylist())
+    cells: list[Any] = []
+    for chunk in column.chunks:
+        values = chunk.dictionary.to_pylist()
+        cells += [None if index is None else values[index] for index in chunk.indices.to_pylist()]
+    return cells
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def _is_list(kind: Any) -> bool:

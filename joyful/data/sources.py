@@ -23,12 +23,14 @@ class Source:
         modalities: Modalities that its files can have. A wrong choice is then refused before files are read. None if
             only the files tell.
         cached: Whether a prepared copy saves time.
+        complete: Whether a requested modality that the files lack is an error. Otherwise it is left out.
     """
 
     read: Callable[[DataSettings, Any], DialogueDataset]
     source_files: Callable[[DataSettings], list[Path]]
     modalities: tuple[str, ...] | None = None
     cached: bool = True
+    complete: bool = False
 
 
 #: Setting `data.source` -> reader. Every module of joyful.data may register one.

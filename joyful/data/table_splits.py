@@ -84,21 +84,19 @@ def check_splits(table: DialogueTable) -> None:
 def make_splits(table: DialogueTable, settings: TableSettings) -> DialogueTable:
     """Divide the dialogues at random. It depends on the seed and the names of the dialogues alone.
 
-    The dialogues with labels are divided by data.table.fractions, at least one for each split. Dialogues without any
-    label go to train.
+    The dialogues with labels are divided by data.table.dev_fraction and test_fraction, at least one for each split.
+    Dialogues without any label go to train.
 
     Args:
         table: A table without splits.
         settings: The settings data.table.
 
     Raises:
-        InputError: If the fractions do not add up to 1, or fewer than three dialogues have labels.
+        InputError: If the fractions leave nothing for train, or fewer than three dialogues have labels.
     """
-    fractions: dict[str, float] = {str(split): value for split, value in settings.fractions.items()}
-    if set(fractions) != set(SPLITS) or abs(sum(fractions.values()) - 1) > 1e-6:
+    if (total := settings.dev_fraction + settings.test_fraction) >= 1:
         raise InputError(
-            f"data.table.fractions: expected train, dev and test with the sum 1, got {fractions}; set"
-            " data.table.fractions={train: 0.8, dev: 0.1, test: 0.1}"
+            f"data.table.dev_fraction: expected less than 1 together with data.table.test_fraction, got {total:g}; lower one"
         )
     labelled = sorted({name for name, own in zip(table.dialogue, table.labels, strict=True) if own is not None})
     n = len(labelled)
@@ -107,7 +105,7 @@ def make_splits(table: DialogueTable, settings: TableSettings) -> DialogueTable:
             f"{table.sources[0].rpartition(',')[0]}: expected at least 3 dialogues with labels to make train, dev and"
             f" test, got {n}; label more dialogues, or add a column split"
         )
-    n_dev, n_test = (max(1, round(fractions[split] * n)) for split in ("dev", "test"))
+    n_dev, n_test = (max(1, round(part * n)) for part in (settings.dev_fraction, settings.test_fraction))
     while n_dev + n_test >= n:
         n_dev, n_test = (n_dev - 1, n_test) if n_dev > n_test else (n_dev, n_test - 1)
     order = host_generator(settings.seed, "split").permutation(n)

@@ -245,9 +245,10 @@ def _refuse_bad(config: DictConfig, place: str) -> None:
             RunGuard.check_start(settings)
         for name in ("resume", "fork"):
             other = getattr(settings, name)
-            if other and not (Path(other) / "run.json").exists():
+            if other and not (Path(other) / "run.json").exists() and not (name == "fork" and Path(other).is_file()):
+                file, remedy = (", or a file of weights", " or FILE.pt") if name == "fork" else ("", "")
                 raise InputError(
-                    f"{name}={other}: expected the folder of a run (with run.json), found none; set {name}=FOLDER"
+                    f"{name}={other}: expected the folder of a run (with run.json){file}, found none; set {name}=FOLDER{remedy}"
                 )
         unwritable = settings.resume and _unwritable(Path(settings.resume))
         if unwritable:

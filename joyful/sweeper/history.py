@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from joyful import results
 from joyful.records import SPLITS, InputError
+from joyful.results.lock import require_lock
 from joyful.results.provenance import GitState
 from joyful.results.schema import is_column_name
 from joyful.sweeper.current_trial import Target
@@ -57,6 +58,7 @@ class History:
         Raises:
             InputError: If a name is not valid, two names give the same column, or a value is not a number.
             ResultsError: If a file cannot be written.
+            LockLostError: If another process has taken over the trial.
         """
         rows = split_rows(step, metrics)
         if self._run is None:
@@ -101,6 +103,7 @@ class History:
         results.write_bytes(self._folder / JOURNAL, _json_lines(self._rows.values()))
 
     def _append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        require_lock(self._folder)
         try:
             with (self._folder / JOURNAL).open("ab") as journal:
                 journal.write(_json_lines(rows))

@@ -23,6 +23,11 @@ class ParameterAverage:
         self._parameters, self.decay = parameters, decay
         self._average = {name: p.detach().clone() for name, p in parameters.items()} if decay else {}
 
+    def restart(self) -> None:
+        """Start the average at the current values again."""
+        for name, average in self._average.items():
+            average.copy_(self._parameters[name].detach())
+
     def update(self, step: int) -> None:
         """Update the average with the parameters after optimizer step `step`, counted from 1."""
         if self._average:

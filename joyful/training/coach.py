@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ from joyful.training.optimizers import (
     set_learning_rate,
     state_tensors,
 )
+from joyful.training.weights_file import load_weights
 
 
 class TrainingFailedError(RuntimeError):
@@ -348,6 +350,15 @@ class Coach:
         with self._average.applied():
             tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
         return Checkpoint(tensors, {"best": self.best})
+
+    def load_weights(self, path: Path) -> None:
+        """Start from the weights of a file where they fit (see `joyful.training.weights_file`).
+
+        Raises:
+            InputError: If the file cannot be read, or none of its weights fits.
+        """
+        load_weights(self.model, path)
+        self._average.restart()
 
     def load_state_dict(self, saved: Checkpoint) -> None:
         """Continue from a `state_dict`.

@@ -276,10 +276,11 @@ def _train(
 def _merge_saved_config(request: Request) -> tuple[dict[str, Any], Path | None]:
     """Merge the configuration saved by the run that `resume` or `fork` names with the overrides.
 
-    With resume, the overrides must agree with the saved configuration. With fork, they replace saved settings.
+    With resume, the overrides must agree with the saved configuration. With fork, they replace saved settings. A file of
+    weights has no saved settings.
 
     Returns:
-        The configuration to train, and for fork the folder whose checkpoint is the starting point, otherwise None.
+        The configuration to train, and the folder or file that `fork` names, otherwise None.
     """
     config = request.config
     folder = config.get("resume") or config.get("fork")
@@ -291,6 +292,8 @@ def _merge_saved_config(request: Request) -> tuple[dict[str, Any], Path | None]:
             "from it"
         )
     mode = "resume" if config.get("resume") else "fork"
+    if mode == "fork" and Path(folder).is_file():
+        return config, Path(folder)
     try:
         saved = results.read_run(Path(folder))["config"]
     except FileNotFoundError:
@@ -314,7 +317,7 @@ def _merge_saved_config(request: Request) -> tuple[dict[str, Any], Path | None]:
             f"resume={folder}: the run has a different configuration ({'; '.join(changed)}); resume it without these "
             f"overrides, or set fork={folder} to start a new run from it"
         )
-    return new, Path(folder) if mode == "fork" else None
+    return new, Path(str(new["fork"])) if new.get("fork") else None
 
 
 def _select(config: Mapping[str, Any], name: str) -> Any:

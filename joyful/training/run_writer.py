@@ -39,15 +39,19 @@ class RunWriter:
 
         Args:
             coach: The coach to restore.
-            source: Folder of another run, from whose last checkpoint this run starts if it has none itself.
+            source: Folder of another run, from whose last checkpoint this run starts if it has none itself, or a file of
+                weights.
 
         Raises:
-            InputError: If the run or the source was trained on different data, the checkpoint does not fit the model,
-                or the source has no intact checkpoint.
+            InputError: If the run or the source was trained on different data, the checkpoint or the weights do not fit
+                the model, or the source has no intact checkpoint.
         """
         evaluations = coach.settings.training.evaluations_per_epoch
         saved = restoring.last_checkpoint(self.run, self._fingerprint, evaluations)
         if saved is None and source is not None:
+            if not source.is_dir():
+                coach.load_weights(source)
+                return
             saved = restoring.checkpoint_of(source, self._fingerprint)
         if saved is not None:
             coach.load_state_dict(saved.checkpoint)

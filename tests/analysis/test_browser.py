@@ -14,6 +14,7 @@ pytestmark = [
 ]
 
 SIZES = {"phone": (390, 844), "tablet": (820, 1180), "desk": (1440, 900), "print": (690, 980)}
+SIZE = pytest.mark.soak("another size")
 NAMES = ("note", "grid", "search", "front")
 LONG = "weighted-mean-absolute-percentage-error-with-a-very-long-name-that-nobody-broke-anywhere " * 2
 
@@ -83,7 +84,7 @@ def open_page(browser, pages):
     assert complaints == []
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", ["phone", "desk", *(pytest.param(size, marks=SIZE) for size in ("tablet", "print"))])
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_scrolls_sideways(open_page, name, size):
     page = open_page(name, size)

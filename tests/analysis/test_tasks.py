@@ -149,7 +149,7 @@ def test_any_statistic_can_be_drawn(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.soak("simulates coverage; tests/study/test_simulation.py has a short run")
+@pytest.mark.soak("simulates coverage")
 def test_the_intervals_cover_as_the_module_says(rng):
     """1,500 samples of 6 tasks of normal values with 10 runs each: about 93 %."""
     results = [over_tasks(rng.normal(size=(10, 6)), rng, resamples=500) for _ in range(1500)]

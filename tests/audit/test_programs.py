@@ -104,6 +104,7 @@ def test_a_program_that_fails_gives_code_1(program, in_forks, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 6 s; rare")
 def test_sigterm_ends_an_audit_and_removes_its_folder(program):
     main = program / "main.py"
     main.write_text(

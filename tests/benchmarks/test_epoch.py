@@ -9,6 +9,7 @@ from benchmarks.workload import build_per_utterance, dataset, settings_of, take_
 
 
 @pytest.mark.slow
+@pytest.mark.soak("measures for 10 s; benchmarks are programs of their own")
 def test_every_contender_is_measured(measured):
     named, document = measured(epoch.main, "--size", "small", "--threads", "1", "--repeats", "2", "--loss", "reference")
     ours, peer = named[f"epoch, {epoch.RUNNING}"], named[f"epoch, {epoch.SCALED}"]

@@ -38,6 +38,7 @@ def test_every_contender_is_measured(measured):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("measures for 5 s; benchmarks are programs of their own")
 def test_without_peers_joyful_is_its_own_measure(measured):
     named, document = measured(step.main, *SMALL, "--peers", "")
     assert named["step, joyful, fp32"].ratio == 1

@@ -24,6 +24,8 @@ def test_columns_of_numbers_are_in_the_order_of_their_numbers(tmp_path):
     rows = [{**row, **{f"audio_{i}": i for i in (10, 9, 2, 1, 0)}, "audio_file": "a.wav"} for row in chat()]
     data = dataset(write(tmp_path / "chat.csv", rows))
     np.testing.assert_array_equal(data.splits["train"].features["audio"][0], [0, 1, 2, 9, 10])
+    rows = [{**row, "text_language": "en", "text_length": 3} for row in chat()]  # no vectors of text
+    assert dataset(write(tmp_path / "text.csv", rows)).dimensions["text"] == 8
     rows = [{**row, "face_smile": 1.5, "face_age": 3} for row in without(chat(), "visual_0", "visual_1")]
     data = dataset(write(tmp_path / "face.csv", rows), features={"visual": "face_", "audio": None})
     assert list(data.dimensions) == ["text", "visual"]

@@ -110,6 +110,9 @@ def test_control_characters_of_windows_1252_are_mapped_and_counted(tmp_path, cap
 def test_a_header_with_other_separators_in_quotes(tmp_path, separator):
     rows = [{"a,b;c\td": 1, **row} for row in chat()]
     assert dataset(write(tmp_path / "chat.csv", rows, separator)).dimensions["audio"] == 3
+    others = "".join({",", ";", "\t"} - {separator})
+    rows = [{f"a{others}b": 1, **row, f"{others[0]}c": 2} for row in chat()]  # not in quotes
+    assert dataset(write(tmp_path / "chat.csv", rows, separator)).dimensions["audio"] == 3
 
 
 def test_an_ambiguous_header_is_refused_with_what_to_set(tmp_path):
@@ -185,6 +188,14 @@ def test_sizes_are_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "MAX_TEXT_BYTES", 100)
     with pytest.raises(InputError, match=r"expected at most 100 bytes, got \d+; use Parquet, or several files"):
         dataset(path)
+
+
+def test_a_text_that_is_repeated_is_in_memory_once(tmp_path):
+    rows = [{"dialogue": f"d{n // 100}", "text": "x" * 10_000, "label": "joy"} for n in range(2000)]
+    path = write(tmp_path / "chat.parquet", rows)
+    assert path.stat().st_size < 100_000  # for 20 MB of text
+    table = read_table(path, default_settings())
+    assert len({id(text) for text in table.text}) == 1
 
 
 @pytest.mark.slow

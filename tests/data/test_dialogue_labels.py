@@ -93,11 +93,15 @@ def test_a_split_is_made_by_dialogue_from_the_seed(tmp_path):
     ids = {split: set(part.ids) for split, part in data.splits.items()}
     assert {split: len(names) for split, names in ids.items()} == {"train": 32, "dev": 4, "test": 4}
     assert len(set.union(*ids.values())) == 40
+    assert (ids["dev"], ids["test"]) == (
+        {"d14", "d2", "d23", "d33"},
+        {"d0", "d18", "d37", "d5"},
+    )  # in every process
     other = dataset(path, seed=1)
     assert {split: set(part.ids) for split, part in other.splits.items()} != ids
     backwards = dataset(write(tmp_path / "backwards.csv", rows[::-1]))  # only names and seed count
     assert {split: set(part.ids) for split, part in backwards.splits.items()} == ids
-    halves = dataset(path, fractions={"train": 0.5, "dev": 0.25, "test": 0.25})
+    halves = dataset(path, dev_fraction=0.25, test_fraction=0.25)
     assert [len(part.ids) for part in halves.splits.values()] == [20, 10, 10]
 
 
@@ -110,7 +114,7 @@ def test_each_split_that_is_made_has_labels(tmp_path):
         1,
         1,
     ]  # dialogues without labels are context of train
-    three = dataset(write(tmp_path / "three.csv", chat(3)), fractions={"train": 0.1, "dev": 0.1, "test": 0.8})
+    three = dataset(write(tmp_path / "three.csv", chat(3)), dev_fraction=0.1, test_fraction=0.8)
     assert [len(part.ids) for part in three.splits.values()] == [1, 1, 1]
 
 
@@ -129,7 +133,7 @@ def test_the_split_of_a_column(tmp_path):
     ("change", "table", "message"),
     [
         (lambda n, row: {"dialogue": f"d{n % 2}"}, {"columns": {"place": None}}, r"at least 3 dialogues .* got 2; label more"),
-        (lambda n, row: {}, {"fractions": {"train": 0.9}}, r"data.table.fractions: expected train, .* the sum 1, got"),
+        (lambda n, row: {}, {"dev_fraction": 0.5, "test_fraction": 0.5}, r"dev_fraction: expected less than 1 .*, got 1; lower"),
         (lambda n, row: {"split": "trian"}, {}, r"line 2: split must be one of train, dev, test, got 'trian'; .*split=null makes"),
         (lambda n, row: {"split": ("train", "dev")[n == 3]}, {}, r"line 5: dialogue 'd0' is in dev, but in train in line 2"),
         (lambda n, row: {"split": SPLITS[n // 8], "label": row["label"] if n < 8 else ""}, {}, r"but dev has no label; add them"),

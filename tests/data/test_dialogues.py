@@ -166,7 +166,7 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path, files, message):
 def test_a_root_that_is_no_table_is_refused(tmp_path):
     (tmp_path / "chat.txt").write_text("dialogue,text\n")
     for root, message in (
-        (tmp_path / "none.csv", "does not exist; set data.root=FILE_OR_FOLDER"),
+        (tmp_path / "none.csv", r"none.csv does not exist; set data.root=FILE_OR_FOLDER to a table of dialogues$"),
         (tmp_path / "chat.txt", r"expected a file .csv, .*, got '.txt'; convert it"),
         (tmp_path / "a\0b", r"cannot be read|does not exist"),
     ):

@@ -25,6 +25,7 @@ def test_a_search_with_the_settings_of_a_file(folder):
     assert f"best {max(trial.value for trial in study.trials):.4f}" in shown
 
 
+@pytest.mark.soak("takes 20 s; tests/test_docs.py runs the comparison and its report")
 def test_a_report_judges_the_claims_of_a_paired_comparison(folder):
     small = ("hydra.sweeper.pairs=6", "epochs=4", "hydra/launcher=basic")
     shown = examples.run(folder, sys.executable, "main.py", "-m", "+sweep=compare", *small)

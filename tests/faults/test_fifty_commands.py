@@ -168,7 +168,14 @@ def problems(arguments: tuple[str, ...], remedy: str, stderr: str) -> list[str]:
     return found + [f"offers {name}" for name in set(re.findall(r"\b_(?:common|paired)", stderr)) if name not in typed]
 
 
-@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+#: Every third command runs in `make test`. Neighbours in the table are of one kind.
+THIRD = [
+    pytest.param(arguments, marks=[pytest.mark.soak("one of three of its kind")] if number % 3 else [])
+    for number, arguments in enumerate(WRONG)
+]
+
+
+@pytest.mark.parametrize("arguments", THIRD, ids=map(" ".join, WRONG))
 def test_a_wrong_command_is_answered_with_the_remedy(
     arguments: tuple[str, ...], overlay: str, fork_server: ForkServer, tmp_path: Path, tally: Tally
 ) -> None:

@@ -44,7 +44,7 @@ def freeze(pid: int) -> bool:
 
 @pytest.mark.timeout(1800)
 def test_a_frozen_run_that_was_taken_over_changes_nothing_when_it_wakes(tmp_path, trainers, tally):
-    freezes, chance = count(quick=4, full=80), random.Random(seed())
+    freezes, chance = count(quick=2, full=80), random.Random(seed())
     trainers.run(tmp_path / "whole", *SETTINGS)
     whole = (tmp_path / "whole/history.parquet").read_bytes()
     done = caught = rounds = 0

@@ -7,12 +7,13 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from joyful.data.cogmen.restricted_pickle import MEMORY_BASE, MEMORY_PER_BYTE, loads
-from joyful.records import InputError
+from joyful.records import SPLITS, InputError
 from tests.support.bounded import BOUND_MIB, read_each
-from tests.support.cogmen_pickles import sample_class
+from tests.support.cogmen_pickles import dump, sample_class
 from tests.support.faults import Tally
 from tests.support.hostile_pickles import HostilePickle, hostile_pickles
 
@@ -100,3 +101,23 @@ def test_the_corpus_on_disk_in_separate_processes(
     assert max(outcome.mebibytes for outcome in outcomes) < BOUND_MIB / 4
     assert not canary.exists()
     assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+def test_the_rows_that_a_file_may_repeat_take_bounded_memory(tmp_path: Path) -> None:
+    """One row of zeros for a missing modality is common. As many of them as the reader accepts, in bytes per number."""
+    kinds: dict[str, type] = {"u1": np.uint8, "f8": np.float64, "list": float}
+    for kind, dtype in kinds.items():
+        for name, n in (("largest", 10_000), ("too_large", 40_000)):
+            row = [0.0] * 250 if kind == "list" else np.zeros(1_000 if kind == "u1" else 500, dtype)
+            dialogue = {"label": [0] * n, "audio": [row] * n, "speaker": ["M"] * n}
+            path = tmp_path / f"{kind}_{name}" / "iemocap" / "data_iemocap.pkl"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(dump({split: [dialogue] for split in SPLITS}))
+    folders = sorted(tmp_path.iterdir())
+    outcomes = dict(zip([folder.name for folder in folders], read_each("iemocap", folders), strict=True))
+    assert {name: outcome.kind for name, outcome in outcomes.items()} == {
+        f"{kind}_{name}": "read" if name == "largest" else "InputError"
+        for kind in kinds
+        for name in ("largest", "too_large")
+    }
+    assert max(outcome.mebibytes for outcome in outcomes.values()) < BOUND_MIB

@@ -19,11 +19,9 @@ from tests.support.faults import Tally
 from tests.support.fork_server import ForkServer
 from tests.support.runs import tiny_request
 
-LAUNCHERS = {
-    "basic": ("hydra/launcher=basic",),
-    "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
-}
+LAUNCHERS = {"basic": ("hydra/launcher=basic",)}
 SLOW_LAUNCHERS = {
+    "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
     "multiprocessing": ("hydra/launcher=joblib", "hydra.launcher.backend=multiprocessing", "hydra.launcher.n_jobs=2"),
     "submitit": ("hydra/launcher=submitit_local",),
     "ray": ("hydra/launcher=ray",),
@@ -45,7 +43,7 @@ def statuses(folder: Path) -> dict[str, str]:
     return {path.parent.name: results.read_run(path.parent)["status"] for path in folder.glob("*/run.json")}
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib", *(pytest.param(name, marks=MORE) for name in SLOW_LAUNCHERS)])
+@pytest.mark.parametrize("launcher", ["basic", *(pytest.param(name, marks=MORE) for name in SLOW_LAUNCHERS)])
 def test_one_run_is_refused_and_the_others_are_trained(
     launcher: str, fork_server: ForkServer, tmp_path: Path, tally: Tally
 ) -> None:
@@ -64,6 +62,7 @@ def test_one_run_is_refused_and_the_others_are_trained(
     tally("refused run of a multirun", 1)
 
 
+@pytest.mark.soak("another sweeper")
 def test_stock_optuna_goes_on_after_a_refused_trial(fork_server: ForkServer, tmp_path: Path, tally: Tally) -> None:
     storage = f"sqlite:///{tmp_path / 'stock.db'}"
     chosen = (
@@ -115,7 +114,7 @@ def test_a_failure_that_cannot_be_recorded_ends_the_command_with_code_1(
 def test_a_signal_to_a_process_of_joblib_ends_the_command(number: int, tmp_path: Path, tally: Tally) -> None:
     """It used to wait for ever for the result of the process."""
     long = ("training.epochs=2000", "seed=1,2", "hydra.sweep.dir=many")
-    driver = sweeps.start(sweeps.command("many", *LAUNCHERS["joblib"], *long), tmp_path)
+    driver = sweeps.start(sweeps.command("many", *SLOW_LAUNCHERS["joblib"], *long), tmp_path)
     try:
         sweeps.wait_until(lambda: any(tmp_path.glob("many/*/history.parquet")) or driver.poll() is not None, 120)
         for process in psutil.Process(driver.pid).children():

@@ -106,6 +106,7 @@ def test_one_of_a_stock_multirun_fails_and_the_others_are_trained(
     tally("loss that is not finite", 2)
 
 
+@pytest.mark.soak("takes 4 s; the test above has two failed runs")
 def test_all_of_a_stock_multirun_fail_with_a_summary(fork_server: ForkServer, tmp_path: Path, tally: Tally) -> None:
     done = sweeps.run(sweeps.command("bad", *DIVERGES, "seed=1,2"), tmp_path, fork_server)
     assert done.returncode == 1
@@ -114,7 +115,7 @@ def test_all_of_a_stock_multirun_fail_with_a_summary(fork_server: ForkServer, tm
     tally("loss that is not finite", 2)
 
 
-@pytest.mark.soak("takes 8 s; the test above fails all runs of the basic sweeper")
+@pytest.mark.soak("takes 8 s; a run and our sweep fail in the tests below")
 def test_all_of_stock_optuna_fail_with_a_summary(fork_server: ForkServer, tmp_path: Path, tally: Tally) -> None:
     """The stock sweeper raises an error if no trial has a value, but the program ends with the summary."""
     chosen = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "seed=range(1,9)")

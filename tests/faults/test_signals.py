@@ -27,7 +27,7 @@ def test_a_signalled_run_is_interrupted_and_resumes(tmp_path, trainers, tally, n
     whole, folder, times = tmp_path / "whole", tmp_path / "run", 0
     trainers.run(whole, *LONG)
     expected = (whole / "history.parquet").read_bytes()
-    wanted = count(quick=3, full=40)
+    wanted = count(quick=2, full=40)
     while times < wanted:
         trainer = trainers.start(folder, *LONG, through_main=True)
         trainer.wait_for_epoch(1)
@@ -75,7 +75,7 @@ def cpu_seconds(process):
 def test_ctrl_c_at_any_moment_of_the_command_is_one_line(tmp_path, tally):
     """Including the time when it imports its modules."""
     chance, wrong = random.Random(seed()), []
-    moments = [1.0, *(chance.uniform(0.5, 5.0) for _ in range(count(quick=1, full=20)))]
+    moments = [1.0, *(chance.uniform(0.5, 5.0) for _ in range(count(quick=0, full=20)))]
     programs = [("run.py",), ("train.py", "--dataset=synthetic")]
     for i, moment in enumerate(moments):
         child = interruptible(tmp_path, *programs[i % 2], *TINY, "training.epochs=500", f"hydra.run.dir=run-{i}")

@@ -116,6 +116,12 @@ def put(config: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
     return {**config, head: put(config[head], rest, value) if rest else value}
 
 
+def all_sections() -> dict[str, Any]:
+    """Return a configuration with the sections of all datasets."""
+    config, table = compose_plain()[0], compose_plain(["data=dialogues"])[0]["data"]["table"]  # type: ignore[index]
+    return put(config, "data.table", table)
+
+
 def refused(model: type[BaseModel], config: dict[str, Any], name: str, bounds: dict[str, float], text: str) -> str:
     """Return what is wrong with the refusal of a value, or "" if it is as documented."""
     prefix = "" if model is Settings else "hydra.sweeper."
@@ -134,7 +140,7 @@ def refused(model: type[BaseModel], config: dict[str, Any], name: str, bounds: d
 
 @pytest.mark.parametrize("model", [Settings, SweepSettings])
 def test_wrong_types_and_values_are_refused_with_the_range(model: type[BaseModel], tally: Tally) -> None:
-    base = compose_plain()[0] if model is Settings else sweep_defaults()
+    base = all_sections() if model is Settings else sweep_defaults()
     wrong, cases = [], 0
     for name, annotation, bounds in fields(model):
         values = ["text", "1", "true", "[]"] if annotation is BaseModel else wrong_values(annotation, bounds)
@@ -172,7 +178,7 @@ LEAVES = [
 @pytest.mark.parametrize("name", LEAVES)
 def test_by_override_through_hydra(name: str, tally: Tally) -> None:
     """Hydra composes one wrong value of each setting."""
-    config, _ = compose_plain([f"{name}=[1,[2]]"])
+    config, _ = compose_plain([*(["data=dialogues"] if name.startswith("data.table.") else []), f"{name}=[1,[2]]"])
     with pytest.raises(InputError) as caught:
         check(config)
     assert name in str(caught.value)

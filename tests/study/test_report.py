@@ -71,6 +71,7 @@ def rows(document, name):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 14 s; make study-report ARGS=--check compares the document")
 def test_the_tables_agree_with_the_reports(analysed):
     simulated, place = analysed
     assert study_report.main(["--check"]) == 1
@@ -155,6 +156,7 @@ def confirmed(study):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 5 s; make study-report ARGS=--check compares the document")
 def test_a_confirmation_says_which_settings_work(confirmed, monkeypatch):
     monkeypatch.setattr(study_report, "ARCHIVES", confirmed)
     monkeypatch.setattr(report, "make_page", no_page)
@@ -206,6 +208,7 @@ def test_what_counts_as_a_setting_that_works(changes, works):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("needs the same archives")
 def test_a_document_without_a_place_is_named_and_unchanged(analysed, capsys):
     text = study_report.DOCUMENT.read_text().replace("<!-- study: gradient_ratio -->", "")
     study_report.DOCUMENT.write_text(text)

@@ -190,6 +190,7 @@ def test_a_rate_fails_where_its_interval_lies_beyond_the_bar() -> None:
     ],
     ids=lambda setting: setting.label,
 )
+@pytest.mark.soak("takes 20 s; simulates coverage, which the study has recorded")
 def test_the_method_keeps_the_bars_on_a_short_run(setting: Setting) -> None:
     cell = simulate(setting, 12, 300, 1)
     assert cell.misses == []

@@ -317,7 +317,7 @@ def test_a_program_says_the_same_about_itself(view, servers, places, plain):
     assert without_additions(said["with"]) == said["without"]
 
 
-@pytest.mark.parametrize("shell", ["bash", "fish"])
+@pytest.mark.parametrize("shell", ["bash", pytest.param("fish", marks=pytest.mark.soak("another shell"))])
 def test_tab_completion_is_the_same(shell, servers, places, plain):
     for line, part in LINES.items():
         query = ["program.py", "-sc", f"query={shell}"]
@@ -327,6 +327,7 @@ def test_tab_completion_is_the_same(shell, servers, places, plain):
         assert [word for word in words["with"] if word not in ADDED_WORDS] == words["without"], line
 
 
+@pytest.mark.soak("takes 5 s; the views of a program above are compared in make test")
 @pytest.mark.parametrize("module", ["hydra.test_utils.example_app", "hydra.test_utils.completion"])
 @pytest.mark.parametrize("arguments", ["--help", "--hydra-help", "--info searchpath", "--info defaults", "--cfg all"])
 def test_the_programs_of_the_wheel_say_the_same(module, arguments, servers, places, plain):

@@ -11,7 +11,6 @@ import subprocess
 
 import pytest
 
-from joyful.sweeper.history import JOURNAL
 from tests.support import launchers, small_program, sweeps
 
 EPOCHS = 40
@@ -66,11 +65,10 @@ def namespace():
 def files_of_trials(folder):
     """Return path -> modification time of what belongs to the trials.
 
-    Logs and locks do not, nor the journal, to which a program that wakes up may add the step at which it was frozen. Nobody
-    reads it, because the trial has ended.
+    Logs and locks do not.
     """
     files = [path for path in folder.glob("[0-9]*/**/*") if path.is_file() and path.suffix != ".log"]
-    return {str(path): path.stat().st_mtime_ns for path in files if path.name not in (".lock", JOURNAL)}
+    return {str(path): path.stat().st_mtime_ns for path in files if path.name != ".lock"}
 
 
 def freeze_until_another_has_finished(command, folder, tmp_path):

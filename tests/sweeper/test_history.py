@@ -1,11 +1,13 @@
 """The history of a trial's metrics: its rows, and what a process that ends in the middle leaves."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 
 from joyful.records import InputError
-from joyful.results import RunFolder, lock, read_run
+from joyful.results import LockLostError, RunFolder, lock, read_run
 from joyful.sweeper.history import JOURNAL, History, split_rows
 
 HEADER = {
@@ -59,6 +61,17 @@ def test_a_finished_history_has_its_rows_in_order_and_no_journal(tmp_path):
 def test_without_metrics_nothing_is_written(tmp_path):
     History(tmp_path, HEADER).finish("completed", objective=1.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_lost_the_lock_adds_nothing_to_the_journal(tmp_path):
+    history = History(tmp_path, HEADER)
+    history.add(1, {"loss": 1})
+    take_over = "import sys; from joyful import results; results.lock(sys.argv[1], take_over_after=0).release()"
+    subprocess.run([sys.executable, "-c", take_over, tmp_path], check=True)
+    before = (tmp_path / JOURNAL).read_bytes()
+    with pytest.raises(LockLostError):
+        history.add(2, {"loss": 2})
+    assert (tmp_path / JOURNAL).read_bytes() == before
 
 
 def test_a_history_continues_where_an_ended_process_left_it(tmp_path):

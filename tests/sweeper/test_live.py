@@ -404,6 +404,7 @@ def test_a_pipe_gets_a_line_for_each_step_and_a_table_at_the_end(tmp_path, fork_
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 9 s; the commands of the documents watch finished sweeps")
 def test_watch_follows_a_sweep_to_its_end_and_ctrl_c_ends_it(tmp_path):
     small_program.write(tmp_path, SLOW)
     folder = tmp_path / "multirun/main"

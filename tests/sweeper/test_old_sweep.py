@@ -67,6 +67,7 @@ def test_status_of_an_old_sweep(sweep):
     }  # fmt: skip
 
 
+@pytest.mark.soak("takes 20 s; the test above reads the sweep")
 def test_an_old_sweep_is_resumed_by_the_same_command(sweep, tmp_path):
     before, rows_before = histories(sweep), rows_of(sweep / "3")
     driver = start(command("version_0_1", *SEARCH, epochs=60), sweep.parents[1], tmp_path / "sweep.log")

@@ -126,6 +126,7 @@ def test_an_arm_whose_claims_are_decided_gets_no_more_pairs(program, fork_server
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 8 s; tests/training/test_sweep_client.py ends runs at the target")
 def test_runs_end_at_the_target_if_only_the_time_to_it_is_open(program, fork_server):
     write_claims(program, SPEED)
     assert run(program, fork_server, *AUTO).returncode == 0
@@ -169,7 +170,7 @@ def test_the_largest_number_of_pairs_leaves_claims_open(program, fork_server):
     assert len(lines(program)[0].seeds) == 8
 
 
-@pytest.mark.soak("takes 10 s; the next test changes the registered design")
+@pytest.mark.soak("takes 10 s; tests/analysis judges changed designs")
 def test_other_claims_later_are_judged_again_and_the_report_says_so(program, fork_server):
     write_claims(program, QUALITY.replace("no_worse_than: 2", "no_worse_than: 9"))
     assert run(program, fork_server, *AUTO, ALIKE, "hydra.sweeper.max_pairs=8").returncode == 0
@@ -187,6 +188,7 @@ def test_other_claims_later_are_judged_again_and_the_report_says_so(program, for
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 12 s; tests/results/test_design.py and tests/analysis have both rules")
 def test_a_fixed_number_of_pairs_is_registered_and_an_exceeded_one_is_judged_by_the_sequence(program, fork_server):
     fixed = [ARMS, "hydra.sweeper.claims=claims.yaml", "steps=3"]
     assert run(program, fork_server, *fixed, "hydra.sweeper.pairs=6").returncode == 0

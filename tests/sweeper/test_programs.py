@@ -48,6 +48,7 @@ def test_a_search_minimizes_and_the_same_command_adds_nothing(tmp_path, fork_ser
 @pytest.mark.parametrize(
     "backend", ["loky", pytest.param("multiprocessing", marks=pytest.mark.soak("the other backend"))]
 )
+@pytest.mark.soak("takes 6 s; test_live.py has two workers of joblib")
 def test_joblib_workers(tmp_path, fork_server, backend):
     small_program.write(tmp_path)
     launcher = ["hydra/launcher=joblib", f"hydra.launcher.backend={backend}"]

@@ -127,6 +127,7 @@ def test_the_best_settings_can_be_trained(searched, fork_server):
     assert read_run(place / "best-run")["objective"] == best.value
 
 
+@pytest.mark.soak("takes 12 s; the test above trains the best settings")
 def test_the_best_settings_of_a_sweep_with_an_experiment_and_a_file_give_the_same_history(tmp_path, fork_server):
     """Fixed and searched groups, an experiment, added keys, and what a sweep file sets: all are in the best settings."""
     (tmp_path / "own/sweeps").mkdir(parents=True)
@@ -183,6 +184,7 @@ def test_missing_data_is_one_line_before_any_trial(tmp_path, fork_server):
     assert not (tmp_path / "multirun/nodata/study.db").exists()
 
 
+@pytest.mark.soak("takes 16 s; test_programs.py has failing trials and a duplicate")
 def test_failures_and_duplicates_do_not_end_the_sweep(tmp_path, tally, fork_server):
     """One NaN trial, one configuration twice, one trial with another data.root."""
     trials = listed(
@@ -256,6 +258,7 @@ def test_a_sweep_whose_data_were_exchanged_is_refused_and_loses_nothing(tmp_path
     assert sweeps.states(folder) == {0: "COMPLETE", 1: "COMPLETE"}
 
 
+@pytest.mark.soak("takes 12 s; test_programs.py has two objectives")
 def test_two_objectives(tmp_path, fork_server):
     command = sweeps.command(
         "two", OURS, NO_PRUNER, WEIGHT, "objectives=[dev_f1,epochs_to_target]", "target=0.05",

