@@ -1,4 +1,4 @@
-"""The name of this machine, used to decide whether a process can be checked for being alive."""
+"""The name of this machine, used to decide whether a process can be checked for being alive, and its cores."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import os
 import socket
 import uuid
 from pathlib import Path
+
+
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> str:

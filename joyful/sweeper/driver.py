@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from joyful.compat import start_ray
 from joyful.records import InputError, one_line, print_error
 from joyful.results import ResultsError
+from joyful.results.machine import cores
 from joyful.runtime import closed_pipes
 from joyful.runtime.command import is_dated, print_how_to_go_on, resuming_sweep
 from joyful.runtime.hydra_request import LOCAL_LAUNCHERS, launcher_name, literal
@@ -211,9 +212,8 @@ class Driver:
         if name == "BasicLauncher":
             bounds["the basic launcher, which has one process (set hydra/launcher=joblib for more)"] = 1
         elif name == "JoblibLauncher":
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             n_jobs = self._task.config.hydra.launcher.n_jobs
-            bounds["the joblib launcher (set hydra.launcher.n_jobs=N)"] = cores if n_jobs < 0 else n_jobs
+            bounds["the joblib launcher (set hydra.launcher.n_jobs=N)"] = cores() if n_jobs < 0 else n_jobs
         if name in LOCAL_LAUNCHERS and (names := gpus.visible()):
             bounds["the GPUs (set hydra.sweeper.workers_per_gpu=N)"] = len(names) * settings.workers_per_gpu
         least = min(bounds, key=lambda bound: bounds[bound])

@@ -24,6 +24,7 @@ from joyful.data.description import describe_data
 from joyful.data.loading import check_files, load
 from joyful.model.joyful import standardisation_means, standardise
 from joyful.records import DialogueDataset, EpochRecord, FailedRun, InputError, Request, print_error
+from joyful.results.machine import cores
 from joyful.runtime import disk, heap
 from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.trackers import require
@@ -105,7 +106,7 @@ def choose_threads(setting: str | int, multirun: bool) -> int:
     """
     if isinstance(setting, int):
         return setting
-    return 1 if multirun else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if multirun else cores()
 
 
 def check_start(settings: Settings) -> None:

