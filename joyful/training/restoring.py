@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,29 @@ def check_same_data(folder: Path, header: dict[str, Any]) -> None:
             settings = data_settings(flatten(info.get("config") or {}))
         except (InputError, OSError):
             continue  # the report lists damaged runs
-        digest = (info.get("data") or {}).get("digest")
-        if path.parent == folder or digest is None or settings != own:
+        data = info.get("data") or {}
+        if path.parent == folder or data.get("digest") is None or settings != own:
             continue
-        if digest != header["data"]["digest"]:
-            raise _other_data(path.parent, digest, header["data"]["digest"])
+        _check_same(path.parent, data, header["data"]["digest"], header["data"]["labels"])
         return
+
+
+def _check_same(folder: Path, trained: Mapping[str, Any], digest: str, labels: Sequence[str]) -> None:
+    """Raise OtherDataError if a run was trained on other data, or on other names of the classes.
+
+    Args:
+        folder: The folder of the run.
+        trained: Its description of the data in run.json; earlier versions wrote none.
+        digest: The digest of the data now, which does not cover the names.
+        labels: The class names now.
+    """
+    if trained.get("digest") not in (None, digest):
+        raise _other_data(folder, trained["digest"], digest)
+    if trained.get("labels") not in (None, list(labels)):
+        raise OtherDataError(
+            f"{folder}: expected the classes that the run was trained on ({', '.join(map(str, trained['labels']))}), got "
+            f"{', '.join(labels)}; provide the same data, or start a new run elsewhere"
+        )
 
 
 def _other_data(folder: Path, expected: object, found: str) -> OtherDataError:
@@ -95,9 +112,7 @@ def open_or_create(folder: Path, header: dict[str, Any]) -> tuple[results.RunFol
             f"{folder} already holds a run with a different configuration ({'; '.join(lines) or 'other defaults'}); "
             f"choose another folder, or set fork={folder} to start a new run from it"
         )
-    digest = (info.get("data") or {}).get("digest")
-    if digest not in (None, header["data"]["digest"]):
-        raise _other_data(folder, digest, header["data"]["digest"])
+    _check_same(folder, info.get("data") or {}, header["data"]["digest"], header["data"]["labels"])
     try:
         run = results.RunFolder.open(folder)
         _check_objective(run)
@@ -166,12 +181,13 @@ def last_checkpoint(
     return None
 
 
-def checkpoint_of(source: Path, fingerprint: Mapping[str, str]) -> Restored:
+def checkpoint_of(source: Path, fingerprint: Mapping[str, str], labels: Sequence[str]) -> Restored:
     """Return the last intact checkpoint of another run, without changing its folder.
 
     Args:
         source: The folder of the other run.
         fingerprint: "data", the digest of the data.
+        labels: The class names of the data.
 
     Raises:
         InputError: If the other run has no intact checkpoint, or was trained on different data.
@@ -186,6 +202,7 @@ def checkpoint_of(source: Path, fingerprint: Mapping[str, str]) -> Restored:
             continue
         if saved is not None:
             _check_data(source, saved, fingerprint["data"])
+            _check_same(source, run.info.get("data") or {}, fingerprint["data"], labels)
             history, timing = (
                 [row for row in rows if row["epoch"] <= epoch] for rows in (run.history_rows(), run.timing_rows())
             )

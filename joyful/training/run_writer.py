@@ -52,7 +52,7 @@ class RunWriter:
             if not source.is_dir():
                 coach.load_weights(source)
                 return
-            saved = restoring.checkpoint_of(source, self._fingerprint)
+            saved = restoring.checkpoint_of(source, self._fingerprint, self._data.labels)
         if saved is not None:
             coach.load_state_dict(saved.checkpoint)
             self._history, self._timing = saved.history, saved.timing

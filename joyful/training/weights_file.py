@@ -92,7 +92,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         target = next((t for t in _targets(name) if t in places and places[t].shape == value.shape), None)
         if target is None or target in loaded:
             continue
-        if not torch.isfinite(value).all():
+        if not torch.isfinite(value.float()).all():
             raise InputError(
                 f"fork={path}: {one_line(name)} has values that are NaN or infinite; take another checkpoint"
             )
@@ -133,7 +133,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"fork={path}: expected a file of torch.save, or the folder of a run, got something else ({reason}); set fork="
         ) from None
-    weights = dict(_tensors(content))
+    weights: dict[str, Tensor] = {}
+    for name, value in _tensors(content):
+        if name in weights:
+            raise InputError(f"fork={path}: {one_line(name)} is there more than once; save one state dict alone")
+        weights[name] = value
     if not weights:
         raise InputError(
             f"fork={path}: expected a state dict, got {type(content).__name__} without tensors; save model.state_dict()"
@@ -146,14 +150,18 @@ def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
     if not isinstance(content, Mapping):
         return
     for name, value in content.items():
-        if isinstance(name, str) and isinstance(value, Tensor):
+        if _is_weight(name, value):
             yield _WRAPPERS.sub("", name), value
         elif isinstance(value, Mapping):
             yield from ((_WRAPPERS.sub("", key), x) for key, x in value.items() if _is_weight(key, x))
 
 
 def _is_weight(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor)
+    """Whether the value is a named tensor of plain numbers, not a sparse, nested, quantised or complex one."""
+    if not (isinstance(name, str) and isinstance(value, Tensor)) or value.is_nested:
+        return False
+    plain = value.layout is torch.strided and value.device.type == "cpu"
+    return plain and not value.is_quantized and not value.is_complex()
 
 
 def _targets(name: str) -> Iterator[str]:

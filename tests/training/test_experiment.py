@@ -13,6 +13,7 @@ import torch
 
 from joyful import results
 from joyful.data import description
+from joyful.data.loading import load
 from joyful.records import InputError
 from joyful.training import experiment
 from joyful.training.coach import Coach, TrainingFailedError
@@ -187,6 +188,22 @@ def test_a_complete_run_and_the_other_runs_of_a_multirun_are_not_mixed_with_othe
     run_json.write_text(json.dumps(info))  # as version 0.1 wrote it
     train(tmp_path / "0")
     train(tmp_path / "1", "seed=2")
+
+
+def test_other_names_of_the_classes_are_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2.0, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "0")
+    before = (tmp_path / "0/run.json").read_bytes()
+    monkeypatch.setattr(experiment, "load", lambda *of: replace(load(*of), labels=("hap", "sad", "neu", "calm")))
+    message = (
+        r"/0: expected the classes that the run was trained on \(hap, sad, neu, ang\), got hap, sad, neu, calm; provide"
+    )
+    for folder, *overrides in (("x", f"resume={tmp_path / '0'}"), ("y", f"fork={tmp_path / '0'}"), ("1", "seed=2")):
+        with pytest.raises(InputError, match=message):
+            train(tmp_path / folder, *overrides)
+    assert (tmp_path / "0/run.json").read_bytes() == before
 
 
 def test_resume_of_nothing_is_one_clear_line(tmp_path):

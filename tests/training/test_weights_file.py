@@ -179,6 +179,14 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: torch.save({"classifier.bias": torch.full((CLASSES,), torch.nan)}, path),
         r"classifier.bias has values that are NaN or infinite",
     ),
+    "two state dicts": (
+        lambda path: torch.save({"model": {"a.weight": torch.ones(2, 2)}, "ema": {"a.weight": torch.zeros(2, 2)}}, path),
+        r"a.weight is there more than once; save one state dict alone",
+    ),
+    "no plain tensors": (
+        lambda path: torch.save({"a": torch.eye(2).to_sparse(), "b": torch.ones(2, 2, dtype=torch.complex64)}, path),
+        r"expected a state dict, got dict without tensors",
+    ),
     "text": (lambda path: path.write_text("weights"), r"expected a file of torch.save, or the folder of a run, got something"),
     "empty": (lambda path: path.write_bytes(b""), r"expected a file of torch.save"),
     "a zip": (lambda path: path.write_bytes(b"PK\3\4" + bytes(100)), r"expected a file of torch.save"),

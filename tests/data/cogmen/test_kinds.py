@@ -166,6 +166,12 @@ def test_all_dialogues_need_the_same_widths(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_of_sentences_alone_says_that_it_has_text(tmp_path: Path) -> None:
+    write(tmp_path, dump(content(audio=0, visual=0, sbert_sentence_embeddings=0)))
+    with pytest.raises(InputError, match="the file has only text, which modalities leaves out; set modalities=t"):
+        load(settings_of(tmp_path), ("audio",))
+
+
 def test_a_file_of_nothing_is_refused(tmp_path: Path) -> None:
     data = content(audio=0, visual=0, sbert_sentence_embeddings=0)
     for each in (each for dialogues in data.values() for each in dialogues):
