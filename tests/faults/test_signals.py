@@ -176,6 +176,7 @@ def test_ctrl_c_while_hydras_own_launcher_composes_is_one_line(tmp_path, monkeyp
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.soak("takes 14 s; Ctrl-C comes while Hydra composes above, and to a sweep below")
 @pytest.mark.parametrize("launcher", ["basic", "joblib"][: count(quick=1, full=2)])
 def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tally, monkeypatch, fork_server):
     """An error that the signal causes in the composition does not fail the trial."""
@@ -206,8 +207,8 @@ def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tal
 @pytest.mark.timeout(3600)
 def test_a_signalled_sweep_releases_its_trials_and_resumes(tmp_path, tally, fork_server):
     """Ctrl-C is sent to the process group, as by a terminal, and SIGTERM only to the driver."""
-    # the quick form leaves Ctrl-C to the test above
-    numbers = ([signal.SIGTERM, signal.SIGINT] * 5)[: count(quick=1, full=10)]
+    # the quick form leaves SIGTERM to tests/sweeper/test_programs.py
+    numbers = ([signal.SIGINT, signal.SIGTERM] * 5)[: count(quick=1, full=10)]
     length = count(quick=15, full=launchers.EPOCHS)
     command, folder = [*launchers.sweep_command(length), "hydra/launcher=joblib"], tmp_path / "multirun/launched"
     wrong, lost, epochs = [], [], 0
