@@ -42,6 +42,9 @@ LONGEST = (
     "tests/test_wheel.py",
     "tests/test_docs.py",
     "tests/study",
+    "tests/test_run.py",
+    "tests/trackers",
+    "tests/training",
 )
 
 

@@ -141,7 +141,7 @@ RULES: list[tuple[str, Rule]] = [
     (r"python run\.py fork=", with_overrides("training.epochs=3")),
     (
         r"(python run\.py|joyful train) -m \+sweeps=basic_optimization(?!.*data=)",
-        small("hydra.sweeper.pairs=1", "hydra/launcher=basic"),
+        small(*ONE_PAIR),
     ),
     (r"joyful train -m \+sweeps=first_look", small(*ONE_PAIR)),
     (r"(python run\.py|joyful train) -m \+sweeps=", only_composed("tests/sweeper/test_stock.py trains it")),
@@ -150,6 +150,8 @@ RULES: list[tuple[str, Rule]] = [
         r"(python run\.py|joyful train) -m .*hydra\.sweeper\.n_trials=",
         small("hydra.sweeper.n_trials=2", "hydra/launcher=basic"),
     ),
+    (r"python run\.py track=\[", only_composed("tests/trackers/test_reading_back.py trains with these trackers")),
+    (r"python run\.py -m .*sweep_name=grid", small("weights.encoder_loss_weight=0.03,0.05")),
     (r"python run\.py -m hydra/launcher=joblib seed=1,2,3,4", small("seed=1,2", "hydra/launcher=basic")),
     (
         r"python examples/quickstart/main\.py -m ",
@@ -371,8 +373,17 @@ def checkout(tmp_path_factory, fork_server) -> Checkout:
     return Checkout(tmp_path_factory.mktemp("checkout"), fork_server)
 
 
+#: Documents whose commands only a soak runs.
+IN_SOAK = {
+    "docs/BASIC_OPTIMIZATION_USAGE.md": pytest.mark.soak(
+        "takes 18 s; GUIDE.md and the how-to pages have such commands"
+    ),
+    "study/PLAN.md": pytest.mark.soak("takes 5 s; tests/sweeper/test_stock.py composes the sweeps of the study"),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONTENTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=IN_SOAK.get(name, ()), id=name) for name in CONTENTS])
 def test_commands_and_python_blocks_run(name, checkout):
     page = CONTENTS[name]
     wrong = [fault for command in page.commands for fault in checkout.run(command)]

@@ -100,7 +100,7 @@ def test_nothing_scrolls_sideways(open_page, name, size):
     assert outside == []
 
 
-@pytest.mark.parametrize("size", ["phone", "desk"])
+@pytest.mark.parametrize("size", ["phone", pytest.param("desk", marks=SIZE)])
 @pytest.mark.parametrize("name", ["note", "grid"])
 def test_all_figures_are_visible_and_not_empty(open_page, name, size):
     page = open_page(name, size)

@@ -121,6 +121,7 @@ def correlated_times(rng, shape, censored):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("simulates coverage for 4 s")
 def test_censoring_does_not_bias_the_interval():
     """500 samples of 30 pairs, half of whose runs are censored.
 

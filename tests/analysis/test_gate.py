@@ -173,8 +173,10 @@ def test_a_requirement_with_the_name_of_another_claim_gets_a_number():
 # The answers
 
 
-@pytest.mark.slow
-def test_the_three_exit_codes(same, mixed, tmp_path, capsys):
+@pytest.fixture
+def reported(tmp_path, capsys):
+    """Return a function that writes a report, and returns the exit code and the lines of the requirements."""
+
     def run(folder: Path, *texts: str) -> tuple[int, list[str]]:
         options = [word for text in texts for word in ("--require", text)]
         code = main([str(folder), "--out", str(tmp_path / "out"), *options])
@@ -183,16 +185,26 @@ def test_the_three_exit_codes(same, mixed, tmp_path, capsys):
         assert (tmp_path / "out/index.html").exists()
         return code, shown.splitlines()[1:-1]
 
-    code, lines = run(same, F1, SPEED)
+    return run
+
+
+@pytest.mark.slow
+def test_exit_code_0_and_the_lines_of_what_holds(same, reported):
+    code, lines = reported(same, F1, SPEED)
     assert code == 0
     assert lines[0].startswith("holds          f1=no_worse_than:1       learning_rate 0.002: ")
     assert re.search(r": [+-]\d\.\d\d points \(-?\d\.\d\d to \d\.\d\d\), 10 pairs$", lines[0]), lines[0]
     assert lines[1].startswith("holds          speed=no_worse_than:10%  learning_rate 0.002: ")
-    code, lines = run(mixed, F1)
+
+
+@pytest.mark.slow
+@pytest.mark.soak("takes 8 s; tests/examples/test_gate.py has the code 3, test_the_document the code 4")
+def test_the_other_exit_codes(same, mixed, reported):
+    code, lines = reported(mixed, F1)
     assert code == 3
     assert [line[:13].strip() for line in lines] == ["holds", "does not hold"]
     assert lines[1].endswith("; worse by more than the margin")
-    code, lines = run(same, "f1=at_least:0")
+    code, lines = reported(same, "f1=at_least:0")
     assert code == 4
     assert lines[0].startswith("undecided")
     assert "direction not established" in lines[0]
@@ -316,6 +328,9 @@ def test_the_document(same, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.soak(
+    "takes 9 s; test_report.py writes a report again elsewhere, tests/audit/test_manifest.py its manifest"
+)
 def test_the_document_is_reproducible_elsewhere(same, tmp_path, capsys):
     _, _, first, _ = printed(same, capsys, "--require", F1)
     shutil.copytree(same, tmp_path / "same", ignore=shutil.ignore_patterns("report"))

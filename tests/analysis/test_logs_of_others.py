@@ -12,8 +12,10 @@ import pytest
 from joyful.analysis import report
 from joyful.analysis.claims import ALL_TASKS, Verdict
 from joyful.analysis.importers.__main__ import main as import_curves
+from joyful.analysis.page.parts import Page
 from joyful.results import InputError
 from tests.support.analysis import remarks
+from tests.support.findings import findings_of
 
 ARMS, SEEDS = ("old", "new"), range(8)
 
@@ -33,9 +35,12 @@ class Log:
         path = self.folder / "claims.yaml"
         path.write_text(f"claims:\n{claims}" if claims else "")
         options = {"baseline": "arm=old", **options}
-        found, page = report.build(self.folder / "runs", path, **options)  # type: ignore[arg-type]
-        self.page, self.findings = page, found
-        return found.verdicts
+        self.findings = findings_of(self.folder / "runs", path, **options)
+        return self.findings.verdicts
+
+    @property
+    def page(self) -> Page:
+        return report.make_page(self.findings)
 
 
 @pytest.fixture
@@ -281,7 +286,10 @@ def test_a_diverged_run_has_no_final_value(log: Log, noise) -> None:
     assert best.n_pairs == 8  # the best value came before
 
 
-@pytest.mark.parametrize("x", ["step", "seconds", "tokens"])
+OTHER = pytest.mark.soak("takes 5 s; another column")
+
+
+@pytest.mark.parametrize("x", ["step", *(pytest.param(x, marks=OTHER) for x in ("seconds", "tokens"))])
 def test_the_x_axis_is_a_choice(log: Log, noise, x: str) -> None:
     """The new arm needs half as many epochs, and twice as many steps, seconds and tokens in each."""
     rows = []

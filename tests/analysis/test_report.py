@@ -23,6 +23,7 @@ from joyful.analysis.report import build, main
 from joyful.analysis.statistics import UNKNOWN, Estimate
 from joyful.results import InputError
 from tests.support.analysis import NOTE_ARMS, Truth, history, simulate_sweep, write_run
+from tests.support.findings import findings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '<script>alert("1")</script><img src=http://example.invalid/x> |$x_1$| `a` [b](http://example.invalid)'
@@ -311,6 +312,7 @@ def test_a_target_that_no_run_has(note, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 4 s; tests/faults/test_hostile_report.py shows such names in a browser")
 def test_markup_in_names_is_escaped(tmp_path):
     rows = [
         f'"{arm.replace(chr(34), chr(34) * 2)}",{seed},{epoch},{split},{0.3 + 0.05 * epoch + 0.001 * seed},{1 / (epoch + seed)}'
@@ -345,7 +347,7 @@ def test_the_page_says_how_exactly_times_are_known(note, page):
 
 def test_one_name_has_one_number(note):
     """The drawdown, also within an epoch, is the same among the secondary measures and in the table of runs."""
-    findings, _ = build(note)
+    findings = findings_of(note)
     scores, secondary = findings.tables["scores"], findings.tables["secondary"]
     drawdown = scores.set_index(["seed", "arm"])["f1_drawdown"].unstack()
     fall = 100 * (drawdown["mse 0.05"] - drawdown["smoothl1 0.03"]).dropna().mean()
@@ -461,12 +463,14 @@ def test_no_such_folder_a_file_and_a_folder_without_runs(note, tmp_path, capsys)
 
 
 @pytest.mark.slow
-def test_an_output_folder_that_cannot_be_created_is_exit_code_one(note, tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_created_is_exit_code_one(tmp_path, capsys):
+    simulate_sweep(tmp_path / "one", NOTE_ARMS[:1], range(1, 3), epochs=6)
     (tmp_path / "file").write_text("")
-    assert main([str(note), "--out", str(tmp_path / "file" / "report")]) == 1
+    assert main([str(tmp_path / "one"), "--out", str(tmp_path / "file" / "report")]) == 1
     assert "choose another folder with --out" in capsys.readouterr().err
 
 
+@pytest.mark.soak("takes 6 s; tests/test_wheel.py writes a report where torch is not installed")
 def test_a_report_needs_no_torch(note, tmp_path):
     """Neither a complete report nor the reader of studies imports torch."""
     code = (

@@ -13,7 +13,6 @@ from joyful.analysis.claims_file import BASIC_OPTIMIZATION, read_claims
 from joyful.analysis.designs import compare
 from joyful.analysis.lines import ClaimLine
 from joyful.analysis.measures import target_of
-from joyful.analysis.report import build
 from joyful.analysis.rules import ANY_SIZE, AnySize
 from joyful.analysis.sequential import GIVEN_UP_AFTER, decide_claims
 from joyful.analysis.statistics import paired_t
@@ -22,6 +21,7 @@ from joyful.analysis.verdict import decide
 from joyful.results import InputError, RunFolder
 from joyful.results.design import DECIDED, NOT_TESTABLE, OPEN, Design, read_decisions, record_design, write_decisions
 from tests.support.analysis import NOTE_ARMS, history, simulate_sweep, write_run
+from tests.support.findings import findings_of
 
 CONTENT = yaml.safe_load(BASIC_OPTIMIZATION.read_text())
 CLAIMS = {claim.name: claim for claim in read_claims()}
@@ -124,14 +124,14 @@ def test_a_decided_claim_keeps_its_verdict_and_its_pairs(folder):
     write_decisions(folder, replace(decisions, through=8, lines=(kept,)))
     after = {other.key: other for other in decide_claims(folder, PAIRS, arm_of_run()).lines}
     assert after[kept.key] == kept
-    findings, _ = build(folder)
+    findings = findings_of(folder)
     (verdict,) = [v for v in findings.verdicts if (v.claim.name, v.metric.label) == (kept.claim, kept.metric)]
     assert list(verdict.differences.index) == list(kept.seeds)
 
 
 def test_the_report_gives_the_recorded_verdicts(folder):
     decisions = judge(folder, 14)
-    findings, _ = build(folder)
+    findings = findings_of(folder)
     for verdict, line in zip(findings.verdicts, decisions.lines, strict=True):
         assert (verdict.claim.name, verdict.metric.label, verdict.arm) == (line.claim, line.metric, line.arm)
         assert verdict.verdict == line.verdict
@@ -249,7 +249,7 @@ def test_several_tasks_are_decided_each_and_together(tmp_path):
     assert all(line.low is None or math.isfinite(line.low) for line in together)
     assert all(len(line.seeds) >= 6 for line in together)
     write_decisions(tmp_path, decide_claims(tmp_path, 12, runs))
-    findings, _ = build(tmp_path)
+    findings = findings_of(tmp_path)
     assert [verdict.verdict for verdict in findings.verdicts] == [
         line.verdict for line in read_decisions(tmp_path).lines
     ]

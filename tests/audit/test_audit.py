@@ -88,7 +88,7 @@ def test_a_forged_run_is_named_although_the_report_was_made_from_it(sweep, capsy
 def test_predictions_that_the_run_trained_again_does_not_make_are_named(sweep, capsys):
     table = pq.read_table(sweep / "2/predictions.parquet")
     pq.write_table(table.slice(1), sweep / "2/predictions.parquet")
-    write_report(sweep)
+    shutil.rmtree(sweep / "report")
     assert audit([str(sweep), "--runs", "4"]) == 3
     lines = capsys.readouterr().out.splitlines()
     assert "run 2: the history is equal, and predictions.parquet is different" in lines
@@ -96,6 +96,7 @@ def test_predictions_that_the_run_trained_again_does_not_make_are_named(sweep, c
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 12 s; the other tests compare whole runs and archives")
 def test_a_run_that_a_sweep_ended_at_the_target_is_compared_up_to_there(sweep, capsys):
     run = RunFolder.open(sweep / "3")
     run.write_history([row for row in run.history_rows() if row["epoch"] <= 1])

@@ -37,6 +37,7 @@ def assert_nothing_is_lost(folder, overrides):
         assert (folder / f"multirun/main/{number}/checkpoint.json").read_text() == expected
 
 
+@pytest.mark.soak("takes 18 s; test_kills.py kills workers, test_programs.py resumes a killed program")
 def test_a_trial_continues_from_its_checkpoint_when_its_worker_is_killed(folder):
     overrides = ["width=0.1", "width=0.5"]
     command = examples.sweep_command(examples.trials(*overrides), examples.TWO_WORKERS, *SWEEP)
@@ -67,7 +68,6 @@ def test_a_stopped_program_saves_its_state_and_continues(folder):
     assert_nothing_is_lost(folder, ["width=0.3"])
 
 
-@pytest.mark.soak("takes 8 s; the test above kills its worker")
 def test_a_program_that_exits_when_it_is_stopped_is_resumed(folder):
     """Libraries such as Lightning turn KeyboardInterrupt into SystemExit. The trial has not failed."""
     exits = "try:\n            time.sleep(60 * (step > 1))\n        except KeyboardInterrupt:\n            raise SystemExit(1)"

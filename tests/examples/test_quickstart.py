@@ -120,6 +120,7 @@ def test_a_failed_trial_is_retried_when_the_program_is_repaired(folder):
     assert ended(folder)[0] == before[0]
 
 
+@pytest.mark.soak("takes 10 s; tests/test_docs.py searches and runs the best settings")
 def test_the_best_settings_give_the_same_value(folder):
     examples.edit(folder, "    return value", "    print(repr(value))\n    return value")
     command = examples.sweep_command(*SEARCH, "hydra.sweeper.n_trials=4", examples.TO_THE_END, "steps=3")

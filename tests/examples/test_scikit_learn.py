@@ -15,7 +15,7 @@ def folder(tmp_path_factory):
     return examples.copy("scikit_learn", tmp_path_factory.mktemp("examples"))
 
 
-@pytest.mark.soak("takes 8 s; test_quickstart.py searches")
+@pytest.mark.soak("takes 8 s; tests/test_docs.py searches in the quickstart")
 def test_a_search_with_the_settings_of_a_file(folder):
     small = ("hydra.sweeper.n_trials=3", "epochs=2", "hydra/launcher=basic")
     shown = examples.run(folder, sys.executable, "main.py", "-m", "+sweep=search", *small)

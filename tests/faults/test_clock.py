@@ -73,6 +73,7 @@ def bad_times(run, most):
     return []
 
 
+@pytest.mark.soak("takes 29 s; the clock jumps under a run below, test_registry.py waits for the leases of a sweep")
 def test_a_clock_that_jumps_costs_a_sweep_nothing(tmp_path, clock, tally, monkeypatch):
     folder, log, epochs = tmp_path / "multirun/launched", tmp_path / "sweep.log", count(quick=4, full=60)
     # The default lease of 30 s is far shorter than an hour, and longer than the delays of a busy machine.

@@ -173,7 +173,7 @@ def test_a_damaged_study_is_rebuilt_from_the_runs_without_training(swept, tmp_pa
         "no database": b"\0" + data[1:],
         "overwritten": data[:8192] + chance.randbytes(20_000) + data[28192:],
     }
-    for name in list(damages)[: count(quick=2, full=5)]:
+    for name in list(damages)[: count(quick=1, full=5)]:
         for path in folder.glob("study.db-*"):
             path.unlink()
         (folder / "study.db").write_bytes(damages[name])
@@ -193,7 +193,7 @@ def test_a_damaged_study_is_rebuilt_from_the_runs_without_training(swept, tmp_pa
             wrong.append(f"{name}: something was trained again")
     aside = {path.read_bytes() for path in folder.glob("study.db.damaged*")}
     assert damages["foreign"] in aside
-    tally("a damaged study", count(quick=2, full=5), len(lost), len(wrong))
+    tally("a damaged study", count(quick=1, full=5), len(lost), len(wrong))
     assert (lost, wrong) == ([], [])
 
 

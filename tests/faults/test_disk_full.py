@@ -18,6 +18,7 @@ from tests.support import launchers, sweeps
 from tests.support.faults import count, seed, soaking
 from tests.support.runs import tiny_request, tiny_settings
 
+LONGER = pytest.mark.soak("takes 9 s; the other runs are shorter")
 LONG = ("training.epochs=12", "optimizer.learning_rate=0.01")
 
 #: A model whose checkpoints are most of its run.
@@ -71,7 +72,7 @@ def test_a_run_on_a_full_disk_resumes_when_there_is_space(tmp_path, trainers, sm
 
 
 @pytest.mark.timeout(3600)
-def test_a_sweep_on_a_full_disk_resumes_when_there_is_space(tmp_path, small_disk, tally):
+def test_a_sweep_on_a_full_disk_resumes_when_there_is_space(tmp_path, small_disk, tally, fork_server):
     """If a history, a checkpoint or the study cannot be written, the sweep ends with one line and no failed trial."""
     place, wrong = small_disk(16 * 2**20), []
     folder = place.path / "multirun/launched"
@@ -99,7 +100,7 @@ def test_a_sweep_on_a_full_disk_resumes_when_there_is_space(tmp_path, small_disk
             wrong.append(f"{sweeps.states(folder)}, left {unfinished_files(folder)}")
         if set(sweeps.states(folder).values()) == {"COMPLETE"}:
             break
-    done = sweeps.run(command, place.path)
+    done = sweeps.run(command, place.path, fork_server)
     lost = [n for n, state in sweeps.states(folder).items() if state != "COMPLETE"]
     wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(epochs))
     tally("disk full in a sweep", i + 1, len(lost), len(wrong))
@@ -137,7 +138,7 @@ def test_a_disk_that_is_too_small_is_refused_before_training(tmp_path, small_dis
     ("overrides", "most"),
     [
         (("training.epochs=2",), 2.0),
-        (("training.epochs=60", "training.evaluations_per_epoch=2"), 2.0),
+        pytest.param(("training.epochs=60", "training.evaluations_per_epoch=2"), 2.0, marks=LONGER),
         (("training.epochs=1", "model.fusion_hidden_size=1500", "model.hidden_size=150"), 1.5),
         ((*WIDE, "optimizer=sgd", "training.moving_average=0.9", "fusion=auto"), 1.5),
         ((*WIDE, "optimizer=rmsprop", "optimizer.momentum=0.5", "fusion.use_ulgm=true"), 1.5),

@@ -19,6 +19,10 @@ from tests.support.runs import TINY
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 LONG = ("training.epochs=20",)
 
+#: Launchers of Hydra's own multiruns.
+JOBLIB = pytest.mark.soak("takes 11 s; test_multirun_failures.py ends processes of joblib by a signal")
+LAUNCHERS = ["basic", pytest.param("joblib", marks=JOBLIB)]
+
 
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 @pytest.mark.timeout(1200)
@@ -27,7 +31,7 @@ def test_a_signalled_run_is_interrupted_and_resumes(tmp_path, trainers, tally, n
     whole, folder, times = tmp_path / "whole", tmp_path / "run", 0
     trainers.run(whole, *LONG)
     expected = (whole / "history.parquet").read_bytes()
-    wanted = count(quick=2, full=40)
+    wanted = count(quick=1, full=40)
     while times < wanted:
         trainer = trainers.start(folder, *LONG, through_main=True)
         trainer.wait_for_epoch(1)
@@ -88,7 +92,7 @@ def test_ctrl_c_at_any_moment_of_the_command_is_one_line(tmp_path, tally):
     assert wrong == []
 
 
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("basic", marks=pytest.mark.soak("joblib needs more"))])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_ctrl_c_ends_a_multirun_of_hydras_own(tmp_path, launcher, tally):
     """The driver may not train itself. Its processes end with it, and its runs can be resumed."""
     jobs = ("hydra.launcher.n_jobs=2",) if launcher == "joblib" else ()
@@ -172,6 +176,7 @@ def test_ctrl_c_while_hydras_own_launcher_composes_is_one_line(tmp_path, monkeyp
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.soak("takes 14 s; Ctrl-C comes while Hydra composes above, and to a sweep below")
 @pytest.mark.parametrize("launcher", ["basic", "joblib"][: count(quick=1, full=2)])
 def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tally, monkeypatch, fork_server):
     """An error that the signal causes in the composition does not fail the trial."""
@@ -200,10 +205,10 @@ def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tal
 
 
 @pytest.mark.timeout(3600)
-def test_a_signalled_sweep_releases_its_trials_and_resumes(tmp_path, tally):
+def test_a_signalled_sweep_releases_its_trials_and_resumes(tmp_path, tally, fork_server):
     """Ctrl-C is sent to the process group, as by a terminal, and SIGTERM only to the driver."""
-    # the quick form leaves Ctrl-C to the test above
-    numbers = ([signal.SIGTERM, signal.SIGINT] * 5)[: count(quick=1, full=10)]
+    # the quick form leaves SIGTERM to tests/sweeper/test_programs.py
+    numbers = ([signal.SIGINT, signal.SIGTERM] * 5)[: count(quick=1, full=10)]
     length = count(quick=15, full=launchers.EPOCHS)
     command, folder = [*launchers.sweep_command(length), "hydra/launcher=joblib"], tmp_path / "multirun/launched"
     wrong, lost, epochs = [], [], 0
@@ -237,7 +242,7 @@ def test_a_signalled_sweep_releases_its_trials_and_resumes(tmp_path, tally):
         trained = sum(lease.epochs for lease in sweeps.leases(folder).values())
         lost += [] if trained >= epochs else [f"{epochs} epochs, then {trained}"]
         epochs = trained
-    done = sweeps.run(command, tmp_path)
+    done = sweeps.run(command, tmp_path, fork_server)
     assert done.returncode == 0, done.stderr
     wrong += sweeps.differing_histories(sweeps.histories(folder), launchers.train_alone(length))
     tally("Ctrl-C or SIGTERM to a sweep", len(numbers), len(lost), len(wrong))

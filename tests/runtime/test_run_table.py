@@ -17,6 +17,10 @@ HEADER = {
     "threads": 1, "choices": {"loss": "mse"},
 }  # fmt: skip
 
+JOBLIB = pytest.mark.soak("takes 16 s; tests/test_run.py has a multirun of joblib, the grid has the table")
+
+OURS = pytest.mark.soak("takes 7 s; tests/sweeper/test_live.py has the table of our sweeper")
+
 
 def write(folder, seed, dev, test, status="completed"):
     """Write a run whose best dev F1 is that of its second epoch."""
@@ -69,9 +73,11 @@ def test_twenty_runs_are_listed_and_the_others_counted(tmp_path, monkeypatch):
     ("sweeper", "runs"),
     [
         (("loss=mse,smoothl1", "seed=1,2"), 4),
-        (("loss=mse,smoothl1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), 2),
+        pytest.param(("loss=mse,smoothl1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), 2, marks=JOBLIB),
         (("hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "weights.encoder_loss_weight=interval(0.01,0.1)"), 2),
-        (("hydra/sweeper=optuna_pruned", "hydra.sweeper.trials=['loss=mse','loss=smoothl1']"), 2),
+        pytest.param(
+            ("hydra/sweeper=optuna_pruned", "hydra.sweeper.trials=['loss=mse','loss=smoothl1']"), 2, marks=OURS
+        ),
     ],
     ids=["grid", "joblib", "optuna", "optuna_pruned"],
 )

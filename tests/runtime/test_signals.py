@@ -65,6 +65,7 @@ def test_an_ignored_signal_is_sent_again_without_a_traceback(number, expected):
     assert "KeyboardInterrupt" not in errors
 
 
+@pytest.mark.soak("waits for 5 s and checks the test above")
 def test_without_it_the_signal_would_be_lost():
     output, errors = run_program(signal.SIGTERM, "lose")
     assert output == "not interrupted"
@@ -148,7 +149,7 @@ def test_ctrl_c_at_any_call_from_torchs_extension_exits_with_one_line(tally):
     calls = int(load_torch("inf").stdout)
     assert calls > 100
     chance, wrong = random.Random(seed()), []
-    moments = [chance.randrange(calls) for _ in range(count(quick=3, full=100))]
+    moments = [chance.randrange(calls) for _ in range(count(quick=1, full=100))]
     for moment in moments:
         done = load_torch(moment)
         if (done.returncode, done.stdout) != (130, "") or done.stderr.count("\n") != 1:

@@ -40,7 +40,11 @@ def test_paths_of_a_single_run(train, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "sweeper", [("basic", "seed=1,2"), ("optuna_pruned", "hydra.sweeper.trials=['seed=1','seed=2']")]
+    "sweeper",
+    [
+        pytest.param(("basic", "seed=1,2"), marks=pytest.mark.soak("takes 3 s; our sweeper runs the jobs likewise")),
+        ("optuna_pruned", "hydra.sweeper.trials=['seed=1','seed=2']"),
+    ],
 )
 def test_paths_of_a_multirun(sweeper, train, tmp_path):
     name, trials = sweeper

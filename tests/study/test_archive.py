@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from joyful.analysis import report
 from joyful.results import InputError, RunFolder
 from study.archive import main, pack, unpack
 from tests.support.analysis import simulate_sweep
+from tests.support.findings import findings_of
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,6 @@ def unpacked(sweep):
     assert main(["pack", str(sweep), str(file)]) == 0
     assert main(["unpack", str(file), str(folder)]) == 0
     return file, folder
-
-
-def findings_of(folder):
-    """Return what a report of a folder finds, without its page."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "make_page", lambda findings: None)
-        return report.build(folder)[0]
 
 
 @pytest.fixture(scope="module")

@@ -256,6 +256,7 @@ def test_intervals_that_are_too_narrow_miss_all_bars(monkeypatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak("simulates coverage for 4 s")
 def test_the_smallest_detectable_effect_is_detected_in_80_per_cent() -> None:
     found = detect(Setting("g", "s", evaluations=20), 12, 600, 1)
     assert found.detected.value == pytest.approx(0.8, abs=0.06)

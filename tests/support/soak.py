@@ -37,6 +37,7 @@ PLACES = (
     "tests/sweeper/test_ray.py",
     "tests/sweeper/test_stock.py",
     "tests/sweeper/test_submitit.py",
+    "tests/trackers/test_reading_back.py",
     "tests/training/test_experiment.py",
 )
 

@@ -34,7 +34,7 @@ def victim(folder, driver, rng):
 
 @pytest.mark.timeout(3600)
 def test_a_killed_and_restarted_sweep_loses_nothing(tmp_path, tally):
-    kills, expected = count(quick=2, full=40), launchers.train_alone(EPOCHS, TRIALS)
+    kills, expected = count(quick=1, full=40), launchers.train_alone(EPOCHS, TRIALS)
     folder = tmp_path / "multirun/launched"
     rng, killed, starts = random.Random(seed()), 0, 0
     driver, lost, wrong = None, [], []

@@ -158,6 +158,7 @@ def test_failed_pairs_are_skipped_and_a_bad_arm_is_given_up(program, fork_server
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 13 s; tests/analysis/test_sequential.py leaves claims open")
 def test_the_largest_number_of_pairs_leaves_claims_open(program, fork_server):
     write_claims(program, TIGHT)
     done = run(program, fork_server, *AUTO, ALIKE, "hydra.sweeper.max_pairs=7", "hydra.sweeper.first_seed=0")

@@ -159,9 +159,13 @@ def test_a_long_outage_of_the_database_is_one_line_and_the_sweep_can_be_resumed(
 
 def test_reading_a_sweep_leaves_no_connection(server, tmp_path, monkeypatch, fork_server):
     monkeypatch.setenv("PGPASSWORD", server.password)
-    command = sweeps.command("looked", "hydra/sweeper=optuna_pruned", f"hydra.sweeper.storage={server.url}",
-                             "hydra.sweeper.trials=['seed=1']", epochs=1)  # fmt: skip
-    done = sweeps.run(command, tmp_path, fork_server)
+    small_program.write(tmp_path)
+    overrides = (
+        f"hydra.sweeper.storage={server.url}",
+        "hydra.sweeper.trials=['x=0.1']",
+        "hydra.sweeper.study_name=looked",
+    )
+    done = small_program.run(tmp_path, *overrides, server=fork_server)
     assert done.returncode == 0, done.stderr
     engine = open_engine(storage_url(server.url, tmp_path))
 

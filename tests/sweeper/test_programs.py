@@ -250,7 +250,7 @@ def test_pruning_ends_trials_early(tmp_path, fork_server):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_resumes_in_the_same_folder_with_its_history(tmp_path):
+def test_a_killed_sweep_resumes_in_the_same_folder_with_its_history(tmp_path, fork_server):
     """The program keeps a checkpoint. Its process group is killed in the middle of a trial."""
     body = """\
     import time
@@ -272,7 +272,7 @@ def test_a_killed_sweep_resumes_in_the_same_folder_with_its_history(tmp_path):
     finally:
         sweeps.kill_group(driver)
     assert states(tmp_path) == {0: "COMPLETE", 1: "RUNNING"}
-    done = small_program.run(tmp_path, TWO)
+    done = small_program.run(tmp_path, TWO, server=fork_server)
     assert done.returncode == 0, done.stderr
     assert states(tmp_path) == {0: "COMPLETE", 1: "COMPLETE"}
     steps = [line for line in log.read_text().split("\n") if line.startswith("1 ")]
@@ -285,8 +285,14 @@ def test_a_killed_sweep_resumes_in_the_same_folder_with_its_history(tmp_path):
     assert not (folder / "1/history.jsonl").exists()
 
 
+INTERRUPTED = pytest.param(
+    "0.2", "interrupted", marks=pytest.mark.soak("takes 5 s; the sweep in a dated folder is interrupted")
+)
+
+
 @pytest.mark.slow
-def test_sigterm_asks_the_program_to_stop_and_then_interrupts_it(tmp_path):
+@pytest.mark.parametrize(("x", "left"), [("0.1", "saved"), INTERRUPTED])
+def test_sigterm_asks_the_program_to_stop_and_then_interrupts_it(tmp_path, x, left):
     body = """\
     import time
     trial.report(1.0, 1)
@@ -303,18 +309,17 @@ def test_sigterm_asks_the_program_to_stop_and_then_interrupts_it(tmp_path):
         raise
 """
     small_program.write(tmp_path, body)
-    for x, left in (("0.1", "saved"), ("0.2", "interrupted")):
-        folder = tmp_path / f"multirun/{left}"
-        command = small_program.command(tmp_path, f"hydra.sweeper.trials=['x={x}']", f"hydra.sweeper.study_name={left}")
-        driver = sweeps.start(command, tmp_path)
-        try:
-            sweeps.wait_until((folder / "0/reported").exists, 60)
-            driver.terminate()
-            assert driver.wait(10) == 143
-        finally:
-            sweeps.kill_group(driver)
-        assert (folder / "0" / left).exists()
-        assert sweeps.states(folder) == {0: "RUNNING"}  # it can be resumed
+    folder = tmp_path / f"multirun/{left}"
+    command = small_program.command(tmp_path, f"hydra.sweeper.trials=['x={x}']", f"hydra.sweeper.study_name={left}")
+    driver = sweeps.start(command, tmp_path)
+    try:
+        sweeps.wait_until((folder / "0/reported").exists, 60)
+        driver.terminate()
+        assert driver.wait(10) == 143
+    finally:
+        sweeps.kill_group(driver)
+    assert (folder / "0" / left).exists()
+    assert sweeps.states(folder) == {0: "RUNNING"}  # it can be resumed
 
 
 @pytest.mark.slow

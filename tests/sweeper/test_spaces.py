@@ -2,9 +2,9 @@
 
 import contextlib
 import json
+import os
 import sqlite3
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,9 +31,8 @@ def test_a_grid_in_parts(tmp_path, fork_server):
     assert {seed for _, seed in first} == {5, 7}
     runs = [read_run(tmp_path / f"multirun/grid/{number}") for number in (0, 1)]
     assert [(run["choices"]["loss"], run["seed"]) for run in runs] == first
-    status = [sys.executable, "-m", "joyful.sweeper", "status", str(tmp_path / "multirun/grid")]
-    shown = subprocess.run(status, cwd="/", capture_output=True, text=True, check=True).stdout
-    assert "2/2 trials" in shown
+    status = ["-m", "joyful.sweeper", "status", str(tmp_path / "multirun/grid")]
+    assert "2/2 trials" in fork_server.run(status, Path("/"), os.environ).stdout
 
     # as if an earlier version, with another order of the points, had trained another point in the place of the last
     missing = {(loss, seed) for loss in ("mse", "weighted_mse") for seed in (5, 7)} - set(first)

@@ -82,6 +82,7 @@ def test_the_same_command_again_does_nothing(searched, fork_server):
     assert sweeps.histories(folder) == before
 
 
+@pytest.mark.soak("takes 7 s; a grid grows in test_spaces.py")
 def test_a_larger_number_of_trials_adds_the_difference(searched, fork_server):
     folder, command, _ = searched
     more = [item.replace("n_trials=5", "n_trials=6") for item in command]

@@ -19,6 +19,7 @@ from joyful.trackers import STATE
 from joyful.training.experiment import Interrupted, train_run
 from joyful.training.run_tracking import final_scores
 from tests.support import small_program, sweeps
+from tests.support.faults import soaking
 from tests.support.runs import tiny_request
 from tests.support.trackers import Stored, read_hparams_view, read_mlflow, read_tensorboard, read_wandb
 
@@ -185,7 +186,8 @@ def sweep(tmp_path_factory, fork_server) -> Path:
         "hydra.sweeper.arms=['lr=0.3','lr=0.4']", "hydra.sweeper.pairs=2", "hydra.sweeper.calibration=false", "steps=4",
         "hydra.sweeper.direction=maximize", "fail=['2 0.4']", f"hydra.sweeper.{ALL}", "hydra.sweep.dir=multirun/compare",
     ]  # fmt: skip
-    done = small_program.run(folder, *overrides, "hydra/launcher=joblib", server=fork_server)
+    launcher = "joblib" if soaking() else "basic"
+    done = small_program.run(folder, *overrides, f"hydra/launcher={launcher}", server=fork_server)
     assert done.returncode == 0, done.stderr
     assert "track" not in done.stderr, done.stderr
     place = folder / "multirun/compare"

@@ -46,8 +46,14 @@ VARIANTS = {
 }
 
 
+#: Variants that another one stands for in `make test`, where runs are resumed.
+OTHERS = ("lstm", "normalised", "sgd", "rmsprop", "ulgm", "legacy", "gradient_balanced")
+OTHER = pytest.mark.soak("takes 2 s; test_records_are_complete_and_consistent trains it")
+RESUMED = [pytest.param(value, marks=OTHER if name in OTHERS else (), id=name) for name, value in VARIANTS.items()]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("overrides", RESUMED)
 def test_the_same_run_twice_and_resumed_gives_the_same_rows(overrides, tmp_path):
     settings = tiny_settings(*overrides)
     once = rows_of(tiny_coach(settings))

@@ -99,8 +99,11 @@ def test_the_final_status_is_written_last(tmp_path, monkeypatch):
     assert files["completed"] == ["best.json", "last.json"]
 
 
+MORE = pytest.mark.soak("takes 3 s; another epoch")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("epoch", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("epoch", [pytest.param(1.0, marks=MORE), 2.0, pytest.param(3.0, marks=MORE)])
 def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path, monkeypatch, epoch):
     objective = train(tmp_path / "whole")
     with monkeypatch.context() as patch:

@@ -94,7 +94,7 @@ def test_the_scores_follow_from_the_predictions(tmp_path, monkeypatch, multilabe
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epoch", [1.0, 3.0, 4.0])
+@pytest.mark.parametrize("epoch", [1.0, pytest.param(3.0, marks=pytest.mark.soak("takes 3 s; other epochs")), 4.0])
 def test_a_killed_run_leaves_the_same_bytes(tmp_path, monkeypatch, epoch):
     """The best evaluation is the second, before or after the kill; at the last epoch only the end was missing."""
     train(tmp_path / "whole", *SECOND_BEST)
