@@ -208,7 +208,7 @@ def read_sweep(
             runs = _drop_arms(runs, [arm.name for index, arm in enumerate(found) if index not in kept])
         arms = [replace(found[first], is_baseline=True), *(found[index] for index in kept if index != first)]
         used = set(runs.loc[runs["used"], "arm"])
-        _check_same_data([header for header, kept in zip(headers, runs["used"], strict=True) if kept])
+        check_same_data([header for header, kept in zip(headers, runs["used"], strict=True) if kept])
         named = [parse_override(text)[0] for text in baseline or ()]
         check_comparable([arm for arm in arms if arm.name in used], found[first], named)
         if len(arms) > 1:
@@ -344,8 +344,12 @@ def _reason_left_out(header: RunHeader, run: Mapping[Hashable, Any]) -> str | No
     return None
 
 
-def _check_same_data(headers: Sequence[RunHeader]) -> None:
-    """Raise InputError if runs with the same settings of the data have different data."""
+def check_same_data(headers: Sequence[RunHeader]) -> None:
+    """Raise InputError if runs with the same settings of the data have different data.
+
+    Args:
+        headers: The runs. Those without a digest of their data are not compared.
+    """
     first: dict[tuple[tuple[str, Any], ...], RunHeader] = {}
     for header in headers:
         if header.data_digest is None:

@@ -26,10 +26,12 @@ class SplitScores:
     Attributes:
         scores: Name of a score (`joyful.results.class_scores.SCORES`) -> estimate.
         f1: Name of a class -> estimate of its F1.
+        support: Name of a class -> number of utterances with this label.
     """
 
     scores: dict[str, Estimate]
     f1: dict[str, Estimate]
+    support: dict[str, int]
 
 
 def split_scores(
@@ -64,12 +66,15 @@ def split_scores(
         return [*(whole[name] for name in SCORES), *(found["f1"] for found in per_class(table, names).values())]
 
     if not labelled.any():
-        return SplitScores(dict.fromkeys(SCORES, UNKNOWN), dict.fromkeys(names, UNKNOWN))
+        return SplitScores(dict.fromkeys(SCORES, UNKNOWN), dict.fromkeys(names, UNKNOWN), dict.fromkeys(names, 0))
     draws = rng.multinomial(n, np.full(n, 1 / n), size=resamples) if n > 1 else np.empty((0, n))
     sample = np.array([row(weights) for weights in draws if weights @ sizes > 0]).reshape(-1, len(SCORES) + len(names))
     estimates = [_estimate(value, sample[:, i], confidence) for i, value in enumerate(row(np.ones(n)))]
+    support = tables.sum(axis=0).reshape(4, -1)[2].astype(int).tolist()
     return SplitScores(
-        dict(zip(SCORES, estimates, strict=False)), dict(zip(names, estimates[len(SCORES) :], strict=True))
+        dict(zip(SCORES, estimates, strict=False)),
+        dict(zip(names, estimates[len(SCORES) :], strict=True)),
+        dict(zip(names, support, strict=True)),
     )
 
 

@@ -6,6 +6,7 @@ Hugging Face Hub.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from joyful.analysis.card.model import read_model
 from joyful.analysis.page.markdown import escape, table
 from joyful.analysis.page.parts import clean
 from joyful.messages import CommandParser
-from joyful.results import InputError, ResultsError, write_bytes
+from joyful.results import HISTORY, PREDICTIONS, RUN, TIMING, InputError, ResultsError, write_bytes
 
 
 class _Markdown(str):
@@ -58,6 +59,28 @@ def _line(text: str) -> _Markdown:
     return _Markdown(clean(text))
 
 
+def _check_out(path: Path) -> None:
+    """Raise InputError if no card can be written there, or it would replace a file that a run consists of."""
+    if not os.path.isdir(path.parent):
+        raise InputError(f"--out: expected a file in an existing folder, got {path}; create the folder {path.parent}")
+    if os.path.isdir(path):
+        raise InputError(f"--out: expected a file, got the folder {path}; add a name, such as {path / 'README.md'}")
+    if path.name.lower() in (RUN, HISTORY, TIMING, PREDICTIONS) and os.path.isfile(path.parent / RUN):
+        raise InputError(
+            f"--out: expected a file that is not part of a run, got {path}; choose a name such as {path.parent / 'README.md'}"
+        )
+
+
+def _print(text: str) -> None:
+    """Write text to standard output as UTF-8, whatever its encoding is."""
+    sys.stdout.flush()
+    if hasattr(sys.stdout, "buffer"):
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+        sys.stdout.buffer.flush()
+    else:  # replaced by an object for text, as in a notebook
+        sys.stdout.write(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command `joyful card`.
 
@@ -84,12 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--out", metavar="FILE", type=Path, help="file to write, such as README.md (default: standard output)")
     parsed = parser.parse_args(arguments)
     try:
+        if parsed.out is not None:
+            _check_out(parsed.out)
         text = render(make_card(read_model(parsed.folder, parsed.arm)))
         if parsed.out is None:
-            sys.stdout.write(text)
+            _print(text)
         else:
             write_bytes(parsed.out, text.encode())
-            print(parsed.out)
+            _print(f"{parsed.out}\n")
     except (InputError, ResultsError) as error:
         print(f"joyful card: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1

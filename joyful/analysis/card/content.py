@@ -13,6 +13,7 @@ import pandas as pd
 
 from joyful.analysis.card.bootstrap import SplitScores, split_scores
 from joyful.analysis.card.model import Model, Run, n_parameters
+from joyful.analysis.card.sentences import intervals, summary, worst
 from joyful.analysis.card.sources import Source, encoder_licence, source
 from joyful.analysis.classes import EVALUATED, classes
 from joyful.analysis.commands import made_by
@@ -21,7 +22,6 @@ from joyful.analysis.statistics import Estimate, mean_t
 from joyful.results import InputError, read_predictions, read_timing
 from joyful.results.arms import flatten
 from joyful.results.class_scores import SCORES
-from joyful.results.design import read_designs
 
 #: Seed of the bootstrap, so that a card is reproducible.
 SEED = 0
@@ -77,6 +77,7 @@ class Card:
         command: The command that trained the runs, "" if not known.
         files: (name, what) of the files of the run.
         multilabel: Whether an utterance can have several labels.
+        predicts: Whether the run has a checkpoint to predict with.
     """
 
     title: str
@@ -99,6 +100,7 @@ class Card:
     command: str
     files: Rows
     multilabel: bool
+    predicts: bool
 
 
 def make_card(model: Model) -> Card:
@@ -107,6 +109,7 @@ def make_card(model: Model) -> Card:
     described = _mapping(best.info, "data")
     name = str(described.get("name") or _mapping(_mapping(best.info, "config"), "data").get("name") or "unknown data")
     known, labels = source(name), [str(label) for label in described.get("labels") or ()]
+    digests = sorted({str(_mapping(run.info, "data").get("digest") or "") for run in model.runs} - {""})
     predictions = _predictions(best)
     single = _bootstrap(predictions) if len(model.runs) == 1 else {}
     f1 = _f1(model, single)
@@ -116,25 +119,26 @@ def make_card(model: Model) -> Card:
     tables = {split: _class_rows(model.runs, f1.get(split, {}), split) for split in EVALUATED}
     return Card(
         title=f"emotion recognition in dialogues ({name}{arm}, {seeds})",
-        summary=_summary(name, labels, scores["test"], several, len(model.seeds)),
+        summary=summary(model, name, labels, scores["test"]),
         n_runs=len(model.runs),
         run="/".join([model.folder.resolve().name, *([] if best.name == "." else [best.name])]),
         details=_details(model),
-        data=_data(described, name, labels),
+        data=_data(described, name, labels, digests),
         training=_training(model),
         settings=_settings(best),
-        sizes=_sizes(predictions),
+        sizes=_sizes(predictions) if len(digests) < 2 else (),
         scores=tuple((split, *(_with_interval(scores[split][score]) for score in _ORDER)) for split in EVALUATED),
         classes={split: rows for split, rows in tables.items() if rows},
-        intervals=_intervals(model, single),
-        worst=_worst(f1.get("test", {}), len(labels)),
+        intervals=intervals(model, single),
+        worst=worst(model.runs, single, f1.get("test", {})),
         holds=known.holds,
         acted=known.acted,
         annotated=known.annotated,
-        licences=_licences(name, known, _encoder(described)),
+        licences=_licences(name, known, described),
         command=made_by(model.folder, [run.name for run in model.runs]).command,
         files=_files(best),
-        multilabel=_is_multilabel(best.info),
+        multilabel=best.multilabel,
+        predicts=(best.folder / "checkpoint/best.json").is_file(),
     )
 
 
@@ -146,8 +150,10 @@ def _predictions(run: Run) -> dict[str, pd.DataFrame]:
     """Return the predictions of a run by split, empty if it has none."""
     try:
         found = read_predictions(run.folder)
-    except (InputError, OSError):
-        return {}
+    except OSError as error:
+        raise InputError(
+            f"{run.folder}: its predictions cannot be read ({error.strerror}); check its permissions"
+        ) from None
     return {} if found is None else {split: found[found["split"] == split] for split in EVALUATED}
 
 
@@ -228,15 +234,6 @@ def _with_interval(value: Estimate) -> str:
     return f"{number(100 * value.estimate, 1)} % ({number(100 * max(0.0, value.low))} to {number(100 * min(1.0, value.high))})"
 
 
-def _summary(name: str, labels: Sequence[str], test: Mapping[str, Estimate], several: bool, seeds: int) -> str:
-    what = f"one of {len(labels)} classes" if labels else "a class"
-    mean = f" in the mean of {seeds} seeds" if several else ""
-    return (
-        f"The model predicts {what} for each utterance of a dialogue, from the utterance and from those before and after it. "
-        f"On the test split of {name} its weighted F1 is {percent(test['f1_weighted'].estimate)}{mean}."
-    )
-
-
 def _details(model: Model) -> Rows:
     info, parameters = model.best.info, n_parameters(model.best.folder)
     versions = _mapping(info, "versions")
@@ -256,13 +253,13 @@ def _details(model: Model) -> Rows:
     return tuple((name, text) for name, text in rows.items() if text)
 
 
-def _data(described: Mapping[str, Any], name: str, labels: Sequence[str]) -> Rows:
+def _data(described: Mapping[str, Any], name: str, labels: Sequence[str], digests: Sequence[str]) -> Rows:
     widths = _mapping(described, "dimensions")
     encoder = _encoder(described)
     encoders = {"file": "none: the vectors of the texts are those of the source"}
     rows = {
         "dataset": name,
-        "digest": str(described.get("digest") or ""),
+        "digest": listing(list(digests)) + (" (one of each fold)" if len(digests) > 1 else ""),
         "features": ", ".join(f"{modality} {width}" for modality, width in widths.items()),
         "text encoder": encoders.get(encoder, encoder),
         "classes": listing(list(labels), 50),
@@ -308,43 +305,18 @@ def _settings(run: Run) -> Rows:
     return tuple(rows)
 
 
-def _intervals(model: Model, single: Mapping[str, SplitScores]) -> str:
-    if len(model.seeds) > 1:
-        decided = any(design.pairs is None for design in read_designs(model.folder))
-        open_ended = " The number of seeds was decided while the sweep ran, so it can be too narrow." if decided else ""
-        return (
-            f"In parentheses: the 95 % t interval of the mean over {len(model.seeds)} seeds. It holds for this test split and does "
-            f"not include the variance over dialogues.{open_ended}"
-        )
-    if single:
-        return (
-            "In parentheses: the 95 % interval of the bootstrap over dialogues. It does not include the variance over seeds: "
-            "another seed can give other scores."
-        )
-    return "There is no interval: this is one seed, and its predictions are not recorded."
-
-
-def _worst(f1: Mapping[str, Estimate], n_classes: int) -> str:
-    known = {name: value.estimate for name, value in f1.items() if math.isfinite(value.estimate)}
-    if len(known) < 2 or not n_classes:
-        return ""
-    lowest = percent(min(known.values()))
-    names = [name for name, value in known.items() if percent(value) == lowest]
-    what = "class with the lowest F1 on test is" if len(names) == 1 else "classes with the lowest F1 on test are"
-    return f"The {what} {listing(names)} ({lowest})"
-
-
 def _encoder(described: Mapping[str, Any]) -> str:
     """Return the name of the text encoder, of a local folder without the folders above it; "" without text."""
     name = str(described.get("text_encoder") or "")
     return Path(name).name if name.startswith(("/", "~")) else name
 
 
-def _licences(name: str, known: Source, encoder: str) -> Rows:
+def _licences(name: str, known: Source, described: Mapping[str, Any]) -> Rows:
+    encoder = _encoder(described)
     rows = [("weights of this model", "state it yourself; the licence of the data may limit the choice")]
     rows.append((f"dataset {name}", known.licence))
     if encoder and encoder != "file":
-        rows.append((f"text encoder {encoder}", encoder_licence(encoder)))
+        rows.append((f"text encoder {encoder}", encoder_licence(str(described["text_encoder"]))))
     rows.append(("program joyful", "MIT"))
     return tuple(rows)
 
@@ -362,10 +334,6 @@ _FILES = {
 
 def _files(run: Run) -> Rows:
     return tuple((name, what) for name, what in _FILES.items() if (run.folder / name).is_file())
-
-
-def _is_multilabel(info: Mapping[str, Any]) -> bool:
-    return "per_class" in info and "confusion" not in info
 
 
 def _mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:

