@@ -18,7 +18,7 @@ Shape letters: N utterances, D features.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -51,12 +51,13 @@ def default_settings() -> TableSettings:
     return TableSettings.model_validate(yaml.safe_load(text)["table"])
 
 
-def read_table(path: str | Path, settings: TableSettings) -> DialogueTable:
+def read_table(path: str | Path, settings: TableSettings, optional: Collection[str] = ()) -> DialogueTable:
     """Read a table of dialogues. It needs neither labels nor splits.
 
     Args:
         path: A file, or a folder of files.
         settings: The settings data.table; `default_settings` returns those of conf/.
+        optional: Roles whose columns may be absent even if the settings name them, such as "label".
 
     Returns:
         The table, in the order of the files and their rows. Splits are None where the files have none.
@@ -74,7 +75,7 @@ def read_table(path: str | Path, settings: TableSettings) -> DialogueTable:
         (('Hello!', 'Hm.'), (('joy',), None))
     """
     paths = find_tables(path)
-    return _join([read_file(file, settings) for file in paths], settings)
+    return _join([read_file(file, settings, optional) for file in paths], settings)
 
 
 def find_tables(root: str | Path) -> list[Path]:
@@ -218,12 +219,13 @@ def _table(raw: RawFile, settings: TableSettings, split: str | None) -> Dialogue
 
 
 def _check_dialogues(table: DialogueTable, split_by_file: bool) -> None:
-    """Raise InputError for a dialogue in two splits of a column, or in two files that are joined."""
-    if split_by_file:
-        return  # names of dialogues may start again in each file
-    first: dict[str, int] = {}
+    """Raise InputError for a dialogue in two splits of a column, or in two files that are joined.
+
+    Where the names of files are the splits, the names of dialogues may start again in each split.
+    """
+    first: dict[tuple[str | None, str], int] = {}
     for row, name in enumerate(table.dialogue):
-        other = first.setdefault(name, row)
+        other = first.setdefault((table.split[row] if split_by_file else None, name), row)
         if table.split[row] != table.split[other]:
             message = (
                 f"{quoted(name)} is in {table.split[row]}, but in {table.split[other]} in {table.where(row, other)}"

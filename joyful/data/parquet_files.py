@@ -8,7 +8,7 @@ Shape letters: N utterances, D features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from joyful.results.parquet_pages import decoded_bytes
 MAX_PARQUET_BYTES = 2**31
 
 
-def read_parquet(path: Path, settings: TableSettings) -> RawFile:
+def read_parquet(path: Path, settings: TableSettings, optional: Collection[str] = ()) -> RawFile:
     """Read a Parquet file.
 
     Args:
         path: The file.
         settings: The settings data.table.
+        optional: Roles whose columns may be absent.
 
     Raises:
         InputError: If the file cannot be read, is not Parquet, exceeds a limit, or a column has another type than expected.
@@ -47,7 +48,7 @@ def read_parquet(path: Path, settings: TableSettings) -> RawFile:
             schema = file.schema_arrow
             raw = RawFile(path, "row", list(range(1, min(file.metadata.num_rows, MAX_ROWS + 1) + 1)), schema.names)
         lists = {entry.name for entry in schema if _is_list(entry.type)}
-        columns = select_columns(path, schema.names, settings, lists)
+        columns = select_columns(path, schema.names, settings, lists, optional)
         if raw.lines:
             limit_rows(raw)
         for modality, names in columns.numbers.items():

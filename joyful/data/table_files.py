@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,18 @@ from joyful.records import MODALITIES, InputError, one_line
 from joyful.results.csv_text import MAXIMUM_RECORD, line_error, quoted, records_of
 
 
-def read_file(path: Path, settings: TableSettings) -> RawFile:
+def read_file(path: Path, settings: TableSettings, optional: Collection[str] = ()) -> RawFile:
     """Read one file, in the format that the ending of its name tells.
 
     Args:
         path: A file .csv, .tsv, .jsonl, .ndjson, .json or .parquet. Files NAME.MODALITY.npy beside it have features.
         settings: The settings data.table.
+        optional: Roles whose columns may be absent.
 
     Raises:
         InputError: If the file cannot be read, exceeds a limit, is not of its format, or has no rows.
     """
-    raw = FORMATS[path.suffix.lower()](path, settings)
+    raw = FORMATS[path.suffix.lower()](path, settings, optional)
     if not raw.lines:
         raise InputError(f"{path} has no rows; expected at least one utterance")
     for modality, file in arrays_beside(path).items():
@@ -66,7 +67,7 @@ def arrays_beside(path: Path) -> dict[str, Path]:
     return {modality: file for modality, file in files.items() if file.is_file()}
 
 
-def _read_csv(path: Path, settings: TableSettings) -> RawFile:
+def _read_csv(path: Path, settings: TableSettings, optional: Collection[str]) -> RawFile:
     lines = text_lines(path, settings.encoding)
     header = next(lines, "")
     known = [getattr(settings.columns, role) or role for role in ROLES]
@@ -82,8 +83,8 @@ def _read_csv(path: Path, settings: TableSettings) -> RawFile:
     names = [name.strip() for name in names]
     if not any(names):
         raise InputError(f"{path} is empty; expected a header with the names of the columns")
-    columns = select_columns(path, names, settings)
-    index = {name: names.index(name) for name in columns.names()}
+    columns = select_columns(path, names, settings, optional=optional)
+    index = {name: n for n, name in enumerate(names)}
     raw = RawFile(path, "line", [], names, {role: [] for role in columns.roles}, {name: [] for name in columns.classes})
     rows: dict[str, list[np.ndarray]] = {modality: [] for modality in columns.numbers}
     for line, fields in records:
@@ -122,7 +123,7 @@ def _parse(raw: RawFile, names: Sequence[str], fields: Sequence[str]) -> np.ndar
         return np.array(values, dtype=np.float32)
 
 
-def _read_json_lines(path: Path, settings: TableSettings) -> RawFile:
+def _read_json_lines(path: Path, settings: TableSettings, optional: Collection[str]) -> RawFile:
     raw = RawFile(path, "line", [])
     rows: list[dict[str, Any]] = []
     names: dict[str, None] = {}
@@ -146,7 +147,7 @@ def _read_json_lines(path: Path, settings: TableSettings) -> RawFile:
     if not rows:
         return raw
     raw.names = list(names)
-    columns = select_columns(path, raw.names, settings, lists)
+    columns = select_columns(path, raw.names, settings, lists, optional)
     raw.cells = {role: [row.get(name) for row in rows] for role, name in columns.roles.items()}
     raw.classes = {name: [row.get(name) for row in rows] for name in columns.classes}
     for modality, chosen in columns.numbers.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import tracemalloc
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joyful.data.dialogues import default_settings, read_table, source_files
+from joyful.data.raw_table import select_columns
 from joyful.data.validation import validate
 from joyful.records import SPLITS, InputError
 from tests.support.datasets import check_source, fake_encode
@@ -30,6 +32,19 @@ def test_columns_of_numbers_are_in_the_order_of_their_numbers(tmp_path):
     data = dataset(write(tmp_path / "face.csv", rows), features={"visual": "face_", "audio": None})
     assert list(data.dimensions) == ["text", "visual"]
     np.testing.assert_array_equal(data.splits["train"].features["visual"][0], [1.5, 3])
+
+
+def test_many_columns_of_numbers_are_found_fast(tmp_path):
+    names = ["dialogue", *(f"audio_{n}" for n in range(20_000))]
+    start = time.process_time()
+    columns = select_columns(tmp_path / "chat.csv", names, default_settings())
+    assert time.process_time() - start < 1.0  # 8 s when each column is looked for in a list
+    assert columns.numbers == {"audio": tuple(names[1:])}
+
+
+def test_columns_that_end_in_a_very_long_number_are_text(tmp_path):
+    rows = [{**row, f"audio_{'9' * 5000}": "x"} for row in chat()]
+    assert dataset(write(tmp_path / "chat.csv", rows)).dimensions["audio"] == 3
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
