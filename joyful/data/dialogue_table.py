@@ -27,6 +27,9 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 #: Class index, or row of class indices, of an utterance without a label.
 UNLABELLED = -1
 
+#: Limit on the text of all utterances of a dataset and the names of their dialogues.
+MAX_TEXT_BYTES = 2**28
+
 #: Longer integers are sorted as text, because Python refuses to convert those of more than 4,300 digits.
 _MAX_DIGITS = 19
 

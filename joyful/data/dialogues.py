@@ -27,7 +27,7 @@ import yaml
 
 from joyful.config import DataSettings
 from joyful.data import cells
-from joyful.data.dialogue_table import DialogueTable, Encode, concatenate, to_dataset
+from joyful.data.dialogue_table import MAX_TEXT_BYTES, DialogueTable, Encode, concatenate, to_dataset
 from joyful.data.raw_table import RawFile
 from joyful.data.sources import SOURCES, Source
 from joyful.data.table_files import FORMATS, arrays_beside, read_file
@@ -41,6 +41,8 @@ from joyful.results.csv_text import quoted
 MAX_CLASSES = 200
 #: Largest number of speakers in a dialogue. The graph has 2 S^2 kinds of edges.
 MAX_SPEAKERS = 64
+#: Bytes that an utterance takes in a prepared copy in addition to its text, at most.
+_ROW_BYTES = 32
 
 _log = logging.getLogger(__name__)
 
@@ -128,6 +130,7 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
         table = make_splits(table, rules)
     check_splits(table)
     names = _class_names(table, rules)
+    _limit_text(table, len(names))
     dataset = to_dataset(table, settings.name, names, _speakers(table, rules), encode, settings.text_encoder)
     _log_notes(raws, table, dataset)
     return dataset
@@ -192,9 +195,7 @@ def _table(raw: RawFile, settings: TableSettings, split: str | None) -> Dialogue
         raise InputError(f"{raw.path}: expected text or features, got {shown}; set data.table.columns.text=NAME")
     text: tuple[str | None, ...] = (None,) * n
     if "text" in raw.cells:
-        repaired, count = repair(
-            [cells.text(raw, row, "text", cell) or "" for row, cell in enumerate(raw.cells["text"])]
-        )
+        repaired, count = repair([one or "" for one in cells.texts(raw, "text")])
         log_repairs(raw.path, count)
         text = tuple(one or None for one in repaired)
     labels, multilabel = cells.labels(raw, settings)
@@ -234,6 +235,18 @@ def _check_dialogues(table: DialogueTable, split_by_file: bool) -> None:
         if table.source[row] != table.source[other]:
             message = f"dialogue {quoted(name)} is also in {table.where(row, other)}"
             raise table.error(row, f"{message}; keep a dialogue in one file, or name the dialogues differently")
+
+
+def _limit_text(table: DialogueTable, n_classes: int) -> None:
+    """Raise InputError if the prepared copy of the texts could not be opened again (see `joyful.data.prepared`)."""
+    size = len(table) * (_ROW_BYTES + (n_classes if table.multilabel else 0))
+    for text in (*table.text, *table.dialogue):
+        size += len((text or "").encode())
+        if size > MAX_TEXT_BYTES:
+            source = table.sources[0].rpartition(",")[0]
+            raise InputError(
+                f"{source}: expected at most {MAX_TEXT_BYTES} bytes of text in all files together, got more; use fewer dialogues"
+            )
 
 
 def _class_names(table: DialogueTable, settings: TableSettings) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def read_parquet(path: Path, settings: TableSettings, optional: Collection[str] 
         for modality, names in columns.numbers.items():
             limit_values(path, modality, len(raw.lines), len(names))
         # a text that is repeated a million times is in memory once
-        texts = [name for name in columns.roles.values() if _is_text(schema.field(name).type)]
+        texts = [name for name in (*columns.roles.values(), *columns.classes) if _is_text(schema.field(name).type)]
         with parquet.ParquetFile(pa.BufferReader(data), read_dictionary=texts) as file:
             table = file.read(columns=columns.names(), use_threads=False)
         table.validate(full=True)
