@@ -28,7 +28,7 @@ import yaml
 from joyful.config import DataSettings
 from joyful.data import cells
 from joyful.data.dialogue_table import MAX_TEXT_BYTES, DialogueTable, Encode, concatenate, to_dataset
-from joyful.data.raw_table import RawFile
+from joyful.data.raw_table import RawFile, limit_values
 from joyful.data.sources import SOURCES, Source
 from joyful.data.table_files import FORMATS, arrays_beside, read_file
 from joyful.data.table_splits import check_splits, make_splits, split_of_files, splits_of
@@ -156,6 +156,7 @@ def _rules(settings: DataSettings) -> TableSettings:
 
 def _join(raws: Sequence[RawFile], settings: TableSettings) -> DialogueTable:
     """Return the rows of all files as one table."""
+    _widen(raws)
     _check_same_columns(raws)
     by_file = split_of_files([raw.path for raw in raws], settings) if "split" not in raws[0].cells else None
     tables = [_table(raw, settings, None if by_file is None else by_file[n]) for n, raw in enumerate(raws)]
@@ -166,6 +167,23 @@ def _join(raws: Sequence[RawFile], settings: TableSettings) -> DialogueTable:
     _check_dialogues(table, by_file is not None)
     table.order()  # refuses places that are repeated
     return table
+
+
+def _widen(raws: Sequence[RawFile]) -> None:
+    """Give the files that have null or empty lists only the width of the others.
+
+    Raises:
+        InputError: If a modality is missing in all rows of all files.
+    """
+    for name in MODALITIES.values():
+        having = [raw for raw in raws if name in raw.numbers]
+        width = max((raw.numbers[name].shape[1] for raw in having), default=0)
+        if having and not width:
+            raise InputError(f"{having[0].path}: {name} is missing in all rows; remove it")
+        for raw in raws if having else ():
+            if name in raw.nulls or (raw in having and not raw.numbers[name].shape[1]):
+                limit_values(raw.path, name, len(raw.lines), width)
+                raw.numbers[name] = np.full((len(raw.lines), width), np.nan, np.float32)
 
 
 def _check_same_columns(raws: Sequence[RawFile]) -> None:

@@ -14,7 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from joyful.data.raw_table import MAX_ROWS, RawFile, limit_rows, limit_values, other_columns, select_columns
+from joyful.data.raw_table import (
+    MAX_ROWS,
+    RawFile,
+    limit_rows,
+    limit_values,
+    null_modalities,
+    other_columns,
+    select_columns,
+)
 from joyful.data_settings import TableSettings
 from joyful.records import InputError, first_line_of, one_line
 from joyful.results.parquet_pages import decoded_bytes
@@ -49,6 +57,7 @@ def read_parquet(path: Path, settings: TableSettings, optional: Collection[str] 
             raw = RawFile(path, "row", list(range(1, min(file.metadata.num_rows, MAX_ROWS + 1) + 1)), schema.names)
         lists = {entry.name for entry in schema if _is_list(entry.type)}
         columns = select_columns(path, schema.names, settings, lists, optional)
+        raw.nulls = null_modalities(columns, [entry.name for entry in schema if pa.types.is_null(entry.type)], settings)
         if raw.lines:
             limit_rows(raw)
         for modality, names in columns.numbers.items():
@@ -121,13 +130,13 @@ def _floats(raw: RawFile, name: str, column: Any, names: Sequence[str]) -> np.nd
 
 
 def _vectors(raw: RawFile, name: str, column: Any) -> np.ndarray:
-    """Return a column of lists as (N, D) float32, with NaN for rows that are null or empty."""
+    """Return a column of lists as (N, D) float32, with NaN for rows that are null or empty. D is 0 if all are."""
     import pyarrow.compute as pc
 
     lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0).to_numpy())
     present = np.flatnonzero(lengths)
     if not present.size:
-        raise InputError(f"{raw.path}: {name} is missing in all rows; remove it")
+        return np.empty((len(raw.lines), 0), np.float32)
     width = int(lengths[present[0]])
     if (wrong := present[lengths[present] != width]).size:
         row, first = int(wrong[0]), raw.lines[int(present[0])]

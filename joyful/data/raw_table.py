@@ -57,7 +57,8 @@ class RawFile:
         names: The names of all columns.
         cells: Role -> N cells: None, text, a number, a list and so on.
         classes: Column of zeros and ones -> N cells.
-        numbers: Modality -> (N, D) float32; a row of NaN where the features are missing.
+        numbers: Modality -> (N, D) float32; a row of NaN where the features are missing. D is 0 if all lists are null or empty.
+        nulls: Modalities of a column that has null only, such as "audio": null in each line.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class RawFile:
     cells: dict[str, list[Any]] = field(default_factory=dict)
     classes: dict[str, list[Any]] = field(default_factory=dict)
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
+    nulls: set[str] = field(default_factory=set)
 
     def error(self, row: int, message: object) -> InputError:
         """Return an error that names the file and the line of a row."""
@@ -149,6 +151,19 @@ def _numbered(path: Path, names: Sequence[str], modality: str, prefix: str, list
     return [] if modality == "text" else matching
 
 
+def null_modalities(columns: Columns, nulls: Collection[str], settings: TableSettings) -> set[str]:
+    """Return the modalities whose column of lists has null only, so that its type is unknown.
+
+    Args:
+        columns: The columns that are read.
+        nulls: All columns of the file with null only.
+        settings: The settings data.table.
+    """
+    free = set(nulls) - set(columns.names())
+    prefixes = {str(name): prefix for name, prefix in settings.features.items() if prefix}
+    return {name for name, prefix in prefixes.items() if name not in columns.numbers and prefix.rstrip("_") in free}
+
+
 def other_columns(names: Sequence[str]) -> str:
     modality = next((m for m in MODALITIES.values() if names[0].casefold().startswith(m)), "audio")
     return f"correct it, or set data.table.features.{modality}=PREFIX to the beginning of the columns of numbers"
@@ -194,7 +209,7 @@ def scalar_row(raw: RawFile, row: int, names: Sequence[str], values: Sequence[An
 
 
 def stack_vectors(raw: RawFile, name: str, vectors: Sequence[Any]) -> np.ndarray:
-    """Return lists of numbers as (N, D) float32, with NaN for missing and empty lists."""
+    """Return lists of numbers as (N, D) float32, with NaN for missing and empty lists. D is 0 if all are."""
     first: tuple[int, int] | None = None  # row and width
     for row, vector in enumerate(vectors):
         if vector is None or (isinstance(vector, np.ndarray) and not vector.size):
@@ -208,7 +223,7 @@ def stack_vectors(raw: RawFile, name: str, vectors: Sequence[Any]) -> np.ndarray
             )
             raise raw.error(row, message)
     if first is None:
-        raise InputError(f"{raw.path}: {name} is missing in all rows; remove it")
+        return np.empty((len(vectors), 0), np.float32)
     limit_values(raw.path, name, len(vectors), first[1])
     empty = np.full(first[1], np.nan, np.float32)
     return np.stack([vector if isinstance(vector, np.ndarray) and vector.size else empty for vector in vectors])

@@ -24,6 +24,7 @@ from joyful.data.raw_table import (
     check_numbers,
     limit_rows,
     limit_values,
+    null_modalities,
     other_columns,
     scalar_row,
     select_columns,
@@ -128,6 +129,7 @@ def _read_json_lines(path: Path, settings: TableSettings, optional: Collection[s
     rows: list[dict[str, Any]] = []
     names: dict[str, None] = {}
     lists: set[str] = set()
+    filled: set[str] = set()
     prefixes = tuple(prefix.casefold().rstrip("_") for prefix in settings.features.values() if prefix)
     for number, line in enumerate(text_lines(path, settings.encoding), start=1):
         if len(line) > MAXIMUM_RECORD:
@@ -137,6 +139,8 @@ def _read_json_lines(path: Path, settings: TableSettings, optional: Collection[s
         row = _json_object(path, number, line)
         for name, value in row.items():
             names[name] = None
+            if value is not None:
+                filled.add(name)
             if isinstance(value, list):
                 lists.add(name)
                 if name.casefold().startswith(prefixes):
@@ -148,6 +152,7 @@ def _read_json_lines(path: Path, settings: TableSettings, optional: Collection[s
         return raw
     raw.names = list(names)
     columns = select_columns(path, raw.names, settings, lists, optional)
+    raw.nulls = null_modalities(columns, [name for name in names if name not in filled], settings)
     raw.cells = {role: [row.get(name) for row in rows] for role, name in columns.roles.items()}
     raw.classes = {name: [row.get(name) for row in rows] for name in columns.classes}
     for modality, chosen in columns.numbers.items():

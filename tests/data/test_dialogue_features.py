@@ -183,6 +183,34 @@ def test_bad_lists_are_refused(tmp_path, audio, message, ending):
     assert sum(int(part.missing["audio"].sum()) for part in data.splits.values() if part.missing) == 2
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("empty", [None, []])
+def test_a_file_of_empty_lists_has_the_width_of_the_others(tmp_path, empty, ending):
+    rows = without(chat(), *(f"audio_{i}" for i in range(3)))
+    write(tmp_path / f"b.{ending}", [{**row, "audio": empty} for row in rows[:8]])
+    with (
+        pytest.raises(InputError, match="audio is missing in all rows; remove it")
+        if empty == []
+        else contextlib.nullcontext()
+    ):
+        assert "audio" not in read_table(tmp_path, default_settings()).features
+    write(tmp_path / f"a.{ending}", [{**row, "audio": [1.0, 2.0]} for row in rows[8:]])
+    table = read_table(tmp_path, default_settings())
+    assert table.features["audio"].shape == (24, 2)
+    assert table.missing["audio"].tolist() == [False] * 16 + [True] * 8
+
+
+def test_null_lists_of_a_known_type_have_the_width_of_the_others(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = without(chat(), *(f"audio_{i}" for i in range(3)))
+    for name, part, audio in (("a", rows[:8], [1.0, 2.0]), ("b", rows[8:], None)):
+        column = pa.array([audio] * len(part), pa.list_(pa.float32()))
+        parquet.write_table(pa.Table.from_pylist(part).append_column("audio", column), tmp_path / f"{name}.parquet")
+    assert read_table(tmp_path, default_settings()).missing["audio"].tolist() == [False] * 8 + [True] * 16
+
+
 def test_lists_of_fixed_size(tmp_path):
     import pyarrow as pa
     from pyarrow import parquet

@@ -207,6 +207,22 @@ def test_a_text_that_is_repeated_is_in_memory_once(tmp_path):
             assert len({id(name) for labels in table.labels for name in labels}) == len(table.labels[0])
 
 
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
+def test_parquet_with_an_empty_row_group(tmp_path, compression):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.Table.from_pylist(chat())
+    for name, parts in (("chat", (table[:8], table[:0], table[8:])), ("empty", (table[:0],)), ("none", ())):
+        with parquet.ParquetWriter(tmp_path / f"{name}.parquet", table.schema, compression=compression) as writer:
+            for part in parts:
+                writer.write_table(part)
+    assert len(read_table(tmp_path / "chat.parquet", default_settings())) == 24
+    for name in ("empty", "none"):
+        with pytest.raises(InputError, match=rf"{name}.parquet has no rows; expected at least one utterance"):
+            read_table(tmp_path / f"{name}.parquet", default_settings())
+
+
 @pytest.mark.parametrize("label", ["joy \ud83d", ["joy \ud83d"], None])
 def test_surrogates_of_texts_and_names_are_replaced(tmp_path, label):
     rows = [
