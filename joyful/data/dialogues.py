@@ -269,7 +269,7 @@ def _limit_text(table: DialogueTable, n_classes: int) -> None:
 
 def _class_names(table: DialogueTable, settings: TableSettings) -> tuple[str, ...]:
     if settings.labels is not None:
-        names = tuple(str(name) for name in settings.labels)
+        names = tuple(cells.class_name(str(name)) for name in settings.labels)
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"data.table.labels: expected different names, got {repeated[0]!r} twice; remove one")
         return names

@@ -75,8 +75,8 @@ def read_parquet(path: Path, settings: TableSettings, optional: Collection[str] 
         raise InputError(f"{path} is not a valid Parquet file ({first_line_of(error)}); write it again") from None
     if table.num_rows != len(raw.lines):
         raise InputError(f"{path} is damaged: it has {table.num_rows} rows, not {len(raw.lines)}; write it again")
-    raw.cells = {role: _cells(table.column(name)) for role, name in columns.roles.items()}
-    raw.classes = {name: _cells(table.column(name)) for name in columns.classes}
+    raw.cells = {role: column_values(table.column(name)) for role, name in columns.roles.items()}
+    raw.classes = {name: column_values(table.column(name)) for name in columns.classes}
     for modality, names in columns.numbers.items():
         if names[0] in lists:
             raw.numbers[modality] = _vectors(raw, names[0], table.column(names[0]))
@@ -85,7 +85,7 @@ def read_parquet(path: Path, settings: TableSettings, optional: Collection[str] 
     return raw
 
 
-def _cells(column: Any) -> list[Any]:
+def column_values(column: Any) -> list[Any]:
     """Return the values of a column, None for null. Equal values of a dictionary are one object."""
     from pyarrow import types
 

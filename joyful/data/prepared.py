@@ -36,6 +36,7 @@ import numpy as np
 
 from joyful.config import DataSettings
 from joyful.data.dialogue_table import MAX_TEXT_BYTES, Encode
+from joyful.data.parquet_files import column_values
 from joyful.data.sources import SOURCES, Source
 from joyful.data.tables import find_files
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError, one_line
@@ -306,18 +307,9 @@ def _read_texts(path: Path, n: int) -> tuple[list[str], list[str]]:
         types = {table.column(name).type for name in names}
         if types != {pa.dictionary(pa.int32(), pa.string())} or table.column("dialogue").null_count:
             raise ValueError(f"{path.name}: dialogue and sentence must be text, without null in dialogue")
-        return _texts(table.column("dialogue")), _texts(table.column("sentence"))
+        return column_values(table.column("dialogue")), column_values(table.column("sentence"))
     except (pa.ArrowException, MemoryError) as error:
         raise ValueError(f"{path.name}: {str(error)[:200]}") from None
-
-
-def _texts(column: Any) -> list[Any]:
-    """Return the texts of a dictionary-encoded column, None for null. Equal texts are one object."""
-    texts: list[Any] = []
-    for chunk in column.chunks:
-        values = chunk.dictionary.to_pylist()
-        texts += [None if index is None else values[index] for index in chunk.indices.to_pylist()]
-    return texts
 
 
 SOURCES.register("prepared", "a folder written by joyful prepare")(

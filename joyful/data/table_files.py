@@ -35,6 +35,9 @@ from joyful.data_settings import TableSettings
 from joyful.records import MODALITIES, InputError, one_line
 from joyful.results.csv_text import MAXIMUM_RECORD, line_error, quoted, records_of
 
+#: Limit on blank lines before the header of a CSV file.
+_MAX_BLANK_LINES = 100
+
 
 def read_file(path: Path, settings: TableSettings, optional: Collection[str] = ()) -> RawFile:
     """Read one file, in the format that the ending of its name tells.
@@ -70,13 +73,18 @@ def arrays_beside(path: Path) -> dict[str, Path]:
 
 def _read_csv(path: Path, settings: TableSettings, optional: Collection[str]) -> RawFile:
     lines = text_lines(path, settings.encoding)
-    header = next(lines, "")
+    before: list[str] = []  # blank lines and the header
+    for text in lines:
+        before.append(text)
+        if text.strip() or len(before) > _MAX_BLANK_LINES:
+            break
+    header = before[-1] if before else ""
     known = [getattr(settings.columns, role) or role for role in ROLES]
     known += [prefix for prefix in (*settings.features.values(), settings.label_prefix) if prefix]
     separator = find_separator(path, header, {name.casefold() for name in known}, settings.separator)
 
     def again() -> Iterator[str]:
-        yield header
+        yield from before
         yield from lines
 
     records = records_of(path, again(), separator)

@@ -117,6 +117,14 @@ def test_a_header_with_other_separators_in_quotes(tmp_path, separator):
     assert dataset(write(tmp_path / "chat.csv", rows, separator)).dimensions["audio"] == 3
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_blank_lines_before_the_header(tmp_path, separator):
+    path = write(tmp_path / "chat.csv", chat(), separator)
+    path.write_text("\n\r\n" + path.read_text())
+    table = read_table(path, default_settings())
+    assert (len(table), table.line[0]) == (24, 4)
+
+
 def test_an_ambiguous_header_is_refused_with_what_to_set(tmp_path):
     path = tmp_path / "chat.csv"
     path.write_text("dialogue,text;label\n" + "".join(f"{n},hello;{n % 2}\n" for n in range(9)))
