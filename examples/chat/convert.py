@@ -73,11 +73,18 @@ def main() -> None:
     labels: dict[str, str] = {}
     if options.labels:
         with options.labels.open(encoding="utf-8-sig", newline="") as stream:
-            labels = {row["message"].strip(): row["label"].strip() for row in csv.DictReader(stream)}
+            reader = csv.DictReader(stream)
+            if not {"message", "label"} <= set(reader.fieldnames or ()):
+                sys.exit(
+                    f"{options.labels}: expected the columns message and label with a comma between them, got {reader.fieldnames}"
+                )
+            labels = {(row["message"] or "").strip(): (row["label"] or "").strip() for row in reader}
     with options.export.open(encoding="utf-8-sig") as stream:
         rows = list(table(messages(stream), labels, timedelta(minutes=options.pause)))
     if not rows:
         sys.exit(f"{options.export}: expected lines such as [02/03/2026, 08:14:00] Mia: Hello, got none")
+    if unknown := sorted(labels.keys() - {row[0] for row in rows}):
+        sys.exit(f"{options.labels}: expected message numbers from 1 to {len(rows)}, got {', '.join(unknown[:5])}")
     with options.out.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["message", "dialogue", "place", "speaker", "text", "label"])

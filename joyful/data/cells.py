@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from joyful.data.raw_table import RawFile
+from joyful.data.text_repair import without_surrogates
 from joyful.data_settings import TableSettings
 from joyful.results.csv_text import quoted
 
@@ -20,7 +21,7 @@ _ZERO_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
 def text(raw: RawFile, row: int, what: str, cell: Any) -> str | None:
-    """Return a cell as text without white space at its ends; None if it is empty.
+    """Return a cell as text without white space at its ends and without surrogates; None if it is empty.
 
     Whole numbers are written without a fraction, because a column of integers with empty cells is often stored as
     floating-point numbers.
@@ -37,7 +38,7 @@ def text(raw: RawFile, row: int, what: str, cell: Any) -> str | None:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     if isinstance(cell, str):
-        return cell.strip() or None
+        return without_surrogates(cell).strip() or None
     if isinstance(cell, bool):
         return "true" if cell else "false"
     if isinstance(cell, int):
@@ -45,6 +46,24 @@ def text(raw: RawFile, row: int, what: str, cell: Any) -> str | None:
     if isinstance(cell, float):
         return str(int(cell)) if cell.is_integer() else repr(cell)
     raise raw.error(row, f"{what} must be text, a number or empty, got {quoted(str(cell))}; write it as text")
+
+
+def texts(raw: RawFile, role: str) -> list[str | None]:
+    """Return the cells of a column as `text` does. Equal cells become one object, which is in memory once.
+
+    Raises:
+        InputError: If a cell is neither text nor a number nor empty.
+    """
+    found: dict[str, str | None] = {}
+    result = []
+    for row, cell in enumerate(raw.cells[role]):
+        if not isinstance(cell, str):
+            result.append(text(raw, row, role, cell))
+            continue
+        if cell not in found:
+            found[cell] = text(raw, row, role, cell)
+        result.append(found[cell])
+    return result
 
 
 def names(raw: RawFile, role: str) -> tuple[str, ...]:
@@ -55,8 +74,7 @@ def names(raw: RawFile, role: str) -> tuple[str, ...]:
     """
     found: dict[str, str] = {}  # equal names are one object
     result = []
-    for row, cell in enumerate(raw.cells[role]):
-        name = text(raw, row, role, cell)
+    for row, name in enumerate(texts(raw, role)):
         if name is None:
             raise raw.error(row, f"{role} is empty; fill it in, or set data.table.columns.{role}=null")
         result.append(found.setdefault(name, name))
@@ -87,7 +105,8 @@ def places(raw: RawFile) -> tuple[float, ...]:
 
 def class_names(raw: RawFile, settings: TableSettings) -> list[str]:
     """Return the class of each column of zeros and ones: its name after the prefix."""
-    return [_class_name(name[len(settings.label_prefix or "") :].strip()) for name in raw.classes]
+    start = len(settings.label_prefix or "")
+    return [class_name(without_surrogates(name[start:]).strip()) for name in raw.classes]
 
 
 def labels(raw: RawFile, settings: TableSettings) -> tuple[Labels, bool]:
@@ -105,13 +124,16 @@ def labels(raw: RawFile, settings: TableSettings) -> tuple[Labels, bool]:
     first = next((row for row, cell in enumerate(column) if isinstance(cell, list)), None)
     if first is not None:
         return tuple(_of_list(raw, row, cell, first) for row, cell in enumerate(column)), True
-    single = [text(raw, row, "label", cell) for row, cell in enumerate(column)]
-    if settings.label_separator is None:
-        return tuple(None if name is None else (_class_name(name),) for name in single), False
-    return tuple(_of_parts(raw, row, name, settings.label_separator) for row, name in enumerate(single)), True
+    found: dict[str | None, tuple[str, ...] | None] = {}  # equal labels are one object
+    single = texts(raw, "label")
+    for row, name in enumerate(single):
+        if name not in found:
+            found[name] = _of_text(raw, row, name, settings.label_separator)
+    return tuple(found[name] for name in single), settings.label_separator is not None
 
 
-def _class_name(name: str) -> str:
+def class_name(name: str) -> str:
+    """Return the name of a class. Whole numbers have no fraction, as in `text`."""
     return name.partition(".")[0] if _WHOLE.fullmatch(name) else name
 
 
@@ -124,17 +146,19 @@ def _of_list(raw: RawFile, row: int, cell: Any, first: int) -> tuple[str, ...] |
     found = [text(raw, row, "label", item) for item in cell]
     if None in found:
         raise raw.error(row, "label has an empty name in its list; remove it")
-    return tuple(dict.fromkeys(_class_name(name) for name in found if name is not None))
+    return tuple(dict.fromkeys(class_name(name) for name in found if name is not None))
 
 
-def _of_parts(raw: RawFile, row: int, cell: str | None, separator: str) -> tuple[str, ...] | None:
+def _of_text(raw: RawFile, row: int, cell: str | None, separator: str | None) -> tuple[str, ...] | None:
     if cell is None:
         return None
+    if separator is None:
+        return (class_name(cell),)
     parts = [part.strip() for part in cell.split(separator)]
     if not all(parts):
         message = f"label {quoted(cell)} has an empty name between {quoted(separator)}"
         raise raw.error(row, f"{message}; correct it, or set data.table.label_separator to another text")
-    return tuple(dict.fromkeys(_class_name(part) for part in parts))
+    return tuple(dict.fromkeys(class_name(part) for part in parts))
 
 
 def _of_columns(raw: RawFile, classes: Sequence[str]) -> Labels:

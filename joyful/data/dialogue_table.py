@@ -27,6 +27,12 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 #: Class index, or row of class indices, of an utterance without a label.
 UNLABELLED = -1
 
+#: Limit on the text of all utterances of a dataset and the names of their dialogues.
+MAX_TEXT_BYTES = 2**28
+
+#: Longer integers are sorted as text, because Python refuses to convert those of more than 4,300 digits.
+_MAX_DIGITS = 19
+
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
@@ -129,13 +135,9 @@ class DialogueTable:
     def class_names(self) -> tuple[str, ...]:
         """Return the sorted names of all labels. Integers are sorted by their values."""
         names = {name for labels in self.labels if labels is not None for name in labels} | set(self.classes)
-        if all(name.removeprefix("-").isdecimal() for name in names):
+        if all(name.removeprefix("-").isdecimal() and len(name) < _MAX_DIGITS for name in names):
             return tuple(sorted(names, key=lambda name: (int(name), name)))
         return tuple(sorted(names))
-
-    def most_speakers(self) -> int:
-        """Return the largest number of speakers in a dialogue."""
-        return max(len({self.speaker[row] for row in rows}) for rows in self.order())
 
 
 def to_table(path: Path, utterances: Iterable[Utterance], split: str | None = None) -> DialogueTable:

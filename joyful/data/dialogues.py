@@ -18,7 +18,7 @@ Shape letters: N utterances, D features.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -27,8 +27,8 @@ import yaml
 
 from joyful.config import DataSettings
 from joyful.data import cells
-from joyful.data.dialogue_table import DialogueTable, Encode, concatenate, to_dataset
-from joyful.data.raw_table import RawFile
+from joyful.data.dialogue_table import MAX_TEXT_BYTES, DialogueTable, Encode, concatenate, to_dataset
+from joyful.data.raw_table import RawFile, limit_values
 from joyful.data.sources import SOURCES, Source
 from joyful.data.table_files import FORMATS, arrays_beside, read_file
 from joyful.data.table_splits import check_splits, make_splits, split_of_files, splits_of
@@ -41,6 +41,8 @@ from joyful.results.csv_text import quoted
 MAX_CLASSES = 200
 #: Largest number of speakers in a dialogue. The graph has 2 S^2 kinds of edges.
 MAX_SPEAKERS = 64
+#: Bytes that an utterance takes in a prepared copy in addition to its text, at most.
+_ROW_BYTES = 32
 
 _log = logging.getLogger(__name__)
 
@@ -51,12 +53,13 @@ def default_settings() -> TableSettings:
     return TableSettings.model_validate(yaml.safe_load(text)["table"])
 
 
-def read_table(path: str | Path, settings: TableSettings) -> DialogueTable:
+def read_table(path: str | Path, settings: TableSettings, optional: Collection[str] = ()) -> DialogueTable:
     """Read a table of dialogues. It needs neither labels nor splits.
 
     Args:
         path: A file, or a folder of files.
         settings: The settings data.table; `default_settings` returns those of conf/.
+        optional: Roles whose columns may be absent even if the settings name them, such as "label".
 
     Returns:
         The table, in the order of the files and their rows. Splits are None where the files have none.
@@ -74,7 +77,7 @@ def read_table(path: str | Path, settings: TableSettings) -> DialogueTable:
         (('Hello!', 'Hm.'), (('joy',), None))
     """
     paths = find_tables(path)
-    return _join([read_file(file, settings) for file in paths], settings)
+    return _join([read_file(file, settings, optional) for file in paths], settings)
 
 
 def find_tables(root: str | Path) -> list[Path]:
@@ -127,6 +130,7 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
         table = make_splits(table, rules)
     check_splits(table)
     names = _class_names(table, rules)
+    _limit_text(table, len(names))
     dataset = to_dataset(table, settings.name, names, _speakers(table, rules), encode, settings.text_encoder)
     _log_notes(raws, table, dataset)
     return dataset
@@ -152,6 +156,7 @@ def _rules(settings: DataSettings) -> TableSettings:
 
 def _join(raws: Sequence[RawFile], settings: TableSettings) -> DialogueTable:
     """Return the rows of all files as one table."""
+    _widen(raws)
     _check_same_columns(raws)
     by_file = split_of_files([raw.path for raw in raws], settings) if "split" not in raws[0].cells else None
     tables = [_table(raw, settings, None if by_file is None else by_file[n]) for n, raw in enumerate(raws)]
@@ -162,6 +167,23 @@ def _join(raws: Sequence[RawFile], settings: TableSettings) -> DialogueTable:
     _check_dialogues(table, by_file is not None)
     table.order()  # refuses places that are repeated
     return table
+
+
+def _widen(raws: Sequence[RawFile]) -> None:
+    """Give the files that have null or empty lists only the width of the others.
+
+    Raises:
+        InputError: If a modality is missing in all rows of all files.
+    """
+    for name in MODALITIES.values():
+        having = [raw for raw in raws if name in raw.numbers]
+        width = max((raw.numbers[name].shape[1] for raw in having), default=0)
+        if having and not width:
+            raise InputError(f"{having[0].path}: {name} is missing in all rows; remove it")
+        for raw in raws if having else ():
+            if name in raw.nulls or (raw in having and not raw.numbers[name].shape[1]):
+                limit_values(raw.path, name, len(raw.lines), width)
+                raw.numbers[name] = np.full((len(raw.lines), width), np.nan, np.float32)
 
 
 def _check_same_columns(raws: Sequence[RawFile]) -> None:
@@ -191,9 +213,7 @@ def _table(raw: RawFile, settings: TableSettings, split: str | None) -> Dialogue
         raise InputError(f"{raw.path}: expected text or features, got {shown}; set data.table.columns.text=NAME")
     text: tuple[str | None, ...] = (None,) * n
     if "text" in raw.cells:
-        repaired, count = repair(
-            [cells.text(raw, row, "text", cell) or "" for row, cell in enumerate(raw.cells["text"])]
-        )
+        repaired, count = repair([one or "" for one in cells.texts(raw, "text")])
         log_repairs(raw.path, count)
         text = tuple(one or None for one in repaired)
     labels, multilabel = cells.labels(raw, settings)
@@ -218,12 +238,13 @@ def _table(raw: RawFile, settings: TableSettings, split: str | None) -> Dialogue
 
 
 def _check_dialogues(table: DialogueTable, split_by_file: bool) -> None:
-    """Raise InputError for a dialogue in two splits of a column, or in two files that are joined."""
-    if split_by_file:
-        return  # names of dialogues may start again in each file
-    first: dict[str, int] = {}
+    """Raise InputError for a dialogue in two splits of a column, or in two files that are joined.
+
+    Where the names of files are the splits, the names of dialogues may start again in each split.
+    """
+    first: dict[tuple[str | None, str], int] = {}
     for row, name in enumerate(table.dialogue):
-        other = first.setdefault(name, row)
+        other = first.setdefault((table.split[row] if split_by_file else None, name), row)
         if table.split[row] != table.split[other]:
             message = (
                 f"{quoted(name)} is in {table.split[row]}, but in {table.split[other]} in {table.where(row, other)}"
@@ -234,9 +255,21 @@ def _check_dialogues(table: DialogueTable, split_by_file: bool) -> None:
             raise table.error(row, f"{message}; keep a dialogue in one file, or name the dialogues differently")
 
 
+def _limit_text(table: DialogueTable, n_classes: int) -> None:
+    """Raise InputError if the prepared copy of the texts could not be opened again (see `joyful.data.prepared`)."""
+    size = len(table) * (_ROW_BYTES + (n_classes if table.multilabel else 0))
+    for text in (*table.text, *table.dialogue):
+        size += len((text or "").encode())
+        if size > MAX_TEXT_BYTES:
+            source = table.sources[0].rpartition(",")[0]
+            raise InputError(
+                f"{source}: expected at most {MAX_TEXT_BYTES} bytes of text in all files together, got more; use fewer dialogues"
+            )
+
+
 def _class_names(table: DialogueTable, settings: TableSettings) -> tuple[str, ...]:
     if settings.labels is not None:
-        names = tuple(str(name) for name in settings.labels)
+        names = tuple(cells.class_name(str(name)) for name in settings.labels)
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"data.table.labels: expected different names, got {repeated[0]!r} twice; remove one")
         return names

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from joyful import randomness
 from joyful.config import DataSettings
 from joyful.data import prepared
 from joyful.data.sources import SOURCES, Source
@@ -156,6 +157,11 @@ def _require_all(settings: DataSettings, modalities: tuple[str, ...], present: t
         )
 
 
+def _code() -> list[Path]:
+    """Return the files whose code determines the dataset of given files and settings."""
+    return [*sorted(_FOLDER.rglob("*.py")), Path(csv_text.__file__), Path(randomness.__file__)]
+
+
 def _digest(settings: DataSettings, source: Source, encoder: SentenceEncoder | None) -> str:
     """Return the digest of everything that determines the dataset, 16 hexadecimal digits."""
     stamps = cache_folder(settings) / "prepared" / ".digests"
@@ -164,7 +170,7 @@ def _digest(settings: DataSettings, source: Source, encoder: SentenceEncoder | N
         "settings": settings.model_dump(exclude={"root", "cache", "text_encoder"}),
         # Distinguish two cases without an encoder: text is not requested, or data.text_encoder is null.
         "encoder": encoder.identity if encoder else settings.text_encoder is None,
-        "code": [prepared.sha256(path) for path in (*sorted(_FOLDER.rglob("*.py")), Path(csv_text.__file__))],
+        "code": [prepared.sha256(path) for path in _code()],
         "files": [[path.name, file_digest(path, stamps)] for path in source.source_files(settings)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -8,13 +8,21 @@ Shape letters: N utterances, D features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from joyful.data.raw_table import MAX_ROWS, RawFile, limit_rows, limit_values, other_columns, select_columns
+from joyful.data.raw_table import (
+    MAX_ROWS,
+    RawFile,
+    limit_rows,
+    limit_values,
+    null_modalities,
+    other_columns,
+    select_columns,
+)
 from joyful.data_settings import TableSettings
 from joyful.records import InputError, first_line_of, one_line
 from joyful.results.parquet_pages import decoded_bytes
@@ -23,12 +31,13 @@ from joyful.results.parquet_pages import decoded_bytes
 MAX_PARQUET_BYTES = 2**31
 
 
-def read_parquet(path: Path, settings: TableSettings) -> RawFile:
+def read_parquet(path: Path, settings: TableSettings, optional: Collection[str] = ()) -> RawFile:
     """Read a Parquet file.
 
     Args:
         path: The file.
         settings: The settings data.table.
+        optional: Roles whose columns may be absent.
 
     Raises:
         InputError: If the file cannot be read, is not Parquet, exceeds a limit, or a column has another type than expected.
@@ -47,13 +56,14 @@ def read_parquet(path: Path, settings: TableSettings) -> RawFile:
             schema = file.schema_arrow
             raw = RawFile(path, "row", list(range(1, min(file.metadata.num_rows, MAX_ROWS + 1) + 1)), schema.names)
         lists = {entry.name for entry in schema if _is_list(entry.type)}
-        columns = select_columns(path, schema.names, settings, lists)
+        columns = select_columns(path, schema.names, settings, lists, optional)
+        raw.nulls = null_modalities(columns, [entry.name for entry in schema if pa.types.is_null(entry.type)], settings)
         if raw.lines:
             limit_rows(raw)
         for modality, names in columns.numbers.items():
             limit_values(path, modality, len(raw.lines), len(names))
         # a text that is repeated a million times is in memory once
-        texts = [name for name in columns.roles.values() if _is_text(schema.field(name).type)]
+        texts = [name for name in (*columns.roles.values(), *columns.classes) if _is_text(schema.field(name).type)]
         with parquet.ParquetFile(pa.BufferReader(data), read_dictionary=texts) as file:
             table = file.read(columns=columns.names(), use_threads=False)
         table.validate(full=True)
@@ -65,8 +75,8 @@ def read_parquet(path: Path, settings: TableSettings) -> RawFile:
         raise InputError(f"{path} is not a valid Parquet file ({first_line_of(error)}); write it again") from None
     if table.num_rows != len(raw.lines):
         raise InputError(f"{path} is damaged: it has {table.num_rows} rows, not {len(raw.lines)}; write it again")
-    raw.cells = {role: _cells(table.column(name)) for role, name in columns.roles.items()}
-    raw.classes = {name: _cells(table.column(name)) for name in columns.classes}
+    raw.cells = {role: column_values(table.column(name)) for role, name in columns.roles.items()}
+    raw.classes = {name: column_values(table.column(name)) for name in columns.classes}
     for modality, names in columns.numbers.items():
         if names[0] in lists:
             raw.numbers[modality] = _vectors(raw, names[0], table.column(names[0]))
@@ -75,7 +85,7 @@ def read_parquet(path: Path, settings: TableSettings) -> RawFile:
     return raw
 
 
-def _cells(column: Any) -> list[Any]:
+def column_values(column: Any) -> list[Any]:
     """Return the values of a column, None for null. Equal values of a dictionary are one object."""
     from pyarrow import types
 
@@ -120,13 +130,13 @@ def _floats(raw: RawFile, name: str, column: Any, names: Sequence[str]) -> np.nd
 
 
 def _vectors(raw: RawFile, name: str, column: Any) -> np.ndarray:
-    """Return a column of lists as (N, D) float32, with NaN for rows that are null or empty."""
+    """Return a column of lists as (N, D) float32, with NaN for rows that are null or empty. D is 0 if all are."""
     import pyarrow.compute as pc
 
     lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0).to_numpy())
     present = np.flatnonzero(lengths)
     if not present.size:
-        raise InputError(f"{raw.path}: {name} is missing in all rows; remove it")
+        return np.empty((len(raw.lines), 0), np.float32)
     width = int(lengths[present[0]])
     if (wrong := present[lengths[present] != width]).size:
         row, first = int(wrong[0]), raw.lines[int(present[0])]

@@ -35,7 +35,8 @@ from typing import Any
 import numpy as np
 
 from joyful.config import DataSettings
-from joyful.data.dialogue_table import Encode
+from joyful.data.dialogue_table import MAX_TEXT_BYTES, Encode
+from joyful.data.parquet_files import column_values
 from joyful.data.sources import SOURCES, Source
 from joyful.data.tables import find_files
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError, one_line
@@ -48,7 +49,7 @@ FILES = (ARRAYS, UTTERANCES, META)
 _DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8"), "BOOL": np.dtype("?")}
 _MAX_HEADER_BYTES = 2**20
 _MAX_META_BYTES = 2**24
-_MAX_TEXT_BYTES = 2**28  # limit on utterances.parquet, encoded and decoded; the largest corpus has 10 MB
+_MAX_UTTERANCES_BYTES = 2 * MAX_TEXT_BYTES  # of utterances.parquet, encoded and decoded; a part of it is not text
 _REMEDY = "create it again with `joyful prepare`"
 
 
@@ -292,10 +293,10 @@ def _read_texts(path: Path, n: int) -> tuple[list[str], list[str]]:
 
     names = ["dialogue", "sentence"]
     try:
-        data = path.read_bytes() if path.stat().st_size <= _MAX_TEXT_BYTES else b""
+        data = path.read_bytes() if path.stat().st_size <= _MAX_UTTERANCES_BYTES else b""
         size = decoded_bytes(data)
-        if size > _MAX_TEXT_BYTES:
-            raise ValueError(f"{path.name} decodes to {size} bytes; the limit is {_MAX_TEXT_BYTES}")
+        if size > _MAX_UTTERANCES_BYTES:
+            raise ValueError(f"{path.name} decodes to {size} bytes; the limit is {_MAX_UTTERANCES_BYTES}")
         # read_dictionary: a text that is repeated a million times is in memory once
         with parquet.ParquetFile(pa.BufferReader(data), read_dictionary=names) as file:
             if file.metadata.num_rows != n:
@@ -306,18 +307,9 @@ def _read_texts(path: Path, n: int) -> tuple[list[str], list[str]]:
         types = {table.column(name).type for name in names}
         if types != {pa.dictionary(pa.int32(), pa.string())} or table.column("dialogue").null_count:
             raise ValueError(f"{path.name}: dialogue and sentence must be text, without null in dialogue")
-        return _texts(table.column("dialogue")), _texts(table.column("sentence"))
+        return column_values(table.column("dialogue")), column_values(table.column("sentence"))
     except (pa.ArrowException, MemoryError) as error:
         raise ValueError(f"{path.name}: {str(error)[:200]}") from None
-
-
-def _texts(column: Any) -> list[Any]:
-    """Return the texts of a dictionary-encoded column, None for null. Equal texts are one object."""
-    texts: list[Any] = []
-    for chunk in column.chunks:
-        values = chunk.dictionary.to_pylist()
-        texts += [None if index is None else values[index] for index in chunk.indices.to_pylist()]
-    return texts
 
 
 SOURCES.register("prepared", "a folder written by joyful prepare")(

@@ -6,6 +6,7 @@ Shape letters: N utterances, D features.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from joyful.results.csv_text import quoted
 ROLES = ("dialogue", "place", "speaker", "text", "label", "split")
 
 MAX_ROWS = 1_000_000
+MAX_DIGITS = 19  # longer numbers in names are text; Python refuses to convert those of more than 4,300 digits
 MAX_FEATURE_VALUES = 2**29  # of one modality in one file: 2 GiB
 
 
@@ -55,7 +57,8 @@ class RawFile:
         names: The names of all columns.
         cells: Role -> N cells: None, text, a number, a list and so on.
         classes: Column of zeros and ones -> N cells.
-        numbers: Modality -> (N, D) float32; a row of NaN where the features are missing.
+        numbers: Modality -> (N, D) float32; a row of NaN where the features are missing. D is 0 if all lists are null or empty.
+        nulls: Modalities of a column that has null only, such as "audio": null in each line.
     """
 
     path: Path
@@ -65,13 +68,20 @@ class RawFile:
     cells: dict[str, list[Any]] = field(default_factory=dict)
     classes: dict[str, list[Any]] = field(default_factory=dict)
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
+    nulls: set[str] = field(default_factory=set)
 
     def error(self, row: int, message: object) -> InputError:
         """Return an error that names the file and the line of a row."""
         return InputError(f"{self.path}, {self.unit} {self.lines[row]}: {message}")
 
 
-def select_columns(path: Path, names: Sequence[str], settings: TableSettings, lists: Collection[str] = ()) -> Columns:
+def select_columns(
+    path: Path,
+    names: Sequence[str],
+    settings: TableSettings,
+    lists: Collection[str] = (),
+    optional: Collection[str] = (),
+) -> Columns:
     """Find the columns in a header. Names are compared exactly first, then without regard to case.
 
     Args:
@@ -79,6 +89,7 @@ def select_columns(path: Path, names: Sequence[str], settings: TableSettings, li
         names: The names of its columns.
         settings: The settings data.table.
         lists: Those columns that hold lists.
+        optional: Roles whose columns may be absent under any name.
 
     Raises:
         InputError: If a column that the settings name is not there, there is no column dialogue, or a name is repeated.
@@ -93,7 +104,7 @@ def select_columns(path: Path, names: Sequence[str], settings: TableSettings, li
             raise InputError(f"{path}: the header names {', '.join(found)} more than once; keep one")
         if found:
             roles[role] = found[0]
-        elif wanted != role or role == "dialogue":
+        elif role not in optional and (wanted != role or role == "dialogue"):
             raise _no_column(path, role, wanted, names)
     rest = [name for name in names if name not in roles.values()]
     prefixes: dict[str, str | None] = {str(name): prefix for name, prefix in settings.features.items()}
@@ -103,7 +114,8 @@ def select_columns(path: Path, names: Sequence[str], settings: TableSettings, li
             numbers[modality] = tuple(chosen)
     classes = () if "label" in roles or not settings.label_prefix else tuple(_beginning(rest, settings.label_prefix))
     columns = Columns(roles, classes, numbers)
-    if repeated := sorted({name for name in columns.names() if names.count(name) > 1}):
+    counts = Counter(names)
+    if repeated := sorted({name for name in columns.names() if counts[name] > 1}):
         raise InputError(f"{path}: the header names {', '.join(repeated[:5])} more than once; keep one")
     return columns
 
@@ -124,17 +136,32 @@ def _beginning(names: Sequence[str], prefix: str) -> list[str]:
 def _numbered(path: Path, names: Sequence[str], modality: str, prefix: str, lists: Collection[str]) -> list[str]:
     """Return the columns of a modality: one of lists, those that end in a number, or all that begin with the prefix."""
     matching = _beginning(names, prefix)
-    held = [name for name in names if name in lists and (name in matching or name == prefix.rstrip("_"))]
+    own = {*matching, prefix.rstrip("_")}
+    held = [name for name in names if name in lists and name in own]
     if len(held) > 1:
         raise InputError(
             f"{path}: expected one column of lists for {modality}, got {', '.join(held)}; set"
             f" data.table.features.{modality}=NAME"
         )
-    numbered = [name for name in matching if name[len(prefix) :].isdecimal() and name not in lists]
+    ends = ((name, name[len(prefix) :]) for name in matching if name not in lists)
+    numbered = [name for name, end in ends if end.isdecimal() and len(end) < MAX_DIGITS]
     if held or numbered:
         return held or sorted(numbered, key=lambda name: int(name[len(prefix) :]))
     # a table often has more columns about its text, such as text_language
     return [] if modality == "text" else matching
+
+
+def null_modalities(columns: Columns, nulls: Collection[str], settings: TableSettings) -> set[str]:
+    """Return the modalities whose column of lists has null only, so that its type is unknown.
+
+    Args:
+        columns: The columns that are read.
+        nulls: All columns of the file with null only.
+        settings: The settings data.table.
+    """
+    free = set(nulls) - set(columns.names())
+    prefixes = {str(name): prefix for name, prefix in settings.features.items() if prefix}
+    return {name for name, prefix in prefixes.items() if name not in columns.numbers and prefix.rstrip("_") in free}
 
 
 def other_columns(names: Sequence[str]) -> str:
@@ -182,7 +209,7 @@ def scalar_row(raw: RawFile, row: int, names: Sequence[str], values: Sequence[An
 
 
 def stack_vectors(raw: RawFile, name: str, vectors: Sequence[Any]) -> np.ndarray:
-    """Return lists of numbers as (N, D) float32, with NaN for missing and empty lists."""
+    """Return lists of numbers as (N, D) float32, with NaN for missing and empty lists. D is 0 if all are."""
     first: tuple[int, int] | None = None  # row and width
     for row, vector in enumerate(vectors):
         if vector is None or (isinstance(vector, np.ndarray) and not vector.size):
@@ -196,7 +223,7 @@ def stack_vectors(raw: RawFile, name: str, vectors: Sequence[Any]) -> np.ndarray
             )
             raise raw.error(row, message)
     if first is None:
-        raise InputError(f"{raw.path}: {name} is missing in all rows; remove it")
+        return np.empty((len(vectors), 0), np.float32)
     limit_values(raw.path, name, len(vectors), first[1])
     empty = np.full(first[1], np.nan, np.float32)
     return np.stack([vector if isinstance(vector, np.ndarray) and vector.size else empty for vector in vectors])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from joyful.data.raw_table import (
     check_numbers,
     limit_rows,
     limit_values,
+    null_modalities,
     other_columns,
     scalar_row,
     select_columns,
@@ -34,18 +35,22 @@ from joyful.data_settings import TableSettings
 from joyful.records import MODALITIES, InputError, one_line
 from joyful.results.csv_text import MAXIMUM_RECORD, line_error, quoted, records_of
 
+#: Limit on blank lines before the header of a CSV file.
+_MAX_BLANK_LINES = 100
 
-def read_file(path: Path, settings: TableSettings) -> RawFile:
+
+def read_file(path: Path, settings: TableSettings, optional: Collection[str] = ()) -> RawFile:
     """Read one file, in the format that the ending of its name tells.
 
     Args:
         path: A file .csv, .tsv, .jsonl, .ndjson, .json or .parquet. Files NAME.MODALITY.npy beside it have features.
         settings: The settings data.table.
+        optional: Roles whose columns may be absent.
 
     Raises:
         InputError: If the file cannot be read, exceeds a limit, is not of its format, or has no rows.
     """
-    raw = FORMATS[path.suffix.lower()](path, settings)
+    raw = FORMATS[path.suffix.lower()](path, settings, optional)
     if not raw.lines:
         raise InputError(f"{path} has no rows; expected at least one utterance")
     for modality, file in arrays_beside(path).items():
@@ -66,15 +71,20 @@ def arrays_beside(path: Path) -> dict[str, Path]:
     return {modality: file for modality, file in files.items() if file.is_file()}
 
 
-def _read_csv(path: Path, settings: TableSettings) -> RawFile:
+def _read_csv(path: Path, settings: TableSettings, optional: Collection[str]) -> RawFile:
     lines = text_lines(path, settings.encoding)
-    header = next(lines, "")
+    before: list[str] = []  # blank lines and the header
+    for text in lines:
+        before.append(text)
+        if text.strip() or len(before) > _MAX_BLANK_LINES:
+            break
+    header = before[-1] if before else ""
     known = [getattr(settings.columns, role) or role for role in ROLES]
     known += [prefix for prefix in (*settings.features.values(), settings.label_prefix) if prefix]
     separator = find_separator(path, header, {name.casefold() for name in known}, settings.separator)
 
     def again() -> Iterator[str]:
-        yield header
+        yield from before
         yield from lines
 
     records = records_of(path, again(), separator)
@@ -82,8 +92,8 @@ def _read_csv(path: Path, settings: TableSettings) -> RawFile:
     names = [name.strip() for name in names]
     if not any(names):
         raise InputError(f"{path} is empty; expected a header with the names of the columns")
-    columns = select_columns(path, names, settings)
-    index = {name: names.index(name) for name in columns.names()}
+    columns = select_columns(path, names, settings, optional=optional)
+    index = {name: n for n, name in enumerate(names)}
     raw = RawFile(path, "line", [], names, {role: [] for role in columns.roles}, {name: [] for name in columns.classes})
     rows: dict[str, list[np.ndarray]] = {modality: [] for modality in columns.numbers}
     for line, fields in records:
@@ -122,11 +132,12 @@ def _parse(raw: RawFile, names: Sequence[str], fields: Sequence[str]) -> np.ndar
         return np.array(values, dtype=np.float32)
 
 
-def _read_json_lines(path: Path, settings: TableSettings) -> RawFile:
+def _read_json_lines(path: Path, settings: TableSettings, optional: Collection[str]) -> RawFile:
     raw = RawFile(path, "line", [])
     rows: list[dict[str, Any]] = []
     names: dict[str, None] = {}
     lists: set[str] = set()
+    filled: set[str] = set()
     prefixes = tuple(prefix.casefold().rstrip("_") for prefix in settings.features.values() if prefix)
     for number, line in enumerate(text_lines(path, settings.encoding), start=1):
         if len(line) > MAXIMUM_RECORD:
@@ -136,6 +147,8 @@ def _read_json_lines(path: Path, settings: TableSettings) -> RawFile:
         row = _json_object(path, number, line)
         for name, value in row.items():
             names[name] = None
+            if value is not None:
+                filled.add(name)
             if isinstance(value, list):
                 lists.add(name)
                 if name.casefold().startswith(prefixes):
@@ -146,7 +159,8 @@ def _read_json_lines(path: Path, settings: TableSettings) -> RawFile:
     if not rows:
         return raw
     raw.names = list(names)
-    columns = select_columns(path, raw.names, settings, lists)
+    columns = select_columns(path, raw.names, settings, lists, optional)
+    raw.nulls = null_modalities(columns, [name for name in names if name not in filled], settings)
     raw.cells = {role: [row.get(name) for row in rows] for role, name in columns.roles.items()}
     raw.classes = {name: [row.get(name) for row in rows] for name in columns.classes}
     for modality, chosen in columns.numbers.items():

@@ -61,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Label new dialogues with a trained model.\n\n"
         "RUN is the folder of a run, or of a model that joyful export wrote. The weights are those of its best\n"
         "evaluation on dev. Several runs, or a pattern in quotes, predict the mean of their probabilities.\n\n"
-        "FILE is a table .csv, .tsv, .jsonl or .parquet with a row per utterance, as for data=dialogues: the columns\n"
-        "dialogue, place, speaker and text, and features if the model needs them. Labels are not needed. If there are\n"
-        "some, their scores are printed.\n\n"
+        "FILE is a table .csv, .tsv, .jsonl or .parquet with a row per utterance, as for data=dialogues, but one file and\n"
+        "not a folder: the columns dialogue, place, speaker and text, and features if the model needs them. Labels are not\n"
+        "needed. If there are some, their scores are printed.\n\n"
         "Settings of training may follow FILE: data.table.SETTING=VALUE for how it is read, data.text_encoder=FOLDER where\n"
         "the text encoder of the run is on this machine, data.cache=FOLDER for the cached vectors of texts.",
         epilog="examples:\n"

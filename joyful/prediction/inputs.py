@@ -6,7 +6,7 @@ Shape letters: N utterances, D features.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,23 +73,35 @@ def changes_of(columns: Mapping[str, str | None] | None, options: Mapping[str, A
     return {f"columns.{role}": name for role, name in (columns or {}).items()} | dict(options)
 
 
-def read_dialogues(source: str | Path | pd.DataFrame, settings: TableSettings) -> DialogueTable:
+def optional_roles(changes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the roles whose columns may be absent: the label, unless the changes of `table_settings` name its column."""
+    return () if {"columns", "columns.label"} & set(changes) else ("label",)
+
+
+def read_dialogues(
+    source: str | Path | pd.DataFrame, settings: TableSettings, optional: Collection[str] = ()
+) -> DialogueTable:
     """Read a table of dialogues from a file or a DataFrame.
 
     Args:
         source: A file, or a DataFrame with the same columns.
         settings: How it is read.
+        optional: Roles whose columns may be absent even if the settings name them.
 
     Raises:
-        InputError: If it is not a valid table.
+        InputError: If it is not a valid table, or a folder.
     """
     if isinstance(source, (str, Path)):
-        return read_table(source, settings)
+        if Path(source).expanduser().is_dir():
+            raise InputError(
+                f"{source}: expected one file with a table of dialogues, got a folder; predict its files one by one"
+            )
+        return read_table(source, settings, optional)
     with tempfile.TemporaryDirectory(prefix="joyful-") as folder:
         path = Path(folder) / "frame.parquet"
         try:
             _write_frame(source, path)
-            return read_table(path, settings)
+            return read_table(path, settings, optional)
         except InputError as error:
             raise InputError(str(error).replace(str(path), _FRAME)) from None
 

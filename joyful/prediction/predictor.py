@@ -135,7 +135,8 @@ class Predictor:
     ) -> DialogueTable:
         """Read a table as `predict` does. Raises the same errors."""
         changes = inputs.changes_of(columns, options)
-        return inputs.read_dialogues(table, inputs.table_settings(self.models[0].config, changes))
+        settings = inputs.table_settings(self.models[0].config, changes)
+        return inputs.read_dialogues(table, settings, inputs.optional_roles(changes))
 
     def label(self, table: DialogueTable) -> Predictions:
         """Return the predictions for a table, with scores if it has labels.

@@ -34,7 +34,7 @@ _MAXIMUM_DEPTH = 16
 _GROUPS = 4  # of FileMetaData
 _COLUMNS, _GROUP_BYTES = 1, 2  # of RowGroup
 _COLUMN = 3  # of ColumnChunk: its ColumnMetaData
-_CODEC, _UNCOMPRESSED, _COMPRESSED, _DATA_PAGE, _DICTIONARY_PAGE = 4, 6, 7, 9, 11  # of ColumnMetaData
+_CODEC, _VALUES, _UNCOMPRESSED, _COMPRESSED, _DATA_PAGE, _DICTIONARY_PAGE = 4, 5, 6, 7, 9, 11  # of ColumnMetaData
 _PAGE_UNCOMPRESSED, _PAGE_COMPRESSED = 2, 3  # of PageHeader
 
 #: The fields to keep from a footer, nested like the footer; all others are skipped.
@@ -78,6 +78,8 @@ _cached_columns = functools.lru_cache(maxsize=64)(_columns)
 
 def _pages_of(data: bytes, column: dict[int, Any]) -> int:
     """Return the bytes of a column's pages after decompression, according to their headers."""
+    if column.get(_VALUES) == 0:
+        return 0  # an empty row group has no data page, and its decoder reads none
     start = column.get(_DATA_PAGE, 0)
     if column.get(_DICTIONARY_PAGE):
         start = min(start, column[_DICTIONARY_PAGE])
@@ -120,6 +122,8 @@ def _struct(data: bytes, at: int, kept: dict[int, Any] | None, depth: int) -> tu
                 else:
                     value, at = _varint(data, at)
                 if kept is not None and field not in kept:
+                    if field in values:  # other parsers could take another one of the two
+                        raise ValueError("it contains a field twice")
                     values[field] = (value >> 1) ^ -(value & 1)
             elif kept is not None and field in kept:
                 value, at = _value(data, at, kind, kept[field], depth + 1)

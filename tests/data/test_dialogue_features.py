@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import tracemalloc
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joyful.data.dialogues import default_settings, read_table, source_files
+from joyful.data.raw_table import select_columns
 from joyful.data.validation import validate
 from joyful.records import SPLITS, InputError
 from tests.support.datasets import check_source, fake_encode
@@ -30,6 +32,19 @@ def test_columns_of_numbers_are_in_the_order_of_their_numbers(tmp_path):
     data = dataset(write(tmp_path / "face.csv", rows), features={"visual": "face_", "audio": None})
     assert list(data.dimensions) == ["text", "visual"]
     np.testing.assert_array_equal(data.splits["train"].features["visual"][0], [1.5, 3])
+
+
+def test_many_columns_of_numbers_are_found_fast(tmp_path):
+    names = ["dialogue", *(f"audio_{n}" for n in range(20_000))]
+    start = time.process_time()
+    columns = select_columns(tmp_path / "chat.csv", names, default_settings())
+    assert time.process_time() - start < 1.0  # 8 s when each column is looked for in a list
+    assert columns.numbers == {"audio": tuple(names[1:])}
+
+
+def test_columns_that_end_in_a_very_long_number_are_text(tmp_path):
+    rows = [{**row, f"audio_{'9' * 5000}": "x"} for row in chat()]
+    assert dataset(write(tmp_path / "chat.csv", rows)).dimensions["audio"] == 3
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
@@ -166,6 +181,34 @@ def test_bad_lists_are_refused(tmp_path, audio, message, ending):
     rows[2]["audio"], rows[3]["audio"] = None, []
     data = dataset(write(tmp_path / f"chat.{ending}", rows))
     assert sum(int(part.missing["audio"].sum()) for part in data.splits.values() if part.missing) == 2
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("empty", [None, []])
+def test_a_file_of_empty_lists_has_the_width_of_the_others(tmp_path, empty, ending):
+    rows = without(chat(), *(f"audio_{i}" for i in range(3)))
+    write(tmp_path / f"b.{ending}", [{**row, "audio": empty} for row in rows[:8]])
+    with (
+        pytest.raises(InputError, match="audio is missing in all rows; remove it")
+        if empty == []
+        else contextlib.nullcontext()
+    ):
+        assert "audio" not in read_table(tmp_path, default_settings()).features
+    write(tmp_path / f"a.{ending}", [{**row, "audio": [1.0, 2.0]} for row in rows[8:]])
+    table = read_table(tmp_path, default_settings())
+    assert table.features["audio"].shape == (24, 2)
+    assert table.missing["audio"].tolist() == [False] * 16 + [True] * 8
+
+
+def test_null_lists_of_a_known_type_have_the_width_of_the_others(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = without(chat(), *(f"audio_{i}" for i in range(3)))
+    for name, part, audio in (("a", rows[:8], [1.0, 2.0]), ("b", rows[8:], None)):
+        column = pa.array([audio] * len(part), pa.list_(pa.float32()))
+        parquet.write_table(pa.Table.from_pylist(part).append_column("audio", column), tmp_path / f"{name}.parquet")
+    assert read_table(tmp_path, default_settings()).missing["audio"].tolist() == [False] * 8 + [True] * 16
 
 
 def test_lists_of_fixed_size(tmp_path):

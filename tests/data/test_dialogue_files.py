@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joyful.data import raw_table, text_files
+from joyful.data import dialogues, prepared, raw_table, text_files
 from joyful.data.dialogues import default_settings, read_table
+from joyful.data.text_repair import without_surrogates
 from joyful.records import InputError
 from tests.support.datasets import check_source
 from tests.support.tables import chat, dataset, settings, without, write
@@ -115,6 +117,14 @@ def test_a_header_with_other_separators_in_quotes(tmp_path, separator):
     assert dataset(write(tmp_path / "chat.csv", rows, separator)).dimensions["audio"] == 3
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_blank_lines_before_the_header(tmp_path, separator):
+    path = write(tmp_path / "chat.csv", chat(), separator)
+    path.write_text("\n\r\n" + path.read_text())
+    table = read_table(path, default_settings())
+    assert (len(table), table.line[0]) == (24, 4)
+
+
 def test_an_ambiguous_header_is_refused_with_what_to_set(tmp_path):
     path = tmp_path / "chat.csv"
     path.write_text("dialogue,text;label\n" + "".join(f"{n},hello;{n % 2}\n" for n in range(9)))
@@ -191,11 +201,67 @@ def test_sizes_are_limited(tmp_path, monkeypatch):
 
 
 def test_a_text_that_is_repeated_is_in_memory_once(tmp_path):
-    rows = [{"dialogue": f"d{n // 100}", "text": "x" * 10_000, "label": "joy"} for n in range(2000)]
-    path = write(tmp_path / "chat.parquet", rows)
-    assert path.stat().st_size < 100_000  # for 20 MB of text
-    table = read_table(path, default_settings())
-    assert len({id(text) for text in table.text}) == 1
+    for text, label in (
+        ("x" * 10_000, "joy"),
+        (" it\x92s \ud800" * 1000 + "\n", " joy | fear "),
+        ("y" * 10_000, "1.0"),
+    ):
+        rows = [{"dialogue": f"d{n // 100}", "text": text, "label": label} for n in range(2000)]
+        path = write(tmp_path / "chat.parquet", [{**row, "text": without_surrogates(text)} for row in rows])
+        assert path.stat().st_size < 100_000  # for 20 MB of text
+        for separator in (None, "|"):
+            table = read_table(path, default_settings().model_copy(update={"label_separator": separator}))
+            assert len({id(text) for text in table.text}) == 1
+            assert len({id(name) for labels in table.labels for name in labels}) == len(table.labels[0])
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
+def test_parquet_with_an_empty_row_group(tmp_path, compression):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.Table.from_pylist(chat())
+    for name, parts in (("chat", (table[:8], table[:0], table[8:])), ("empty", (table[:0],)), ("none", ())):
+        with parquet.ParquetWriter(tmp_path / f"{name}.parquet", table.schema, compression=compression) as writer:
+            for part in parts:
+                writer.write_table(part)
+    assert len(read_table(tmp_path / "chat.parquet", default_settings())) == 24
+    for name in ("empty", "none"):
+        with pytest.raises(InputError, match=rf"{name}.parquet has no rows; expected at least one utterance"):
+            read_table(tmp_path / f"{name}.parquet", default_settings())
+
+
+@pytest.mark.parametrize("label", ["joy \ud83d", ["joy \ud83d"], None])
+def test_surrogates_of_texts_and_names_are_replaced(tmp_path, label):
+    rows = [
+        {**row, "dialogue": f"{row['dialogue']} \ud83d", "text": f"{row['text']} \ude00"}
+        for row in without(chat(), "label")
+    ]
+    for n, row in enumerate(rows):
+        row |= {"label_joy \ud83d": n % 2, "label_fear": 1} if label is None else {"label": label if n % 2 else "fear"}
+        row |= {"label": ["fear"]} if isinstance(label, list) and n % 2 == 0 else {}
+        row["speaker"] = "\ud83d\ude00"
+    path = tmp_path / "chat.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = check_source(settings(path), tmp_path / "out")
+    assert data.labels == ("fear", "joy \ufffd")
+    assert texts(data) == {f"message {n} \ufffd" for n in range(len(rows))}
+    assert {name for part in data.splits.values() for name in part.ids} == {f"d{n} \ufffd" for n in range(6)}
+
+
+def test_the_text_of_all_files_is_limited_before_it_is_encoded(tmp_path, monkeypatch):
+    rows = [{**row, "text": random.Random(n).randbytes(1000).hex()} for n, row in enumerate(chat())]
+    size = len(rows) * 32 + sum(len(row["text"]) + len(row["dialogue"]) for row in rows)
+    for name, part in (("a.csv", rows[:8]), ("b.csv", rows[8:])):
+        write(tmp_path / name, part)
+    monkeypatch.setattr(dialogues, "MAX_TEXT_BYTES", size)
+    monkeypatch.setattr(prepared, "_MAX_UTTERANCES_BYTES", 2 * size)
+    check_source(settings(tmp_path), tmp_path.parent / "out")
+    monkeypatch.setattr(dialogues, "MAX_TEXT_BYTES", size - 1)
+    with pytest.raises(
+        InputError, match=rf"expected at most {size - 1} bytes of text in all files together, got more; use fewer"
+    ):
+        dataset(tmp_path, encode=lambda texts: pytest.fail("encoded"))
 
 
 @pytest.mark.slow

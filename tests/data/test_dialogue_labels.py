@@ -30,6 +30,12 @@ def test_classes_are_the_sorted_labels(tmp_path, labels, expected, ending):
     validate(data)
 
 
+def test_classes_can_be_very_long_numbers(tmp_path):
+    long = "1" * 5000
+    rows = [{**row, "label": (long, "2", "-3")[n % 3]} for n, row in enumerate(chat())]
+    assert dataset(write(tmp_path / "chat.csv", rows)).labels == ("-3", long, "2")
+
+
 def test_classes_can_be_given(tmp_path):
     path = write(tmp_path / "chat.csv", chat())
     data = dataset(path, labels=["neutral", "anger", "fear", "joy"])
@@ -41,6 +47,8 @@ def test_classes_can_be_given(tmp_path):
         dataset(path, labels=[1, "1"])
     numbers = [{**row, "label": n % 3} for n, row in enumerate(chat())]
     assert dataset(write(tmp_path / "numbers.csv", numbers), labels=[2, 1, 0]).labels == ("2", "1", "0")
+    floats = write(tmp_path / "floats.csv", [{**row, "label": n % 2 + 1.0} for n, row in enumerate(chat())])
+    assert dataset(floats, labels=["2.0", "1.0"]).labels == ("2", "1")
 
 
 def test_unlabelled_utterances_are_context(tmp_path):

@@ -144,6 +144,10 @@ def test_each_file_can_be_one_dialogue(tmp_path):
         ({}, r"has no table; expected files .csv, .tsv, .jsonl, .ndjson, .json, .parquet; set data.root"),
         ({"train.csv": chat(), "more.csv": chat()}, r"train.csv names a split, and more.csv does not; rename or move"),
         ({"a.csv": chat(), "b.csv": chat()}, r"b.csv, line 2: dialogue 'd0' is also in .*a.csv, line 2; keep a dialogue in one"),
+        (
+            {"train_1.csv": chat(1), "train_2.csv": chat(1), "dev.csv": chat(1), "test.csv": chat(1)},
+            r"train_2.csv, line 2: dialogue 'd0' is also in .*train_1.csv, line 2; keep a dialogue in one",
+        ),
         ({"a.csv": chat(), "b.csv": without(chat(), "speaker")}, r"expected the same columns, but speaker is in one of them only"),
         ({"a.csv": chat(), "b.csv": without(chat(), "audio_2")}, r"b.csv: expected 3 numbers of audio, as in .*a.csv, got 2"),
         (

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from joyful import randomness
 from joyful.data import loading, mosi, prepared
 from joyful.data.loading import load
 from joyful.data.sources import SOURCES
@@ -148,6 +149,16 @@ def test_a_moved_corpus_is_recognised_by_its_contents(settings, root, tmp_path, 
     shutil.move(root, tmp_path / "elsewhere")
     assert_same(first, load(settings.model_copy(update={"root": str(tmp_path / "elsewhere")}), AV))
     assert not reads
+
+
+def test_another_generator_of_splits_has_its_own_copy(settings, tmp_path, monkeypatch):
+    load(settings, AV)
+    (before,) = copies(settings)
+    (tmp_path / "randomness.py").write_text("# other code")
+    monkeypatch.setattr(randomness, "__file__", str(tmp_path / "randomness.py"))
+    load(settings, AV)
+    (after,) = copies(settings)  # the other is superseded
+    assert after.name != before.name
 
 
 def test_settings_and_encoders_have_separate_copies(settings, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from joyful.data.tables import read_rows
-from joyful.data.text_repair import repair
+from joyful.data.text_repair import repair, without_surrogates
 
 # By hand, from the table of the WHATWG: the 27 defined bytes from 80 to 9F, in their order.
 DEFINED = "€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
@@ -25,6 +25,17 @@ def test_other_text_stays_as_it_is(text: str) -> None:
     assert repair([text, "a\x92b"]) == ((text, "a\u2019b"), 1)
     assert repair([text]) == ((text,), 0)
     assert repair([]) == ((), 0)
+
+
+def test_equal_texts_stay_one_object() -> None:
+    text = "a\x92b" * 10
+    texts, count = repair([text] * 3)
+    assert (len({id(one) for one in texts}), count) == (1, 30)
+
+
+def test_surrogates_are_joined_or_replaced() -> None:
+    assert without_surrogates("\ud83d\ude00 cut: \ud83d, \ude00") == "\U0001f600 cut: \ufffd, \ufffd"
+    assert without_surrogates("\ufeffcaf\xe9 \U0001f600") == "\ufeffcaf\xe9 \U0001f600"
 
 
 def test_a_table_is_repaired_before_white_space_is_stripped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

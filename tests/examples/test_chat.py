@@ -53,3 +53,19 @@ def test_a_file_that_is_no_export_is_refused(tmp_path):
     done = convert(tmp_path / "export.txt", tmp_path / "chat.csv")
     assert (done.returncode, done.stdout) == (1, "")
     assert "expected lines such as [02/03/2026, 08:14:00] Mia: Hello, got none" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            "message;label\n1;joy\n",
+            "expected the columns message and label with a comma between them, got ['message;label']",
+        ),
+        ("message,label\n1,joy\n99,joy\n", "expected message numbers from 1 to 64, got 99"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(tmp_path, labels, message):
+    (tmp_path / "labels.csv").write_text(labels)
+    done = convert(EXAMPLES / "chat/export.txt", tmp_path / "chat.csv", "--labels", tmp_path / "labels.csv")
+    assert (done.returncode, done.stderr) == (1, f"{tmp_path}/labels.csv: {message}\n")

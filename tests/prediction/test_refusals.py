@@ -287,6 +287,27 @@ def test_a_table_that_does_not_fit(corpus, run):
         model.predict([1, 2])
 
 
+def test_a_label_column_of_the_run_may_be_absent(corpus, run, copy):
+    info = json.loads((copy / "run.json").read_text())
+    info["config"]["data"]["table"]["columns"]["label"] = "emotion"
+    (copy / "run.json").write_text(json.dumps(info))
+    test = corpus.split("test")
+    model, expected = load(copy), load(run).predict(test)
+    pd.testing.assert_frame_equal(model.predict(test.drop(columns="label")), expected.drop(columns="label"))
+    pd.testing.assert_frame_equal(model.predict(test.rename(columns={"label": "emotion"})), expected)
+    with pytest.raises(InputError, match="expected a column 'mood' for the label"):
+        model.predict(test, {"label": "mood"})
+
+
+def test_a_folder_of_tables_is_refused(corpus, run, tmp_path):
+    for name in ("train.csv", "test.csv"):
+        corpus.split("test").to_csv(tmp_path / name, index=False)
+    with pytest.raises(
+        InputError, match="expected one file with a table of dialogues, got a folder; predict its files one"
+    ):
+        load(run).predict(tmp_path)
+
+
 def test_too_many_speakers_are_refused_before_anything_is_encoded(corpus, run):
     test = corpus.split("test")
     test["speaker"] = [f"s{n}" for n in range(len(test))]

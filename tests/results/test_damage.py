@@ -26,6 +26,7 @@ from joyful.results import (
     files,
     load,
     lock,
+    parquet_pages,
     remove_leftovers,
     tables,
     write_bytes,
@@ -471,3 +472,11 @@ def test_hidden_folders_and_checkpoints_hold_no_runs(pair: Path) -> None:
     make_run(pair / "good" / "checkpoint")
     make_run(pair / "good" / "nested")
     assert set(load(pair)["run"]) == {"bad", "good", "good/nested"}
+
+
+def test_a_field_that_is_twice_in_a_struct_is_refused() -> None:
+    """Parsers differ in which of the two they take, so the sizes of one say nothing about the other."""
+    once = bytes([0x56, 2, 0])  # field 5, an integer: 1
+    assert parquet_pages._struct(once, 0, {}, 0) == ({5: 1}, 3)
+    with pytest.raises(ValueError, match="it contains a field twice"):
+        parquet_pages._struct(bytes([0x56, 2, 0x05, 10, 0, 0]), 0, {}, 0)

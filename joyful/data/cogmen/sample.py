@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from joyful.data.cogmen.restricted_pickle import SampleRecord
+from joyful.data.text_repair import without_surrogates
 from joyful.records import InputError
 
 _REMEDY = "create the file again"
@@ -194,10 +195,10 @@ def _sentences(value: Any, rows: int, place: str) -> tuple[str, ...] | None:
 
 
 def _text(value: Any) -> str | None:
-    """Return text, with lone surrogates replaced because tokenizers and terminals reject them. Bytes are UTF-8."""
+    """Return text without surrogates. Bytes are UTF-8."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else None
+    return without_surrogates(value) if isinstance(value, str) else None
 
 
 def _name(vid: Any, default: str) -> str:
