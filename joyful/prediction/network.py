@@ -122,7 +122,7 @@ def _exported_weights(saved: SavedModel) -> dict[str, Tensor]:
 
 
 def _best_checkpoint(saved: SavedModel) -> dict[str, Tensor]:
-    folder, prefix = saved.folder / "checkpoint", "model."
+    folder = saved.folder / "checkpoint"
     names = folder / f"{checkpoints.BEST}.json"
     for attempt in range(_ATTEMPTS):
         try:
@@ -137,7 +137,7 @@ def _best_checkpoint(saved: SavedModel) -> dict[str, Tensor]:
             raise InputError(f"{folder} cannot be read ({error.strerror}); check its permissions") from None
     if checkpoint is None:
         raise InputError(f"{names}: it is missing; expected the weights of the best evaluation")
-    return {name.removeprefix(prefix): value for name, value in checkpoint.tensors.items() if name.startswith(prefix)}
+    return checkpoint.part("model.")
 
 
 def probabilities(logits: Tensor, multilabel: bool) -> np.ndarray:

@@ -200,9 +200,11 @@ def _open_run(folder: Path) -> SavedModel:
             f"{folder / RUN}: expected labels, dimensions and speakers of its data; train it again"
         ) from None
     if not (folder / "checkpoint" / "best.json").exists():
+        completed = info["status"] == "completed"  # such a run is not trained any further
+        remedy = f"resume it with joyful train resume={folder}, or wait for its first evaluation"
         raise InputError(
             f"{folder}: expected a run with an evaluated model, got one without checkpoint/best.json (status"
-            f" {info['status']}); resume it with joyful train resume={folder}, or wait for its first evaluation"
+            f" {info['status']}); {'restore its checkpoint from a copy, or train it again' if completed else remedy}"
         )
     notes = []
     if info["status"] == "running":
@@ -255,9 +257,11 @@ def check_same_kind(models: Sequence[SavedModel]) -> None:
     Raises:
         InputError: If two differ in labels, dimensions or text encoder. The message has both values.
     """
-    first = models[0]
+    # earlier versions recorded no digest of the text encoder
+    recorded = next((model for model in models if model.data.text_encoder_digest is not None), models[0])
     for other in models[1:]:
         for name in ("labels", "dimensions", "multilabel", "text_encoder_digest", "text_encoder"):
+            first = recorded if name == "text_encoder_digest" else models[0]
             a, b = getattr(first.data, name), getattr(other.data, name)
             if name == "text_encoder_digest" and None in (a, b):
                 continue

@@ -180,6 +180,16 @@ def test_models_of_other_data_are_not_averaged(run, copy, name, value):
         open_predictor([run, copy])
 
 
+def test_a_model_without_a_digest_does_not_hide_two_that_differ(run, second, copy, tmp_path):
+    old = Path(shutil.copytree(run, tmp_path / "old"))
+    change(old, text_encoder_digest=None)
+    change(copy, text_encoder_digest="0" * 16)
+    assert len(open_predictor([old, run, second]).models) == 3
+    for order in ([old, run, copy], [old, copy, run], [run, old, copy], [run, copy, old]):
+        with pytest.raises(InputError, match="expected models with the same text_encoder_digest, got"):
+            open_predictor(order)
+
+
 def test_a_dialogue_must_fit_all_models(run, copy):
     change(copy, speakers=5)
     assert open_predictor([copy]).speakers == 5
