@@ -27,6 +27,7 @@ from joyful.records import Dialogues, InputError, first_line_of, one_line
 from joyful.training import checkpoints
 from joyful.training.batching import DeviceSplit
 from joyful.training.building import model_without_memory
+from joyful.training.memory import is_out_of_memory
 
 #: How often a checkpoint is read that a running training replaces meanwhile.
 _ATTEMPTS = 5
@@ -78,7 +79,22 @@ class Network:
 
         Args:
             dialogues: The dialogues, with at least the modalities of the model.
+
+        Raises:
+            InputError: If memory runs out. The message has the length of the longest dialogue.
         """
+        elsewhere = ", or set device=cpu" if self.device.type == "cuda" else ""
+        try:
+            return self._logits(dialogues)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            longest = max(dialogues.lengths)
+            raise InputError(
+                f"out of memory; the longest dialogue has {longest} utterances; split it{elsewhere}"
+            ) from None
+
+    def _logits(self, dialogues: Dialogues) -> Tensor:
         modalities = tuple(self._model.fusion.dimensions)
         data = DeviceSplit(dialogues, modalities, self.speakers, self.device)
         data.fill_missing(standardisation_means(self._model))

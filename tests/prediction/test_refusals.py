@@ -80,7 +80,9 @@ def test_a_running_run_is_used_with_a_note(corpus, copy):
     change(copy, run_status="running")
     model = load(copy)
     assert model.notes == (f"{copy} has the status running; its best evaluation so far is used",)
-    assert len(model.predict(corpus.split("test"))) == len(corpus.split("test"))
+    with pytest.warns(UserWarning, match="has the status running; its best evaluation so far is used") as told:
+        assert len(model.predict(corpus.split("test"))) == len(corpus.split("test"))
+    assert [(len(told), warning.filename) for warning in told] == [(1, __file__)]
 
 
 def test_a_checkpoint_that_is_replaced_while_it_is_read(copy, monkeypatch):
