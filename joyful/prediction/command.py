@@ -27,6 +27,7 @@ _SETTING = re.compile(r"data\.(table\.[\w.]+|cache|text_encoder)=(.*)", re.DOTAL
 #: What messages of other parts ask to set -> what this command takes.
 _REMEDIES = (
     (re.compile(r"set data\.root=FILE_OR_FOLDER( to a table of dialogues)?"), "give a table of dialogues"),
+    (re.compile(r"\bset device=(auto|cpu|cuda)\b"), r"use --device \1"),
     (re.compile(r"\bdevice=(auto|cpu|cuda)\b"), r"--device \1"),
 )
 
@@ -131,10 +132,17 @@ def _predict(parsed: argparse.Namespace, settings: Mapping[str, str]) -> None:
     )  # fmt: skip
     predictions = predictor.label(predictor.read(parsed.file, parsed.columns, **tables))
     if parsed.out is None:
-        sys.stdout.write(outputs.to_bytes(predictions.frame, ".csv").decode())
+        _write_to_stdout(outputs.to_bytes(predictions.frame, ".csv"))
     else:
         outputs.write(predictions.frame, parsed.out)
     _tell(predictions, [str(model.folder) for model in predictor.models], parsed.out)
+
+
+def _write_to_stdout(data: bytes) -> None:
+    """Write bytes in UTF-8, whatever the encoding of standard output."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def _tell(predictions: Predictions, models: Sequence[str], out: Path | None) -> None:

@@ -9,14 +9,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joyful
 from joyful.prediction.saved import CONFIG, KIND, VERSION, WEIGHTS, SavedModel, find_models, open_model
 from joyful.records import InputError
 from joyful.results import plain
 from joyful.results.files import temporary_beside
+from joyful.results.provenance import encoder_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Settings that name other runs and sweeps, which an exported model does not need.
 _PLACES = ("resume", "fork", "sweep_name")
@@ -36,42 +42,55 @@ def export(run: str | Path, out: str | Path, *, best: bool = False) -> Path:
     Raises:
         InputError: If the run has no model, is damaged, or `out` exists or cannot be written.
 
+    Warns:
+        UserWarning: If the run is not completed.
+
     Example:
         >>> from joyful.prediction import export, load
         >>> model = load(export("outputs/run", "my-model"))  # doctest: +SKIP
     """
+    folder, notes = export_with_notes(run, out, best=best)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    return folder
+
+
+def export_with_notes(run: str | Path, out: str | Path, *, best: bool = False) -> tuple[Path, tuple[str, ...]]:
+    """Do what `export` does, and return the folder and what the user should know."""
     folder = Path(out).expanduser()
     if os.path.lexists(folder):
         raise InputError(f"{folder} exists; remove it, or choose another folder with --out FOLDER")
     found = find_models([run], best)
     if len(found) != 1:
         raise InputError(f"{run}: expected one run to export, got {len(found)}; give the folder of one")
+    from joyful.prediction.network import read_weights
+
     saved = open_model(found[0])
+    weights = {name: value.contiguous() for name, value in read_weights(saved).items()}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _write(saved, folder)
+        _write(saved, weights, folder)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{folder} cannot be written ({reason}); choose another folder with --out FOLDER") from None
-    return folder
+    return folder, saved.notes
 
 
-def _write(saved: SavedModel, folder: Path) -> None:
+def _write(saved: SavedModel, weights: Mapping[str, Tensor], folder: Path) -> None:
     from safetensors.torch import save_file
 
-    from joyful.prediction.network import read_weights
     from joyful.training.checkpoints import file_sha256
 
-    weights = {name: value.contiguous() for name, value in read_weights(saved).items()}
     temporary = temporary_beside(folder)
     temporary.mkdir()
     try:
-        save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
+        save_file(dict(weights), temporary / WEIGHTS, metadata={"format": "pt"})
         (temporary / WEIGHTS).chmod(0o644)  # safetensors writes files that only their owner can read
         document = {
             "kind": KIND,
             "version": VERSION,
             "joyful": joyful.__version__,
+            "status": saved.status,
             "data": saved.data.to_json() | {"text_encoder": _shared_name(saved.data.text_encoder)},
             "sha256": file_sha256(temporary / WEIGHTS),
             "config": _without_places(saved.config),
@@ -93,5 +112,4 @@ def _without_places(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shared_name(encoder: str | None) -> str | None:
-    """Return the name of a text encoder; of a folder its last part, since others have it elsewhere."""
-    return Path(encoder).name if encoder is not None and Path(encoder).is_absolute() else encoder
+    return None if encoder is None else encoder_name(encoder)

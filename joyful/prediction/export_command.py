@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from joyful.messages import CommandParser
-from joyful.prediction.export import export
+from joyful.prediction.export import export_with_notes
 from joyful.records import InputError, print_error
 
 
@@ -26,10 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = _parser().parse_args(arguments)
     try:
-        folder = export(parsed.run, parsed.out, best=parsed.best)
+        folder, notes = export_with_notes(parsed.run, parsed.out, best=parsed.best)
     except InputError as error:
         print_error(f"export: {error}")
         return 2
+    for note in notes:
+        print_error(note)
     print(f"{folder}: the model of {parsed.run}; predict with it: joyful predict {folder} FILE")
     return 0
 

@@ -27,6 +27,7 @@ from joyful.records import Dialogues, InputError, first_line_of, one_line
 from joyful.training import checkpoints
 from joyful.training.batching import DeviceSplit
 from joyful.training.building import model_without_memory
+from joyful.training.memory import is_out_of_memory
 
 #: How often a checkpoint is read that a running training replaces meanwhile.
 _ATTEMPTS = 5
@@ -78,7 +79,22 @@ class Network:
 
         Args:
             dialogues: The dialogues, with at least the modalities of the model.
+
+        Raises:
+            InputError: If memory runs out. The message has the length of the longest dialogue.
         """
+        elsewhere = ", or set device=cpu" if self.device.type == "cuda" else ""
+        try:
+            return self._logits(dialogues)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            longest = max(dialogues.lengths)
+            raise InputError(
+                f"out of memory; the longest dialogue has {longest} utterances; split it{elsewhere}"
+            ) from None
+
+    def _logits(self, dialogues: Dialogues) -> Tensor:
         modalities = tuple(self._model.fusion.dimensions)
         data = DeviceSplit(dialogues, modalities, self.speakers, self.device)
         data.fill_missing(standardisation_means(self._model))
@@ -122,7 +138,7 @@ def _exported_weights(saved: SavedModel) -> dict[str, Tensor]:
 
 
 def _best_checkpoint(saved: SavedModel) -> dict[str, Tensor]:
-    folder, prefix = saved.folder / "checkpoint", "model."
+    folder = saved.folder / "checkpoint"
     names = folder / f"{checkpoints.BEST}.json"
     for attempt in range(_ATTEMPTS):
         try:
@@ -137,7 +153,7 @@ def _best_checkpoint(saved: SavedModel) -> dict[str, Tensor]:
             raise InputError(f"{folder} cannot be read ({error.strerror}); check its permissions") from None
     if checkpoint is None:
         raise InputError(f"{names}: it is missing; expected the weights of the best evaluation")
-    return {name.removeprefix(prefix): value for name, value in checkpoint.tensors.items() if name.startswith(prefix)}
+    return checkpoint.part("model.")
 
 
 def probabilities(logits: Tensor, multilabel: bool) -> np.ndarray:

@@ -18,7 +18,7 @@ from joyful.records import InputError
 from joyful.results.arms import printable
 from joyful.results.files import temporary_beside
 from joyful.results.predictions import class_names
-from joyful.results.schema import PROBABILITY
+from joyful.results.schema import HISTORY, PREDICTIONS, PROBABILITY, RUN, TIMING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +28,9 @@ SEPARATOR = "|"
 
 #: Endings of the files that can be written.
 ENDINGS = (".csv", ".jsonl", ".parquet")
+
+#: Names of the files in the folder of a run that have such an ending.
+_OF_RUNS = (HISTORY, PREDICTIONS, TIMING)
 
 
 def chosen_classes(probabilities_NC: np.ndarray, multilabel: bool) -> np.ndarray:
@@ -94,7 +97,8 @@ def check_output(out: Path, source: Path) -> None:
     """Check the name of the file of predictions, before anything is read.
 
     Raises:
-        InputError: If its ending is unknown, it is the file that is read, or its folder does not exist.
+        InputError: If its ending is unknown, it is the file that is read or one that a run has written, or its folder does
+            not exist.
     """
     if out.suffix.lower() not in ENDINGS:
         raise InputError(f"--out {out}: expected a file {', '.join(ENDINGS)}, got {out.suffix or 'no ending'!r}")
@@ -102,6 +106,8 @@ def check_output(out: Path, source: Path) -> None:
         raise InputError(f"--out {out}: expected an existing folder, found no {out.parent}; create it")
     if out.exists() and (not out.is_file() or (source.exists() and out.samefile(source))):
         raise InputError(f"--out {out}: expected a new file, got {'a folder' if out.is_dir() else 'the table itself'}")
+    if out.name.lower() in _OF_RUNS and (out.parent / RUN).exists():
+        raise InputError(f"--out {out}: expected a new file, got one of the run in {out.parent}; choose another name")
 
 
 def write(frame: pd.DataFrame, out: Path) -> None:

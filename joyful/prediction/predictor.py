@@ -10,6 +10,7 @@ Shape letters: N utterances, C classes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -123,12 +124,18 @@ class Predictor:
         Raises:
             InputError: If the table is not valid or does not fit the models.
 
+        Warns:
+            UserWarning: For each note, such as that the training has not ended (see `Predictions.notes`).
+
         Example:
             >>> from joyful.prediction import load
             >>> model = load("outputs/run")  # doctest: +SKIP
             >>> model.predict("chat.csv", columns={"text": "message"})["predicted"]  # doctest: +SKIP
         """
-        return self.label(self.read(table, columns, **options)).frame
+        predictions = self.label(self.read(table, columns, **options))
+        for note in predictions.notes:
+            warnings.warn(note, stacklevel=2)
+        return predictions.frame
 
     def read(
         self, table: str | Path | pd.DataFrame, columns: Mapping[str, str | None] | None = None, **options: Any

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from joyful.data.description import FROM_FILE
 from joyful.records import MODALITIES, InputError, one_line
-from joyful.results import RUN, find_runs, read_run
+from joyful.results import RUN, STATUSES, find_runs, read_run
 from joyful.results.files import read_bounded
 
 #: The files of an exported model.
@@ -104,6 +104,7 @@ class SavedModel:
         exported: Whether it was exported. Otherwise the folder is that of a run.
         tensors: Of an exported model, the SHA-256 of its weights.
         notes: What the user should know of it.
+        status: Status of the run, of an exported model when it was exported.
     """
 
     folder: Path
@@ -112,6 +113,7 @@ class SavedModel:
     exported: bool = False
     tensors: str = ""
     notes: tuple[str, ...] = ()
+    status: str = "completed"
 
 
 def find_models(names: Sequence[str | Path], best: bool = False) -> list[Path]:
@@ -200,16 +202,17 @@ def _open_run(folder: Path) -> SavedModel:
             f"{folder / RUN}: expected labels, dimensions and speakers of its data; train it again"
         ) from None
     if not (folder / "checkpoint" / "best.json").exists():
+        completed = info["status"] == "completed"  # such a run is not trained any further
+        remedy = f"resume it with joyful train resume={folder}, or wait for its first evaluation"
         raise InputError(
             f"{folder}: expected a run with an evaluated model, got one without checkpoint/best.json (status"
-            f" {info['status']}); resume it with joyful train resume={folder}, or wait for its first evaluation"
+            f" {info['status']}); {'restore its checkpoint from a copy, or train it again' if completed else remedy}"
         )
-    notes = []
-    if info["status"] == "running":
-        notes.append(f"{folder} has the status running; its best evaluation so far is used")
-    elif info["status"] != "completed":
-        notes.append(f"{folder} has the status {info['status']}; its best evaluation is used")
-    return SavedModel(folder, info["config"], data, notes=tuple(notes))
+    status = info["status"]
+    so_far = " so far" if status == "running" else ""
+    note = f"{folder} has the status {status}; its best evaluation{so_far} is used"
+    notes = () if status == "completed" else (note,)
+    return SavedModel(folder, info["config"], data, notes=notes, status=status)
 
 
 def _is_trained_by_joyful(info: Mapping[str, Any]) -> bool:
@@ -240,7 +243,11 @@ def _open_exported(folder: Path) -> SavedModel:
         config, digest = document["config"], document["sha256"]
         if not _is_trained_by_joyful(document) or not isinstance(digest, str):
             raise ValueError("config or sha256 is not what joyful writes")
-        return SavedModel(folder, config, ModelData.from_json(document["data"], None), exported=True, tensors=digest)
+        data, status = ModelData.from_json(document["data"], None), document.get("status", "completed")
+        if status not in STATUSES:
+            raise ValueError("its status is not one of a run")
+        notes = (f"{folder} was exported from a run with the status {status}",) if status != "completed" else ()
+        return SavedModel(folder, config, data, exported=True, tensors=digest, notes=notes, status=status)
     except InputError as error:
         raise InputError(f"{folder / CONFIG}: {error}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -255,9 +262,11 @@ def check_same_kind(models: Sequence[SavedModel]) -> None:
     Raises:
         InputError: If two differ in labels, dimensions or text encoder. The message has both values.
     """
-    first = models[0]
+    # earlier versions recorded no digest of the text encoder
+    recorded = next((model for model in models if model.data.text_encoder_digest is not None), models[0])
     for other in models[1:]:
         for name in ("labels", "dimensions", "multilabel", "text_encoder_digest", "text_encoder"):
+            first = recorded if name == "text_encoder_digest" else models[0]
             a, b = getattr(first.data, name), getattr(other.data, name)
             if name == "text_encoder_digest" and None in (a, b):
                 continue

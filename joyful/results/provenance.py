@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from importlib import metadata
+from pathlib import PureWindowsPath
 from typing import TypedDict
 
 #: Name in run.json -> distribution whose version can change a run's numbers.
@@ -64,3 +65,18 @@ def versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             result[name] = None
     return result
+
+
+def encoder_name(name: str) -> str:
+    """Return the name of a text encoder to show to others; of a local folder its last part, since others have it elsewhere.
+
+    Args:
+        name: A name such as BAAI/bge-base-en, or the path of a folder.
+
+    Example:
+        >>> encoder_name("~/private/encoder"), encoder_name("BAAI/bge-base-en")
+        ('encoder', 'BAAI/bge-base-en')
+    """
+    path = PureWindowsPath(name)  # / and \ separate its parts
+    local = name.startswith((".", "~")) or path.root or path.drive or "\\" in name or len(path.parts) > 2
+    return path.name if local or os.path.isdir(name) else name

@@ -47,6 +47,10 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     state: dict[str, Any]
 
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose names begin with a prefix, under the rest of their names."""
+        return {name[len(prefix) :]: value for name, value in self.tensors.items() if name.startswith(prefix)}
+
 
 def write(folder: Path, name: str, step: int, checkpoint: Checkpoint) -> None:
     """Write a checkpoint and remove older ones of the same name. One older "last" is kept as "previous".

@@ -20,7 +20,6 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from joyful.config import Settings
-from joyful.losses.classification import class_weights
 from joyful.losses.weighting import WEIGHTINGS
 from joyful.losses.weights import LossWeightConfig
 from joyful.model.joyful import GraphModel, ModelOutput, parameter_groups
@@ -63,8 +62,8 @@ class Coach:
         epoch: Number of complete epochs.
         step: Number of optimizer steps.
         best: Dev "f1_weighted", "epoch", "step" and test scores of the best evaluation; empty before the first one.
-        best_logits: "dev" and "test" -> (N, C) logits of the best evaluation. Empty before the first one, and if the run
-            was resumed from a checkpoint without them, which an earlier version wrote.
+        best_logits: "dev" and "test" -> (N, C) logits of the best evaluation. Empty before the first one, and after a
+            checkpoint of an earlier version, which has none (see `restore_best_logits`).
     """
 
     def __init__(
@@ -88,7 +87,8 @@ class Coach:
         evaluations = range(1, t.evaluations_per_epoch + 1)
         self._evaluate_after = {math.ceil(k * self.steps_per_epoch / t.evaluations_per_epoch) for k in evaluations}
         self._criterion = objective.classification_criterion(
-            settings.classification, self._class_weights(n_classes)
+            settings.classification,
+            objective.weights_of_classes(settings.classification, splits["train"].labels, n_classes),
         ).to(device)
         s = settings.weighting
         self._weighting = WEIGHTINGS.create(s.name, dict(s))
@@ -313,12 +313,6 @@ class Coach:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
-    def _class_weights(self, n_classes: int) -> Tensor | None:
-        labels = self.splits["train"].labels
-        labels = labels[labels >= 0] if labels.ndim == 1 else labels.clamp(min=0)  # -1: without a label
-        frequencies = labels.sum(dim=0) if labels.ndim == 2 else torch.bincount(labels, minlength=n_classes)
-        return class_weights(frequencies, self.settings.classification.class_weight)
-
     # --- state
 
     def state_dict(self) -> Checkpoint:
@@ -360,6 +354,18 @@ class Coach:
         load_weights(self.model, path)
         self._average.restart()
 
+    def restore_best_logits(self, best: Checkpoint) -> None:
+        """Set `best_logits` by evaluating the model of the best evaluation again. The training is not affected.
+
+        Args:
+            best: The `best_state_dict` of that evaluation.
+        """
+        current = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(best.part("model."))
+        with torch.inference_mode():
+            self.best_logits = {split: self._run(split).logits() for split in ("dev", "test")}
+        self.model.load_state_dict(current)
+
     def load_state_dict(self, saved: Checkpoint) -> None:
         """Continue from a `state_dict`.
 
@@ -367,11 +373,7 @@ class Coach:
             InputError: If the checkpoint belongs to a different model or optimizer. The coach is then in an undefined
                 state.
         """
-        tensors, state = saved.tensors, saved.state
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-
+        state, part = saved.state, saved.part
         try:
             self.model.load_state_dict(part("model."))
             load_state_tensors(self._optimizer, self.settings.optimizer, part("optimizer."))
@@ -379,7 +381,7 @@ class Coach:
             self._weighting.load_state_dict({k: v.to(self.device) for k, v in part("weighting.").items()})
             self.epoch, self.step = int(state["epoch"]), int(state["step"])
             self.best, self._stale_epochs = dict(state["best"]), int(state["stale_epochs"])
-            self.best_logits = part("best_logits.")  # checkpoints of earlier versions have none
+            self.best_logits = part("best_logits.")
             if any(len(logits) != len(self.splits[split].labels) for split, logits in self.best_logits.items()):
                 raise ValueError("its logits are those of other data")
             if not all(isinstance(value, (int, float)) for value in self.best.values()):

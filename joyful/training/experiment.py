@@ -33,6 +33,7 @@ from joyful.training.batching import DeviceSplit
 from joyful.training.building import build_model, choose_device, model_without_memory
 from joyful.training.coach import Coach, TrainingFailedError
 from joyful.training.disk_need import DataSizes, disk_need
+from joyful.training.memory import is_out_of_memory
 from joyful.training.progress import TrainingProgress, closing_table
 from joyful.training.run_log import RunLog, run_log
 from joyful.training.run_tracking import RunTracking
@@ -214,12 +215,6 @@ def _disk_errors_as_input_errors(folder: Path) -> Iterator[None]:
             f"{error.filename or folder} cannot be used ({error.strerror}); check its permissions or choose another "
             "folder"
         ) from None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the error is a failed allocation of memory, on the host or on the device."""
-    # torch raises a plain RuntimeError for the host.
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def describe_failure(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from joyful.config import ClassificationSettings, FusionSettings, LossSettings
-from joyful.losses.classification import CLASSIFICATION_LOSSES, ClassificationLoss
+from joyful.losses.classification import CLASSIFICATION_LOSSES, ClassificationLoss, class_weights
 from joyful.losses.reconstruction import RECONSTRUCTION_LOSSES, ReconstructionLoss
 from joyful.model.joyful import ModelOutput
 from joyful.records import Batch
@@ -43,6 +43,19 @@ def classification_criterion(settings: ClassificationSettings, class_weights: Te
         settings.name, dict(settings), class_weights=class_weights
     )
     return criterion
+
+
+def weights_of_classes(settings: ClassificationSettings, labels: Tensor, n_classes: int) -> Tensor | None:
+    """Return the weights of the classes, (C,), which follow from their frequencies; None weights all equally.
+
+    Args:
+        settings: The group `classification`.
+        labels: (N,) class indices or (N, C) of 0 and 1, of the train split; -1: without a label.
+        n_classes: C.
+    """
+    labels = labels[labels >= 0] if labels.ndim == 1 else labels.clamp(min=0)
+    frequencies = labels.sum(dim=0) if labels.ndim == 2 else torch.bincount(labels, minlength=n_classes)
+    return class_weights(frequencies, settings.class_weight)
 
 
 def reduce_encoder_losses(losses_N: Tensor, lengths: tuple[int, ...], how: str) -> Tensor:

@@ -5,17 +5,20 @@ The coach trains and yields records; `RunWriter` writes them. A run can be resum
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from joyful.records import DialogueDataset, EpochRecord
+from joyful.records import DialogueDataset, EpochRecord, InputError, print_error
 from joyful.results import RunFolder
 from joyful.results.predictions import predictions_bytes
 from joyful.training import checkpoints, predictions, restoring
 from joyful.training.checkpoints import Checkpoint
 from joyful.training.coach import Coach
+
+log = logging.getLogger(__name__)
 
 
 class RunWriter:
@@ -56,6 +59,29 @@ class RunWriter:
         if saved is not None:
             coach.load_state_dict(saved.checkpoint)
             self._history, self._timing = saved.history, saved.timing
+            self._restore_best(coach, source)
+
+    def _restore_best(self, coach: Coach, source: Path | None) -> None:
+        """Copy the best model of the source of a fork, and evaluate it if an earlier version kept no logits of it."""
+        own = checkpoints.read(self._checkpoints, checkpoints.BEST)
+        best, damage = own, ""
+        if own is None and source is not None:
+            try:
+                best = checkpoints.read(source / "checkpoint", checkpoints.BEST)
+            except (InputError, PermissionError) as error:
+                damage = f" ({error})"
+        fits = best is not None and best.state.get("best") == coach.best
+        if best is None or not fits:
+            if own is None:
+                _report(
+                    f"{self.run.path}: the model of the best evaluation so far is lost{damage}; until there is a better one, "
+                    f"the run has no best model{'' if coach.best_logits else ', and no predictions and scores per class'}"
+                )
+            return  # its own is of an epoch that was not completed, which is trained again
+        if own is None:
+            self._write_checkpoint(checkpoints.BEST, int(coach.best["step"]), best)
+        if not coach.best_logits:
+            coach.restore_best_logits(best)
 
     @property
     def history(self) -> Sequence[Mapping[str, Any]]:
@@ -106,3 +132,9 @@ class RunWriter:
 
     def _write_checkpoint(self, name: str, step: int, checkpoint: Checkpoint) -> None:
         checkpoints.write(self._checkpoints, name, step, checkpoint)
+
+
+def _report(text: str) -> None:
+    """Write a line to standard error and to the log of the run."""
+    print_error(text)
+    log.info("%s", text)

@@ -24,8 +24,8 @@ def copy(exported, tmp_path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "copy"))
 
 
-def change(folder: Path, **values: object) -> None:
-    path = folder / "config.json"
+def change(folder: Path, name: str = "config.json", **values: object) -> None:
+    path = folder / name
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
@@ -84,6 +84,7 @@ def test_damaged_weights(copy):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"status": ["failed"]}, "its status is not one of a run"),
         ({"version": 2}, "expected joyful model 1, got joyful model 2"),
         ({"kind": "bert"}, "expected joyful model 1, got bert"),
         ({"data": {}}, "got a damaged one"),
@@ -124,6 +125,45 @@ def test_an_export_that_fails_leaves_nothing(run, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="cannot be written"):
         export(run, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_export_leaves_no_folders(run, tmp_path):
+    damaged = Path(shutil.copytree(run, tmp_path / "run"))
+    next((damaged / "checkpoint").glob("best-*.safetensors")).write_bytes(b"damaged")
+    with pytest.raises(InputError, match="got a damaged one"):
+        export(damaged, tmp_path / "some" / "new" / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_status_of_a_run_that_is_not_complete_is_told_and_kept(corpus, run, tmp_path, capsys):
+    failed = Path(shutil.copytree(run, tmp_path / "run"))
+    change(failed, name="run.json", status="failed")
+    assert main([str(failed), "--out", str(tmp_path / "model")]) == 0
+    assert capsys.readouterr().err == f"joyful: {failed} has the status failed; its best evaluation is used\n"
+    with pytest.warns(UserWarning, match="has the status failed") as told:
+        export(failed, tmp_path / "second")
+    assert told[0].filename == __file__
+    model = load(tmp_path / "model", text_encoder=str(corpus.encoder), cache=corpus.folder / "cache")
+    assert model.notes == (f"{tmp_path / 'model'} was exported from a run with the status failed",)
+    with pytest.warns(UserWarning, match="was exported from a run with the status failed"):
+        export(tmp_path / "model", tmp_path / "third")
+    assert (tmp_path / "third" / "config.json").read_bytes() == (tmp_path / "model" / "config.json").read_bytes()
+    change(tmp_path / "third", status="good")
+    with pytest.raises(InputError, match="its status is not one of a run"):
+        load(tmp_path / "third")
+
+
+@pytest.mark.parametrize(
+    "encoder", ["~/private/enc", "../private/enc", "very/private/enc", r"C:\private\enc", "org/enc"]
+)
+def test_an_encoder_in_a_folder_has_no_path(run, tmp_path, encoder):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    info = json.loads((copy / "run.json").read_text())
+    info["data"]["text_encoder"] = info["config"]["data"]["text_encoder"] = encoder
+    change(copy, name="run.json", **info)
+    document = json.loads((export(copy, tmp_path / "model") / "config.json").read_text())
+    expected = encoder if encoder == "org/enc" else "enc"
+    assert document["data"]["text_encoder"] == document["config"]["data"]["text_encoder"] == expected
 
 
 def test_the_command(run, tmp_path, capsys):

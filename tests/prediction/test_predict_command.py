@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from joyful.prediction import load
 from joyful.prediction.command import main
+from joyful.prediction.network import Network
+from joyful.training.batching import DeviceSplit
 
 
 @pytest.fixture
@@ -98,6 +102,8 @@ def test_settings_of_training_say_how_the_file_is_read(run, corpus, chat, tmp_pa
         (["RUN", "CHAT", "--out", "x.txt"], "expected a file .csv, .jsonl, .parquet, got '.txt'"),
         (["RUN", "CHAT", "--out", "no/x.csv"], "expected an existing folder, found no no; create it"),
         (["RUN", "CHAT", "--out", "CHAT"], "expected a new file, got the table itself"),
+        (["RUN", "CHAT", "--out", "RUN/predictions.parquet"], "expected a new file, got one of the run in"),
+        (["RUN", "CHAT", "--out", "RUN/History.parquet"], "expected a new file, got one of the run in"),
         (["RUN", "nothing.csv"], "nothing.csv does not exist; give a table of dialogues"),
         (["RUN", "CHAT", "data.table.encodin=cp1252"], "data.table: expected one of columns, columns.dialogue, "),
         (["RUN", "CHAT", "data.table.speakers=9"], "got 'speakers'"),
@@ -112,12 +118,10 @@ def test_settings_of_training_say_how_the_file_is_read(run, corpus, chat, tmp_pa
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run, chat, capsys, monkeypatch, words, message):
-    import torch
-
     if "cuda" in words and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     monkeypatch.chdir(chat.parent)
-    assert main([{"RUN": str(run), "CHAT": str(chat)}.get(word, word) for word in words]) == 2
+    assert main([{"CHAT": str(chat)}.get(word, word.replace("RUN", str(run))) for word in words]) == 2
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.count("\n") == 1
@@ -138,6 +142,33 @@ def test_wrong_arguments(words, message, capsys):
         main(words)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried")])
+def test_lack_of_memory_is_one_line_with_the_longest_dialogue(run, corpus, chat, capsys, monkeypatch, failure):
+    def fail(*_):
+        raise failure
+
+    monkeypatch.setattr(DeviceSplit, "batches_in_order", fail)
+    assert main([str(run), str(chat), "--device", "cpu"]) == 2
+    longest = corpus.split("test").groupby("dialogue").size().max()
+    line = f"joyful: predict: out of memory; the longest dialogue has {longest} utterances; split it\n"
+    assert capsys.readouterr().err == line
+    monkeypatch.setattr(Network, "__init__", lambda self, *_: setattr(self, "device", torch.device("cuda")))
+    monkeypatch.setattr(Network, "_logits", fail)
+    assert main([str(run), str(chat), "--device", "cpu"]) == 2
+    assert capsys.readouterr().err == f"{line[:-1]}, or use --device cpu\n"
+
+
+@pytest.mark.slow
+def test_standard_output_is_utf_8_whatever_its_encoding(run, corpus, chat, tmp_path):
+    corpus.split("test").assign(speaker="Zoë").to_csv(chat, index=False)
+    words = [sys.executable, "-m", "joyful.prediction.command", str(run), str(chat)]
+    done = subprocess.run(words, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert main([*words[3:], "--out", str(tmp_path / "out.csv")]) == 0
+    assert done.stdout == (tmp_path / "out.csv").read_bytes()
+    assert "Zoë" in done.stdout.decode()
 
 
 @pytest.mark.slow

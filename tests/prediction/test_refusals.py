@@ -80,7 +80,9 @@ def test_a_running_run_is_used_with_a_note(corpus, copy):
     change(copy, run_status="running")
     model = load(copy)
     assert model.notes == (f"{copy} has the status running; its best evaluation so far is used",)
-    assert len(model.predict(corpus.split("test"))) == len(corpus.split("test"))
+    with pytest.warns(UserWarning, match="has the status running; its best evaluation so far is used") as told:
+        assert len(model.predict(corpus.split("test"))) == len(corpus.split("test"))
+    assert [(len(told), warning.filename) for warning in told] == [(1, __file__)]
 
 
 def test_a_checkpoint_that_is_replaced_while_it_is_read(copy, monkeypatch):
@@ -178,6 +180,16 @@ def test_models_of_other_data_are_not_averaged(run, copy, name, value):
     change(copy, **{name: value})
     with pytest.raises(InputError, match=rf"{run} and {copy}: expected models with the same {name}, got .* and "):
         open_predictor([run, copy])
+
+
+def test_a_model_without_a_digest_does_not_hide_two_that_differ(run, second, copy, tmp_path):
+    old = Path(shutil.copytree(run, tmp_path / "old"))
+    change(old, text_encoder_digest=None)
+    change(copy, text_encoder_digest="0" * 16)
+    assert len(open_predictor([old, run, second]).models) == 3
+    for order in ([old, run, copy], [old, copy, run], [run, old, copy], [run, copy, old]):
+        with pytest.raises(InputError, match="expected models with the same text_encoder_digest, got"):
+            open_predictor(order)
 
 
 def test_a_dialogue_must_fit_all_models(run, copy):

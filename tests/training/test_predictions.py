@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from sklearn import metrics as sklearn_metrics
 
 from joyful import results
 from joyful.data.loading import load
+from joyful.prediction.saved import open_model
 from joyful.records import InputError
 from joyful.training import checkpoints, experiment
 from joyful.training.coach import Coach
@@ -142,23 +145,87 @@ def test_a_pruned_run_has_predictions_and_new_ones_after_it_has_gone_on(tmp_path
     assert not first.equals(results.read_predictions(tmp_path / "pruned"))
 
 
-@pytest.mark.slow
-def test_a_checkpoint_of_an_earlier_version_has_no_predictions(tmp_path, monkeypatch):
-    """A run that is resumed from it has predictions only if it finds a better evaluation."""
-    saved = Coach.state_dict
+def without_logits(original):
+    """Return `Coach.state_dict` of an earlier version, which kept no logits of the best evaluation."""
 
-    def without_logits(self):
-        whole = saved(self)
+    def state_dict(self):
+        whole = original(self)
         return checkpoints.Checkpoint({k: v for k, v in whole.tensors.items() if "logits" not in k}, whole.state)
 
+    return state_dict
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("training.moving_average=0.5", "training.evaluations_per_epoch=2")])
+def test_a_checkpoint_of_an_earlier_version_gives_the_same_bytes(tmp_path, monkeypatch, more):
+    """A run that is resumed from it evaluates its best model again, and trains on as if nothing had happened."""
+    train(tmp_path / "whole", *SECOND_BEST, *more)
     with monkeypatch.context() as patch:
-        patch.setattr(Coach, "state_dict", without_logits)
+        patch.setattr(Coach, "state_dict", without_logits(Coach.state_dict))
+        with pytest.raises(experiment.PrunedError):
+            train(tmp_path / "run", *SECOND_BEST, *more, observer=PruneAfter(3))
+    (tmp_path / "run" / results.PREDICTIONS).unlink()
+    train(tmp_path / "run", *SECOND_BEST, *more)
+    for name in (results.PREDICTIONS, "history.parquet"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    infos = [results.read_run(tmp_path / name) for name in ("whole", "run")]
+    assert all(infos[0][key] == infos[1][key] for key in results.OUTCOME_KEYS)
+    whole, run = (load_file(next((tmp_path / name / "checkpoint").glob("last-*"))) for name in ("whole", "run"))
+    assert whole.keys() == run.keys()
+    assert all(torch.equal(whole[name], run[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_without_its_best_model_such_a_run_says_that_it_has_no_predictions(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(Coach, "state_dict", without_logits(Coach.state_dict))
         with pytest.raises(experiment.PrunedError):
             train(tmp_path / "run", *SECOND_BEST, observer=PruneAfter(3))
+    (tmp_path / "run" / "checkpoint" / "best.json").unlink()
+    (tmp_path / "run" / results.PREDICTIONS).unlink()
     train(tmp_path / "run", *SECOND_BEST)
+    told = "the model of the best evaluation so far is lost; until there is a better one, the run has no best model"
+    assert capsys.readouterr().err.count(f"{told}, and no predictions and scores per class\n") == 1
     assert results.read_run(tmp_path / "run")["status"] == "completed"
     assert results.read_predictions(tmp_path / "run") is None
     assert not results.OUTCOME_KEYS.keys() & results.read_run(tmp_path / "run").keys()
+
+
+#: Settings of a fork that trains on, but finds no better evaluation.
+STAYS = ("training.epochs=5", "optimizer.learning_rate=1e-12")
+
+
+@pytest.mark.slow
+def test_a_fork_without_a_better_evaluation_has_the_model_of_its_source(tmp_path):
+    train(tmp_path / "run", *SECOND_BEST)
+    train(tmp_path / "fork", f"fork={tmp_path / 'run'}", *STAYS)
+    train(tmp_path / "again", f"fork={tmp_path / 'fork'}", "training.epochs=6")
+    best, *others = (checkpoints.read(tmp_path / name / "checkpoint", "best") for name in ("run", "fork", "again"))
+    predictions = (tmp_path / "run" / results.PREDICTIONS).read_bytes()
+    for name, other in zip(("fork", "again"), others, strict=True):
+        assert other.state == best.state
+        assert all(torch.equal(value, best.tensors[key]) for key, value in other.tensors.items())
+        assert (tmp_path / name / results.PREDICTIONS).read_bytes() == predictions
+
+
+@pytest.mark.slow
+def test_a_fork_of_a_run_with_a_damaged_best_model_goes_on(tmp_path, capsys):
+    train(tmp_path / "run", *SECOND_BEST)
+    (tmp_path / "run/checkpoint/best.json").write_text("{")
+    capsys.readouterr()
+    train(tmp_path / "fork", f"fork={tmp_path / 'run'}", *STAYS)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "best" in line and "lost" in line)
+    assert "got a damaged one" in line
+    assert "predictions" not in line
+    assert results.read_run(tmp_path / "fork")["status"] == "completed"
+    assert not (tmp_path / "fork/checkpoint/best.json").exists()
+    assert (tmp_path / "fork" / results.PREDICTIONS).read_bytes() == (
+        tmp_path / "run" / results.PREDICTIONS
+    ).read_bytes()
+    with pytest.raises(
+        InputError, match=r"\(status completed\); restore its checkpoint from a copy, or train it again"
+    ):
+        open_model(tmp_path / "fork")
 
 
 def test_logits_of_other_data_are_refused(tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from joyful.analysis.statistics import Estimate, mean_t
 from joyful.results import InputError, read_predictions, read_timing
 from joyful.results.arms import flatten
 from joyful.results.class_scores import SCORES
+from joyful.results.provenance import encoder_name
 
 #: Seed of the bootstrap, so that a card is reproducible.
 SEED = 0
@@ -307,8 +307,7 @@ def _settings(run: Run) -> Rows:
 
 def _encoder(described: Mapping[str, Any]) -> str:
     """Return the name of the text encoder, of a local folder without the folders above it; "" without text."""
-    name = str(described.get("text_encoder") or "")
-    return Path(name).name if name.startswith(("/", "~")) else name
+    return encoder_name(str(described.get("text_encoder") or ""))
 
 
 def _licences(name: str, known: Source, described: Mapping[str, Any]) -> Rows:
