@@ -45,7 +45,8 @@ class Network:
         threads: Number of CPU threads.
 
     Raises:
-        InputError: If its weights are damaged or do not fit its configuration, or its configuration is not valid here.
+        InputError: If its weights are damaged or do not fit its configuration, its configuration is not valid here, or the
+            device has no memory for the weights.
 
     Attributes:
         speakers: S, the largest number of speakers in a dialogue.
@@ -70,7 +71,12 @@ class Network:
                 f"{saved.folder}: expected weights that fit its configuration, got others ({first_line_of(error)}); restore"
                 " its files from a copy"
             ) from None
-        self._model.to(device).eval()
+        try:
+            self._model.to(device).eval()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(f"{saved.folder}: out of memory for its weights; set device=cpu") from None
 
     def logits(self, dialogues: Dialogues) -> Tensor:
         """Return the logits of all utterances, (N, C) float32.

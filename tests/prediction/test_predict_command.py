@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from joyful.model.joyful import GraphModel
 from joyful.prediction import load
 from joyful.prediction.command import main
 from joyful.prediction.network import Network
@@ -154,6 +155,11 @@ def test_lack_of_memory_is_one_line_with_the_longest_dialogue(run, corpus, chat,
     longest = corpus.split("test").groupby("dialogue").size().max()
     line = f"joyful: predict: out of memory; the longest dialogue has {longest} utterances; split it\n"
     assert capsys.readouterr().err == line
+    if isinstance(failure, RuntimeError):
+        with monkeypatch.context() as patch:
+            patch.setattr(GraphModel, "to", fail)
+            assert main([str(run), str(chat), "--device", "cpu"]) == 2
+            assert capsys.readouterr().err.endswith(f"{run}: out of memory for its weights; use --device cpu\n")
     monkeypatch.setattr(Network, "__init__", lambda self, *_: setattr(self, "device", torch.device("cuda")))
     monkeypatch.setattr(Network, "_logits", fail)
     assert main([str(run), str(chat), "--device", "cpu"]) == 2
