@@ -146,13 +146,13 @@ def hostile_logs(root: Path) -> dict[str, Case]:
 
 def hostile_prepared(root: Path) -> dict[str, Case]:
     """Write prepared datasets, each with one hostile file."""
-    row = {"dialogue": ["a"], "sentence": ["b" * 300_000_000]}
+    row = {"dialogue": ["a"], "sentence": ["b" * 600_000_000]}
     plain = parquet(row, use_dictionary=False)
     many = {"dialogue": repeated("a", 10**7), "sentence": repeated("b" * 1000, 10**7)}
     size = len(small_files.meld_table())
     utterances = {
-        "long_text": (plain, "decodes to 3000"),
-        "long_text_lying": (with_small_footer(plain), "decodes to 3000"),
+        "long_text": (plain, "decodes to 6000"),
+        "long_text_lying": (with_small_footer(plain), "decodes to 6000"),
         "many_rows": (parquet(many), "expected 9 rows, got 10000000"),
         "numbers": (parquet({"dialogue": np.zeros(9), "sentence": np.zeros(9)}), "must be text"),
         "lists": (parquet({"dialogue": [["a"]] * 9, "sentence": [["b"]] * 9}), "not a valid prepared dataset"),
