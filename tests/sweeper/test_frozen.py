@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import contextlib
 import os
 import shutil
 import signal
@@ -91,7 +92,8 @@ def freeze_until_another_has_finished(command, folder, tmp_path):
             sweeps.kill_group(second)
         before = files_of_trials(folder)
         for pid in frozen:
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # the command, woken first, may have ended its training
+                os.kill(pid, signal.SIGCONT)
         assert first.wait(60) == 0, (tmp_path / "first.log").read_text()
     finally:
         sweeps.kill_group(first)
