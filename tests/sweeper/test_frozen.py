@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import contextlib
 import os
 import shutil
 import signal
