@@ -194,3 +194,13 @@ class CommandParser(argparse.ArgumentParser):
             kind = "option" if given.startswith("-") else "argument"
             return f"{given}: there is no such {kind}{did_you_mean(near)} {help_}"
         return f"{message} {help_}"
+
+
+def print_utf8(text: str) -> None:
+    """Write text to standard output in UTF-8, whatever encoding it has. Lone surrogates of file names keep their bytes."""
+    sys.stdout.flush()
+    if hasattr(sys.stdout, "buffer"):
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+        sys.stdout.buffer.flush()
+    else:  # replaced by an object for text, as in a notebook
+        sys.stdout.write(text)

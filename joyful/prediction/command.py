@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from joyful.messages import CommandParser
+from joyful.messages import CommandParser, print_utf8
 from joyful.prediction import outputs
 from joyful.prediction.inputs import ROLES
 from joyful.prediction.predictor import Predictions, open_predictor
@@ -132,17 +132,10 @@ def _predict(parsed: argparse.Namespace, settings: Mapping[str, str]) -> None:
     )  # fmt: skip
     predictions = predictor.label(predictor.read(parsed.file, parsed.columns, **tables))
     if parsed.out is None:
-        _write_to_stdout(outputs.to_bytes(predictions.frame, ".csv"))
+        print_utf8(outputs.to_bytes(predictions.frame, ".csv").decode("utf-8"))
     else:
         outputs.write(predictions.frame, parsed.out)
     _tell(predictions, [str(model.folder) for model in predictor.models], parsed.out)
-
-
-def _write_to_stdout(data: bytes) -> None:
-    """Write bytes in UTF-8, whatever the encoding of standard output."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
 
 
 def _tell(predictions: Predictions, models: Sequence[str], out: Path | None) -> None:

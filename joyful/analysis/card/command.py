@@ -17,7 +17,7 @@ from joyful.analysis.card.content import Card, make_card
 from joyful.analysis.card.model import read_model
 from joyful.analysis.page.markdown import escape, table
 from joyful.analysis.page.parts import clean
-from joyful.messages import CommandParser
+from joyful.messages import CommandParser, print_utf8
 from joyful.results import HISTORY, PREDICTIONS, RUN, TIMING, InputError, ResultsError, write_bytes
 
 
@@ -71,16 +71,6 @@ def _check_out(path: Path) -> None:
         )
 
 
-def _print(text: str) -> None:
-    """Write text to standard output as UTF-8, whatever its encoding is."""
-    sys.stdout.flush()
-    if hasattr(sys.stdout, "buffer"):
-        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
-        sys.stdout.buffer.flush()
-    else:  # replaced by an object for text, as in a notebook
-        sys.stdout.write(text)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command `joyful card`.
 
@@ -111,10 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _check_out(parsed.out)
         text = render(make_card(read_model(parsed.folder, parsed.arm)))
         if parsed.out is None:
-            _print(text)
+            print_utf8(text)
         else:
             write_bytes(parsed.out, text.encode())
-            _print(f"{parsed.out}\n")
+            print_utf8(f"{parsed.out}\n")
     except (InputError, ResultsError) as error:
         print(f"joyful card: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
