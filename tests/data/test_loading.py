@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from joyful import randomness
-from joyful.data import loading, mosi, prepared
+from joyful.data import cache, loading, mosi, prepared
 from joyful.data.loading import load
 from joyful.data.sources import SOURCES
 from joyful.data.validation import validate
@@ -36,7 +36,7 @@ class FakeEncoder:
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch):
     loading._memory.clear()
-    monkeypatch.setattr(loading, "SentenceEncoder", lambda name, cache: FakeEncoder())
+    monkeypatch.setattr(loading, "sentence_encoder", lambda setting, cache: FakeEncoder())
 
 
 @pytest.fixture
@@ -251,10 +251,10 @@ def test_a_cache_that_cannot_be_written(settings, tmp_path):
 def test_the_cache_folder(settings, monkeypatch, tmp_path):
     bare = settings.model_copy(update={"cache": None})
     monkeypatch.setenv("JOYFUL_CACHE", str(tmp_path / "other"))
-    assert loading.cache_folder(settings) == tmp_path / "cache"
-    assert loading.cache_folder(bare) == tmp_path / "other"
+    assert cache.cache_folder(settings) == tmp_path / "cache"
+    assert cache.cache_folder(bare) == tmp_path / "other"
     monkeypatch.delenv("JOYFUL_CACHE")
-    assert loading.cache_folder(bare) == Path.home() / ".cache" / "joyful"
+    assert cache.cache_folder(bare) == Path.home() / ".cache" / "joyful"
 
 
 def test_the_generator_is_not_kept_on_disk(tmp_path):

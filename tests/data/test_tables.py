@@ -15,6 +15,7 @@ from joyful.data.dialogue_table import Utterance, concatenate, to_dataset, to_di
 from joyful.data.tables import read_matrix, read_rows
 from joyful.records import SPLITS, InputError
 from joyful.results.csv_text import MAXIMUM_RECORD
+from tests.support.datasets import data_settings
 
 
 def write(tmp_path, content):
@@ -137,7 +138,9 @@ def test_duplicates_and_too_many_speakers_are_refused(tmp_path):
 
 def test_dialogues_of_the_same_name_in_two_splits_stay_apart(tmp_path):
     parts = [to_table(tmp_path / f"{split}.csv", [Utterance(2, "d", 0, split, "x", "joy")], split) for split in SPLITS]
-    data = to_dataset(concatenate(parts), "corpus", ["joy", "anger"], 1, lambda texts: np.ones((len(texts), 2)))
+    data = to_dataset(
+        concatenate(parts), data_settings("meld"), ["joy", "anger"], 1, lambda texts: np.ones((len(texts), 2))
+    )
     assert {split: (part.ids, len(part.labels)) for split, part in data.splits.items()} == dict.fromkeys(
         SPLITS, (("d",), 1)
     )

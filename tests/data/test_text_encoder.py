@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from joyful.data.text_encoder import BATCH, PACKAGED, SentenceEncoder, identity
+from joyful.data.text_encoder import BATCH, PACKAGED, SentenceEncoder, encoder_names, identity, sentence_encoder
 from joyful.data.vector_store import VectorStore
 from joyful.records import InputError
 from tests.support.datasets import fake_encode
@@ -224,3 +224,22 @@ def test_real_encoder(tmp_path):
             np.testing.assert_array_equal(alone([sentence])[0], vector)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_joined_encoders_concatenate_their_vectors(tmp_path, model):
+    both = sentence_encoder("one/model+two/model", tmp_path)
+    assert both.name == "one/model+two/model"
+    assert both.identity not in (sentence_encoder("one/model", tmp_path).identity, "two/model")
+    np.testing.assert_array_equal(both(["a", "b"]), np.tile(fake_encode(["a", "b"]), 2))
+    assert len(list(tmp_path.glob("*.sqlite"))) == 2  # each has its own vectors
+
+
+def test_a_folder_with_a_plus_in_its_name_is_one_encoder(tmp_path):
+    (tmp_path / "a+b").mkdir()
+    assert encoder_names(f"{tmp_path / 'a+b'}") == [f"{tmp_path / 'a+b'}"]
+
+
+@pytest.mark.parametrize("setting", ["a+a", "a+", "+a", "+"])
+def test_joined_names_must_be_different_names(tmp_path, setting):
+    with pytest.raises(InputError, match=r"expected a name, or different names joined by \+"):
+        sentence_encoder(setting, tmp_path)

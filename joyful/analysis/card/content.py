@@ -315,7 +315,8 @@ def _licences(name: str, known: Source, described: Mapping[str, Any]) -> Rows:
     rows = [("weights of this model", "state it yourself; the licence of the data may limit the choice")]
     rows.append((f"dataset {name}", known.licence))
     if encoder and encoder != "file":
-        rows.append((f"text encoder {encoder}", encoder_licence(str(described["text_encoder"]))))
+        names = str(described["text_encoder"]).split("+")
+        rows += [(f"text encoder {encoder_name(each)}", encoder_licence(each)) for each in names]
     rows.append(("program joyful", "MIT"))
     return tuple(rows)
 

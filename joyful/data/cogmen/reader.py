@@ -178,7 +178,7 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
     if scheme.columns == (6, 1) and dialogues[0].labels.shape[1] == 1:
         _log.info("%s: labels of one number are read as %s (data.emotion)", path, " or ".join(scheme.labels))
     encode = checked_encoder(encode, path) if encode else None
-    return to_dataset(table, settings.name, scheme.labels, dataset.n_speakers, encode, settings.text_encoder)
+    return to_dataset(table, settings, scheme.labels, dataset.n_speakers, encode)
 
 
 def _file_names(dataset: _Dataset, emotion: str | None) -> list[str]:
