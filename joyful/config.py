@@ -191,7 +191,9 @@ class TrainingSettings(Section):
     """The section `training`."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(description="passes over the training split")
-    batch_size: Annotated[int, Field(ge=1, le=100_000)] = Field(description="dialogues in a batch")
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=100_000)] = Field(
+        description="dialogues in a batch; auto: at most 32, and fewer where an epoch would have under 16 steps"
+    )
     evaluations_per_epoch: Annotated[int, Field(ge=1, le=1000)] = Field(
         description="evaluations of dev and test per epoch"
     )

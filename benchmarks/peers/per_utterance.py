@@ -40,6 +40,7 @@ from benchmarks.peers.per_utterance_graph import (
 )
 from joyful.config import Settings
 from joyful.records import Dialogues
+from joyful.training.batching import batch_size
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,8 @@ class PerUtteranceTrainer:
     def evaluate(self, split: str) -> Evaluation:
         """Evaluate a split in evaluation mode, in the order of the file. The fusion runs again."""
         self.model.eval()
-        size, dialogues = self.settings.training.batch_size, self.splits[split]
+        dialogues = self.splits[split]
+        size = batch_size(self.settings.training.batch_size, len(dialogues))
         losses, nlls, counts, predicted, labels = [], [], [], [], []
         with torch.no_grad():
             for start in range(0, len(dialogues), size):

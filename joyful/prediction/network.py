@@ -25,7 +25,7 @@ from joyful.model.joyful import standardisation_means
 from joyful.prediction.saved import CONFIG, WEIGHTS, SavedModel
 from joyful.records import Dialogues, InputError, first_line_of, one_line
 from joyful.training import checkpoints
-from joyful.training.batching import DeviceSplit
+from joyful.training.batching import DeviceSplit, batch_size
 from joyful.training.building import model_without_memory
 from joyful.training.memory import is_out_of_memory
 
@@ -106,7 +106,7 @@ class Network:
         data.fill_missing(standardisation_means(self._model))
         with torch.inference_mode(), _as_in_training(self.threads):
             parts = []
-            for batch in data.batches_in_order(self._settings.training.batch_size):
+            for batch in data.batches_in_order(batch_size(self._settings.training.batch_size, len(data))):
                 with self._autocast():
                     parts.append(self._model(batch).logits)
             return torch.cat(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -61,3 +62,29 @@ class ParameterAverage:
         """
         for name, average in self._average.items():
             average.copy_(state[name])
+
+
+def too_few_steps(decay: float, steps: int) -> str | None:
+    """Return a message if a run is too short for its moving average; None if it is long enough.
+
+    The average covers about 1 / (1 - decay) steps. A run of fewer than two such spans mostly evaluates early parameters:
+    200 steps with a decay of 0.99.
+
+    Args:
+        decay: The setting training.moving_average, in [0, 1).
+        steps: Optimizer steps of the run.
+
+    Example:
+        >>> print(too_few_steps(0.99, 80).partition(":")[0])
+        training.moving_average=0.99 averages about 100 steps, but the run has 80; expected at least 200
+        >>> too_few_steps(0.99, 400) is None
+        True
+    """
+    span = 1 / (1 - decay)
+    if not decay or steps >= 2 * span:
+        return None
+    fitting = math.floor(100 * (1 - 2 / max(steps, 2))) / 100  # 2 / (1 - decay) <= steps
+    return (
+        f"training.moving_average={decay:g} averages about {span:.0f} steps, but the run has {steps}; expected at least"
+        f" {2 * span:.0f}: set training.moving_average={fitting:g}, more training.epochs, or training.batch_size=auto"
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from joyful.randomness import host_generator
 from joyful.records import Batch, Dialogues
+
+#: training.batch_size=auto: the most dialogues in a batch, and the fewest steps of an epoch.
+LARGEST_AUTO_BATCH, LEAST_AUTO_STEPS = 32, 16
 
 
 class DeviceSplit:
@@ -105,6 +109,20 @@ class DeviceSplit:
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor
+
+
+def batch_size(setting: int | Literal["auto"], n_dialogues: int) -> int:
+    """Return the number of dialogues in a batch for the setting training.batch_size.
+
+    Args:
+        setting: The setting. "auto" is at most 32, and less where an epoch would have under 16 steps.
+        n_dialogues: Number of training dialogues.
+
+    Example:
+        >>> batch_size("auto", 1038), batch_size("auto", 108), batch_size("auto", 19), batch_size(8, 19)
+        (32, 6, 1, 8)
+    """
+    return max(1, min(LARGEST_AUTO_BATCH, n_dialogues // LEAST_AUTO_STEPS)) if setting == "auto" else setting
 
 
 def epoch_order(n_dialogues: int, size: int, seed: int, epoch: int) -> list[np.ndarray]:

@@ -27,7 +27,7 @@ from joyful.randomness import Draws
 from joyful.records import SPLITS, Batch, EpochRecord, InputError, first_line_of
 from joyful.training import objective
 from joyful.training.averaging import ParameterAverage
-from joyful.training.batching import DeviceSplit, epoch_order
+from joyful.training.batching import DeviceSplit, batch_size, epoch_order
 from joyful.training.checkpoints import Checkpoint
 from joyful.training.evaluation import Accumulator
 from joyful.training.optimizers import (
@@ -59,6 +59,7 @@ class Coach:
 
     Attributes:
         loss_weight_config: The weights of the loss. They may be updated between epochs.
+        batch_size: Number of dialogues in a batch.
         epoch: Number of complete epochs.
         step: Number of optimizer steps.
         best: Dev "f1_weighted", "epoch", "step" and test scores of the best evaluation; empty before the first one.
@@ -77,11 +78,12 @@ class Coach:
         self.settings, self.model, self.splits, self.device = settings, model, splits, device
         self.loss_weight_config = LossWeightConfig.from_args(settings.weights)
         t = settings.training
-        self.steps_per_epoch = math.ceil(len(splits["train"]) / t.batch_size)
+        self.batch_size = batch_size(t.batch_size, len(splits["train"]))
+        self.steps_per_epoch = math.ceil(len(splits["train"]) / self.batch_size)
         if t.evaluations_per_epoch > self.steps_per_epoch:
             raise InputError(
                 f"training.evaluations_per_epoch: expected at most {self.steps_per_epoch} (an epoch has that many batches: "
-                f"{len(splits['train'])} dialogues by {t.batch_size}), got {t.evaluations_per_epoch}; lower it or "
+                f"{len(splits['train'])} dialogues by {self.batch_size}), got {t.evaluations_per_epoch}; lower it or "
                 "training.batch_size"
             )
         evaluations = range(1, t.evaluations_per_epoch + 1)
@@ -142,7 +144,7 @@ class Coach:
         t = self.settings.training
         running = Accumulator() if t.train_metrics == "running" else None
         norms: dict[str, Tensor] = {}
-        order = epoch_order(len(self.splits["train"]), t.batch_size, self.settings.seed, epoch)
+        order = epoch_order(len(self.splits["train"]), self.batch_size, self.settings.seed, epoch)
         seconds = {"train": 0.0, "evaluate": 0.0}
         best_before = self.best.get("f1_weighted", -math.inf)
         clock = time.monotonic()
@@ -251,7 +253,7 @@ class Coach:
     def _run(self, split: str) -> Accumulator:
         """Evaluate a split, in file order. The contrastive loss always uses the augmented views of epoch 0."""
         if split not in self._ordered:
-            self._ordered[split] = self.splits[split].batches_in_order(self.settings.training.batch_size)
+            self._ordered[split] = self.splits[split].batches_in_order(self.batch_size)
         self.model.eval()
         accumulator = Accumulator(keep_logits=split != "train")
         for number, batch in enumerate(self._ordered[split]):

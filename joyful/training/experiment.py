@@ -29,6 +29,7 @@ from joyful.runtime import disk, heap
 from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.trackers import require
 from joyful.training import restoring
+from joyful.training.averaging import too_few_steps
 from joyful.training.batching import DeviceSplit
 from joyful.training.building import build_model, choose_device, model_without_memory
 from joyful.training.coach import Coach, TrainingFailedError
@@ -243,7 +244,7 @@ def _train(
         writer.restore(coach, source)
     run.set_status("running")
     tracking.log(writer.history)
-    log.begin()
+    log.begin(too_few_steps(settings.training.moving_average, settings.training.epochs * coach.steps_per_epoch))
     if coach.epoch:
         log.resume(coach.epoch, coach.best)
     with TrainingProgress(settings.training.epochs, coach.epoch) as progress:

@@ -84,8 +84,12 @@ class RunLog:
         self._best: Mapping[str, Any] = {}
         self._begun = False
 
-    def begin(self) -> None:
-        """Write what is trained, on which data and device, and by which version. Nothing is written before this."""
+    def begin(self, warning: str | None = None) -> None:
+        """Write what is trained, on which data and device, and by which version. Nothing is written before this.
+
+        Args:
+            warning: A line for the user, which a terminal shows too.
+        """
         self._begun = True
         info, data, overrides = self._info, self._data, self._overrides
         git, versions = info["git"], info["versions"]
@@ -99,6 +103,8 @@ class RunLog:
         threads = f"{info['threads']} thread{'' if info['threads'] == 1 else 's'}"
         log.info("device: %s, %s, host %s", info["device"], threads, platform.node())
         log.info("seed %s, %d epochs", info["seed"], self._epochs)
+        if warning:
+            log.warning("%s", warning)
 
     def resume(self, epoch: float, best: Mapping[str, Any]) -> None:
         """Write the epoch from which the run is resumed, with the scores of its best evaluation (`Coach.best`)."""

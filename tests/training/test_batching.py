@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from joyful.records import Dialogues
-from joyful.training.batching import DeviceSplit, epoch_order
+from joyful.training.batching import DeviceSplit, batch_size, epoch_order
+from tests.support.runs import tiny_coach, tiny_settings
 
 
 @pytest.fixture
@@ -67,3 +68,19 @@ def test_the_order_of_an_epoch_depends_only_on_seed_and_epoch():
     once, again = epoch_order(50, 8, seed=3, epoch=2), epoch_order(50, 8, seed=3, epoch=2)
     assert all(np.array_equal(a, b) for a, b in zip(once, again, strict=True))
     assert not np.array_equal(np.concatenate(once), np.concatenate(epoch_order(50, 8, seed=4, epoch=2)))
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 31, 32, 511, 512, 10_000])
+def test_an_automatic_batch_gives_an_epoch_16_steps_where_the_data_allow(n):
+    size = batch_size("auto", n)
+    assert 1 <= size <= 32
+    assert -(-n // size) >= min(n, 16)
+    assert batch_size("auto", n + 1) >= size
+
+
+def test_the_coach_uses_the_automatic_batch_size():
+    coach = tiny_coach(tiny_settings("training.batch_size=auto", "data.synthetic.dialogues.train=40"))
+    assert coach.batch_size == 2
+    assert coach.steps_per_epoch == 20
+    coach.train_epoch(1)
+    assert coach.step == 20

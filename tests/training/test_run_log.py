@@ -77,6 +77,16 @@ def test_the_log_of_a_single_run(tmp_path, train):
     assert "epoch 2/3" not in done.stdout
 
 
+def test_a_run_too_short_for_its_moving_average_says_so(tmp_path, train):
+    done = train("training.epochs=2", "training.moving_average=0.99", "hydra.run.dir=short")
+    assert done.returncode == 0, done.stderr
+    warning = "training.moving_average=0.99 averages about 100 steps, but the run has "
+    assert warning in done.stderr
+    assert any(warning in line and "WARNING" in line for line in lines_of(tmp_path / "short/run.log"))
+    long_enough = train("training.epochs=2", "training.moving_average=0.2", "hydra.run.dir=long")
+    assert "averages about" not in long_enough.stderr
+
+
 def test_hydras_own_settings_of_the_log_hold(tmp_path, train):
     done = train("hydra/job_logging=disabled", "hydra.run.dir=none")
     assert (done.returncode, done.stderr) == (0, "")
