@@ -158,20 +158,24 @@ class Majority(SimpleModel):
 class LogisticRegression(SimpleModel):
     """Multinomial logistic regression on the features of the utterance, by scikit-learn.
 
-    Options: the inverse strength of the L2 penalty, and whether classes are weighted by 1 / frequency.
+    Options: the inverse strength of the L2 penalty, and class weights as `classification.class_weight` of joyful, scaled
+    to mean 1 over the utterances.
     """
 
     name = "logistic regression"
     seeded = False
     grid = tuple(
         {"C": c, "class weights": weights}
-        for c, weights in itertools.product((0.0001, 0.001, 0.01, 0.1, 1.0), (None, "balanced"))
+        for c, weights in itertools.product((0.0001, 0.001, 0.01, 0.1, 1.0, 10.0), ("none", "sqrt", "inverse"))
     )
 
     def train(self, task: Task, options: Mapping[str, Any], seed: int) -> list[Result]:
         """Fit with L-BFGS from zero. The seed is not used."""
-        model = SklearnLogisticRegression(C=options["C"], class_weight=options["class weights"], max_iter=2000)
-        model.fit(*(values.numpy() for values in task.splits["train"].labelled()))
+        features, labels = task.splits["train"].labelled()
+        weights = class_weights(torch.bincount(labels, minlength=task.classes), options["class weights"])
+        of_utterances = torch.ones(len(labels)) if weights is None else weights[labels] / weights[labels].mean()
+        model = SklearnLogisticRegression(C=options["C"], max_iter=2000)
+        model.fit(features.numpy(), labels.numpy(), of_utterances.numpy())
         size = model.coef_.size + model.intercept_.size
         return [
             _result(describe(options), size, task, lambda split: torch.tensor(model.predict(split.features.numpy())))
@@ -306,10 +310,10 @@ def describe(options: Mapping[str, Any]) -> str:
     """Return options on one line.
 
     Example:
-        >>> describe({"C": 0.01, "class weights": None})
+        >>> describe({"C": 0.01, "class weights": "none"})
         'C 0.01, class weights none'
     """
-    return ", ".join(f"{name} {'none' if value is None else value}" for name, value in options.items())
+    return ", ".join(f"{name} {value}" for name, value in options.items())
 
 
 def _step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: Split, weights: Tensor | None) -> None:

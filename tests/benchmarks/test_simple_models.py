@@ -81,7 +81,9 @@ def test_majority_is_the_most_frequent_class_of_train():
     assert result.dev < 0.3 < result.test < 0.7
 
 
-@pytest.mark.parametrize(("name", "options"), [("lr", {"C": 1.0, "class weights": None}), ("mlp", FAST), ("gru", FAST)])
+@pytest.mark.parametrize(
+    ("name", "options"), [("lr", {"C": 1.0, "class weights": "none"}), ("mlp", FAST), ("gru", FAST)]
+)
 def test_every_model_learns_what_the_features_show(name, options):
     task = prepare(toy())
     for result in MODELS[name].train(task, options, 24):
@@ -136,7 +138,7 @@ def test_unlabelled_utterances_are_context_only():
         text = np.where(hidden[:, None], 214 - part.features["text"], part.features["text"]).astype(np.float32)
         data = change(data, name, labels=np.where(hidden, -1, part.labels), features={"text": text})
     task = prepare(data)
-    for name, options in (("lr", {"C": 1.0, "class weights": None}), ("mlp", FAST)):
+    for name, options in (("lr", {"C": 1.0, "class weights": "none"}), ("mlp", FAST)):
         for result in MODELS[name].train(task, options, 24):
             assert result.test > 0.95, result
     split = task.splits["test"]
