@@ -86,6 +86,18 @@ def test_the_layers_list_exactly_the_existing_modules():
     assert names == {*LAYER_OF, SEPARATE}
 
 
+def calls(path: Path, name: str) -> bool:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return any(isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name for node in nodes)
+
+
+@pytest.mark.parametrize("name", ["Dialogues", "DialogueDataset"])
+def test_the_table_makes_the_arrays_of_all_readers(name):
+    """The others read their own format back, or generate arrays."""
+    makers = {path.relative_to(ROOT / "joyful").as_posix() for path in modules() if calls(path, name)}
+    assert makers == {"data/dialogue_table.py", "data/prepared.py", "data/synthetic.py"}
+
+
 #: What the sweeper may import of joyful: nothing of the model, the data or the trainer.
 SWEEPER_IMPORTS = ("compat", "records", "messages", "validation", "results", "trackers", "runtime", "sweeper")
 

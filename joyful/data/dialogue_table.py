@@ -60,9 +60,10 @@ class DialogueTable:
     """Utterances in the order of their file.
 
     Attributes:
-        sources: For each file, its path and what counts its rows, such as "chat.csv, line".
-        source: (N,) int64, the index of each utterance's file in `sources`.
-        line: (N,) int64, the line of each utterance in its file, or the row of a Parquet file; counted from 1.
+        sources: For each file, its path and what counts its rows, such as "chat.csv, line". Where a file counts the rows of
+            each dialogue, every dialogue is a source.
+        source: (N,) int64, the index of each utterance's source in `sources`.
+        line: (N,) int64, the line or the row of each utterance in its source, for messages.
         dialogue: N names of dialogues. Rows with the same name and the same split are one dialogue.
         place: N numbers that order the utterances of a dialogue. They can have gaps.
         speaker: N names of speakers.
@@ -73,6 +74,7 @@ class DialogueTable:
         missing: Modality -> (N,) bool, for every modality of `features`.
         multilabel: Whether an utterance can have several labels.
         classes: Class names that the file names even if no utterance has them, such as those of its columns.
+        separate_sources: Whether rows of two sources are two dialogues even if they have the same name and split.
     """
 
     sources: tuple[str, ...]
@@ -88,6 +90,7 @@ class DialogueTable:
     missing: Mapping[str, np.ndarray] = field(default_factory=dict)
     multilabel: bool = False
     classes: tuple[str, ...] = ()
+    separate_sources: bool = False
 
     def __len__(self) -> int:
         """Return N, the number of utterances."""
@@ -108,24 +111,27 @@ class DialogueTable:
         Raises:
             InputError: If two utterances of a dialogue have the same place.
         """
-        groups: dict[tuple[str | None, str], dict[float, int]] = {}
-        for row, (split, name, place) in enumerate(zip(self.split, self.dialogue, self.place, strict=True)):
-            first = groups.setdefault((split, name), {}).setdefault(place, row)
+        groups: dict[tuple[int, str | None, str], dict[float, int]] = {}
+        sources = self.source.tolist() if self.separate_sources else [0] * len(self)
+        keys = zip(sources, self.split, self.dialogue, strict=True)
+        for row, (key, place) in enumerate(zip(keys, self.place, strict=True)):
+            first = groups.setdefault(key, {}).setdefault(place, row)
             if first != row:
-                message = f"utterance {place:.17g} of {quoted(name)} is already in {self.where(row, first)}"
+                message = f"utterance {place:.17g} of {quoted(key[-1])} is already in {self.where(row, first)}"
                 raise self.error(row, f"{message}; remove one of the two")
         return [np.array([rows[place] for place in sorted(rows)], dtype=np.int64) for rows in groups.values()]
 
     def take(self, rows: np.ndarray) -> DialogueTable:
-        """Return the table with only these rows, in this order."""
+        """Return the table with only these rows, in this order. Its arrays are views if the rows follow each other."""
         chosen = rows.tolist()
+        index = slice(chosen[0], chosen[-1] + 1) if chosen and (np.diff(rows) == 1).all() else rows
         columns: dict[str, Any] = {
             name: tuple(getattr(self, name)[row] for row in chosen)
             for name in ("dialogue", "place", "speaker", "text", "labels", "split")
         }
-        arrays = {name: getattr(self, name)[rows] for name in ("source", "line")}
-        features = {name: values[rows] for name, values in self.features.items()}
-        missing = {name: values[rows] for name, values in self.missing.items()}
+        arrays = {name: getattr(self, name)[index] for name in ("source", "line")}
+        features = {name: values[index] for name, values in self.features.items()}
+        missing = {name: values[index] for name, values in self.missing.items()}
         return replace(self, **columns, **arrays, features=features, missing=missing)
 
     def without_labels(self) -> DialogueTable:
@@ -166,7 +172,7 @@ def concatenate(tables: Sequence[DialogueTable]) -> DialogueTable:
     """Return the rows of tables as one table.
 
     Args:
-        tables: Tables with the same modalities and widths, each of one file.
+        tables: Tables with the same modalities and widths, each of one source.
     """
     names = ("sources", "dialogue", "place", "speaker", "text", "labels", "split")
     joined: dict[str, Any] = {
@@ -204,7 +210,7 @@ def to_dialogues(
     """Return the dialogues of a table as arrays.
 
     The dialogues have the order of `DialogueTable.order`. Speakers become slots, counted by first appearance in their
-    dialogue.
+    dialogue. The sentence of an utterance without text is empty; if none has text, there are no sentences.
 
     Args:
         table: The table, with at least one row. Text has vectors only after `encode_text`.
@@ -226,7 +232,7 @@ def to_dialogues(
         speakers=np.concatenate(slots),
         lengths=np.array([len(rows) for rows in dialogues], dtype=np.int64),
         ids=tuple(table.dialogue[rows[0]] for rows in dialogues),
-        sentences=tuple(text or "" for text in flat.text),
+        sentences=None if set(flat.text) == {None} else tuple(text or "" for text in flat.text),
         missing=missing,
     )
 

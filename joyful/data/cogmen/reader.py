@@ -22,13 +22,17 @@ kind:
 COGMEN writes a file for each kind of label, such as data_mosei_happiness.pkl for data.emotion=happiness. If it exists,
 it is read; otherwise data_mosei.pkl.
 
+The utterances of all dialogues fill a `joyful.data.dialogue_table.DialogueTable`, with names for speakers and classes. The
+table makes the arrays, as for all sources.
+
 Shape letters: N utterances, D features, C classes.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,12 +41,12 @@ import numpy as np
 
 from joyful.config import DataSettings
 from joyful.data.cogmen import restricted_pickle
-from joyful.data.cogmen.modalities import joined_features, joined_sentences
+from joyful.data.cogmen.modalities import checked_encoder, modalities_of
 from joyful.data.cogmen.sample import CogmenDialogue, read_sample
+from joyful.data.dialogue_table import DialogueTable, Encode, concatenate, to_dataset
 from joyful.data.sources import SOURCES, Source
-from joyful.data.tables import Encode
 from joyful.data.text_repair import log_repairs, repair
-from joyful.records import SPLITS, DialogueDataset, Dialogues, InputError
+from joyful.records import SPLITS, DialogueDataset, InputError
 
 # (all labels of the file (N, columns) float64, whether all are integers) -> (labels, whether each is valid (N,),
 # description of valid labels)
@@ -167,32 +171,14 @@ def read(settings: DataSettings, encode: Encode | None) -> DialogueDataset:
     dataset, scheme = _choose(settings)
     (path,) = source_files(settings)
     splits = _read_splits(path, dataset, scheme)
-    flat = [dialogue for members in splits.values() for dialogue in members]
-    features = joined_features(flat, settings, encode, path)
-    labels = _convert_labels(flat, scheme)
-    if scheme.columns == (6, 1) and flat[0].labels.shape[1] == 1:
+    dialogues = [dialogue for members in splits.values() for dialogue in members]
+    modalities = modalities_of(dialogues, settings, encode, path)
+    table = concatenate([_table(each, split, modalities) for split, members in splits.items() for each in members])
+    table = replace(table, labels=_class_names(table, dialogues, scheme), multilabel=scheme.multilabel)
+    if scheme.columns == (6, 1) and dialogues[0].labels.shape[1] == 1:
         _log.info("%s: labels of one number are read as %s (data.emotion)", path, " or ".join(scheme.labels))
-    encoded = "text" in features and "text" not in flat[0].features
-    parts, start = {}, 0
-    for split, members in splits.items():
-        rows = slice(start, start := start + sum(len(dialogue.labels) for dialogue in members))
-        parts[split] = Dialogues(
-            features={modality: matrix[rows] for modality, matrix in features.items()},
-            labels=labels[rows],
-            speakers=np.concatenate([dialogue.speakers for dialogue in members]),
-            lengths=np.array([len(dialogue.labels) for dialogue in members], dtype=np.int64),
-            ids=tuple(dialogue.name for dialogue in members),
-            sentences=joined_sentences(members),
-        )
-    return DialogueDataset(
-        name=settings.name,
-        dimensions={modality: matrix.shape[1] for modality, matrix in features.items()},
-        labels=scheme.labels,
-        n_speakers=dataset.n_speakers,
-        multilabel=scheme.multilabel,
-        splits=parts,
-        text_encoder=str(settings.text_encoder) if encoded else "file",
-    )
+    encode = checked_encoder(encode, path) if encode else None
+    return to_dataset(table, settings.name, scheme.labels, dataset.n_speakers, encode, settings.text_encoder)
 
 
 def _file_names(dataset: _Dataset, emotion: str | None) -> list[str]:
@@ -252,8 +238,32 @@ def _repaired(splits: dict[str, list[CogmenDialogue]], path: Path) -> dict[str, 
     return splits
 
 
-def _convert_labels(dialogues: list[CogmenDialogue], scheme: _Scheme) -> np.ndarray:
-    """Convert labels to (N,) int64, or (N, C) float32 for multi-label data.
+def _table(dialogue: CogmenDialogue, split: str, modalities: Sequence[str]) -> DialogueTable:
+    """Return the utterances of a dialogue, whose labels `read` adds. Rows are counted from 0.
+
+    The dialogue is a source of its own, because dialogues of one split can have the same name.
+    """
+    n = len(dialogue.labels)
+    return DialogueTable(
+        sources=(f"{dialogue.place}, row",),
+        source=np.zeros(n, np.int64),
+        line=np.arange(n, dtype=np.int64),
+        dialogue=(dialogue.name,) * n,
+        place=tuple(range(n)),
+        speaker=dialogue.speakers,
+        text=(None,) * n if dialogue.sentences is None else dialogue.sentences,
+        labels=(None,) * n,
+        split=(split,) * n,
+        features={name: dialogue.features[name] for name in modalities},
+        missing={name: np.zeros(n, bool) for name in modalities},
+        separate_sources=True,
+    )
+
+
+def _class_names(
+    table: DialogueTable, dialogues: Sequence[CogmenDialogue], scheme: _Scheme
+) -> tuple[tuple[str, ...], ...]:
+    """Return the class names of each utterance.
 
     The conversion gets the labels of all splits at once, because their kind follows from all values together.
     """
@@ -266,14 +276,14 @@ def _convert_labels(dialogues: list[CogmenDialogue], scheme: _Scheme) -> np.ndar
     labels, valid, expected = scheme.convert(values.astype(np.float64), values.dtype.kind in "biu")
     if not valid.all():
         row = int(np.argmin(valid))
-        ends = np.cumsum([len(dialogue.labels) for dialogue in dialogues])
-        index = int(np.searchsorted(ends, row, side="right"))
-        place = f"{dialogues[index].place}: label row {row - int(ends[index]) + len(dialogues[index].labels)}"
+        place = f"{dialogues[table.source[row]].place}: label row {table.line[row]}"
         raise InputError(
             f"{place}: expected {expected}, got {', '.join(map(str, values[row].tolist()))}; "
             "check that data=NAME is the dataset of this file and data.emotion is the kind of its labels"
         )
-    return labels.astype(np.float32 if scheme.multilabel else np.int64)
+    if scheme.multilabel:
+        return tuple(tuple(itertools.compress(scheme.labels, present)) for present in labels.tolist())
+    return tuple((scheme.labels[index],) for index in labels.astype(np.int64).tolist())
 
 
 SOURCES.register("cogmen", "pickles of COGMEN and JOYFUL: IEMOCAP, MOSEI, MELD")(

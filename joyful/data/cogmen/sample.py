@@ -31,7 +31,7 @@ class CogmenDialogue:
         name: Name of the dialogue.
         place: File, split and name of the dialogue, for messages.
         labels: (N, columns), integers or floats as in the file.
-        speakers: (N,) int64, counted by first appearance.
+        speakers: N names of speakers, which are numbers in the order of first appearance.
         features: Modality name -> (N, D) float32, without the modalities that the dialogue lacks. D is that of the file.
         sentences: N transcripts, or None.
     """
@@ -39,7 +39,7 @@ class CogmenDialogue:
     name: str
     place: str
     labels: np.ndarray
-    speakers: np.ndarray
+    speakers: tuple[str, ...]
     features: dict[str, np.ndarray]
     sentences: tuple[str, ...] | None
 
@@ -159,26 +159,26 @@ def _features(value: Any, rows: int, place: str) -> np.ndarray:
     return finite(matrix, place)
 
 
-def _speakers(value: Any, rows: int, n_speakers: int, place: str) -> np.ndarray:
-    """Convert names, numbers or one-hot rows to speaker slots, (rows,) int64, counted by first appearance."""
+def _speakers(value: Any, rows: int, n_speakers: int, place: str) -> tuple[str, ...]:
+    """Convert names, numbers or one-hot rows to one kind of names: numbers in the order of first appearance."""
     if n_speakers == 1:  # the datasets with one speaker per dialogue have various values here
-        return np.zeros(rows, dtype=np.int64)
+        return ("0",) * rows
     _check_length(value, rows, f"{place}: speaker")
-    slot_of_speaker: dict[Any, int] = {}
-    slots = np.empty(rows, dtype=np.int64)
+    names: list[str] = []
+    name_of_speaker: dict[Any, str] = {}
     for i, entry in enumerate(value):
         key: Any = _text(entry)
         if key is None and (vector := _vector(entry)) is not None:
             key = tuple(vector.tolist())
         if key is None:
             raise InputError(f"{place}: speaker row {i}: expected a name or numbers, got something else; {_REMEDY}")
-        slots[i] = slot_of_speaker.setdefault(key, len(slot_of_speaker))
-        if len(slot_of_speaker) > n_speakers:
+        names.append(name_of_speaker.setdefault(key, str(len(name_of_speaker))))
+        if len(name_of_speaker) > n_speakers:
             raise InputError(
                 f"{place}: speaker row {i}: expected at most {n_speakers} speakers in a dialogue, got one more; "
                 "check that data=NAME is the dataset of this file"
             )
-    return slots
+    return tuple(names)
 
 
 def _sentences(value: Any, rows: int, place: str) -> tuple[str, ...] | None:

@@ -164,6 +164,22 @@ def test_mosei_has_one_speaker_whatever_the_file_contains(tmp_path: Path, speake
     assert read(tmp_path, "mosei", content).splits["test"].speakers.tolist() == [0, 0, 0, 0]
 
 
+def test_dialogues_of_one_name_stay_apart_in_the_order_of_the_file(tmp_path: Path) -> None:
+    content = content_of("iemocap")
+    content["train"] += content_of("iemocap")["train"]
+    for sample in content["train"]:
+        sample["vid"] = "same"
+    content["train"][1]["speaker"] = ["F"]
+    content["train"][2]["speaker"] = ["F", "F", "M"]
+    part = read(tmp_path, "iemocap", content).splits["train"]
+    assert part.ids == ("same",) * 4
+    assert part.lengths.tolist() == [3, 1, 3, 1]
+    assert part.speakers.tolist() == [0, 1, 0, 0, 0, 0, 1, 0]
+    assert part.labels.tolist() == [0, 1, 2, 0, 0, 1, 2, 0]
+    expected = np.concatenate([sample["audio"] for sample in content["train"]])
+    np.testing.assert_array_equal(part.features["audio"], expected, strict=True)
+
+
 INTENSITIES = ([0, 0.33, 0, 0, 0, 0], [3.0, 0, 1, 0, 0, 0.1], [0] * 6, [0, 0, 0, 1, 1, 0])
 
 
@@ -247,6 +263,13 @@ def test_text_is_absent_if_it_is_not_requested(tmp_path: Path) -> None:
     assert dataset.dimensions == {"audio": 100, "visual": 512}
     assert dataset.splits["train"].sentences is None
     assert dataset.splits["dev"].sentences == ("dev says 0", "dev says 1")
+
+
+def test_sentences_that_only_some_dialogues_have_are_kept(tmp_path: Path) -> None:
+    content = content_of("iemocap")
+    del content["train"][1]["sentence"]
+    dataset = read(tmp_path, "iemocap", content)
+    assert dataset.splits["train"].sentences == ("train says 0", "train says 1", "train says 2", "")
 
 
 def test_the_error_asks_for_a_text_encoder(tmp_path: Path) -> None:
