@@ -105,6 +105,9 @@ class ModelSettings(Section):
     wf: Window = Field(description="future utterances linked to each utterance; -1: all")
     dropout: Fraction = Field(description="fraction of activations dropped in training")
     input_dropout: Fraction = Field(description="fraction of feature values dropped in training, before the fusion")
+    modal_dropout: dict[Literal["audio", "text", "visual"], Fraction | None] = Field(
+        default={}, description="modality -> fraction dropped of its features; null: as input_dropout says"
+    )
     node_dropout: Fraction = Field(description="fraction of the graph's input dropped in training")
     learning_rate: LearningRate = Field(description="learning rate for these sizes; adam and adamw use it by default")
     modal_attention: bool = Field(description="keep the reference's unused attention head, to load its checkpoints")

@@ -22,9 +22,9 @@ LINES = {
     "fusion=": "fusion=auto fusion=hierarchical",
     "weighting=": "weighting=adaptive weighting=fixed weighting=gradient_balanced weighting=normalised",
     "seed=3 training.ep": "training.epochs=",
-    "experiment=": "experiment=emorynlp experiment=full experiment=meld experiment=mosi",
+    "experiment=": "experiment=dialogues experiment=emorynlp experiment=full experiment=iemocap experiment=meld experiment=mosi",
     "-m +sweeps=": "+sweeps=ablation +sweeps=basic_optimization +sweeps=encoder_loss_weight +sweeps=first_look "
-    "+sweeps=loss_type +sweeps=weights",
+    "+sweeps=loss_type +sweeps=parts +sweeps=preset +sweeps=weights",
     "hydra/sweeper=": "hydra/sweeper=basic hydra/sweeper=optuna hydra/sweeper=optuna_pruned",
     "xyzzy=": "",
     "lr=3 modalities=": "modalities=a modalities=at modalities=atv modalities=av modalities=t modalities=tv modalities=v",

@@ -120,6 +120,8 @@ def small(*overrides: str) -> Rule:
             additions += ["training.threads=1", f"hydra.run.dir=outputs/{zlib.crc32(' '.join(words).encode()):08x}"]
         elif own_data:
             additions += ["training.evaluations_per_epoch=1"]  # the data have only two batches
+        if own_data:
+            additions += ["data.fine_tuning.epochs=0"]  # tests/data/test_fine_tuning.py trains encoders
         if "hydra.sweeper.pairs" in settings:
             additions += [
                 f"hydra.sweeper.pairs={max(1, int(settings['hydra.sweeper.pairs']) // 8)}"

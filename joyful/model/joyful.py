@@ -977,7 +977,9 @@ class GraphModel(nn.Module):
         features = {m: batch.features[m] for m in self.fusion.dimensions}
         if settings.standardise:
             features = {m: self.standardise[m](x) for m, x in features.items()}
-        features = {m: dropout(x, settings.input_dropout, draws, f"input.{m}") for m, x in features.items()}
+        own = {m: share for m, share in settings.modal_dropout.items() if share is not None}
+        share: dict[str, float] = dict.fromkeys(features, settings.input_dropout) | {**own}
+        features = {m: dropout(x, share[m], draws, f"input.{m}") for m, x in features.items()}
         fusion: FusionOutput = self.fusion(**features, trained=train_reconstruction)
         parts = [fusion.fused]
         if self.skip is not None:

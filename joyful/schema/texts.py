@@ -49,6 +49,7 @@ UNITS: dict[str, str] = {
     "model.wf": "utterances",
     "model.dropout": "fraction of 1",
     "model.input_dropout": "fraction of 1",
+    "model.modal_dropout": "fraction of 1",
     "model.node_dropout": "fraction of 1",
     "model.learning_rate": "",
     "model.speaker_embedding": "units",

@@ -188,6 +188,19 @@ def test_each_kind_of_dropout_acts_only_in_training(context, name):
     assert not torch.allclose(dropping(batch, DRAWS).logits, plain(batch).logits)
 
 
+def test_modal_dropout_replaces_that_of_its_modality_alone():
+    batch = random_split(LENGTHS).batch(np.arange(len(LENGTHS)))
+
+    def logits(**settings):
+        return build({"dropout": 0.0, "node_dropout": 0.0, **settings})[0].eval()(batch, DRAWS).logits
+
+    each = {"modal_dropout": dict.fromkeys(DIMENSIONS, 0.5)}
+    assert torch.equal(logits(input_dropout=0.5), logits(input_dropout=0.1, **each))
+    only_text = logits(input_dropout=0.0, modal_dropout={"text": 0.5})
+    assert not torch.equal(only_text, logits(input_dropout=0.0))
+    assert torch.equal(only_text, logits(input_dropout=0.5, modal_dropout={"audio": 0.0, "visual": 0.0}))
+
+
 def test_views_change_only_the_contrastive_loss():
     model, split = build()
     model.train()
