@@ -170,6 +170,7 @@ RULES: list[tuple[str, Rule]] = [
     (r"python train\.py ", small()),
     (r"joyful audit .*--command", only_help("tests/audit/test_programs.py runs it")),
     (r"joyful audit ", with_overrides("--runs", "1")),
+    (r"joyful report multirun/preset", covered_by("tests/sweeper/test_stock.py", ("report", "--help"))),
     (r"joyful report .*--require", covered_by("tests/analysis/test_gate.py", ("report", "--help"))),
     (r"joyful (report|import|sweep|prepare|schema|card|predict|export)( |$)", unchanged),
     (r"python -m (analysis\.(report|importers)|study\.loss_shapes)( |$)", unchanged),
