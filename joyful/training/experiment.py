@@ -29,7 +29,7 @@ from joyful.runtime import disk, heap
 from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.trackers import require
 from joyful.training import restoring
-from joyful.training.batching import DeviceSplit
+from joyful.training.batching import DeviceSplit, present_features
 from joyful.training.building import build_model, choose_device, model_without_memory
 from joyful.training.coach import Coach, TrainingFailedError
 from joyful.training.disk_need import DataSizes, disk_need
@@ -75,9 +75,10 @@ def build_coach(settings: Settings, data: DialogueDataset, device: torch.device)
     Raises:
         InputError: If the settings do not fit together or to the data.
     """
-    splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
+    modalities = tuple(data.dimensions)
+    splits = {name: DeviceSplit(d, modalities, data.n_speakers, device) for name, d in data.splits.items()}
     model = build_model(settings, data)
-    standardise(model, splits["train"].present_features())
+    standardise(model, present_features(data.splits["train"], modalities))
     model.to(device)
     for split in splits.values():
         split.fill_missing(standardisation_means(model))
