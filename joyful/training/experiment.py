@@ -372,6 +372,8 @@ def prepare_torch(device: torch.device, threads: int) -> None:
     if device.type == "cuda":
         # cuBLAS is deterministic only with a workspace of fixed size.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # cuDNN's recurrent layers would round to TF32, so training.precision=fp32 would not be that.
+        torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True)
     # Filling uninitialized memory is a debugging aid that costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

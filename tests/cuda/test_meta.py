@@ -11,7 +11,7 @@ from joyful.model import joyful as model_module
 from joyful.model.kernels import intermodal, recurrence
 from joyful.training import coach as coach_module
 from joyful.training import evaluation
-from joyful.training.experiment import build_coach
+from joyful.training.experiment import build_coach, prepare_torch
 from tests.support import deterministic
 from tests.support.meta_device import META, OnMeta
 from tests.support.runs import compose_plain
@@ -87,6 +87,7 @@ def test_both_sizes_train_and_evaluate_without_waiting(model):
     check_deterministic(train(settings, load(settings.data, settings.modality_names)).operations)
 
 
+@pytest.mark.slow
 def test_the_combinations_have_every_pair():
     covered = set().union(*map(pairs_of, pairwise()))
     names = itertools.combinations(CHOICES, 2)
@@ -99,6 +100,22 @@ def test_the_list_of_operations_is_that_of_the_installed_torch():
     names = deterministic.without_deterministic_kernel()
     missing = {name for name in names if not hasattr(torch.ops.aten, name.removeprefix("aten::"))}
     assert missing == set()
+
+
+@pytest.mark.slow  # the first call imports the compiler
+def test_fp32_on_cuda_is_not_tf32(monkeypatch):
+    """By default, cuDNN's recurrent layers round to TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with monkeypatch.context() as patch:
+        patch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+        threads, deterministic_before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+        try:
+            prepare_torch(torch.device("cuda"), threads)
+            assert not torch.backends.cudnn.allow_tf32
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert torch.are_deterministic_algorithms_enabled()
+        finally:
+            torch.use_deterministic_algorithms(deterministic_before)
 
 
 # --- mistakes that the rules must find
