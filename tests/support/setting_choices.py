@@ -113,7 +113,7 @@ def one_at_a_time(setting: str) -> list[dict[str, str]]:
     return [{**default(), setting: choice} for choice in list(CHOICES[setting])[1:]]
 
 
-def pairwise(seed: int = 0, candidates: int = 20) -> list[dict[str, str]]:
+def pairwise(seed: int = 0, candidates: int = 40) -> list[dict[str, str]]:
     """Return combinations in which each choice of a setting occurs with each choice of each other setting.
 
     Each combination is the best of some random ones, which cover pairs greedily.
