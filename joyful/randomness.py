@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from joyful.devices import takes_cpu_branch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -80,7 +82,7 @@ class Draws:
         words = torch.arange(-(-count // _LANES), dtype=torch.int64, device=device)  # type: ignore[call-overload]
         words.mul_(_signed(_GAMMA)).add_(_signed(key(self.seed, purpose, self.epoch, self.step, place)))
         # Mixing in parts keeps its temporary tensors small on the CPU.
-        for part in words.split(_WORDS) if words.device.type == "cpu" else (words,):
+        for part in words.split(_WORDS) if takes_cpu_branch(words.device) else (words,):
             _mix(part)
         return words.view(torch.int16)[:count].view(shape)
 

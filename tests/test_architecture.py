@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Layers from left to right. A module imports only from its own layer and from layers to the left. The names are those of the
 #: packages and modules directly below joyful.
 LAYERS = [
-    ["compat", "platforms", "records"],
+    ["compat", "devices", "platforms", "records"],
     ["messages"],
     ["registry", "validation"],
     ["config", "data_settings", "randomness", "results"],

@@ -36,8 +36,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from joyful.config import ModelSettings, Settings
+from joyful.devices import to_device
 from joyful.losses.reconstruction import ReconstructionLoss, create_reconstruction_loss
-from joyful.model.kernels.attention_blocks import AttentionBlocks, attention_blocks, block_attention, to_device
+from joyful.model.kernels.attention_blocks import AttentionBlocks, attention_blocks, block_attention
 from joyful.model.kernels.contrastive_blocks import info_nce_of_views
 from joyful.model.kernels.dialogue_attention import dialogue_attention
 from joyful.model.kernels.dropout import dropout, relu_dropout_

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from joyful.devices import to_device
 from joyful.randomness import host_generator
 from joyful.records import Batch, Dialogues
 
@@ -28,6 +29,11 @@ class DeviceSplit:
         modalities: Modalities to keep, in the order of concatenation.
         n_speakers: S, the number of speaker slots of the dataset.
         device: Device of the features.
+
+    Attributes:
+        features: Modality -> (N, D) float32, on the device.
+        labels: (N,) int64, or (N, C) float32 for multi-label data, on the device.
+        host_labels: The labels on the host.
     """
 
     def __init__(
@@ -37,9 +43,10 @@ class DeviceSplit:
         self._starts = np.cumsum(self.lengths) - self.lengths
         self._speakers = np.asarray(dialogues.speakers, dtype=np.int64)
         self._n_speakers, self.device = n_speakers, device
-        self.features = {m: _tensor(dialogues.features[m], np.float32).to(device) for m in modalities}
+        self.features = {name: x.to(device) for name, x in _features(dialogues, modalities).items()}
         multilabel = dialogues.labels.ndim == 2
-        self.labels = _tensor(dialogues.labels, np.float32 if multilabel else np.int64).to(device)
+        self.host_labels = _tensor(dialogues.labels, np.float32 if multilabel else np.int64)
+        self.labels = self.host_labels.to(device)
         self._labelled = None if dialogues.labelled.all() else dialogues.labelled
         self._missing = {
             m: _tensor(dialogues.missing[m], np.bool_).to(device) for m in modalities if m in dialogues.missing
@@ -47,11 +54,6 @@ class DeviceSplit:
 
     def __len__(self) -> int:
         return len(self.lengths)
-
-    def present_features(self) -> dict[str, Tensor]:
-        """Return the features without the rows of utterances that lack the modality."""
-        missing = self._missing
-        return {name: x[~missing[name]] if name in missing else x for name, x in self.features.items()}
 
     def fill_missing(self, values: Mapping[str, Tensor]) -> None:
         """Set the features of utterances that lack a modality.
@@ -83,15 +85,15 @@ class DeviceSplit:
                 return values[rows[0] : rows[-1] + 1]
             return values.index_select(0, index)
 
-        index = self._to_device(rows)
-        labelled = None if self._labelled is None else self._to_device(np.flatnonzero(self._labelled[rows]))
+        index = to_device(rows, self.device)
+        labelled = None if self._labelled is None else to_device(np.flatnonzero(self._labelled[rows]), self.device)
         return Batch(
             features={name: take(values) for name, values in self.features.items()},
             labels=take(self.labels),
-            speakers=self._to_device(speakers),
+            speakers=to_device(speakers, self.device),
             lengths=tuple(int(length) for length in lengths),
-            speaker_order=self._to_device(order),
-            speaker_rank=self._to_device(rank),
+            speaker_order=to_device(order, self.device),
+            speaker_rank=to_device(rank, self.device),
             speaker_sizes=tuple(int(n) for n in np.bincount(speakers, minlength=self._n_speakers)),
             labelled=labelled,
         )
@@ -104,11 +106,22 @@ class DeviceSplit:
         """
         return [self.batch(part) for part in np.split(np.arange(len(self)), range(size, len(self), size))]
 
-    def _to_device(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor
+
+def present_features(dialogues: Dialogues, modalities: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return the features of a split on the host, without the rows of utterances that lack the modality.
+
+    Args:
+        dialogues: The split.
+        modalities: Modalities to keep.
+
+    Returns:
+        Modality -> (N, D) float32, N the number of utterances that have it.
+    """
+    missing = dialogues.missing
+    return {
+        name: x[torch.from_numpy(~missing[name])] if name in missing else x
+        for name, x in _features(dialogues, modalities).items()
+    }
 
 
 def batch_size(setting: int | Literal["auto"], n_dialogues: int) -> int:
@@ -145,6 +158,10 @@ def epoch_order(n_dialogues: int, size: int, seed: int, epoch: int) -> list[np.n
     """
     order = host_generator(seed, "batches", epoch).permutation(n_dialogues)
     return np.split(order, range(size, n_dialogues, size))
+
+
+def _features(dialogues: Dialogues, modalities: tuple[str, ...]) -> dict[str, Tensor]:
+    return {name: _tensor(dialogues.features[name], np.float32) for name in modalities}
 
 
 def _tensor(array: np.ndarray, dtype: type) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from joyful import devices
 from joyful.config import Settings
 from joyful.losses.weighting import WEIGHTINGS
 from joyful.losses.weights import LossWeightConfig
@@ -29,7 +30,7 @@ from joyful.training import objective
 from joyful.training.averaging import ParameterAverage
 from joyful.training.batching import DeviceSplit, batch_size, epoch_order
 from joyful.training.checkpoints import Checkpoint
-from joyful.training.evaluation import Accumulator
+from joyful.training.evaluation import Accumulator, gradient_ratio
 from joyful.training.optimizers import (
     build_optimizer,
     learning_rate,
@@ -90,7 +91,7 @@ class Coach:
         self._evaluate_after = {math.ceil(k * self.steps_per_epoch / t.evaluations_per_epoch) for k in evaluations}
         self._criterion = objective.classification_criterion(
             settings.classification,
-            objective.weights_of_classes(settings.classification, splits["train"].labels, n_classes),
+            objective.weights_of_classes(settings.classification, splits["train"].host_labels, n_classes),
         ).to(device)
         s = settings.weighting
         self._weighting = WEIGHTINGS.create(s.name, dict(s))
@@ -224,25 +225,24 @@ class Coach:
             norms: Sums of gradient norms over the epoch. None in the middle of an epoch, where train has no row.
         """
         common: dict[str, Any] = {"step": self.step, "epoch": position, "lr": learning_rate(self._optimizer)}
-        rows, evaluated = [], {}
+        evaluated: dict[str, Accumulator] = {}
         with self._average.applied(), torch.inference_mode():
             for split in SPLITS:
                 if split == "train" and norms is None:
                     continue
-                accumulator = running if split == "train" and running is not None else self._run(split)
-                evaluated[split] = accumulator
-                rows.append({**common, "split": split, **accumulator.row(self._weights)})
+                evaluated[split] = running if split == "train" and running is not None else self._run(split)
+        read = [accumulator.values(self._weights) for accumulator in evaluated.values()]
+        read += [self._encoder_gradients(), *([] if norms is None else [torch.stack(list(norms.values()))])]
+        values = iter(devices.read_values(read))  # here the host waits for the device, and nowhere else
+        rows = [{**common, "split": split, **one.row(next(values))} for split, one in evaluated.items()]
         self._check_finite(rows, position)
         by_split = {row["split"]: row for row in rows}
-        if norms is not None:
-            names = list(norms)
-            values = torch.stack([norms[name] for name in names]).tolist()
-            by_split["train"] |= {
-                f"grad_norm_{n}": v / self.steps_per_epoch for n, v in zip(names, values, strict=True)
-            }
-            by_split["train"] |= self._encoder_gradient_ratio()
+        ratio = gradient_ratio(*next(values))
+        if norms is None:
+            by_split["dev"] |= ratio
         else:
-            by_split["dev"] |= self._encoder_gradient_ratio()
+            means = {f"grad_norm_{n}": v / self.steps_per_epoch for n, v in zip(norms, next(values), strict=True)}
+            by_split["train"] |= means | ratio
         improved = by_split["dev"]["f1_weighted"] > self.best.get("f1_weighted", -math.inf)
         if improved:
             self.best = {"f1_weighted": by_split["dev"]["f1_weighted"], "epoch": position, "step": self.step}
@@ -263,12 +263,10 @@ class Coach:
             accumulator.add(output, batch, parts)
         return accumulator
 
-    def _encoder_gradient_ratio(self) -> dict[str, float]:
-        """Return the encoder gradient ratio and cosine.
+    def _encoder_gradients(self) -> Tensor:
+        """Return the arguments of `gradient_ratio`, (4,), on the device.
 
-        Both compare the gradients of the weighted encoder loss and of the classification loss with respect to the
-        shared parameters of the fusion, on one fixed batch without dropout. The ratio is that of their norms. A value
-        is NaN if a norm in its denominator is 0.
+        The gradients are those with respect to the shared parameters of the fusion, on one fixed batch without dropout.
         """
         self.model.eval()
         with self._autocast():
@@ -278,12 +276,8 @@ class Coach:
         dot = torch.stack([(e * c).sum() for e, c in zip(encoder, classification, strict=True)]).sum()
         weight = self._weights["encoder"]
         lengths = get_total_norm(encoder), get_total_norm(classification)
-        numbers = [dot, *lengths, weight if isinstance(weight, Tensor) else dot.new_tensor(weight)]
-        dot_, e, c, w = torch.stack([number.double() for number in numbers]).tolist()
-        return {
-            "encoder_gradient_ratio": w * e / c if c else math.nan,
-            "encoder_gradient_cosine": dot_ / (e * c) if e * c else math.nan,
-        }
+        numbers = [dot, *lengths, weight if isinstance(weight, Tensor) else dot.new_full((), weight)]
+        return torch.stack([number.double() for number in numbers])
 
     def _gradients(self, loss: Tensor) -> list[Tensor]:
         """Return the gradient of a scalar with respect to the shared fusion parameters. The graph is retained."""

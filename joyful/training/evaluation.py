@@ -6,7 +6,7 @@ Shape letters: N utterances, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class Accumulator:
     """Accumulates the metrics of a split over its batches.
 
     Each loss is averaged over batches, weighted by their numbers of utterances; the losses of the classification by
-    their numbers of utterances that have a label. `add` never waits for the device. `row` waits once.
+    their numbers of utterances that have a label. No method waits for the device.
 
     Args:
         keep_logits: Whether to keep the logits too.
@@ -72,23 +72,27 @@ class Accumulator:
         assert self._logits, "the split has no batch, or keep_logits is off"
         return torch.cat(self._logits)
 
-    def row(self, weights: Mapping[str, float | Tensor]) -> dict[str, float]:
-        """Return the scores, losses, weights and shares of the total loss, by columns of history.parquet.
-
-        This method waits for the device.
+    def values(self, weights: Mapping[str, float | Tensor]) -> Tensor:
+        """Return what `row` needs of the device, as one vector in float64.
 
         Args:
             weights: Component -> its current weight in the total loss.
+        """
+        assert self._counts is not None, "the split has no batch"
+        flat = torch.stack([*self._sums.values(), *(_tensor(weights[c], self._counts) for c in COMPONENTS)])
+        return torch.cat([flat, self._counts.flatten()])
+
+    def row(self, values: Sequence[float]) -> dict[str, float]:
+        """Return the scores, losses, weights and shares of the total loss, by columns of history.parquet.
+
+        Args:
+            values: The vector of `values`, read from the device.
 
         Returns:
             Column -> value. Scores are fractions. The shares are NaN if the total loss is 0.
         """
         assert self._counts is not None, "the split has no batch"
         names = list(self._sums)
-        flat = torch.stack(
-            [self._sums[name] for name in names] + [_tensor(weights[c], self._counts) for c in COMPONENTS]
-        )
-        values = torch.cat([flat, self._counts.flatten()]).tolist()
         means = {
             name: value / (self.labelled if name in _OF_LABELS else self.utterances)
             for name, value in zip(names, values, strict=False)
@@ -107,6 +111,22 @@ class Accumulator:
         return row
 
 
+def gradient_ratio(dot: float, encoder: float, classification: float, weight: float) -> dict[str, float]:
+    """Return the encoder gradient ratio and cosine. They are NaN if a norm in their denominator is 0.
+
+    Args:
+        dot: Dot product of the gradients of the encoder loss and of the classification loss.
+        encoder: Norm of the first, without its weight.
+        classification: Norm of the second.
+        weight: Weight of the encoder loss.
+    """
+    norms = encoder * classification
+    return {
+        "encoder_gradient_ratio": weight * encoder / classification if classification else math.nan,
+        "encoder_gradient_cosine": dot / norms if norms else math.nan,
+    }
+
+
 def _negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
     if not len(labels):
         return logits.new_zeros(())
@@ -116,4 +136,4 @@ def _negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _tensor(value: float | Tensor, like: Tensor) -> Tensor:
-    return value.to(like).reshape(()) if isinstance(value, Tensor) else like.new_tensor(value)
+    return value.to(like).reshape(()) if isinstance(value, Tensor) else like.new_full((), value)

@@ -30,7 +30,7 @@ from joyful.runtime.signals import RaisingSignals, Signalled, raise_on_ctrl_c
 from joyful.trackers import require
 from joyful.training import restoring
 from joyful.training.averaging import too_few_steps
-from joyful.training.batching import DeviceSplit
+from joyful.training.batching import DeviceSplit, present_features
 from joyful.training.building import build_model, choose_device, model_without_memory
 from joyful.training.coach import Coach, TrainingFailedError
 from joyful.training.disk_need import DataSizes, disk_need
@@ -76,9 +76,10 @@ def build_coach(settings: Settings, data: DialogueDataset, device: torch.device)
     Raises:
         InputError: If the settings do not fit together or to the data.
     """
-    splits = {name: DeviceSplit(d, tuple(data.dimensions), data.n_speakers, device) for name, d in data.splits.items()}
+    modalities = tuple(data.dimensions)
+    splits = {name: DeviceSplit(d, modalities, data.n_speakers, device) for name, d in data.splits.items()}
     model = build_model(settings, data)
-    standardise(model, splits["train"].present_features())
+    standardise(model, present_features(data.splits["train"], modalities))
     model.to(device)
     for split in splits.values():
         split.fill_missing(standardisation_means(model))
@@ -372,6 +373,8 @@ def prepare_torch(device: torch.device, threads: int) -> None:
     if device.type == "cuda":
         # cuBLAS is deterministic only with a workspace of fixed size.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # cuDNN's recurrent layers would round to TF32, so training.precision=fp32 would not be that.
+        torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True)
     # Filling uninitialized memory is a debugging aid that costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

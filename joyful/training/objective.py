@@ -50,7 +50,7 @@ def weights_of_classes(settings: ClassificationSettings, labels: Tensor, n_class
 
     Args:
         settings: The group `classification`.
-        labels: (N,) class indices or (N, C) of 0 and 1, of the train split; -1: without a label.
+        labels: (N,) class indices or (N, C) of 0 and 1, of the train split, on the host; -1: without a label.
         n_classes: C.
     """
     labels = labels[labels >= 0] if labels.ndim == 1 else labels.clamp(min=0)

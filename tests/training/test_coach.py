@@ -223,7 +223,8 @@ def test_the_best_checkpoint_holds_what_was_evaluated(tmp_path):
     assert saved.state["best"]["f1_weighted"] == best["f1_weighted"] == coach.best["f1_weighted"]
     fresh = tiny_coach(settings)
     fresh.model.load_state_dict({k.removeprefix("model."): v for k, v in saved.tensors.items()})
-    row = fresh._run("dev").row(LossWeightConfig().component_weights())
+    accumulator = fresh._run("dev")
+    row = accumulator.row(accumulator.values(LossWeightConfig().component_weights()).tolist())
     assert (row["f1_weighted"], row["nll"]) == (best["f1_weighted"], best["nll"])
 
 

@@ -102,8 +102,8 @@ def test_class_weights_count_labels_only():
     train = replace(data.splits["train"], labels=partial)
     coach = build_coach(settings, replace(data, splits={**data.splits, "train": train}), CPU)
     expected = class_weights(torch.bincount(torch.from_numpy(labels[1::2]), minlength=len(data.labels)), "inverse")
-    labels_on_device = coach.splits["train"].labels
-    found = objective.weights_of_classes(settings.classification, labels_on_device, len(data.labels))
+    host_labels = coach.splits["train"].host_labels
+    found = objective.weights_of_classes(settings.classification, host_labels, len(data.labels))
     assert found is not None
     assert torch.equal(found, expected)
 

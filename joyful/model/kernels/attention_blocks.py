@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from joyful.devices import takes_cpu_branch, to_device
+
 #: Largest number of queries in a block. A bounded window splits long dialogues into blocks: memory grows with N, not
 #: N^2.
 BLOCK_SIZE = 64
@@ -114,12 +116,13 @@ def block_attention(q_NH: Tensor, k_NH: Tensor, v_NH: Tensor, blocks: AttentionB
         return blocks.gather(x, places).unflatten(2, (heads, -1)).transpose(1, 2)
 
     dtype = q_NH.dtype
-    if not q_NH.is_cuda:  # at heads of 100 units, the CPU kernel is ten times slower in bfloat16
+    on_cpu = takes_cpu_branch(q_NH.device)
+    if on_cpu:  # at heads of 100 units, the CPU kernel is ten times slower in bfloat16
         q_NH, k_NH, v_NH = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q_NH, k_NH, v_NH))
     q, k, v = split(q_NH, blocks.queries), split(k_NH, blocks.keys), split(v_NH, blocks.keys)
     # The backward passes of CUDA's fused kernels are not bitwise reproducible. The math kernel is, and this is a small
     # part of the step.
-    with sdpa_kernel(SDPBackend.MATH) if q.is_cuda else torch.autocast("cpu", enabled=False):
+    with torch.autocast("cpu", enabled=False) if on_cpu else sdpa_kernel(SDPBackend.MATH):
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=blocks.bias.to(q.dtype))
     return blocks.scatter(attended.transpose(1, 2).flatten(2)).to(dtype)
 
@@ -134,13 +137,3 @@ def plain_attention(q_NH: Tensor, k_NH: Tensor, v_NH: Tensor, blocks: AttentionB
     q, k, v = (x.unflatten(1, (heads, -1)).transpose(0, 1) for x in (q_NH, k_NH, v_NH))
     mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen[:n, :n])
     return mixed.transpose(0, 1).flatten(1)
-
-
-def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """Return an array as a tensor on the device, without waiting for the device."""
-    # Evaluation and training share cached structures, and autograd refuses inference tensors.
-    with torch.inference_mode(False):
-        tensor = torch.from_numpy(array)
-        if device.type == "cuda":  # pinned memory allows an asynchronous copy
-            return tensor.pin_memory().to(device, non_blocking=True)
-        return tensor.to(device)

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from joyful.devices import takes_cpu_branch
 from joyful.losses.contrastive import check_views, info_nce
 
 #: Smallest temperature of the fast form. At 0.05, e(a, b) of opposite nodes is exp(-2 / 0.05) = 4e-18; much smaller
@@ -36,8 +37,7 @@ MIN_TEMPERATURE = 0.05
 
 #: Number of elements of a block. On the CPU, a block fits the cache (1 MiB of float32); elsewhere, large blocks need
 #: fewer kernel launches.
-_BLOCK = {"cpu": 1 << 18}
-_BLOCK_ELSEWHERE = 1 << 26
+_BLOCK = {"cpu": 1 << 18, "cuda": 1 << 26}
 
 
 def info_nce_of_views(anchor_NH: Tensor, views_NH: Sequence[Tensor], temperature: float = 0.2) -> Tensor:
@@ -124,7 +124,7 @@ def _similarities(
     matrix is symmetric, and its column sums are not needed.
     """
     n = a_NH.shape[0]
-    blocks = list(_blocks(n, a_NH.device.type))
+    blocks = list(_blocks(n, a_NH.device))
     matrix = a_NH.new_empty(n if keep else blocks[0].stop, n)
     row_sums, column_sums = a_NH.new_empty(n), a_NH.new_zeros(n)
     scaled_NH, transposed_HN = a_NH / temperature, b_NH.T
@@ -153,15 +153,15 @@ def _add_products(
 
     G_ij = e_ij (row_weight_i + column_weight_j).
     """
-    for block in _blocks(matrix_NN.shape[0], matrix_NN.device.type):
+    for block in _blocks(matrix_NN.shape[0], matrix_NN.device):
         g = (row_weight_N[block].unsqueeze(1) + column_weight_N).mul_(matrix_NN[block])
         grad_left_NH[block].addmm_(g, right_NH)
         if left_NH is not None and grad_right_NH is not None:
             grad_right_NH.addmm_(g.T, left_NH[block])
 
 
-def _blocks(n: int, device_type: str) -> Iterator[slice]:
+def _blocks(n: int, device: torch.device) -> Iterator[slice]:
     """Return slices of the rows of an (n, n) matrix, one per block."""
-    size = max(1, _BLOCK.get(device_type, _BLOCK_ELSEWHERE) // max(n, 1))
+    size = max(1, _BLOCK["cpu" if takes_cpu_branch(device) else "cuda"] // max(n, 1))
     edges = [*range(0, n, size), n]
     return (slice(start, stop) for start, stop in itertools.pairwise(edges))

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from joyful import compat
+from joyful.devices import takes_cpu_branch
 from joyful.model.kernels.attention_blocks import AttentionBlocks, block_attention
 
 #: Longest dialogue whose weights (heads, T, T) are stored for the backward pass; those of longer ones are recomputed.
@@ -37,7 +38,7 @@ def dialogue_attention(qkv_N3D: Tensor, lengths: tuple[int, ...], blocks: Attent
         blocks: Attention blocks of whole dialogues, used on CUDA.
         heads: Number of heads; divides D.
     """
-    if qkv_N3D.is_cuda:  # one launch for all dialogues; on the CPU, padding costs more than a loop
+    if not takes_cpu_branch(qkv_N3D.device):  # one launch for all dialogues; on the CPU, padding costs more than a loop
         q, k, v = qkv_N3D.chunk(3, dim=1)
         return block_attention(q, k, v, blocks, heads)
     with torch.autocast(qkv_N3D.device.type, enabled=False):  # see _exact

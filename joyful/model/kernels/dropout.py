@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from joyful import compat
+from joyful.devices import takes_cpu_branch
 from joyful.randomness import Draws, keep_scale
 
 #: Number of elements that are computed at a time on the CPU.
@@ -127,5 +128,5 @@ def _product(x: Tensor, keep: Tensor, scale: float, out: Tensor) -> Tensor:
 
 def _parts(x: Tensor) -> Iterator[Tensor]:
     """Return views of consecutive rows. On other devices than the CPU there is one view, to launch one kernel."""
-    rows = max(1, PART_SIZE * len(x) // max(1, x.numel())) if x.ndim and x.device.type == "cpu" else 0
+    rows = max(1, PART_SIZE * len(x) // max(1, x.numel())) if x.ndim and takes_cpu_branch(x.device) else 0
     return iter(x.split(rows) if rows else (x,))

@@ -36,6 +36,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from joyful.devices import takes_cpu_branch
+
 FORMS = ("auto", "exact", "interpolated")
 #: Numbers of nodes, tried in this order. The exact form costs as much as about 160 nodes.
 NODES = (16, 20, 28, 40, 64, 128)
@@ -81,7 +83,7 @@ def intermodal_softmax(x_NJ: Tensor, b_I: Tensor, form: str = "auto") -> Tensor:
         raise ValueError(
             f"intermodal_softmax: expected float32 or float64, got {x_NJ.dtype} and {b_I.dtype}; cast x and b first"
         )
-    on_cpu = x_NJ.device.type == "cpu"
+    on_cpu = takes_cpu_branch(x_NJ.device)
     if form == "interpolated" and not on_cpu:
         raise ValueError(
             f"intermodal form interpolated: expected tensors on the CPU, got {x_NJ.device}; set fusion.intermodal=auto"
@@ -191,7 +193,7 @@ def _exact_group(u: Tensor, half: Tensor, b: Tensor, rows: Tensor | None) -> _Gr
 
 def _blocks(n: int, k: int, j: int, device: torch.device) -> Any:
     """Yield slices of rows and of nodes whose weights fit a block."""
-    budget = _BLOCK.get(device.type, _BLOCK["cuda"])
+    budget = _BLOCK["cpu" if takes_cpu_branch(device) else "cuda"]
     k_block = max(1, min(k, budget // j))
     n_block = max(1, budget // (j * k_block))
     for start in range(0, n, n_block):

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from joyful.devices import takes_cpu_branch
 from joyful.model.kernels.attention_blocks import AttentionBlocks
 
 
@@ -52,7 +53,7 @@ def recurrent_layer(layer: nn.LSTM | nn.GRU, x_ND: Tensor, lengths: tuple[int, .
         lengths: Number of utterances of each dialogue, sum N.
         blocks: Attention blocks of whole dialogues.
     """
-    if isinstance(layer, nn.GRU) and not x_ND.is_cuda:
+    if isinstance(layer, nn.GRU) and takes_cpu_branch(x_ND.device):
         return bidirectional_gru(layer, x_ND, lengths)
     return packed_layer(layer, x_ND, lengths, blocks)
 

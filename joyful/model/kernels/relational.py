@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from joyful.devices import takes_cpu_branch
 from joyful.records import Batch
 
 #: Number of elements of the messages that are computed at a time on the CPU.
@@ -131,7 +132,7 @@ class _Propagate(torch.autograd.Function):
 
 def _add_messages(table_MH: Tensor, source_E: Tensor, target_E: Tensor, share_E: Tensor, out_NH: Tensor) -> None:
     """Add share_e * table[source_e] to out[target_e]. On the CPU, edges are processed in parts that fit the cache."""
-    part = PART_SIZE // table_MH.shape[1] if table_MH.device.type == "cpu" else len(source_E)
+    part = PART_SIZE // table_MH.shape[1] if takes_cpu_branch(table_MH.device) else len(source_E)
     edges = zip(*(x.split(max(1, part)) for x in (source_E, target_E, share_E)), strict=True)
     for source, target, share in edges:
         messages = table_MH.index_select(0, source).mul_(share.unsqueeze(1))
