@@ -352,12 +352,17 @@ def config_hash(settings: Settings) -> str:
     Returns:
         The first 16 hexadecimal digits of the SHA-256 of the settings as JSON.
     """
-    # without data.table where it is null, so that runs of earlier versions have the same digest
+    # Without settings of later versions that are not in use, so that runs of earlier versions have the same digest.
     unused = set() if settings.data.table else {"table"}
+    unused |= set() if settings.data.fine_tuning.epochs else {"fine_tuning"}
     relevant = settings.model_dump(
         exclude={
             **dict.fromkeys(("resume", "fork", "sweep_name", "role", "objectives", "target", "track"), True),
             "data": {"cache", "root", *unused},
         }
     )
+    own = {name: share for name, share in settings.model.modal_dropout.items() if share is not None}
+    relevant["model"] |= {"modal_dropout": own}
+    if not own:
+        del relevant["model"]["modal_dropout"]
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]

@@ -90,19 +90,26 @@ def test_the_hash_depends_only_on_what_is_trained():
     assert base != config_hash(check(changed("weights.encoder_loss_weight", 0.05)))
 
 
-def test_the_hash_does_not_cover_a_table_that_is_not_used():
-    """The runs of versions without data.table keep their digest."""
+def test_the_hash_does_not_cover_what_is_not_used():
+    """The runs of versions without data.table, data.fine_tuning and model.modal_dropout keep their digest."""
     settings = check(compose_plain()[0])
     relevant = settings.model_dump()
     for name in ("resume", "fork", "sweep_name", "role", "objectives", "target", "track"):
         del relevant[name]
-    for name in ("cache", "root", "table"):
+    for name in ("cache", "root", "table", "fine_tuning"):
         del relevant["data"][name]
+    del relevant["model"]["modal_dropout"]
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
     assert config_hash(settings) == digest
-    table = compose_plain(["data=dialogues"])[0]
-    other = compose_plain(["data=dialogues", "data.table.seed=1"])[0]
-    assert config_hash(check(table)) != config_hash(check(other))
+    old = compose_plain()[0]
+    del old["data"]["fine_tuning"], old["model"]["modal_dropout"]
+    assert config_hash(check(old)) == digest
+
+
+@pytest.mark.parametrize("setting", ["data.table.seed=1", "data.fine_tuning.epochs=1", "model.modal_dropout.audio=0.0"])
+def test_the_hash_covers_what_is_used(setting):
+    plain, other = (compose_plain(["data=dialogues", *more])[0] for more in ((), (setting,)))
+    assert config_hash(check(plain)) != config_hash(check(other))
 
 
 def test_differences_name_leaves():

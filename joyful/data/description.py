@@ -14,8 +14,9 @@ from joyful.config import DataSettings
 from joyful.data import prepared
 from joyful.data.cache import cache_folder
 from joyful.data.loading import file_digest
-from joyful.data.text_encoder import encoder_names, local_folder
+from joyful.data.text_encoder import local_folder
 from joyful.records import DialogueDataset, InputError
+from joyful.results.provenance import encoder_names
 
 #: Value of `DialogueDataset.text_encoder` for text vectors that come from the source.
 FROM_FILE = "file"

@@ -17,18 +17,21 @@ import logging
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from joyful.data.text_encoder import encoder_names, identity, load_model
+from joyful.data.text_encoder import identity, load_model
 from joyful.data_settings import FineTuningSettings
 from joyful.randomness import host_generator, key
-from joyful.records import InputError
-from joyful.results.provenance import encoder_name
+from joyful.records import InputError, first_line_of
+from joyful.results.provenance import encoder_name, encoder_names
+from joyful.runtime.disk import check_disk_space
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -73,21 +76,54 @@ def fine_tuned_encoder(
             f"data.fine_tuning.epochs={settings.epochs}: expected labelled texts of two classes or more in train, got"
             f" {len(texts)} labelled texts of {n_classes}; set data.fine_tuning.epochs=0"
         )
-    folder = cache / f"{Path(encoder_name(first)).name}-fine-tuned-{_digest(first, texts, labels, settings)}"
+    slug = Path(encoder_name(first)).name.replace("+", "-")
+    folder = cache / f"{slug}-fine-tuned-{_digest(first, texts, labels, settings)}"
     if not folder.is_dir():
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            model = load_model(first)
-            _train(model, first, list(texts), labels, settings)
+        model = load_model(first)
+        with _new_folder(folder, model) as temporary:
+            _train_or_refuse(model, first, list(texts), labels, settings)
             model.save(str(temporary), create_model_card=False)
-            if not folder.is_dir():  # another process may have been faster
-                os.rename(temporary, folder)
-        except OSError as error:
-            raise InputError(f"{cache} cannot be used ({error}); set data.cache=FOLDER to a writable folder") from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return "+".join([str(folder), *others])
+
+
+def _train_or_refuse(model: Any, name: str, texts: list[str], labels: np.ndarray, settings: FineTuningSettings) -> None:
+    try:
+        _train(model, name, texts, labels, settings)
+    except InputError:
+        raise
+    except Exception as error:  # a local model folder can cause any exception in the libraries
+        raise InputError(
+            f"data.fine_tuning.epochs={settings.epochs}: the encoder {name} cannot be fine-tuned"
+            f" ({type(error).__name__}: {first_line_of(error)[:200]}); set data.fine_tuning.epochs=0 or another encoder"
+        ) from None
+
+
+@contextmanager
+def _new_folder(folder: Path, model: Any) -> Iterator[Path]:
+    """Context with a temporary folder for a model, which becomes `folder` at its end unless that exists by then."""
+    from safetensors import SafetensorError
+
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        size = sum(parameter.nbytes for parameter in model.parameters())
+        check_disk_space(folder.parent, size, "the fine-tuned encoder", "data.cache=FOLDER")
+        yield temporary
+        for path in (temporary, *temporary.rglob("*")):  # some have mode 600, but users may share a cache
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    except (OSError, SafetensorError) as error:  # the latter where the disk is full
+        raise InputError(
+            f"{folder.parent} cannot be used ({first_line_of(error)}); set data.cache=FOLDER to a writable folder"
+        ) from None
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _digest(encoder: str, texts: Sequence[str], labels: np.ndarray, settings: FineTuningSettings) -> str:
@@ -171,7 +207,8 @@ def _batches(lengths: np.ndarray, settings: FineTuningSettings) -> Iterator[np.n
 
 def _vectors(model: Any, texts: list[str]) -> Tensor:
     """Return (N, D) vectors with gradients, scaled to a mean square of 1 per feature if they have unit length."""
-    inputs = model.tokenizer(texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+    limit = min(MAX_TOKENS, model.max_seq_length or MAX_TOKENS)
+    inputs = model.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
     vectors_ND: Tensor = model(dict(inputs))["sentence_embedding"]
     return vectors_ND * math.sqrt(vectors_ND.shape[1])
 

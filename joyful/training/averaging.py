@@ -81,10 +81,11 @@ def too_few_steps(decay: float, steps: int) -> str | None:
         True
     """
     span = 1 / (1 - decay)
-    if not decay or steps >= 2 * span:
+    enough = math.ceil(2 * span - 1e-6)  # 1 / (1 - 0.9) is a little more than 10
+    if not decay or steps >= enough:
         return None
     fitting = math.floor(100 * (1 - 2 / max(steps, 2))) / 100  # 2 / (1 - decay) <= steps
     return (
         f"training.moving_average={decay:g} averages about {span:.0f} steps, but the run has {steps}; expected at least"
-        f" {2 * span:.0f}: set training.moving_average={fitting:g}, more training.epochs, or training.batch_size=auto"
+        f" {enough}: set training.moving_average={fitting:g}, more training.epochs, or training.batch_size=auto"
     )

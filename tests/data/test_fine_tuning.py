@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from joyful.data.dialogue_table import DialogueTable, to_dataset
-from joyful.data.fine_tuning import fine_tuned_encoder
-from joyful.data.loading import load
-from joyful.data.text_encoder import sentence_encoder
+from joyful.data.fine_tuning import _new_folder, fine_tuned_encoder
+from joyful.data.loading import _memory, load
+from joyful.data.text_encoder import load_model, sentence_encoder
 from joyful.data_settings import FineTuningSettings
 from joyful.records import InputError
 from tests.support.datasets import data_settings
@@ -116,8 +119,8 @@ def test_nothing_of_dev_and_test_reaches_the_encoder(encoder, tmp_path):
     assert frozen.text_encoder == encoder
 
 
-@pytest.mark.slow
-def test_a_run_records_the_encoder_and_trains_once(encoder, tmp_path):
+def chat() -> str:
+    """A table of 12 dialogues."""
     lines = ["dialogue,text,label,split"]
     texts, labels = texts_with_labels(60)
     splits = ["train"] * 40 + ["dev"] * 10 + ["test"] * 10
@@ -125,7 +128,12 @@ def test_a_run_records_the_encoder_and_trains_once(encoder, tmp_path):
         f"d{n // 5},{text},{WORDS[label]},{splits[n]}"
         for n, (text, label) in enumerate(zip(texts, labels, strict=True))
     ]
-    (tmp_path / "chat.csv").write_text("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.slow
+def test_a_run_records_the_encoder_and_trains_once(encoder, tmp_path):
+    (tmp_path / "chat.csv").write_text(chat())
     own = (
         "data=dialogues", f"data.root={tmp_path / 'chat.csv'}", f"data.cache={tmp_path / 'cache'}", "training.epochs=1",
         f"data.text_encoder={encoder}", "data.fine_tuning.epochs=2", "data.fine_tuning.learning_rate=0.01", "device=cpu",
@@ -158,9 +166,19 @@ def test_vectors_of_a_file_are_refused(tmp_path):
         to_dataset(vectors, settings, WORDS[:2], 1, lambda texts: np.zeros((len(texts), 3), np.float32))
 
 
-def test_data_without_texts_are_refused():
-    settings = data_settings("synthetic", fine_tuning=SETTINGS)
-    with pytest.raises(InputError, match=r"data=synthetic has no texts .* set data.fine_tuning.epochs=0"):
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("synthetic", r"data=synthetic has no texts .*; set data.fine_tuning.epochs=0"),
+        (
+            "prepared",
+            r"data=prepared has vectors of text already; .* `joyful prepare`.*; set data.fine_tuning.epochs=0",
+        ),
+    ],
+)
+def test_data_without_texts_are_refused(source, message):
+    settings = data_settings(source, fine_tuning=SETTINGS)
+    with pytest.raises(InputError, match=message):
         load(settings, ("audio", "text", "visual"))
 
 
@@ -170,3 +188,78 @@ def test_a_diverging_encoder_is_refused_and_nothing_is_kept(encoder, tmp_path):
     with pytest.raises(InputError, match=r"the encoder .* diverged; set a lower rate"):
         fine_tuned_encoder(encoder, *texts_with_labels(64), wild, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_files_are_readable_by_others_and_texts_are_cut_to_what_the_encoder_reads(encoder, tmp_path):
+    short = tmp_path / "short"
+    shutil.copytree(encoder, short)
+    settings = json.loads((short / "sentence_bert_config.json").read_text())
+    (short / "sentence_bert_config.json").write_text(json.dumps(settings | {"max_seq_length": 8}))
+    weights = load_file(short / "model.safetensors")
+    name = "embeddings.position_embeddings.weight"
+    save_file(weights | {name: weights[name][:8].clone()}, short / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8}))
+    texts, labels = texts_with_labels(64)  # of 11 tokens
+    tuned = Path(fine_tuned_encoder(str(short), texts, labels, SETTINGS, tmp_path / "cache"))
+    assert {path.stat().st_mode & 0o777 for path in tuned.rglob("*") if path.is_file()} == {0o644}
+    assert tuned.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.slow
+def test_an_encoder_that_cannot_be_trained_is_refused(encoder, tmp_path):
+    shutil.copytree(encoder, broken := tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"  # fewer rows than the tokenizer has tokens
+    save_file(weights | {name: weights[name][:6].clone()}, broken / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"vocab_size": 6}))
+    with pytest.raises(
+        InputError, match=r"the encoder .*broken cannot be fine-tuned \(IndexError: .*set data.fine_tuning"
+    ):
+        fine_tuned_encoder(str(broken), *texts_with_labels(64), SETTINGS, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_leaves_nothing(encoder, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # the weights have 46,000 bytes
+    try:
+        with pytest.raises(
+            InputError, match=r"cannot be used \(.*; set data.cache=FOLDER to a writable folder"
+        ) as caught:
+            fine_tuned_encoder(encoder, *texts_with_labels(64), SETTINGS, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_that_train_the_same_encoder_keep_one(encoder, tmp_path):
+    """The other process finishes while this one writes its result."""
+    texts, labels = texts_with_labels(64)
+    theirs = Path(fine_tuned_encoder(encoder, texts, labels, SETTINGS, tmp_path / "theirs"))
+    name = tmp_path / "ours" / theirs.name
+    with _new_folder(name, load_model(encoder)) as temporary:
+        (temporary / "ours").touch()
+        shutil.copytree(theirs, name)
+    assert sorted(path.name for path in name.iterdir()) == sorted(path.name for path in theirs.iterdir())
+    assert [path.name for path in name.parent.iterdir()] == [name.name]
+
+
+@pytest.mark.slow
+def test_a_removed_encoder_is_trained_again(encoder, tmp_path):
+    (tmp_path / "chat.csv").write_text(chat())
+    settings = data_settings(
+        "dialogues", root=str(tmp_path / "chat.csv"), text_encoder=encoder, cache=str(tmp_path / "cache"),
+        fine_tuning=FineTuningSettings(epochs=1),
+    )  # fmt: skip
+    first = load(settings, ("text",))
+    weights = weights_of(first.text_encoder)
+    shutil.rmtree(first.text_encoder)
+    _memory.clear()
+    assert load(settings, ("text",)).text_encoder == first.text_encoder
+    assert weights_of(first.text_encoder) == weights

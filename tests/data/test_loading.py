@@ -208,7 +208,7 @@ def test_a_damaged_copy_is_created_again_with_one_warning(settings, damage, capl
     with caplog.at_level(logging.WARNING, "joyful"):
         again = load(settings, AV)
     assert len(caplog.records) == 1
-    assert "the prepared copy is damaged and is created again" in caplog.records[0].message
+    assert "the prepared copy cannot be used and is created again" in caplog.records[0].message
     for split, audio in arrays.items():
         np.testing.assert_array_equal(again.splits[split].features["audio"], audio)
     assert copies(settings) == [folder]

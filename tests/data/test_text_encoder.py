@@ -11,9 +11,10 @@ import time
 import numpy as np
 import pytest
 
-from joyful.data.text_encoder import BATCH, PACKAGED, SentenceEncoder, encoder_names, identity, sentence_encoder
+from joyful.data.text_encoder import BATCH, PACKAGED, SentenceEncoder, identity, sentence_encoder
 from joyful.data.vector_store import VectorStore
 from joyful.records import InputError
+from joyful.results.provenance import encoder_name, encoder_names
 from tests.support.datasets import fake_encode
 
 
@@ -235,8 +236,17 @@ def test_joined_encoders_concatenate_their_vectors(tmp_path, model):
 
 
 def test_a_folder_with_a_plus_in_its_name_is_one_encoder(tmp_path):
-    (tmp_path / "a+b").mkdir()
-    assert encoder_names(f"{tmp_path / 'a+b'}") == [f"{tmp_path / 'a+b'}"]
+    folder = tmp_path / "a+b"
+    folder.mkdir()
+    assert encoder_names(f"{folder}") == [f"{folder}"]
+    assert encoder_names(f"c+{folder}+org/d") == ["c", f"{folder}", "org/d"]
+    assert encoder_name(f"c+{folder}+org/d") == "c+a+b+org/d"
+    assert encoder_names(f"c+{tmp_path / 'e+f'}") == ["c", f"{tmp_path}/e", "f"]  # there is no such folder
+    assert len(encoder_names("+" * 100_000)) == 100_001
+
+
+def test_the_home_folder_of_no_user_is_a_name(tmp_path):
+    assert sentence_encoder("~no-such-user/encoder", tmp_path).identity == "~no-such-user/encoder"
 
 
 @pytest.mark.parametrize("setting", ["a+a", "a+", "+a", "+"])

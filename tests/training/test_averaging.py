@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from joyful.training.averaging import ParameterAverage
+from joyful.training.averaging import ParameterAverage, too_few_steps
 
 
 def parameter(*values):
@@ -89,3 +89,14 @@ def test_averages_have_no_gradient():
     average = ParameterAverage({"p": p}, 0.9)
     average.update(1)
     assert not average.state_dict()["p"].requires_grad
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.94, 0.98, 0.99, 0.999])
+def test_the_steps_and_the_decay_that_a_warning_names_are_enough(decay):
+    least = next(steps for steps in range(1, 3000) if too_few_steps(decay, steps) is None)
+    assert f"expected at least {least}:" in too_few_steps(decay, least - 1)
+    for steps in range(1, least):
+        message = too_few_steps(decay, steps)
+        fitting = float(message.partition("set training.moving_average=")[2].partition(",")[0])
+        assert fitting < decay
+        assert too_few_steps(fitting, steps) is None

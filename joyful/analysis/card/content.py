@@ -21,7 +21,7 @@ from joyful.analysis.statistics import Estimate, mean_t
 from joyful.results import InputError, read_predictions, read_timing
 from joyful.results.arms import flatten
 from joyful.results.class_scores import SCORES
-from joyful.results.provenance import encoder_name
+from joyful.results.provenance import encoder_name, encoder_names
 
 #: Seed of the bootstrap, so that a card is reproducible.
 SEED = 0
@@ -315,7 +315,7 @@ def _licences(name: str, known: Source, described: Mapping[str, Any]) -> Rows:
     rows = [("weights of this model", "state it yourself; the licence of the data may limit the choice")]
     rows.append((f"dataset {name}", known.licence))
     if encoder and encoder != "file":
-        names = str(described["text_encoder"]).split("+")
+        names = encoder_names(str(described["text_encoder"]))
         rows += [(f"text encoder {encoder_name(each)}", encoder_licence(each)) for each in names]
     rows.append(("program joyful", "MIT"))
     return tuple(rows)
