@@ -77,11 +77,13 @@ class KnownNames:
         """Return what a wrong name may mean, the nearest first: settings, groups, or choices as GROUP=OPTION.
 
         The whole dotted name and its last part are compared with the dotted names of settings and their last parts,
-        the groups and their options, and the aliases.
+        the groups and their options, and the aliases. The name of an alias means its setting and no other.
 
         Args:
             name: The wrong name.
         """
+        if name in self.aliases:
+            return [self.aliases[name]]
         last = re.split(r"[./]", name)[-1]
         best: dict[str, float] = {}
         for candidate, meaning, weight in self._candidates():

@@ -19,7 +19,7 @@ RUN = str(ROOT / "run.py")
 OWN = ("-m", "hydra/sweeper=optuna_pruned")
 
 LOSSES = "loss: expected one of mse, smoothl1, weighted_mse, got "
-SWEEPS = "expected one of ablation, basic_optimization, encoder_loss_weight, first_look, loss_type, weights, got "
+SWEEPS = "expected one of ablation, basic_optimization, encoder_loss_weight, first_look, loss_type, parts, preset, weights, got "
 COMMANDS = "expected one of train, report, predict, export, audit, import, card, sweep, prepare, schema, got "
 FOLDER = "expected the folder of a run (with run.json), found none; set "
 WEIGHT = "weights.encoder_loss_weight: expected a number >= 0.0 and <= 1000000.0, got 'abc'; set "
@@ -94,7 +94,7 @@ WRONG: dict[tuple[str, ...], str] = {
     ("optimizer=Adam",): "expected one of adam, adamw, rmsprop, sgd, got 'Adam'; did you mean adam?",
     ("modalities=va",): "did you mean av?",
     ("weights=tuned",): "did you mean tuned_meld or tuned_mosi?",
-    ("experiment=nothing",): "experiment: expected one of emorynlp, full, meld, mosi, got 'nothing'; set experiment=NAME",
+    ("experiment=nothing",): "dialogues, emorynlp, full, iemocap, meld, mosi, got 'nothing'; set experiment=NAME",
     ("--config-dir=OVERLAY", "experiment=group"): f"{LOSSES}'msee'; did you mean mse?",
     ("hydra/launcher=jobli",): "did you mean joblib?",
     ("hydra/sweeper=optuna_prune",): "did you mean optuna_pruned?",
