@@ -4,7 +4,8 @@ The encoder and a linear classifier on its vectors are trained on single utteran
 binary cross-entropy). Classes are weighted by 1 / sqrt(frequency). AdamW, a warm-up over the first tenth of the steps,
 then a linear decay to 0. The classifier is dropped. The result is a sentence-transformers folder in the cache, named by
 a digest of the encoder, the training texts, their labels and the settings. So each training split has its own encoder,
-and an encoder never saw the labels of another split of the same fold.
+and an encoder never saw the labels of another split of the same fold. It is trained on the CPU with all its cores; another
+processor or number of threads may give slightly other weights, whose digest run.json records.
 
 Shape letters: N utterances, D features, C classes.
 """
