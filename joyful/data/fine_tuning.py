@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from joyful.data.text_encoder import identity, load_model
+from joyful.data.text_encoder import identity, load_model, token_lengths
 from joyful.data_settings import FineTuningSettings
 from joyful.randomness import host_generator, key
-from joyful.records import InputError, first_line_of
+from joyful.records import InputError, clock, first_line_of
 from joyful.results.provenance import encoder_name, encoder_names
 from joyful.runtime.disk import check_disk_space
 
@@ -138,7 +138,11 @@ def _train(model: Any, name: str, texts: list[str], labels: np.ndarray, settings
     import torch
     from torch import nn
 
-    lengths = _token_lengths(model, name, texts)
+    lengths = token_lengths(model, texts)
+    if lengths is None:
+        raise InputError(
+            f"data.fine_tuning.epochs: expected an encoder with a transformer, got {name}; set data.fine_tuning.epochs=0"
+        )
     several = labels.ndim == 2
     n_classes = labels.shape[1] if several else int(labels.max()) + 1
     targets = torch.from_numpy(labels.astype(np.float32 if several else np.int64))
@@ -160,7 +164,7 @@ def _train(model: Any, name: str, texts: list[str], labels: np.ndarray, settings
             optimizer, lambda step: min((step + 1) / max(1.0, WARMUP * steps), (steps - step) / ((1 - WARMUP) * steps))
         )
         start = told = time.monotonic()
-        for step, rows in enumerate(_batches(lengths, settings)):
+        for step, rows in enumerate(_batches(np.array(lengths), settings)):
             model.train()
             vectors_ND = _vectors(model, [texts[row] for row in rows])
             logits_NC = head(nn.functional.dropout(vectors_ND, DROPOUT))
@@ -172,8 +176,8 @@ def _train(model: Any, name: str, texts: list[str], labels: np.ndarray, settings
             schedule.step()
             if time.monotonic() - told > _SECONDS_BETWEEN_MESSAGES:
                 told = time.monotonic()
-                left = (told - start) / (step + 1) * (steps - step - 1) / 60
-                _log.info("fine-tuning: step %d of %d, about %.0f min left", step + 1, steps, left)
+                left = (told - start) / (step + 1) * (steps - step - 1)
+                _log.info("fine-tuning: step %d of %d, about %s left", step + 1, steps, clock(left))
     model.eval()
     if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
         raise InputError(
@@ -212,16 +216,6 @@ def _vectors(model: Any, texts: list[str]) -> Tensor:
     inputs = model.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
     vectors_ND: Tensor = model(dict(inputs))["sentence_embedding"]
     return vectors_ND * math.sqrt(vectors_ND.shape[1])
-
-
-def _token_lengths(model: Any, name: str, texts: list[str]) -> np.ndarray:
-    try:
-        tokens = model.tokenizer(texts)["input_ids"]
-    except (AttributeError, KeyError, TypeError):
-        raise InputError(
-            f"data.fine_tuning.epochs: expected an encoder with a transformer, got {name}; set data.fine_tuning.epochs=0"
-        ) from None
-    return np.array([len(ids) for ids in tokens])
 
 
 def _width(model: Any) -> int:

@@ -204,15 +204,28 @@ class SentenceEncoder:
 
     def _token_lengths(self, sentences: Sequence[str]) -> list[int]:
         limit = getattr(self._model, "max_seq_length", None) or 10**9
-        try:
-            tokens = self._model.tokenizer(list(sentences))["input_ids"]
-        except (AttributeError, KeyError, TypeError):  # the model does not pad, because it has no transformer tokenizer
+        lengths = token_lengths(self._model, sentences)
+        if lengths is None:  # the model does not pad
             return [0] * len(sentences)
-        return [min(len(ids), limit) for ids in tokens]
+        return [min(length, limit) for length in lengths]
 
     def _load(self) -> None:
         if self._model is None:
             self._model = load_model(self.name, self.device)
+
+
+def token_lengths(model: Any, sentences: Sequence[str]) -> list[int] | None:
+    """Return the number of tokens of each sentence before any is cut; None if the model has no transformer's tokenizer.
+
+    Args:
+        model: A SentenceTransformer.
+        sentences: The sentences.
+    """
+    try:
+        tokens = model.tokenizer(list(sentences))["input_ids"]
+    except (AttributeError, KeyError, TypeError):
+        return None
+    return [len(ids) for ids in tokens]
 
 
 def load_model(name: str, device: str = "cpu") -> Any:
