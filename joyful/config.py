@@ -106,7 +106,8 @@ class ModelSettings(Section):
     dropout: Fraction = Field(description="fraction of activations dropped in training")
     input_dropout: Fraction = Field(description="fraction of feature values dropped in training, before the fusion")
     modal_dropout: dict[Literal["audio", "text", "visual"], Fraction | None] = Field(
-        default={}, description="modality -> fraction dropped of its features; null: as input_dropout says"
+        default={"audio": None, "text": None, "visual": None},
+        description="modality -> fraction dropped of its features; null: as input_dropout says",
     )
     node_dropout: Fraction = Field(description="fraction of the graph's input dropped in training")
     learning_rate: LearningRate = Field(description="learning rate for these sizes; adam and adamw use it by default")
@@ -352,17 +353,12 @@ def config_hash(settings: Settings) -> str:
     Returns:
         The first 16 hexadecimal digits of the SHA-256 of the settings as JSON.
     """
-    # Without settings of later versions that are not in use, so that runs of earlier versions have the same digest.
-    unused = set() if settings.data.table else {"table"}
-    unused |= set() if settings.data.fine_tuning.epochs else {"fine_tuning"}
+    # A setting with a default here is newer than the others: runs of versions without it did what the default says.
     relevant = settings.model_dump(
+        exclude_defaults=True,
         exclude={
             **dict.fromkeys(("resume", "fork", "sweep_name", "role", "objectives", "target", "track"), True),
-            "data": {"cache", "root", *unused},
-        }
+            "data": {"cache", "root"},
+        },
     )
-    own = {name: share for name, share in settings.model.modal_dropout.items() if share is not None}
-    relevant["model"] |= {"modal_dropout": own}
-    if not own:
-        del relevant["model"]["modal_dropout"]
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
