@@ -76,7 +76,7 @@ def test_a_sweep_on_a_full_disk_resumes_when_there_is_space(tmp_path, small_disk
     """If a history, a checkpoint or the study cannot be written, the sweep ends with one line and no failed trial."""
     place, wrong = small_disk(16 * 2**20), []
     folder = place.path / "multirun/launched"
-    epochs, wanted = count(quick=4, full=40), count(quick=1, full=6)
+    epochs, wanted = count(quick=20, full=40), count(quick=1, full=6)
     command = [*launchers.sweep_command(epochs), *(["hydra/launcher=joblib"] if soaking() else [])]
     for i in range(wanted):
         driver = sweeps.start(command, place.path, tmp_path / f"{i}.log")

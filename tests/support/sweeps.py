@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -107,6 +108,17 @@ def _first_difference(actual: bytes, expected: bytes) -> str:
             )
             return f"{rows}; {theirs.get('split')} at epoch {theirs.get('epoch')}, {len(differing)} columns: {values}"
     return f"{rows}; equal values, but different bytes"
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether no process holds the write lock of a sweep's SQLite database."""
+    with contextlib.closing(sqlite3.connect(folder / "study.db", timeout=0.2)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+        except sqlite3.OperationalError:
+            return False
+        return True
 
 
 def workers(folder: Path) -> list[Member]:

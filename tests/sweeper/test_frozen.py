@@ -8,12 +8,26 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
 from tests.support import launchers, small_program, sweeps
 
 EPOCHS = 40
+
+
+def freeze(pids, folder):
+    """Stop processes at a moment when none of them holds SQLite's lock, which would stop every other process too."""
+    for _ in range(100):
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        if sweeps.is_writable(folder):
+            return
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(0.05)
+    pytest.fail("the sweep wrote to its database whenever it was stopped")
 
 
 @pytest.mark.soak("takes 40 s; the next test freezes a small program on another machine")
@@ -25,8 +39,7 @@ def test_a_frozen_worker_loses_its_trial(tmp_path, tally):
         sweeps.wait_until(lambda: launchers.held_lease(folder, epochs=2), 120)
         lease = launchers.held_lease(folder, epochs=2)
         frozen = [first.pid, *(pid for worker in sweeps.workers(folder) for pid in sweeps.trainers(worker))]
-        for pid in frozen:
-            os.kill(pid, signal.SIGSTOP)
+        freeze(frozen, folder)
         second = sweeps.start(command, tmp_path, tmp_path / "second.log")
         try:
             assert second.wait(240) == 0, (tmp_path / "second.log").read_text()
@@ -82,8 +95,7 @@ def freeze_until_another_has_finished(command, folder, tmp_path):
         sweeps.wait_until(lambda: launchers.held_lease(folder, epochs=2), 120)
         lease = launchers.held_lease(folder, epochs=2)
         frozen = [first.pid, *(pid for worker in sweeps.workers(folder) for pid in sweeps.trainers(worker))]
-        for pid in frozen:
-            os.kill(pid, signal.SIGSTOP)
+        freeze(frozen, folder)
         second = sweeps.start([*namespace(), *command], tmp_path, tmp_path / "second.log")
         try:
             assert second.wait(240) == 0, (tmp_path / "second.log").read_text()
