@@ -25,7 +25,7 @@ from joyful.analysis.claims import read_claims
 from joyful.analysis.findings import Findings
 from joyful.analysis.plots import Plot, forest, learning_curves
 from joyful.results import InputError, ResultsError, write_bytes
-from study import archive
+from study import archive, reanalysis
 from study.searches import searches_table
 from study.tables import (
     FAIR_COMPARISONS,
@@ -133,10 +133,15 @@ def blocks(studies: Studies) -> dict[str, str]:
         "gradient_ratio": gradient_ratio_table(studies),
         "sizes": sizes_table(studies),
     }
+    claims, registered = read_claims(CLAIMS), reanalysis.read_registered()
+    if registered:
+        markdown["reanalysis"] = reanalysis.reanalysis_table(studies, claims, registered)
+        markdown["targets"] = reanalysis.targets_table(studies, claims)
+        markdown["power"] = reanalysis.power_table(studies, claims, registered)
     if any(part.confirms for part in studies):
         markdown["confirmation"] = confirmation_table(studies)
     if any(part.name in FAIR_COMPARISONS for part in studies):
-        markdown["fair"] = fair_table(studies, read_claims(CLAIMS))
+        markdown["fair"] = fair_table(studies, claims)
     return markdown | {part.name: block(part, findings) for part, findings in studies.items()}
 
 

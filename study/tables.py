@@ -12,7 +12,7 @@ from joyful.analysis.claims import Claim, Verdict
 from joyful.analysis.findings import Findings, compute_findings
 from joyful.analysis.formatting import NONE, interval, metric, number, percent, quantity, three_digits
 from joyful.analysis.page.markdown import escape, table
-from joyful.analysis.sweep import Arm
+from joyful.analysis.sweep import Arm, Sweep
 from joyful.results import InputError
 
 #: The arms of a confirmation, in the order of its sweep. The candidates of MELD, EmoryNLP and MOSI include a moving
@@ -169,7 +169,7 @@ def summary_table(studies: Studies) -> str:
     for claim, measure in (MEASURES[index] for index in (0, 1, 2, 3, -1)):
         verdicts = [verdicts_of(studies[part], note_arm(studies[part])).get((claim, measure)) for part in parts]
         claimed = next((_claimed(verdict) for verdict in verdicts if verdict is not None), NONE)
-        cells = [f"{verdict.verdict}: {_effect(verdict)}" if verdict is not None else NONE for verdict in verdicts]
+        cells = [f"{verdict.verdict}: {effect_text(verdict)}" if verdict is not None else NONE for verdict in verdicts]
         rows.append([measure, claimed, *cells])
     return table(["measure", "claimed", *(part.title for part in parts)], rows)
 
@@ -195,7 +195,7 @@ def arms_table(findings: Findings) -> str:
             rows.append([escape(arm.name), ratio, *["baseline"] * 6])
             continue
         known = verdicts_of(findings, arm.name)
-        effects = [_effect(known.get(key)) for key in chosen]
+        effects = [effect_text(known.get(key)) for key in chosen]
         rows.append([escape(arm.name), ratio, *effects, _test(known.get(MEASURES[-1]))])
     return table(columns, rows)
 
@@ -212,7 +212,7 @@ def confirmation_table(studies: Studies) -> str:
         for arm in [arm.name for arm in findings.sweep.others]:
             known = verdicts_of(findings, arm)
             speed, spread, f1 = (known.get(MEASURES[index]) for index in (0, 1, -1))
-            effects = [_effect(verdict) for verdict in (speed, spread, f1)]
+            effects = [effect_text(verdict) for verdict in (speed, spread, f1)]
             works = "**yes**" if works_by_plan(speed, spread, f1) else "no"
             rows.append([part.title.partition(",")[0], compared, arm, *effects, _test(f1), works])
     columns = [
@@ -245,7 +245,7 @@ def fair_table(studies: Studies, claims: Sequence[Claim]) -> str:
         for baseline in baselines:
             known = verdicts_of(against(findings, baseline, claims), name)
             speed, spread, f1 = (known.get(MEASURES[index]) for index in (0, 1, -1))
-            effects = [_effect(verdict) for verdict in (speed, spread, f1)]
+            effects = [effect_text(verdict) for verdict in (speed, spread, f1)]
             pairs = str(speed.n_pairs) if speed is not None else NONE
             rows.append([part.title.partition(",")[0], preset, baseline, pairs, *effects, _test(f1)])
     columns = [
@@ -263,9 +263,15 @@ def fair_table(studies: Studies, claims: Sequence[Claim]) -> str:
 
 def against(findings: Findings, baseline: str, claims: Sequence[Claim]) -> Findings:
     """Return the findings of a sweep against another of its arms, with the same target."""
-    arms = sorted(findings.sweep.arms, key=lambda arm: arm.name != baseline)
-    sweep = replace(findings.sweep, arms=tuple(replace(arm, is_baseline=arm.name == baseline) for arm in arms))
-    return compute_findings(sweep, claims, findings.target, rng=np.random.default_rng(0))
+    return compute_findings(
+        as_baseline(findings.sweep, baseline), claims, findings.target, rng=np.random.default_rng(0)
+    )
+
+
+def as_baseline(sweep: Sweep, baseline: str) -> Sweep:
+    """Return a sweep with another of its arms as the baseline."""
+    arms = sorted(sweep.arms, key=lambda arm: arm.name != baseline)
+    return replace(sweep, arms=tuple(replace(arm, is_baseline=arm.name == baseline) for arm in arms))
 
 
 def works_by_plan(speed: Verdict | None, spread: Verdict | None, f1: Verdict | None) -> bool:
@@ -363,10 +369,11 @@ def _cell(verdict: Verdict | None) -> str:
     if pd.isna(verdict.estimate):
         return f"**{verdict.verdict}**"
     detail = f", {verdict.detail}" if verdict.detail in ("real but smaller", "reversed", "more than claimed") else ""
-    return f"**{verdict.verdict}**{detail}<br>{_effect(verdict)}"
+    return f"**{verdict.verdict}**{detail}<br>{effect_text(verdict)}"
 
 
-def _effect(verdict: Verdict | None) -> str:
+def effect_text(verdict: Verdict | None) -> str:
+    """Format the effect of a verdict with its interval."""
     if verdict is None or pd.isna(verdict.estimate):
         return NONE
     unit = verdict.claim.unit
