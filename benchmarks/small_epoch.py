@@ -82,7 +82,7 @@ def _epochs(root: Path, threads: int, repeats: int, overrides: Sequence[str]) ->
     from joyful.runtime import heap
 
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).resolve()), str(root), str(threads), str(repeats), *overrides],
+        [sys.executable, "-P", str(Path(__file__).resolve()), str(root), str(threads), str(repeats), *overrides],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=root,
         env=heap.training_environment({**os.environ, "PYTHONPATH": str(root)}),
     )  # fmt: skip
