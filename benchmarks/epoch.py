@@ -1,6 +1,7 @@
 """Benchmark of a whole epoch with the evaluation of train, dev and test: joyful against the per-utterance trainer.
 
     python -m benchmarks.epoch [--threads 2] [--repeats 3] [--loss own] [--json FILE]
+    python -m benchmarks.epoch --model small [--beside CHECKOUT] [--threads 1] [--repeats 5] [--json FILE]
 
 joyful averages its training batches for the train rows (training.train_metrics=running). A second figure evaluates the
 training split again ("full"), as the per-utterance trainer does. The per-utterance trainer is measured on a quarter of
@@ -8,16 +9,22 @@ the dialogues of each split. Its cost is proportional to the number of utterance
 and the name of its figure says so. By default it trains the reference's loss and joyful its own, which is more work;
 with --loss reference or --loss joyful both train the same loss. The contenders run in turn, and medians are reported.
 joyful's first epoch is a warm-up; the per-utterance trainer has none.
+
+With --model small, the default run is measured on the embedded data, and experiment=meld if JOYFUL_DATA names a folder that
+has MELD. Training and evaluation are separate figures. --beside names another checkout of joyful, such as one that
+`git worktree add` made. Its epochs run in turn with those of this one, and the figures are compared.
 """
 
 from __future__ import annotations
 
 import math
-from argparse import SUPPRESS
+from argparse import SUPPRESS, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import median
 
+from benchmarks import small_epoch
 from benchmarks.figures import Figure, figure, multiplies_bfloat16, parser, report
 from benchmarks.machine import NO_BFLOAT16
 from benchmarks.measuring import in_turn, seconds_of, serve, serving
@@ -88,14 +95,30 @@ def figures(seconds: Mapping[str, float]) -> list[Figure]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print the figures."""
     command_line = parser("epoch", __doc__)
-    command_line.add_argument("--threads", type=int, default=2)
-    command_line.add_argument("--repeats", type=int, default=3, help="epochs to time (default: %(default)s)")
+    command_line.add_argument(
+        "--model", choices=("reference", "small"), default="reference", help="default: %(default)s"
+    )
+    command_line.add_argument("--beside", type=Path, metavar="CHECKOUT", help="with --model small: compare with it")
+    command_line.add_argument("--threads", type=int, help="default: 2, with --model small 1")
+    command_line.add_argument("--repeats", type=int, help="epochs to time (default: 3, with --model small 5)")
     command_line.add_argument("--size", choices=SIZES, default="reference", help="default: %(default)s")
     command_line.add_argument(
         "--loss", choices=LOSSES, default="own", help="loss to train (default: %(default)s, see above)"
     )
     command_line.add_argument("--serve", help=SUPPRESS)
     options = command_line.parse_args(arguments)
+    small = options.model == "small"
+    if options.beside and not small:
+        command_line.error("--beside: expected with --model small; add --model small")
+    options.threads = options.threads or (1 if small else 2)
+    options.repeats = options.repeats or (5 if small else 3)
+    if small:
+        small_epoch.measure(options.size, options.threads, options.repeats, options.beside, options.json)
+    else:
+        _against_per_utterance(options)
+
+
+def _against_per_utterance(options: Namespace) -> None:
     if options.serve:
         serve(
             per_utterance(options.size, options.threads, options.loss)

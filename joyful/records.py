@@ -192,6 +192,21 @@ class DialogueDataset:
 
 
 @dataclass(frozen=True)
+class Slots:
+    """Every pair of an utterance i and a speaker s of its dialogue, sorted by (s, speaker of i), then by i.
+
+    Attributes:
+        target: (M,) the utterance i of each slot.
+        place: (N S,) the slot of each pair i S + s; 0 if s does not speak in the dialogue of i.
+        sizes: S^2 host integers, the number of slots of each pair of speakers s S + (speaker of i), sum M.
+    """
+
+    target: Tensor
+    place: Tensor
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Batch:
     """Some dialogues on one device, concatenated without padding.
 
@@ -202,9 +217,8 @@ class Batch:
         labels: (N,) int64, or (N, C) float32 for multi-label data; -1 without a label.
         speakers: (N,) int64.
         lengths: B host integers, sum N.
-        speaker_order: (N,) positions of the utterances sorted by speaker.
-        speaker_rank: (N,) the inverse permutation.
-        speaker_sizes: S host integers, the number of utterances of each speaker slot, sum N.
+        n_speakers: S.
+        slots: Pairs of an utterance and a speaker of its dialogue.
         labelled: (M,) positions of the utterances that have a label, or None if all have one.
         structures: Cache of `joyful.model.joyful.structure`, for batches that are used again.
     """
@@ -213,9 +227,8 @@ class Batch:
     labels: Tensor
     speakers: Tensor
     lengths: tuple[int, ...]
-    speaker_order: Tensor
-    speaker_rank: Tensor
-    speaker_sizes: tuple[int, ...]
+    n_speakers: int
+    slots: Slots
     labelled: Tensor | None = None
     structures: dict[tuple[int, int], Any] = field(default_factory=dict, compare=False, repr=False)
 

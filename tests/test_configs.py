@@ -47,7 +47,7 @@ def test_the_defaults():
         "encoder_loss_weight": 0.03, "cl_loss_weight": 0.2, "gate_reg_weight": 0.01,
     }  # fmt: skip
     assert (settings.fusion.name, settings.loss.encoder_reduction) == ("hierarchical", "mean")
-    assert (settings.training.train_metrics, settings.training.evaluations_per_epoch) == ("full", 1)
+    assert (settings.training.train_metrics, settings.training.evaluations_per_epoch) == ("running", 1)
 
 
 def test_the_help_lists_every_option_and_no_internal_file(tmp_path):

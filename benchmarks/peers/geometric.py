@@ -6,15 +6,16 @@ lengths.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import RGCNConv, TransformerConv
 
-from joyful.model.joyful import Edges, GraphModel, GraphTransformer, ModelOutput, RelationalGraphConv, structure
+from joyful.model.joyful import GraphModel, GraphTransformer, ModelOutput, RelationalGraphConv, structure
 from joyful.model.kernels.attention_blocks import AttentionBlocks
-from joyful.model.kernels.relational import relation
+from joyful.model.kernels.relational import Edges, relation
 from joyful.records import Batch
 
 
@@ -27,12 +28,16 @@ class GeometricConv(nn.Module):
         self.conv = RGCNConv(size_in, size_out, num_relations=relations, aggr="mean")
         self.conv.load_state_dict(layer.state_dict())
 
-    def forward(self, x_NH: Tensor, batch: Batch, edges: Edges) -> Tensor:
+    def forward(self, views_NH: Sequence[Tensor], batch: Batch, edges: Sequence[Edges]) -> list[Tensor]:
+        return [self._view(x_NH, batch, some) for x_NH, some in zip(views_NH, edges, strict=True)]
+
+    def _view(self, x_NH: Tensor, batch: Batch, edges: Edges) -> Tensor:
         if edges.kept is not None:  # RGCNConv has no edge weights, so dropped edges are removed
             kept = edges.kept.bool()
             edges = Edges(edges.source[kept], edges.target[kept])
         index = torch.stack([edges.source, edges.target])
-        return self.conv(x_NH, index, relation(batch.speakers, edges.source, edges.target, len(batch.speaker_sizes)))
+        output: Tensor = self.conv(x_NH, index, relation(batch.speakers, edges.source, edges.target, batch.n_speakers))
+        return output
 
 
 class GeometricTransformer(nn.Module):

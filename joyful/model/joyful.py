@@ -44,7 +44,7 @@ from joyful.model.kernels.dialogue_attention import dialogue_attention
 from joyful.model.kernels.dropout import dropout, relu_dropout_
 from joyful.model.kernels.intermodal import intermodal_softmax
 from joyful.model.kernels.recurrence import recurrent_layer
-from joyful.model.kernels.relational import relational_convolution
+from joyful.model.kernels.relational import Edges, relational_convolution
 from joyful.randomness import Draws, key
 from joyful.records import MODALITIES, REFERENCE_DIMENSIONS, Batch
 from joyful.registry import Registry
@@ -612,21 +612,6 @@ def _gru(width: int, s: ModelSettings) -> RecurrentContext:
 
 
 @dataclass(frozen=True)
-class Edges:
-    """Directed edges between utterances of a batch.
-
-    Attributes:
-        source: (E,) int64, position of each source in the batch.
-        target: (E,) int64, position of each target in the batch.
-        kept: (E,) 1 for an edge that exists, 0 for one that is ignored; None if all edges exist.
-    """
-
-    source: Tensor
-    target: Tensor
-    kept: Tensor | None = None
-
-
-@dataclass(frozen=True)
 class Structure:
     """Everything that the model derives from the lengths of a batch.
 
@@ -699,7 +684,7 @@ def dialogue_spans(lengths: tuple[int, ...], device: torch.device) -> tuple[Tens
 
 
 class RelationalGraphConv(nn.Module):
-    """Relational graph convolution (Schlichtkrull et al. 2018), (N, H_in) -> (N, H_out).
+    """Relational graph convolution (Schlichtkrull et al. 2018) of several views of the nodes, (N, H_in) -> (N, H_out).
 
         out_i = W_0 x_i + sum_r 1/|N_r(i)| sum_{j in N_r(i)} W_r x_j
 
@@ -727,9 +712,9 @@ class RelationalGraphConv(nn.Module):
         nn.init.uniform_(self.root, -bound, bound)
         nn.init.zeros_(self.bias)
 
-    def forward(self, x_NH: Tensor, batch: Batch, edges: Edges) -> Tensor:
-        parameters = self.weight, self.root, self.bias
-        return relational_convolution(x_NH, *parameters, batch, edges.source, edges.target, edges.kept)
+    def forward(self, views_NH: Sequence[Tensor], batch: Batch, edges: Sequence[Edges]) -> list[Tensor]:
+        """Return the output of each view of the nodes with its edges. The views are computed together."""
+        return relational_convolution(views_NH, self.weight, self.root, self.bias, batch, edges)
 
 
 class GraphTransformer(nn.Module):
@@ -991,11 +976,7 @@ class GraphModel(nn.Module):
         node_NH = self.context(joined_ND, batch.lengths, graph.dialogues, draws)
         node_NH = dropout(node_NH, settings.node_dropout, draws, "node")
 
-        anchor_NH = self.graph_conv(node_NH, batch, graph.edges)
-        contrastive = node_NH.new_zeros(())
-        if views is not None:  # computed first, so that its temporary memory is free again for the rest
-            with torch.set_grad_enabled(torch.is_grad_enabled() and train_contrast):
-                contrastive = self._contrast(node_NH, anchor_NH, batch, graph, views)
+        anchor_NH, contrastive = self._anchor_and_contrast(node_NH, batch, graph, views, train_contrast)
         hidden_NH = functional.leaky_relu(self._normalise(self.graph_transformer(anchor_NH, graph.window)))
         if settings.concat_gin_gout:
             hidden_NH = torch.cat([node_NH, hidden_NH], dim=1)
@@ -1016,16 +997,24 @@ class GraphModel(nn.Module):
             else self.norm(x_NH)
         )
 
-    def _contrast(self, node_NH: Tensor, anchor_NH: Tensor, batch: Batch, graph: Structure, views: Draws) -> Tensor:
-        """Return the sum of InfoNCE between the original graph and each of the two augmented graphs."""
+    def _anchor_and_contrast(
+        self, node_NH: Tensor, batch: Batch, graph: Structure, views: Draws | None, train_contrast: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return the convolution of the graph, and the sum of InfoNCE between it and each of two augmented graphs."""
+        if views is None:
+            return self.graph_conv([node_NH], batch, [graph.edges])[0], node_NH.new_zeros(())
         c = self.settings.contrastive
         rewired = rewire(graph.edges, graph.first, graph.length, c.edge_perturbation, views, "view1")
         extended = add_neighbours(graph.edges, node_NH, graph.dialogues, c.neighbours)
-        masked1 = mask_features(node_NH, c.feature_mask, views, "view1.features")
-        masked2 = mask_features(node_NH, c.feature_mask, views, "view2.features")
-        view1_NH = self.graph_conv(masked1, batch, rewired)
-        view2_NH = self.graph_conv(masked2, batch, extended)
-        return info_nce_of_views(anchor_NH.float(), [view1_NH.float(), view2_NH.float()], c.temperature)
+        masked = [mask_features(node_NH, c.feature_mask, views, f"view{k}.features") for k in (1, 2)]
+        nodes, edges = [node_NH, *masked], [graph.edges, rewired, extended]
+        trained = len(nodes) if train_contrast else 1
+        outputs = self.graph_conv(nodes[:trained], batch, edges[:trained])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and train_contrast):
+            if not train_contrast:  # the anchor has gradients, the views do not
+                outputs += self.graph_conv(nodes[trained:], batch, edges[trained:])
+            anchor_NH, *views_NH = (output.float() for output in outputs)
+            return outputs[0], info_nce_of_views(anchor_NH, views_NH, c.temperature)
 
 
 # ------------------------------ 6. Initial weights and standardisation ------------------------------

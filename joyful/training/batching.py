@@ -15,7 +15,7 @@ from torch import Tensor
 
 from joyful.devices import to_device
 from joyful.randomness import host_generator
-from joyful.records import Batch, Dialogues
+from joyful.records import Batch, Dialogues, Slots
 
 #: training.batch_size=auto: the most dialogues in a batch, and the fewest steps of an epoch.
 LARGEST_AUTO_BATCH, LEAST_AUTO_STEPS = 32, 16
@@ -75,9 +75,6 @@ class DeviceSplit:
         offsets = np.cumsum(lengths) - lengths
         rows = np.repeat(self._starts[dialogues] - offsets, lengths) + np.arange(lengths.sum())
         speakers = self._speakers[rows]
-        order = np.argsort(speakers, kind="stable")
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
         contiguous = bool((np.diff(rows) == 1).all())
 
         def take(values: Tensor) -> Tensor:
@@ -92,9 +89,8 @@ class DeviceSplit:
             labels=take(self.labels),
             speakers=to_device(speakers, self.device),
             lengths=tuple(int(length) for length in lengths),
-            speaker_order=to_device(order, self.device),
-            speaker_rank=to_device(rank, self.device),
-            speaker_sizes=tuple(int(n) for n in np.bincount(speakers, minlength=self._n_speakers)),
+            n_speakers=self._n_speakers,
+            slots=slots(speakers, lengths, self._n_speakers, self.device),
             labelled=labelled,
         )
 
@@ -105,6 +101,32 @@ class DeviceSplit:
             size: Dialogues per batch. The last batch can be smaller.
         """
         return [self.batch(part) for part in np.split(np.arange(len(self)), range(size, len(self), size))]
+
+
+def slots(speakers: np.ndarray, lengths: np.ndarray, n_speakers: int, device: torch.device) -> Slots:
+    """Return the pairs of each utterance and each speaker of its dialogue.
+
+    Args:
+        speakers: (N,) speaker of each utterance.
+        lengths: (B,) lengths of the dialogues, sum N.
+        n_speakers: S.
+        device: Device of the result.
+
+    Example:
+        >>> pairs = slots(np.array([0, 1, 0]), np.array([2, 1]), 2, torch.device("cpu"))
+        >>> pairs.target.tolist(), pairs.sizes  # the last utterance has no slot for speaker 1, who is not in its dialogue
+        ([0, 2, 1, 0, 1], (2, 1, 1, 1))
+    """
+    dialogue = np.repeat(np.arange(len(lengths)), lengths)
+    speaks = np.zeros((len(lengths), n_speakers), dtype=bool)
+    speaks[dialogue, speakers] = True
+    target, source_speaker = np.nonzero(speaks[dialogue])
+    pair = source_speaker * n_speakers + speakers[target]
+    order = np.argsort(pair, kind="stable")
+    place = np.zeros((len(speakers), n_speakers), dtype=np.int64)
+    place[target[order], source_speaker[order]] = np.arange(len(order))
+    sizes = np.bincount(pair, minlength=n_speakers**2)
+    return Slots(to_device(target[order], device), to_device(place.reshape(-1), device), tuple(int(n) for n in sizes))
 
 
 def present_features(dialogues: Dialogues, modalities: tuple[str, ...]) -> dict[str, Tensor]:

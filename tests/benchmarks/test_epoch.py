@@ -1,6 +1,7 @@
 """The benchmark of an epoch, end to end at the small size."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,24 @@ def test_the_trainer_of_a_quarter_sees_the_same_dialogues():
         assert one.labels.equal(two.labels)
     with pytest.raises(ValueError, match="at most 8 dialogues, got 9"):
         take_dialogues(whole, {"train": 9, "dev": 1, "test": 1})
+
+
+@pytest.mark.slow
+@pytest.mark.soak("measures for 15 s; benchmarks are programs of their own")
+def test_the_small_model_beside_another_checkout(measured):
+    root = Path(epoch.__file__).parents[1]
+    arguments = ("--model", "small", "--size", "small", "--repeats", "2", "--beside", str(root))
+    named, document = measured(epoch.main, *arguments)
+    for part in ("epoch", "training", "evaluation"):
+        here, there = (named[f"{part}, synthetic, {name} checkout"] for name in ("this", "the other"))
+        assert 0 < here.value < 60
+        assert here.ratio == pytest.approx(here.value / there.value)
+    assert named["epoch, synthetic, this checkout"].value >= named["training, synthetic, this checkout"].value
+    assert all(len(values["epoch"]) == 2 for values in document["seconds"]["synthetic"].values())
+    assert (document["model"], document["machine"]["threads"]) == ("small", 1)
+
+
+def test_another_checkout_is_refused_with_the_reference(capsys):
+    with pytest.raises(SystemExit):
+        epoch.main(["--beside", "."])
+    assert "add --model small" in capsys.readouterr().err

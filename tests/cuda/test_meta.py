@@ -142,8 +142,8 @@ def test_a_tensor_of_the_cpu_in_a_kernel_is_found(monkeypatch):
     """A deliberate mistake: a kernel that makes a tensor without naming the device."""
     convolution = model_module.relational_convolution
 
-    def careless(x_NH, *arguments):
-        return convolution(x_NH * torch.ones(x_NH.shape[1]), *arguments)
+    def careless(views_NH, *arguments):
+        return convolution([x_NH * torch.ones(x_NH.shape[1]) for x_NH in views_NH], *arguments)
 
     monkeypatch.setattr(model_module, "relational_convolution", careless)
     with pytest.raises(AssertionError, match=r"mul mixes devices: .* on meta, \(8,\) on cpu"):

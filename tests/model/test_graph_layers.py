@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch_geometric.nn import RGCNConv, TransformerConv
 
-from joyful.model.joyful import Edges, GraphTransformer, RelationalGraphConv, window_edges
+from joyful.model.joyful import GraphTransformer, RelationalGraphConv, window_edges
 from joyful.model.kernels import relational
 from joyful.model.kernels.attention_blocks import attention_blocks, block_attention, plain_attention
-from joyful.model.kernels.relational import plain_relational_convolution, relation
+from joyful.model.kernels.relational import Edges, plain_relational_convolution, relation
 from tests.support.models import random_batch
 
 CPU = torch.device("cpu")
@@ -39,11 +39,16 @@ def random_conv(n_speakers, size_in=6, size_out=5):
     return conv
 
 
+def conv_of(conv, x, batch, edges):
+    """The output for one view."""
+    return conv([x], batch, [edges])[0]
+
+
 def rgcn(conv, x, batch, edges):
     """Return the output and the parameters of torch_geometric's layer with the same weights."""
     layer = RGCNConv(*conv.weight.shape[1:], num_relations=conv.weight.shape[0], aggr="mean")
     layer.load_state_dict({"weight": conv.weight, "root": conv.root, "bias": conv.bias})
-    relations = relation(batch.speakers, edges.source, edges.target, len(batch.speaker_sizes))
+    relations = relation(batch.speakers, edges.source, edges.target, batch.n_speakers)
     return layer(x, torch.stack([edges.source, edges.target]), relations), [layer.weight, layer.root, layer.bias]
 
 
@@ -53,9 +58,9 @@ def test_relational_convolution_against_torch_geometric(lengths, n_speakers, wp,
     edges = window_edges(lengths, wp, wf, CPU)
     conv = random_conv(n_speakers)
     x = torch.randn(sum(lengths), 6, requires_grad=True)
-    ours = conv(x, batch, edges)
+    ours = conv_of(conv, x, batch, edges)
     theirs, parameters = rgcn(conv, x, batch, edges)
-    twin = plain_relational_convolution(x, conv.weight, conv.root, conv.bias, batch, edges.source, edges.target)
+    twin = plain_relational_convolution([x], conv.weight, conv.root, conv.bias, batch, [edges])[0]
     torch.testing.assert_close(ours, twin, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     mine = gradients(ours, [x, conv.weight, conv.root, conv.bias])
@@ -83,12 +88,29 @@ def test_relational_convolution_against_a_loop(n_speakers):
     edges = window_edges(lengths, 2, 1, CPU)
     conv, x = random_conv(n_speakers), torch.randn(14, 6)
     expected = plain_convolution(conv, x, batch.speakers.tolist(), edges)
-    torch.testing.assert_close(conv(x, batch, edges), expected)
+    torch.testing.assert_close(conv_of(conv, x, batch, edges), expected)
     # duplicate edges, edges beyond the window, and utterances without edges
-    some = Edges(torch.tensor([0, 0, 3, 1, 13]), torch.tensor([1, 1, 1, 2, 8]))
+    some = Edges(torch.tensor([0, 0, 3, 1, 13]), torch.tensor([1, 1, 1, 2, 7]))
     expected = plain_convolution(conv, x, batch.speakers.tolist(), some)
-    torch.testing.assert_close(conv(x, batch, some), expected)
+    torch.testing.assert_close(conv_of(conv, x, batch, some), expected)
     torch.testing.assert_close(expected[5], x[5] @ conv.root + conv.bias)
+
+
+@BATCHES
+def test_views_together_against_each_view_alone(lengths, n_speakers, wp, wf):
+    batch, conv = random_batch(lengths, n_speakers), random_conv(n_speakers)
+    edges = window_edges(lengths, wp, wf, CPU)
+    every_other = Edges(edges.source, edges.target, (torch.arange(len(edges.source)) % 2).float())
+    views = [torch.randn(sum(lengths), 6, requires_grad=True) for _ in range(3)]
+    some = [edges, every_other, window_edges(lengths, 0, -1, CPU)]
+    inputs = [*views, *conv.parameters()]
+    together = conv(views, batch, some)
+    plain = plain_relational_convolution(views, conv.weight, conv.root, conv.bias, batch, some)
+    for one, other in zip(together, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    mine, theirs = (gradients(torch.stack(outputs), inputs) for outputs in (together, plain))
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_duplicate_edges_against_torch_geometric():
@@ -96,8 +118,8 @@ def test_duplicate_edges_against_torch_geometric():
     edges = window_edges((6, 5), 2, 2, CPU)
     twice = Edges(torch.cat([edges.source, edges.source[::3]]), torch.cat([edges.target, edges.target[::3]]))
     conv, x = random_conv(2), torch.randn(11, 6)
-    torch.testing.assert_close(conv(x, batch, twice), rgcn(conv, x, batch, twice)[0])
-    assert not torch.allclose(conv(x, batch, twice), conv(x, batch, edges))
+    torch.testing.assert_close(conv_of(conv, x, batch, twice), rgcn(conv, x, batch, twice)[0])
+    assert not torch.allclose(conv_of(conv, x, batch, twice), conv_of(conv, x, batch, edges))
 
 
 def test_edges_that_are_not_kept_have_no_effect():
@@ -107,12 +129,10 @@ def test_edges_that_are_not_kept_have_no_effect():
     kept[edges.target == 4] = False
     conv, x = random_conv(2), torch.randn(11, 6, requires_grad=True)
     some = Edges(edges.source, edges.target, kept.float())
-    masked = conv(x, batch, some)
-    twin = plain_relational_convolution(
-        x, conv.weight, conv.root, conv.bias, batch, some.source, some.target, some.kept
-    )
+    masked = conv_of(conv, x, batch, some)
+    twin = plain_relational_convolution([x], conv.weight, conv.root, conv.bias, batch, [some])[0]
     torch.testing.assert_close(masked, twin)
-    left = conv(x, batch, Edges(edges.source[kept], edges.target[kept]))
+    left = conv_of(conv, x, batch, Edges(edges.source[kept], edges.target[kept]))
     torch.testing.assert_close(masked, left)
     torch.testing.assert_close(masked[4], x[4] @ conv.root + conv.bias)
     for one, other in zip(gradients(masked, [x, conv.weight]), gradients(left, [x, conv.weight]), strict=True):
@@ -126,7 +146,7 @@ def test_the_part_size_of_messages_changes_nothing(part, monkeypatch):
     conv, x = random_conv(2), torch.randn(11, 6, requires_grad=True)
 
     def run():
-        output = conv(x, batch, edges)
+        output = conv_of(conv, x, batch, edges)
         return [output, *gradients(output, [x, *conv.parameters()])]
 
     expected = run()
@@ -140,8 +160,8 @@ def test_more_neighbours_than_bfloat16_can_count():
     batch = random_batch(lengths, 1)
     edges = window_edges(lengths, -1, -1, CPU)
     conv, x = random_conv(1), torch.ones(600, 6)
-    expected = conv(x, batch, edges)
-    half = conv.to(torch.bfloat16)(x.to(torch.bfloat16), batch, edges)
+    expected = conv_of(conv, x, batch, edges)
+    half = conv_of(conv.to(torch.bfloat16), x.to(torch.bfloat16), batch, edges)
     torch.testing.assert_close(half.float(), expected, rtol=0.1, atol=0.1)
 
 

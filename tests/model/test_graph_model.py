@@ -206,13 +206,13 @@ def test_views_change_only_the_contrastive_loss():
     model.train()
     batch = split.batch(np.arange(len(LENGTHS)))
     with_views, without = model(batch, DRAWS, DRAWS), model(batch, DRAWS)
-    assert torch.equal(with_views.logits, without.logits)
+    torch.testing.assert_close(with_views.logits, without.logits)
     assert torch.equal(with_views.fusion.encoder_losses, without.fusion.encoder_losses)
     assert float(without.contrastive) == 0.0
     assert not without.contrastive.requires_grad
     assert float(with_views.contrastive.detach()) > 0.0
     untrained = model(batch, DRAWS, DRAWS, train_contrast=False)
-    assert torch.equal(untrained.contrastive, with_views.contrastive)
+    torch.testing.assert_close(untrained.contrastive, with_views.contrastive.detach())
     assert not untrained.contrastive.requires_grad
     assert untrained.logits.requires_grad
 
@@ -223,7 +223,7 @@ def test_contrastive_loss_without_augmentation():
     model, split = build({"contrastive": plain})
     model.eval()
     seen = []
-    model.graph_conv.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    model.graph_conv.register_forward_hook(lambda module, inputs, output: seen.extend(output))
     output = model(split.batch(np.arange(len(LENGTHS))), None, DRAWS)
     assert len(seen) == 3  # the anchor and two views
     torch.testing.assert_close(output.contrastive, 2 * info_nce(seen[0], seen[0], 0.5))
@@ -236,7 +236,7 @@ def test_each_view_is_augmented_in_its_own_way():
     inputs = []
     model.graph_conv.register_forward_hook(lambda module, args, output: inputs.append(args))
     model(split.batch(np.arange(len(LENGTHS))), DRAWS, DRAWS)
-    (anchor, _, edges), (first, _, rewired), (second, _, extended) = inputs
+    [((anchor, first, second), _, (edges, rewired, extended))] = inputs
     assert not torch.equal((first == 0).all(0), (second == 0).all(0))
     assert not torch.equal(edges.source, rewired.source)
     assert torch.equal(edges.target, rewired.target)

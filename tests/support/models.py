@@ -74,7 +74,7 @@ def tiny_model(
         sizes=FusionSizes(settings.inter_size, settings.fusion_hidden_size, settings.fusion_latent_size),
         **gates,
     )
-    model = GraphModel(settings, fused, classes, len(split.batch(np.arange(len(split))).speaker_sizes), n_unimodal)
+    model = GraphModel(settings, fused, classes, split.batch(np.arange(len(split))).n_speakers, n_unimodal)
     initialise(model, seed)
     standardise(model, split.features)
     return model

@@ -36,9 +36,18 @@ def test_a_batch_gathers_its_dialogues_in_the_order_given(dialogues):
     assert np.array_equal(batch.features["text"].numpy(), dialogues.features["text"][places])
     assert batch.labels.tolist() == [dialogues.labels[i] for i in places]
     assert batch.speakers.tolist() == [0, 1, 2, 1, 0, 1, 0]
-    assert batch.speaker_sizes == (3, 3, 1)
-    assert batch.speakers[batch.speaker_order].tolist() == [0, 0, 0, 1, 1, 1, 2]
-    assert batch.speaker_order[batch.speaker_rank].tolist() == list(range(7))
+
+
+def test_a_batch_has_a_slot_for_each_speaker_of_an_utterances_dialogue(dialogues):
+    batch = DeviceSplit(dialogues, ("text",), 3, torch.device("cpu")).batch(np.array([2, 0]))
+    who, first = batch.speakers.tolist(), [0] * 4 + [4] * 3
+    in_dialogue = {0: {0, 1, 2}, 4: {0, 1}}  # first utterance of a dialogue -> its speakers
+    pairs = sorted((s, who[i], i) for i in range(7) for s in in_dialogue[first[i]])
+    assert batch.slots.target.tolist() == [i for _, _, i in pairs]
+    place = batch.slots.place.view(7, 3)
+    assert all(place[i, s] == number for number, (s, _, i) in enumerate(pairs))
+    assert place[4:, 2].tolist() == [0, 0, 0]  # speaker 2 is not in that dialogue
+    assert batch.slots.sizes == tuple(sum((s, t) == (a, b) for a, b, _ in pairs) for s in range(3) for t in range(3))
 
 
 def test_batches_in_order_cover_the_split_once_without_copies(dialogues):
