@@ -27,6 +27,7 @@ from sqlalchemy.engine import make_url
 
 from joyful.records import InputError, one_line
 from joyful.results import ResultsError
+from joyful.results.finalists import SEED
 from joyful.runtime import closed_pipes
 from joyful.runtime.hydra_request import literal
 from joyful.runtime.job_log import below, terminal_handlers
@@ -36,7 +37,7 @@ from joyful.sweeper.evidence import NOT_NEEDED, Evidence
 from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, FailureDetector, heartbeats
 from joyful.sweeper.history import mark_failed, run_header
 from joyful.sweeper.job_config import digest_of, identity, output_folder, without
-from joyful.sweeper.plan import Plan
+from joyful.sweeper.plan import Plan, override
 from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Lease, LeaseLostError, Registry
 from joyful.sweeper.settings import SweepSettings
@@ -49,7 +50,6 @@ from joyful.sweeper.study import (
     OWN,
     REASON,
     SAME_AS,
-    SEED,
     StudyAccess,
     TrialAccess,
     silence_logs,
@@ -301,6 +301,8 @@ class _Worker:
     def _train(self, trial: TrialAccess, lease: Lease) -> None:
         plan = self._task.plan
         overrides = plan.overrides(lease.number, trial.ask(plan.space))
+        if trial.further_seed is not None:
+            overrides.append(override(self._task.settings.seed_key, trial.further_seed))
         try:
             config = self._compose(overrides, lease.number)
             values = identity(config)
