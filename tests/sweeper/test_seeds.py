@@ -160,19 +160,18 @@ def has_started(process, folder, number):
 def test_a_finalist_that_fails_on_a_seed_is_not_the_best(program, fork_server):
     done = run(program, fork_server, *SEEDS, 'fail=["2 3"]')
     assert done.returncode == 0
-    assert overlay(program)[1] == {"x": 4}
+    assert overlay(program)[1]["x"] == 4
     assert "(mean of 2 seeds, standard error 0.2500): x=3" in done.stdout
 
 
 @pytest.mark.slow
 def test_finalists_are_not_pruned(program, fork_server):
-    pruner = [
-        "hydra/sweeper/pruner=percentile",
-        "hydra.sweeper.pruner.n_startup_trials=1",
-        "hydra.sweeper.pruner.n_warmup_steps=0",
-    ]
-    assert run(program, fork_server, *SEEDS, *pruner, "hydra.sweeper.pruner.percentile=99").returncode == 0
-    assert None not in repeats(program).values()
+    pruner = [f"hydra.sweeper.pruner.{name}" for name in ("percentile=10", "n_startup_trials=1", "n_warmup_steps=0")]
+    assert run(program, fork_server, *SEEDS, "pause=0.05", *pruner).returncode == 0
+    assert {(4, 2), (4, 3)} <= set(repeats(program))  # these are worse than the trial of x=4 at each step
+    found = [(REPEAT_OF in trial.user_attrs, trial.state.name) for trial in trials(program)]
+    assert (False, "PRUNED") in found
+    assert (True, "PRUNED") not in found
 
 
 @pytest.mark.slow
