@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
     from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage, RDBStorage
     from torch import Tensor
 
 #: Pattern of the `_target_` of Hydra's own launchers and sweepers. Hydra's configuration names them by these modules.
@@ -171,6 +172,25 @@ def optuna_models() -> Any:
     from optuna.storages._rdb import models
 
     return models
+
+
+def storage_without(backend: RDBStorage, attribute: str) -> BaseStorage:
+    """Return Optuna's cached storage of a database, whose lists of trials leave out those with a user attribute.
+
+    Samplers and pruners read such lists. Optuna has no way to hide a trial from them.
+
+    Args:
+        backend: The storage of the database.
+        attribute: Name of the user attribute.
+    """
+    from optuna.storages._cached_storage import _CachedStorage
+
+    class Storage(_CachedStorage):
+        def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[Any]:
+            trials = super().get_all_trials(study_id, deepcopy, states)
+            return [trial for trial in trials if attribute not in trial.user_attrs]
+
+    return Storage(backend)
 
 
 def main_description() -> dict[str, Any]:

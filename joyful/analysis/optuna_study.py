@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from joyful.results.finalists import SEED, Finalist, best_finalist, finalists_of, is_repeat
+
 #: Columns of `Study.trials`.
 COLUMNS = ("number", "state", "value", "parameters", "start", "end", "run")
 
@@ -46,6 +48,9 @@ class Study:
         overrides: The overrides of each trial on the command line, by number, where a sweep of joyful recorded them.
         importances: Importance of each parameter, from 0 to 1, over completed trials. Empty if they cannot be computed.
         note: Sentences for the report on what is missing, or "".
+        finalists: Configurations that were trained on further seeds, the best first.
+        mean: The finalist with the best mean. None without finalists, or while they still train.
+        repeats: Number of each trial that trains a finalist again -> its seed.
     """
 
     name: str = ""
@@ -59,11 +64,17 @@ class Study:
     overrides: dict[int, str] = field(default_factory=dict)
     importances: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     note: str = ""
+    finalists: tuple[Finalist, ...] = ()
+    mean: Finalist | None = None
+    repeats: dict[int, int] = field(default_factory=dict)
 
     @property
     def best(self) -> int | None:
-        """Number of the complete trial with the best value of the first objective, or None."""
+        """Number of the trial of the best finalist, or of the complete trial with the best first objective, or None."""
+        if self.mean is not None:
+            return self.mean.trial
         done = self.trials[(self.trials["state"] == "complete") & np.isfinite(self.trials["value"])]
+        done = done[~done["number"].isin(list(self.repeats))]
         if done.empty:
             return None
         place = done["value"].idxmax() if self.maximise else done["value"].idxmin()
@@ -136,7 +147,11 @@ def _read(optuna: Any, storage: Any, folder: Path) -> Study:
     study = optuna.load_study(study_name=summary.study_name, storage=storage)
     trials = study.get_trials(deepcopy=False)
     names = list(study.metric_names or ())
-    importances, remarks = _importances(optuna, study) if len(directions) == 1 else (pd.Series(dtype=float), [])
+    searched = study
+    if any(map(is_repeat, trials)):  # the importances are those of the search
+        searched = optuna.create_study(directions=directions)
+        searched.add_trials([trial for trial in trials if not is_repeat(trial)])
+    importances, remarks = _importances(optuna, searched) if len(directions) == 1 else (pd.Series(dtype=float), [])
     return Study(
         summary.study_name,
         directions[0] == "maximize",
@@ -155,6 +170,9 @@ def _read(optuna: Any, storage: Any, folder: Path) -> Study:
         {t.number: text for t in trials if isinstance(text := t.user_attrs.get("overrides"), str)},
         importances,
         " ".join([*notes, *remarks]),
+        tuple(finalists_of(trials, directions[0] == "maximize")),
+        best_finalist(trials, directions[0] == "maximize"),
+        {t.number: t.user_attrs[SEED] for t in trials if is_repeat(t)},
     )  # fmt: skip
 
 

@@ -87,6 +87,8 @@ UNITS: dict[str, str] = {
     "hydra.sweeper.max_pairs": "pairs",
     "hydra.sweeper.first_seed": "",
     "hydra.sweeper.folds": "",
+    "hydra.sweeper.seeds": "seeds",
+    "hydra.sweeper.finalists": "configurations",
     "hydra.sweeper.workers_per_gpu": "workers",
     "hydra.sweeper.lease_seconds": "seconds",
 }

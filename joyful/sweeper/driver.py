@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -30,11 +31,11 @@ from joyful.runtime import closed_pipes
 from joyful.runtime.command import is_dated, print_how_to_go_on, resuming_sweep
 from joyful.runtime.hydra_request import LOCAL_LAUNCHERS, launcher_name, literal
 from joyful.runtime.signals import CTRL_C, RaisingSignals, Signalled, raise_on_ctrl_c
-from joyful.sweeper import ending, gpus
+from joyful.sweeper import ending, finalists, gpus
 from joyful.sweeper.heartbeat import FailureDetector, heartbeats
 from joyful.sweeper.live import LiveReader
-from joyful.sweeper.preparation import prepare
-from joyful.sweeper.registry import Member
+from joyful.sweeper.preparation import exclusive, prepare
+from joyful.sweeper.registry import LeaseLostError, Member
 from joyful.sweeper.status import steps_of
 from joyful.sweeper.study import StudyAccess, silence_logs, states
 from joyful.sweeper.view import SweepView
@@ -128,7 +129,7 @@ class Driver:
         Raises:
             SignalReceived: After a signal, when the workers have ended.
         """
-        if self._finished():
+        if self._finished() and not self._add_finalists():
             log.info("all %d trials are finished; nothing to do", len(self._states()))
             return ending.conclude(self._task, self._access)
         self._me = self._registry.join("driver")
@@ -146,6 +147,8 @@ class Driver:
                     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
                     with RaisingSignals(self._stop_for, *numbers) as signals, signals.prefer_signal():
                         failure = self._launch_until_finished()
+                        while not failure and self._add_finalists():
+                            failure = self._launch_until_finished()
                         if not failure:
                             self._judge()
             finally:
@@ -158,6 +161,20 @@ class Driver:
         """Judge the last pairs if the worker that was judging them has failed."""
         if (evidence := self._task.evidence()) is not None:
             evidence.judge(self._access, self._me.id, FailureDetector(self._task.settings.lease_seconds))
+
+    def _add_finalists(self) -> bool:
+        """Create the trials of finalists that do not exist yet. Return whether any trial is unfinished now."""
+        finals = self._task.plan.finals
+        if finals is None:
+            return False
+        if finalists.read_missing(self._access, finals):
+            log.info("the search is over; up to %d finalists are trained on further seeds", finals.count)
+            with (
+                suppress(LeaseLostError),  # another driver creates them
+                exclusive(self._registry, self._task.settings.lease_seconds) as lease,
+            ):
+                finalists.add(self._access, finals, lease)
+        return not self._finished()
 
     # --- launching
 

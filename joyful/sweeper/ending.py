@@ -12,19 +12,21 @@ from typing import Any
 import optuna
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.text import Text
 
 from joyful.records import InputError, one_line, print_error
 from joyful.results import write_bytes, write_json
+from joyful.results.finalists import Finalist, best_finalist, is_repeat
 from joyful.runtime import command
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.job_config import pop_key
 from joyful.sweeper.status import best_trial, take_snapshot
 from joyful.sweeper.study import OVERRIDES, StudyAccess
 from joyful.sweeper.trials import print_trials
-from joyful.sweeper.view_text import describe_claims, format_line
+from joyful.sweeper.view_text import describe_claims, describe_finalists, format_line, mean_of
 from joyful.sweeper.worker import WorkerTask
 from joyful.validation import differences
 
@@ -56,6 +58,8 @@ def conclude(task: WorkerTask, access: StudyAccess) -> int:
     for number, reason in snapshot.failures.items():
         console.print(Text(f"trial {number} failed: {reason}"))
     print_trials(access, folder, most=MOST_TRIALS)
+    for text in describe_finalists(snapshot):
+        console.print(Text(text))
     if snapshot.failed == snapshot.n_trials:
         print_error(
             f"every trial failed; fix the cause, run joyful sweep retry {folder} --failed, then run the same "
@@ -63,9 +67,9 @@ def conclude(task: WorkerTask, access: StudyAccess) -> int:
         )
         return 1
     study = access.open()
-    best = best_trial(study)
+    best, mean = best_trial(study), _mean(study)
     if best is not None and not task.plan.trials:
-        _write_overlay(task, best, console)
+        _write_overlay(task, best, mean, console)
         _write_importances(study, folder, console)
     if any(folder.glob("*/run.json")) or any(folder.glob("*/*/run.json")):
         console.print(Text(f"report: joyful report {shlex.quote(str(folder))}"))
@@ -73,11 +77,16 @@ def conclude(task: WorkerTask, access: StudyAccess) -> int:
     return 0
 
 
-def _write_overlay(task: WorkerTask, best: FrozenTrial, console: Console) -> None:
+def _mean(study: optuna.Study) -> Finalist | None:
+    """Return the best finalist, None without finalists."""
+    return best_finalist(study.get_trials(deepcopy=False), study.directions[0] == StudyDirection.MAXIMIZE)
+
+
+def _write_overlay(task: WorkerTask, best: FrozenTrial, mean: Finalist | None, console: Console) -> None:
     """Write the best settings, and print the command that runs them."""
     place, program = shlex.quote(str(task.folder)), command.program()
     try:
-        text, option = overlay(task, best)
+        text, option = overlay(task, best, mean)
     except Exception as error:
         console.print(Text(f"the best settings cannot be written as a file: {one_line(error, 500)}"))
         console.print(Text(f"run the best settings: {program} {best.user_attrs[OVERRIDES]}"))
@@ -87,7 +96,7 @@ def _write_overlay(task: WorkerTask, best: FrozenTrial, console: Console) -> Non
     console.print(Text(f"run the best settings: {program} --config-dir {place} {option}"))
 
 
-def overlay(task: WorkerTask, best: FrozenTrial) -> tuple[str, str]:
+def overlay(task: WorkerTask, best: FrozenTrial, mean: Finalist | None = None) -> tuple[str, str]:
     """Return the best settings as a configuration of the group `experiment`, and the override that selects it.
 
     It holds the config groups and the settings that the overrides of the trial name, and all others in which its
@@ -97,6 +106,7 @@ def overlay(task: WorkerTask, best: FrozenTrial) -> tuple[str, str]:
     Args:
         task: The task of the workers.
         best: The best trial.
+        mean: Its values on several seeds, None for one.
 
     Returns:
         The YAML text, and "experiment=best" or "+experiment=best".
@@ -123,7 +133,10 @@ def overlay(task: WorkerTask, best: FrozenTrial) -> tuple[str, str]:
         document["defaults"] = [{f"override /{group}": choice} for group, choice in groups.items()]
     document |= _changed(base, wanted, named)
     params = ", ".join(sorted(best.params))
-    head = f"# @package _global_\n# Best of the sweep: trial {best.number}, {best.values[0]:.6g} ({params})\n"
+    value = f"{best.values[0]:.6g}"
+    if mean is not None:
+        value = f"{mean.mean:.6g} {mean_of(mean.seeds, mean.standard_error, '{:.6g}'.format)}"
+    head = f"# @package _global_\n# Best of the sweep: trial {best.number}, {value} ({params})\n"
     text = head + OmegaConf.to_yaml(OmegaConf.create(document))
     option = f"{GROUP}=best" if GROUP in usual else f"+{GROUP}=best"
     with tempfile.TemporaryDirectory() as folder:
@@ -161,7 +174,7 @@ def _changed(base: Mapping[str, Any], wanted: Mapping[str, Any], named: Set[str]
 
 def _write_importances(study: optuna.Study, folder: Path, console: Console) -> None:
     """Write the PED-ANOVA importances (Watanabe et al. 2023) of the parameters for the first objective."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if not is_repeat(t)]
     if len(complete) < 4 or len({t.values[0] for t in complete}) < 2 or not complete[0].params:
         return
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()

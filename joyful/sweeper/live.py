@@ -20,13 +20,15 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import func, select
 
 from joyful.results.design import read_decisions, read_designs
+from joyful.results.finalists import REPEAT_OF, Finalist, best_finalist
 from joyful.sweeper.database import with_retries
 from joyful.sweeper.evidence import NOT_NEEDED
+from joyful.sweeper.finalists import most_missing, read_finals
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.metric import Metric, metric_of
 from joyful.sweeper.observed import Tracked
 from joyful.sweeper.registry import Lease, Member
-from joyful.sweeper.status import Snapshot, params_or_overrides, paused_trials
+from joyful.sweeper.status import SWEEP_FILE, Snapshot, described_finalists, params_or_overrides, paused_trials
 from joyful.sweeper.study import REASON, StudyAccess, models, pruned_for
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -114,6 +116,9 @@ class LiveReader:
         self._paces: deque[float] = deque(maxlen=RECENT)  # seconds per step of finished trials
         self._counts: tuple[int, ...] = ()
         self._best: tuple[int | None, float | None, Mapping[str, Any]] = (None, None, {})
+        self._finals, self._more, self._trials = read_finals(folder / SWEEP_FILE), 0, 0
+        self._mean: Finalist | None = None
+        self._finalists: list[dict[str, Any]] = []
         self._failures: dict[int, str] = {}
         self._not_needed = self._finished_steps = 0
         self._usual_steps: int | None = None  # of the complete trials
@@ -252,15 +257,20 @@ class LiveReader:
             max_pairs=None if auto is None else auto.max_pairs,
             claims=() if decisions is None else [asdict(line) for line in decisions.lines],
             paused=paused,
+            more_trials=self._more, finalists=self._finalists,
+            best_seeds=None if self._mean is None else self._mean.seeds,
+            best_standard_error=None if self._mean is None else self._mean.standard_error,
         )  # fmt: skip
 
     def _update_finished(self, counts: Mapping[TrialState, int]) -> None:
         """Read again what only changes when a trial finishes."""
         finished = tuple(counts.get(state, 0) for state in _FINISHED)
         before, self._counts = self._counts, finished
-        if before == finished:
+        if before == finished and sum(counts.values()) == self._trials:
             return
+        self._trials = sum(counts.values())
         self._best = self._read_best()
+        self._read_finalists()
         self._finished_steps = self._registry.steps(models.TrialModel, _FINISHED)
         self._usual_steps = self._registry.common_steps(models.TrialModel, (TrialState.COMPLETE,))
         if finished[1]:
@@ -275,7 +285,7 @@ class LiveReader:
             select(trial.trial_id, trial.number, value.value)
             .join(value, value.trial_id == trial.trial_id)
             .where(self._where_study(), trial.state == TrialState.COMPLETE)
-            .where(value.objective == 0, value.value.is_not(None))
+            .where(value.objective == 0, value.value.is_not(None), trial.trial_id.not_in(self._repeats()))
             .order_by(order, trial.number)
             .limit(1)
         )
@@ -284,6 +294,24 @@ class LiveReader:
                 return row.number, row.value, self._best[2]
             return row.number, row.value, params_or_overrides(self._frozen(row.trial_id))
         return None, None, {}
+
+    def _repeats(self) -> Any:
+        """Return the subquery of Optuna's ids of the trials that train finalists again."""
+        attribute = models.TrialUserAttributeModel
+        return select(attribute.trial_id).where(attribute.key == REPEAT_OF)
+
+    def _read_finalists(self) -> None:
+        """Read the finalists. All trials are read, but only for a sweep with finalists."""
+        if self._finals is None:
+            return
+        study = self._access.open()
+        trials = with_retries(lambda: study.get_trials(deepcopy=False))
+        self._more = most_missing(trials, self._finals, self._maximize)
+        self._finalists, self._mean = (
+            described_finalists(trials, self._maximize), best_finalist(trials, self._maximize)
+        )  # fmt: skip
+        if self._mean is not None:
+            self._best = self._mean.trial, self._mean.mean, self._finalists[0]["params"]
 
     def _read_failures(self) -> dict[int, str]:
         trial, attribute = models.TrialModel, models.TrialUserAttributeModel
@@ -303,7 +331,7 @@ class LiveReader:
         if typical is None:
             return done, None
         unfinished = counts.get(TrialState.WAITING, 0) + counts.get(TrialState.RUNNING, 0)
-        total = finished + sum(row.total or typical for row in rows) + typical * (unfinished - len(rows))
+        total = finished + sum(row.total or typical for row in rows) + typical * (unfinished - len(rows) + self._more)
         return done, max(done, total)
 
     def _seconds_left(self, rows: tuple[RunningTrial, ...], done: int, total: int | None, workers: int) -> float | None:

@@ -12,7 +12,7 @@ from rich.text import Text
 from joyful.records import clock
 from joyful.runtime.text_table import Column, cut, is_ascii, short_names, table
 from joyful.sweeper.live import LiveState, RunningTrial, setting_text
-from joyful.sweeper.view_text import describe_claims, describe_paused, format_duration, judged
+from joyful.sweeper.view_text import describe_claims, describe_paused, format_duration, judged, of_seeds, trial_count
 
 #: Largest number of characters of the bar of a trial in terminals of up to 100 characters and in others, and of that of
 #: the sweep.
@@ -69,12 +69,12 @@ def _progress(state: LiveState, width: int, ascii_only: bool) -> list[Text]:
     """Return the bar of the sweep in epochs, and the line with its trials by state."""
     snapshot, unit = state.snapshot, f"{state.unit}s"
     if state.total:
-        most = "at most " if state.at_most and snapshot.done < snapshot.n_trials else ""
+        most = "at most " if state.at_most and not snapshot.is_finished else ""
         parts = [f"{state.done} of {most}{state.total} {unit}"]
         share = state.done / state.total
     else:
-        parts, share = [f"{state.done} {unit}"], snapshot.done / max(1, snapshot.n_trials)
-    if snapshot.seconds_left is not None and snapshot.done < snapshot.n_trials:
+        parts, share = [f"{state.done} {unit}"], snapshot.done / max(1, snapshot.n_trials + snapshot.more_trials)
+    if snapshot.seconds_left is not None and not snapshot.is_finished:
         parts.append(f"{'at most' if state.at_most else 'about'} {format_duration(snapshot.seconds_left)} left")
     text = "  ".join(parts)
     size = min(SWEEP_BAR, width - len(text) - 2)
@@ -83,7 +83,7 @@ def _progress(state: LiveState, width: int, ascii_only: bool) -> list[Text]:
         line.append_text(bar(share, size, ascii_only)).append("  ")
     line.append(cut(text, width, ascii_only), "bold")
     counts = [
-        (f"{snapshot.done}/{snapshot.n_trials} trials", ""), (f"{snapshot.running} running", "cyan"),
+        (f"{snapshot.done}/{trial_count(snapshot)} trials", ""), (f"{snapshot.running} running", "cyan"),
         (f"{snapshot.waiting} waiting", "dim"), (f"{snapshot.complete} complete", "green"),
         (f"{snapshot.pruned} pruned", "yellow"), (f"{snapshot.failed} failed", "red" if snapshot.failed else "dim"),
         (f"{snapshot.workers} worker{'' if snapshot.workers == 1 else 's'}", ""),
@@ -155,7 +155,7 @@ def best_line(state: LiveState) -> str:
         return "no trial is complete yet"
     short = short_names(list(snapshot.best_params))
     settings = " ".join(f"{short[name]}={setting_text(value)}" for name, value in snapshot.best_params.items())
-    value = state.metric.text(snapshot.best_value)
+    value = f"{state.metric.text(snapshot.best_value)}{of_seeds(snapshot, state.metric.text)}"
     return f"best so far: {state.metric.name} {value}, trial {snapshot.best_trial}: {settings or '-'}"
 
 

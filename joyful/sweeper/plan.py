@@ -32,7 +32,7 @@ from joyful.records import InputError, one_line
 from joyful.runtime.config_errors import config_error_message
 from joyful.runtime.hydra_request import string_text
 from joyful.sweeper.job_config import output_folder
-from joyful.sweeper.settings import CALIBRATION_SEEDS, SweepSettings
+from joyful.sweeper.settings import CALIBRATION_SEEDS, Finals, SweepSettings
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class Plan:
         n_calibration: Number of calibration runs, the first trials, for arms.
         grid: Parameters of each trial, for a grid.
         raw: Parameter -> those of its choices that are text of an override, such as lists.
+        finals: How the finalists of the search are trained on further seeds; None: not.
     """
 
     n_trials: int
@@ -74,6 +75,7 @@ class Plan:
     n_calibration: int = 0
     grid: tuple[Mapping[str, Any], ...] | None = None
     raw: Mapping[str, Collection[str]] = field(default_factory=dict)
+    finals: Finals | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return the part of the plan that may not change during a study, as JSON types."""
@@ -95,7 +97,7 @@ class Plan:
     def varied(self) -> set[str]:
         """Return the names of the settings and groups that differ between trials."""
         if self.trials is None:
-            return set(self.space)
+            return set(self.space) | ({self.finals.seed_key} if self.finals is not None else set())
         pairs = {tuple(item.split("=", 1)) for trial in self.trials for item in trial if "=" in item}
         names = [name for name, _ in pairs]
         return {name for name in names if names.count(name) > 1}

@@ -35,6 +35,8 @@ DEFAULTS: dict[str, Any] = {
     "claims": None,
     "first_seed": 1,
     "folds": None,
+    "seeds": 1,
+    "finalists": 3,
     "calibration": True,
     "metric_names": None,
     "seed_key": "seed",

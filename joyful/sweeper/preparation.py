@@ -18,23 +18,26 @@ import optuna
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from joyful.records import InputError
+from joyful.records import InputError, one_line
 from joyful.results import write_json
+from joyful.results.finalists import is_repeat
 from joyful.runtime import disk
 from joyful.runtime.hydra_request import literal
 from joyful.sweeper import password, recovery
+from joyful.sweeper.creation import KnownRun, enqueue, search_runs
 from joyful.sweeper.database import open_engine, open_storage, storage_url, without_password
 from joyful.sweeper.evidence import make_design, register
+from joyful.sweeper.finalists import finals_of
 from joyful.sweeper.heartbeat import FailureDetector
-from joyful.sweeper.job_config import identity, pop_key, without
+from joyful.sweeper.job_config import identity, output_folder, pop_key, without
 from joyful.sweeper.pausing import policy_of
-from joyful.sweeper.plan import check_compositions, make_plan
+from joyful.sweeper.plan import Plan, check_compositions, make_plan, override
 from joyful.sweeper.program import Program
-from joyful.sweeper.registry import Registry
+from joyful.sweeper.registry import Lease, Registry
 from joyful.sweeper.samplers import SamplerBuilder, allowed_targets, build_object, build_pruner, set_by_user
 from joyful.sweeper.settings import check_settings
 from joyful.sweeper.status import SWEEP_FILE
-from joyful.sweeper.study import OTHER_STUDY, SamplerFactory, StudyAccess, enqueue, open_or_create, states
+from joyful.sweeper.study import OTHER_STUDY, SamplerFactory, StudyAccess, open_or_create, states
 from joyful.sweeper.worker import WorkerTask
 
 log = logging.getLogger(__name__)
@@ -81,6 +84,9 @@ def prepare(
     job_check.varied = frozenset(plan.varied())
     check_compositions(plan, compose, job_check)
     first = identity(compose(plan.first_overrides()))
+    plan = replace(plan, finals=finals_of(checked, plan, first))
+    job_check.varied = frozenset(plan.varied())
+    _check_further_seed(plan, compose, job_check)
     folder = Path(config.hydra.sweep.dir)
     url = storage_url(checked.storage, folder)
     try:
@@ -93,16 +99,17 @@ def prepare(
     _refuse_other_sweep(folder, name)
     sqlite = url.get_backend_name() == "sqlite"
     recovery.set_damaged_aside(url)
+    most_trials = plan.n_trials + (plan.finals.most if plan.finals is not None else 0)
     is_new = sqlite and not Path(str(url.database)).exists()
     if is_new:
-        job_check.check_room(folder, plan.n_trials, checked.n_jobs, sqlite)
+        job_check.check_room(folder, most_trials, checked.n_jobs, sqlite)
     backend = open_storage(url)
     description = plan.describe() | {"base": without(first, checked.may_differ)}
     study_id = open_or_create(backend, name, checked.directions, description, checked.metric_names)
     registry = Registry(open_engine(url), study_id)
     finished = sum(state.is_finished() for state in states(registry).values())
     if not is_new and finished < plan.n_trials:
-        job_check.check_room(folder, plan.n_trials - finished, checked.n_jobs, sqlite)
+        job_check.check_room(folder, most_trials - finished, checked.n_jobs, sqlite)
     # the points of a grid are fixed parameters of the trials
     sampler_for = SamplerFactory(
         optuna.samplers.RandomSampler if grid else build,
@@ -119,17 +126,20 @@ def prepare(
         name, study_id, "",
         sampler_for, pruner,
     )  # fmt: skip
-    with _exclusive(registry, checked.lease_seconds):
+    with exclusive(registry, checked.lease_seconds):
         if design is not None:
             register(replace(design, git=dict(program.git)), folder, registry)
-        known = {} if states(registry) else recovery.params_of_runs(folder, plan)
-        stored = backend.get_all_trials(study_id, deepcopy=False) if grid else []
-        points = {trial.number: trial.system_attrs.get("fixed_params", trial.params) for trial in stored}
-        enqueue(backend, study_id, plan.with_points(points or known), known)
+        known: dict[int, KnownRun] = {}
+        if not states(registry):
+            known = recovery.runs_of(folder, plan, checked.seed_key)
+        stored = [t for t in backend.get_all_trials(study_id, deepcopy=False) if not is_repeat(t)] if grid else []
+        points = {place: trial.system_attrs.get("fixed_params", trial.params) for place, trial in enumerate(stored)}
+        enqueue(backend, study_id, plan.with_points(points or search_runs(known)), known)
     steps = {"steps": job_check.steps} if job_check.steps else {}
     policy = policy_of(pruner, checked.directions)
     promotion = {} if policy is None else {"promotion": asdict(policy)}
-    write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved, **steps, **promotion})
+    finals = {} if plan.finals is None else {"finalists": asdict(plan.finals)}
+    write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved, **steps, **promotion, **finals})
     return task, StudyAccess(backend, registry, name, sampler_for, pruner)
 
 
@@ -149,6 +159,30 @@ def _compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequenc
         job.hydra.job.id, job.hydra.job.num = "0", 0
         job.hydra.sweep.dir = literal(config.hydra.sweep.dir)
     return job
+
+
+def _check_further_seed(plan: Plan, compose: Callable[[Sequence[str]], DictConfig], check: JobCheck) -> None:
+    """Check the configuration of a finalist with a further seed, and that it has its own folder.
+
+    Raises:
+        InputError: If it is invalid, or if its folder is that of the trial of the search.
+    """
+    if plan.finals is None:
+        return
+    overrides = plan.first_overrides()
+    seed = override(plan.finals.seed_key, plan.finals.seeds[0])
+    first, second = compose(overrides), compose([*overrides, seed])
+    with open_dict(second):
+        second.hydra.job.id, second.hydra.job.num = "1", 1
+    try:
+        check(second)
+    except Exception as error:
+        raise InputError(f"a finalist with {seed}: {one_line(error, 500)}") from None
+    if output_folder(first) == output_folder(second):
+        raise InputError(
+            f"hydra.sweep.subdir: expected a folder for each seed of a finalist, got {first.hydra.sweep.subdir} for two; "
+            "set hydra.sweep.subdir='${hydra.job.num}'"
+        )
 
 
 def _seed_of(*candidates: Any) -> int:
@@ -207,8 +241,8 @@ class JobCheck:
 
 
 @contextmanager
-def _exclusive(registry: Registry, lease_seconds: float) -> Iterator[None]:
-    """Let one driver at a time create trials, by a lease on the trial number -1."""
+def exclusive(registry: Registry, lease_seconds: float) -> Iterator[Lease]:
+    """Let one driver at a time create trials, by a lease on the trial number -1, which the context yields."""
     me, detector = registry.join("driver"), FailureDetector(lease_seconds)
     try:
         while True:
@@ -216,9 +250,9 @@ def _exclusive(registry: Registry, lease_seconds: float) -> Iterator[None]:
             detector.observe(members)
             lease = leases.get(-1)
             free = lease is None or not lease.owner or detector.is_dead(members.get(lease.owner))
-            if free and registry.claim(-1, me.id, lease) is not None:
+            if free and (claimed := registry.claim(-1, me.id, lease)) is not None:
                 break
             time.sleep(0.2)
-        yield
+        yield claimed
     finally:
         registry.leave(me.id)

@@ -20,6 +20,7 @@ from joyful.records import InputError
 from joyful.results import set_aside
 from joyful.results.files import read_bounded
 from joyful.results.yaml_text import parse_yaml
+from joyful.sweeper.creation import KnownRun
 from joyful.sweeper.database import BUSY_SECONDS
 from joyful.sweeper.plan import Plan
 
@@ -76,29 +77,33 @@ def find_damage(path: Path) -> str:
         connection.close()
 
 
-def params_of_runs(folder: Path, plan: Plan) -> dict[int, dict[str, Any]]:
+def runs_of(folder: Path, plan: Plan, seed_key: str) -> dict[int, KnownRun]:
     """Read the parameters of trials from the files that Hydra wrote for their jobs, for rebuilding a study.
 
     Args:
         folder: The sweep folder.
         plan: The plan of the sweep.
+        seed_key: The setting of the program that holds the seed. A trial that trains a finalist again sets it last.
 
     Returns:
-        Trial number -> parameters, for each trial whose job has recorded its overrides and lies in the search space.
+        The run of each trial whose job has recorded its overrides and lies in the search space, by trial number.
     """
-    params = {}
+    runs = {}
+    own = sum(item.startswith(f"{seed_key}=") for item in plan.fixed)
     for path in sorted(folder.glob("**/.hydra/hydra.yaml")) if plan.space else ():
         try:
             hydra = parse_yaml(read_bounded(path, MAXIMUM_JOB_BYTES))["hydra"]
-            number, overrides = hydra["job"]["num"], hydra["overrides"]["task"]
-        except (InputError, OSError, KeyError, TypeError):
+            number, overrides = int(hydra["job"]["num"]), hydra["overrides"]["task"]
+        except (InputError, OSError, KeyError, TypeError, ValueError):
             continue
         values = {name: _value(overrides, name, plan) for name in plan.space}
-        if number in range(plan.n_trials) and None not in values.values():
-            params[number] = values
-    if params:
-        log.info("%d trials keep the parameters of their existing runs", len(params))
-    return params
+        seeds = [str(item).partition("=")[2] for item in overrides if str(item).startswith(f"{seed_key}=")]
+        is_repeat = seed_key not in plan.space and len(seeds) > own and seeds[-1].isdecimal()
+        if None not in values.values():
+            runs[number] = KnownRun(values, int(seeds[-1]) if is_repeat else None)
+    if runs:
+        log.info("%d trials keep the parameters of their existing runs", len(runs))
+    return runs
 
 
 def _value(overrides: Sequence[object], name: str, plan: Plan) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +16,26 @@ Direction = Literal["maximize", "minimize"]
 
 #: Seeds of the calibration runs, which train the baseline arm.
 CALIBRATION_SEEDS = (9000, 9001, 9002)
+
+
+@dataclass(frozen=True)
+class Finals:
+    """How the finalists of a search are trained again.
+
+    Attributes:
+        count: Largest number of finalists.
+        seeds: The further seeds. The first seed of each finalist is that of the search.
+        seed_key: The setting of the program that holds the seed.
+    """
+
+    count: int
+    seeds: tuple[int, ...]
+    seed_key: str
+
+    @property
+    def most(self) -> int:
+        """Largest number of trials."""
+        return self.count * len(self.seeds)
 
 
 class SweepSettings(BaseModel):
@@ -40,6 +61,12 @@ class SweepSettings(BaseModel):
     first_seed: Annotated[int, Field(ge=0, le=1_000_000)] = Field(description="first of these seeds (with arms)")
     folds: list[Annotated[int, Field(ge=0, le=99)]] | None = Field(
         description="folds of each seed of each arm (with arms); null: there are no folds"
+    )
+    seeds: Annotated[int, Field(ge=1, le=1000)] = Field(
+        description="seeds of each finalist of a search; the best is the best mean over them; 1: every configuration has one"
+    )
+    finalists: Annotated[int, Field(ge=1, le=1000)] = Field(
+        description="configurations that are trained on further seeds when the search is over (with seeds)"
     )
     calibration: bool = Field(description="run the baseline arm on seeds 9000 to 9002 first (with arms)")
     direction: Direction | list[Direction] = Field(
@@ -109,6 +136,7 @@ def check_settings(values: Mapping[str, Any]) -> SweepSettings:
         raise InputError(
             "hydra.sweeper.pairs=auto: expected claims to decide, got none; set hydra.sweeper.claims to a claims file"
         )
+    _check_seeds(settings)
     require(settings.track, "hydra.sweeper.track")
     sources = [name for name in ("trials", "arms", "params") if getattr(settings, name)]
     if len(sources) > 1:
@@ -116,3 +144,17 @@ def check_settings(values: Mapping[str, Any]) -> SweepSettings:
             f"hydra.sweeper: expected one of trials, arms and params, got {' and '.join(sources)}; keep one"
         )
     return settings
+
+
+def _check_seeds(settings: SweepSettings) -> None:
+    """Raise InputError if finalists of a search are wanted and the sweep is no search of one objective."""
+    what = f"hydra.sweeper.seeds={settings.seeds}"
+    if settings.seeds > 1 and (settings.trials or settings.arms):
+        name = "trials" if settings.trials else "arms"
+        raise InputError(
+            f"{what}: expected a search space, got hydra.sweeper.{name}, which has its own seeds; set hydra.sweeper.seeds=1"
+        )
+    if settings.seeds > 1 and len(settings.directions) > 1:
+        raise InputError(
+            f"{what}: expected one objective, got the directions {', '.join(settings.directions)}; set hydra.sweeper.seeds=1"
+        )

@@ -17,8 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from joyful.records import InputError
 from joyful.results.design import read_decisions, read_designs
+from joyful.results.finalists import best_finalist, finalists_of, is_repeat
 from joyful.sweeper.database import close_storage, open_engine, open_storage, storage_url, with_retries
 from joyful.sweeper.evidence import NOT_NEEDED
+from joyful.sweeper.finalists import most_missing, read_finals
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.pausing import count_paused
 from joyful.sweeper.promotion import Policy
@@ -54,6 +56,11 @@ class Snapshot:
         max_pairs: Largest number of pairs. None for other sweeps.
         claims: State of each claim, with the attributes of `joyful.results.design.Line`. () for other sweeps.
         paused: Number of paused trials at each rung that has any, by the step of the rung.
+        more_trials: Largest number of trials of finalists that do not exist yet. 0 with one seed.
+        finalists: Finalists with runs on further seeds, the best first: `trial`, `mean`, `standard_error` (null for one
+            seed), `seeds` and `params`.
+        best_seeds: Number of seeds of which `best_value` is the mean. None while it is the value of one trial.
+        best_standard_error: Its standard error.
     """
 
     n_trials: int
@@ -73,6 +80,15 @@ class Snapshot:
     max_pairs: int | None = None
     claims: Sequence[Mapping[str, Any]] = ()
     paused: Mapping[int, int] = field(default_factory=dict)
+    more_trials: int = 0
+    finalists: Sequence[Mapping[str, Any]] = ()
+    best_seeds: int | None = None
+    best_standard_error: float | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all trials are finished and no more can be added."""
+        return self.done >= self.n_trials and not self.more_trials
 
     @property
     def done(self) -> int:
@@ -105,7 +121,10 @@ def take_snapshot(access: StudyAccess, detector: FailureDetector, folder: Path) 
     started = [t.number for t in trials if t.state == TrialState.RUNNING and t.number in leases]
     running = sum(leases[number].owner in live for number in started)
     paused = paused_trials(access, folder, {number for number, lease in leases.items() if lease.owner in live})
-    best = best_trial(study)
+    best, maximize = best_trial(study), study.directions[0] == StudyDirection.MAXIMIZE
+    found, mean = described_finalists(trials, maximize), best_finalist(trials, maximize)
+    more = most_missing(trials, read_finals(folder / SWEEP_FILE), maximize)
+    best_value = best.values[0] if best is not None else None
     return Snapshot(
         n_trials=len(trials),
         complete=counts[TrialState.COMPLETE],
@@ -113,17 +132,21 @@ def take_snapshot(access: StudyAccess, detector: FailureDetector, folder: Path) 
         failed=counts[TrialState.FAIL],
         running=running,
         waiting=counts[TrialState.WAITING] + counts[TrialState.RUNNING] - running - sum(paused.values()),
-        best_value=best.values[0] if best is not None else None,
+        best_value=best_value if mean is None else mean.mean,
         best_params=params_or_overrides(best) if best is not None else {},
         workers=workers,
         name=access.name,
         best_trial=best.number if best is not None else None,
-        seconds_left=_seconds_left(trials, leases, max(workers, 1)) if auto is None else None,
+        seconds_left=_seconds_left(trials, leases, max(workers, 1), more) if auto is None else None,
         failures={t.number: str(t.user_attrs.get(REASON, "")) for t in trials if t.state == TrialState.FAIL},
         pairs=None if decisions is None else decisions.pairs,
         max_pairs=None if auto is None else auto.max_pairs,
         claims=() if decisions is None else [asdict(line) for line in decisions.lines],
         paused=paused,
+        more_trials=more,
+        finalists=found,
+        best_seeds=None if mean is None else mean.seeds,
+        best_standard_error=None if mean is None else mean.standard_error,
     )
 
 
@@ -143,24 +166,43 @@ def paused_trials(access: StudyAccess, folder: Path, held: Set[int]) -> dict[int
     return {} if policy is None else count_paused(access.registry, policy, held)
 
 
+def described_finalists(trials: Sequence[FrozenTrial], maximize: bool) -> list[dict[str, Any]]:
+    """Return `Snapshot.finalists` from trials of the study."""
+    by_number = {trial.number: trial for trial in trials}
+    return [
+        {
+            "trial": one.trial, "mean": one.mean, "standard_error": one.standard_error, "seeds": one.seeds,
+            "params": params_or_overrides(by_number[one.trial]),
+        }
+        for one in finalists_of(trials, maximize)
+    ]  # fmt: skip
+
+
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """Return the complete trial with the best first objective, None if there is none. Of equals, the first wins."""
-    complete = with_retries(lambda: study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    """Return the complete trial of the search with the best first objective, None if there is none.
+
+    Of equals, the first wins. When the finalists have been trained on further seeds, it is the trial of the best finalist.
+    """
+    trials = with_retries(lambda: study.get_trials(deepcopy=False))
+    maximize = study.directions[0] == StudyDirection.MAXIMIZE
+    if (finalist := best_finalist(trials, maximize)) is not None:
+        return next(trial for trial in trials if trial.number == finalist.trial)
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and not is_repeat(trial)]
     if not complete:
         return None
-    sign = -1.0 if study.directions[0] == StudyDirection.MAXIMIZE else 1.0
+    sign = -1.0 if maximize else 1.0
     return min(complete, key=lambda trial: (sign * trial.values[0], trial.number))
 
 
 def params_or_overrides(trial: FrozenTrial) -> dict[str, Any]:
-    """Return the parameters of a trial. For a list of trials, return its overrides by name."""
-    if trial.params:
+    """Return the parameters of a trial, with the seed of a finalist's. For a list of trials, return its overrides by name."""
+    if trial.params and not is_repeat(trial):
         return dict(trial.params)
     items = shlex.split(str(trial.user_attrs.get(OWN, "")))
-    return dict(item.split("=", 1) for item in items if "=" in item)
+    return dict(trial.params) | dict(item.split("=", 1) for item in items[len(trial.params) :] if "=" in item)
 
 
-def _seconds_left(trials: list[FrozenTrial], leases: Mapping[int, Lease], workers: int) -> float | None:
+def _seconds_left(trials: list[FrozenTrial], leases: Mapping[int, Lease], workers: int, more: int = 0) -> float | None:
     """Estimate the seconds left from the epochs left and the seconds per epoch.
 
     Only trials that were never interrupted are measured, because the times of others include the interruption. If there
@@ -181,6 +223,7 @@ def _seconds_left(trials: list[FrozenTrial], leases: Mapping[int, Lease], worker
         return None
     epochs_per_trial = epochs / len(measured)
     unfinished = [leases[t.number].epochs if t.number in leases else 0 for t in trials if not t.state.is_finished()]
+    unfinished += [0] * more
     return seconds_per_epoch * sum(max(0.0, epochs_per_trial - done) for done in unfinished) / workers
 
 

@@ -25,10 +25,10 @@ from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import delete, select, update
 
-from joyful.compat import optuna_models
+from joyful.compat import optuna_models, storage_without
 from joyful.records import InputError
+from joyful.results.finalists import REPEAT_OF, SEED, is_repeat
 from joyful.sweeper.database import close_storage, with_retries
-from joyful.sweeper.plan import Plan
 from joyful.sweeper.registry import Registry
 from joyful.sweeper.settings import Direction
 from joyful.validation import differences
@@ -47,8 +47,8 @@ DESCRIPTION = "joyful"
 #: of its configuration; all its overrides; and its overrides without those that all trials share.
 REASON, SAME_AS, DIGEST, OVERRIDES, OWN = "reason", "same_as", "config_hash", "overrides", "own_overrides"
 
-#: Trial attributes: its output folder; the overrides of its arm; and its seed.
-FOLDER, ARM, SEED = "folder", "arm", "seed"
+#: Trial attributes: its output folder; and the overrides of its arm. `joyful.results.finalists` has those of its seed.
+FOLDER, ARM = "folder", "arm"
 
 
 @dataclass(frozen=True)
@@ -166,22 +166,6 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [*lines[:8], f"and {len(lines) - 8} more"] if len(lines) > 8 else lines
 
 
-def enqueue(backend: RDBStorage, study_id: int, plan: Plan, known: Mapping[int, Mapping[str, Any]]) -> None:
-    """Create the trials of a plan that do not exist yet. Only one process may call it at a time.
-
-    Args:
-        backend: Optuna's storage.
-        study_id: Optuna's id of the study.
-        plan: The plan.
-        known: Parameters to fix for trials of a search, by trial number.
-    """
-    storage = get_storage(backend)
-    for number in range(with_retries(lambda: storage.get_n_trials(study_id)), plan.n_trials):
-        fixed = dict(plan.grid[number] if plan.grid is not None else known.get(number, {}))
-        template = optuna.trial.create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": fixed})
-        with_retries(partial(storage.create_new_trial, study_id, template))
-
-
 @dataclass(frozen=True)
 class SamplerFactory:
     """Builds the sampler of a trial from the trial's number.
@@ -215,7 +199,7 @@ class TrialAccess:
 
     def __init__(self, access: StudyAccess, number: int) -> None:
         self.number = number
-        self._storage = get_storage(access.backend)
+        self._storage = storage_without(access.backend, REPEAT_OF)  # samplers and pruners see the search alone
         self.study, study_id = access.open(number, self._storage), access.registry.study_id
         # Optuna's cache accepts parameters only for trials that it has read.
         with_retries(lambda: self._storage.get_all_trials(study_id, deepcopy=False))
@@ -224,6 +208,12 @@ class TrialAccess:
     def frozen(self) -> FrozenTrial:
         """Return the trial as stored in the database."""
         return with_retries(lambda: self._storage.get_trial(self._id))
+
+    @functools.cached_property
+    def further_seed(self) -> int | None:
+        """The seed of a trial that trains a finalist again; None for a trial of the search."""
+        trial = self.frozen()
+        return int(trial.user_attrs[SEED]) if is_repeat(trial) else None
 
     def ask(self, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
         """Start or resume the trial, and return its parameters. Missing parameters are sampled from `space`."""
@@ -256,10 +246,11 @@ class TrialAccess:
 
         Returns:
             True if the trial should continue, False if the pruner ends it. A trial that has reached the last step of
-            the longest complete trial is not ended, because it has trained to its end.
+            the longest complete trial is not ended, because it has trained to its end, and neither is a finalist's.
         """
         self.report_all({step: value})
-        if len(self.study.directions) > 1 or isinstance(self.study.pruner, NopPruner):
+        no_pruning = len(self.study.directions) > 1 or isinstance(self.study.pruner, NopPruner)
+        if no_pruning or self.further_seed is not None:
             return True
         trial = self.frozen()
         if not with_retries(lambda: self.study.pruner.prune(self.study, trial)):

@@ -20,7 +20,17 @@ from joyful.sweeper.live import LiveState
 from joyful.sweeper.metric import format_value
 from joyful.sweeper.panel import draw, step_line
 from joyful.sweeper.status import Snapshot
-from joyful.sweeper.view_text import describe_claims, describe_paused, format_line, format_settings, judged, time_left
+from joyful.sweeper.view_text import (
+    describe_claims,
+    describe_finalists,
+    describe_paused,
+    format_line,
+    format_settings,
+    judged,
+    of_seeds,
+    time_left,
+    trial_count,
+)
 
 #: Seconds between two plain lines while no trial finishes.
 LINE_SECONDS = 60.0
@@ -111,13 +121,13 @@ class SweepView:
     @property
     def is_finished(self) -> bool:
         """Whether all trials were finished when the state was read last."""
-        return self._state is not None and self._state.snapshot.done >= self._state.snapshot.n_trials
+        return self._state is not None and self._state.snapshot.is_finished
 
     def _waiting(self, state: LiveState, now: float) -> str:
         """Return what the sweep does while no trial runs."""
         snapshot = state.snapshot
         since = clock(now - self._start)
-        if snapshot.done >= snapshot.n_trials:
+        if snapshot.is_finished:
             return "all trials are finished"
         if snapshot.workers:
             return (
@@ -135,7 +145,7 @@ class SweepView:
         if counts != self._last_counts or now - self._last_print > LINE_SECONDS:
             is_first, self._last_counts, self._last_print = self._last_counts is None, counts, now
             self._print(format_line(snapshot))
-            if is_first and not snapshot.running and snapshot.done < snapshot.n_trials:
+            if is_first and not snapshot.running and not snapshot.is_finished:
                 self._print(self._waiting(state, now))
 
     def _print_failures(self, state: LiveState) -> None:
@@ -159,16 +169,15 @@ class SweepView:
 
 def panel(snapshot: Snapshot, folder: Path) -> Group:
     """Return the state of a sweep as a panel of a few lines, as wide as the terminal."""
-    bar = ProgressBar(total=max(snapshot.n_trials, 1), completed=snapshot.done, width=60)
+    bar = ProgressBar(total=max(snapshot.n_trials + snapshot.more_trials, 1), completed=snapshot.done, width=60)
     title = Text(f"sweep {snapshot.name}  {folder}", style="dim")
-    lines = [_best(snapshot)] if snapshot.pairs is None else [judged(snapshot), *describe_claims(snapshot)]
     # a ProgressBar alone does not end its line
-    return Group(title, Padding(bar, 0), _counts(snapshot), *map(Text, lines))
+    return Group(title, Padding(bar, 0), _counts(snapshot), *map(Text, _state(snapshot)))
 
 
 def _counts(snapshot: Snapshot) -> Text:
     parts = [
-        (f"{snapshot.done}/{snapshot.n_trials} trials", "bold"),
+        (f"{snapshot.done}/{trial_count(snapshot)} trials", "bold"),
         (f"{snapshot.complete} complete", "green"),
         (f"{snapshot.running} running", "cyan"),
         (f"{snapshot.waiting} waiting", "dim"),
@@ -182,10 +191,17 @@ def _counts(snapshot: Snapshot) -> Text:
     return Text("  ").join(Text(part, style) for part, style in parts)
 
 
+def _state(snapshot: Snapshot) -> list[str]:
+    if snapshot.pairs is not None:
+        return [judged(snapshot), *describe_claims(snapshot)]
+    return [_best(snapshot), *describe_finalists(snapshot)]
+
+
 def _best(snapshot: Snapshot) -> str:
     if snapshot.best_value is None:
         return "no trial is complete yet"
-    return f"best {format_value(snapshot.best_value)}, trial {snapshot.best_trial}: {format_settings(snapshot.best_params)}"
+    best = f"best {format_value(snapshot.best_value)}{of_seeds(snapshot)}"
+    return f"{best}, trial {snapshot.best_trial}: {format_settings(snapshot.best_params)}"
 
 
 def print_snapshot(snapshot: Snapshot, folder: Path, console: Console | None = None) -> None:
@@ -200,8 +216,7 @@ def print_snapshot(snapshot: Snapshot, folder: Path, console: Console | None = N
     if console.is_terminal:
         console.print(panel(snapshot, folder))
     else:
-        state = [_best(snapshot)] if snapshot.pairs is None else [judged(snapshot), *describe_claims(snapshot)]
-        for text in (f"sweep {snapshot.name}  {folder}", _counts(snapshot).plain, *state):
+        for text in (f"sweep {snapshot.name}  {folder}", _counts(snapshot).plain, *_state(snapshot)):
             console.print(Text(text), soft_wrap=True)
     for number, reason in snapshot.failures.items():
         console.print(Text(f"trial {number} failed: {reason}"), soft_wrap=True)

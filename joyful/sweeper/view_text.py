@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from joyful.results.design import DECIDED, OPEN
@@ -16,7 +16,7 @@ MOST_CLAIMS = 10
 def format_line(snapshot: Snapshot) -> str:
     """Return the state of a sweep as one line."""
     text = (
-        f"sweep {snapshot.name}: {snapshot.done} of {snapshot.n_trials} trials done ({snapshot.complete} complete, "
+        f"sweep {snapshot.name}: {snapshot.done} of {trial_count(snapshot)} trials done ({snapshot.complete} complete, "
         f"{snapshot.pruned} pruned, {snapshot.failed} failed), {snapshot.running} running"
     )
     if snapshot.paused:
@@ -24,7 +24,8 @@ def format_line(snapshot: Snapshot) -> str:
     if snapshot.pairs is not None:
         return f"{text}; {judged(snapshot)}"
     if snapshot.best_value is not None:
-        text += f"; best {format_value(snapshot.best_value)} (trial {snapshot.best_trial}: {format_settings(snapshot.best_params)})"
+        text += f"; best {format_value(snapshot.best_value)}{of_seeds(snapshot)} "
+        text += f"(trial {snapshot.best_trial}: {format_settings(snapshot.best_params)})"
     return "; ".join([text, *time_left(snapshot)])
 
 
@@ -36,6 +37,39 @@ def describe_paused(snapshot: Snapshot) -> str:
     """
     places = ", ".join(f"{count} at step {rung}" for rung, count in snapshot.paused.items())
     return f"{sum(snapshot.paused.values())} paused ({places})"
+
+
+def trial_count(snapshot: Snapshot) -> str:
+    """Return the number of trials, such as "20", or "up to 26" if finalists may be trained on further seeds."""
+    return f"up to {snapshot.n_trials + snapshot.more_trials}" if snapshot.more_trials else str(snapshot.n_trials)
+
+
+def of_seeds(snapshot: Snapshot, format_number: Callable[[float], str] = format_value) -> str:
+    """Return what follows the best value if it is a mean over seeds, else ""."""
+    if snapshot.best_seeds is None:
+        return ""
+    return f" {mean_of(snapshot.best_seeds, snapshot.best_standard_error, format_number)}"
+
+
+def mean_of(seeds: int, error: float | None, format_number: Callable[[float], str] = format_value) -> str:
+    """Return the number of seeds and the standard error of a mean.
+
+    Example:
+        >>> mean_of(3, 0.0123), mean_of(1, None)
+        ('(mean of 3 seeds, standard error 0.0123)', '(1 seed)')
+    """
+    if seeds == 1:
+        return "(1 seed)"
+    return f"(mean of {seeds} seeds{'' if error is None else f', standard error {format_number(error)}'})"
+
+
+def describe_finalists(snapshot: Snapshot) -> list[str]:
+    """Return a line for each finalist with runs on further seeds, the best first."""
+    return [
+        f"finalist {one['trial']}: {format_value(one['mean'])} {mean_of(one['seeds'], one['standard_error'])}: "
+        f"{format_settings(one['params'])}"
+        for one in snapshot.finalists
+    ]
 
 
 def judged(snapshot: Snapshot) -> str:
@@ -75,7 +109,7 @@ def _effect(line: Mapping[str, Any]) -> str:
 
 def time_left(snapshot: Snapshot) -> list[str]:
     """Return the estimated time left, [] if it is not known."""
-    known = snapshot.seconds_left is not None and snapshot.done < snapshot.n_trials
+    known = snapshot.seconds_left is not None and not snapshot.is_finished
     return [f"about {format_duration(snapshot.seconds_left or 0.0)} left"] if known else []
 
 

@@ -28,6 +28,7 @@ from sqlalchemy.engine import make_url
 
 from joyful.records import InputError, one_line
 from joyful.results import ResultsError
+from joyful.results.finalists import SEED
 from joyful.runtime import closed_pipes
 from joyful.runtime.hydra_request import literal
 from joyful.runtime.job_log import below, terminal_handlers
@@ -38,7 +39,7 @@ from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, FailureDetector, heartbe
 from joyful.sweeper.history import mark_ended, run_header
 from joyful.sweeper.job_config import digest_of, identity, output_folder, without
 from joyful.sweeper.pausing import NOT_PROMOTED, Pausing, Trials, policy_of
-from joyful.sweeper.plan import Plan
+from joyful.sweeper.plan import Plan, override
 from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Lease, LeaseLostError, Registry
 from joyful.sweeper.settings import SweepSettings
@@ -51,7 +52,6 @@ from joyful.sweeper.study import (
     OWN,
     REASON,
     SAME_AS,
-    SEED,
     StudyAccess,
     TrialAccess,
     silence_logs,
@@ -321,6 +321,8 @@ class _Worker:
     def _train(self, trial: TrialAccess, lease: Lease) -> None:
         plan = self._task.plan
         overrides = plan.overrides(lease.number, trial.ask(plan.space))
+        if trial.further_seed is not None:
+            overrides.append(override(self._task.settings.seed_key, trial.further_seed))
         try:
             config = self._compose(overrides, lease.number)
             values = identity(config)

@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from joyful.records import InputError
 from joyful.sweeper import database
+from joyful.sweeper.creation import enqueue
 from joyful.sweeper.database import open_engine, open_storage, storage_url, with_retries
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.registry import Registry
@@ -16,7 +17,6 @@ from joyful.sweeper.study import (
     SamplerFactory,
     StudyAccess,
     TrialAccess,
-    enqueue,
     open_or_create,
     requeue_failed,
     states,

@@ -49,8 +49,17 @@ def headline(findings: Findings) -> str:
         trials = count(len(study.objectives), "complete trial")
         return f"{count(len(study.front), 'setting')} of {trials} cannot be improved in one objective without losing in another"
     best = float(study.trials.set_index("number")["value"].to_dict()[study.best])
-    value = f"{number(scale * best, 2)} %" if unit else three_digits(best)
-    return f"Best of {count(len(study.trials), 'trial')}: {name} {value} with {clean(_settings(study, study.best))}"
+    value = _value(best if study.mean is None else study.mean.mean, scale, unit)
+    if study.mean is not None:
+        error = study.mean.standard_error
+        spread = "" if error is None else f", standard error {_value(error, scale, unit)}"
+        value += f" (mean of {count(study.mean.seeds, 'seed')}{spread})"
+    trials = count(len(study.trials) - len(study.repeats), "trial")
+    return f"Best of {trials}: {name} {value} with {clean(_settings(study, study.best))}"
+
+
+def _value(value: float, scale: float, unit: str) -> str:
+    return f"{number(scale * value, 2)} %" if unit else three_digits(value)
 
 
 def sections(findings: Findings) -> tuple[Section, ...]:
@@ -65,14 +74,16 @@ def sections(findings: Findings) -> tuple[Section, ...]:
     states = {int(n): str(s) for n, s in zip(study.trials["number"], study.trials["state"], strict=True)}
     ranked = _ranked(study)
     drawn = study.reported[study.reported["number"].isin(ranked[:_MOST_CURVES])]
-    overview: list[Plot] = [plots.history(study.trials, axis, study.maximise, scale)]
+    of_search = study.trials[~study.trials["number"].isin(list(study.repeats))]
+    overview: list[Plot] = [plots.history(of_search, axis, study.maximise, scale)]
     overview += [plots.curves(drawn, states, axis, study.best, scale)] if len(drawn) else []
     overview += [plots.importances(study.importances)] if len(study.importances) else []
     overview += [plots.timeline(study.trials)] if study.trials["start"].notna().any() else []
     if len(study.directions) > 1 and len(study.objectives):
         overview.insert(0, plots.front(study.objectives, study.front))
+    finalists = _finalists(findings, name, scale, unit)
     built = (
-        Section("best", "Use the best setting", _advice(study), commands=_commands(findings)),
+        Section("best", "Use the best setting", _advice(study), tables=finalists, commands=_commands(findings)),
         Section("parameters", "Score against each parameter", plots=tuple(_parameters(study, axis, scale))),
         Section("search", "How the search went", tuple(remarks), tuple(overview)),
         Section("trials", "Trials", tables=(_trials(findings, name, scale, unit, ranked),)),
@@ -82,6 +93,8 @@ def sections(findings: Findings) -> tuple[Section, ...]:
 
 def _advice(study: Study) -> tuple[str, ...]:
     text = "The best of many trials is better than its setting by luck too, because the luckiest run was selected."
+    if study.mean is not None:
+        text = "The mean of a finalist is better than its setting by luck too, because its first run was selected."
     return (f"{text} Confirm it in pairs with new seeds before you report it.",) if study.best is not None else ()
 
 
@@ -167,16 +180,34 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
+def _finalists(findings: Findings, name: str, scale: float, unit: str) -> tuple[Table, ...]:
+    """Return the table of the finalists that were trained on further seeds, the best first."""
+    study = findings.study
+    if study is None or not study.finalists:
+        return ()
+    rows = []
+    for one in study.finalists:
+        error = "" if one.standard_error is None else _value(one.standard_error, scale, "")
+        mean = number(scale * one.mean, 2) if unit else three_digits(one.mean)
+        rows.append([one.trial, _settings(study, one.trial), mean, error or NONE, one.seeds])
+    label = f"mean {name} ({unit})" if unit else f"mean {name}"
+    columns = ["trial", "settings", label, "standard error", "seeds"]
+    return (make_table("table-finalists", "Finalists, best mean first", columns, rows, text=(1,)),)
+
+
 def _trials(findings: Findings, name: str, scale: float, unit: str, ranked: list[int]) -> Table:
     study = findings.study
     assert study is not None
     names, several = list(study.settings.columns), list(study.objectives.columns)
+    names += ["seed"] if study.repeats and "seed" not in names else []
     by_number = {row["number"]: row for row in study.trials.to_dict("records")}
     of_objectives: dict[Any, dict[Any, Any]] = study.objectives.to_dict("index")
     rows = []
     for trial in ranked:
         row, settings = by_number[trial], _parameters_of(study, trial)
         value = number(scale * row["value"], 2) if unit else three_digits(row["value"])
+        if trial in study.repeats:
+            settings = settings | {"seed": study.repeats[trial]}
         others = [three_digits(of_objectives.get(trial, {}).get(column)) for column in several[1:]]
         found = [_setting(settings.get(parameter)) for parameter in names]
         rows.append(
