@@ -10,12 +10,12 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage, get_storage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import func, select
 
 from joyful.results.finalists import REPEAT_OF, SEED
 from joyful.sweeper.database import with_retries
 from joyful.sweeper.plan import Plan
-from joyful.sweeper.study import models
+from joyful.sweeper.registry import Registry
+from joyful.sweeper.study import repeats
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,18 @@ def search_runs(known: Mapping[int, KnownRun]) -> dict[int, Mapping[str, Any]]:
     }
 
 
-def enqueue(backend: RDBStorage, study_id: int, plan: Plan, known: Mapping[int, KnownRun]) -> None:
+def enqueue(backend: RDBStorage, registry: Registry, plan: Plan, known: Mapping[int, KnownRun]) -> None:
     """Create the trials of a plan that do not exist yet. Only one process may call it at a time.
 
     Args:
         backend: Optuna's storage.
-        study_id: Optuna's id of the study.
+        registry: The members and leases of the study.
         plan: The plan.
         known: Runs of a study that is rebuilt, by trial number. Its trials get the same parameters and numbers.
     """
-    storage = get_storage(backend)
+    storage, study_id = get_storage(backend), registry.study_id
     number = with_retries(lambda: storage.get_n_trials(study_id))
-    place = number - count_repeats(backend, study_id)
+    place = number - len(repeats(registry))
     while place < plan.n_trials or (number in known and known[number].seed is not None):
         run = known.get(number, KnownRun({}))
         if run.seed is not None:
@@ -72,20 +72,3 @@ def _rebuilt_repeat(run: KnownRun, known: Mapping[int, KnownRun], plan: Plan) ->
         state=TrialState.WAITING, params=dict(run.params), distributions=dict(plan.space),
         user_attrs={REPEAT_OF: next(equal, -1), SEED: run.seed},
     )  # fmt: skip
-
-
-def count_repeats(backend: RDBStorage, study_id: int) -> int:
-    """Return the number of trials that train a finalist again."""
-    trial, attribute = models.TrialModel, models.TrialUserAttributeModel
-    query = (
-        select(func.count())
-        .select_from(trial)
-        .join(attribute, attribute.trial_id == trial.trial_id)
-        .where(trial.study_id == study_id, attribute.key == REPEAT_OF)
-    )
-
-    def read() -> int:
-        with backend.engine.connect() as connection:
-            return int(connection.execute(query).scalar_one())
-
-    return with_retries(read)

@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 
 from joyful.sweeper.promotion import Action, Ladder, Policy, State
 from joyful.sweeper.registry import Lease, Member, Registry
-from joyful.sweeper.study import models
+from joyful.sweeper.study import models, repeats
 
 #: Reason of trials that were paused when nothing was left to promote.
 NOT_PROMOTED = "not promoted: others were better at the same step"
@@ -42,6 +42,7 @@ class Trials:
         members: The members of the sweep.
         held: The trials that a live worker holds.
         blocked: The trials that wait for the result of another trial.
+        repeats: The trials that train a finalist again. They are not paused.
     """
 
     states: Mapping[int, TrialState]
@@ -49,6 +50,7 @@ class Trials:
     members: Mapping[str, Member]
     held: Set[int]
     blocked: Set[int]
+    repeats: Set[int] = frozenset()
 
     @property
     def unfinished(self) -> list[int]:
@@ -150,6 +152,7 @@ class Pausing:
         while numbers := self.next_action(now).numbers:
             yield from numbers
             now = replace(now, held={*now.held, *numbers})  # other workers were faster
+        yield from (number for number in now.free if number in now.repeats)
 
     def ends(self, number: int) -> bool:
         """Return whether a claimed trial is to be ended without further training."""
@@ -167,6 +170,8 @@ class Pausing:
     def _update(self, now: Trials) -> None:
         changed = {}
         for number, optuna_state in now.states.items():
+            if number in now.repeats:
+                continue
             state = State.HELD if number in now.held and not optuna_state.is_finished() else _STATES[optuna_state]
             lease = now.leases.get(number)
             # reports of a held trial may arrive at any time
@@ -225,5 +230,6 @@ def count_paused(registry: Registry, policy: Policy, held: Set[int]) -> dict[int
             break
         found |= {row.number: (rung, row.steps) for row in rows}
         rung *= policy.reduction_factor
-    counts = Counter(rung for number, (rung, steps) in found.items() if steps == 1 and number not in held)
+    others = held | repeats(registry)
+    counts = Counter(rung for number, (rung, steps) in found.items() if steps == 1 and number not in others)
     return dict(sorted(counts.items()))

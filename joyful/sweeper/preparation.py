@@ -134,7 +134,7 @@ def prepare(
             known = recovery.runs_of(folder, plan, checked.seed_key)
         stored = [t for t in backend.get_all_trials(study_id, deepcopy=False) if not is_repeat(t)] if grid else []
         points = {place: trial.system_attrs.get("fixed_params", trial.params) for place, trial in enumerate(stored)}
-        enqueue(backend, study_id, plan.with_points(points or search_runs(known)), known)
+        enqueue(backend, registry, plan.with_points(points or search_runs(known)), known)
     steps = {"steps": job_check.steps} if job_check.steps else {}
     policy = policy_of(pruner, checked.directions)
     promotion = {} if policy is None else {"promotion": asdict(policy)}

@@ -315,6 +315,17 @@ def waiting_duplicates(registry: Registry) -> dict[int, int]:
     return {row.number: int(json.loads(row.value_json)) for row in registry.read(query)}
 
 
+def repeats(registry: Registry) -> frozenset[int]:
+    """Return the trials that train a finalist again (see `joyful.results.finalists`)."""
+    trial, attribute = models.TrialModel, models.TrialUserAttributeModel
+    query = (
+        select(trial.number)
+        .join(attribute, attribute.trial_id == trial.trial_id)
+        .where(trial.study_id == registry.study_id, attribute.key == REPEAT_OF)
+    )
+    return frozenset(row.number for row in registry.read(query))
+
+
 def requeue_failed(registry: Registry) -> list[int]:
     """Set failed trials to waiting. See `_requeue`."""
     return _requeue(registry, models.TrialModel.state == TrialState.FAIL)

@@ -54,6 +54,7 @@ from joyful.sweeper.study import (
     SAME_AS,
     StudyAccess,
     TrialAccess,
+    repeats,
     silence_logs,
     states,
     waiting_duplicates,
@@ -290,6 +291,7 @@ class _Worker:
             all_states, leases, members,
             held={n for n, lease in leases.items() if lease.owner and not self._detector.is_dead(members.get(lease.owner))},
             blocked={number for number, other in duplicates.items() if not all_states[other].is_finished()},
+            repeats=frozenset() if self._pausing is None else repeats(self._registry),
         )  # fmt: skip
 
     # --- one trial
@@ -419,7 +421,8 @@ class _Worker:
             prune = not trial.report(step, value)
             if self._evidence is not None:
                 prune = prune or not self._evidence.is_needed(lease.number)
-            at_rung = self._pausing is not None and self._pausing.reaches_rung(step, before)
+            pausing = self._pausing if trial.further_seed is None else None
+            at_rung = pausing is not None and pausing.reaches_rung(step, before)
             prune = prune or (at_rung and not math.isfinite(value))
             paused = not prune and at_rung and self._pauses(lease.number)
             self._send_answer({"prune": prune, "pause": paused, "targets": self._targets(lease.number)})

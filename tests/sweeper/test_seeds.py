@@ -230,14 +230,28 @@ def test_finalists_with_the_most_seeds_come_first():
     assert Finalist(0, (1.0, float("inf"))).standard_error is None
 
 
+@pytest.mark.slow
+def test_finalists_are_neither_paused_nor_compared_with_the_search_at_rungs(program, fork_server):
+    """Their values are worse than those of the search, which its rule would end at the first rung."""
+    pruner = ["hydra/sweeper/pruner=asha_promotion", "hydra.sweeper.pruner.min_resource=1"]
+    done = run(program, fork_server, *SEEDS[:1], "hydra.sweeper.finalists=1", *pruner)
+    assert done.returncode == 0, done.stderr
+    found = trials(program)
+    states = {trial.params["x"]: trial.state.name for trial in found if REPEAT_OF not in trial.user_attrs}
+    assert states[4] == "COMPLETE"  # the best at the rung is always promoted
+    assert "PRUNED" in states.values()
+    assert repeats(program) == {(4, 2): pytest.approx(0.9), (4, 3): pytest.approx(0.8)}
+    assert [sorted(trial.intermediate_values) for trial in found[5:]] == [[0, 1, 2]] * 2
+
+
 @pytest.fixture
 def searched(tmp_path):
     """The study of a search of three trials, which are complete, and the leases of its trials."""
     backend = open_storage(storage_url(None, tmp_path))
     plan = Plan(3, (), {"x": FloatDistribution(0, 1)})
     study_id = open_or_create(backend, "s", ["minimize"], plan.describe())
-    enqueue(backend, study_id, plan, {})
     registry = Registry(open_engine(backend.engine.url), study_id)
+    enqueue(backend, registry, plan, {})
     with StudyAccess(backend, registry, "s", SamplerFactory(TPESampler, 7, reseed=True), MedianPruner(0, 0)) as access:
         for number, value in enumerate((0.3, 0.1, 0.2)):
             trial = TrialAccess(access, number)

@@ -44,9 +44,9 @@ def backend(tmp_path):
 def begin(backend, n_trials=4, space=SPACE, pruner=None, sampler=optuna.samplers.RandomSampler, grid=None):
     plan = Plan(n_trials, (), space, grid=grid)
     study_id = open_or_create(backend, "s", ["maximize"], plan.describe())
-    enqueue(backend, study_id, plan, {})
-    sampler_for = SamplerFactory(sampler, 7, reseed=sampler is not optuna.samplers.QMCSampler)
     registry = Registry(open_engine(backend.engine.url), study_id)
+    enqueue(backend, registry, plan, {})
+    sampler_for = SamplerFactory(sampler, 7, reseed=sampler is not optuna.samplers.QMCSampler)
     return StudyAccess(backend, registry, "s", sampler_for, pruner or NopPruner())
 
 
