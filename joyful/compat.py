@@ -7,7 +7,8 @@ imports these packages inside its functions only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage, RDBStorage
+    from optuna.trial import FrozenTrial
     from torch import Tensor
 
 #: Pattern of the `_target_` of Hydra's own launchers and sweepers. Hydra's configuration names them by these modules.
@@ -174,21 +176,30 @@ def optuna_models() -> Any:
     return models
 
 
-def storage_without(backend: RDBStorage, attribute: str) -> BaseStorage:
-    """Return Optuna's cached storage of a database, whose lists of trials leave out those with a user attribute.
+def storage_view(backend: RDBStorage, hidden: str, pruned: Set[int]) -> BaseStorage:
+    """Return Optuna's cached storage of a database, with other lists of trials for samplers and pruners.
 
-    Samplers and pruners read such lists. Optuna has no way to hide a trial from them.
+    Optuna has no way to hide a trial from them. TPE learns nothing from a running trial, but it does from a pruned one.
 
     Args:
         backend: The storage of the database.
-        attribute: Name of the user attribute.
+        hidden: Name of a user attribute. Trials that have it are left out.
+        pruned: Numbers of the running trials that are shown as pruned.
     """
     from optuna.storages._cached_storage import _CachedStorage
+    from optuna.trial import TrialState
+
+    def shown(trial: FrozenTrial) -> FrozenTrial:
+        if trial.number not in pruned or trial.state != TrialState.RUNNING:
+            return trial
+        view = copy.copy(trial)
+        view.state = TrialState.PRUNED
+        return view
 
     class Storage(_CachedStorage):
-        def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[Any]:
-            trials = super().get_all_trials(study_id, deepcopy, states)
-            return [trial for trial in trials if attribute not in trial.user_attrs]
+        def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
+            trials = [shown(t) for t in super().get_all_trials(study_id, deepcopy) if hidden not in t.user_attrs]
+            return trials if states is None else [trial for trial in trials if trial.state in states]
 
     return Storage(backend)
 

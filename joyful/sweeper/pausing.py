@@ -6,6 +6,7 @@ worker that is killed right after a report at a rung leaves the same state as on
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -69,9 +70,9 @@ class PromotionPruner(BasePruner):
     It prunes nothing itself: the workers pause, promote and end trials, see `joyful.sweeper.promotion`.
 
     Args:
-        min_resource: Step of the first rung.
+        min_resource: Step of the first rung. None: a quarter of the last step, rounded up, or 3 if that is not known.
         reduction_factor: Each rung is at this multiple of the one before, and one of so many trials continues.
-        max_resource: Last step of a trial, if it is known.
+        max_resource: Last step of a trial. None: that of the program, if it is known, see `for_steps`.
         breadth_first: Whether all trials are started before any is promoted.
 
     Raises:
@@ -80,21 +81,26 @@ class PromotionPruner(BasePruner):
 
     def __init__(
         self,
-        min_resource: int = 3,
-        reduction_factor: int = 3,
+        min_resource: int | None = None,
+        reduction_factor: int = 2,
         max_resource: int | None = None,
         breadth_first: bool = False,
     ) -> None:
         least = {"min_resource": 1, "reduction_factor": 2, "max_resource": 1}
         values = {"min_resource": min_resource, "reduction_factor": reduction_factor, "max_resource": max_resource}
         for name, value in values.items():
-            if value is None and name == "max_resource":
+            if value is None and name != "reduction_factor":
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least[name]:
                 raise ValueError(f"{name}: expected an integer >= {least[name]}, got {value!r}")
         if not isinstance(breadth_first, bool):
             raise ValueError(f"breadth_first: expected true or false, got {breadth_first!r}")
-        self._settings = (min_resource, reduction_factor, breadth_first, max_resource)
+        self._settings = (min_resource, reduction_factor, max_resource, breadth_first)
+
+    def for_steps(self, steps: int | None) -> PromotionPruner:
+        """Return the pruner for a program whose trials have `steps` steps; None: their number is not known."""
+        first, factor, last, breadth_first = self._settings
+        return PromotionPruner(first, factor, last or steps, breadth_first)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return False."""
@@ -106,8 +112,9 @@ class PromotionPruner(BasePruner):
         Args:
             maximize: Whether larger values are better.
         """
-        first, factor, breadth_first, last = self._settings
-        return Policy(first, factor, maximize, breadth_first, last)
+        first, factor, last, breadth_first = self._settings
+        quarter = math.ceil(last / 4) if last is not None else 3
+        return Policy(first or quarter, factor, maximize, breadth_first, last)
 
 
 def policy_of(pruner: BasePruner, directions: Sequence[str]) -> Policy | None:
@@ -153,6 +160,10 @@ class Pausing:
             yield from numbers
             now = replace(now, held={*now.held, *numbers})  # other workers were faster
         yield from (number for number in now.free if number in now.repeats)
+
+    def paused(self) -> frozenset[int]:
+        """Return the paused trials, as they were when `next_action` or `pauses` was called last."""
+        return frozenset(self._ladder.paused())
 
     def ends(self, number: int) -> bool:
         """Return whether a claimed trial is to be ended without further training."""

@@ -30,7 +30,7 @@ from joyful.sweeper.evidence import make_design, register
 from joyful.sweeper.finalists import finals_of
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.job_config import identity, output_folder, pop_key, without
-from joyful.sweeper.pausing import policy_of
+from joyful.sweeper.pausing import PromotionPruner, policy_of
 from joyful.sweeper.plan import Plan, check_compositions, make_plan, override
 from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Lease, Registry
@@ -83,6 +83,8 @@ def prepare(
     compose = partial(_compose, hydra_context, config)
     job_check.varied = frozenset(plan.varied())
     check_compositions(plan, compose, job_check)
+    if isinstance(pruner, PromotionPruner):
+        pruner = pruner.for_steps(job_check.steps or None)
     first = identity(compose(plan.first_overrides()))
     plan = replace(plan, finals=finals_of(checked, plan, first))
     job_check.varied = frozenset(plan.varied())

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -25,7 +25,7 @@ from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import delete, select, update
 
-from joyful.compat import optuna_models, storage_without
+from joyful.compat import optuna_models, storage_view
 from joyful.records import InputError
 from joyful.results.finalists import REPEAT_OF, SEED, is_repeat
 from joyful.sweeper.database import close_storage, with_retries
@@ -195,11 +195,12 @@ class TrialAccess:
     Args:
         access: The study.
         number: Number of the trial.
+        paused: Paused trials of the study. A sampler learns from them as from pruned ones.
     """
 
-    def __init__(self, access: StudyAccess, number: int) -> None:
+    def __init__(self, access: StudyAccess, number: int, paused: Set[int] = frozenset()) -> None:
         self.number = number
-        self._storage = storage_without(access.backend, REPEAT_OF)  # samplers and pruners see the search alone
+        self._storage = storage_view(access.backend, REPEAT_OF, paused - {number})  # what samplers and pruners see
         self.study, study_id = access.open(number, self._storage), access.registry.study_id
         # Optuna's cache accepts parameters only for trials that it has read.
         with_retries(lambda: self._storage.get_all_trials(study_id, deepcopy=False))

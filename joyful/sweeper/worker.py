@@ -297,7 +297,8 @@ class _Worker:
     # --- one trial
 
     def _run_trial(self, lease: Lease) -> None:
-        trial = TrialAccess(self._access, lease.number)
+        paused = frozenset() if self._pausing is None else self._pausing.paused()
+        trial = TrialAccess(self._access, lease.number, paused)
         try:
             if lease.worker_failures >= MAXIMUM_FAILURES:
                 self._give_up(trial, lease, "its worker failed")

@@ -26,10 +26,15 @@ from joyful.sweeper.promotion import Action, Policy
 from joyful.sweeper.registry import Registry
 from joyful.sweeper.samplers import build_pruner
 from joyful.sweeper.status import take_snapshot
-from joyful.sweeper.study import StudyAccess, states
+from joyful.sweeper.study import StudyAccess, TrialAccess, states
 from tests.support import small_program, sweeps
 
-OWN, PRUNER = "hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=asha_promotion"
+OWN = "hydra/sweeper=optuna_pruned"
+PRUNER = (
+    "hydra/sweeper/pruner=asha_promotion",
+    "hydra.sweeper.pruner.min_resource=3",
+    "hydra.sweeper.pruner.reduction_factor=3",
+)
 CONFIG = "x: 0.5\nseed: 1\nsteps: 10\nwait: 0.0\nnan: false\nfail: false\n"
 
 #: A program that continues from its checkpoint, and writes down each step that it trains. Its value depends on all steps
@@ -91,13 +96,13 @@ def check_finished(folder: Path, n_trials: int) -> None:
 @pytest.mark.slow
 def test_the_best_third_is_promoted_and_continues_where_it_was(tmp_path, fork_server):
     write(tmp_path)
-    done = small_program.run(tmp_path, "x=interval(0,1)", "hydra.sweeper.n_trials=9", PRUNER, server=fork_server)
+    done = small_program.run(tmp_path, "x=interval(0,1)", "hydra.sweeper.n_trials=9", *PRUNER, server=fork_server)
     assert done.returncode == 0, done.stderr
     check_finished(tmp_path, 9)
     for t in sweeps.study(tmp_path / "multirun/main").trials:
         assert trained(tmp_path, t.number) == list(range(1, max(t.intermediate_values) + 1))
     assert re.search(r"9 of 9 trials done \(\d complete, \d pruned, 0 failed\)", done.stdout)
-    again = small_program.run(tmp_path, "x=interval(0,1)", "hydra.sweeper.n_trials=9", PRUNER, server=fork_server)
+    again = small_program.run(tmp_path, "x=interval(0,1)", "hydra.sweeper.n_trials=9", *PRUNER, server=fork_server)
     assert "nothing to do" in again.stdout
 
 
@@ -105,7 +110,7 @@ def test_the_best_third_is_promoted_and_continues_where_it_was(tmp_path, fork_se
 def test_a_program_without_checkpoint_starts_its_trial_again(tmp_path, fork_server):
     write(tmp_path, NO_CHECKPOINT)
     done = small_program.run(
-        tmp_path, "hydra.sweeper.trials=['x=0.9','x=0.3','x=0.6','x=0.8']", PRUNER, server=fork_server
+        tmp_path, "hydra.sweeper.trials=['x=0.9','x=0.3','x=0.6','x=0.8']", *PRUNER, server=fork_server
     )
     assert done.returncode == 0, done.stderr
     assert sweeps.states(tmp_path / "multirun/main") == {0: "PRUNED", 1: "COMPLETE", 2: "PRUNED", 3: "PRUNED"}
@@ -117,7 +122,7 @@ def test_a_program_without_checkpoint_starts_its_trial_again(tmp_path, fork_serv
 def test_nan_failures_and_duplicates(tmp_path, fork_server):
     write(tmp_path)
     trials = "hydra.sweeper.trials=['x=0.9 nan=true','x=0.3 fail=true','x=0.4','x=0.4','x=0.5']"
-    done = small_program.run(tmp_path, trials, PRUNER, server=fork_server)
+    done = small_program.run(tmp_path, trials, *PRUNER, server=fork_server)
     assert done.returncode == 0, done.stderr
     states = sweeps.states(tmp_path / "multirun/main")
     assert states == {0: "PRUNED", 1: "FAIL", 2: "COMPLETE", 3: "COMPLETE", 4: "PRUNED"}
@@ -129,7 +134,7 @@ def test_nan_failures_and_duplicates(tmp_path, fork_server):
 def test_several_objectives_pause_none(tmp_path, fork_server):
     write(tmp_path, BODY.replace("return state", "return 1.0, state"))
     two = ["hydra.sweeper.direction=[minimize,minimize]", "hydra.sweeper.n_trials=2", "x=interval(0,1)"]
-    done = small_program.run(tmp_path, *two, PRUNER, server=fork_server)
+    done = small_program.run(tmp_path, *two, *PRUNER, server=fork_server)
     assert done.returncode == 0, done.stderr
     assert sweeps.states(tmp_path / "multirun/main") == {0: "COMPLETE", 1: "COMPLETE"}
 
@@ -137,7 +142,7 @@ def test_several_objectives_pause_none(tmp_path, fork_server):
 def test_a_wrong_setting_is_refused_before_anything_starts(tmp_path, fork_server):
     write(tmp_path)
     done = small_program.run(
-        tmp_path, "x=interval(0,1)", PRUNER, "hydra.sweeper.pruner.min_resource=0", server=fork_server
+        tmp_path, "x=interval(0,1)", *PRUNER, "hydra.sweeper.pruner.min_resource=0", server=fork_server
     )
     assert done.returncode == 2
     assert "min_resource: expected an integer >= 1, got 0" in done.stderr
@@ -163,6 +168,14 @@ def test_the_policy_of_a_sweep():
     pruner = PromotionPruner(2, 4, 64, breadth_first=True)
     assert asdict(policy_of(pruner, ["maximize"])) == asdict(Policy(2, 4, True, True, 64))
     assert policy_of(pruner, ["maximize", "minimize"]) is None
+
+
+@pytest.mark.parametrize(("steps", "rungs"), [(20, [5, 10]), (10, [3, 6]), (4, [1, 2]), (1, [])])
+def test_the_rungs_are_a_quarter_and_a_half_of_the_steps(steps, rungs):
+    policy = policy_of(PromotionPruner().for_steps(steps), ["maximize"])
+    assert policy.rungs(100) == rungs
+    assert policy_of(PromotionPruner(max_resource=8).for_steps(steps), ["maximize"]).rungs(100) == [2, 4]
+    assert policy_of(PromotionPruner().for_steps(None), ["maximize"]).rungs(12) == [3, 6, 12]
 
 
 def test_paused_is_pruned_for_programs_that_know_only_optuna():
@@ -200,6 +213,13 @@ def trials_of(access, detector):
     )
 
 
+def test_samplers_see_paused_trials_as_pruned_and_the_database_keeps_them_running(access):
+    found = TrialAccess(access, 4, paused=frozenset({0, 1, 4})).study
+    assert [t.state.name for t in found.get_trials()] == ["PRUNED", "PRUNED", "RUNNING", "RUNNING", "WAITING"]
+    assert [t.number for t in found.get_trials(states=(optuna.trial.TrialState.PRUNED,))] == [0, 1]
+    assert {state.name for number, state in states(access.registry).items() if number < 4} == {"RUNNING"}
+
+
 def test_what_a_worker_reads_of_paused_trials(access, tmp_path):
     detector, registry = FailureDetector(30), access.registry
     pausing = Pausing(registry, Policy(3, 3, maximize=True))
@@ -209,6 +229,7 @@ def test_what_a_worker_reads_of_paused_trials(access, tmp_path):
     assert (snapshot.paused, snapshot.running, snapshot.waiting, snapshot.n_trials) == ({3: 2}, 1, 2, 5)
     assert LiveReader(access, detector, tmp_path).read().snapshot.paused == {3: 2}
     assert pausing.next_action(trials_of(access, detector)) == Action("resume", (3,))
+    assert pausing.paused() == {0, 1}
     assert pausing.pauses(2, trials_of(access, detector))
     assert list(pausing.order(trials_of(access, detector))) == [3, 1, 4]
     assert registry.claim(3, me.id, None)
@@ -230,7 +251,7 @@ def test_kills_of_workers_and_drivers_lose_and_repeat_nothing(tmp_path):
     write(tmp_path)
     folder = tmp_path / "multirun/main"
     command = small_program.command(
-        tmp_path, "x=interval(0,1)", "hydra.sweeper.n_trials=12", "wait=0.1", PRUNER, "hydra/launcher=joblib",
+        tmp_path, "x=interval(0,1)", "hydra.sweeper.n_trials=12", "wait=0.1", *PRUNER, "hydra/launcher=joblib",
         "hydra.sweeper.lease_seconds=5", "hydra.sweeper.sampler.seed=1",
     )  # fmt: skip
     kills, driver = 0, sweeps.start(command, tmp_path)
@@ -263,7 +284,7 @@ def test_kills_of_workers_and_drivers_lose_and_repeat_nothing(tmp_path):
 def test_a_promoted_run_of_the_trainer_equals_a_run_alone(tmp_path):
     trials = [f"seed={seed}" for seed in (1, 2, 3)]
     command = sweeps.command(
-        "paused", OWN, f"hydra.sweeper.trials={trials}", PRUNER, "hydra.sweeper.pruner.min_resource=1",
+        "paused", OWN, f"hydra.sweeper.trials={trials}", *PRUNER, "hydra.sweeper.pruner.min_resource=1",
         "hydra.sweeper.pruner.reduction_factor=2", epochs=4,
     )  # fmt: skip
     done = sweeps.run(command, tmp_path)
