@@ -131,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     figures = []
     for name, settings in sorted(PRUNERS.items()):
+        if not settings["_target_"].startswith("optuna."):
+            continue  # a pruner that pauses trials decides in the workers, see joyful.sweeper.promotion
         pruner = instantiate(settings, _execution_whitelist_="optuna.pruners.*")
         outcome = measure(curves, name, pruner, options.draws, options.trials, options.workers, options.seed)
         figures += figures_of(outcome, options.trials)

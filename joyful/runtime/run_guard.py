@@ -48,7 +48,8 @@ _NO_TRIALS = "No trials are completed yet."
 #: The targets that `_target_` may name. An overlay from an untrusted folder could name any function.
 _TARGETS = (
     "joyful.runtime.run_guard.RunGuard", "joyful.sweeper.plugin.OptunaPrunedSweeper", HYDRA_PLUGINS,
-    "joyful.training.sweep_client.TrialCheck", "hydra_plugins.*", "optuna.samplers.*", "optuna.pruners.*",
+    "joyful.sweeper.pausing.PromotionPruner", "joyful.training.sweep_client.TrialCheck",
+    "hydra_plugins.*", "optuna.samplers.*", "optuna.pruners.*",
 )  # fmt: skip
 
 #: Environment variables that determine the code of a process. A configuration must not set them (hydra.job.env_set).

@@ -7,6 +7,16 @@ each one in a separate process, the `trainer`, which rebuilds the `program`. `pl
 wraps the Optuna study, `registry` stores members and leases, and `status` reports the progress of a sweep.
 """
 
+from typing import Any
+
 from joyful.sweeper.current_trial import CurrentTrial, trial
 
-__all__ = ["CurrentTrial", "trial"]
+__all__ = ["CurrentTrial", "TrialPaused", "trial"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TrialPaused":  # it needs Optuna, which the rest of the package's interface does not import
+        from joyful.sweeper import current_trial
+
+        return current_trial.TrialPaused
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,7 @@ None, and `resumed` and `should_stop` are False. This module imports neither Opt
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import os
@@ -131,6 +132,8 @@ class CurrentTrial:
 
         Raises:
             optuna.TrialPruned: If the pruner ends the trial. Let it leave the main function.
+            TrialPaused: If the pruner pauses the trial, a subclass of optuna.TrialPruned. Save a checkpoint before the
+                report, or catch the exception, save and raise it again. The trial is run again if it is promoted.
             TypeError: If the value is not a number, or the step is not an integer.
             ValueError: If the step is negative.
         """
@@ -154,6 +157,29 @@ class CurrentTrial:
 
     def _current(self) -> Session | None:
         return self._session if self._pid == os.getpid() else None  # a forked child has no trial
+
+
+def paused_error(message: str) -> Exception:
+    """Return the exception `TrialPaused`."""
+    error: Exception = _trial_paused()(message)
+    return error
+
+
+@functools.cache
+def _trial_paused() -> type[Any]:
+    import optuna
+
+    class TrialPaused(optuna.TrialPruned):
+        """The pruner pauses the trial. It is run again with the same folder if it is promoted."""
+
+    TrialPaused.__module__, TrialPaused.__qualname__ = "joyful.sweeper", "TrialPaused"
+    return TrialPaused
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TrialPaused":  # its base class is Optuna's, which this module does not import before it is needed
+        return _trial_paused()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _as_step(step: Any) -> int:

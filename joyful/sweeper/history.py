@@ -201,12 +201,20 @@ def run_header(
     }  # fmt: skip
 
 
-def mark_failed(folder: Path, reason: str) -> None:
-    """Set the status of an unfinished run to failed, if there is such a run and the folder can be written."""
+def mark_ended(folder: Path, status: str, reason: str) -> None:
+    """Set the final status of an unfinished run, if there is such a run and the folder can be written.
+
+    Args:
+        folder: The folder of the trial.
+        status: "failed" or "pruned".
+        reason: Why it has ended.
+    """
     try:
         with results.lock(folder, TAKE_OVER_AFTER):
             run = results.RunFolder.open(folder)
             if run.info["status"] in ("running", "interrupted"):
-                run.set_status("failed", reason)
+                outcome = {key: run.info[key] for key in results.OUTCOME_KEYS if key in run.info}
+                run.set_status(status, reason, run.info["objective"], outcome)
+                (folder / JOURNAL).unlink(missing_ok=True)
     except (InputError, OSError):
         pass  # the study records the failure as well

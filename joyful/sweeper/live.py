@@ -10,7 +10,7 @@ import json
 import statistics
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.metric import Metric, metric_of
 from joyful.sweeper.observed import Tracked
 from joyful.sweeper.registry import Lease, Member
-from joyful.sweeper.status import Snapshot, params_or_overrides
+from joyful.sweeper.status import Snapshot, params_or_overrides, paused_trials
 from joyful.sweeper.study import REASON, StudyAccess, models, pruned_for
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -138,7 +138,7 @@ class LiveReader:
             if (pace := self._tracked.pop(trial_id).pace()) is not None:
                 self._paces.append(pace)
         rows = tuple(sorted((self._row(trial, now) for trial in held.values()), key=lambda row: row.number))
-        snapshot = self._snapshot(counts, len(held), live)
+        snapshot = self._snapshot(counts, {trial.number for trial in held.values()}, live)
         done, total = self._progress(counts, rows)
         left = self._seconds_left(rows, done, total, snapshot.workers)
         return LiveState(
@@ -232,23 +232,26 @@ class LiveReader:
 
     # --- the whole sweep
 
-    def _snapshot(self, counts: Mapping[TrialState, int], running: int, live: Mapping[str, Member]) -> Snapshot:
+    def _snapshot(self, counts: Mapping[TrialState, int], held: Set[int], live: Mapping[str, Member]) -> Snapshot:
         designs = read_designs(self._folder)
         auto = designs[-1] if designs and designs[-1].pairs is None else None
         decisions = read_decisions(self._folder) if auto is not None else None
         number, value, params = self._best
+        running = len(held)
         waiting = counts.get(TrialState.WAITING, 0) + counts.get(TrialState.RUNNING, 0) - running
+        paused = paused_trials(self._access, self._folder, held)
         return Snapshot(
             n_trials=sum(counts.values()) - self._not_needed,
             complete=counts.get(TrialState.COMPLETE, 0),
             pruned=counts.get(TrialState.PRUNED, 0) - self._not_needed,
             failed=counts.get(TrialState.FAIL, 0),
-            running=running, waiting=waiting, best_value=value, best_params=params,
+            running=running, waiting=waiting - sum(paused.values()), best_value=value, best_params=params,
             workers=sum(member.role == "worker" for member in live.values()),
             name=self._access.name, best_trial=number, seconds_left=None, failures=self._failures,
             pairs=None if decisions is None else decisions.pairs,
             max_pairs=None if auto is None else auto.max_pairs,
             claims=() if decisions is None else [asdict(line) for line in decisions.lines],
+            paused=paused,
         )  # fmt: skip
 
     def _update_finished(self, counts: Mapping[TrialState, int]) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 from joyful.records import clock
 from joyful.runtime.text_table import Column, cut, is_ascii, short_names, table
 from joyful.sweeper.live import LiveState, RunningTrial, setting_text
-from joyful.sweeper.view_text import describe_claims, format_duration, judged
+from joyful.sweeper.view_text import describe_claims, describe_paused, format_duration, judged
 
 #: Largest number of characters of the bar of a trial in terminals of up to 100 characters and in others, and of that of
 #: the sweep.
@@ -88,6 +88,8 @@ def _progress(state: LiveState, width: int, ascii_only: bool) -> list[Text]:
         (f"{snapshot.pruned} pruned", "yellow"), (f"{snapshot.failed} failed", "red" if snapshot.failed else "dim"),
         (f"{snapshot.workers} worker{'' if snapshot.workers == 1 else 's'}", ""),
     ]  # fmt: skip
+    if snapshot.paused:
+        counts.insert(3, (describe_paused(snapshot), "dim"))
     return [line, *_wrapped(counts, width)]
 
 

@@ -62,6 +62,11 @@ PRUNERS: dict[str, dict[str, Any]] = {
         "_target_": "optuna.pruners.SuccessiveHalvingPruner", "min_resource": 3, "reduction_factor": 3,
         "min_early_stopping_rate": 0,
     },
+    # successive halving that pauses trials at steps 3, 9, 27, ... and promotes the best third there, also later
+    "asha_promotion": {
+        "_target_": "joyful.sweeper.pausing.PromotionPruner", "min_resource": 3, "reduction_factor": 3,
+        "max_resource": None, "breadth_first": False,
+    },
     # train every trial to the end
     "none": {"_target_": "optuna.pruners.NopPruner"},
 }  # fmt: skip

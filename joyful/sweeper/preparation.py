@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from joyful.sweeper.database import open_engine, open_storage, storage_url, with
 from joyful.sweeper.evidence import make_design, register
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.job_config import identity, pop_key, without
+from joyful.sweeper.pausing import policy_of
 from joyful.sweeper.plan import check_compositions, make_plan
 from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Registry
@@ -126,7 +127,9 @@ def prepare(
         points = {trial.number: trial.system_attrs.get("fixed_params", trial.params) for trial in stored}
         enqueue(backend, study_id, plan.with_points(points or known), known)
     steps = {"steps": job_check.steps} if job_check.steps else {}
-    write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved, **steps})
+    policy = policy_of(pruner, checked.directions)
+    promotion = {} if policy is None else {"promotion": asdict(policy)}
+    write_json(folder / SWEEP_FILE, {"study_name": name, "storage": saved, **steps, **promotion})
     return task, StudyAccess(backend, registry, name, sampler_for, pruner)
 
 

@@ -27,7 +27,9 @@ from joyful.records import InputError, one_line
 from joyful.runtime.config_errors import config_error_message, is_explained
 
 #: Names that the `_target_` of a sampler or pruner may always have.
-TARGETS = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*", "optuna.pruners.*")
+TARGETS = (
+    "hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*", "optuna.pruners.*", "joyful.sweeper.pausing.PromotionPruner"
+)  # fmt: skip
 
 #: Config group of the samplers, and its place in the configuration.
 _GROUP, _PLACE = "hydra/sweeper/sampler", "hydra.sweeper.sampler"

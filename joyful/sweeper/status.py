@@ -6,8 +6,8 @@ import json
 import shlex
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from joyful.results.design import read_decisions, read_designs
 from joyful.sweeper.database import close_storage, open_engine, open_storage, storage_url, with_retries
 from joyful.sweeper.evidence import NOT_NEEDED
 from joyful.sweeper.heartbeat import FailureDetector
+from joyful.sweeper.pausing import count_paused
+from joyful.sweeper.promotion import Policy
 from joyful.sweeper.recovery import find_damage
 from joyful.sweeper.registry import Lease, Registry
 from joyful.sweeper.study import OWN, REASON, StudyAccess
@@ -40,7 +42,7 @@ class Snapshot:
         pruned: Pruned trials.
         failed: Failed trials.
         running: Trials that a live worker holds.
-        waiting: Trials that wait for a worker, including those whose worker has failed.
+        waiting: Trials that wait for a worker, including those whose worker has failed, without the paused ones.
         best_value: Best value of the first objective, None if no trial is complete.
         best_params: Parameters of the trial with that value; for a list of trials, its overrides.
         workers: Live workers.
@@ -51,6 +53,7 @@ class Snapshot:
         pairs: With pairs=auto, number of pairs on which the claims were judged. None for other sweeps.
         max_pairs: Largest number of pairs. None for other sweeps.
         claims: State of each claim, with the attributes of `joyful.results.design.Line`. () for other sweeps.
+        paused: Number of paused trials at each rung that has any, by the step of the rung.
     """
 
     n_trials: int
@@ -69,6 +72,7 @@ class Snapshot:
     pairs: int | None = None
     max_pairs: int | None = None
     claims: Sequence[Mapping[str, Any]] = ()
+    paused: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -100,6 +104,7 @@ def take_snapshot(access: StudyAccess, detector: FailureDetector, folder: Path) 
     counts = Counter(trial.state for trial in trials)
     started = [t.number for t in trials if t.state == TrialState.RUNNING and t.number in leases]
     running = sum(leases[number].owner in live for number in started)
+    paused = paused_trials(access, folder, {number for number, lease in leases.items() if lease.owner in live})
     best = best_trial(study)
     return Snapshot(
         n_trials=len(trials),
@@ -107,7 +112,7 @@ def take_snapshot(access: StudyAccess, detector: FailureDetector, folder: Path) 
         pruned=counts[TrialState.PRUNED],
         failed=counts[TrialState.FAIL],
         running=running,
-        waiting=counts[TrialState.WAITING] + counts[TrialState.RUNNING] - running,
+        waiting=counts[TrialState.WAITING] + counts[TrialState.RUNNING] - running - sum(paused.values()),
         best_value=best.values[0] if best is not None else None,
         best_params=params_or_overrides(best) if best is not None else {},
         workers=workers,
@@ -118,7 +123,24 @@ def take_snapshot(access: StudyAccess, detector: FailureDetector, folder: Path) 
         pairs=None if decisions is None else decisions.pairs,
         max_pairs=None if auto is None else auto.max_pairs,
         claims=() if decisions is None else [asdict(line) for line in decisions.lines],
+        paused=paused,
     )
+
+
+def paused_trials(access: StudyAccess, folder: Path, held: Set[int]) -> dict[int, int]:
+    """Return the number of paused trials by the step of their rung, see `Snapshot`.
+
+    Args:
+        access: The study.
+        folder: The sweep folder.
+        held: The trials that a live worker holds.
+    """
+    saved = _read_sweep(folder).get("promotion")
+    try:
+        policy = Policy(**saved) if isinstance(saved, Mapping) else None
+    except TypeError:  # of a later version
+        policy = None
+    return {} if policy is None else count_paused(access.registry, policy, held)
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
@@ -164,11 +186,17 @@ def _seconds_left(trials: list[FrozenTrial], leases: Mapping[int, Lease], worker
 
 def steps_of(folder: Path) -> int | None:
     """Return the number of steps of a trial from sweep.json; None if it is not known."""
-    try:
-        steps = json.loads((folder / SWEEP_FILE).read_bytes()).get("steps")
-    except (OSError, ValueError, AttributeError):
-        return None
+    steps = _read_sweep(folder).get("steps")
     return steps if isinstance(steps, int) and steps > 0 else None
+
+
+def _read_sweep(folder: Path) -> Mapping[str, Any]:
+    """Return the content of sweep.json, {} if it cannot be read."""
+    try:
+        saved = json.loads((folder / SWEEP_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return saved if isinstance(saved, Mapping) else {}
 
 
 def open_sweep(folder: Path, storage: str | None = None) -> StudyAccess:

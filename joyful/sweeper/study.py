@@ -242,6 +242,11 @@ class TrialAccess:
         for name, value in attributes.items():
             with_retries(partial(self._storage.set_trial_user_attr, self._id, name, value))
 
+    @property
+    def last_step(self) -> int:
+        """Return the last step reported so far, 0 if there is none."""
+        return max(self._reported, default=0)
+
     def steps_with(self, step: int) -> int:
         """Return the number of steps reported so far, including `step`."""
         return len(self._reported.keys() | {step})

@@ -8,7 +8,7 @@ descriptor given as its first argument.
 
 - The worker sends {"program": ...} once, and {"run": ...} for each trial.
 - The trainer sends {"report": step, "value": value} for each report of the program, with the rows of its measurements if
-  the sweep is tracked. The worker answers {"prune": bool}.
+  the sweep is tracked. The worker answers {"prune": bool, "pause": bool}.
 - The trainer sends {"end": status, ...} at the end of the trial. After "unusable" and "interrupted" it exits.
 """
 
@@ -35,7 +35,7 @@ from joyful import results
 from joyful.records import InputError, SharedInputError, one_line
 from joyful.runtime.signals import Signalled
 from joyful.sweeper import program
-from joyful.sweeper.current_trial import Target, trial
+from joyful.sweeper.current_trial import Target, paused_error, trial
 from joyful.sweeper.history import History
 
 #: Seconds after a request to stop until KeyboardInterrupt is raised in the program.
@@ -105,6 +105,7 @@ class TrialSession:
         self.history = History(folder, request["header"])
         self.targets: tuple[Target, ...] = _targets(request)
         self._channel, self._tracked = channel, bool(request.get("tracked"))
+        self.paused = False  # whether the last report has paused the trial
 
     @property
     def stopping(self) -> bool:
@@ -127,6 +128,9 @@ class TrialSession:
             raise KeyboardInterrupt
         from optuna import TrialPruned
 
+        self.paused = bool(answer.get("pause"))
+        if self.paused:
+            raise paused_error(f"paused at step {step}")
         if answer["prune"]:
             raise TrialPruned(f"pruned at step {step}")
         self.targets = _targets(answer)
@@ -208,7 +212,8 @@ class _Task:
             with trial.running(self._session), self._session.stopped_by_sigterm():
                 value = self._state.task_function(config)
         except TrialPruned as error:
-            self.end = {"end": "pruned", "reason": str(error)}
+            paused = self._session.paused  # programs may have replaced the exception by their own TrialPruned
+            self.end = {"end": "paused" if paused else "pruned", "reason": str(error)}
         except (results.ResultsError, SharedInputError) as error:
             self.end = {"end": "refused", "reason": one_line(error, 5000)}
         except OSError as error:
@@ -240,6 +245,7 @@ class _Task:
     def finish(self) -> dict[str, Any]:
         """Write the history of the trial, and return how the trial ended."""
         status, values = self.end["end"], self.end.get("values", [None])
+        status = "interrupted" if status == "paused" else status
         if self._session is not None and status in results.STATUSES:
             try:
                 self._session.history.finish(status, self.end.get("reason"), values[0])

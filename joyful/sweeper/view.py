@@ -20,7 +20,7 @@ from joyful.sweeper.live import LiveState
 from joyful.sweeper.metric import format_value
 from joyful.sweeper.panel import draw, step_line
 from joyful.sweeper.status import Snapshot
-from joyful.sweeper.view_text import describe_claims, format_line, format_settings, judged, time_left
+from joyful.sweeper.view_text import describe_claims, describe_paused, format_line, format_settings, judged, time_left
 
 #: Seconds between two plain lines while no trial finishes.
 LINE_SECONDS = 60.0
@@ -176,6 +176,8 @@ def _counts(snapshot: Snapshot) -> Text:
         (f"{snapshot.failed} failed", "red" if snapshot.failed else "dim"),
         (f"{snapshot.workers} worker{'' if snapshot.workers == 1 else 's'}", ""),
     ]
+    if snapshot.paused:
+        parts.insert(4, (describe_paused(snapshot), "dim"))
     parts += [(part, "dim") for part in time_left(snapshot)]
     return Text("  ").join(Text(part, style) for part, style in parts)
 

@@ -19,11 +19,23 @@ def format_line(snapshot: Snapshot) -> str:
         f"sweep {snapshot.name}: {snapshot.done} of {snapshot.n_trials} trials done ({snapshot.complete} complete, "
         f"{snapshot.pruned} pruned, {snapshot.failed} failed), {snapshot.running} running"
     )
+    if snapshot.paused:
+        text += f", {describe_paused(snapshot)}"
     if snapshot.pairs is not None:
         return f"{text}; {judged(snapshot)}"
     if snapshot.best_value is not None:
         text += f"; best {format_value(snapshot.best_value)} (trial {snapshot.best_trial}: {format_settings(snapshot.best_params)})"
     return "; ".join([text, *time_left(snapshot)])
+
+
+def describe_paused(snapshot: Snapshot) -> str:
+    """Return how many trials are paused, and at which steps.
+
+    Example:
+        "7 paused (6 at step 3, 1 at step 9)"
+    """
+    places = ", ".join(f"{count} at step {rung}" for rung, count in snapshot.paused.items())
+    return f"{sum(snapshot.paused.values())} paused ({places})"
 
 
 def judged(snapshot: Snapshot) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import shlex
 import time
@@ -35,8 +36,9 @@ from joyful.sweeper import gpus, password
 from joyful.sweeper.database import open_engine, open_storage
 from joyful.sweeper.evidence import NOT_NEEDED, Evidence
 from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, FailureDetector, heartbeats
-from joyful.sweeper.history import mark_failed, run_header
+from joyful.sweeper.history import mark_ended, run_header
 from joyful.sweeper.job_config import digest_of, identity, output_folder, without
+from joyful.sweeper.pausing import NOT_PROMOTED, Pausing, Trials, policy_of
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Lease, LeaseLostError, Registry
@@ -125,6 +127,11 @@ class WorkerTask:
             return None
         return Evidence(self.folder, self.plan, with_folds=self.settings.folds is not None)
 
+    def pausing(self, registry: Registry) -> Pausing | None:
+        """Return what decides which trials are paused and promoted, or None if the pruner pauses none."""
+        policy = policy_of(self.pruner, self.settings.directions)
+        return None if policy is None else Pausing(registry, policy)
+
     def __call__(self, job: DictConfig) -> dict[str, Any]:
         """Work until all trials are finished.
 
@@ -157,6 +164,8 @@ class _Worker:
         self._stop_signal = StopSignal(self._trainer)
         self._counts: dict[str, Any] = {"complete": 0, "pruned": 0, "failed": 0}
         self._evidence = task.evidence()
+        self._pausing = task.pausing(self._registry)
+        self._paused = False  # whether the trial in progress was told to pause
 
     def work(self) -> dict[str, Any]:
         self._me = self._registry.join("worker", self._task.driver)
@@ -253,28 +262,36 @@ class _Worker:
 
     def _claim_next(self) -> tuple[Lease | None, bool]:
         """Claim the next trial. Return its lease, None if no trial is free, and whether any trial is unfinished."""
-        leases, members = self._registry.leases_and_members()
-        self._detector.observe(members)
-        all_states = states(self._registry)
-        unfinished = [number for number, state in all_states.items() if not state.is_finished()]
-        duplicates = waiting_duplicates(self._registry)
-        for number in unfinished:
-            if number in duplicates and not all_states[duplicates[number]].is_finished():
-                continue  # another trial is training its configuration
-            lease = leases.get(number)
+        now = self._look()
+        members, unfinished = now.members, now.unfinished
+        for number in now.free if self._pausing is None else self._pausing.order(now):
+            lease = now.leases.get(number)
             owner = members.get(lease.owner) if lease is not None and lease.owner else None
-            if lease is not None and lease.owner and not self._detector.is_dead(owner):
-                continue
             owner_failed = owner is not None and not self._detector.is_dead(members.get(owner.driver))
             claimed = self._registry.claim(number, self._me.id, lease, owner_failed=owner_failed)
             if claimed is None:
                 continue
             if owner is not None:
                 owner.identity.kill()  # it may be frozen, and must not resume and write
-            if all_states[number] == TrialState.RUNNING:
-                log.info("trial %d was started by another worker and is resumed", number)
+            if self._pausing is not None and self._pausing.ends(number):
+                log.info("trial %d is not promoted and ends", number)
+            elif now.states[number] == TrialState.RUNNING:
+                log.info(
+                    "trial %d was %s and is resumed", number, "paused" if owner is None else "started by another worker"
+                )
             return claimed, True
         return None, bool(unfinished)
+
+    def _look(self) -> Trials:
+        """Return the state of all trials."""
+        leases, members = self._registry.leases_and_members()
+        self._detector.observe(members)
+        all_states, duplicates = states(self._registry), waiting_duplicates(self._registry)
+        return Trials(
+            all_states, leases, members,
+            held={n for n, lease in leases.items() if lease.owner and not self._detector.is_dead(members.get(lease.owner))},
+            blocked={number for number, other in duplicates.items() if not all_states[other].is_finished()},
+        )  # fmt: skip
 
     # --- one trial
 
@@ -286,6 +303,9 @@ class _Worker:
                 return
             if self._evidence is not None and not self._evidence.is_needed(lease.number):
                 self._tell(trial, lease, TrialState.PRUNED, reason=NOT_NEEDED)
+                return
+            if self._pausing is not None and self._pausing.ends(lease.number):
+                self._end_paused(trial, lease)
                 return
             self._train(trial, lease)
         except (LeaseLostError, UpdateFinishedTrialError) as error:  # the latter if another worker has finished it
@@ -344,7 +364,7 @@ class _Worker:
             try:
                 end = self._exchange_messages(trial, lease, {"run": request | {"resumed": resumed}})
             except TrainerEndedError as error:
-                end = {"end": "died", "reason": str(error)}
+                end = {"end": "paused" if self._paused else "died", "reason": str(error)}
             finally:
                 self._lease = None
             if end["end"] != "died":
@@ -386,20 +406,32 @@ class _Worker:
             LeaseLostError: If another worker has taken over the trial.
         """
         self._trainer.send(request)
+        self._paused = False
         if self._stop_signal.is_set():  # there may have been no process when it was set
             self._trainer.terminate()
         while True:
             message = self._trainer.receive()
             if "end" in message:
                 return message
-            step = int(message["report"])
+            step, value, before = int(message["report"]), float(message["value"]), trial.last_step
             self._registry.renew(lease, trial.steps_with(step))
-            prune = not trial.report(step, float(message["value"]))
+            prune = not trial.report(step, value)
             if self._evidence is not None:
                 prune = prune or not self._evidence.is_needed(lease.number)
-            self._trainer.send({"prune": prune, "targets": self._targets(lease.number)})
+            at_rung = self._pausing is not None and self._pausing.reaches_rung(step, before)
+            prune = prune or (at_rung and not math.isfinite(value))
+            paused = not prune and at_rung and self._pauses(lease.number)
+            self._send_answer({"prune": prune, "pause": paused, "targets": self._targets(lease.number)})
             if self._tracking is not None:
                 self._tracking.report(message)
+
+    def _send_answer(self, answer: Mapping[str, Any]) -> None:
+        self._trainer.send(answer)
+        self._paused = bool(answer["pause"])
+
+    def _pauses(self, number: int) -> bool:
+        """Return whether the trial in progress is paused at the rung that it has just reached."""
+        return self._pausing is not None and self._pausing.pauses(number, self._look())
 
     def _targets(self, number: int) -> list[Mapping[str, Any]]:
         """Return the dev values at which a trial may end."""
@@ -409,6 +441,8 @@ class _Worker:
         status = end["end"]
         if status == "interrupted":
             raise Stopped
+        if status == "paused":  # its lease is released, and `_claim_next` claims it again when it is promoted
+            return
         if status == "taken over":  # the trainer was frozen, and another process holds the lock of the folder now
             raise LeaseLostError(lease.number)
         if status in ("refused", "unusable"):
@@ -426,8 +460,15 @@ class _Worker:
         )
         folder = trial.frozen().user_attrs.get(FOLDER)
         if folder is not None:
-            mark_failed(Path(folder), reason)
+            mark_ended(Path(folder), "failed", reason)
         self._tell(trial, lease, TrialState.FAIL, reason=reason)
+
+    def _end_paused(self, trial: TrialAccess, lease: Lease) -> None:
+        folder = trial.frozen().user_attrs.get(FOLDER)
+        self._registry.renew(lease)
+        if folder is not None:
+            mark_ended(Path(folder), "pruned", NOT_PROMOTED)
+        self._tell(trial, lease, TrialState.PRUNED, reason=NOT_PROMOTED)
 
     def _tell(
         self,

@@ -52,7 +52,10 @@ class Interrupted(Signalled):
 
 
 class PrunedError(Exception):
-    """The observer has pruned the run. Its folder has the status "pruned" and the results up to then."""
+    """The observer has pruned the run. Its folder has the status "pruned" and the results up to then.
+
+    If the observer has paused the run (its attribute `paused` is true), the status is "interrupted".
+    """
 
 
 class Observer(Protocol):
@@ -256,9 +259,10 @@ def _train(
             progress.show(record)
             log.evaluated(record, coach.best)
             if not should_continue:
-                reason = f"pruned at epoch {record.epoch:g} of {settings.training.epochs}"
-                writer.finish("pruned", coach, reason)
-                log.end("pruned", reason)
+                word, status = ("paused", "interrupted") if getattr(observer, "paused", False) else ("pruned", "pruned")
+                reason = f"{word} at epoch {record.epoch:g} of {settings.training.epochs}"
+                writer.finish(status, coach, reason)
+                log.end(status, reason)
                 raise PrunedError(reason)
     objective = coach.best["f1_weighted"]
     writer.finish("completed", coach)

@@ -115,14 +115,15 @@ class RunWriter:
         self.run.write_timing(self._timing)
 
     def finish(self, status: str, coach: Coach, reason: str | None = None) -> None:
-        """Write the final status, after which nothing is written.
+        """Write the final status, after which nothing is written before the run is resumed.
 
         Args:
-            status: "completed" or "pruned".
+            status: "completed" or "pruned"; "interrupted" if the run may be resumed.
             coach: The coach, whose best evaluation has the objective and the predictions.
             reason: Why the run was pruned.
         """
-        checkpoints.drop_previous(self._checkpoints)
+        if status != "interrupted":
+            checkpoints.drop_previous(self._checkpoints)
         outcome: dict[str, Any] = {}
         if coach.best_logits:
             predicted = predictions.predict(self._data, coach.best_logits)

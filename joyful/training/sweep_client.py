@@ -32,7 +32,7 @@ class TrialObserver:
 
     def __init__(self, epochs: int, folder: Path) -> None:
         self._epochs, self._folder = epochs, folder
-        self.reported = False
+        self.reported = self.paused = False
 
     def evaluated(self, record: EpochRecord, best: Mapping[str, float]) -> bool:
         """Report the end of an epoch. Return whether the run continues."""
@@ -51,10 +51,13 @@ class TrialObserver:
         """Report a value. Return whether the run continues."""
         from optuna import TrialPruned
 
+        from joyful.sweeper import TrialPaused
+
         self.reported = True
         try:
             trial.report(best, epoch)
-        except TrialPruned:
+        except TrialPruned as error:
+            self.paused = isinstance(error, TrialPaused)
             return epoch >= self._epochs
         return True
 

@@ -89,6 +89,8 @@ def drawn(state, width=80, waiting="", **settings):
 def test_at_80_columns_the_settings_shrink_and_nothing_else():
     lines = drawn(STATE)
     assert lines[1].endswith("107 of at most 800 epochs  at most 1 h 06 min left")
+    paused = dataclasses.replace(STATE, snapshot=dataclasses.replace(SNAPSHOT, waiting=18, paused={3: 6, 9: 1}))
+    assert "18 waiting  7 paused (6 at step 3, 1 at step 9)" in "\n".join(drawn(paused, 120))
     assert lines[2] == "13/40 trials  2 running  25 waiting  9 complete  3 pruned  1 failed  2 workers"
     assert re.fullmatch(r"trial  enco\S* cl_l\S* fus\S*  +epoch  +dev F1    best  time  left", lines[3])
     assert re.fullmatch(r"   13  0.0\S* +0\S* +h\S*  +7/20 ━━──────     41.2 %  41.9 %  0:35  1:05", lines[4])

@@ -49,6 +49,27 @@ def commands(server):
     return [command, command, [*command, "hydra/launcher=submitit_local", "hydra.sweeper.n_jobs=1"]]
 
 
+@pytest.mark.slow
+def test_two_commands_pause_and_promote_trials(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", server.password)
+    small_program.write(tmp_path)
+    search = ["x=interval(0,1)", "steps=6", "hydra.sweeper.n_trials=6", f"hydra.sweeper.storage={server.url}"]
+    search += ["hydra/sweeper/pruner=asha_promotion", "hydra.sweeper.study_name=paused"]
+    drivers = [sweeps.start(small_program.command(tmp_path, *search), tmp_path) for _ in range(2)]
+    try:
+        assert [driver.wait(120) for driver in drivers] == [0, 0], (tmp_path / "sweep.log").read_text()[-3000:]
+    finally:
+        for driver in drivers:
+            sweeps.kill_group(driver)
+    with open_sweep(tmp_path / "multirun/paused", server.url) as access:
+        trials = access.open().trials
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    assert len(complete) >= 2
+    assert all(trial.last_step == 3 for trial in trials if trial.state.name == "PRUNED")
+    best = sorted(trials, key=lambda trial: trial.intermediate_values[3])[:2]
+    assert {trial.number for trial in best} <= {trial.number for trial in complete}
+
+
 def test_two_commands_of_a_small_program(server, tmp_path, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", server.password)
     small_program.write(tmp_path)

@@ -106,7 +106,8 @@ def test_the_names_of_the_program_and_of_the_environment_are_allowed(monkeypatch
     assert {"mine.*", "other.Sampler", "program.*", "optuna.samplers.*"} <= set(allowed_targets(("program.*",)))
     monkeypatch.delenv("JOYFUL_TARGETS")
     assert set(allowed_targets(None)) == {
-        "hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*", "optuna.pruners.*"
+        "hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*", "optuna.pruners.*",
+        "joyful.sweeper.pausing.PromotionPruner",
     }  # fmt: skip
 
 

@@ -51,6 +51,8 @@ def clock(monkeypatch):
 
 def test_one_line():
     assert format_line(STARTED) == "sweep weights: 0 of 27 trials done (0 complete, 0 pruned, 0 failed), 2 running"
+    paused = dataclasses.replace(STARTED, paused={3: 6, 9: 1})
+    assert format_line(paused).endswith("0 failed), 2 running, 7 paused (6 at step 3, 1 at step 9)")
     assert format_line(LATER) == (
         "sweep weights: 13 of 27 trials done (9 complete, 3 pruned, 1 failed), 2 running; "
         f"best 0.6123 (trial 4: {BEST}); about 1 h 06 min left"
