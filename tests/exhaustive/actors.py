@@ -24,14 +24,13 @@ from joyful.sweeper import registry as registry_module
 from joyful.sweeper import worker as worker_module
 from joyful.sweeper.driver import Driver
 from joyful.sweeper.heartbeat import FailureDetector
+from joyful.sweeper.pausing import Pausing
+from joyful.sweeper.promotion import Policy
 from joyful.sweeper.registry import Lease, Registry
 from joyful.sweeper.study import StudyAccess
 from joyful.sweeper.training_process import TrainerEndedError
 from joyful.sweeper.worker import Stopped, _Worker
 from tests.exhaustive.stepping import Statement, SteppedStorage, Stepper, stepped_registry
-
-#: Steps that a trial trains.
-STEPS = 1
 
 #: Answers of the training process, beside the number of a step.
 COMPLETED, TAKEN_OVER, DIED, INTERRUPTED = "completed", "taken over", "died", "interrupted"
@@ -46,12 +45,14 @@ class Phase:
         process: Number of the process.
         driver: Number of the driver that started it; for a driver its own number.
         lease: The lease of a phase "run".
+        ends: Whether that phase ends a paused trial that is not promoted.
     """
 
     name: str
     process: int
     driver: int
     lease: Lease | None = None
+    ends: bool = False
 
 
 def name_of(process: int) -> str:
@@ -74,6 +75,8 @@ class Code:
         study_id: Optuna's id of the study.
         same_machine: Whether all processes run on one machine, where they see each other end and can be killed.
         registry: The registry; a test exchanges it for a broken one.
+        steps: Steps that a trial trains.
+        policy: The rule that pauses and promotes trials, None for none.
     """
 
     engine: Any
@@ -81,6 +84,8 @@ class Code:
     study_id: int
     same_machine: bool
     registry: type[Registry] = Registry
+    steps: int = 1
+    policy: Policy | None = None
 
     def run(self, phase: Phase, stepper: Stepper) -> Phase:
         """Run a phase to its end, and return the next one."""
@@ -89,14 +94,14 @@ class Code:
         if phase.process == phase.driver:
             return _driver_phase(phase, registry)
         storage = SteppedStorage(stepper, self.storage, self.study_id)
-        return _worker_phase(phase, registry, storage, stepper)
+        return _worker_phase(phase, registry, storage, stepper, self)
 
 
-def _worker_phase(phase: Phase, registry: Registry, storage: Any, stepper: Stepper) -> Phase:
+def _worker_phase(phase: Phase, registry: Registry, storage: Any, stepper: Stepper, code: Code) -> Phase:
     """The phases follow `_Worker.work`."""
 
-    def then(name: str, lease: Lease | None = None) -> Phase:
-        return Phase(name, phase.process, phase.driver, lease)
+    def then(name: str, lease: Lease | None = None, ends: bool = False) -> Phase:
+        return Phase(name, phase.process, phase.driver, lease, ends)
 
     if phase.name == "join":
         registry.join("worker", name_of(phase.driver))
@@ -104,10 +109,12 @@ def _worker_phase(phase: Phase, registry: Registry, storage: Any, stepper: Stepp
     if phase.name == "leave":
         registry.leave(name_of(phase.process))
         return then("ended")
-    worker = ModelledWorker(phase, registry, storage, stepper)
+    worker = ModelledWorker(phase, registry, storage, stepper, code)
     if phase.name == "claim":
         lease, unfinished = worker._claim_next()
-        return then("run", lease) if lease is not None else then("claim" if unfinished else "leave")
+        if lease is None:
+            return then("claim" if unfinished else "leave")
+        return then("run", lease, worker._pausing is not None and worker._pausing.ends(lease.number))
     assert phase.lease is not None
     try:
         worker._run_trial(phase.lease)
@@ -147,11 +154,15 @@ def _driver_phase(phase: Phase, registry: Registry) -> Phase:
 class ModelledWorker(_Worker):
     """A worker whose training process, failure detector and configurations are modelled. The rest is the real code."""
 
-    def __init__(self, phase: Phase, registry: Registry, storage: Any, stepper: Stepper) -> None:
+    def __init__(self, phase: Phase, registry: Registry, storage: Any, stepper: Stepper, code: Code) -> None:
         self._me = SimpleNamespace(id=name_of(phase.process))  # type: ignore[assignment]
         self._registry, self._detector = registry, ModelledDetector(registry)
         self._access = StudyAccess(storage, registry, "study", lambda number: RandomSampler(seed=number), NopPruner())
-        self._trainer = ModelledTrainer(stepper)  # type: ignore[assignment]
+        self._pausing = None if code.policy is None else Pausing(registry, code.policy)
+        if self._pausing is not None and phase.lease is not None and phase.ends:
+            self._pausing._ending = frozenset({phase.lease.number})
+        self._paused = False
+        self._trainer = ModelledTrainer(stepper, code.steps)  # type: ignore[assignment]
         self._stop_signal = SimpleNamespace(is_set=lambda: self._trainer.interrupted)  # type: ignore[assignment, attr-defined]
         self._lease = self._tracking = self._evidence = None
         self._counts = {"complete": 0, "pruned": 0, "failed": 0}
@@ -176,15 +187,19 @@ class ModelledWorker(_Worker):
 class ModelledTrainer:
     """The training process: it takes the lock of the run, then trains, and reports each step."""
 
-    def __init__(self, stepper: Stepper) -> None:
-        self._stepper, self._number, self.interrupted = stepper, -1, False
+    def __init__(self, stepper: Stepper, steps: int) -> None:
+        self._stepper, self._steps, self._number = stepper, steps, -1
+        self.interrupted = self._pauses = False
 
     def send(self, message: dict[str, Any]) -> None:
         if "run" in message:
             self._number = message["run"]["number"]
             self._stepper.step(lambda: Statement("lock", self._number))
+        self._pauses = bool(message.get("pause"))
 
     def receive(self) -> dict[str, Any]:
+        if self._pauses:
+            return {"end": "paused"}
         answer = self._stepper.step(lambda: Statement("train", self._number))
         if answer == DIED:
             raise TrainerEndedError("its process was killed")
@@ -192,7 +207,7 @@ class ModelledTrainer:
             self.interrupted = True
         if isinstance(answer, int):
             return {"report": answer, "value": value_at(self._number, answer)}
-        return {"end": answer, "values": [value_at(self._number, STEPS)]}
+        return {"end": answer, "values": [value_at(self._number, self._steps)]}
 
     def close(self, grace: float = 0.0) -> None:
         pass  # the lock is released when the phase ends
@@ -257,7 +272,7 @@ def modelled() -> Iterator[None]:
     config = {
         "identity": lambda config: {"number": config.number}, "output_folder": lambda config: Path("/nonexistent"),
         "digest_of": lambda values: f"digest {values['number']}", "without": lambda values, keys: values,
-        "run_header": lambda *_: {"seed": None}, "TrialTracking": _NoTracking, "mark_failed": lambda *_: None,
+        "run_header": lambda *_: {"seed": None}, "TrialTracking": _NoTracking, "mark_ended": lambda *_: None,
         "waiting_duplicates": lambda registry: {},
     }  # fmt: skip
     system: Any = SimpleNamespace(kill=_current.kill)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from joyful.sweeper.worker import MAXIMUM_FAILURES
-from tests.exhaustive.actors import STEPS, name_of, value_at
+from tests.exhaustive.actors import name_of, value_at
 from tests.exhaustive.world import DEAD, State, Step, World
 
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
@@ -40,8 +40,10 @@ def broken_state(world: World, state: State) -> str | None:
         if name == "FAIL" and leases[trial][4] < MAXIMUM_FAILURES:
             return f"trial {trial} failed after {leases[trial][4]} worker failures"
         value = _value(world, state, trial)
-        if name == "COMPLETE" and (state.trained[trial], value) != (STEPS, value_at(trial, STEPS)):
+        if name == "COMPLETE" and (state.trained[trial], value) != (world.steps, value_at(trial, world.steps)):
             return f"trial {trial} is complete with the value {value} after {state.trained[trial]} steps"
+        if name == "PRUNED" and (world.policy is None or state.trained[trial] == world.steps):
+            return f"trial {trial} is pruned after {state.trained[trial]} of {world.steps} steps"
     for trial, ends in enumerate(state.ends):
         if ends > 1 + state.faults:
             return f"trial {trial} was trained to its end {ends} times after {state.faults} faults"

@@ -7,13 +7,14 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from joyful.sweeper.promotion import Policy
 from joyful.sweeper.registry import Registry
-from tests.exhaustive.actors import COMPLETED, DIED, INTERRUPTED, STEPS, TAKEN_OVER, Code, Phase, name_of, number_of
+from tests.exhaustive.actors import COMPLETED, DIED, INTERRUPTED, TAKEN_OVER, Code, Phase, name_of, number_of
 from tests.exhaustive.databases import Content, Databases
 from tests.exhaustive.stepping import Replay, Statement, Suspended
 
 #: Statements about a trial that no process asks about which does not hold it. Others read the states of all trials.
-OWN = ("get_trial", "set_trial_intermediate_value", "set_trial_user_attr")
+OWN = {"get_trial", "set_trial_intermediate_value", "set_trial_user_attr"}
 
 RUNNING, FROZEN, DEAD = "running", "frozen", "dead"
 
@@ -93,6 +94,8 @@ class World:
         same_machine: Whether all processes run on one machine.
         commands: Most commands, each with a driver. A further one starts after a crash of the driver.
         registry: The registry under test.
+        steps: Steps that a trial trains.
+        policy: The rule that pauses and promotes trials, None for none.
     """
 
     def __init__(
@@ -103,13 +106,16 @@ class World:
         same_machine: bool = False,
         commands: int = 1,
         registry: type[Registry] = Registry,
+        steps: int = 1,
+        policy: Policy | None = None,
     ) -> None:
+        self.steps, self.policy = steps, policy
+        self._own = OWN if policy is None else OWN - {"set_trial_intermediate_value"}  # the rule reads these values
         self.workers, self.trials, self.faults, self.commands = workers, trials, faults, commands
         self.databases = Databases(trials)
         registry.__init__(Registry.__new__(Registry), self.databases.engine, self.databases.study_id)  # the tables
-        self._code = Code(
-            self.databases.engine, self.databases.storage, self.databases.study_id, same_machine, registry
-        )
+        engine, storage, study_id = self.databases.engine, self.databases.storage, self.databases.study_id
+        self._code = Code(engine, storage, study_id, same_machine, registry, steps, policy)
         self.locals: list[Local] = []
         self._numbers: dict[Hashable, int] = {}
         self._statements_by_key: dict[Hashable, Statement] = {}
@@ -174,7 +180,7 @@ class World:
         if lease is None or statement is None or process.status != RUNNING or process.was_frozen:
             return False
         is_own = statement.kind in ("lock", "train") or statement.part == "configuration"
-        is_own = is_own or (statement.part == "trials" and str(statement.key[0]) in OWN)  # type: ignore[index]
+        is_own = is_own or (statement.part == "trials" and str(statement.key[0]) in self._own)  # type: ignore[index]
         driver = state.processes[local.phase.driver]
         if not is_own or driver.status == FROZEN or self.has_ended(driver):
             return False
@@ -247,7 +253,7 @@ class World:
         released = state._replace(locks=tuple(None if holder == number else holder for holder in state.locks))
         if state.locks[trial] != number:
             yield f"trial {trial}: {TAKEN_OVER}", TAKEN_OVER, TAKEN_OVER, state
-        elif state.trained[trial] < STEPS:
+        elif state.trained[trial] < self.steps:
             step = state.trained[trial] + 1
             yield f"trial {trial}: step {step}", step, step, state._replace(trained=_put(state.trained, trial, step))
         else:

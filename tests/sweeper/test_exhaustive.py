@@ -3,6 +3,7 @@
 import pytest
 
 from joyful.sweeper import worker
+from joyful.sweeper.promotion import Policy
 from tests.exhaustive.mutations import MUTATIONS
 from tests.exhaustive.search import Search
 from tests.exhaustive.world import World
@@ -31,10 +32,25 @@ def test_the_invariants_hold_in_every_order_of_statements(capsys, bounds):
     assert outcome.complete
 
 
-@pytest.mark.soak("takes 10 minutes; the test above has smaller bounds")
+@pytest.mark.soak("takes 5 minutes; the test above has smaller bounds")
 @pytest.mark.parametrize("bounds", FULL, ids=str)
 def test_the_invariants_hold_in_larger_bounds(capsys, bounds):
     outcome = search(capsys, *bounds)
+    assert outcome.problem is None, str(outcome)
+
+
+#: Trials of two steps are paused after the first one. About half of them are promoted.
+PAUSING = {"steps": 2, "policy": Policy(first_rung=1, reduction_factor=2, maximize=True, last_step=2)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "bounds",
+    [(1, 2, 1, False), pytest.param((2, 2, 0, False), marks=pytest.mark.soak("takes 20 s; the other has one worker"))],
+    ids=str,
+)
+def test_paused_trials_are_promoted_or_ended(capsys, bounds):
+    outcome = search(capsys, *bounds, **PAUSING)
     assert outcome.problem is None, str(outcome)
 
 
