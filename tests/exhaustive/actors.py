@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.pausing import Pausing
 from joyful.sweeper.promotion import Policy
 from joyful.sweeper.registry import Lease, Registry
-from joyful.sweeper.study import StudyAccess
+from joyful.sweeper.study import StudyAccess, TrialAccess
 from joyful.sweeper.training_process import TrainerEndedError
 from joyful.sweeper.worker import Stopped, _Worker
 from tests.exhaustive.stepping import Statement, SteppedStorage, Stepper, stepped_registry
@@ -233,8 +234,8 @@ class ModelledDetector(FailureDetector):
         self._seen = {name: (member.beats, 2.0 if name in silent else 0.0) for name, member in members.items()}
 
 
-class _Current:
-    """The process whose code runs, for the functions that ask the operating system."""
+class _Current(threading.local):
+    """The process whose code this thread runs, for the functions that ask the operating system."""
 
     def enter(self, process: int, stepper: Stepper, same_machine: bool) -> None:
         self.process, self.stepper, self.same_machine = process, stepper, same_machine
@@ -288,5 +289,9 @@ def modelled() -> Iterator[None]:
         ):
             stack.enter_context(mock.patch.multiple(module, **values))
         logging.disable(logging.ERROR)
+        # Python 3.11 has one lock for a cached property of all objects, which workers in threads must not wait for
+        stack.enter_context(
+            mock.patch.object(vars(TrialAccess)["_reported"], "lock", contextlib.nullcontext(), create=True)
+        )
         stack.callback(logging.disable, level)
         yield
