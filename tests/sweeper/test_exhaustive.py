@@ -22,7 +22,7 @@ BOUNDED = [(1, 1, 2, False), (2, 1, 1, True), (2, 1, 1, False), (2, 2, 0, False)
 QUICK = 60
 
 #: Larger bounds, likewise.
-FULL = [(2, 2, 1, False), (2, 2, 1, True), (2, 3, 0, False), (3, 2, 0, False), (2, 1, 2, False)]
+FULL = [(2, 2, 1, False), (2, 2, 1, True), (2, 3, 0, False), (3, 2, 0, False), (3, 2, 0, True)]
 
 
 def search(capsys, *bounds, **options):
