@@ -22,6 +22,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
@@ -310,7 +311,7 @@ class _Worker:
                 self._end_paused(trial, lease)
                 return
             self._train(trial, lease)
-        except LeaseLostError as error:
+        except (LeaseLostError, UpdateFinishedTrialError) as error:  # the latter if another worker has finished it
             log.warning("%s; this worker stops training it", error)
             self._trainer.close(grace=0.0)
             self._tracking = None  # its trackers are those of the other worker now
