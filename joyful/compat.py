@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
     from optuna.distributions import BaseDistribution
-    from optuna.storages import BaseStorage, RDBStorage
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
     from torch import Tensor
 
@@ -176,18 +176,24 @@ def optuna_models() -> Any:
     return models
 
 
-def storage_view(backend: RDBStorage, hidden: str, pruned: Set[int]) -> BaseStorage:
+def storage_view(backend: BaseStorage, hidden: str, pruned: Set[int]) -> BaseStorage:
     """Return Optuna's cached storage of a database, with other lists of trials for samplers and pruners.
+
+    Like `optuna.storages.get_storage`, it returns a storage that is not a database unchanged.
 
     Optuna has no way to hide a trial from them. TPE learns nothing from a running trial, but it does from a pruned one.
 
     Args:
-        backend: The storage of the database.
+        backend: The storage.
         hidden: Name of a user attribute. Trials that have it are left out.
         pruned: Numbers of the running trials that are shown as pruned.
     """
+    from optuna.storages import RDBStorage
     from optuna.storages._cached_storage import _CachedStorage
     from optuna.trial import TrialState
+
+    if not isinstance(backend, RDBStorage):
+        return backend
 
     def shown(trial: FrozenTrial) -> FrozenTrial:
         if trial.number not in pruned or trial.state != TrialState.RUNNING:
