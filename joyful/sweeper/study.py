@@ -27,7 +27,7 @@ from sqlalchemy import delete, select, update
 
 from joyful.compat import optuna_models, storage_view
 from joyful.records import InputError
-from joyful.results.finalists import REPEAT_OF, SEED, is_repeat
+from joyful.results.finalists import REPEAT_OF, SEED
 from joyful.sweeper.database import close_storage, with_retries
 from joyful.sweeper.registry import Registry
 from joyful.sweeper.settings import Direction
@@ -202,6 +202,7 @@ class TrialAccess:
         self.number = number
         self._storage = storage_view(access.backend, REPEAT_OF, paused - {number})  # what samplers and pruners see
         self.study, study_id = access.open(number, self._storage), access.registry.study_id
+        self._attributes: dict[str, Any] | None = None  # as they were first read
         # Optuna's cache accepts parameters only for trials that it has read.
         with_retries(lambda: self._storage.get_all_trials(study_id, deepcopy=False))
         self._id = with_retries(lambda: self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
@@ -210,11 +211,12 @@ class TrialAccess:
         """Return the trial as stored in the database."""
         return with_retries(lambda: self._storage.get_trial(self._id))
 
-    @functools.cached_property
+    @property
     def further_seed(self) -> int | None:
         """The seed of a trial that trains a finalist again; None for a trial of the search."""
-        trial = self.frozen()
-        return int(trial.user_attrs[SEED]) if is_repeat(trial) else None
+        if self._attributes is None:  # not a cached_property, whose lock all threads share before Python 3.12
+            self._attributes = self.frozen().user_attrs
+        return int(self._attributes[SEED]) if REPEAT_OF in self._attributes else None
 
     def ask(self, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
         """Start or resume the trial, and return its parameters. Missing parameters are sampled from `space`."""
