@@ -22,8 +22,8 @@ from tests.support import sweeps
 from tests.support.faults import Tally
 from tests.support.runs import tiny_request
 
-#: KiB of address space: enough for the program, but not for the contrastive loss of 40,000 utterances (6.4 GB a matrix).
-LIMIT, TOO_LARGE, SMALL = 8_000_000, "training.batch_size=400", "training.batch_size=40"
+#: KiB of address space: enough for the program, but not for the contrastive loss of 40,000 utterances (6.4 GB for a matrix).
+LIMIT, TOO_LARGE, SMALL = 5_000_000, "training.batch_size=400", "training.batch_size=40"
 
 #: Many utterances with few features, for which a training step is too large. A large model would need disk space.
 MANY = ("data.synthetic.dialogues={train: 400, dev: 3, test: 3}", "data.synthetic.utterances=100", "training.epochs=1")
@@ -70,10 +70,10 @@ def test_data_that_do_not_fit_are_one_line(tmp_path: Path, tally: Tally) -> None
 def test_a_stock_multirun_continues(tmp_path: Path, tally: Tally) -> None:
     done = sweeps.run(limited(sweeps.command("grid", *MANY, "training.batch_size=400,40")), tmp_path)
     folder = tmp_path / "multirun/grid"
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert [results.read_run(folder / str(n))["status"] for n in range(2)] == ["failed", "completed"]
     assert_says_what_to_lower(results.read_run(folder / "0")["reason"])
-    assert "joyful: 1 of 2 runs failed" in done.stderr
+    assert "joyful: 1 run failed in multirun/grid" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     tally("out of memory by a limit", 1)
 
@@ -152,5 +152,5 @@ def test_a_trial_that_the_kernel_kills_fails_and_the_next_is_trained(
     assert sweeps.states(folder) == {0: "FAIL", 1: "COMPLETE"}
     reason = sweeps.study(folder).trials[0].user_attrs["reason"]
     assert re.search("killed .by the kernel when memory ran out.* 3 times in a row without completing a step", reason)
-    assert [name for name in ADVICE if name not in reason] == []
+    assert "hydra.sweeper.n_jobs" in reason
     tally("out of memory by a cgroup", 3)

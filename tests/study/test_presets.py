@@ -33,8 +33,9 @@ def shipped_arm(choice: str) -> str:
         path = ROOT / f"study/sweeps/{part.name}.yaml"
         if part.confirms and part.title.lower().startswith(f"{data},") and path.is_file():
             sweep = yaml.safe_load(path.read_text())
-            # settings that the sweep gives to all of its arms, apart from the number of evaluations
-            training = {k: v for k, v in sweep["training"].items() if k != "evaluations_per_epoch"}
+            # settings that the sweep gives to all of its arms, apart from those of what is recorded
+            recorded = ("evaluations_per_epoch", "train_metrics")
+            training = {k: v for k, v in sweep["training"].items() if k not in recorded}
             shared = [f"data={data}", *(f"training.{k}={v}" for k, v in training.items())]
             named = zip(part.arms, sweep["hydra"]["sweeper"]["arms"], strict=True)
             same += [name for name, arm in named if compose_plain([*shared, *arm.split()])[0] == shipped]

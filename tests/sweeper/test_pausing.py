@@ -247,6 +247,7 @@ def has_workers(driver: subprocess.Popen[str], folder: Path) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.soak("takes 26 s; tests/sweeper/test_exhaustive.py stops workers at every statement")
 def test_kills_of_workers_and_drivers_lose_and_repeat_nothing(tmp_path):
     write(tmp_path)
     folder = tmp_path / "multirun/main"

@@ -157,6 +157,7 @@ def has_started(process, folder, number):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 11 s; the ranking is tested below")
 def test_a_finalist_that_fails_on_a_seed_is_not_the_best(program, fork_server):
     done = run(program, fork_server, *SEEDS, 'fail=["2 3"]')
     assert done.returncode == 0
@@ -175,6 +176,7 @@ def test_finalists_are_not_pruned(program, fork_server):
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 25 s; tests/faults/test_damage.py rebuilds a study")
 def test_a_study_that_is_rebuilt_keeps_the_runs_of_finalists(program, fork_server):
     assert run(program, fork_server, *SEEDS, "hydra.sweeper.n_trials=2").returncode == 0
     assert run(program, fork_server, *SEEDS).returncode == 0

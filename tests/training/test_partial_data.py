@@ -60,7 +60,7 @@ def logits_of(coach, split):
 
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_scores_are_those_of_the_labelled_utterances(multilabel):
-    settings = tiny_settings("training.epochs=1")
+    settings = tiny_settings("training.epochs=1", "training.train_metrics=full")
     data = without_labels(dataset_of(settings), 0.4, multilabel)
     validate(data)
     coach = build_coach(settings, data, CPU)
