@@ -36,7 +36,8 @@ def reference() -> str:
     own = {name: node for name, node in editors.sweeper_schema()["properties"].items() if name in DEFAULTS}
     parts.append(_table(rows({k: v for k, v in own.items() if k != "_target_"}, f"{editors.SWEEPER}.", DEFAULTS)))
     parts.append(
-        "\n### Pruners\n\n`hydra/sweeper/pruner=NAME` selects one. Its settings are those of Optuna's class.\n\n"
+        "\n### Pruners\n\n`hydra/sweeper/pruner=NAME` selects one. Its settings are those of Optuna's class of this name; "
+        "`PromotionPruner` is joyful's ([paused trials](../SWEEPS.md#paused-trials)).\n\n"
     )
     parts.append("| name | class | settings |\n|---|---|---|\n")
     for name, node in PRUNERS.items():
