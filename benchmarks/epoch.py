@@ -108,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command_line.add_argument("--serve", help=SUPPRESS)
     options = command_line.parse_args(arguments)
     small = options.model == "small"
+    if options.beside and not (options.beside / "run.py").is_file():
+        command_line.error(f"--beside: expected a checkout of joyful, got {options.beside}, which has no run.py")
     if options.beside and not small:
         command_line.error("--beside: expected with --model small; add --model small")
     options.threads = options.threads or (1 if small else 2)
