@@ -30,6 +30,7 @@ from benchmarks.pruners import ARCHIVES
 from benchmarks.recorded import Curve, Recorded, read_recorded
 from benchmarks.rules import InOrder, MakeRule, Paused, Pruned
 from benchmarks.samplers import scaled
+from joyful.sweeper.pausing import PromotionPruner
 from joyful.sweeper.plugin import PRUNERS
 from joyful.sweeper.study import silence_logs
 
@@ -152,10 +153,11 @@ def strategies() -> dict[str, Strategy]:
 
 
 class PausedAtAQuarter(Paused):
-    """Paused halving with the first rung at a quarter of the length, and factor 2."""
+    """Paused halving as `hydra/sweeper/pruner=asha_promotion` does it: rungs at a quarter and a half of the length."""
 
     def __init__(self, n_trials: int, last_step: int, breadth_first: bool) -> None:
-        super().__init__(n_trials, last_step, max(1, last_step // 4), 2, breadth_first)
+        policy = PromotionPruner(breadth_first=breadth_first).for_steps(last_step).policy(maximize=True)
+        super().__init__(n_trials, last_step, policy.first_rung, policy.reduction_factor, breadth_first)
 
 
 def compare(recorded: Sequence[Recorded], seeds: int, budget: float, n_workers: int) -> dict[str, np.ndarray]:

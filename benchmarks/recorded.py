@@ -11,6 +11,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from joyful.results import InputError
+from joyful.results.arms import flatten
 from joyful.sweeper.status import open_sweep
 
 #: Best dev weighted F1 so far of one configuration, after each epoch.
@@ -68,12 +69,5 @@ def _read_archive(file: Path) -> list[Recorded]:
         header, scores = runs[name]
         best = accumulate((f1 for _, f1 in scores), max)
         curve = tuple(f1 for (epoch, _), f1 in zip(scores, best, strict=True) if float(epoch).is_integer())
-        recorded.append(Recorded(_flat(json.loads(header)["config"]), curve))
+        recorded.append(Recorded(flatten(json.loads(header)["config"]), curve))
     return recorded
-
-
-def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from joyful.analysis import measures, statistics
 from joyful.analysis.claims import Claim, decide
@@ -214,26 +213,9 @@ def power_table(studies: Studies, claims: Sequence[Claim], registered: Sequence[
         assert line.detectable is not None
         mean = measures.time_means(sweep, metric, speed.direction_of(metric), (findings.target,))[0][line.arm]
         pairs = len(_bounds_of(sweep, line.arm, speed, findings.target).dropna())
-        had = power(scale.difference(line.detectable) / statistics.standard_deviation(mean, pairs), pairs)
+        ratio = scale.difference(line.detectable) / statistics.standard_deviation(mean, pairs)
+        had = statistics.power_of_paired_t(pairs, ratio)
         true = scale.effect(statistics.minimum_detectable(mean, pairs))
         percents = [quantity(effect, _UNIT, 1) for effect in (line.detectable, true)]
         rows.append([part.title, str(pairs), percents[0], percent(had, 0), percents[1]])
     return table(["data", "pairs", "registered as detectable", "power for it", "detectable in fact"], rows)
-
-
-def power(shift: float, pairs: int) -> float:
-    """Return the power of the two-sided paired t test at 5 %.
-
-    Args:
-        shift: Mean difference divided by the standard deviation of the differences.
-        pairs: Number of pairs.
-
-    Source:
-        Lehmann and Romano (2005), Testing Statistical Hypotheses, section 5.2: the noncentral t distribution.
-
-    Example:
-        >>> round(power(1.0, 10), 3)
-        0.803
-    """
-    edge, noncentrality = stats.t.ppf(0.975, pairs - 1), shift * math.sqrt(pairs)
-    return float(stats.nct.sf(edge, pairs - 1, noncentrality) + stats.nct.cdf(-edge, pairs - 1, noncentrality))

@@ -473,13 +473,13 @@ def pairs_needed(sd: float, effect: float, power: float = 0.8, rule: Rule = FIXE
         return None
     ratio = abs(effect) / sd if sd > 0 else math.inf
     low, high = 1, 2  # low is always too few pairs: a t interval needs two.
-    while _power(high, ratio, rule) < power:
+    while power_of_paired_t(high, ratio, rule) < power:
         low, high = high, high * 2
         if low > MAXIMUM_PAIRS:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(middle, ratio, rule) >= power else (middle, high)
+        low, high = (low, middle) if power_of_paired_t(middle, ratio, rule) >= power else (middle, high)
     return high if high <= MAXIMUM_PAIRS else None
 
 
@@ -516,7 +516,21 @@ def _detectable(n: int, power: float, rule: Rule) -> float:
     return high
 
 
-def _power(n: int, ratio: float, rule: Rule) -> float:
+def power_of_paired_t(n: int, ratio: float, rule: Rule = FIXED) -> float:
+    """Return the power of the t test of n differences, to find that their mean is above 0.
+
+    Args:
+        n: Number of differences.
+        ratio: True mean divided by the standard deviation of the differences.
+        rule: The rule of the test.
+
+    Source:
+        The noncentral t distribution, see Lehmann and Romano (2005), Testing Statistical Hypotheses, section 5.2.
+
+    Example:
+        >>> round(power_of_paired_t(10, 1.0), 3)
+        0.803
+    """
     quantile = _quantile(rule, n - 1)
     if math.isinf(quantile) or math.isinf(ratio):
         return float(math.isfinite(quantile))

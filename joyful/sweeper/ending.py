@@ -12,21 +12,20 @@ from typing import Any
 import optuna
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.text import Text
 
 from joyful.records import InputError, one_line, print_error
 from joyful.results import write_bytes, write_json
-from joyful.results.finalists import Finalist, best_finalist, is_repeat
+from joyful.results.finalists import is_repeat
 from joyful.runtime import command
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.job_config import pop_key
-from joyful.sweeper.status import best_trial, take_snapshot
+from joyful.sweeper.status import Snapshot, best_trial, take_snapshot
 from joyful.sweeper.study import OVERRIDES, StudyAccess
 from joyful.sweeper.trials import print_trials
-from joyful.sweeper.view_text import describe_claims, describe_finalists, format_line, mean_of
+from joyful.sweeper.view_text import describe_claims, describe_finalists, format_line, of_seeds
 from joyful.sweeper.worker import WorkerTask
 from joyful.validation import differences
 
@@ -67,9 +66,9 @@ def conclude(task: WorkerTask, access: StudyAccess) -> int:
         )
         return 1
     study = access.open()
-    best, mean = best_trial(study), _mean(study)
+    best = best_trial(study)
     if best is not None and not task.plan.trials:
-        _write_overlay(task, best, mean, console)
+        _write_overlay(task, best, snapshot, console)
         _write_importances(study, folder, console)
     if any(folder.glob("*/run.json")) or any(folder.glob("*/*/run.json")):
         console.print(Text(f"report: joyful report {shlex.quote(str(folder))}"))
@@ -77,16 +76,11 @@ def conclude(task: WorkerTask, access: StudyAccess) -> int:
     return 0
 
 
-def _mean(study: optuna.Study) -> Finalist | None:
-    """Return the best finalist, None without finalists."""
-    return best_finalist(study.get_trials(deepcopy=False), study.directions[0] == StudyDirection.MAXIMIZE)
-
-
-def _write_overlay(task: WorkerTask, best: FrozenTrial, mean: Finalist | None, console: Console) -> None:
+def _write_overlay(task: WorkerTask, best: FrozenTrial, snapshot: Snapshot, console: Console) -> None:
     """Write the best settings, and print the command that runs them."""
     place, program = shlex.quote(str(task.folder)), command.program()
     try:
-        text, option = overlay(task, best, mean)
+        text, option = overlay(task, best, snapshot)
     except Exception as error:
         console.print(Text(f"the best settings cannot be written as a file: {one_line(error, 500)}"))
         console.print(Text(f"run the best settings: {program} {best.user_attrs[OVERRIDES]}"))
@@ -96,7 +90,7 @@ def _write_overlay(task: WorkerTask, best: FrozenTrial, mean: Finalist | None, c
     console.print(Text(f"run the best settings: {program} --config-dir {place} {option}"))
 
 
-def overlay(task: WorkerTask, best: FrozenTrial, mean: Finalist | None = None) -> tuple[str, str]:
+def overlay(task: WorkerTask, best: FrozenTrial, snapshot: Snapshot) -> tuple[str, str]:
     """Return the best settings as a configuration of the group `experiment`, and the override that selects it.
 
     It holds the config groups and the settings that the overrides of the trial name, and all others in which its
@@ -106,7 +100,7 @@ def overlay(task: WorkerTask, best: FrozenTrial, mean: Finalist | None = None) -
     Args:
         task: The task of the workers.
         best: The best trial.
-        mean: Its values on several seeds, None for one.
+        snapshot: The state of the sweep, with its value.
 
     Returns:
         The YAML text, and "experiment=best" or "+experiment=best".
@@ -133,9 +127,7 @@ def overlay(task: WorkerTask, best: FrozenTrial, mean: Finalist | None = None) -
         document["defaults"] = [{f"override /{group}": choice} for group, choice in groups.items()]
     document |= _changed(base, wanted, named)
     params = ", ".join(sorted(best.params))
-    value = f"{best.values[0]:.6g}"
-    if mean is not None:
-        value = f"{mean.mean:.6g} {mean_of(mean.seeds, mean.standard_error, '{:.6g}'.format)}"
+    value = f"{snapshot.best_value:.6g}{of_seeds(snapshot, '{:.6g}'.format)}"
     head = f"# @package _global_\n# Best of the sweep: trial {best.number}, {value} ({params})\n"
     text = head + OmegaConf.to_yaml(OmegaConf.create(document))
     option = f"{GROUP}=best" if GROUP in usual else f"+{GROUP}=best"

@@ -97,16 +97,11 @@ def _is_over(trials: Sequence[FrozenTrial]) -> bool:
     return all(trial.state.is_finished() for trial in trials if not is_repeat(trial))
 
 
-def is_maximized(access: StudyAccess) -> bool:
-    """Return whether larger values of the first objective are better."""
-    return bool(access.open().directions[0] == StudyDirection.MAXIMIZE)
-
-
 def read_missing(access: StudyAccess, finals: Finals) -> list[tuple[FrozenTrial, int]]:
     """Return what `missing` returns for the current trials of a study."""
     study = access.open()
     trials = with_retries(lambda: study.get_trials(deepcopy=False))
-    return missing(trials, finals, is_maximized(access))
+    return missing(trials, finals, study.directions[0] == StudyDirection.MAXIMIZE)
 
 
 def add(access: StudyAccess, finals: Finals, lease: Lease) -> None:

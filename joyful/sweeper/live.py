@@ -20,16 +20,17 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import func, select
 
 from joyful.results.design import read_decisions, read_designs
-from joyful.results.finalists import REPEAT_OF, Finalist, best_finalist
+from joyful.results.finalists import Finalist, best_finalist
 from joyful.sweeper.database import with_retries
 from joyful.sweeper.evidence import NOT_NEEDED
 from joyful.sweeper.finalists import most_missing, read_finals
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.metric import Metric, metric_of
 from joyful.sweeper.observed import Tracked
+from joyful.sweeper.pausing import count_paused
 from joyful.sweeper.registry import Lease, Member
-from joyful.sweeper.status import SWEEP_FILE, Snapshot, described_finalists, params_or_overrides, paused_trials
-from joyful.sweeper.study import REASON, StudyAccess, models, pruned_for
+from joyful.sweeper.status import SWEEP_FILE, Snapshot, described_finalists, params_or_overrides, read_policy
+from joyful.sweeper.study import REASON, StudyAccess, models, pruned_for, repeat_ids
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -117,6 +118,7 @@ class LiveReader:
         self._counts: tuple[int, ...] = ()
         self._best: tuple[int | None, float | None, Mapping[str, Any]] = (None, None, {})
         self._finals, self._more, self._trials = read_finals(folder / SWEEP_FILE), 0, 0
+        self._policy = read_policy(folder)
         self._mean: Finalist | None = None
         self._finalists: list[dict[str, Any]] = []
         self._failures: dict[int, str] = {}
@@ -244,7 +246,7 @@ class LiveReader:
         number, value, params = self._best
         running = len(held)
         waiting = counts.get(TrialState.WAITING, 0) + counts.get(TrialState.RUNNING, 0) - running
-        paused = paused_trials(self._access, self._folder, held)
+        paused = count_paused(self._registry, self._policy, held)
         return Snapshot(
             n_trials=sum(counts.values()) - self._not_needed,
             complete=counts.get(TrialState.COMPLETE, 0),
@@ -285,7 +287,7 @@ class LiveReader:
             select(trial.trial_id, trial.number, value.value)
             .join(value, value.trial_id == trial.trial_id)
             .where(self._where_study(), trial.state == TrialState.COMPLETE)
-            .where(value.objective == 0, value.value.is_not(None), trial.trial_id.not_in(self._repeats()))
+            .where(value.objective == 0, value.value.is_not(None), trial.trial_id.not_in(repeat_ids()))
             .order_by(order, trial.number)
             .limit(1)
         )
@@ -294,11 +296,6 @@ class LiveReader:
                 return row.number, row.value, self._best[2]
             return row.number, row.value, params_or_overrides(self._frozen(row.trial_id))
         return None, None, {}
-
-    def _repeats(self) -> Any:
-        """Return the subquery of Optuna's ids of the trials that train finalists again."""
-        attribute = models.TrialUserAttributeModel
-        return select(attribute.trial_id).where(attribute.key == REPEAT_OF)
 
     def _read_finalists(self) -> None:
         """Read the finalists. All trials are read, but only for a sweep with finalists."""

@@ -218,14 +218,16 @@ class Pausing:
         return found
 
 
-def count_paused(registry: Registry, policy: Policy, held: Set[int]) -> dict[int, int]:
+def count_paused(registry: Registry, policy: Policy | None, held: Set[int]) -> dict[int, int]:
     """Return the number of paused trials at each rung that has any, by the step of the rung.
 
     Args:
         registry: The members and leases of the study.
-        policy: The rule.
+        policy: The rule; None for a sweep that pauses no trials.
         held: The trials that a live worker holds.
     """
+    if policy is None:
+        return {}
     value, trial = models.TrialIntermediateValueModel, models.TrialModel
     found: dict[int, tuple[int, int]] = {}  # number -> its highest rung, and its steps from there
     rung = policy.first_rung

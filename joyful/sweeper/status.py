@@ -6,7 +6,7 @@ import json
 import shlex
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,9 @@ def take_snapshot(access: StudyAccess, detector: FailureDetector, folder: Path) 
     counts = Counter(trial.state for trial in trials)
     started = [t.number for t in trials if t.state == TrialState.RUNNING and t.number in leases]
     running = sum(leases[number].owner in live for number in started)
-    paused = paused_trials(access, folder, {number for number, lease in leases.items() if lease.owner in live})
+    paused = count_paused(
+        access.registry, read_policy(folder), {number for number, lease in leases.items() if lease.owner in live}
+    )
     best, maximize = best_trial(study), study.directions[0] == StudyDirection.MAXIMIZE
     found, mean = described_finalists(trials, maximize), best_finalist(trials, maximize)
     more = most_missing(trials, read_finals(folder / SWEEP_FILE), maximize)
@@ -150,20 +152,13 @@ def take_snapshot(access: StudyAccess, detector: FailureDetector, folder: Path) 
     )
 
 
-def paused_trials(access: StudyAccess, folder: Path, held: Set[int]) -> dict[int, int]:
-    """Return the number of paused trials by the step of their rung, see `Snapshot`.
-
-    Args:
-        access: The study.
-        folder: The sweep folder.
-        held: The trials that a live worker holds.
-    """
+def read_policy(folder: Path) -> Policy | None:
+    """Return the rule by which a sweep pauses trials, None if it pauses none."""
     saved = _read_sweep(folder).get("promotion")
     try:
-        policy = Policy(**saved) if isinstance(saved, Mapping) else None
+        return Policy(**saved) if isinstance(saved, Mapping) else None
     except TypeError:  # of a later version
-        policy = None
-    return {} if policy is None else count_paused(access.registry, policy, held)
+        return None
 
 
 def described_finalists(trials: Sequence[FrozenTrial], maximize: bool) -> list[dict[str, Any]]:

@@ -320,13 +320,15 @@ def waiting_duplicates(registry: Registry) -> dict[int, int]:
 
 def repeats(registry: Registry) -> frozenset[int]:
     """Return the trials that train a finalist again (see `joyful.results.finalists`)."""
-    trial, attribute = models.TrialModel, models.TrialUserAttributeModel
-    query = (
-        select(trial.number)
-        .join(attribute, attribute.trial_id == trial.trial_id)
-        .where(trial.study_id == registry.study_id, attribute.key == REPEAT_OF)
-    )
+    trial = models.TrialModel
+    query = select(trial.number).where(trial.study_id == registry.study_id, trial.trial_id.in_(repeat_ids()))
     return frozenset(row.number for row in registry.read(query))
+
+
+def repeat_ids() -> Any:
+    """Return the subquery of Optuna's ids of the trials that train finalists again, of all studies."""
+    attribute = models.TrialUserAttributeModel
+    return select(attribute.trial_id).where(attribute.key == REPEAT_OF)
 
 
 def requeue_failed(registry: Registry) -> list[int]:

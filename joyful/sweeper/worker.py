@@ -423,21 +423,14 @@ class _Worker:
             prune = not trial.report(step, value)
             if self._evidence is not None:
                 prune = prune or not self._evidence.is_needed(lease.number)
-            pausing = self._pausing if trial.further_seed is None else None
-            at_rung = pausing is not None and pausing.reaches_rung(step, before)
-            prune = prune or (at_rung and not math.isfinite(value))
-            paused = not prune and at_rung and self._pauses(lease.number)
-            self._send_answer({"prune": prune, "pause": paused, "targets": self._targets(lease.number)})
+            pause = False
+            if self._pausing is not None and trial.further_seed is None and self._pausing.reaches_rung(step, before):
+                prune = prune or not math.isfinite(value)
+                pause = not prune and self._pausing.pauses(lease.number, self._look())
+            self._trainer.send({"prune": prune, "pause": pause, "targets": self._targets(lease.number)})
+            self._paused = pause
             if self._tracking is not None:
                 self._tracking.report(message)
-
-    def _send_answer(self, answer: Mapping[str, Any]) -> None:
-        self._trainer.send(answer)
-        self._paused = bool(answer["pause"])
-
-    def _pauses(self, number: int) -> bool:
-        """Return whether the trial in progress is paused at the rung that it has just reached."""
-        return self._pausing is not None and self._pausing.pauses(number, self._look())
 
     def _targets(self, number: int) -> list[Mapping[str, Any]]:
         """Return the dev values at which a trial may end."""

@@ -49,18 +49,23 @@ def commands(server):
     return [command, command, [*command, "hydra/launcher=submitit_local", "hydra.sweeper.n_jobs=1"]]
 
 
+def run_two_commands(folder, overrides):
+    """Run the small program's sweep by two commands at the same time, which must both succeed."""
+    drivers = [sweeps.start(small_program.command(folder, *overrides), folder) for _ in range(2)]
+    try:
+        assert [driver.wait(120) for driver in drivers] == [0, 0], (folder / "sweep.log").read_text()[-3000:]
+    finally:
+        for driver in drivers:
+            sweeps.kill_group(driver)
+
+
 @pytest.mark.slow
 def test_two_commands_pause_and_promote_trials(server, tmp_path, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", server.password)
     small_program.write(tmp_path)
     search = ["x=interval(0,1)", "steps=6", "hydra.sweeper.n_trials=6", f"hydra.sweeper.storage={server.url}"]
     search += ["hydra/sweeper/pruner=asha_promotion", "hydra.sweeper.study_name=paused"]
-    drivers = [sweeps.start(small_program.command(tmp_path, *search), tmp_path) for _ in range(2)]
-    try:
-        assert [driver.wait(120) for driver in drivers] == [0, 0], (tmp_path / "sweep.log").read_text()[-3000:]
-    finally:
-        for driver in drivers:
-            sweeps.kill_group(driver)
+    run_two_commands(tmp_path, search)
     with open_sweep(tmp_path / "multirun/paused", server.url) as access:
         trials = access.open().trials
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
@@ -74,12 +79,7 @@ def test_two_commands_of_a_small_program(server, tmp_path, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", server.password)
     small_program.write(tmp_path)
     search = ["x=interval(0,1)", "hydra.sweeper.n_trials=6", f"hydra.sweeper.storage={server.url}"]
-    drivers = [sweeps.start(small_program.command(tmp_path, *search), tmp_path) for _ in range(2)]
-    try:
-        assert [driver.wait(120) for driver in drivers] == [0, 0], (tmp_path / "sweep.log").read_text()[-3000:]
-    finally:
-        for driver in drivers:
-            sweeps.kill_group(driver)
+    run_two_commands(tmp_path, search)
     folder = tmp_path / "multirun/main"
     assert sweeps.states(folder, server.url) == dict.fromkeys(range(6), "COMPLETE")
     assert server.password not in "".join(path.read_text() for path in folder.rglob("*.yaml"))
@@ -97,12 +97,7 @@ def test_two_commands_buy_pairs_until_a_claim_is_decided(server, tmp_path, monke
         "hydra.sweeper.claims=claims.yaml", "hydra.sweeper.direction=maximize", f"hydra.sweeper.storage={server.url}",
         "hydra.sweep.dir=multirun/auto",
     ]  # fmt: skip
-    drivers = [sweeps.start(small_program.command(tmp_path, *overrides), tmp_path) for _ in range(2)]
-    try:
-        assert [driver.wait(120) for driver in drivers] == [0, 0], (tmp_path / "sweep.log").read_text()[-3000:]
-    finally:
-        for driver in drivers:
-            sweeps.kill_group(driver)
+    run_two_commands(tmp_path, overrides)
     (line,) = read_decisions(tmp_path / "multirun/auto").lines
     assert (line.state, line.verdict, line.seeds[:6]) == ("decided", "supported", (1, 2, 3, 4, 5, 6))
 
