@@ -54,7 +54,7 @@ def searches_table(archives: Path, folder: Path) -> str:
                 continue
             archive.unpack(archives / f"{name}.parquet", folder / name)
             trials, settings = select_trial.read_trials(folder / name, search.target)
-            chosen = select_trial.choose(trials, search.within)
+            (chosen,) = select_trial.choose(trials, search.within)
             overrides = " ".join(select_trial.overrides(trials, chosen, settings))
             f1, epochs = (float(trials[column][chosen]) for column in ("f1", "epochs"))
             rows.append(

@@ -47,7 +47,8 @@ def test_confirmed_settings_are_those_of_the_searches(search: Search, tmp_path: 
         folder = tmp_path / kind
         archive.unpack(ARCHIVES / f"search_{search.name}_{kind}.parquet", folder)
         trials, settings = select_trial.read_trials(folder, search.target)
-        chosen = set(select_trial.overrides(trials, select_trial.choose(trials, search.within), settings)) - DEFAULTS
+        (name,) = select_trial.choose(trials, search.within)
+        chosen = set(select_trial.overrides(trials, name, settings)) - DEFAULTS
         if kind == "baseline":
             tuned = chosen
             assert arms[0] == {"loss=mse", "weights=baseline"} | chosen

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from joyful.results import InputError
@@ -43,9 +44,9 @@ def test_the_first_at_the_target_of_those_that_are_good_enough(search):
     assert list(trials["epochs"]) == [2.0, 1.0, 1.0, float("inf")]
     assert list(trials["f1"]) == [0.70, 0.69, 0.64, 0.40]
     assert settings == ("weights.encoder_loss_weight",)
-    assert choose(trials, within=0.0) == "0"
-    assert choose(trials, within=0.02) == "1"
-    assert choose(trials, within=0.2) == "1"  # of two equally fast trials, the better one
+    assert choose(trials, within=0.0) == ["0"]
+    assert choose(trials, within=0.02) == ["1"]
+    assert choose(trials, within=0.2) == ["1"]  # of two equally fast trials, the better one
     assert overrides(trials, "1", settings) == ["weights.encoder_loss_weight=0.002"]
     named = trials.assign(**{"loss.beta": 0.123456, "loss.name": "smoothl1"})
     assert overrides(named, "1", ["loss.beta", "loss.name"]) == ["loss=smoothl1", "loss.beta=0.1235"]
@@ -53,7 +54,43 @@ def test_the_first_at_the_target_of_those_that_are_good_enough(search):
 
 def test_where_none_reaches_the_target_the_best_is_taken(search):
     trials, _ = read_trials(search, target=0.9)
-    assert choose(trials, within=0.05) == "0"
+    assert choose(trials, within=0.05) == ["0"]
+
+
+@pytest.fixture
+def finalists(tmp_path):
+    """Return a folder with two settings of two seeds each, whose dev F1 rises to a plateau with a noise of its own."""
+    noise = np.random.default_rng(0).standard_normal(40)
+    for rate, rise, size in ((0.1, 4, 0.02), (0.2, 5, 0.005)):
+        for seed in (5001, 5002):
+            epochs = np.arange(1.0, 41)
+            dev = np.minimum(0.7, 0.7 * epochs / (rise + seed - 5001)) + size * noise
+            columns = {
+                "step": np.repeat(np.arange(1, 41), 2).tolist(),
+                "epoch": np.repeat(epochs, 2).tolist(),
+                "split": ["train", "dev"] * 40,
+                "f1_weighted": np.repeat(dev, 2).tolist(),
+            }
+            settings = {"role": "comparison", "optimizer.learning_rate": rate}
+            write_run(tmp_path / "finalists" / f"{rate}_{seed}", columns, settings, seed=seed)
+    return tmp_path / "finalists"
+
+
+def test_the_product_rule_weighs_epochs_and_spread_over_the_seeds_of_a_setting(finalists, capsys):
+    trials, settings = read_trials(finalists, target=0.6)
+    assert settings == ("optimizer.learning_rate",)
+    assert trials["seeds"].tolist() == [2, 2]
+    one, other = trials.index
+    assert trials["epochs"][one] < trials["epochs"][other] == pytest.approx((5 * 6) ** 0.5, rel=0.2)
+    assert trials["product"][one] == pytest.approx(4 * trials["product"][other], rel=0.3)  # spread 4 times as large
+    assert choose(trials, within=0.1) == [one]
+    assert choose(trials, within=0.1, rule="product") == [other]
+    assert choose(trials, within=0.1, rule="product", count=3) == [other, one]
+    command = [str(finalists), "--target", "0.6", "--within", "0.1", "--rule", "product", "--count", "2"]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == ["optimizer.learning_rate=0.2", "optimizer.learning_rate=0.1"]
+    assert ", spread 0." in lines[0] + lines[1]
 
 
 def test_the_command_shows_every_trial_and_the_overrides_of_the_selected_one(search, capsys):
