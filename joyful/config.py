@@ -202,7 +202,8 @@ class TrainingSettings(Section):
         description="evaluations of dev and test per epoch"
     )
     train_metrics: Literal["full", "running"] = Field(
-        description="training metrics: a full evaluation of the split, or the average of its batches"
+        description="full: evaluate all losses on all splits; running: the train metrics are averages of the training batches, "
+        "contrastive and total loss of dev and test are not evaluated, and the encoder gradient ratio is at whole epochs"
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(description="CPU threads of one run")
     precision: Literal["fp32", "bf16"] = Field(description="precision of matrix multiplication")

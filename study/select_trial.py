@@ -90,7 +90,7 @@ def choose(trials: pd.DataFrame, within: float, rule: str = "first", count: int 
     """
     good = trials[trials["f1"] >= trials["f1"].max() - within]
     ordered = good.sort_values([RULES[rule], "f1"], ascending=[True, False], kind="stable", na_position="last")
-    return ordered.index[:count].map(str).tolist()
+    return [str(name) for name in ordered.index[:count]]
 
 
 def overrides(trials: pd.DataFrame, name: str, settings: Sequence[str]) -> list[str]:

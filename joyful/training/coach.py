@@ -106,6 +106,8 @@ class Coach:
             self._optimizer, factor=p.factor, patience=p.patience, min_lr=p.minimum, threshold=0.0
         )
         self._probe = splits["train"].batches_in_order(t.probe_dialogues)[0]
+        self._full = t.train_metrics == "full"
+        self._contrast_of_dev = self._full or (t.scheduler.name != "none" and t.scheduler.watch != "dev_nll")
         self._ordered: dict[str, list[Batch]] = {}
         self.step, self.epoch = 0, 0
         self.best: dict[str, float] = {}
@@ -232,12 +234,14 @@ class Coach:
                     continue
                 evaluated[split] = running if split == "train" and running is not None else self._run(split)
         read = [accumulator.values(self._weights) for accumulator in evaluated.values()]
-        read += [self._encoder_gradients(), *([] if norms is None else [torch.stack(list(norms.values()))])]
+        probed = self._full or norms is not None
+        read += [self._encoder_gradients()] if probed else []
+        read += [] if norms is None else [torch.stack(list(norms.values()))]
         values = iter(devices.read_values(read))  # here the host waits for the device, and nowhere else
         rows = [{**common, "split": split, **one.row(next(values))} for split, one in evaluated.items()]
         self._check_finite(rows, position)
         by_split = {row["split"]: row for row in rows}
-        ratio = gradient_ratio(*next(values))
+        ratio = gradient_ratio(*next(values)) if probed else {}
         if norms is None:
             by_split["dev"] |= ratio
         else:
@@ -251,15 +255,21 @@ class Coach:
         return rows, improved
 
     def _run(self, split: str) -> Accumulator:
-        """Evaluate a split, in file order. The contrastive loss always uses the augmented views of epoch 0."""
+        """Evaluate a split, in file order. The contrastive loss, if it is evaluated, uses the augmented views of epoch 0.
+
+        With training.train_metrics=running it is NaN on dev and test, unless the scheduler watches the total loss of dev.
+        """
         if split not in self._ordered:
             self._ordered[split] = self.splits[split].batches_in_order(self.batch_size)
         self.model.eval()
         accumulator = Accumulator(keep_logits=split != "train")
         for number, batch in enumerate(self._ordered[split]):
+            views = Draws(self.settings.seed, 0, number) if self._contrast_of_dev else None
             with self._autocast():
-                output: ModelOutput = self.model(batch, None, Draws(self.settings.seed, 0, number))
+                output: ModelOutput = self.model(batch, None, views)
             parts = objective.components(output, batch, self._criterion, self.settings.loss.encoder_reduction)
+            if views is None:
+                parts["contrastive"] = output.contrastive.new_full((), math.nan)
             accumulator.add(output, batch, parts)
         return accumulator
 
@@ -290,7 +300,8 @@ class Coach:
         for row in rows:
             # The NLL comes first: NaN logits show in it whatever classification loss is trained.
             for name in ("nll", "loss_classification", "loss_contrastive", "loss_encoder", "loss_gate_reg"):
-                if not math.isfinite(row[name]):
+                evaluated = name != "loss_contrastive" or row["split"] == "train" or self._contrast_of_dev
+                if evaluated and not math.isfinite(row[name]):
                     raise TrainingFailedError(
                         f"epoch {position:g}: {name} of the {row['split']} split is {row[name]}; expected a finite number"
                         ": lower optimizer.learning_rate or the weight of that component, or set "

@@ -39,7 +39,8 @@ VARIANTS = {
     "gradient_balanced": ("weighting=gradient_balanced", "weighting.every=2"),
     "normalised": ("weighting=normalised", "weighting.normalisation=minmax"),
     "averaged": ("training.moving_average=0.9", "optimizer=adamw", "optimizer.warmup_steps=3"),
-    "sgd": ("optimizer=sgd", "training.train_metrics=running", "training.evaluations_per_epoch=2"),
+    "sgd": ("optimizer=sgd", "training.evaluations_per_epoch=2"),
+    "full": ("training.train_metrics=full", "training.evaluations_per_epoch=2"),
     "rmsprop": ("optimizer=rmsprop", "classification.class_weight=inverse"),
     "ulgm": ("fusion.use_ulgm=true", "fusion.ulgm_delay_epochs=1"),
     "legacy": ("loss.encoder_reduction=legacy_sum", "loss=smoothl1"),
@@ -81,11 +82,19 @@ def test_records_are_complete_and_consistent(overrides):
     per_epoch = settings.training.evaluations_per_epoch
     assert [row["split"] for row in rows].count("dev") == 3 * per_epoch
     assert [row["split"] for row in rows].count("train") == 3
+    full = settings.training.train_metrics == "full"
     for row in rows:
-        assert row["loss_total"] == pytest.approx(
-            sum(row[f"weight_{c}"] * row[f"loss_{c}"] for c in COMPONENTS), rel=1e-6
+        if full or row["split"] == "train":
+            assert row["loss_total"] == pytest.approx(
+                sum(row[f"weight_{c}"] * row[f"loss_{c}"] for c in COMPONENTS), rel=1e-6
+            )
+            assert sum(row[f"share_{c}"] for c in COMPONENTS) == pytest.approx(1.0)
+        else:
+            assert math.isnan(row["loss_contrastive"])
+            assert math.isnan(row["loss_total"])
+        assert ("encoder_gradient_ratio" in row) == (
+            row["split"] == "train" or (full and row["split"] == "dev" and row["epoch"] % 1 > 0)
         )
-        assert sum(row[f"share_{c}"] for c in COMPONENTS) == pytest.approx(1.0)
         for name in ("accuracy", "f1_weighted", "f1_macro"):
             assert 0 <= row[name] <= 1
         for name in ("nll", "recon_mse", "recon_mae", "loss_encoder"):
@@ -99,11 +108,31 @@ def test_records_are_complete_and_consistent(overrides):
 
 
 def test_recorded_weights_are_the_configured_ones_for_a_fixed_weighting():
-    settings = tiny_settings("weights.encoder_loss_weight=0.5", "weights.cl_loss_weight=0.0")
+    settings = tiny_settings(
+        "weights.encoder_loss_weight=0.5", "weights.cl_loss_weight=0.0", "training.train_metrics=full"
+    )
     for row in rows_of(tiny_coach(settings)):
         assert (row["weight_classification"], row["weight_encoder"], row["weight_contrastive"]) == (1.0, 0.5, 0.0)
         assert row["share_contrastive"] == 0.0
         assert row["loss_contrastive"] > 0  # measured, although it is not trained
+
+
+def test_running_metrics_change_nothing_else_of_dev_and_test():
+    """The scheduler that watches the total loss of dev gets it in both cases."""
+    for watch in ("dev_nll", "dev_total"):
+        full, running = (
+            rows_of(tiny_coach(tiny_settings(f"training.train_metrics={kind}", f"training.scheduler.watch={watch}")))
+            for kind in ("full", "running")
+        )
+        for one, other in zip(full, running, strict=True):
+            if one["split"] != "train":
+                one.pop("split"), other.pop("split")
+                left_out = {name for name in other if math.isnan(other[name])}
+                absent = {"loss_contrastive", "loss_total", *(f"share_{c}" for c in COMPONENTS)}
+                assert left_out == (absent if watch == "dev_nll" else set())
+                assert {name: other[name] for name in other if name not in left_out} == pytest.approx(
+                    {name: one[name] for name in one if name not in left_out}, rel=1e-5
+                )
 
 
 @pytest.mark.slow
