@@ -3,8 +3,9 @@
     python -m study.archive pack SWEEP_FOLDER FILE.parquet [--columns f1_weighted,nll]
     python -m study.archive unpack FILE.parquet FOLDER
 
-An archive holds what a report needs: settings, seeds, roles, the status of each run, and the curves (as float32, seven
-digits). It does not hold machines, users, folders, times of day or checkpoints, and of a dataset it holds scores only.
+An archive holds what a report needs: settings, seeds, roles, the status of each run, the curves (as float32, seven
+digits), and the design and the decisions of the sweep. It does not hold machines, users, folders, times of day or
+checkpoints, and of a dataset it holds scores only.
 A report of the restored folder equals a report of the sweep up to the eighth digit.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from joyful import results
 from joyful.results import InputError, ResultsError
+from joyful.results.design import DECISIONS, DESIGN
 
 #: Version of the file format.
 FORMAT = 1
@@ -50,7 +52,7 @@ MAXIMUM_BYTES, MAXIMUM_RUNS = 2**26, 20_000
 def pack(sweep: Path, file: Path, only: Sequence[str] | None = None) -> int:
     """Write the complete runs of a sweep into one file, in the order of their names.
 
-    The same runs give the same bytes.
+    The same runs give the same bytes. Runs of a comparison that ended at the target are kept too.
 
     Args:
         sweep: Folder of the sweep.
@@ -68,7 +70,11 @@ def pack(sweep: Path, file: Path, only: Sequence[str] | None = None) -> int:
     import pyarrow.parquet as pq
 
     loaded = results.read_runs(sweep, [])
-    names = [header.name for header in loaded.headers if header.status == "completed"]
+    names = [
+        header.name
+        for header in loaded.headers
+        if header.status == "completed" or (header.status == "pruned" and header.role == "comparison")
+    ]
     if not names:
         raise InputError(f"{sweep}: expected a folder with complete runs, found none; give a finished sweep")
     names.sort(key=lambda name: (len(name), name))  # trials are numbered
@@ -99,7 +105,8 @@ def pack(sweep: Path, file: Path, only: Sequence[str] | None = None) -> int:
     types = {"step": pa.int32(), "epoch": pa.float64(), **dict.fromkeys(texts, pa.string())}
     order = [*texts, "step", "epoch", *sorted(columns.keys() - {*texts, "step", "epoch"})]
     table = pa.table({key: pa.array(columns[key], types.get(key, pa.float32())) for key in order})
-    table = table.replace_schema_metadata({"joyful_archive": str(FORMAT)})
+    files = {name: (sweep / name).read_text() for name in (DESIGN, DECISIONS) if (sweep / name).is_file()}
+    table = table.replace_schema_metadata({"joyful_archive": str(FORMAT), **files})
     sink = pa.BufferOutputStream()
     floats = [key for key in order if key not in types]
     pq.write_table(
@@ -124,7 +131,7 @@ def unpack(file: Path, folder: Path) -> int:
         InputError: If the file is not an archive, or the folder is not empty.
         ResultsError: If the folder cannot be written.
     """
-    runs = _read(file)
+    runs, files = _read(file)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -133,6 +140,8 @@ def unpack(file: Path, folder: Path) -> int:
         raise ResultsError(
             error.errno, f"{folder} cannot be written ({error.strerror}); choose another folder"
         ) from None
+    for name, text in files.items():
+        results.write_bytes(folder / name, text.encode())
     for name, (header, rows) in runs.items():
         kept = {key: value for key, value in header.items() if key not in ("status", "objective")}
         run = results.RunFolder.create(folder / name, kept | {"started": None, "host": None})
@@ -167,8 +176,8 @@ def _seconds(timing: Sequence[Mapping[str, Any]]) -> dict[float, float]:
     return total
 
 
-def _read(file: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Return header and rows of each run of an archive, by name."""
+def _read(file: Path) -> tuple[dict[str, tuple[dict[str, Any], list[dict[str, Any]]]], dict[str, str]]:
+    """Return header and rows of each run of an archive, by name, and the texts of the files of the sweep."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -197,7 +206,9 @@ def _read(file: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
                 raise InputError(f"expected at most {MAXIMUM_RUNS} runs")
         if any(set(header) != set(HEADER) for header, _ in runs.values()):
             raise InputError(f"expected headers with the keys {', '.join(HEADER)}")
-        return runs
+        return runs, {
+            name: metadata[name.encode()].decode() for name in (DESIGN, DECISIONS) if name.encode() in metadata
+        }
     except FileNotFoundError:
         raise InputError(f"{file}: no such file; run python -m study.archive pack SWEEP_FOLDER {file}") from None
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, RecursionError) as error:

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from joyful.results import InputError, RunFolder
+from joyful.results.design import Design, read_designs, record_design
 from study.archive import main, pack, unpack
 from tests.support.analysis import simulate_sweep
 from tests.support.findings import findings_of
@@ -40,6 +41,23 @@ def test_the_report_of_the_restored_runs_is_the_same(sweep, restored):
     for name in ("scores", "curves", "gradient_ratio"):
         pd.testing.assert_frame_equal(before.tables[name], after.tables[name], rtol=1e-4, atol=1e-6)
     assert before.tables["scores"]["seconds"].notna().all()
+
+
+def test_the_design_and_runs_that_ended_at_the_target_are_kept(tmp_path):
+    sweep, again = tmp_path / "sweep", tmp_path / "again"
+    simulate_sweep(sweep, seeds=range(1, 8), epochs=8)
+    arms, claims = ("loss=mse weights=baseline", "loss=smoothl1 weights=basic"), {"claims": []}
+    design = Design(None, 30, 1, arms, (9000,), claims, "95 %", "dev_f1", {"commit": None, "dirty": False})
+    record_design(sweep, design)
+    names = {path.parent.name for path in sweep.glob("*/run.json")}
+    for name in ("5", "6"):
+        RunFolder.open(sweep / name).set_status("pruned", "ended at the target")
+    RunFolder.open(sweep / "7").set_status("failed", "no luck")
+    pack(sweep, tmp_path / "file.parquet")
+    unpack(tmp_path / "file.parquet", again)
+    assert read_designs(again) == (design,)
+    assert {path.parent.name for path in again.glob("*/run.json")} == names - {"7"}
+    assert RunFolder.open(again / "5").info["status"] == "pruned"
 
 
 def test_settings_and_curves_are_kept_and_paths_are_not(sweep, unpacked):
