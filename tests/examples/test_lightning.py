@@ -38,6 +38,56 @@ def test_the_pruner_ends_a_trial_and_all_metrics_are_stored(folder):
     assert rows["loss"].notna().all()
 
 
+def test_a_paused_trial_has_a_checkpoint_of_its_last_epoch(folder, monkeypatch):
+    """Otherwise it would train this epoch again when it is promoted."""
+    monkeypatch.syspath_prepend(folder)
+    import lightning
+    import main as program
+    import torch
+
+    from joyful.sweeper import TrialPaused, current_trial
+    from joyful.sweeper import lightning as ours
+
+    def report(value, step, metrics):
+        if step == 2:
+            raise TrialPaused(f"paused at step {step}")
+
+    monkeypatch.setattr(type(current_trial.trial), "report", staticmethod(report))
+    checkpoint = program.ModelCheckpoint(folder, filename="last", enable_version_counter=False)
+    trainer = lightning.Trainer(
+        max_epochs=4, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[ours.ReportCallback("val_loss"), checkpoint],
+    )  # fmt: skip
+    with pytest.raises(TrialPaused):
+        trainer.fit(program.Regression(0.01, 8), *program.data())
+    assert torch.load(folder / "last.ckpt", weights_only=False)["epoch"] == 1  # counted from 0
+    assert trainer.current_epoch == 2
+
+
+@pytest.mark.soak("takes half a minute; the test above and test_pausing.py cover its parts")
+def test_a_promoted_trial_trains_no_epoch_twice(folder):
+    examples.edit(
+        folder,
+        "def training_step(self, batch):",
+        "def on_train_epoch_start(self):\n"
+        "        with open(trial.folder / 'epochs.txt', 'a') as file:\n"
+        "            file.write(f'{self.current_epoch} ')\n\n"
+        "    def training_step(self, batch):",
+    )
+    pruner = ["hydra/sweeper/pruner=asha_promotion", "hydra.sweeper.pruner.fewest_trials=1"]
+    pruner += ["hydra.sweeper.pruner.max_resource=8"]
+    rates = [f"lr={rate}" for rate in (0.02, 0.000001, 0.000002)]  # the first is paused, and promoted after the second
+    examples.run(folder, *examples.sweep_command(examples.trials(*rates), *pruner, "epochs=8"))
+    sweep = folder / "multirun/main"
+    states = sweeps.states(sweep)
+    assert "PRUNED" in states.values()
+    trained = {number: (sweep / str(number) / "epochs.txt").read_text().split() for number in states}
+    assert all(epochs == [str(epoch) for epoch in range(len(epochs))] for epochs in trained.values())
+    assert all(len(trained[number]) == 8 for number, state in states.items() if state == "COMPLETE")
+    output = [path.read_text() for path in sweep.glob(".workers/*/trainer.log")]
+    assert any("Restored all states from the checkpoint" in text for text in output)
+
+
 @pytest.mark.soak("takes a minute")
 def test_a_stopped_and_killed_trial_ends_as_without_interruption(folder):
     examples.edit(
