@@ -35,6 +35,7 @@ from study.tables import (
     arms_table,
     confirmation_table,
     fair_table,
+    fair_verdict_table,
     gradient_ratio_table,
     plan_name,
     scores_table,
@@ -46,6 +47,7 @@ from study.tables import (
 ROOT = Path(__file__).resolve().parents[1]
 ARCHIVES = ROOT / "study/archives"
 CLAIMS = ROOT / "study/claims.yaml"
+FAIR_CLAIMS = ROOT / "study/fair_claims.yaml"
 DOCUMENT = ROOT / "study/RESULTS.md"
 IMAGES = ROOT / "study/images"
 
@@ -73,7 +75,8 @@ def read(folder: Path) -> Studies:
         file = ARCHIVES / f"{part.name}.parquet"
         if file.is_file():
             archive.unpack(file, folder / part.name)
-            studies[part] = rename_arms(report.build(folder / part.name, CLAIMS)[0], part)
+            claims = FAIR_CLAIMS if part.fair else CLAIMS
+            studies[part] = rename_arms(report.build(folder / part.name, claims)[0], part)
     if not studies:
         raise InputError(
             f"{ARCHIVES}: expected archives of the study's sweeps, found none; run python -m study.archive pack"
@@ -106,7 +109,7 @@ def rename_arms(findings: Findings, part: Part) -> Findings:
 def plots_of(part: Part, findings: Findings) -> list[Plot]:
     """Return the plots of a part: dev F1 over training, and the effects of the arms for two of the note's claims.
 
-    A part about performance has the first plot only.
+    A part about performance or of the second plan has the first plot only.
     """
     band = findings.band("f1_weighted", "dev")
     arms = [arm.name for arm in findings.sweep.arms]
@@ -117,7 +120,7 @@ def plots_of(part: Part, findings: Findings) -> list[Plot]:
             band, arms, name=f"{name}-curves", quantity="dev weighted F1", scale=100, unit="%", target=target
         )
     ]
-    for claim in () if part.performance else ("convergence_speed", "convergence_stability"):
+    for claim in () if part.performance or part.fair else ("convergence_speed", "convergence_stability"):
         chosen = [v for v in findings.verdicts if v.claim.name == claim]
         if chosen:
             plots.append(forest(chosen, f"{name}-{claim.replace('_', '-')}", arms))
@@ -126,7 +129,8 @@ def plots_of(part: Part, findings: Findings) -> list[Plot]:
 
 def blocks(studies: Studies) -> dict[str, str]:
     """Return the Markdown of each generated part of study/RESULTS.md, by its name."""
-    studies = {part: findings for part, findings in studies.items() if not part.performance}
+    second = {part: findings for part, findings in studies.items() if part.fair}
+    studies = {part: findings for part, findings in studies.items() if not part.performance and not part.fair}
     markdown: dict[str, str] = {
         "verdicts": verdict_table(studies),
         "scores": scores_table(studies),
@@ -142,6 +146,11 @@ def blocks(studies: Studies) -> dict[str, str]:
         markdown["confirmation"] = confirmation_table(studies)
     if any(part.name in FAIR_COMPARISONS for part in studies):
         markdown["fair"] = fair_table(studies, claims)
+    for kind in ("note", "confirm", "parts"):
+        chosen = {part: findings for part, findings in second.items() if part.name.startswith(f"fair_{kind}_")}
+        if chosen:
+            figures = [line for part, findings in chosen.items() for line in _figures(part, findings)]
+            markdown[f"fair_{kind}"] = "\n\n".join([fair_verdict_table(chosen), scores_table(chosen), *figures])
     return markdown | {part.name: block(part, findings) for part, findings in studies.items()}
 
 
@@ -154,8 +163,11 @@ def block(part: Part, findings: Findings, images: str = "images") -> str:
         images: Folder of the figures, relative to the document.
     """
     lines = [arms_table(findings)] if len(findings.sweep.arms) > 2 or not part.note else []
-    lines += [f"![{plot.title}: {plot.finding}]({images}/{plot.name}.png)" for plot in plots_of(part, findings)]
-    return "\n\n".join(lines)
+    return "\n\n".join([*lines, *_figures(part, findings, images)])
+
+
+def _figures(part: Part, findings: Findings, images: str = "images") -> list[str]:
+    return [f"![{plot.title}: {plot.finding}]({images}/{plot.name}.png)" for plot in plots_of(part, findings)]
 
 
 def insert(path: Path, markdown: dict[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,6 +55,7 @@ class Part:
         confirms: Whether it compares tuned settings with the tuned baseline, its first arm, on fresh seeds.
         performance: Whether it is about the performance of joyful. Such a part has a block in docs/PERFORMANCE.md and
             no line in the tables of the study.
+        fair: Whether it belongs to the second plan (study/FAIR_PLAN.md), which has claims and tables of its own.
     """
 
     name: str
@@ -63,10 +64,30 @@ class Part:
     arms: tuple[str, ...] = ()
     confirms: bool = False
     performance: bool = False
+    fair: bool = False
 
 
 def _confirmation(name: str, title: str, arms: tuple[str, ...] = CONFIRMED) -> Part:
     return Part(f"confirm_{name}", title, note=False, arms=arms, confirms=True)
+
+
+#: The arms of the second plan's sweeps, in their order.
+FAIR_NOTE = ("default", "the note", "averaged", "contrast 0.025", "contrast 0.025, averaged")
+FAIR_CONFIRM = ("tuned baseline", "default", "default, averaged", "tuned, contrast 0.025", "candidate")
+
+#: Dataset -> the arms of its sweep `fair/parts_*`: the candidate, and the candidate without one of its settings.
+FAIR_WITHOUT: dict[str, tuple[str, ...]] = {}
+
+#: Dataset -> its title.
+DATASETS = {"synthetic": "Synthetic", "meld": "MELD", "emorynlp": "EmoryNLP", "mosi": "MOSI"}
+
+
+def _fair(kind: str, arms: Mapping[str, tuple[str, ...]]) -> list[Part]:
+    return [
+        Part(f"fair_{kind}_{name}", title, note=False, arms=arms[name], fair=True)
+        for name, title in DATASETS.items()
+        if name in arms
+    ]
 
 
 #: Parts in the order of the tables. Those without an archive are left out.
@@ -86,6 +107,9 @@ PARTS = (
     _confirmation("emorynlp", "EmoryNLP, confirmation"),
     _confirmation("mosi", "MOSI, confirmation"),
     Part("fair_synthetic", "Synthetic, fair baseline", note=False, arms=FAIR),
+    *_fair("note", dict.fromkeys(DATASETS, FAIR_NOTE)),
+    *_fair("confirm", dict.fromkeys(DATASETS, FAIR_CONFIRM)),
+    *_fair("parts", FAIR_WITHOUT),
     Part("precision", "Synthetic, bfloat16", note=False, arms=("float32", "bfloat16"), performance=True),
 )
 
@@ -272,6 +296,51 @@ def as_baseline(sweep: Sweep, baseline: str) -> Sweep:
     """Return a sweep with another of its arms as the baseline."""
     arms = sorted(sweep.arms, key=lambda arm: arm.name != baseline)
     return replace(sweep, arms=tuple(replace(arm, is_baseline=arm.name == baseline) for arm in arms))
+
+
+#: Claims of study/fair_claims.yaml in the order of the columns.
+FAIR_CLAIMS = ("convergence_speed", "convergence_stability", "f1_gain", "f1_no_loss")
+
+
+def fair_verdict_table(studies: Studies) -> str:
+    """Return the verdicts of parts of the second plan: a line for each arm, and a column for each claim."""
+    rows = []
+    for part, findings in studies.items():
+        for arm in findings.sweep.others:
+            known = {v.claim.name: v for v in findings.verdicts if v.arm == arm.name}
+            pairs = max((v.n_pairs for v in known.values()), default=0)
+            cells = [_cell(known.get(name)) for name in FAIR_CLAIMS]
+            rows.append(
+                [
+                    part.title,
+                    arm.name,
+                    findings.sweep.arms[0].name,
+                    str(pairs),
+                    *cells,
+                    "**yes**" if works(known) else "no",
+                ]
+            )
+    columns = [
+        "data",
+        "arm",
+        "against",
+        "pairs",
+        "15 % faster",
+        "30 % steadier",
+        "dev F1 1 point higher",
+        "dev F1 less than half a point lower",
+    ]
+    return table([*columns, "works"], rows)
+
+
+def works(known: Mapping[str, Verdict]) -> bool:
+    """Return whether settings work by study/FAIR_PLAN.md: faster, steadier and no loss of F1 are all supported.
+
+    Args:
+        known: Claim of study/fair_claims.yaml -> its verdict.
+    """
+    needed = (FAIR_CLAIMS[0], FAIR_CLAIMS[1], FAIR_CLAIMS[3])
+    return all(name in known and known[name].verdict == "supported" for name in needed)
 
 
 def works_by_plan(speed: Verdict | None, spread: Verdict | None, f1: Verdict | None) -> bool:
