@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Libraries of joyful's own commands.
 LIBRARIES = (
-    "torch", "torch._dynamo", "torch._inductor.config", "hydra", "optuna", "sqlalchemy", "pandas", "rich.progress",
+    "torch", "hydra", "optuna", "optuna.importance", "sqlalchemy.dialects.sqlite", "pandas", "rich.progress",
     "joyful.training.experiment", "joyful.sweeper.status", "joyful.analysis.findings", "joyful.analysis.plots.survival",
     "joyful.analysis.page.html",
 )  # fmt: skip
