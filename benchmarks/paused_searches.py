@@ -156,7 +156,7 @@ class PausedAtAQuarter(Paused):
     """Paused halving as `hydra/sweeper/pruner=asha_promotion` does it: rungs at a quarter and a half of the length."""
 
     def __init__(self, n_trials: int, last_step: int, breadth_first: bool) -> None:
-        policy = PromotionPruner(breadth_first=breadth_first).for_steps(last_step).policy(maximize=True)
+        policy = PromotionPruner(max_resource=last_step, breadth_first=breadth_first).policy(maximize=True)
         super().__init__(n_trials, last_step, policy.first_rung, policy.reduction_factor, breadth_first)
 
 

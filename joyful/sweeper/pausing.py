@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import func, select
 
@@ -74,6 +74,7 @@ class PromotionPruner(BasePruner):
         reduction_factor: Each rung is at this multiple of the one before, and one of so many trials continues.
         max_resource: Last step of a trial. None: that of the program, if it is known, see `for_steps`.
         breadth_first: Whether all trials are started before any is promoted.
+        fewest_trials: A sweep of fewer trials pauses none.
 
     Raises:
         ValueError: If a value is out of range.
@@ -85,22 +86,34 @@ class PromotionPruner(BasePruner):
         reduction_factor: int = 2,
         max_resource: int | None = None,
         breadth_first: bool = False,
+        fewest_trials: int = 8,
     ) -> None:
-        least = {"min_resource": 1, "reduction_factor": 2, "max_resource": 1}
-        values = {"min_resource": min_resource, "reduction_factor": reduction_factor, "max_resource": max_resource}
+        least = {"min_resource": 1, "reduction_factor": 2, "max_resource": 1, "fewest_trials": 1}
+        values = {
+            "min_resource": min_resource, "reduction_factor": reduction_factor, "max_resource": max_resource,
+            "fewest_trials": fewest_trials,
+        }  # fmt: skip
         for name, value in values.items():
-            if value is None and name != "reduction_factor":
+            if value is None and name in ("min_resource", "max_resource"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least[name]:
                 raise ValueError(f"{name}: expected an integer >= {least[name]}, got {value!r}")
         if not isinstance(breadth_first, bool):
             raise ValueError(f"breadth_first: expected true or false, got {breadth_first!r}")
         self._settings = (min_resource, reduction_factor, max_resource, breadth_first)
+        self.fewest_trials = fewest_trials
 
-    def for_steps(self, steps: int | None) -> PromotionPruner:
-        """Return the pruner for a program whose trials have `steps` steps; None: their number is not known."""
+    def for_sweep(self, n_trials: int, steps: int | None) -> BasePruner:
+        """Return the pruner of a sweep.
+
+        Args:
+            n_trials: Number of its trials.
+            steps: Number of steps of a trial; None: not known.
+        """
+        if n_trials < self.fewest_trials:
+            return NopPruner()
         first, factor, last, breadth_first = self._settings
-        return PromotionPruner(first, factor, last or steps, breadth_first)
+        return PromotionPruner(first, factor, last or steps, breadth_first, self.fewest_trials)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return False."""

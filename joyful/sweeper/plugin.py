@@ -67,7 +67,7 @@ PRUNERS: dict[str, dict[str, Any]] = {
     # successive halving that pauses trials at a quarter and a half of their steps, and promotes the best half there, also later
     "asha_promotion": {
         "_target_": "joyful.sweeper.pausing.PromotionPruner", "min_resource": None, "reduction_factor": 2,
-        "max_resource": None, "breadth_first": False,
+        "max_resource": None, "breadth_first": False, "fewest_trials": 8,
     },
     # train every trial to the end
     "none": {"_target_": "optuna.pruners.NopPruner"},

@@ -84,7 +84,7 @@ def prepare(
     job_check.varied = frozenset(plan.varied())
     check_compositions(plan, compose, job_check)
     if isinstance(pruner, PromotionPruner):
-        pruner = pruner.for_steps(job_check.steps or None)
+        pruner = pruner.for_sweep(plan.n_trials, job_check.steps or None)
     first = identity(compose(plan.first_overrides()))
     plan = replace(plan, finals=finals_of(checked, plan, first))
     job_check.varied = frozenset(plan.varied())

@@ -34,6 +34,7 @@ PRUNER = (
     "hydra/sweeper/pruner=asha_promotion",
     "hydra.sweeper.pruner.min_resource=3",
     "hydra.sweeper.pruner.reduction_factor=3",
+    "hydra.sweeper.pruner.fewest_trials=1",
 )
 CONFIG = "x: 0.5\nseed: 1\nsteps: 10\nwait: 0.0\nnan: false\nfail: false\n"
 
@@ -172,10 +173,12 @@ def test_the_policy_of_a_sweep():
 
 @pytest.mark.parametrize(("steps", "rungs"), [(20, [5, 10]), (10, [3, 6]), (4, [1, 2]), (1, [])])
 def test_the_rungs_are_a_quarter_and_a_half_of_the_steps(steps, rungs):
-    policy = policy_of(PromotionPruner().for_steps(steps), ["maximize"])
+    policy = policy_of(PromotionPruner().for_sweep(27, steps), ["maximize"])
     assert policy.rungs(100) == rungs
-    assert policy_of(PromotionPruner(max_resource=8).for_steps(steps), ["maximize"]).rungs(100) == [2, 4]
-    assert policy_of(PromotionPruner().for_steps(None), ["maximize"]).rungs(12) == [3, 6, 12]
+    assert policy_of(PromotionPruner(max_resource=8).for_sweep(27, steps), ["maximize"]).rungs(100) == [2, 4]
+    assert isinstance(PromotionPruner().for_sweep(7, steps), optuna.pruners.NopPruner)  # too few to choose from
+    assert policy_of(PromotionPruner(fewest_trials=7).for_sweep(7, steps), ["maximize"]) is not None
+    assert policy_of(PromotionPruner().for_sweep(27, None), ["maximize"]).rungs(12) == [3, 6, 12]
 
 
 def test_paused_is_pruned_for_programs_that_know_only_optuna():

@@ -64,7 +64,11 @@ def test_two_commands_pause_and_promote_trials(server, tmp_path, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", server.password)
     small_program.write(tmp_path)
     search = ["x=interval(0,1)", "steps=6", "hydra.sweeper.n_trials=6", f"hydra.sweeper.storage={server.url}"]
-    search += ["hydra/sweeper/pruner=asha_promotion", "hydra.sweeper.study_name=paused"]
+    search += [
+        "hydra/sweeper/pruner=asha_promotion",
+        "hydra.sweeper.pruner.fewest_trials=6",
+        "hydra.sweeper.study_name=paused",
+    ]
     run_two_commands(tmp_path, search)
     with open_sweep(tmp_path / "multirun/paused", server.url) as access:
         trials = access.open().trials

@@ -235,7 +235,10 @@ def test_finalists_with_the_most_seeds_come_first():
 @pytest.mark.slow
 def test_finalists_are_neither_paused_nor_compared_with_the_search_at_rungs(program, fork_server):
     """Their values are worse than those of the search, which its rule would end at the first rung."""
-    pruner = ["hydra/sweeper/pruner=asha_promotion", "hydra.sweeper.pruner.min_resource=1"]
+    pruner = [
+        "hydra/sweeper/pruner=asha_promotion",
+        *(f"hydra.sweeper.pruner.{x}=1" for x in ("min_resource", "fewest_trials")),
+    ]
     done = run(program, fork_server, *SEEDS[:1], "hydra.sweeper.finalists=1", *pruner)
     assert done.returncode == 0, done.stderr
     found = trials(program)

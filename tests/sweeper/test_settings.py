@@ -21,7 +21,7 @@ def test_the_settings_of_the_trainer_have_the_defaults_except_its_own():
     ours = OmegaConf.to_container(OmegaConf.load(CONF / "hydra/sweeper/optuna_pruned.yaml"))
     differing = {name for name in ours if ours[name] != plugin.DEFAULTS[name]}
     assert ours.keys() == plugin.DEFAULTS.keys()
-    assert differing == {"direction", "metric_names", "fold_key", "role_key", "may_differ", "check", "claims"}
+    assert differing == {"direction", "metric_names", "fold_key", "role_key", "may_differ", "check", "claims", "defaults"}
     assert set(ours["may_differ"]) == {*LOCATION_SETTINGS, "device", "training.threads"}
 
 
