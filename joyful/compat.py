@@ -8,7 +8,10 @@ imports these packages inside its functions only.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence, Set
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +46,76 @@ def relu_backward(gradient: Tensor, result: Tensor) -> Tensor:
 
     masked: Tensor = torch.ops.aten.threshold_backward(gradient, result, 0)
     return masked
+
+
+def use_deterministic_algorithms() -> None:
+    """Have torch raise an error where an operation has no deterministic form, also in code that its compiler makes.
+
+    `torch.use_deterministic_algorithms` imports the compiler for this, which takes a second.
+    """
+    import torch
+
+    if "torch._inductor.config" in sys.modules:
+        torch.use_deterministic_algorithms(True)
+    else:
+        os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # the compiler reads it if it is imported later
+        torch.set_deterministic_debug_mode("error")
+
+
+#: The attribute in which torch keeps the form of a function that its compiler leaves out.
+_LEFT_OUT = "__dynamo_disable"
+
+
+def postpone_compiler() -> None:
+    """Keep the optimizers of torch from importing its compiler (torch._dynamo), which takes more than a second.
+
+    At the first call of some methods of an optimizer, torch imports the compiler to have it leave them out. There is no public
+    way to prevent this. As soon as something else has imported the compiler, the methods behave as torch intends.
+    """
+    from torch.optim import SGD, Adam, Optimizer, RMSprop
+
+    if _compiler_is_imported():
+        return
+    for method in (Optimizer.add_param_group, Optimizer.load_state_dict, Optimizer.state_dict, Optimizer.zero_grad):
+        plain = getattr(method, "__wrapped__", None)
+        if plain is not None and not hasattr(plain, _LEFT_OUT):
+            setattr(plain, _LEFT_OUT, _without_compiler(method, plain))
+    for kind in (Adam, SGD, RMSprop):
+        if kind.step.__code__.co_name == "_use_grad":
+            kind.step = _step_without_compiler(kind.step)  # type: ignore[method-assign]
+
+
+def _compiler_is_imported() -> bool:
+    return "torch._dynamo" in sys.modules
+
+
+def _without_compiler(method: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls `plain` until the compiler is imported, and then what torch intends for `method`."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        if not _compiler_is_imported():
+            return plain(*arguments, **named)
+        if getattr(plain, _LEFT_OUT, None) is call:
+            delattr(plain, _LEFT_OUT)
+        return method(*arguments, **named)
+
+    return call
+
+
+def _step_without_compiler(step: Any) -> Any:
+    """Return the step of an optimizer, which torch wraps in a function that turns gradients off around it."""
+    plain = step.__wrapped__
+
+    @functools.wraps(plain)
+    def call(self: Any, closure: Any = None) -> Any:
+        import torch
+
+        if _compiler_is_imported():
+            return step(self, closure)
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            return plain(self, closure)
+
+    return call
 
 
 def start_ray(init: Any) -> None:

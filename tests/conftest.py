@@ -2,13 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.faults import pytest_report_header, pytest_terminal_summary, soaking, tally
-from tests.support.fork_server import ForkServer
+from tests.support.fork_server import ForkServer, shared
 from tests.support.quick import quick_tests
 
 __all__ = ["pytest_report_header", "pytest_terminal_summary", "tally"]
@@ -22,10 +21,9 @@ sys.dont_write_bytecode = False
 
 
 @pytest.fixture(scope="session")
-def fork_server() -> Iterator[ForkServer]:
+def fork_server() -> ForkServer:
     """A process with all libraries imported, which runs Python commands in forks."""
-    with ForkServer() as server:
-        yield server
+    return shared()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -50,11 +48,12 @@ LONGEST = (
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the quick tests, skip those of a soak outside a soak, and put the longest first."""
+    chooses_quick = "quick" in config.option.markexpr
     items.sort(key=lambda item: next((i for i, x in enumerate(LONGEST) if item.nodeid.startswith(x)), len(LONGEST)))
     for item in items:
         name = getattr(item, "originalname", item.name)
         owner = getattr(item, "cls", None)
-        if (f"{owner.__name__}.{name}" if owner else name) in quick_tests(item.path):
+        if chooses_quick and (f"{owner.__name__}.{name}" if owner else name) in quick_tests(item.path):
             item.add_marker("quick")
         marker = item.get_closest_marker("soak")
         if marker and not (soaking() or "soak" in config.option.markexpr):

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import types
 from importlib import import_module
@@ -199,3 +200,52 @@ def test_optunas_tables_have_the_columns_that_are_read_and_written(tmp_path):
         model = getattr(compat.optuna_models(), name)
         assert columns <= {column["name"] for column in inspector.get_columns(model.__tablename__)}
         assert all(hasattr(model, column) for column in columns)
+
+
+STEPS_OF_OPTIMIZERS = """\
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from joyful.config import OptimizerSettings
+from joyful.training.experiment import train_run
+from joyful.training.optimizers import OPTIMIZERS, build_optimizer, load_state_tensors, state_tensors
+from tests.support.runs import tiny_request
+
+def numbers():
+    found = []
+    for name in OPTIMIZERS:
+        settings = OptimizerSettings(name=name, learning_rate=0.1, weight_decay=0.01, momentum=0.9, warmup_steps=0)
+        weight = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+        optimizer = build_optimizer(settings, [weight])
+        for _ in range(3):
+            optimizer.zero_grad()
+            weight.pow(2).sum().backward()
+            optimizer.step()
+            state = state_tensors(optimizer)
+            optimizer = build_optimizer(settings, [weight])
+            load_state_tensors(optimizer, settings, state)
+        found += [weight.tolist(), {key: value.tolist() for key, value in state.items()}]
+        assert weight.requires_grad and weight.is_leaf
+    return found
+
+with tempfile.TemporaryDirectory() as folder:
+    train_run(tiny_request(Path(folder, "run"), "training.epochs=1", "training.moving_average=0.9"))
+assert torch.are_deterministic_algorithms_enabled()
+first = numbers()
+assert not {"torch._dynamo", "torch._inductor"} & set(sys.modules)
+import torch._dynamo
+assert numbers() == first
+marked = torch.optim.Optimizer.zero_grad.__wrapped__.__dynamo_disable
+assert marked.__module__.startswith("torch."), marked
+import torch._inductor.config
+assert torch._inductor.config.deterministic
+print(len(first))
+"""
+
+
+@pytest.mark.slow
+def test_optimizers_give_the_same_without_torchs_compiler_and_do_not_import_it():
+    done = subprocess.run([sys.executable, "-c", STEPS_OF_OPTIMIZERS], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["8"]), done.stderr

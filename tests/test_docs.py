@@ -156,8 +156,16 @@ RULES: list[tuple[str, Rule]] = [
     (r"python run\.py -m .*sweep_name=grid", small("weights.encoder_loss_weight=0.03,0.05")),
     (r"python run\.py -m hydra/launcher=joblib seed=1,2,3,4", small("seed=1,2", "hydra/launcher=basic")),
     (
+        r"python examples/quickstart/main\.py -m .*sweeper\.(seeds|track)=",  # the next rule has four trials
+        with_overrides("hydra.sweeper.n_trials=2", "steps=2", "hydra/launcher=basic"),
+    ),
+    (
         r"python examples/quickstart/main\.py -m ",
         with_overrides("hydra.sweeper.n_trials=4", "steps=3", "hydra/launcher=basic"),
+    ),
+    (
+        r"python examples/scikit_learn/main\.py -m .*pairs=auto",
+        only_composed("tests/sweeper/test_pairs_auto.py runs it"),
     ),
     (r"python examples/quickstart/main\.py --config-dir ", unchanged),
     (r"python examples/scikit_learn/main\.py -m \+sweep=compare", with_overrides("epochs=2", *ONE_PAIR)),

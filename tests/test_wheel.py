@@ -37,7 +37,7 @@ def swept(installed, tmp_path_factory):
     """A sweep that the installed program has trained."""
     place = tmp_path_factory.mktemp("swept")
     quick = [item for item in TINY if not item.startswith("training.threads")]
-    short = ("training.epochs=2", "training.evaluations_per_epoch=1", "hydra.sweeper.pairs=1")
+    short = ("training.epochs=2", "training.evaluations_per_epoch=1", "hydra.sweeper.pairs=1", "hydra/launcher=basic")
     done = call(installed, "train", "-m", "+sweeps=first_look", *quick, *short, cwd=place)
     assert done.returncode == 0, done.stderr
     return place / "multirun/first_look"

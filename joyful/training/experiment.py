@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 
 from joyful import results
+from joyful.compat import use_deterministic_algorithms
 from joyful.config import LOCATION_SETTINGS, MEMORY_ADVICE, Settings, check, config_hash
 from joyful.data.description import describe_data
 from joyful.data.loading import check_files, load
@@ -379,7 +380,7 @@ def prepare_torch(device: torch.device, threads: int) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # cuDNN's recurrent layers would round to TF32, so training.precision=fp32 would not be that.
         torch.backends.cudnn.allow_tf32 = False
-    torch.use_deterministic_algorithms(True)
+    use_deterministic_algorithms()
     # Filling uninitialized memory is a debugging aid that costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from joyful.compat import postpone_compiler
 from joyful.config import OptimizerSettings
 from joyful.registry import Registry
 
@@ -51,6 +52,7 @@ def build_optimizer(settings: OptimizerSettings, parameters: Sequence[Tensor]) -
     Raises:
         InputError: If there is no optimizer of that name.
     """
+    postpone_compiler()
     return OPTIMIZERS[settings.name](parameters, settings)
 
 

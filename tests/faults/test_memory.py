@@ -28,6 +28,9 @@ LIMIT, TOO_LARGE, SMALL = 5_000_000, "training.batch_size=400", "training.batch_
 #: Many utterances with few features, for which a training step is too large. A large model would need disk space.
 MANY = ("data.synthetic.dialogues={train: 400, dev: 3, test: 3}", "data.synthetic.utterances=100", "training.epochs=1")
 
+#: A layer so wide that its activations are too large, in the first second of the step. Without it, the contrastive loss is.
+WIDE = "model.fusion_hidden_size=10000"
+
 ADVICE = ("training.batch_size", "model=small", "training.precision=bf16", "hydra.sweeper.n_jobs")
 
 
@@ -47,7 +50,7 @@ def single(*overrides: str) -> list[str]:
 
 def test_a_run_fails_with_what_to_lower(tmp_path: Path, tally: Tally) -> None:
     """torch raises RuntimeError (DefaultCPUAllocator: can't allocate memory)."""
-    done = sweeps.run(limited(single(*MANY, TOO_LARGE)), tmp_path)
+    done = sweeps.run(limited(single(*MANY, TOO_LARGE, WIDE)), tmp_path)
     *log, error = done.stderr.splitlines()
     assert (done.returncode, [line for line in log if line.startswith("joyful: ")]) == (1, []), done.stderr
     assert_says_what_to_lower(error.removeprefix("joyful: "))

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from joyful.sweeper.registry import Lease
-from tests.support import launchers, sweeps
+from tests.support import fork_server, launchers, sweeps
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -54,7 +54,10 @@ def trials(*listed: str) -> str:
 
 def run(folder: Path, *command: str, expected: int = 0) -> str:
     """Run a command in the folder of an example, check its exit code, and return its output."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    if command[0] == sys.executable:
+        done = fork_server.shared().run(command[1:], folder, os.environ, 300)
+    else:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == expected, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import gc
 import importlib
 import json
@@ -24,6 +25,7 @@ import tempfile
 import threading
 import time
 import traceback
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Libraries of joyful's own commands.
 LIBRARIES = (
-    "torch", "torch._dynamo", "torch._inductor.config", "hydra", "optuna", "sqlalchemy", "pandas", "rich.progress",
+    "torch", "hydra", "optuna", "optuna.importance", "sqlalchemy.dialects.sqlite", "pandas", "rich.progress",
     "joyful.training.experiment", "joyful.sweeper.status", "joyful.analysis.findings", "joyful.analysis.plots.survival",
     "joyful.analysis.page.html",
 )  # fmt: skip
@@ -96,6 +98,14 @@ class ForkServer:
         return subprocess.CompletedProcess(list(arguments), code, out, err)
 
 
+@functools.cache
+def shared() -> ForkServer:
+    """Return the server of this process, which is started at the first call and ends with the process."""
+    server = ForkServer()
+    atexit.register(server.__exit__)
+    return server
+
+
 def _serve() -> None:
     for name in sys.argv[1:]:
         importlib.import_module(name)
@@ -134,6 +144,14 @@ def _end(code: int) -> NoReturn:
     os._exit(code)
 
 
+def _run_script(path: Path) -> None:
+    """Run a script as the module __main__, whose __file__ is absolute, as Python does."""
+    main = types.ModuleType("__main__")
+    main.__file__ = str(path)
+    sys.modules["__main__"] = main
+    exec(compile(path.read_bytes(), path, "exec"), main.__dict__)  # noqa: S102
+
+
 def _become(request: dict[str, Any]) -> int:
     """Run the command in this fork, and return its exit code."""
     os.setsid()
@@ -155,7 +173,7 @@ def _become(request: dict[str, Any]) -> int:
             runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
         else:
             sys.argv, sys.path[0] = [first, *rest], str(Path(first).resolve().parent)
-            runpy.run_path(first, run_name="__main__")
+            _run_script(Path(first).absolute())
     except SystemExit as end:
         if isinstance(end.code, int) or end.code is None:
             return end.code or 0

@@ -285,13 +285,13 @@ def test_kills_of_workers_and_drivers_lose_and_repeat_nothing(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_promoted_run_of_the_trainer_equals_a_run_alone(tmp_path):
+def test_a_promoted_run_of_the_trainer_equals_a_run_alone(tmp_path, fork_server):
     trials = [f"seed={seed}" for seed in (1, 2, 3)]
     command = sweeps.command(
         "paused", OWN, f"hydra.sweeper.trials={trials}", *PRUNER, "hydra.sweeper.pruner.min_resource=1",
         "hydra.sweeper.pruner.reduction_factor=2", epochs=4,
     )  # fmt: skip
-    done = sweeps.run(command, tmp_path)
+    done = sweeps.run(command, tmp_path, fork_server)
     assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / "multirun/paused"
     states, histories = sweeps.states(folder), sweeps.histories(folder)
@@ -303,5 +303,5 @@ def test_a_promoted_run_of_the_trainer_equals_a_run_alone(tmp_path):
         f"hydra.sweeper.trials=['{trials[promoted]}']",
         "hydra/sweeper/pruner=none",
     ]
-    assert subprocess.run(alone, cwd=tmp_path, capture_output=True).returncode == 0
+    assert sweeps.run(alone, tmp_path, fork_server).returncode == 0
     assert histories[promoted] == sweeps.histories(tmp_path / "multirun/alone")[0]
