@@ -15,7 +15,7 @@ from joyful.results.finalists import REPEAT_OF, SEED
 from joyful.sweeper.database import with_retries
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.registry import Registry
-from joyful.sweeper.study import repeats
+from joyful.sweeper.trial_table import repeats
 
 
 @dataclass(frozen=True)

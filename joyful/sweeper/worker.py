@@ -34,12 +34,13 @@ from joyful.runtime import closed_pipes
 from joyful.runtime.hydra_request import literal
 from joyful.runtime.job_log import below, terminal_handlers
 from joyful.sweeper import gpus, password
+from joyful.sweeper.claiming import Claiming
 from joyful.sweeper.database import open_engine, open_storage
 from joyful.sweeper.evidence import NOT_NEEDED, Evidence
 from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, FailureDetector, heartbeats
 from joyful.sweeper.history import mark_ended, run_header
 from joyful.sweeper.job_config import digest_of, identity, output_folder, without
-from joyful.sweeper.pausing import NOT_PROMOTED, Pausing, Trials, policy_of
+from joyful.sweeper.pausing import NOT_PROMOTED, Pausing, policy_of
 from joyful.sweeper.plan import Plan, override
 from joyful.sweeper.program import Program
 from joyful.sweeper.registry import Lease, LeaseLostError, Registry
@@ -55,10 +56,7 @@ from joyful.sweeper.study import (
     SAME_AS,
     StudyAccess,
     TrialAccess,
-    repeats,
     silence_logs,
-    states,
-    waiting_duplicates,
 )
 from joyful.sweeper.tracking import TrialTracking
 from joyful.sweeper.training_process import TrainerEndedError, TrainingProcess
@@ -170,6 +168,7 @@ class _Worker:
 
     def work(self) -> dict[str, Any]:
         self._me = self._registry.join("worker", self._task.driver)
+        self._claiming = Claiming(self._registry, self._me.id, self._detector, self._pausing)
         driver = self._registry.member(self._task.driver)
         is_driver = driver is not None and driver.identity == self._me.identity
         # the machine may be overloaded, so a driver whose process runs on it gets more time
@@ -199,12 +198,12 @@ class _Worker:
     def _process_trials(self) -> None:
         while not self._stop_signal.is_set():
             self._judge()
-            lease, unfinished = self._claim_next()
-            if lease is not None:
-                self._run_trial(lease)
-            elif not unfinished:
+            found = self._claiming.next()
+            if found.lease is not None:
+                self._run_trial(found.lease)
+            elif not found.unfinished:
                 break
-            else:
+            elif not found.lost:
                 self._stop_signal.wait(HEARTBEAT_SECONDS)
 
     def _judge(self) -> None:
@@ -258,42 +257,6 @@ class _Worker:
         if stop:
             self._stop_signal.set()
         return stop
-
-    # --- claiming
-
-    def _claim_next(self) -> tuple[Lease | None, bool]:
-        """Claim the next trial. Return its lease, None if no trial is free, and whether any trial is unfinished."""
-        now = self._look()
-        members, unfinished = now.members, now.unfinished
-        for number in now.free if self._pausing is None else self._pausing.order(now):
-            lease = now.leases.get(number)
-            owner = members.get(lease.owner) if lease is not None and lease.owner else None
-            owner_failed = owner is not None and not self._detector.is_dead(members.get(owner.driver))
-            claimed = self._registry.claim(number, self._me.id, lease, owner_failed=owner_failed)
-            if claimed is None:
-                continue
-            if owner is not None:
-                owner.identity.kill()  # it may be frozen, and must not resume and write
-            if self._pausing is not None and self._pausing.ends(number):
-                log.info("trial %d is not promoted and ends", number)
-            elif now.states[number] == TrialState.RUNNING:
-                log.info(
-                    "trial %d was %s and is resumed", number, "paused" if owner is None else "started by another worker"
-                )
-            return claimed, True
-        return None, bool(unfinished)
-
-    def _look(self) -> Trials:
-        """Return the state of all trials."""
-        leases, members = self._registry.leases_and_members()
-        self._detector.observe(members)
-        all_states, duplicates = states(self._registry), waiting_duplicates(self._registry)
-        return Trials(
-            all_states, leases, members,
-            held={n for n, lease in leases.items() if lease.owner and not self._detector.is_dead(members.get(lease.owner))},
-            blocked={number for number, other in duplicates.items() if not all_states[other].is_finished()},
-            repeats=frozenset() if self._pausing is None else repeats(self._registry),
-        )  # fmt: skip
 
     # --- one trial
 
@@ -356,7 +319,7 @@ class _Worker:
                 self._registry.renew(lease)
                 trial.copy_result(other)
                 log.info("trial %d has the configuration of trial %d and takes its result", lease.number, other.number)
-            return  # an unfinished duplicate waits: `_claim_next` skips the trial until the other is finished
+            return  # an unfinished duplicate waits: `Claiming` skips the trial until the other is finished
         self._tracking = TrialTracking(self._task.settings, folder, self._task.folder, header, plan.varied())
         request = {
             "config": self._task.program.pickle(config), "number": lease.number, "header": header,
@@ -426,7 +389,7 @@ class _Worker:
             pause = False
             if self._pausing is not None and trial.further_seed is None and self._pausing.reaches_rung(step, before):
                 prune = prune or not math.isfinite(value)
-                pause = not prune and self._pausing.pauses(lease.number, self._look())
+                pause = not prune and self._pausing.pauses(lease.number, self._claiming.look_at_all())
             self._trainer.send({"prune": prune, "pause": pause, "targets": self._targets(lease.number)})
             self._paused = pause
             if self._tracking is not None:
@@ -440,7 +403,7 @@ class _Worker:
         status = end["end"]
         if status == "interrupted":
             raise Stopped
-        if status == "paused":  # its lease is released, and `_claim_next` claims it again when it is promoted
+        if status == "paused":  # its lease is released, and `Claiming` claims it again when it is promoted
             return
         if status == "taken over":  # the trainer was frozen, and another process holds the lock of the folder now
             raise LeaseLostError(lease.number)

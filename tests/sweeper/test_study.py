@@ -18,10 +18,8 @@ from joyful.sweeper.study import (
     StudyAccess,
     TrialAccess,
     open_or_create,
-    requeue_failed,
-    states,
-    waiting_duplicates,
 )
+from joyful.sweeper.trial_table import requeue_failed, states, waiting_duplicates
 from tests.support.manual_clock import ManualClock
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(("a", "b"))}
