@@ -62,20 +62,32 @@ class Claiming:
         self._registry, self._worker, self._detector, self._pausing = registry, worker, detector, pausing
 
     def next(self) -> Found:
-        """Claim the next free trial, in the order of their numbers or in that of `Pausing.order`."""
+        """Claim the next free trial, in the order of their numbers or in that of `Pausing.order`.
+
+        When several workers look for a trial at the same time, the first one by its id takes the first trial, the second
+        one the second trial, and so on. So they do not all try to claim the same.
+        """
         if self._pausing is not None:
             return self._next_of_all(self._pausing)
         held, members = self._registry.held_and_members()
         self._detector.observe(members)
         busy = self._held(held, members)
         # a trial that a worker has claimed and not started yet is waiting
-        unfinished = first_unfinished(self._registry, len(busy) + CANDIDATES)
+        place = self._place(held, members)
+        unfinished = first_unfinished(self._registry, len(busy) + place + CANDIDATES)
         free = [number for number in unfinished if number not in busy]
         if any(unfinished[number] == TrialState.RUNNING for number in free):
             blocked = blocked_duplicates(self._registry)
             free = [number for number in free if number not in blocked]
-        candidates = self._candidates(free[:CANDIDATES], unfinished, held, members)
+        start = place % max(len(free), 1)
+        candidates = self._candidates((free[start:] + free[:start])[:CANDIDATES], unfinished, held, members)
         return Found(self._claim(candidates, members), bool(unfinished), bool(free))
+
+    def _place(self, held: Mapping[int, Lease], members: Mapping[str, Member]) -> int:
+        """Return how many live workers without a trial come before this one, in the order of their ids."""
+        owners = {lease.owner for lease in held.values()}
+        others = [m for m in members.values() if m.role == "worker" and m.id < self._worker and m.id not in owners]
+        return sum(not self._detector.is_dead(member) for member in others)
 
     def _candidates(
         self,

@@ -39,7 +39,7 @@ from joyful.sweeper.status import steps_of
 from joyful.sweeper.study import StudyAccess, silence_logs
 from joyful.sweeper.trial_table import FINISHED, count_states, has_unfinished
 from joyful.sweeper.view import SweepView
-from joyful.sweeper.worker import WorkerTask
+from joyful.sweeper.worker_task import WorkerTask
 
 log = logging.getLogger(__name__)
 

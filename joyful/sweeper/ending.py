@@ -27,7 +27,7 @@ from joyful.sweeper.status import Snapshot, take_snapshot
 from joyful.sweeper.study import OVERRIDES, StudyAccess
 from joyful.sweeper.trials import print_trials
 from joyful.sweeper.view_text import describe_claims, describe_finalists, format_line, of_seeds
-from joyful.sweeper.worker import WorkerTask
+from joyful.sweeper.worker_task import WorkerTask
 from joyful.validation import differences
 
 #: Files in the sweep folder: the best settings, for --config-dir, and the importance of each parameter.

@@ -39,7 +39,7 @@ from joyful.sweeper.settings import check_settings
 from joyful.sweeper.status import SWEEP_FILE
 from joyful.sweeper.study import OTHER_STUDY, SamplerFactory, StudyAccess, open_or_create
 from joyful.sweeper.trial_table import FINISHED, add_indexes, count_states
-from joyful.sweeper.worker import WorkerTask
+from joyful.sweeper.worker_task import WorkerTask
 
 log = logging.getLogger(__name__)
 

@@ -14,37 +14,28 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
 
 from joyful.records import InputError, one_line
 from joyful.results import ResultsError
 from joyful.results.finalists import SEED
-from joyful.runtime import closed_pipes
 from joyful.runtime.hydra_request import literal
 from joyful.runtime.job_log import below, terminal_handlers
 from joyful.sweeper import gpus, password
 from joyful.sweeper.claiming import Claiming
-from joyful.sweeper.database import open_engine, open_storage
-from joyful.sweeper.evidence import NOT_NEEDED, Evidence
+from joyful.sweeper.evidence import NOT_NEEDED
 from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, FailureDetector, heartbeats
 from joyful.sweeper.history import mark_ended, run_header
 from joyful.sweeper.job_config import digest_of, identity, output_folder, without
-from joyful.sweeper.pausing import NOT_PROMOTED, Pausing, policy_of
-from joyful.sweeper.plan import Plan, override
-from joyful.sweeper.program import Program
-from joyful.sweeper.registry import Lease, LeaseLostError, Registry
-from joyful.sweeper.settings import SweepSettings
+from joyful.sweeper.pausing import NOT_PROMOTED
+from joyful.sweeper.plan import override
+from joyful.sweeper.registry import Lease, LeaseLostError
 from joyful.sweeper.stop_signal import StopSignal
 from joyful.sweeper.study import (
     ARM,
@@ -54,12 +45,12 @@ from joyful.sweeper.study import (
     OWN,
     REASON,
     SAME_AS,
-    StudyAccess,
     TrialAccess,
     silence_logs,
 )
 from joyful.sweeper.tracking import TrialTracking
 from joyful.sweeper.training_process import TrainerEndedError, TrainingProcess
+from joyful.sweeper.worker_task import WorkerTask
 
 log = logging.getLogger(__name__)
 
@@ -77,78 +68,7 @@ class Stopped(BaseException):  # not an Exception, so that no `except Exception`
     """The driver has ended, or has asked its workers to stop."""
 
 
-@dataclass(frozen=True)
-class WorkerTask:
-    """The task function of a worker's launcher job. Picklable: connections and processes are created where it runs.
-
-    Attributes:
-        hydra_context: Hydra's context of the sweep, for composing trials.
-        config: Configuration of the sweep.
-        settings: Settings of the sweep.
-        plan: The trials.
-        program: The program to run.
-        url: URL of the database.
-        study_name: Name of the study.
-        study_id: Optuna's id of the study.
-        driver: Id of the driver that launches the worker.
-        sampler_for: Trial number -> sampler.
-        pruner: The pruner.
-        gpus: GPUs to assign round-robin; None: those visible to each worker.
-    """
-
-    hydra_context: HydraContext
-    config: DictConfig
-    settings: SweepSettings
-    plan: Plan
-    program: Program
-    url: str
-    study_name: str
-    study_id: int
-    driver: str
-    sampler_for: Any
-    pruner: BasePruner
-    gpus: tuple[str, ...] | None = None
-
-    @property
-    def folder(self) -> Path:
-        """The sweep folder."""
-        return Path(self.config.hydra.sweep.dir)
-
-    def access(self) -> StudyAccess:
-        """Return access to the study, with connections of the calling process."""
-        url = make_url(self.url)
-        registry = Registry(open_engine(url), self.study_id)
-        return StudyAccess(open_storage(url), registry, self.study_name, self.sampler_for, self.pruner)
-
-    def evidence(self) -> Evidence | None:
-        """Return what decides how many pairs the sweep needs, or None if their number is fixed."""
-        if self.settings.pairs != "auto":
-            return None
-        return Evidence(self.folder, self.plan, with_folds=self.settings.folds is not None)
-
-    def pausing(self, registry: Registry) -> Pausing | None:
-        """Return what decides which trials are paused and promoted, or None if the pruner pauses none."""
-        policy = policy_of(self.pruner, self.settings.directions)
-        return None if policy is None else Pausing(registry, policy)
-
-    def __call__(self, job: DictConfig) -> dict[str, Any]:
-        """Work until all trials are finished.
-
-        Args:
-            job: Configuration of the launcher job. Not used.
-
-        Returns:
-            Number of trials that this worker finished, by state. If it ended early, "problem" has the reason. An
-            exception would end the other workers in the middle of their work.
-        """
-        closed_pipes.tolerate()  # here too, because a launcher may run this in another process
-        runtime = HydraConfig.get()
-        # Relative paths refer to the driver's working directory. On a cluster, workers start in another one.
-        with contextlib.chdir(self.config.hydra.runtime.cwd):
-            return _Worker(self, Path(runtime.runtime.output_dir), int(runtime.job.num)).work()
-
-
-class _Worker:
+class Worker:
     def __init__(self, task: WorkerTask, folder: Path, index: int) -> None:
         self._task = task
         silence_logs()

@@ -32,7 +32,7 @@ from joyful.sweeper.promotion import Policy
 from joyful.sweeper.registry import Lease, Registry
 from joyful.sweeper.study import StudyAccess, TrialAccess
 from joyful.sweeper.training_process import TrainerEndedError
-from joyful.sweeper.worker import Stopped, _Worker
+from joyful.sweeper.worker import Stopped, Worker
 from tests.exhaustive.stepping import Statement, SteppedStorage, Stepper, stepped_registry
 
 #: Answers of the training process, beside the number of a step.
@@ -101,7 +101,7 @@ class Code:
 
 
 def _worker_phase(phase: Phase, registry: Registry, storage: Any, stepper: Stepper, code: Code) -> Phase:
-    """The phases follow `_Worker.work`."""
+    """The phases follow `Worker.work`."""
 
     def then(name: str, lease: Lease | None = None, ends: bool = False) -> Phase:
         return Phase(name, phase.process, phase.driver, lease, ends)
@@ -154,7 +154,7 @@ def _driver_phase(phase: Phase, registry: Registry) -> Phase:
     return then("ended")
 
 
-class ModelledWorker(_Worker):
+class ModelledWorker(Worker):
     """A worker whose training process, failure detector and configurations are modelled. The rest is the real code."""
 
     def __init__(self, phase: Phase, registry: Registry, storage: Any, stepper: Stepper, code: Code) -> None:

@@ -53,8 +53,9 @@ def counted() -> Iterator[Counts]:
         def cursor(self, factory: Any = None) -> Any:
             return super().cursor(Cursor)
 
-    def connect(_: Any, __: Any, ___: Any, parameters: dict[str, Any]) -> None:
-        parameters["factory"] = Connection
+    def connect(dialect: Any, _: Any, __: Any, parameters: dict[str, Any]) -> None:
+        if dialect.name == "sqlite":
+            parameters["factory"] = Connection
 
     event.listen(Engine, "do_connect", connect)
     try:

@@ -7,7 +7,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 from sqlalchemy import event, inspect, text
 
-from benchmarks.claims import NAME, STEPS, fill, value_of
+from benchmarks.claimed_study import NAME, STEPS, fill, value_of
 from joyful.sweeper import trial_table
 from joyful.sweeper.claiming import CANDIDATES, Claiming, Found
 from joyful.sweeper.database import open_engine, open_storage, storage_url
@@ -104,6 +104,25 @@ def test_a_trial_that_another_worker_claims_meanwhile_is_lost_and_the_next_one_i
     assert claiming.next().lease.number == 2
     monkeypatch.undo()
     assert len({lease.owner for lease in registry.held_leases().values()}) == 3
+
+
+def test_workers_that_look_at_the_same_time_try_different_trials(build):
+    access, _ = build(30)
+    workers = sorted((worker_of(access) for _ in range(20)), key=lambda worker: worker[1])
+    last = workers[-1][0]
+    assert last.next().lease.number == 19
+    assert [worker.next().lease.number for worker, _ in workers[:3]] == [0, 1, 2]
+    for _, name in workers[3:]:
+        access.registry.leave(name)
+    alone, _ = worker_of(access)
+    assert alone.next().lease.number == 3
+
+
+def test_few_trials_are_claimed_by_many_workers(build):
+    access, _ = build(3)
+    workers = [worker_of(access)[0] for _ in range(9)]
+    found = [worker.next().lease for worker in workers]
+    assert sorted(lease.number for lease in found if lease is not None) == [0, 1, 2]
 
 
 def test_a_worker_looks_again_at_once_if_others_claimed_all_it_found(build, monkeypatch):
