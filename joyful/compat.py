@@ -276,6 +276,10 @@ def storage_view(backend: BaseStorage, hidden: str, pruned: Set[int]) -> BaseSto
         return view
 
     class Storage(_CachedStorage):
+        def set_trial_param(self, trial_id: int, name: str, value: float, distribution: BaseDistribution) -> None:
+            # the inherited method accepts only trials that it has read together with all others
+            backend.set_trial_param(trial_id, name, value, distribution)
+
         def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
             trials = [shown(t) for t in super().get_all_trials(study_id, deepcopy) if hidden not in t.user_attrs]
             return trials if states is None else [trial for trial in trials if trial.state in states]

@@ -192,8 +192,10 @@ def test_optunas_tables_have_the_columns_that_are_read_and_written(tmp_path):
     expected = {
         "TrialModel": {"trial_id", "number", "study_id", "state", "datetime_start", "datetime_complete"},
         "TrialUserAttributeModel": {"trial_id", "key", "value_json"},
-        "TrialValueModel": {"trial_id"},
-        "TrialIntermediateValueModel": {"trial_id"},
+        "TrialSystemAttributeModel": {"trial_id", "key", "value_json"},
+        "StudyModel": {"study_id", "study_name"},
+        "TrialValueModel": {"trial_id", "objective", "value", "value_type"},
+        "TrialIntermediateValueModel": {"trial_intermediate_value_id", "trial_id", "step", "intermediate_value"},
     }
     inspector = sqlalchemy.inspect(open_engine(url))
     for name, columns in expected.items():

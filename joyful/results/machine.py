@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -18,6 +19,12 @@ def machine() -> str:
 
     On Linux it consists of the host name, the boot and the process namespace, so containers and restarts differ.
     """
+    return _machine(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _machine(pid: int) -> str:
+    """Return the name for a process, which is asked for once: a worker compares it with that of each other worker."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{socket.gethostname()[:40]}-{boot[:8]}-{os.stat('/proc/self/ns/pid').st_ino}"

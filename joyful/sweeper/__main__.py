@@ -127,7 +127,7 @@ def _trials(study: StudyAccess, options: argparse.Namespace) -> None:
 
 
 def _retry(study: StudyAccess, options: argparse.Namespace) -> None:
-    from joyful.sweeper.study import requeue_failed
+    from joyful.sweeper.trial_table import requeue_failed
 
     trials = ", ".join(map(str, requeue_failed(study.registry)))
     queued = f"trials {trials} are queued again; running workers or the sweep's command train them"

@@ -20,7 +20,6 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from optuna.exceptions import StorageInternalError
-from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from joyful.compat import start_ray
@@ -37,9 +36,10 @@ from joyful.sweeper.live import LiveReader
 from joyful.sweeper.preparation import exclusive, prepare
 from joyful.sweeper.registry import LeaseLostError, Member
 from joyful.sweeper.status import steps_of
-from joyful.sweeper.study import StudyAccess, silence_logs, states
+from joyful.sweeper.study import StudyAccess, silence_logs
+from joyful.sweeper.trial_table import FINISHED, count_states, has_unfinished
 from joyful.sweeper.view import SweepView
-from joyful.sweeper.worker import WorkerTask
+from joyful.sweeper.worker_task import WorkerTask
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class Driver:
             SignalReceived: After a signal, when the workers have ended.
         """
         if self._finished() and not self._add_finalists():
-            log.info("all %d trials are finished; nothing to do", len(self._states()))
+            log.info("all %d trials are finished; nothing to do", self._n_trials())
             return ending.conclude(self._task, self._access)
         self._me = self._registry.join("driver")
         for name, member in self._registry.members().items():
@@ -225,7 +225,7 @@ class Driver:
     def _n_workers(self) -> int:
         """Return the number of workers: hydra.sweeper.n_jobs, limited by the launcher, the GPUs and the trials."""
         settings, name = self._task.settings, self._launcher_name
-        bounds = {"hydra.sweeper.n_jobs": settings.n_jobs, "the number of trials": len(self._states())}
+        bounds = {"hydra.sweeper.n_jobs": settings.n_jobs, "the number of trials": self._n_trials()}
         if name == "BasicLauncher":
             bounds["the basic launcher, which has one process (set hydra/launcher=joblib for more)"] = 1
         elif name == "JoblibLauncher":
@@ -271,15 +271,15 @@ class Driver:
         names = [f"{self._me.id[:6]}-{self._round}-{i}" for i in range(n_jobs)]
         return [[*first, f"hydra.sweep.subdir=.workers/{name}", "hydra.output_subdir=null"] for name in names]
 
-    def _states(self) -> list[TrialState]:
-        return list(states(self._registry).values())
+    def _n_trials(self) -> int:
+        return sum(count_states(self._registry).values())
 
     def _finished(self) -> bool:
-        return all(state.is_finished() for state in self._states())
+        return not has_unfinished(self._registry)
 
     def _progress(self) -> int:
-        finished = sum(state.is_finished() for state in self._states())
-        return 1000 * finished + sum(lease.epochs for lease in self._registry.leases().values())
+        counts = count_states(self._registry)
+        return 1000 * sum(counts.get(state, 0) for state in FINISHED) + self._registry.steps()
 
     # --- ended workers
 
@@ -293,7 +293,7 @@ class Driver:
         while self._workers(ended=False) and time.monotonic() < deadline:
             time.sleep(0.1)
         failed = self._workers(ended=True)
-        held = [lease for lease in self._registry.leases().values() if lease.owner in failed]
+        held = [lease for lease in self._registry.held_leases().values() if lease.owner in failed]
         if len(held) == 1 and self._signal is None:
             self._registry.claim(held[0].number, "", held[0], owner_failed=True)
         for name in failed:

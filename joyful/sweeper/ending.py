@@ -20,13 +20,14 @@ from joyful.records import InputError, one_line, print_error
 from joyful.results import write_bytes, write_json
 from joyful.results.finalists import is_repeat
 from joyful.runtime import command
+from joyful.sweeper.database import with_retries
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.job_config import pop_key
-from joyful.sweeper.status import Snapshot, best_trial, take_snapshot
+from joyful.sweeper.status import Snapshot, take_snapshot
 from joyful.sweeper.study import OVERRIDES, StudyAccess
 from joyful.sweeper.trials import print_trials
 from joyful.sweeper.view_text import describe_claims, describe_finalists, format_line, of_seeds
-from joyful.sweeper.worker import WorkerTask
+from joyful.sweeper.worker_task import WorkerTask
 from joyful.validation import differences
 
 #: Files in the sweep folder: the best settings, for --config-dir, and the importance of each parameter.
@@ -65,15 +66,18 @@ def conclude(task: WorkerTask, access: StudyAccess) -> int:
             "command again"
         )
         return 1
-    study = access.open()
-    best = best_trial(study)
-    if best is not None and not task.plan.trials:
-        _write_overlay(task, best, snapshot, console)
-        _write_importances(study, folder, console)
+    if snapshot.best_trial is not None and not task.plan.trials:
+        _write_overlay(task, _trial(access, snapshot.best_trial), snapshot, console)
+        _write_importances(access.open(), folder, console)
     if any(folder.glob("*/run.json")) or any(folder.glob("*/*/run.json")):
         console.print(Text(f"report: joyful report {shlex.quote(str(folder))}"))
     console.print(Text(f"results: {folder}"))
     return 0
+
+
+def _trial(access: StudyAccess, number: int) -> FrozenTrial:
+    backend, study_id = access.backend, access.registry.study_id
+    return with_retries(lambda: backend.get_trial(backend.get_trial_id_from_study_id_trial_number(study_id, number)))
 
 
 def _write_overlay(task: WorkerTask, best: FrozenTrial, snapshot: Snapshot, console: Console) -> None:

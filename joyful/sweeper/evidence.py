@@ -36,7 +36,8 @@ from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.registry import LeaseLostError, Registry
 from joyful.sweeper.settings import SweepSettings
-from joyful.sweeper.study import ARM, FOLDER, StudyAccess, pruned_for, requeue, states
+from joyful.sweeper.study import ARM, FOLDER, StudyAccess
+from joyful.sweeper.trial_table import pruned_for, requeue, states
 
 #: The reason of a trial that was not trained, because nothing depended on it.
 NOT_NEEDED = "not needed: its claims are decided"

@@ -6,7 +6,6 @@ are sums that the database computes, so a study of thousands of trials costs abo
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import func, select
 
-from joyful.results.design import read_decisions, read_designs
+from joyful.results.design import Design, read_decisions, read_designs
 from joyful.results.finalists import Finalist, best_finalist
 from joyful.sweeper.database import with_retries
 from joyful.sweeper.evidence import NOT_NEEDED
@@ -29,10 +28,25 @@ from joyful.sweeper.metric import Metric, metric_of
 from joyful.sweeper.observed import Tracked
 from joyful.sweeper.pausing import count_paused
 from joyful.sweeper.registry import Lease, Member
-from joyful.sweeper.status import SWEEP_FILE, Snapshot, described_finalists, params_or_overrides, read_policy
-from joyful.sweeper.study import REASON, StudyAccess, models, pruned_for, repeat_ids
-
-_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+from joyful.sweeper.status import (
+    SWEEP_FILE,
+    Snapshot,
+    all_trials,
+    described_finalists,
+    params_or_overrides,
+    read_policy,
+)
+from joyful.sweeper.study import StudyAccess
+from joyful.sweeper.trial_table import (
+    FINISHED,
+    best_complete,
+    count_states,
+    failures,
+    models,
+    pruned_for,
+    recent_finished,
+    steps_of_running,
+)
 
 #: Finished trials whose pace is used for the estimate of the time left.
 RECENT = 20
@@ -129,7 +143,7 @@ class LiveReader:
 
     def read(self) -> LiveState:
         """Return the current state."""
-        counts = self._read_counts()
+        counts = count_states(self._registry)
         self._update_finished(counts)
         leases, members = self._held_leases(), self._registry.members()
         self._detector.observe(members)
@@ -160,11 +174,6 @@ class LiveReader:
     def _where_study(self) -> Any:
         return models.TrialModel.study_id == self._registry.study_id
 
-    def _read_counts(self) -> dict[TrialState, int]:
-        state = models.TrialModel.state
-        rows = self._registry.read(select(state, func.count()).where(self._where_study()).group_by(state))
-        return {TrialState(row[0]): int(row[1]) for row in rows}
-
     def _held_leases(self) -> dict[int, Lease]:
         return {number: lease for number, lease in self._registry.held_leases().items() if number >= 0}
 
@@ -179,14 +188,9 @@ class LiveReader:
 
     def _sample_finished(self) -> None:
         """Take the pace of some trials that finished before this reader began."""
-        trial = models.TrialModel
-        query = select(trial.trial_id, trial.number).where(self._where_study(), trial.state == TrialState.COMPLETE)
-        rows = self._registry.read(query.order_by(trial.number.desc()).limit(RECENT))
-        leases = self._registry.leases() if rows else {}
-        for row in rows:
-            frozen, lease = self._frozen(row.trial_id), leases.get(row.number)
-            if lease is not None and lease.term == 1 and lease.epochs and frozen.duration is not None:
-                self._paces.append(frozen.duration.total_seconds() / lease.epochs)
+        for trial in recent_finished(self._registry, RECENT, TrialState.COMPLETE):
+            if trial.term == 1 and trial.epochs:
+                self._paces.append(trial.seconds / trial.epochs)
 
     def _frozen(self, trial_id: int) -> FrozenTrial:
         return with_retries(lambda: self._access.backend.get_trial(trial_id))
@@ -210,12 +214,16 @@ class LiveReader:
             select(
                 value.trial_intermediate_value_id, value.trial_id, trial.number, value.step, value.intermediate_value
             )
-            .join(trial, trial.trial_id == value.trial_id)
-            .where(self._where_study(), value.trial_intermediate_value_id > self._last_value)
+            .outerjoin(
+                trial, (trial.trial_id == value.trial_id) & self._where_study()
+            )  # inner, SQLite reads all trials
+            .where(value.trial_intermediate_value_id > self._last_value)
             .order_by(value.trial_intermediate_value_id)
         )
         for row in self._registry.read(query):
             self._last_value = max(self._last_value, row.trial_intermediate_value_id)
+            if row.number is None:  # of another study
+                continue
             tracked = self._track(row.trial_id, leases.get(row.number), now)
             tracked.add(row.step, row.intermediate_value, now)
         reports = []
@@ -240,8 +248,7 @@ class LiveReader:
     # --- the whole sweep
 
     def _snapshot(self, counts: Mapping[TrialState, int], held: Set[int], live: Mapping[str, Member]) -> Snapshot:
-        designs = read_designs(self._folder)
-        auto = designs[-1] if designs and designs[-1].pairs is None else None
+        auto = self._auto()
         decisions = read_decisions(self._folder) if auto is not None else None
         number, value, params = self._best
         running = len(held)
@@ -266,43 +273,47 @@ class LiveReader:
 
     def _update_finished(self, counts: Mapping[TrialState, int]) -> None:
         """Read again what only changes when a trial finishes."""
-        finished = tuple(counts.get(state, 0) for state in _FINISHED)
+        finished = tuple(counts.get(state, 0) for state in FINISHED)
         before, self._counts = self._counts, finished
         if before == finished and sum(counts.values()) == self._trials:
             return
         self._trials = sum(counts.values())
         self._best = self._read_best()
         self._read_finalists()
-        self._finished_steps = self._registry.steps(models.TrialModel, _FINISHED)
-        self._usual_steps = self._registry.common_steps(models.TrialModel, (TrialState.COMPLETE,))
-        if finished[1]:
+        self._finished_steps = self._registry.steps() - self._running_steps()
+        self._usual_steps = self._read_usual_steps()
+        if finished[1] and self._auto() is not None:
             self._not_needed = len(pruned_for(self._registry, NOT_NEEDED))
         if not before or finished[2] != before[2]:
-            self._failures = self._read_failures()
+            self._failures = failures(self._registry)
 
     def _read_best(self) -> tuple[int | None, float | None, Mapping[str, Any]]:
-        value, trial = models.TrialValueModel, models.TrialModel
-        order = value.value.desc() if self._maximize else value.value.asc()
-        query = (
-            select(trial.trial_id, trial.number, value.value)
-            .join(value, value.trial_id == trial.trial_id)
-            .where(self._where_study(), trial.state == TrialState.COMPLETE)
-            .where(value.objective == 0, value.value.is_not(None), trial.trial_id.not_in(repeat_ids()))
-            .order_by(order, trial.number)
-            .limit(1)
-        )
-        for row in self._registry.read(query):
-            if row.number == self._best[0]:
-                return row.number, row.value, self._best[2]
-            return row.number, row.value, params_or_overrides(self._frozen(row.trial_id))
-        return None, None, {}
+        best = best_complete(self._registry, self._maximize)
+        if best is None:
+            return None, None, {}
+        trial_id, number, value = best
+        same = number == self._best[0]
+        return number, value, self._best[2] if same else params_or_overrides(self._frozen(trial_id))
+
+    def _running_steps(self) -> int:
+        """Return the steps of all running trials."""
+        return sum(steps * trials for steps, trials in steps_of_running(self._registry).items())
+
+    def _read_usual_steps(self) -> int | None:
+        """Return the number of steps that complete trials have reported, None if those with the highest numbers differ."""
+        steps = {trial.epochs for trial in recent_finished(self._registry, RECENT, TrialState.COMPLETE)} - {0}
+        return steps.pop() if len(steps) == 1 else None
+
+    def _auto(self) -> Design | None:
+        """Return the design of a sweep with pairs=auto, None for other sweeps."""
+        designs = read_designs(self._folder)
+        return designs[-1] if designs and designs[-1].pairs is None else None
 
     def _read_finalists(self) -> None:
         """Read the finalists. All trials are read, but only for a sweep with finalists."""
         if self._finals is None:
             return
-        study = self._access.open()
-        trials = with_retries(lambda: study.get_trials(deepcopy=False))
+        trials = all_trials(self._access)
         self._more = most_missing(trials, self._finals, self._maximize)
         self._finalists, self._mean = (
             described_finalists(trials, self._maximize), best_finalist(trials, self._maximize)
@@ -310,19 +321,9 @@ class LiveReader:
         if self._mean is not None:
             self._best = self._mean.trial, self._mean.mean, self._finalists[0]["params"]
 
-    def _read_failures(self) -> dict[int, str]:
-        trial, attribute = models.TrialModel, models.TrialUserAttributeModel
-        query = (
-            select(trial.number, attribute.value_json)
-            .join(attribute, attribute.trial_id == trial.trial_id)
-            .where(self._where_study(), trial.state == TrialState.FAIL, attribute.key == REASON)
-            .order_by(trial.number)
-        )
-        return {row.number: str(json.loads(row.value_json)) for row in self._registry.read(query)}
-
     def _progress(self, counts: Mapping[TrialState, int], rows: tuple[RunningTrial, ...]) -> tuple[int, int | None]:
         """Return the steps so far and in all."""
-        done, finished = self._registry.steps(models.TrialModel), self._finished_steps
+        done, finished = self._finished_steps + self._running_steps(), self._finished_steps
         known = [row.total for row in rows if row.total is not None]
         typical = self._steps or (round(statistics.median(known)) if known else self._usual_steps)
         if typical is None:

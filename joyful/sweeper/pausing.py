@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 
 from joyful.sweeper.promotion import Action, Ladder, Policy, State
 from joyful.sweeper.registry import Lease, Member, Registry
-from joyful.sweeper.study import models, repeats
+from joyful.sweeper.trial_table import models, repeats
 
 #: Reason of trials that were paused when nothing was left to promote.
 NOT_PROMOTED = "not promoted: others were better at the same step"

@@ -37,8 +37,9 @@ from joyful.sweeper.registry import Lease, Registry
 from joyful.sweeper.samplers import SamplerBuilder, allowed_targets, build_object, build_pruner, set_by_user
 from joyful.sweeper.settings import check_settings
 from joyful.sweeper.status import SWEEP_FILE
-from joyful.sweeper.study import OTHER_STUDY, SamplerFactory, StudyAccess, open_or_create, states
-from joyful.sweeper.worker import WorkerTask
+from joyful.sweeper.study import OTHER_STUDY, SamplerFactory, StudyAccess, open_or_create
+from joyful.sweeper.trial_table import FINISHED, add_indexes, count_states
+from joyful.sweeper.worker_task import WorkerTask
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,8 @@ def prepare(
     description = plan.describe() | {"base": without(first, checked.may_differ)}
     study_id = open_or_create(backend, name, checked.directions, description, checked.metric_names)
     registry = Registry(open_engine(url), study_id)
-    finished = sum(state.is_finished() for state in states(registry).values())
+    counts = count_states(registry)
+    finished = sum(counts.get(state, 0) for state in FINISHED)
     if not is_new and finished < plan.n_trials:
         job_check.check_room(folder, most_trials - finished, checked.n_jobs, sqlite)
     # the points of a grid are fixed parameters of the trials
@@ -132,7 +134,8 @@ def prepare(
         if design is not None:
             register(replace(design, git=dict(program.git)), folder, registry)
         known: dict[int, KnownRun] = {}
-        if not states(registry):
+        add_indexes(registry)
+        if not count_states(registry):
             known = recovery.runs_of(folder, plan, checked.seed_key)
         stored = [t for t in backend.get_all_trials(study_id, deepcopy=False) if not is_repeat(t)] if grid else []
         points = {place: trial.system_attrs.get("fixed_params", trial.params) for place, trial in enumerate(stored)}

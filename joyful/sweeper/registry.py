@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy
-from sqlalchemy import Boolean, Column, Float, Integer, MetaData, String, Table, delete, insert, select, update
+from sqlalchemy import Boolean, Column, Float, Index, Integer, MetaData, String, Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from joyful.sweeper.database import create_with_retries, with_retries
@@ -50,7 +50,11 @@ _leases = Table(
     Column("epochs", Integer, nullable=False),
     Column("deaths", Integer, key="worker_failures", nullable=False),
     Column("epochs_at_death", Integer, key="epochs_at_failure", nullable=False),
+    Index("joyful_lease_owner", "study", "owner"),
 )
+
+#: The table of the leases, for statements that join it to Optuna's tables.
+leases_table = _leases
 
 _configurations = Table(
     "joyful_configuration",
@@ -171,31 +175,25 @@ class Registry:
 
     def held_leases(self) -> dict[int, Lease]:
         """Return the leases that have an owner, by trial number."""
-        rows = self.read(select(_leases).where(*self._rows(_leases, {}), _leases.c.owner != ""))
+        rows = self.read(select(_leases).where(*self._rows(_leases, {}), _leases.c.owner > ""))
         return {row.number: Lease(*row[1:]) for row in rows}
 
-    def steps(self, trial: Any, states: Sequence[Any] | None = None) -> int:
-        """Return the steps reported so far by all trials.
+    def leases_of(self, numbers: Sequence[int]) -> dict[int, Lease]:
+        """Return the leases of some trials, of those that were ever claimed."""
+        if not numbers:
+            return {}
+        rows = self.read(select(_leases).where(*self._rows(_leases, {}), _leases.c.number.in_(numbers)))
+        return {row.number: Lease(*row[1:]) for row in rows}
 
-        Args:
-            trial: Optuna's table of the trials.
-            states: The states of the trials that count; None: all.
-        """
-        query = select(sqlalchemy.func.sum(_leases.c.epochs)).where(*self._in_states(trial, states))
+    def lease(self, number: int) -> Lease | None:
+        """Return the lease of a trial, None if it was never claimed."""
+        rows = self.read(select(_leases).where(*self._rows(_leases, {"number": number})))
+        return Lease(*rows[0][1:]) if rows else None
+
+    def steps(self) -> int:
+        """Return the steps reported so far by all trials. It reads a row of each trial that was ever claimed."""
+        query = select(sqlalchemy.func.sum(_leases.c.epochs)).where(*self._rows(_leases, {}), _leases.c.number >= 0)
         return int(self.read(query)[0][0] or 0)
-
-    def common_steps(self, trial: Any, states: Sequence[Any]) -> int | None:
-        """Return the number of steps that all trials in some states have reported, None if they differ. See `steps`."""
-        query = select(_leases.c.epochs).where(*self._in_states(trial, states), _leases.c.epochs > 0)
-        found = self.read(query.distinct().limit(2))
-        return int(found[0].epochs) if len(found) == 1 else None
-
-    def _in_states(self, trial: Any, states: Sequence[Any] | None) -> list[sqlalchemy.ColumnElement[bool]]:
-        conditions = [*self._rows(_leases, {}), _leases.c.number >= 0]
-        if states is not None:
-            numbers = select(trial.number).where(trial.study_id == self.study_id, trial.state.in_(states))
-            conditions.append(_leases.c.number.in_(numbers))
-        return conditions
 
     def leases_and_members(self) -> tuple[dict[int, Lease], dict[str, Member]]:
         """Return both, read in an order that makes them consistent: an owner that is not among the members has left.
@@ -205,6 +203,11 @@ class Registry:
         """
         leases = self.leases()
         return leases, self.members()
+
+    def held_and_members(self) -> tuple[dict[int, Lease], dict[str, Member]]:
+        """Return the leases that have an owner, and the members, likewise. Their number is that of the workers."""
+        held = self.held_leases()
+        return held, self.members()
 
     def claim(self, number: int, owner: str, previous: Lease | None, owner_failed: bool = False) -> Lease | None:
         """Claim a trial if its lease has not changed since it was read.
@@ -225,7 +228,7 @@ class Registry:
                 self.write(insert(_leases).values(study=self.study_id, **vars(lease)))
             except IntegrityError:
                 # The insert may have been repeated after a lost connection. Then the row is this owner's.
-                existing = self.leases().get(number)
+                existing = self.lease(number)
                 return existing if existing is not None and existing.owner == owner else None
             return lease
         failures, epochs_at_failure = previous.worker_failures, previous.epochs_at_failure
@@ -238,7 +241,7 @@ class Registry:
         lease = replace(previous, **changes)
         # The update may have been repeated after a lost connection. Then it changes nothing, and the row is the new
         # lease.
-        return lease if self._update_lease(previous, **changes) or self.leases().get(number) == lease else None
+        return lease if self._update_lease(previous, **changes) or self.lease(number) == lease else None
 
     def renew(self, lease: Lease, epochs: int | None = None) -> None:
         """Verify that a lease is still held, as its owner must do before each write to the trial.
@@ -267,8 +270,8 @@ class Registry:
         Raises:
             LeaseLostError: If another worker has claimed the trial.
         """
-        current = self.leases()[lease.number]  # its epochs may be newer
-        held = (current.owner, current.term) == (lease.owner, lease.term)
+        current = self.lease(lease.number)  # its epochs may be newer
+        held = current is not None and (current.owner, current.term) == (lease.owner, lease.term)
         renewed = self.claim(lease.number, lease.owner, current, owner_failed=True) if held else None
         if renewed is None:
             raise LeaseLostError(lease.number)
@@ -331,7 +334,7 @@ class Registry:
 
         return with_retries(write)
 
-    def read(self, statement: sqlalchemy.Select[Any]) -> list[Any]:
+    def read(self, statement: sqlalchemy.Select[Any] | sqlalchemy.CompoundSelect[Any]) -> list[Any]:
         """Return the rows that a statement selects."""
 
         def read() -> list[sqlalchemy.Row[Any]]:

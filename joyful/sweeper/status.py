@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from joyful.records import InputError
 from joyful.results.design import read_decisions, read_designs
-from joyful.results.finalists import best_finalist, finalists_of, is_repeat
+from joyful.results.finalists import Finalist, best_finalist, finalists_of, is_repeat
 from joyful.sweeper.database import close_storage, open_engine, open_storage, storage_url, with_retries
 from joyful.sweeper.evidence import NOT_NEEDED
 from joyful.sweeper.finalists import most_missing, read_finals
@@ -25,11 +25,25 @@ from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.pausing import count_paused
 from joyful.sweeper.promotion import Policy
 from joyful.sweeper.recovery import find_damage
-from joyful.sweeper.registry import Lease, Registry
-from joyful.sweeper.study import OWN, REASON, StudyAccess
+from joyful.sweeper.registry import Registry
+from joyful.sweeper.study import OWN, StudyAccess
+from joyful.sweeper.trial_table import (
+    FinishedTrial,
+    best_complete,
+    count_states,
+    failures,
+    numbers_in,
+    pruned_for,
+    recent_finished,
+    repeats,
+    steps_of_running,
+)
 
 #: File in the sweep folder that has the name and the database of its study.
 SWEEP_FILE = "sweep.json"
+
+#: Finished trials with the highest numbers, from which the time left is estimated.
+RECENT = 50
 
 
 @dataclass(frozen=True)
@@ -106,41 +120,45 @@ def take_snapshot(access: StudyAccess, detector: FailureDetector, folder: Path) 
         detector: The observer's failure detector. For a new one, members of other machines are alive.
         folder: The sweep folder.
     """
-    study = access.open()
-    trials = with_retries(lambda: study.get_trials(deepcopy=False))
+    registry, maximize = access.registry, is_maximized(access)
     designs = read_designs(folder)
     auto = designs[-1] if designs and designs[-1].pairs is None else None
-    if auto is not None:
-        trials = [trial for trial in trials if trial.user_attrs.get(REASON) != NOT_NEEDED]
+    not_needed = len(pruned_for(registry, NOT_NEEDED)) if auto is not None else 0
     decisions = read_decisions(folder) if auto is not None else None
-    leases, members = access.registry.leases_and_members()
+    held, members = registry.held_and_members()
     detector.observe(members)
     live = {name for name, member in members.items() if not detector.is_dead(member)}
     workers = sum(members[name].role == "worker" for name in live)
-    counts = Counter(trial.state for trial in trials)
-    started = [t.number for t in trials if t.state == TrialState.RUNNING and t.number in leases]
-    running = sum(leases[number].owner in live for number in started)
-    paused = count_paused(
-        access.registry, read_policy(folder), {number for number, lease in leases.items() if lease.owner in live}
-    )
-    best, maximize = best_trial(study), study.directions[0] == StudyDirection.MAXIMIZE
+    counts = Counter(count_states(registry))
+    owned = {number for number, lease in held.items() if lease.owner in live}
+    running = len(numbers_in(registry, owned, TrialState.RUNNING))
+    paused = count_paused(registry, read_policy(folder), owned)
+    finals = read_finals(folder / SWEEP_FILE)
+    trials = all_trials(access) if finals is not None or repeats(registry) else []
     found, mean = described_finalists(trials, maximize), best_finalist(trials, maximize)
-    more = most_missing(trials, read_finals(folder / SWEEP_FILE), maximize)
+    more = most_missing(trials, finals, maximize)
+    best = _best_trial(access, trials, mean)
     best_value = best.values[0] if best is not None else None
+    unfinished = counts[TrialState.WAITING] + counts[TrialState.RUNNING]
+    left = None
+    if auto is None:
+        left = _seconds_left(
+            recent_finished(registry, RECENT), steps_of_running(registry), unfinished + more, max(workers, 1)
+        )
     return Snapshot(
-        n_trials=len(trials),
+        n_trials=sum(counts.values()) - not_needed,
         complete=counts[TrialState.COMPLETE],
-        pruned=counts[TrialState.PRUNED],
+        pruned=counts[TrialState.PRUNED] - not_needed,
         failed=counts[TrialState.FAIL],
         running=running,
-        waiting=counts[TrialState.WAITING] + counts[TrialState.RUNNING] - running - sum(paused.values()),
+        waiting=unfinished - running - sum(paused.values()),
         best_value=best_value if mean is None else mean.mean,
         best_params=params_or_overrides(best) if best is not None else {},
         workers=workers,
         name=access.name,
         best_trial=best.number if best is not None else None,
-        seconds_left=_seconds_left(trials, leases, max(workers, 1), more) if auto is None else None,
-        failures={t.number: str(t.user_attrs.get(REASON, "")) for t in trials if t.state == TrialState.FAIL},
+        seconds_left=left,
+        failures=failures(registry),
         pairs=None if decisions is None else decisions.pairs,
         max_pairs=None if auto is None else auto.max_pairs,
         claims=() if decisions is None else [asdict(line) for line in decisions.lines],
@@ -173,20 +191,31 @@ def described_finalists(trials: Sequence[FrozenTrial], maximize: bool) -> list[d
     ]  # fmt: skip
 
 
-def best_trial(study: optuna.Study) -> FrozenTrial | None:
+def _best_trial(access: StudyAccess, trials: Sequence[FrozenTrial], mean: Finalist | None) -> FrozenTrial | None:
     """Return the complete trial of the search with the best first objective, None if there is none.
 
     Of equals, the first wins. When the finalists have been trained on further seeds, it is the trial of the best finalist.
+
+    Args:
+        access: The study.
+        trials: Its trials; [] without finalists.
+        mean: The best finalist, None if there is none yet.
     """
-    trials = with_retries(lambda: study.get_trials(deepcopy=False))
-    maximize = study.directions[0] == StudyDirection.MAXIMIZE
-    if (finalist := best_finalist(trials, maximize)) is not None:
-        return next(trial for trial in trials if trial.number == finalist.trial)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and not is_repeat(trial)]
-    if not complete:
-        return None
-    sign = -1.0 if maximize else 1.0
-    return min(complete, key=lambda trial: (sign * trial.values[0], trial.number))
+    if mean is not None:
+        return next(trial for trial in trials if trial.number == mean.trial)
+    best = best_complete(access.registry, is_maximized(access))
+    return None if best is None else with_retries(lambda: access.backend.get_trial(best[0]))
+
+
+def is_maximized(access: StudyAccess) -> bool:
+    """Return whether larger values of the first objective are better."""
+    directions = with_retries(lambda: access.backend.get_study_directions(access.registry.study_id))
+    return directions[0] == StudyDirection.MAXIMIZE
+
+
+def all_trials(access: StudyAccess) -> list[FrozenTrial]:
+    """Return all trials. Only sweeps with finalists need them for their state."""
+    return with_retries(lambda: access.backend.get_all_trials(access.registry.study_id, deepcopy=False))
 
 
 def params_or_overrides(trial: FrozenTrial) -> dict[str, Any]:
@@ -197,29 +226,31 @@ def params_or_overrides(trial: FrozenTrial) -> dict[str, Any]:
     return dict(trial.params) | dict(item.split("=", 1) for item in items[len(trial.params) :] if "=" in item)
 
 
-def _seconds_left(trials: list[FrozenTrial], leases: Mapping[int, Lease], workers: int, more: int = 0) -> float | None:
+def _seconds_left(
+    finished: Sequence[FinishedTrial], running: Mapping[int, int], unfinished: int, workers: int
+) -> float | None:
     """Estimate the seconds left from the epochs left and the seconds per epoch.
 
     Only trials that were never interrupted are measured, because the times of others include the interruption. If there
-    are none, all finished trials are measured.
+    are none, all are measured.
+
+    Args:
+        finished: Finished trials.
+        running: Epochs of running trials -> number of trials.
+        unfinished: Number of unfinished trials, the running ones included.
+        workers: Number of workers.
     """
-    finished = [
-        (leases[t.number], t.duration.total_seconds())
-        for t in trials
-        if t.state.is_finished() and t.duration is not None and t.number in leases
-    ]
-    measured = [(lease, seconds) for lease, seconds in finished if lease.term == 1] or finished
-    epochs = sum(lease.epochs for lease, _ in measured)
+    measured = [trial for trial in finished if trial.term == 1] or finished
+    epochs = sum(trial.epochs for trial in measured)
     if not epochs:
         return None
     # Optuna stores wall-clock times. The median is robust against a change of the clock during a trial.
-    seconds_per_epoch = statistics.median(seconds / lease.epochs for lease, seconds in measured if lease.epochs)
+    seconds_per_epoch = statistics.median(trial.seconds / trial.epochs for trial in measured if trial.epochs)
     if seconds_per_epoch <= 0:
         return None
     epochs_per_trial = epochs / len(measured)
-    unfinished = [leases[t.number].epochs if t.number in leases else 0 for t in trials if not t.state.is_finished()]
-    unfinished += [0] * more
-    return seconds_per_epoch * sum(max(0.0, epochs_per_trial - done) for done in unfinished) / workers
+    done = sum(trials * min(epochs, epochs_per_trial) for epochs, trials in running.items())
+    return seconds_per_epoch * (epochs_per_trial * unfinished - done) / workers
 
 
 def steps_of(folder: Path) -> int | None:

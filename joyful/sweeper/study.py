@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -23,9 +22,8 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import delete, select, update
 
-from joyful.compat import optuna_models, storage_view
+from joyful.compat import storage_view
 from joyful.records import InputError
 from joyful.results.finalists import REPEAT_OF, SEED
 from joyful.sweeper.database import close_storage, with_retries
@@ -34,8 +32,6 @@ from joyful.sweeper.settings import Direction
 from joyful.validation import differences
 
 log = logging.getLogger(__name__)
-
-models = optuna_models()
 
 #: What to set for another study, in messages. A study is named after its folder.
 OTHER_STUDY = "choose another folder with hydra.sweep.dir=FOLDER"
@@ -203,8 +199,6 @@ class TrialAccess:
         self._storage = storage_view(access.backend, REPEAT_OF, paused - {number})  # what samplers and pruners see
         self.study, study_id = access.open(number, self._storage), access.registry.study_id
         self._attributes: dict[str, Any] | None = None  # as they were first read
-        # Optuna's cache accepts parameters only for trials that it has read.
-        with_retries(lambda: self._storage.get_all_trials(study_id, deepcopy=False))
         self._id = with_retries(lambda: self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
     def frozen(self) -> FrozenTrial:
@@ -221,8 +215,9 @@ class TrialAccess:
     def ask(self, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
         """Start or resume the trial, and return its parameters. Missing parameters are sampled from `space`."""
         self._start()
-        if all(name in self.frozen().params for name in space):
-            return dict(self.frozen().params)
+        params = self.frozen().params
+        if all(name in params for name in space):
+            return dict(params)
 
         def suggest() -> dict[str, Any]:
             trial = Trial(self.study, self._id)
@@ -298,85 +293,3 @@ def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
         )
     assert isinstance(distribution, FloatDistribution)
     return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
-
-
-def states(registry: Registry) -> dict[int, TrialState]:
-    """Return the state of each trial by number. Faster than reading whole trials; workers call it often."""
-    trial = models.TrialModel
-    query = select(trial.number, trial.state).where(trial.study_id == registry.study_id).order_by(trial.number)
-    return {row.number: row.state for row in registry.read(query)}
-
-
-def waiting_duplicates(registry: Registry) -> dict[int, int]:
-    """Return the running trials that wait for the result of another trial, with the number of that trial."""
-    trial, attribute = models.TrialModel, models.TrialUserAttributeModel
-    query = (
-        select(trial.number, attribute.value_json)
-        .join(attribute, attribute.trial_id == trial.trial_id)
-        .where(trial.study_id == registry.study_id, trial.state == TrialState.RUNNING, attribute.key == SAME_AS)
-    )
-    return {row.number: int(json.loads(row.value_json)) for row in registry.read(query)}
-
-
-def repeats(registry: Registry) -> frozenset[int]:
-    """Return the trials that train a finalist again (see `joyful.results.finalists`)."""
-    trial = models.TrialModel
-    query = select(trial.number).where(trial.study_id == registry.study_id, trial.trial_id.in_(repeat_ids()))
-    return frozenset(row.number for row in registry.read(query))
-
-
-def repeat_ids() -> Any:
-    """Return the subquery of Optuna's ids of the trials that train finalists again, of all studies."""
-    attribute = models.TrialUserAttributeModel
-    return select(attribute.trial_id).where(attribute.key == REPEAT_OF)
-
-
-def requeue_failed(registry: Registry) -> list[int]:
-    """Set failed trials to waiting. See `_requeue`."""
-    return _requeue(registry, models.TrialModel.state == TrialState.FAIL)
-
-
-def pruned_for(registry: Registry, reason: str) -> list[int]:
-    """Return the numbers of the trials that were pruned for a reason."""
-    trial, attribute = models.TrialModel, models.TrialUserAttributeModel
-    query = (
-        select(trial.number)
-        .join(attribute, attribute.trial_id == trial.trial_id)
-        .where(trial.study_id == registry.study_id, trial.state == TrialState.PRUNED, attribute.key == REASON)
-        .where(attribute.value_json == json.dumps(reason))
-    )
-    return [row.number for row in registry.read(query)]
-
-
-def requeue(registry: Registry, numbers: Sequence[int]) -> list[int]:
-    """Set trials to waiting. See `_requeue`."""
-    return _requeue(registry, models.TrialModel.number.in_(numbers))
-
-
-def _requeue(registry: Registry, *conditions: Any) -> list[int]:
-    """Set trials to waiting, with no worker failures. They keep their numbers and parameters.
-
-    Optuna has no function for this: finished trials are final. So this function writes Optuna's tables.
-    tests/test_compat.py checks the tables.
-
-    Returns:
-        The numbers of the trials.
-    """
-    trial, attribute = models.TrialModel, models.TrialUserAttributeModel
-    chosen = (trial.study_id == registry.study_id, *conditions)
-    waiting = {"state": TrialState.WAITING, "datetime_start": None, "datetime_complete": None}
-
-    def requeue() -> list[int]:
-        with registry.engine.begin() as connection:
-            rows = connection.execute(select(trial.number, trial.trial_id).where(*chosen).order_by(trial.number)).all()
-            ids = [row.trial_id for row in rows]
-            connection.execute(delete(attribute).where(attribute.trial_id.in_(ids), attribute.key == REASON))
-            for model in (models.TrialValueModel, models.TrialIntermediateValueModel):
-                connection.execute(delete(model).where(model.trial_id.in_(ids)))
-            connection.execute(update(trial.__table__).where(trial.trial_id.in_(ids)).values(**waiting))
-            return [row.number for row in rows]
-
-    numbers = with_retries(requeue)
-    for number in numbers:
-        registry.reset_failures(number)
-    return numbers

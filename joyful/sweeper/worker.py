@@ -14,36 +14,28 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
 
 from joyful.records import InputError, one_line
 from joyful.results import ResultsError
 from joyful.results.finalists import SEED
-from joyful.runtime import closed_pipes
 from joyful.runtime.hydra_request import literal
 from joyful.runtime.job_log import below, terminal_handlers
 from joyful.sweeper import gpus, password
-from joyful.sweeper.database import open_engine, open_storage
-from joyful.sweeper.evidence import NOT_NEEDED, Evidence
+from joyful.sweeper.claiming import Claiming
+from joyful.sweeper.evidence import NOT_NEEDED
 from joyful.sweeper.heartbeat import HEARTBEAT_SECONDS, FailureDetector, heartbeats
 from joyful.sweeper.history import mark_ended, run_header
 from joyful.sweeper.job_config import digest_of, identity, output_folder, without
-from joyful.sweeper.pausing import NOT_PROMOTED, Pausing, Trials, policy_of
-from joyful.sweeper.plan import Plan, override
-from joyful.sweeper.program import Program
-from joyful.sweeper.registry import Lease, LeaseLostError, Registry
-from joyful.sweeper.settings import SweepSettings
+from joyful.sweeper.pausing import NOT_PROMOTED
+from joyful.sweeper.plan import override
+from joyful.sweeper.registry import Lease, LeaseLostError
 from joyful.sweeper.stop_signal import StopSignal
 from joyful.sweeper.study import (
     ARM,
@@ -53,15 +45,12 @@ from joyful.sweeper.study import (
     OWN,
     REASON,
     SAME_AS,
-    StudyAccess,
     TrialAccess,
-    repeats,
     silence_logs,
-    states,
-    waiting_duplicates,
 )
 from joyful.sweeper.tracking import TrialTracking
 from joyful.sweeper.training_process import TrainerEndedError, TrainingProcess
+from joyful.sweeper.worker_task import WorkerTask
 
 log = logging.getLogger(__name__)
 
@@ -79,78 +68,7 @@ class Stopped(BaseException):  # not an Exception, so that no `except Exception`
     """The driver has ended, or has asked its workers to stop."""
 
 
-@dataclass(frozen=True)
-class WorkerTask:
-    """The task function of a worker's launcher job. Picklable: connections and processes are created where it runs.
-
-    Attributes:
-        hydra_context: Hydra's context of the sweep, for composing trials.
-        config: Configuration of the sweep.
-        settings: Settings of the sweep.
-        plan: The trials.
-        program: The program to run.
-        url: URL of the database.
-        study_name: Name of the study.
-        study_id: Optuna's id of the study.
-        driver: Id of the driver that launches the worker.
-        sampler_for: Trial number -> sampler.
-        pruner: The pruner.
-        gpus: GPUs to assign round-robin; None: those visible to each worker.
-    """
-
-    hydra_context: HydraContext
-    config: DictConfig
-    settings: SweepSettings
-    plan: Plan
-    program: Program
-    url: str
-    study_name: str
-    study_id: int
-    driver: str
-    sampler_for: Any
-    pruner: BasePruner
-    gpus: tuple[str, ...] | None = None
-
-    @property
-    def folder(self) -> Path:
-        """The sweep folder."""
-        return Path(self.config.hydra.sweep.dir)
-
-    def access(self) -> StudyAccess:
-        """Return access to the study, with connections of the calling process."""
-        url = make_url(self.url)
-        registry = Registry(open_engine(url), self.study_id)
-        return StudyAccess(open_storage(url), registry, self.study_name, self.sampler_for, self.pruner)
-
-    def evidence(self) -> Evidence | None:
-        """Return what decides how many pairs the sweep needs, or None if their number is fixed."""
-        if self.settings.pairs != "auto":
-            return None
-        return Evidence(self.folder, self.plan, with_folds=self.settings.folds is not None)
-
-    def pausing(self, registry: Registry) -> Pausing | None:
-        """Return what decides which trials are paused and promoted, or None if the pruner pauses none."""
-        policy = policy_of(self.pruner, self.settings.directions)
-        return None if policy is None else Pausing(registry, policy)
-
-    def __call__(self, job: DictConfig) -> dict[str, Any]:
-        """Work until all trials are finished.
-
-        Args:
-            job: Configuration of the launcher job. Not used.
-
-        Returns:
-            Number of trials that this worker finished, by state. If it ended early, "problem" has the reason. An
-            exception would end the other workers in the middle of their work.
-        """
-        closed_pipes.tolerate()  # here too, because a launcher may run this in another process
-        runtime = HydraConfig.get()
-        # Relative paths refer to the driver's working directory. On a cluster, workers start in another one.
-        with contextlib.chdir(self.config.hydra.runtime.cwd):
-            return _Worker(self, Path(runtime.runtime.output_dir), int(runtime.job.num)).work()
-
-
-class _Worker:
+class Worker:
     def __init__(self, task: WorkerTask, folder: Path, index: int) -> None:
         self._task = task
         silence_logs()
@@ -170,6 +88,7 @@ class _Worker:
 
     def work(self) -> dict[str, Any]:
         self._me = self._registry.join("worker", self._task.driver)
+        self._claiming = Claiming(self._registry, self._me.id, self._detector, self._pausing)
         driver = self._registry.member(self._task.driver)
         is_driver = driver is not None and driver.identity == self._me.identity
         # the machine may be overloaded, so a driver whose process runs on it gets more time
@@ -199,12 +118,12 @@ class _Worker:
     def _process_trials(self) -> None:
         while not self._stop_signal.is_set():
             self._judge()
-            lease, unfinished = self._claim_next()
-            if lease is not None:
-                self._run_trial(lease)
-            elif not unfinished:
+            found = self._claiming.next()
+            if found.lease is not None:
+                self._run_trial(found.lease)
+            elif not found.unfinished:
                 break
-            else:
+            elif not found.lost:
                 self._stop_signal.wait(HEARTBEAT_SECONDS)
 
     def _judge(self) -> None:
@@ -258,42 +177,6 @@ class _Worker:
         if stop:
             self._stop_signal.set()
         return stop
-
-    # --- claiming
-
-    def _claim_next(self) -> tuple[Lease | None, bool]:
-        """Claim the next trial. Return its lease, None if no trial is free, and whether any trial is unfinished."""
-        now = self._look()
-        members, unfinished = now.members, now.unfinished
-        for number in now.free if self._pausing is None else self._pausing.order(now):
-            lease = now.leases.get(number)
-            owner = members.get(lease.owner) if lease is not None and lease.owner else None
-            owner_failed = owner is not None and not self._detector.is_dead(members.get(owner.driver))
-            claimed = self._registry.claim(number, self._me.id, lease, owner_failed=owner_failed)
-            if claimed is None:
-                continue
-            if owner is not None:
-                owner.identity.kill()  # it may be frozen, and must not resume and write
-            if self._pausing is not None and self._pausing.ends(number):
-                log.info("trial %d is not promoted and ends", number)
-            elif now.states[number] == TrialState.RUNNING:
-                log.info(
-                    "trial %d was %s and is resumed", number, "paused" if owner is None else "started by another worker"
-                )
-            return claimed, True
-        return None, bool(unfinished)
-
-    def _look(self) -> Trials:
-        """Return the state of all trials."""
-        leases, members = self._registry.leases_and_members()
-        self._detector.observe(members)
-        all_states, duplicates = states(self._registry), waiting_duplicates(self._registry)
-        return Trials(
-            all_states, leases, members,
-            held={n for n, lease in leases.items() if lease.owner and not self._detector.is_dead(members.get(lease.owner))},
-            blocked={number for number, other in duplicates.items() if not all_states[other].is_finished()},
-            repeats=frozenset() if self._pausing is None else repeats(self._registry),
-        )  # fmt: skip
 
     # --- one trial
 
@@ -356,7 +239,7 @@ class _Worker:
                 self._registry.renew(lease)
                 trial.copy_result(other)
                 log.info("trial %d has the configuration of trial %d and takes its result", lease.number, other.number)
-            return  # an unfinished duplicate waits: `_claim_next` skips the trial until the other is finished
+            return  # an unfinished duplicate waits: `Claiming` skips the trial until the other is finished
         self._tracking = TrialTracking(self._task.settings, folder, self._task.folder, header, plan.varied())
         request = {
             "config": self._task.program.pickle(config), "number": lease.number, "header": header,
@@ -426,7 +309,7 @@ class _Worker:
             pause = False
             if self._pausing is not None and trial.further_seed is None and self._pausing.reaches_rung(step, before):
                 prune = prune or not math.isfinite(value)
-                pause = not prune and self._pausing.pauses(lease.number, self._look())
+                pause = not prune and self._pausing.pauses(lease.number, self._claiming.look_at_all())
             self._trainer.send({"prune": prune, "pause": pause, "targets": self._targets(lease.number)})
             self._paused = pause
             if self._tracking is not None:
@@ -440,7 +323,7 @@ class _Worker:
         status = end["end"]
         if status == "interrupted":
             raise Stopped
-        if status == "paused":  # its lease is released, and `_claim_next` claims it again when it is promoted
+        if status == "paused":  # its lease is released, and `Claiming` claims it again when it is promoted
             return
         if status == "taken over":  # the trainer was frozen, and another process holds the lock of the folder now
             raise LeaseLostError(lease.number)

@@ -19,10 +19,12 @@ from unittest import mock
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 
+from joyful.sweeper import claiming as claiming_module
 from joyful.sweeper import driver as driver_module
 from joyful.sweeper import identity as identity_module
 from joyful.sweeper import registry as registry_module
 from joyful.sweeper import worker as worker_module
+from joyful.sweeper.claiming import Claiming
 from joyful.sweeper.driver import Driver
 from joyful.sweeper.heartbeat import FailureDetector
 from joyful.sweeper.pausing import Pausing
@@ -30,7 +32,7 @@ from joyful.sweeper.promotion import Policy
 from joyful.sweeper.registry import Lease, Registry
 from joyful.sweeper.study import StudyAccess, TrialAccess
 from joyful.sweeper.training_process import TrainerEndedError
-from joyful.sweeper.worker import Stopped, _Worker
+from joyful.sweeper.worker import Stopped, Worker
 from tests.exhaustive.stepping import Statement, SteppedStorage, Stepper, stepped_registry
 
 #: Answers of the training process, beside the number of a step.
@@ -99,7 +101,7 @@ class Code:
 
 
 def _worker_phase(phase: Phase, registry: Registry, storage: Any, stepper: Stepper, code: Code) -> Phase:
-    """The phases follow `_Worker.work`."""
+    """The phases follow `Worker.work`."""
 
     def then(name: str, lease: Lease | None = None, ends: bool = False) -> Phase:
         return Phase(name, phase.process, phase.driver, lease, ends)
@@ -112,7 +114,7 @@ def _worker_phase(phase: Phase, registry: Registry, storage: Any, stepper: Stepp
         return then("ended")
     worker = ModelledWorker(phase, registry, storage, stepper, code)
     if phase.name == "claim":
-        lease, unfinished = worker._claim_next()
+        lease, unfinished, _ = worker._claiming.next()
         if lease is None:
             return then("claim" if unfinished else "leave")
         return then("run", lease, worker._pausing is not None and worker._pausing.ends(lease.number))
@@ -152,7 +154,7 @@ def _driver_phase(phase: Phase, registry: Registry) -> Phase:
     return then("ended")
 
 
-class ModelledWorker(_Worker):
+class ModelledWorker(Worker):
     """A worker whose training process, failure detector and configurations are modelled. The rest is the real code."""
 
     def __init__(self, phase: Phase, registry: Registry, storage: Any, stepper: Stepper, code: Code) -> None:
@@ -162,6 +164,7 @@ class ModelledWorker(_Worker):
         self._pausing = None if code.policy is None else Pausing(registry, code.policy)
         if self._pausing is not None and phase.lease is not None and phase.ends:
             self._pausing._ending = frozenset({phase.lease.number})
+        self._claiming = Claiming(registry, name_of(phase.process), self._detector, self._pausing)
         self._paused = False
         self._trainer = ModelledTrainer(stepper, code.steps)  # type: ignore[assignment]
         self._stop_signal = SimpleNamespace(is_set=lambda: self._trainer.interrupted)  # type: ignore[assignment, attr-defined]
@@ -274,8 +277,8 @@ def modelled() -> Iterator[None]:
         "identity": lambda config: {"number": config.number}, "output_folder": lambda config: Path("/nonexistent"),
         "digest_of": lambda values: f"digest {values['number']}", "without": lambda values, keys: values,
         "run_header": lambda *_: {"seed": None}, "TrialTracking": _NoTracking, "mark_ended": lambda *_: None,
-        "waiting_duplicates": lambda registry: {},
     }  # fmt: skip
+    duplicates = {"waiting_duplicates": lambda registry: {}, "blocked_duplicates": lambda registry: set()}
     system: Any = SimpleNamespace(kill=_current.kill)
     here = lambda: identity_module.Identity(_current.machine(), _current.process, 1.0)  # noqa: E731
     unique = SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=name_of(_current.process)))
@@ -283,6 +286,7 @@ def modelled() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for module, values in (
             (worker_module, config),
+            (claiming_module, duplicates),
             (driver_module, {"COLLATERAL_SECONDS": 0.0}),
             (identity_module, {"machine": _current.machine, "_start_time": _current.start_time, "os": system}),
             (registry_module, {"current_process": here, "uuid": unique}),

@@ -52,7 +52,7 @@ class Interned:
 def key_of(answer: Any) -> Hashable:
     """Return what distinguishes an answer of the database from others, without times of day."""
     if isinstance(answer, list):
-        return ("rows", tuple(tuple(row) for row in answer))
+        return ("rows", answer[0]._fields if answer else (), tuple(tuple(row) for row in answer))
     if isinstance(answer, FrozenTrial):
         return (
             "trial",

@@ -32,6 +32,10 @@ class MembersFirst(Registry):
         members = self.members()
         return self.leases(), members
 
+    def held_and_members(self) -> Any:
+        members = self.members()
+        return self.held_leases(), members
+
 
 class UnguardedRelease(Registry):
     """A worker releases a trial although another one holds it."""

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 #: Folders outside PATH in which distributions install the programs, sorted with the newest version last.
@@ -31,12 +32,16 @@ class Server:
     Attributes:
         port: Port of the server on this machine.
         url: URL of its database, including the password.
+
+    Args:
+        binaries: The folder with its programs.
+        settings: Further settings of its configuration file.
     """
 
     password = "hunter2-of-the-test"
 
-    def __init__(self, binaries: Path) -> None:
-        self._binaries = binaries
+    def __init__(self, binaries: Path, settings: Mapping[str, object] | None = None) -> None:
+        self._binaries, self._settings = binaries, dict(settings or {})
         self._user = _user() if os.name == "posix" and os.geteuid() == 0 else None
         self._folder = Path(tempfile.mkdtemp(prefix="joyful-pg-"))
         with socket.socket() as probe:
@@ -60,8 +65,14 @@ class Server:
         options = ["--auth=scram-sha-256", "--username=joyful", f"--pwfile={secret}", "--encoding=UTF8", "--no-sync"]
         self._call([str(self._binaries / "initdb"), "--pgdata", data, "--locale=C", *options])
         settings = f"listen_addresses='127.0.0.1'\nport={self.port}\nunix_socket_directories=''\nfsync=off\n"
+        settings += "".join(f"{name}={value}\n" for name, value in self._settings.items())
         with (self._folder / "data/postgresql.conf").open("a") as file:
             file.write(settings)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server."""
+        return int((self._folder / "data/postmaster.pid").read_text().split()[0])
 
     def restart(self) -> None:
         """Restart the server on the same port. All connections are closed."""

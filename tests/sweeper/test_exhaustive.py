@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from joyful.sweeper import worker
+from joyful.sweeper import claiming, worker
 from joyful.sweeper.database import open_engine, open_storage, storage_url
 from joyful.sweeper.promotion import Policy
 from joyful.sweeper.registry import Registry
@@ -79,6 +79,19 @@ def test_a_broken_registry_is_found(capsys, mutation):
         print(f"\n{mutation.__name__}: {outcome}")
     assert outcome.problem is not None
     assert outcome.schedule
+
+
+@pytest.mark.slow
+def test_an_owner_that_joins_after_the_members_were_read_has_not_left(monkeypatch):
+    """The lease of a candidate is read after the members. Here its owner counts as one that has left."""
+
+    def candidates(self, free, unfinished, held, members):
+        leases = self._registry.leases_of(free)
+        return [claiming._candidate(number, unfinished[number], leases.get(number), members) for number in free]
+
+    monkeypatch.setattr(claiming.Claiming, "_candidates", candidates)
+    outcome = Search(World(2, 1, 0)).run()
+    assert "although it was never frozen: two processes hold the trial" in str(outcome.problem), str(outcome)
 
 
 @pytest.mark.slow

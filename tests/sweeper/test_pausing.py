@@ -26,7 +26,8 @@ from joyful.sweeper.promotion import Action, Policy
 from joyful.sweeper.registry import Registry
 from joyful.sweeper.samplers import build_pruner
 from joyful.sweeper.status import take_snapshot
-from joyful.sweeper.study import StudyAccess, TrialAccess, states
+from joyful.sweeper.study import StudyAccess, TrialAccess
+from joyful.sweeper.trial_table import states
 from tests.support import small_program, sweeps
 
 OWN = "hydra/sweeper=optuna_pruned"

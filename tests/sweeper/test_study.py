@@ -1,5 +1,7 @@
 """The Optuna study: creation, checks, asking, telling, duplicates and retries."""
 
+import threading
+
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -7,8 +9,8 @@ from optuna.pruners import MedianPruner, NopPruner
 from optuna.trial import TrialState
 
 from joyful.records import InputError
-from joyful.sweeper import database
-from joyful.sweeper.creation import enqueue
+from joyful.sweeper import creation, database
+from joyful.sweeper.creation import KnownRun, enqueue
 from joyful.sweeper.database import open_engine, open_storage, storage_url, with_retries
 from joyful.sweeper.plan import Plan
 from joyful.sweeper.registry import Registry
@@ -18,10 +20,8 @@ from joyful.sweeper.study import (
     StudyAccess,
     TrialAccess,
     open_or_create,
-    requeue_failed,
-    states,
-    waiting_duplicates,
 )
+from joyful.sweeper.trial_table import requeue_failed, states, waiting_duplicates
 from tests.support.manual_clock import ManualClock
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(("a", "b"))}
@@ -63,6 +63,39 @@ def test_all_trials_exist_from_the_start_and_a_second_call_adds_none(backend):
     begin(backend, n_trials=6)
     begin(backend, n_trials=2)
     assert states(access.registry) == dict.fromkeys(range(6), TrialState.WAITING)
+
+
+def test_many_trials_are_created_in_batches_as_optuna_creates_them(backend, monkeypatch):
+    monkeypatch.setattr(creation, "BATCH", 4)
+    grid = [{"x": number / 8, "y": "a"} for number in range(9)]
+    known = {4: KnownRun({"x": 0.5, "y": "a"}), 6: KnownRun({"x": 0.1, "y": "b"}, seed=7)}
+    access = begin(backend, n_trials=9)
+    assert states(access.registry) == dict.fromkeys(range(9), TrialState.WAITING)
+    study_id = open_or_create(backend, "other", ["maximize"], {})
+    registry = Registry(access.registry.engine, study_id)
+    enqueue(backend, registry, Plan(9, (), SPACE, grid=grid), known)
+    trials = backend.get_all_trials(study_id)
+    assert [trial.number for trial in trials] == list(range(10))
+    fixed = [trial.system_attrs.get("fixed_params") for trial in trials]
+    assert fixed == [*grid[:6], None, *grid[6:]]  # trial 6 trains a finalist again
+    optuna.load_study(study_name="other", storage=backend).enqueue_trial({"x": 0.5})
+    assert backend.get_all_trials(study_id)[-1].number == 10
+
+
+def test_two_processes_that_create_trials_create_each_once(backend, monkeypatch):
+    access = begin(backend, n_trials=1)
+    monkeypatch.setattr(creation, "BATCH", 20)
+    plan, threads = Plan(200, (), SPACE), []
+    for _ in range(2):
+        registry = Registry(open_engine(backend.engine.url), access.registry.study_id)
+        threads.append(threading.Thread(target=enqueue, args=(backend, registry, plan, {})))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    trials = backend.get_all_trials(access.registry.study_id)
+    assert [trial.number for trial in trials] == list(range(200))
+    assert all(trial.system_attrs == {"fixed_params": {}} for trial in trials)
 
 
 def test_a_changed_space_objective_or_base_is_refused_with_the_difference(backend):

@@ -1,20 +1,18 @@
 """The display of a sweep: a panel in a terminal, plain lines elsewhere."""
 
 import dataclasses
-import datetime
 import io
 import itertools
 import re
 from pathlib import Path
 
 import pytest
-from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from joyful.sweeper import view
 from joyful.sweeper.live import LiveState
-from joyful.sweeper.registry import Lease
 from joyful.sweeper.status import Snapshot, _seconds_left
+from joyful.sweeper.trial_table import FinishedTrial
 from joyful.sweeper.view import SweepView, print_snapshot
 from joyful.sweeper.view_text import describe_claims, format_duration, format_line
 from tests.support.manual_clock import ManualClock
@@ -121,32 +119,17 @@ def test_status_without_a_terminal_prints_plain_lines():
     ]
 
 
-def trial(number, seconds):
-    start = datetime.datetime(2026, 1, 1)
-    trial = create_trial(state=TrialState.COMPLETE, value=0.5) if seconds else create_trial(state=TrialState.WAITING)
-    trial.number = number
-    trial.datetime_start = start if seconds else None
-    trial.datetime_complete = start + datetime.timedelta(seconds=seconds) if seconds else None
-    return trial
-
-
-def lease(number, term, epochs):
-    return Lease(number, "", term, epochs, 0, 0)
-
-
 def test_the_time_left_excludes_interrupted_trials_and_counts_trained_epochs():
     # Two trials of 10 epochs in 20 s, one that was interrupted for a day, one half done, one not started. By hand: 5 +
     # 10 epochs of 2 s on two workers.
-    trials = [trial(0, 20), trial(1, 20), trial(2, 86_400), trial(3, None), trial(4, None)]
-    leases = {i: lease(i, term, epochs) for i, (term, epochs) in enumerate([(1, 10), (1, 10), (2, 10), (1, 5)])}
-    assert _seconds_left(trials, leases, workers=2) == pytest.approx(15.0)
-    assert _seconds_left(trials[2:], leases, workers=1) is not None  # a poor estimate is better than none
-    assert _seconds_left(trials[3:], leases, workers=1) is None
+    finished = [FinishedTrial(20, 10, 1), FinishedTrial(20, 10, 1), FinishedTrial(86_400, 10, 2)]
+    assert _seconds_left(finished, {5: 1}, unfinished=2, workers=2) == pytest.approx(15.0)
+    assert _seconds_left(finished[2:], {5: 1}, 2, workers=1) is not None  # a poor estimate is better than none
+    assert _seconds_left([], {5: 1}, 2, workers=1) is None
 
 
 def test_the_time_left_falls_as_epochs_are_trained():
-    trials = [trial(0, 20), trial(1, None)]
-    left = [_seconds_left(trials, {0: lease(0, 1, 10), 1: lease(1, 1, n)}, 1) for n in range(0, 13, 3)]
+    left = [_seconds_left([FinishedTrial(20, 10, 1)], {n: 1}, 1, 1) for n in range(0, 13, 3)]
     assert left == [20.0, 14.0, 8.0, 2.0, 0.0]
     assert all(a > b for a, b in itertools.pairwise(left))
 
