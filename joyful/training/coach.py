@@ -240,6 +240,8 @@ class Coach:
         values = iter(devices.read_values(read))  # here the host waits for the device, and nowhere else
         rows = [{**common, "split": split, **one.row(next(values))} for split, one in evaluated.items()]
         self._check_finite(rows, position)
+        if not self._contrast_of_dev:
+            rows = [row if row["split"] == "train" else _measured(row) for row in rows]
         by_split = {row["split"]: row for row in rows}
         ratio = gradient_ratio(*next(values)) if probed else {}
         if norms is None:
@@ -257,7 +259,8 @@ class Coach:
     def _run(self, split: str) -> Accumulator:
         """Evaluate a split, in file order. The contrastive loss, if it is evaluated, uses the augmented views of epoch 0.
 
-        With training.train_metrics=running it is NaN on dev and test, unless the scheduler watches the total loss of dev.
+        With training.train_metrics=running it is not measured on dev and test, and NaN here, unless the scheduler watches the
+        total loss of dev.
         """
         if split not in self._ordered:
             self._ordered[split] = self.splits[split].batches_in_order(self.batch_size)
@@ -401,3 +404,8 @@ class Coach:
                 f"checkpoint: expected one of this model and optimizer, got a different one ({first_line_of(error)}); "
                 "resume with the configuration that wrote it"
             ) from None
+
+
+def _measured(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without the columns that are NaN."""
+    return {name: value for name, value in row.items() if not (isinstance(value, float) and math.isnan(value))}

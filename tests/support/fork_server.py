@@ -27,6 +27,7 @@ import time
 import traceback
 import types
 from collections.abc import Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -144,12 +145,19 @@ def _end(code: int) -> NoReturn:
     os._exit(code)
 
 
+class _Script(SourceFileLoader):
+    """Loads a script. Like Python, it writes no bytecode of it."""
+
+    def set_data(self, path: Any, data: Any, *, _mode: int = 0) -> None:
+        """Write nothing."""
+
+
 def _run_script(path: Path) -> None:
     """Run a script as the module __main__, whose __file__ is absolute, as Python does."""
     main = types.ModuleType("__main__")
     main.__file__ = str(path)
     sys.modules["__main__"] = main
-    exec(compile(path.read_bytes(), path, "exec"), main.__dict__)  # noqa: S102
+    _Script("__main__", str(path)).exec_module(main)
 
 
 def _become(request: dict[str, Any]) -> int:
