@@ -42,8 +42,9 @@ def broken_state(world: World, state: State) -> str | None:
         value = _value(world, state, trial)
         if name == "COMPLETE" and (state.trained[trial], value) != (world.steps, value_at(trial, world.steps)):
             return f"trial {trial} is complete with the value {value} after {state.trained[trial]} steps"
-        if name == "PRUNED" and (world.policy is None or state.trained[trial] == world.steps):
-            return f"trial {trial} is pruned after {state.trained[trial]} of {world.steps} steps"
+        # a worker that lost the trial may train further, but does not report it
+        if name == "PRUNED" and (world.policy is None or leases[trial][3] == world.steps):
+            return f"trial {trial} is pruned after it reported {leases[trial][3]} of {world.steps} steps"
     for trial, ends in enumerate(state.ends):
         if ends > 1 + state.faults:
             return f"trial {trial} was trained to its end {ends} times after {state.faults} faults"
