@@ -22,7 +22,9 @@ BOUNDED = [(1, 1, 2, False), (2, 1, 1, True), (2, 1, 1, False), (2, 2, 0, False)
 QUICK = 60
 
 #: Larger bounds, likewise.
-FULL = [(2, 2, 1, False), (2, 2, 1, True), (2, 3, 0, False), (3, 2, 0, False), (3, 2, 0, True), (2, 1, 2, False)]
+FULL = [
+    (2, 2, 1, False), (2, 2, 1, True), (2, 3, 0, False), (2, 3, 1, False), (3, 2, 0, False), (3, 2, 0, True), (2, 1, 2, False)
+]  # fmt: skip
 
 
 def search(capsys, *bounds, **options):
@@ -42,7 +44,7 @@ def test_the_invariants_hold_in_every_order_of_statements(capsys, bounds):
     assert outcome.complete
 
 
-@pytest.mark.soak("takes 6 minutes; the test above has smaller bounds")
+@pytest.mark.soak("takes 8 minutes; the test above has smaller bounds")
 @pytest.mark.parametrize("bounds", FULL, ids=str)
 def test_the_invariants_hold_in_larger_bounds(capsys, bounds):
     outcome = search(capsys, *bounds)
@@ -56,7 +58,13 @@ PAUSING = {"steps": 2, "policy": Policy(first_rung=1, reduction_factor=2, maximi
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "bounds",
-    [(1, 2, 1, False), pytest.param((2, 2, 0, False), marks=pytest.mark.soak("takes 20 s; the other has one worker"))],
+    [
+        (1, 2, 1, False),
+        *(
+            pytest.param(bounds, marks=pytest.mark.soak("takes up to 4 minutes; the first has one worker"))
+            for bounds in ((2, 2, 0, False), (2, 2, 1, False))
+        ),
+    ],
     ids=str,
 )
 def test_paused_trials_are_promoted_or_ended(capsys, bounds):
