@@ -240,8 +240,6 @@ class Coach:
         values = iter(devices.read_values(read))  # here the host waits for the device, and nowhere else
         rows = [{**common, "split": split, **one.row(next(values))} for split, one in evaluated.items()]
         self._check_finite(rows, position)
-        if not self._contrast_of_dev:
-            rows = [row if row["split"] == "train" else _measured(row) for row in rows]
         by_split = {row["split"]: row for row in rows}
         ratio = gradient_ratio(*next(values)) if probed else {}
         if norms is None:
@@ -259,8 +257,8 @@ class Coach:
     def _run(self, split: str) -> Accumulator:
         """Evaluate a split, in file order. The contrastive loss, if it is evaluated, uses the augmented views of epoch 0.
 
-        With training.train_metrics=running it is not measured on dev and test, and NaN here, unless the scheduler watches the
-        total loss of dev.
+        With training.train_metrics=running it is not measured on dev and test, unless the scheduler watches the total loss of
+        dev.
         """
         if split not in self._ordered:
             self._ordered[split] = self.splits[split].batches_in_order(self.batch_size)
@@ -272,7 +270,7 @@ class Coach:
                 output: ModelOutput = self.model(batch, None, views)
             parts = objective.components(output, batch, self._criterion, self.settings.loss.encoder_reduction)
             if views is None:
-                parts["contrastive"] = output.contrastive.new_full((), math.nan)
+                del parts["contrastive"]
             accumulator.add(output, batch, parts)
         return accumulator
 
@@ -303,8 +301,7 @@ class Coach:
         for row in rows:
             # The NLL comes first: NaN logits show in it whatever classification loss is trained.
             for name in ("nll", "loss_classification", "loss_contrastive", "loss_encoder", "loss_gate_reg"):
-                evaluated = name != "loss_contrastive" or row["split"] == "train" or self._contrast_of_dev
-                if evaluated and not math.isfinite(row[name]):
+                if not math.isfinite(row.get(name, 0.0)):
                     raise TrainingFailedError(
                         f"epoch {position:g}: {name} of the {row['split']} split is {row[name]}; expected a finite number"
                         ": lower optimizer.learning_rate or the weight of that component, or set "
@@ -404,8 +401,3 @@ class Coach:
                 f"checkpoint: expected one of this model and optimizer, got a different one ({first_line_of(error)}); "
                 "resume with the configuration that wrote it"
             ) from None
-
-
-def _measured(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row without the columns that are NaN."""
-    return {name: value for name, value in row.items() if not (isinstance(value, float) and math.isnan(value))}

@@ -48,14 +48,14 @@ class Accumulator:
         Args:
             output: Output of the model for the batch.
             batch: The batch.
-            components: The unweighted loss components.
+            components: The unweighted loss components. A component that is absent is not measured, nor is the total.
         """
         n = batch.n_utterances
         with torch.no_grad():
             logits, labels = batch.with_labels(output.logits)
             values = {"nll": _negative_log_likelihood(logits, labels)}
             values |= {name: error.mean() for name, error in output.fusion.errors.items()}
-            values |= {f"loss_{name}": components[name].detach() for name in COMPONENTS}
+            values |= {f"loss_{name}": loss.detach() for name, loss in components.items()}
             for name, value in values.items():
                 total = self._sums.get(name)
                 term = value.double() * (batch.n_labelled if name in _OF_LABELS else n)
@@ -89,7 +89,8 @@ class Accumulator:
             values: The vector of `values`, read from the device.
 
         Returns:
-            Column -> value. Scores are fractions. The shares are NaN if the total loss is 0.
+            Column -> value. Scores are fractions. The shares are NaN if the total loss is 0. Without a component that has a
+            weight, there are neither total nor shares.
         """
         assert self._counts is not None, "the split has no batch"
         names = list(self._sums)
@@ -101,12 +102,14 @@ class Accumulator:
         classes = self._counts.shape[1]
         table = np.array(values[len(names) + len(COMPONENTS) :]).reshape(4, classes)
         row = class_scores.scores(table, self.labelled) | means
+        row |= {f"weight_{c}": weight[c] for c in COMPONENTS}
+        if any(weight[c] and f"loss_{c}" not in means for c in COMPONENTS):
+            return row
         # A component of weight 0 does not enter the total, even if it is NaN.
         weighted = {c: weight[c] * means[f"loss_{c}"] if weight[c] else 0.0 for c in COMPONENTS}
         total = math.fsum(weighted.values())
         row["loss_total"] = total
         for c in COMPONENTS:
-            row[f"weight_{c}"] = weight[c]
             row[f"share_{c}"] = weighted[c] / total if total else math.nan
         return row
 
