@@ -126,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise InputError(
                     f"--{name}: expected a fraction from 0 to 1, got {getattr(parsed, name):g}; set 0.62 for 62 %"
                 )
+        if parsed.count < 1:
+            raise InputError(f"--count: expected 1 or more, got {parsed.count}; set 3 for three trials")
         trials, settings = read_trials(parsed.folder, parsed.target)
     except (InputError, ResultsError) as error:
         print(f"study.select_trial: {' '.join(str(error).split())}", file=sys.stderr)

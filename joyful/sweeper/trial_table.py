@@ -65,7 +65,7 @@ def add_indexes(registry: Registry) -> None:
 def states(registry: Registry) -> dict[int, TrialState]:
     """Return the state of each trial by number. It reads a row of each trial."""
     trial = models.TrialModel
-    query = select(trial.number, trial.state).where(trial.study_id == registry.study_id).order_by(trial.number)
+    query = select(trial.number, trial.state).where(*_of(registry)).order_by(trial.number)
     return {row.number: row.state for row in registry.read(query)}
 
 
@@ -264,8 +264,7 @@ def pruned_for(registry: Registry, reason: str) -> list[int]:
     query = (
         select(trial.number)
         .join(attribute, attribute.trial_id == trial.trial_id)
-        .where(trial.study_id == registry.study_id, trial.state == TrialState.PRUNED, attribute.key == REASON)
-        .where(attribute.value_json == json.dumps(reason))
+        .where(*_of(registry, TrialState.PRUNED), attribute.key == REASON, attribute.value_json == json.dumps(reason))
     )
     return [row.number for row in registry.read(query)]
 

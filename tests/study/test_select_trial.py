@@ -116,6 +116,8 @@ def test_a_closed_pipe_is_no_error(search):
 def test_bad_input_is_one_line(search, tmp_path, capsys):
     assert main([str(search), "--target", "62", "--within", "0.02"]) == 2
     assert "--target: expected a fraction from 0 to 1, got 62" in capsys.readouterr().err
+    assert main([str(search), "--target", "0.6", "--within", "0.02", "--count", "0"]) == 2
+    assert "--count: expected 1 or more, got 0" in capsys.readouterr().err
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match="complete trials"):
         read_trials(tmp_path / "nothing", 0.5)
