@@ -29,13 +29,12 @@ models = optuna_models()
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
-#: Indexes that keep the statements of this module and of `registry` fast in a large study: name -> table and columns.
+#: Indexes of Optuna's tables that keep the statements of this module fast in a large study: name -> table and columns.
 #: Studies without them are read correctly, only more slowly.
 INDEXES = {
     "joyful_trials_state": "trials (study_id, state, number)",
     "joyful_trials_number": "trials (study_id, number)",
     "joyful_trials_repeat": f"trial_user_attributes (trial_id) WHERE key = '{REPEAT_OF}'",
-    "joyful_lease_owner": "joyful_lease (study, owner)",
 }
 
 #: Largest number of values in one condition.
@@ -52,6 +51,8 @@ def add_indexes(registry: Registry) -> None:
                 known = [index["name"] for index in tables.get_indexes(columns.split()[0])]
                 if name not in known:  # asked first, because CREATE INDEX waits for the transactions of others
                     connection.execute(text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
+            for own in leases_table.indexes:  # a study of an earlier version lacks it
+                own.create(connection, checkfirst=True)
 
     try:
         with_retries(add, seconds=5.0)
