@@ -1,10 +1,13 @@
 """Benchmark of a whole sweep over the three loss weights: joyful's sweeper with pruning, and the stock sweeper without.
 
-    python -m benchmarks.sweep [--trials 27] [--workers 2] [--peer-trials 6] [--basic-trials 2] [--pruner asha]
-        [--epoch-json FILE] [--folder FOLDER] [--json FILE] [-- OVERRIDE ...]
+    python -m benchmarks.sweep [--trials 27] [--workers 2] [--peer-trials 6] [--basic-trials 2]
+        [--pruner asha percentile ...] [--sampler random] [--epoch-json FILE] [--folder FOLDER] [--json FILE]
+        [-- OVERRIDE ...]
 
-Three commands run one after another: `+sweeps=weights`; the same search by hydra-optuna-sweeper with the joblib
-launcher, where each batch waits for its slowest trial; and the same with the basic launcher, one trial after another.
+The commands run one after another: `+sweeps=weights`, once for each pruner; the same search by hydra-optuna-sweeper with
+the joblib launcher, where each batch waits for its slowest trial; and the same with the basic launcher, one trial after
+another. With --sampler random, all pruners meet the same configurations; the stock sweeper draws its own.
+
 The stock commands run fewer trials. Their times are scaled by the number of batches, because all unpruned trials cost
 the same, and their figures say so.
 
@@ -14,9 +17,9 @@ wall seconds.
 --epoch-json FILE takes the figures of `python -m benchmarks.epoch --json FILE` of the same machine. From them and from
 the share of epochs that pruning left, the benchmark extrapolates the time of the sweep at full size, and compares it
 with ONE run of the per-utterance trainer of as many epochs as an unpruned trial. This share depends on the length of a
-trial, so all three commands train 30 epochs with this option.
+trial, so all commands train 30 epochs with this option. The first pruner counts.
 
-Overrides after -- go to all three commands, for example training.epochs=3.
+Overrides after -- go to all commands, for example training.epochs=3.
 """
 
 from __future__ import annotations
@@ -44,6 +47,9 @@ from joyful.results import TIMING, read_run
 #: Epochs of a trial with --epoch-json.
 FULL_EPOCHS = 30
 
+#: The pruner of +sweeps=weights.
+PRUNER = "asha_promotion"
+
 #: Names of the figures of `benchmarks.epoch` that are used.
 OUR_EPOCH, PEER_EPOCH = f"epoch, {RUNNING}", f"epoch, {SCALED}"
 
@@ -58,6 +64,7 @@ class SweepTiming:
         trials: Number of trials.
         epochs: Epochs trained, over all trials.
         full_epochs: Epochs of the trials without pruning.
+        best: Best dev F1 of all trials, in percent.
     """
 
     wall: float
@@ -65,6 +72,7 @@ class SweepTiming:
     trials: int
     epochs: float
     full_epochs: float
+    best: float
 
 
 def stock_overrides() -> tuple[list[str], list[str]]:
@@ -91,33 +99,36 @@ def run(folder: Path, name: str, overrides: Sequence[str]) -> SweepTiming:
 
 def read_timing(folder: Path, wall: float) -> SweepTiming:
     """Read the timing of a sweep from its run folders. wall: wall seconds of the command."""
-    busy, trials, epochs, full = 0.0, 0, 0.0, 0.0
+    busy, trials, epochs, full, best = 0.0, 0, 0.0, 0.0, 0.0
     for file in folder.glob(f"*/{TIMING}"):
         table = pq.read_table(file, columns=["epoch", "seconds"]).to_pydict()
         busy += math.fsum(table["seconds"])
         epochs += max(table["epoch"])
-        full += float(read_run(file.parent)["epochs"])
+        found = read_run(file.parent)
+        full += float(found["epochs"])
+        best = max(best, 100 * float(found["objective"] or 0))
         trials += 1
-    return SweepTiming(wall, busy, trials, epochs, full)
+    return SweepTiming(wall, busy, trials, epochs, full, best)
 
 
-def figures(timings: Mapping[str, SweepTiming], n_trials: int, n_workers: int) -> list[Figure]:
-    """Return the figures. timings: of "ours", "joblib" and "basic", where the last two may have fewer trials."""
-    ours, joblib, basic = timings["ours"], timings["joblib"], timings["basic"]
+def figures(
+    ours: Mapping[str, SweepTiming], joblib: SweepTiming, basic: SweepTiming, n_trials: int, n_workers: int
+) -> list[Figure]:
+    """Return the figures. ours: timings by pruner. joblib, basic: stock commands, which may have fewer trials."""
     batches = math.ceil(n_trials / n_workers) / math.ceil(joblib.trials / n_workers)
     scaled = f"wall, stock joblib, {joblib.trials} trials scaled to {n_trials} by batches"
     shown = [figure(scaled, joblib.wall * batches, "s", 1, "1 s")]
     scaled = f"wall, stock basic, {basic.trials} trials scaled to {n_trials}"
-    shown += [
-        against(scaled, basic.wall * n_trials / basic.trials, shown[0]),
-        against(f"wall, ours, {ours.trials} trials", ours.wall, shown[0]),
-        figure("epochs trained, ours", ours.epochs, "epochs", ours.full_epochs, f"{ours.trials} trials at full length"),
-    ]
-    for name, one, workers in (
-        ("ours", ours, n_workers),
-        ("stock joblib", joblib, n_workers),
-        ("stock basic", basic, 1),
-    ):
+    shown.append(against(scaled, basic.wall * n_trials / basic.trials, shown[0]))
+    for name, one in ours.items():
+        whole = f"{one.trials} trials at full length"
+        shown += [
+            against(f"wall, {name}, {one.trials} trials", one.wall, shown[0]),
+            figure(f"epochs trained, {name}", one.epochs, "epochs", one.full_epochs, whole),
+            figure(f"best dev F1, {name}", one.best, "%", joblib.best, f"stock joblib, {joblib.trials} trials"),
+        ]
+    rows = [*((name, one, n_workers) for name, one in ours.items()), ("stock joblib", joblib, n_workers)]
+    for name, one, workers in [*rows, ("stock basic", basic, 1)]:
         shown.append(figure(f"busy, {name}", one.busy, "s", workers * one.wall, f"{workers} x wall: utilisation"))
     return shown
 
@@ -149,9 +160,9 @@ def full_size(epoch_figures: Sequence[Mapping[str, Any]], ours: SweepTiming) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the three commands, and print the figures."""
+    """Run the commands, and print the figures."""
     command_line = parser("sweep", __doc__ or "")
-    command_line.add_argument("--trials", type=int, default=27, help="trials of joyful's sweep (default: %(default)s)")
+    command_line.add_argument("--trials", type=int, default=27, help="trials of joyful's sweeps (default: %(default)s)")
     command_line.add_argument("--workers", type=int, default=2, help="workers of each sweep (default: %(default)s)")
     command_line.add_argument(
         "--peer-trials", type=int, default=6, help="trials with joblib, whole batches (default: %(default)s)"
@@ -159,7 +170,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command_line.add_argument(
         "--basic-trials", type=int, default=2, help="trials with the basic launcher (default: %(default)s)"
     )
-    command_line.add_argument("--pruner", default=None, help="choice of hydra/sweeper/pruner (default: the sweeper's)")
+    command_line.add_argument(
+        "--pruner",
+        nargs="+",
+        default=[PRUNER],
+        help="choices of hydra/sweeper/pruner, one sweep each (default: %(default)s)",
+    )
+    command_line.add_argument(
+        "--sampler", default="tpe", help="choice of hydra/sweeper/sampler of all sweeps (default: %(default)s)"
+    )
     command_line.add_argument(
         "--epoch-json", type=Path, default=None, metavar="FILE", help="figures of benchmarks.epoch"
     )
@@ -171,15 +190,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.peer_trials % options.workers:
         command_line.error(f"--peer-trials: expected whole batches of {options.workers}, got {options.peer_trials}")
     epochs = json.loads(options.epoch_json.read_text(encoding="utf-8"))["figures"] if options.epoch_json else None
-    overrides = [*([f"training.epochs={FULL_EPOCHS}"] if epochs is not None else []), *options.overrides]
+    overrides = [f"hydra/sweeper/sampler={options.sampler}"]
+    overrides += [*([f"training.epochs={FULL_EPOCHS}"] if epochs is not None else []), *options.overrides]
     settings, space = stock_overrides()
-    stock = [*settings, "hydra/sweeper=optuna", *space, *overrides]
+    stock = [*settings, "hydra/sweeper=optuna", *space, *overrides, "hydra.sweeper.sampler.seed=5000"]
     ours = ["+sweeps=weights", f"hydra.sweeper.n_trials={options.trials}", f"hydra.sweeper.n_jobs={options.workers}"]
     ours += [f"hydra.launcher.n_jobs={options.workers}"]
-    ours += [f"hydra/sweeper/pruner={options.pruner}"] if options.pruner else []
     n_jobs = f"hydra.sweeper.n_jobs={options.workers}"
     commands = {
-        "ours": [*ours, *overrides],
+        **{name: [*ours, f"hydra/sweeper/pruner={name}", *overrides] for name in options.pruner},
         "joblib": [
             *stock, "hydra/launcher=joblib", f"hydra.launcher.n_jobs={options.workers}", n_jobs,
             f"hydra.sweeper.n_trials={options.peer_trials}",
@@ -190,9 +209,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="joyful-sweep-")))
         folder.mkdir(parents=True, exist_ok=True)
         timings = {name: run(folder, name, overrides) for name, overrides in commands.items()}
-    shown = figures(timings, options.trials, options.workers)
+    joblib, basic = timings.pop("joblib"), timings.pop("basic")
+    shown = figures(timings, joblib, basic, options.trials, options.workers)
     if epochs is not None:
-        shown += full_size(epochs, timings["ours"])
+        shown += full_size(epochs, timings[options.pruner[0]])
     about = {"trials": options.trials, "workers": options.workers, "pruner": options.pruner, "overrides": overrides}
     report("a sweep over the three loss weights", shown, about, options.json)
 
