@@ -76,7 +76,11 @@ FAIR_NOTE = ("default", "the note", "averaged", "contrast 0.025", "contrast 0.02
 FAIR_CONFIRM = ("tuned baseline", "default", "default, averaged", "tuned, contrast 0.025", "candidate")
 
 #: Dataset -> the arms of its sweep `fair/parts_*`: the candidate, and the candidate without one of its settings.
-FAIR_WITHOUT: dict[str, tuple[str, ...]] = {}
+FAIR_WITHOUT: dict[str, tuple[str, ...]] = {
+    "synthetic": (
+        "candidate", "learning rate", "warm-up", "encoder weight", "contrast weight", "gate weight", "MSE", "NLL", "no average",
+    ),
+}  # fmt: skip
 
 #: Dataset -> its title.
 DATASETS = {"synthetic": "Synthetic", "meld": "MELD", "emorynlp": "EmoryNLP", "mosi": "MOSI"}
