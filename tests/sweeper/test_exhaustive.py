@@ -16,15 +16,15 @@ from tests.exhaustive.world import World
 from tests.support import postgresql
 
 #: Workers, trials, faults of a schedule and whether the processes share a machine. Together they take half a minute.
-BOUNDED = [(1, 1, 2, False), (2, 1, 1, True), (2, 1, 1, False), (2, 2, 0, False)]
+BOUNDED = [(1, 1, 2, False), (2, 1, 1, False), (2, 2, 0, False)]
 
 #: Random schedules on PostgreSQL in `make test`.
-QUICK = 60
+QUICK = 20
 
 #: Larger bounds, likewise.
 FULL = [
-    (2, 2, 1, False), (2, 2, 1, True), (2, 3, 0, False), (2, 3, 1, False), (3, 2, 0, False), (3, 2, 0, True), (2, 1, 2, False),
-    (2, 2, 2, False),
+    (2, 1, 1, True), (2, 2, 1, False), (2, 2, 1, True), (2, 3, 0, False), (2, 3, 1, False), (3, 2, 0, False), (3, 2, 0, True),
+    (2, 1, 2, False), (2, 2, 2, False), (3, 1, 1, True), (3, 1, 1, False),
 ]  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def test_the_invariants_hold_in_every_order_of_statements(capsys, bounds):
     assert outcome.complete
 
 
-@pytest.mark.soak("takes 16 minutes and 6 GB; the test above has smaller bounds")
+@pytest.mark.soak("takes 24 minutes and 2 GB; the test above has smaller bounds")
 @pytest.mark.parametrize("bounds", FULL, ids=str)
 def test_the_invariants_hold_in_larger_bounds(capsys, bounds):
     outcome = search(capsys, *bounds)
@@ -148,5 +148,5 @@ def test_random_schedules_of_concurrent_transactions_on_postgresql(capsys, datab
 @pytest.mark.slow
 def test_random_schedules_on_postgresql_find_a_broken_registry(database):
     with modelled():
-        problems = (Schedule(*database, -seed, registry=UnguardedClaim).run() for seed in range(1, QUICK))
+        problems = (Schedule(*database, -seed, registry=UnguardedClaim).run() for seed in range(1, 60))
         assert "although it was never frozen" in next(filter(None, problems))
