@@ -109,6 +109,7 @@ def test_a_loss_and_a_dataset_from_outside_train_and_resume(place, joyful):
     assert (other.returncode, "loss.scale: 0.5 -> 1.5" in other.stderr) == (2, True)
 
 
+@pytest.mark.soak("takes 6 s; a run of this loss trains above")
 def test_a_sweep_over_a_loss_from_outside(place, joyful):
     done = joyful(
         *RUN, "-m", *TINY, "data=coins", "modalities=t", "training.epochs=2", "hydra/sweeper=optuna_pruned",

@@ -96,6 +96,7 @@ def test_the_commands_work_in_an_empty_folder(installed, swept, tmp_path):
     assert (tmp_path / "prepared/meta.json").is_file()
 
 
+@pytest.mark.soak("takes 10 s; tests/test_architecture.py has the modules that do without torch")
 def test_without_torch_all_works_but_training(without_torch, swept, tmp_path):
     probe = call(without_torch.with_name("python"), "-c", "import torch", cwd=tmp_path)
     assert "No module named 'torch'" in probe.stderr

@@ -21,6 +21,8 @@ from tests.analysis.test_interval_censored import drawn
 
 INF = np.inf
 
+LEVEL = pytest.mark.soak("another level of the same formulas")
+
 
 def narrow(values):
     return values - 1e-7, values + 1e-7
@@ -86,7 +88,7 @@ def test_limits_of_pairs_combine_those_of_the_arms(pairs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pairs", PAIRS.values(), ids=PAIRS)
-@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize("confidence", [pytest.param(0.8, marks=LEVEL), 0.95, pytest.param(0.99, marks=LEVEL)])
 def test_the_p_value_of_pairs_at_a_limit_is_the_level(pairs, confidence):
     for limit in paired_interval(*pairs, FixedSize(confidence))[1:]:
         assert paired_p(*pairs, float(limit)) == pytest.approx(1 - confidence, abs=1e-7)
@@ -174,7 +176,7 @@ def test_one_task_gives_the_interval_of_the_task(paired):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "m", "ratio"), [(2, 2, 1), (3, 9, 3), (12, 12, 1 / 3), (12, 30, 5), (30, 12, 1)])
-@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+@pytest.mark.parametrize("confidence", [pytest.param(0.5, marks=LEVEL), 0.95, pytest.param(0.99, marks=LEVEL)])
 def test_two_samples_without_width_give_welchs_interval(n, m, ratio, confidence):
     rng = np.random.default_rng(n)
     new, base = rng.normal(0.4, 0.2 * ratio, n), rng.normal(0.1, 0.2, m)
@@ -189,7 +191,7 @@ def test_two_samples_without_width_give_welchs_interval(n, m, ratio, confidence)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
-@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize("confidence", [pytest.param(0.8, marks=LEVEL), 0.95, pytest.param(0.99, marks=LEVEL)])
 def test_the_p_value_at_a_limit_is_the_level(sample, confidence):
     for limit in two_sample_interval(*sample, FixedSize(confidence))[1:]:
         assert two_sample_p(*sample, float(limit)) == pytest.approx(1 - confidence, abs=1e-7)

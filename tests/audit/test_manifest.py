@@ -136,6 +136,7 @@ def test_a_changed_number_of_the_table_is_named(sweep, capsys):
     assert capsys.readouterr().out.endswith("the report is not that of these files; no run was trained again\n")
 
 
+@pytest.mark.soak("takes 4 s; the next test changes a page together with the manifest")
 @pytest.mark.slow
 def test_a_table_that_was_changed_together_with_the_manifest_is_named(sweep):
     low = verdicts(sweep)["low"][1]
@@ -237,6 +238,7 @@ def test_claims_that_differ_from_the_registered_ones_are_named(sweep):
     assert changed_runs(sweep) == ["design.json: was changed after the report was written"]
 
 
+@pytest.mark.soak("takes 5 s; the other tests use the default arguments")
 @pytest.mark.slow
 def test_the_arguments_of_the_report_are_used_again(sweep, original, tmp_path):
     arguments = ["--claims", str(original.parent / "claims.yaml"), "--baseline", "loss=smoothl1 weights=basic"]

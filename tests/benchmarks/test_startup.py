@@ -34,6 +34,7 @@ def test_meld_is_taken_where_it_is(tmp_path, monkeypatch):
     assert overrides[:3] == ["data=meld", f"data.root={tmp_path / 'meld'}", "experiment=meld"]
 
 
+@pytest.mark.soak("takes 4 s; a benchmark, not the product")
 @pytest.mark.slow
 def test_a_start_that_fails_says_why(tmp_path):
     with pytest.raises(RuntimeError, match=r"exit code 2: joyful: training.epochs: expected >= 1"):

@@ -52,7 +52,7 @@ def answers(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line[:13].strip() for line in done.stdout.splitlines()[1:-1]]
 
 
-@pytest.mark.soak("takes 20 s; the next test runs the same commands, tests/analysis/test_gate.py has all answers")
+@pytest.mark.soak("takes 20 s; tests/analysis/test_gate.py has all answers")
 def test_a_change_that_is_no_worse_is_let_in(folder):
     examples.edit(folder, "weights -= rate", "weights -= 1.1 * rate", file="trainer.py")
     done = ci(folder)
@@ -64,6 +64,7 @@ def test_a_change_that_is_no_worse_is_let_in(folder):
     assert document["provenance"]["runs"] == {"used": 15, "left_out": 0, "cut": 0}
 
 
+@pytest.mark.soak("takes 15 s; tests/analysis/test_gate.py has all answers")
 def test_a_worse_change_is_not_let_in(folder):
     examples.edit(folder, "weights -= rate", "weights -= 0.3 * rate", file="trainer.py")
     done = ci(folder)

@@ -112,6 +112,7 @@ def test_a_clock_that_jumps_costs_a_sweep_nothing(tmp_path, clock, tally, monkey
     assert (lost, wrong) == ([], [])
 
 
+@pytest.mark.soak("takes 7 s, and clocks rarely jump")
 def test_a_clock_that_jumps_costs_a_run_nothing(tmp_path, clock, tally):
     """Durations come from the monotonic clock, and the history equals that of a run without jumps."""
     whole, folder, wrong = tmp_path / "whole", tmp_path / "run", []

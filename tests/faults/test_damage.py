@@ -73,7 +73,7 @@ def test_a_run_resumes_with_damaged_files(tmp_path, runs, trainers, tally):
     cases = [case for case in itertools.product(FILES, KINDS) if case != ("timing.parquet", of_another)]  # valid times
     cases *= count(quick=1, full=6)
     chance.shuffle(cases)
-    cases = sorted(cases[: count(quick=10, full=162)], key=lambda case: case[0])
+    cases = sorted(cases[: count(quick=5, full=162)], key=lambda case: case[0])
     whole = (runs / "whole/history.parquet").read_bytes()
     for i, (pattern, damage) in enumerate(cases):
         folder = tmp_path / str(i)

@@ -72,6 +72,7 @@ def test_a_run_on_a_full_disk_resumes_when_there_is_space(tmp_path, trainers, sm
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.soak("takes 20 s; tests/sweeper/test_programs.py fills the disk under a sweep")
 def test_a_sweep_on_a_full_disk_resumes_when_there_is_space(tmp_path, small_disk, tally, fork_server):
     """If a history, a checkpoint or the study cannot be written, the sweep ends with one line and no failed trial."""
     place, wrong = small_disk(16 * 2**20), []

@@ -43,6 +43,7 @@ def freeze(pid: int) -> bool:
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.soak("takes 8 s; tests/results/test_lock.py takes locks over")
 def test_a_frozen_run_that_was_taken_over_changes_nothing_when_it_wakes(tmp_path, trainers, tally):
     freezes, chance = count(quick=2, full=80), random.Random(seed())
     trainers.run(tmp_path / "whole", *SETTINGS)

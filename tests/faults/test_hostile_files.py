@@ -33,7 +33,12 @@ def listing(root: Path) -> set[str]:
 
 
 #: Corpora that another one of the same kind stands for in `make test`.
-REPEATED = {"CSV bomb as EmoryNLP": pytest.mark.soak("takes 6 s; MELD has the same reader of tables")}
+REPEATED = {
+    "CSV bomb as MELD": pytest.mark.soak("takes 6 s; the reader of curves has the same bounds"),
+    "CSV bomb as EmoryNLP": pytest.mark.soak("takes 6 s, likewise"),
+    "logs of another program": pytest.mark.soak("takes 7 s, likewise"),
+    "Parquet bomb or lying header as data": pytest.mark.soak("takes 8 s; a history has the same reader of Parquet"),
+}
 
 
 @pytest.mark.parametrize("fault", [pytest.param(fault, marks=REPEATED.get(fault, ())) for fault in CORPORA])

@@ -103,6 +103,7 @@ def test_the_corpus_on_disk_in_separate_processes(
     assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
+@pytest.mark.soak("takes 4 s; the tests above have the same bound")
 def test_the_rows_that_a_file_may_repeat_take_bounded_memory(tmp_path: Path) -> None:
     """One row of zeros for a missing modality is common. As many of them as the reader accepts, in bytes per number."""
     kinds: dict[str, type] = {"u1": np.uint8, "f8": np.float64, "list": float}

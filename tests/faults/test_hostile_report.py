@@ -53,6 +53,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.soak("takes 8 s; tests/analysis/test_report.py reads the pages of such names")
 def test_html_in_names_is_shown_as_text(sweep: Path, tally: Tally) -> None:
     address = (sweep / "report" / "index.html").as_uri()
     complaints: list[str] = []

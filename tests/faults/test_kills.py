@@ -49,7 +49,7 @@ def epochs_saved(folder: Path) -> float:
 
 @pytest.mark.timeout(3600)
 def test_kills_at_random_moments_lose_nothing(tmp_path, trainers, tally):
-    kills = count(quick=8, full=200)
+    kills = count(quick=4, full=200)
     chance, rounds = random.Random(seed()), 0
     done, caught = {"written": 0, "random": 0}, 0
     lost, wrong = [], []

@@ -85,6 +85,7 @@ def test_stock_optuna_goes_on_after_a_refused_trial(fork_server: ForkServer, tmp
     tally("refused run of a multirun", 1)
 
 
+@pytest.mark.soak("takes 6 s, and is rare")
 def test_a_failure_that_cannot_be_recorded_ends_the_command_with_code_1(
     fork_server: ForkServer, tmp_path: Path, tally: Tally
 ) -> None:
@@ -106,11 +107,8 @@ def test_a_failure_that_cannot_be_recorded_ends_the_command_with_code_1(
     tally("refused run of a multirun", 1)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak("the other signal"))],
-    ids=lambda number: number.name,
-)
+@pytest.mark.soak("takes 8 s for each; tests/sweeper/test_worker_failures.py kills processes of our own launcher")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_to_a_process_of_joblib_ends_the_command(number: int, tmp_path: Path, tally: Tally) -> None:
     """It used to wait for ever for the result of the process."""
     long = ("training.epochs=2000", "seed=1,2", "hydra.sweep.dir=many")

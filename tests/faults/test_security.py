@@ -188,6 +188,7 @@ def test_pickles_would_be_found(tmp_path: Path) -> None:
         assert protocol < 2 or holds_pickle(tmp_path / "inside")
 
 
+@pytest.mark.soak("takes 8 s; the tests above read files of each kind")
 def test_a_run_a_sweep_and_a_report_leave_no_pickle(fork_server: ForkServer, tmp_path: Path) -> None:
     arms = "hydra.sweeper.arms=['loss=mse','loss=smoothl1']"
     chosen = ("hydra/sweeper=optuna_pruned", "hydra/sweeper/pruner=none", arms, "hydra.sweeper.pairs=1")

@@ -205,6 +205,7 @@ def test_ctrl_c_while_a_trial_is_composed_fails_no_trial(tmp_path, launcher, tal
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.soak("takes 25 s; tests/sweeper/test_programs.py signals a sweep")
 def test_a_signalled_sweep_releases_its_trials_and_resumes(tmp_path, tally, fork_server):
     """Ctrl-C is sent to the process group, as by a terminal, and SIGTERM only to the driver."""
     # the quick form leaves SIGTERM to tests/sweeper/test_programs.py

@@ -5,6 +5,7 @@ The settings are read from the schema (joyful.config.Settings), so new settings 
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Iterator
@@ -175,14 +176,36 @@ LEAVES = [
 ]
 
 
-@pytest.mark.parametrize("name", LEAVES)
-def test_by_override_through_hydra(name: str, tally: Tally) -> None:
-    """Hydra composes one wrong value of each setting."""
-    config, _ = compose_plain([*(["data=dialogues"] if name.startswith("data.table.") else []), f"{name}=[1,[2]]"])
-    with pytest.raises(InputError) as caught:
-        check(config)
-    assert name in str(caught.value)
-    tally("wrong type or value out of range", 1)
+#: Datasets that have a setting between them, and the settings to try with each.
+DATA = {
+    "synthetic": [name for name in LEAVES if not name.startswith("data.table.")],
+    "dialogues": [name for name in LEAVES if name.startswith("data.table.")],
+}
+
+
+@pytest.fixture(scope="module", params=DATA)
+def composed(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """A dataset, its default settings, and those of a command with a wrong value for each setting to try."""
+    dataset: str = request.param
+    wrong, _ = compose_plain([f"data={dataset}", *(f"{name}=[1,[2]]" for name in DATA[dataset])])
+    return dataset, compose_plain([f"data={dataset}"])[0], wrong
+
+
+def test_by_override_through_hydra(composed: tuple[str, dict[str, Any], dict[str, Any]], tally: Tally) -> None:
+    """One wrong value of each setting, as Hydra composes it, beside right values."""
+    dataset, right, all_wrong = composed
+    for name in DATA[dataset]:
+        config, wrong = copy.deepcopy(right), all_wrong
+        *sections, leaf = name.split(".")
+        section = config
+        for part in sections:
+            section, wrong = section[part], wrong[part]
+        section[leaf] = wrong[leaf]
+        assert section[leaf] == [1, [2]]
+        with pytest.raises(InputError) as caught:
+            check(config)
+        assert name in str(caught.value)
+        tally("wrong type or value out of range", 1)
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,8 @@ def test_all_output_arrives_where_it_is_read(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, expected, expected)
 
 
-JOBLIB = pytest.mark.soak("takes 20 s; tests/test_run.py has a multirun of joblib")
-
-
-@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=JOBLIB)])
+@pytest.mark.soak("takes 10 s for each; the tests above close the pipes of a program")
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_a_multirun_and_its_report_do_not_need_a_reader(launcher, tmp_path):
     overrides = (f"hydra/launcher={launcher}", *TINY, "training.epochs=1", "seed=1,2", "hydra.sweep.dir=many")
     code, line, errors = first_line([sys.executable, ROOT / "run.py", "-m", *overrides], tmp_path)

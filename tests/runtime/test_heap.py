@@ -37,6 +37,7 @@ def faults(how: str) -> int:
 
 
 @glibc
+@pytest.mark.soak("takes 5 s; the next test shows the same setting")
 def test_freed_memory_is_used_again():
     # a round writes to 200 MB, which are 48,800 pages of 4 KiB
     assert faults("give back") > 10_000

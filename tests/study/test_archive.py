@@ -33,6 +33,7 @@ def restored(unpacked):
     return findings_of(unpacked[1])
 
 
+@pytest.mark.soak("takes 8 s; the other tests compare the restored rows")
 @pytest.mark.slow
 def test_the_report_of_the_restored_runs_is_the_same(sweep, restored):
     before, after = findings_of(sweep), restored

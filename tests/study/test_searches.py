@@ -38,6 +38,7 @@ def test_without_searches_there_is_no_table(tmp_path):
     assert searches_table(tmp_path, tmp_path) == ""
 
 
+@pytest.mark.soak("takes 8 s; these searches have ended")
 @pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search.name)
 def test_confirmed_settings_are_those_of_the_searches(search: Search, tmp_path: Path):
     sweep = ROOT / f"study/sweeps/confirm_{search.name}.yaml"

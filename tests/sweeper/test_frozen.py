@@ -113,6 +113,7 @@ def freeze_until_another_has_finished(command, folder, tmp_path):
     return [path for path in after if before.get(path) != after[path]]
 
 
+@pytest.mark.soak("takes 20 s; tests/sweeper/test_exhaustive.py freezes workers at every statement")
 def test_a_frozen_worker_that_cannot_be_killed_writes_nothing_when_it_continues(tmp_path, tally):
     namespace()
     small_program.write(tmp_path, BODY)

@@ -79,6 +79,7 @@ def test_two_commands_pause_and_promote_trials(server, tmp_path, monkeypatch):
     assert {trial.number for trial in best} <= {trial.number for trial in complete}
 
 
+@pytest.mark.soak("takes 7 s; the test above has two commands too")
 def test_two_commands_of_a_small_program(server, tmp_path, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", server.password)
     small_program.write(tmp_path)

@@ -161,6 +161,7 @@ def test_own_pruners(module):
         build_pruner({"_target_": "own_samplers.Patient"}, allowed_targets(None))
 
 
+@pytest.mark.soak("takes 6 s for each launcher; the tests above build own samplers")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher",

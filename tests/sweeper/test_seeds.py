@@ -137,6 +137,7 @@ def test_more_trials_and_seeds_reuse_the_runs_that_exist(program, fork_server, c
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 10 s; tests/sweeper/test_kills.py kills a sweep")
 def test_a_killed_sweep_creates_no_trial_twice(program, fork_server):
     slow = ["pause=0.03", *SEEDS]
     expected = {(4, 2): 0.9, (4, 3): 0.8, (3, 2): 2.6, (3, 3): 2.5}

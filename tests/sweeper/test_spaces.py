@@ -12,6 +12,7 @@ from joyful.results import read_run
 from tests.support import sweeps
 
 
+@pytest.mark.soak("takes 10 s; tests/sweeper/test_plan.py has the choice of points")
 @pytest.mark.slow
 def test_a_grid_in_parts(tmp_path, fork_server):
     def run(n_trials):

@@ -23,7 +23,10 @@ from tests.support.faults import soaking
 from tests.support.runs import tiny_request
 from tests.support.trackers import Stored, read_hparams_view, read_mlflow, read_tensorboard, read_wandb
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.soak("takes 25 s; tests/trackers/test_commands.py tracks runs, and the libraries change rarely"),
+]
 
 #: The trackers. Each has a function in tests/support/trackers.py that reads back.
 TRACKED = ("tensorboard", "mlflow", "wandb")
