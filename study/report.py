@@ -4,8 +4,9 @@
 
 The program unpacks each archive and analyses it like any other sweep (`joyful.analysis.report`). It replaces the text
 between each pair of comments `<!-- study: NAME -->` and `<!-- end of study: NAME -->` in study/RESULTS.md, writes the
-figures to study/images/, and updates the summary in README.md and README.zh.md and the comparison of float32 with
-bfloat16 in docs/PERFORMANCE.md. With --check it writes nothing, and lists the documents that would change.
+figures to study/images/, and updates the summary in README.md and README.zh.md, docs/what-the-weights-do.md, and the
+comparison of float32 with bfloat16 in docs/PERFORMANCE.md. With --check it writes nothing, and lists the documents
+that would change.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from joyful.analysis.claims import read_claims
 from joyful.analysis.findings import Findings
 from joyful.analysis.plots import Plot, forest, learning_curves
 from joyful.results import InputError, ResultsError, write_bytes
-from study import archive, reanalysis
+from study import archive, explanation, reanalysis
 from study.searches import searches_table
 from study.tables import (
     FAIR_COMPARISONS,
@@ -53,6 +54,9 @@ IMAGES = ROOT / "study/images"
 
 #: Document of the parts about performance.
 PERFORMANCE = ROOT / "docs/PERFORMANCE.md"
+
+#: Page of study.explanation.
+EXPLANATION = ROOT / "docs/what-the-weights-do.md"
 
 #: Documents with a summary of the verdicts.
 FRONT = (ROOT / "README.md", ROOT / "README.zh.md")
@@ -242,7 +246,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for part, findings in studies.items()
                 if part.performance
             }
+            explained, figures = explanation.blocks(studies, ARCHIVES)
             texts = {DOCUMENT: insert(DOCUMENT, markdown), PERFORMANCE: insert(PERFORMANCE, performance)}
+            texts[EXPLANATION] = insert(EXPLANATION, explained)
             texts |= {path: insert(path, translate(summary) if ".zh" in path.name else summary) for path in FRONT}
             outdated = [path.name for path, text in texts.items() if path.read_text() != text]
             if parsed.check:
@@ -250,10 +256,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 1 if outdated else 0
             for path, text in texts.items():
                 write_bytes(path, text.encode())
+            IMAGES.mkdir(exist_ok=True)
+            figures += [plot for part, findings in studies.items() for plot in plots_of(part, findings)]
+            for plot in figures:
+                write_bytes(IMAGES / f"{plot.name}.png", plot._repr_png_())
             for part, findings in studies.items():
-                for plot in plots_of(part, findings):
-                    IMAGES.mkdir(exist_ok=True)
-                    write_bytes(IMAGES / f"{plot.name}.png", plot._repr_png_())
                 if parsed.out is not None:
                     print(report.write(findings, report.make_page(findings), parsed.out / part.name))
     except (InputError, ResultsError) as error:

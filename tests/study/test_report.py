@@ -40,6 +40,9 @@ def study(simulated, tmp_path, monkeypatch):
     monkeypatch.setattr(study_report, "FRONT", (tmp_path / "B.md",))
     (tmp_path / "C.md").write_text("fast\n<!-- study: precision --><!-- end of study: precision -->")
     monkeypatch.setattr(study_report, "PERFORMANCE", tmp_path / "C.md")
+    explained = ("explain_gradients", "explain_shares")
+    (tmp_path / "D.md").write_text("".join(f"<!-- study: {n} --><!-- end of study: {n} -->" for n in explained))
+    monkeypatch.setattr(study_report, "EXPLANATION", tmp_path / "D.md")
     monkeypatch.setattr(study_report, "IMAGES", tmp_path / "images")
     monkeypatch.setattr(reanalysis, "read_registered", list)  # nothing was published of the simulated sweeps
     return simulated, tmp_path
