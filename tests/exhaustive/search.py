@@ -80,7 +80,8 @@ class Search:
     def _visit(self, outcome: Outcome) -> None:
         world = self._world
         self._add(digest(self._start), self._start, -1)
-        present, following = [(0, self._start)], list[tuple[int, State]]()  # the states at this depth, and at the next one
+        present = [(0, self._start)]  # the states at this depth
+        following: list[tuple[int, State]] = []  # those at the next one
         while present:
             for number, state in present:
                 if self._most is not None and len(self._numbers) > self._most:
