@@ -15,6 +15,7 @@ from tests.support.browser import collect_problems, needs_chromium, open_browser
 from tests.support.faults import Tally
 
 pytestmark = [
+    pytest.mark.soak("takes 12 s; tests/analysis/test_report.py reads the pages of such names"),
     needs_chromium,
 ]
 
@@ -53,7 +54,6 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.soak("takes 8 s; tests/analysis/test_report.py reads the pages of such names")
 def test_html_in_names_is_shown_as_text(sweep: Path, tally: Tally) -> None:
     address = (sweep / "report" / "index.html").as_uri()
     complaints: list[str] = []

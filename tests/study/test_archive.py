@@ -103,6 +103,7 @@ def test_the_same_sweep_gives_the_same_bytes_and_few_of_them(sweep, unpacked, tm
 
 
 @pytest.mark.slow
+@pytest.mark.soak("takes 5 s; the other tests pack all columns")
 def test_a_smaller_file_holds_the_columns_that_were_asked_for(sweep, unpacked, restored, tmp_path, capsys):
     file, folder = tmp_path / "few.parquet", tmp_path / "few"
     assert main(["pack", str(sweep), str(file), "--columns", "f1_weighted, nll"]) == 0
