@@ -34,10 +34,10 @@ def listing(root: Path) -> set[str]:
 
 #: Corpora that another one of the same kind stands for in `make test`.
 REPEATED = {
-    "CSV bomb as MELD": pytest.mark.soak("takes 6 s; the reader of curves has the same bounds"),
+    "CSV bomb as MELD": pytest.mark.soak("takes 6 s; the curves are such tables too"),
     "CSV bomb as EmoryNLP": pytest.mark.soak("takes 6 s, likewise"),
-    "logs of another program": pytest.mark.soak("takes 7 s, likewise"),
-    "Parquet bomb or lying header as data": pytest.mark.soak("takes 8 s; a history has the same reader of Parquet"),
+    "logs of another program": pytest.mark.soak("takes 7 s; the curves come from another program too"),
+    "Parquet bomb or lying header as data": pytest.mark.soak("takes 8 s; a history is such a file too"),
 }
 
 
