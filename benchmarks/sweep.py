@@ -47,9 +47,6 @@ from joyful.results import TIMING, read_run
 #: Epochs of a trial with --epoch-json.
 FULL_EPOCHS = 30
 
-#: The pruner of +sweeps=weights.
-PRUNER = "asha_promotion"
-
 #: Names of the figures of `benchmarks.epoch` that are used.
 OUR_EPOCH, PEER_EPOCH = f"epoch, {RUNNING}", f"epoch, {SCALED}"
 
@@ -73,6 +70,12 @@ class SweepTiming:
     epochs: float
     full_epochs: float
     best: float
+
+
+def default_pruner() -> str:
+    """Return the pruner of joyful's own sweeps."""
+    defaults = yaml.safe_load((ROOT / "conf/hydra/sweeper/optuna_pruned.yaml").read_text(encoding="utf-8"))["defaults"]
+    return next(str(item["pruner"]) for item in defaults if "pruner" in item)
 
 
 def stock_overrides() -> tuple[list[str], list[str]]:
@@ -173,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command_line.add_argument(
         "--pruner",
         nargs="+",
-        default=[PRUNER],
+        default=[default_pruner()],
         help="choices of hydra/sweeper/pruner, one sweep each (default: %(default)s)",
     )
     command_line.add_argument(
@@ -193,7 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     overrides = [f"hydra/sweeper/sampler={options.sampler}"]
     overrides += [*([f"training.epochs={FULL_EPOCHS}"] if epochs is not None else []), *options.overrides]
     settings, space = stock_overrides()
-    stock = [*settings, "hydra/sweeper=optuna", *space, *overrides, "hydra.sweeper.sampler.seed=5000"]
+    seeds = [f"hydra.sweeper.sampler.{item}" for item in settings if item.startswith("seed=")]
+    stock = [*settings, "hydra/sweeper=optuna", *space, *overrides, *seeds]
     ours = ["+sweeps=weights", f"hydra.sweeper.n_trials={options.trials}", f"hydra.sweeper.n_jobs={options.workers}"]
     ours += [f"hydra.launcher.n_jobs={options.workers}"]
     n_jobs = f"hydra.sweeper.n_jobs={options.workers}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, NullLocator
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -20,7 +20,8 @@ from joyful.analysis.findings import Findings
 from joyful.analysis.formatting import interval, number, percent
 from joyful.analysis.page.markdown import table
 from joyful.analysis.plots import Plot, learning_curves
-from joyful.analysis.plots.style import MUTED, joined, label_axes, look, panel
+from joyful.analysis.plots.curves import draw_bands
+from joyful.analysis.plots.style import MUTED, joined, label_axes, log_scale, look, looks, panel
 from study.tables import DATASETS, FAIR_NOTE, Part, Studies, effect_text
 
 Values = NDArray[np.float64]
@@ -55,25 +56,28 @@ CONTRAST, AVERAGED = "contrast 0.025", "averaged"
 
 def gradients(studies: Studies) -> Plot:
     """Plot the encoder gradient ratio of MSE at weight 0.05 over training, with a line for each dataset."""
-    named = {part.name: findings for part, findings in studies.items()}
-    sentences = []
+    ratios = {
+        GRADIENTS[part.name]: _of_first_arm(findings) for part, findings in studies.items() if part.name in GRADIENTS
+    }
+    names = {"ratio": "mean", "ratio_low": "low", "ratio_high": "high"}
+    bands = [rows.assign(arm=title).rename(columns=names) for title, rows in ratios.items()]
     with panel() as (figure, axes):
-        for index, (name, title) in enumerate((name, title) for name, title in GRADIENTS.items() if name in named):
-            arm = named[name].sweep.arms[0].name
-            rows = named[name].tables["gradient_ratio"]
-            rows = rows[rows["arm"] == arm].sort_values("x")
-            style, x, y = look(index), rows["x"].to_numpy(), 100 * rows["ratio"].to_numpy()
-            axes.plot(x, y, color=style.colour, linestyle=style.dashes, label=title)
-            at_end = rows.iloc[-1]
-            limits = interval(100 * at_end["ratio_low"], 100 * at_end["ratio_high"], digits=1)
-            sentences.append(f"{title} ends at {number(100 * at_end['ratio'], 1)} % ({limits})")
+        ends = draw_bands(axes, pd.concat(bands), looks(list(ratios)), 100)
         axes.axhline(100, color=MUTED, linewidth=1, dashes=(2, 2))
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_locator(NullLocator())
+        log_scale(axes.yaxis)
         label_axes(axes, "encoder / classification (%)", "epoch")
+    sentences = [
+        f"{title} ends at {number(mean, 1)} % ({interval(low, high, digits=1)})"
+        for title, (mean, low, high, _) in ends.items()
+    ]
     title = "Gradient of the weighted reconstruction, as a share of that of the classification"
     return Plot("explain-gradients", title, joined(sentences), figure)
+
+
+def _of_first_arm(findings: Findings) -> pd.DataFrame:
+    """Return the gradient ratios of the baseline."""
+    rows = findings.tables["gradient_ratio"]
+    return rows[rows["arm"] == findings.sweep.arms[0].name]
 
 
 def shares_table(studies: Studies) -> str:
@@ -99,9 +103,7 @@ def effects(recorded: Sequence[Recorded]) -> dict[str, tuple[float, float, float
         recorded: Configurations with the three weights drawn at random.
     """
     f1, of_weights, of_rate = _columns(recorded)
-    design = np.column_stack([np.ones(len(f1)), of_weights, of_rate])
-    slopes, *_ = np.linalg.lstsq(design, f1)
-    residual = f1 - design @ slopes
+    design, slopes, residual = _fit(f1, of_weights, of_rate)
     freedom = len(f1) - design.shape[1]
     variances = residual @ residual / freedom * np.diag(np.linalg.inv(design.T @ design))
     reach = stats.t.ppf(0.975, freedom) * np.sqrt(variances)
@@ -116,11 +118,16 @@ def explained(recorded: Sequence[Recorded]) -> tuple[float, float | None]:
     f1, of_weights, of_rate = _columns(recorded)
 
     def share(columns: Values) -> float:
-        design = np.column_stack([np.ones(len(f1)), columns])
-        slopes, *_ = np.linalg.lstsq(design, f1)
-        return float(1 - np.var(f1 - design @ slopes) / np.var(f1))
+        return float(1 - np.var(_fit(f1, columns)[2]) / np.var(f1))
 
     return share(of_weights), share(of_rate) if of_rate.shape[1] else None
+
+
+def _fit(f1: Values, *columns: Values) -> tuple[Values, Values, Values]:
+    """Return design, coefficients and residual of the least squares fit of F1 to a constant and the columns."""
+    design = np.column_stack([np.ones(len(f1)), *columns])
+    slopes = np.asarray(np.linalg.lstsq(design, f1)[0], dtype=np.float64)
+    return design, slopes, np.asarray(f1 - design @ slopes)
 
 
 def _columns(recorded: Sequence[Recorded]) -> tuple[Values, Values, Values]:
@@ -133,55 +140,38 @@ def _columns(recorded: Sequence[Recorded]) -> tuple[Values, Values, Values]:
 
 def weights(recorded: Sequence[Recorded]) -> Plot:
     """Plot the best dev F1 of each configuration against its encoder weight and its contrast weight."""
-    found = effects(recorded)
+    found, (f1, of_weights, _), names = effects(recorded), _columns(recorded), list(WEIGHTS)
     sentences = []
     with panel() as (figure, axes):
         for index, name in ((0, "weights.encoder_loss_weight"), (2, "weights.cl_loss_weight")):
             style = look(index)
-            x = np.array([one.settings[name] for one in recorded])
-            y = np.array([100 * one.curve[-1] for one in recorded])
-            axes.plot(x, y, style.marker, color=style.colour, label=WEIGHTS[name], alpha=0.8)
+            x = 10 ** of_weights[:, names.index(name)]
+            axes.plot(x, f1, style.marker, color=style.colour, label=WEIGHTS[name], alpha=0.8)
             estimate, low, high = found[name]
             sentences.append(
                 f"Ten times the {WEIGHTS[name]} changes the best dev F1 by {number(estimate, 1)} points "
                 f"(95 % interval {interval(low, high, digits=1)})"
             )
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        log_scale(axes.xaxis)
         axes.set_xlabel("weight")
         axes.set_ylabel("best dev weighted F1 (%)")
     title = f"{len(recorded)} configurations with random weights, embedded data"
     return Plot("explain-weights", title, joined(sentences), figure)
 
 
-def weights_table(archives: Path) -> str:
-    """Return the effects of the weights on each dataset whose configurations were recorded."""
+def weights_table(recorded: Mapping[str, Sequence[Recorded]]) -> str:
+    """Return the effects of the weights. recorded: name of a dataset -> its configurations."""
     rows = []
-    for name, title in DATASETS.items():
-        file = archives / f"curves_{name}.parquet"
-        if file.is_file():
-            recorded = read_recorded(file)
-            cells = [
-                f"{number(value, 2)} ({interval(low, high, digits=2)})"
-                for value, low, high in effects(recorded).values()
-            ]
-            by_weights, by_rate = explained(recorded)
-            cells += [percent(by_weights, 0), "not varied" if by_rate is None else percent(by_rate, 0)]
-            rows.append([title, str(len(recorded)), *cells])
+    for name, configurations in recorded.items():
+        cells = [
+            f"{number(value, 2)} ({interval(low, high, digits=2)})"
+            for value, low, high in effects(configurations).values()
+        ]
+        by_weights, by_rate = explained(configurations)
+        cells += [percent(by_weights, 0), "not varied" if by_rate is None else percent(by_rate, 0)]
+        rows.append([DATASETS[name], str(len(configurations)), *cells])
     columns = ["data", "runs", *(f"ten times the {name}, points of F1" for name in WEIGHTS.values())]
     return table([*columns, "variance of F1 explained by the weights", "by the learning rate"], rows)
-
-
-def curves(findings: Findings, arm: str, name: str) -> Plot:
-    """Plot the dev F1 of the first arm and of another one.
-
-    Args:
-        findings: Findings of a sweep `fair/note`.
-        arm: The other arm.
-        name: Identifier of the figure.
-    """
-    band = findings.band("f1_weighted", "dev")
-    return learning_curves(band, [FAIR_NOTE[0], arm], name=name, quantity="dev weighted F1", scale=100, unit="%")
 
 
 def single_runs(findings: Findings, name: str) -> Plot:
@@ -217,23 +207,27 @@ def note_table(notes: Mapping[Part, Findings], arm: str) -> str:
 
 def blocks(studies: Studies, archives: Path) -> tuple[dict[str, str], list[Plot]]:
     """Return the generated parts of the page by name, and its figures. Parts without an archive are left out."""
-    plots, tables = {"gradients": gradients(studies)}, {"shares": shares_table(studies)}
-    recorded = archives / "curves_synthetic.parquet"
-    if recorded.is_file():
-        plots["weights"], tables["weights"] = weights(read_recorded(recorded)), weights_table(archives)
+    files = {name: archives / f"curves_{name}.parquet" for name in DATASETS}
+    recorded = {name: read_recorded(file) for name, file in files.items() if file.is_file()}
     notes = {part: findings for part, findings in studies.items() if part.name.startswith("fair_note_")}
+    parts: dict[str, list[Plot | str]] = {}
+    if any(part.name in GRADIENTS for part in studies):
+        parts |= {"gradients": [gradients(studies)], "shares": [shares_table(studies)]}
+    if "synthetic" in recorded:
+        parts["weights"] = [weights(recorded["synthetic"]), weights_table(recorded)]
     if notes:
         first = next(iter(notes.values()))
-        plots["contrast"] = curves(first, CONTRAST, "explain-contrast")
-        plots["average"] = single_runs(first, "explain-average")
-        tables |= {"contrast": note_table(notes, CONTRAST), "average": note_table(notes, AVERAGED)}
+        contrast = learning_curves(
+            first.band("f1_weighted", "dev"), [FAIR_NOTE[0], CONTRAST], name="explain-contrast", quantity="dev weighted F1",
+            scale=100, unit="%",
+        )  # fmt: skip
+        parts["contrast"] = [contrast, note_table(notes, CONTRAST)]
+        parts["average"] = [single_runs(first, "explain-average"), note_table(notes, AVERAGED)]
     markdown = {
-        name: "\n\n".join(
-            [*([_image(plots[name])] if name in plots else []), *([tables[name]] if name in tables else [])]
-        )
-        for name in {**plots, **tables}
+        f"explain_{name}": "\n\n".join(_image(item) if isinstance(item, Plot) else item for item in items)
+        for name, items in parts.items()
     }
-    return {f"explain_{name}": text for name, text in markdown.items()}, list(plots.values())
+    return markdown, [item for items in parts.values() for item in items if isinstance(item, Plot)]
 
 
 def _image(plot: Plot) -> str:
