@@ -234,7 +234,7 @@ def test_without_archives_the_error_names_the_command(study, tmp_path, monkeypat
 def test_the_document_in_the_repository_is_up_to_date(monkeypatch):
     monkeypatch.setattr(report, "make_page", no_page)
     assert study_report.main(["--check"]) == 0
-    assert sum(path.stat().st_size for path in study_report.ARCHIVES.iterdir()) < 5_000_000
+    assert sum(path.stat().st_size for path in study_report.ARCHIVES.iterdir()) < 8_000_000
 
 
 def test_the_summary_in_chinese_has_no_english_words():
