@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 #: Maximum size of the file with Hydra's settings of a job in bytes.
 MAXIMUM_JOB_BYTES = 4 * 2**20
 
+#: Length and first byte of the range that SQLite locks for reading.
+_SHARED_LOCK = (510, 0x40000002)
+
 
 def set_damaged_aside(url: URL) -> None:
     """Rename the study's SQLite file if it is damaged or is not a study, and print a message.
@@ -37,7 +40,7 @@ def set_damaged_aside(url: URL) -> None:
         url: The database URL. Other databases than SQLite are not examined.
 
     Raises:
-        InputError: If the file cannot be read.
+        InputError: If the file cannot be read, or is damaged and another process has it open.
     """
     path = Path(str(url.database)).absolute()
     if url.get_backend_name() != "sqlite" or not path.is_file():
@@ -45,6 +48,11 @@ def set_damaged_aside(url: URL) -> None:
     with _exclusive(path.parent):
         problem = find_damage(path)
         if problem:
+            if _is_open_elsewhere(path):
+                raise InputError(
+                    f"{path} is damaged ({problem}) and another process has it open; end the other workers of this sweep"
+                    " and joyful sweep watch, then run the command again"
+                )
             set_aside(path, f"{path} is damaged ({problem}); the study is rebuilt from its run folders")
             for suffix in ("-wal", "-shm"):
                 set_aside(path.with_name(path.name + suffix), "it belongs to the damaged study")
@@ -75,6 +83,23 @@ def find_damage(path: Path) -> str:
         ) from None
     finally:
         connection.close()
+
+
+def _is_open_elsewhere(path: Path) -> bool:
+    """Return whether another process has a database open.
+
+    When it closes a database that has been renamed, SQLite deletes the write-ahead log by the old name. That log belongs
+    to the rebuilt study by then, and its last trials would be lost. With a write-ahead log, each connection keeps the
+    shared lock on the file (https://sqlite.org/lockingv3.html).
+    """
+    with open(path, "r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, *_SHARED_LOCK)
+        except (BlockingIOError, PermissionError):
+            return True
+        except OSError:  # the file system has no locks
+            return False
+    return False
 
 
 def runs_of(folder: Path, plan: Plan, seed_key: str) -> dict[int, KnownRun]:

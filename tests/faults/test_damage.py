@@ -8,10 +8,14 @@ import sqlite3
 import subprocess
 import sys
 
+import optuna
 import pytest
+from sqlalchemy.engine import URL
 
 from joyful import results
 from joyful.results.machine import machine
+from joyful.sweeper import recovery
+from joyful.sweeper.database import open_storage
 from tests.support import sweeps
 from tests.support.faults import count, seed
 
@@ -195,6 +199,27 @@ def test_a_damaged_study_is_rebuilt_from_the_runs_without_training(swept, tmp_pa
     assert damages["foreign"] in aside
     tally("a damaged study", count(quick=1, full=5), len(lost), len(wrong))
     assert (lost, wrong) == ([], [])
+
+
+def test_a_damaged_study_that_another_process_has_open_is_left_alone(tmp_path):
+    study, url = tmp_path / "study.db", URL.create("sqlite", database=str(tmp_path / "study.db"))
+    storage = open_storage(url)
+    optuna.create_study(storage=storage)
+    storage.engine.dispose()
+    code = (
+        "import sqlite3, sys; open_one = sqlite3.connect(sys.argv[1]);"
+        " open_one.execute('PRAGMA wal_checkpoint(TRUNCATE)'); print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(study)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder.stdout.readline()
+    study.write_bytes(b"no database" * 1000)
+    with pytest.raises(results.InputError, match=r"study\.db is damaged .* another process has it open; end the other"):
+        recovery.set_damaged_aside(url)
+    holder.communicate("\n")
+    recovery.set_damaged_aside(url)
+    assert not study.exists()
+    assert (tmp_path / "study.db.damaged").read_bytes() == b"no database" * 1000
 
 
 def test_opening_a_damaged_study_says_what_to_do(swept, tmp_path):
