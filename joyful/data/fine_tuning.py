@@ -16,12 +16,8 @@ import hashlib
 import json
 import logging
 import math
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +27,7 @@ from joyful.data.text_encoder import identity, load_model, token_lengths
 from joyful.data_settings import FineTuningSettings
 from joyful.randomness import host_generator, key
 from joyful.records import InputError, clock, first_line_of
+from joyful.results.files import new_folder
 from joyful.results.provenance import encoder_name, encoder_names
 from joyful.runtime.disk import check_disk_space
 
@@ -80,10 +77,20 @@ def fine_tuned_encoder(
     slug = Path(encoder_name(first)).name.replace("+", "-")
     folder = cache / f"{slug}-fine-tuned-{_digest(first, texts, labels, settings)}"
     if not folder.is_dir():
+        from safetensors import SafetensorError
+
         model = load_model(first)
-        with _new_folder(folder, model) as temporary:
-            _train_or_refuse(model, first, list(texts), labels, settings)
-            model.save(str(temporary), create_model_card=False)
+        try:
+            with new_folder(folder) as temporary:
+                size = sum(parameter.nbytes for parameter in model.parameters())
+                check_disk_space(cache, size, "the fine-tuned encoder", "data.cache=FOLDER")
+                _train_or_refuse(model, first, list(texts), labels, settings)
+                model.save(str(temporary), create_model_card=False)
+        except (OSError, SafetensorError) as error:  # the latter where the disk is full
+            if not folder.is_dir():  # otherwise another process was faster
+                raise InputError(
+                    f"{cache} cannot be used ({first_line_of(error)}); set data.cache=FOLDER to a writable folder"
+                ) from None
     return "+".join([str(folder), *others])
 
 
@@ -97,34 +104,6 @@ def _train_or_refuse(model: Any, name: str, texts: list[str], labels: np.ndarray
             f"data.fine_tuning.epochs={settings.epochs}: the encoder {name} cannot be fine-tuned"
             f" ({type(error).__name__}: {first_line_of(error)[:200]}); set data.fine_tuning.epochs=0 or another encoder"
         ) from None
-
-
-@contextmanager
-def _new_folder(folder: Path, model: Any) -> Iterator[Path]:
-    """Context with a temporary folder for a model, which becomes `folder` at its end unless that exists by then."""
-    from safetensors import SafetensorError
-
-    temporary = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        size = sum(parameter.nbytes for parameter in model.parameters())
-        check_disk_space(folder.parent, size, "the fine-tuned encoder", "data.cache=FOLDER")
-        yield temporary
-        for path in (temporary, *temporary.rglob("*")):  # some have mode 600, but users may share a cache
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    except (OSError, SafetensorError) as error:  # the latter where the disk is full
-        raise InputError(
-            f"{folder.parent} cannot be used ({first_line_of(error)}); set data.cache=FOLDER to a writable folder"
-        ) from None
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _digest(encoder: str, texts: Sequence[str], labels: np.ndarray, settings: FineTuningSettings) -> str:

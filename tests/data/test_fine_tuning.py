@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from joyful.data import fine_tuning
 from joyful.data.dialogue_table import DialogueTable, to_dataset
-from joyful.data.fine_tuning import _new_folder, fine_tuned_encoder
+from joyful.data.fine_tuning import fine_tuned_encoder
 from joyful.data.loading import _memory, load
-from joyful.data.text_encoder import load_model, sentence_encoder
+from joyful.data.text_encoder import sentence_encoder
 from joyful.data_settings import FineTuningSettings
 from joyful.records import InputError
 from tests.support.datasets import data_settings
@@ -238,15 +239,21 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(encoder, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_that_train_the_same_encoder_keep_one(encoder, tmp_path):
-    """The other process finishes while this one writes its result."""
+def test_two_processes_that_train_the_same_encoder_keep_one(encoder, tmp_path, monkeypatch):
+    """The other process finishes while this one trains."""
     texts, labels = texts_with_labels(64)
     theirs = Path(fine_tuned_encoder(encoder, texts, labels, SETTINGS, tmp_path / "theirs"))
     name = tmp_path / "ours" / theirs.name
-    with _new_folder(name, load_model(encoder)) as temporary:
-        (temporary / "ours").touch()
+
+    def train_and_be_too_late(*arguments):
+        train(*arguments)
         shutil.copytree(theirs, name)
-    assert sorted(path.name for path in name.iterdir()) == sorted(path.name for path in theirs.iterdir())
+        (name / "theirs").touch()
+
+    train = fine_tuning._train
+    monkeypatch.setattr(fine_tuning, "_train", train_and_be_too_late)
+    assert fine_tuned_encoder(encoder, texts, labels, SETTINGS, tmp_path / "ours") == str(name)
+    assert (name / "theirs").exists()
     assert [path.name for path in name.parent.iterdir()] == [name.name]
 
 

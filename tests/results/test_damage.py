@@ -217,6 +217,33 @@ def test_the_lock_of_a_run_is_that_of_its_checkpoints_and_of_no_other(tmp_path: 
     assert remove_leftovers(tmp_path / "other") == []
 
 
+def test_a_new_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "cache/encoder"
+    with pytest.raises(IsADirectoryError), files.new_folder(folder) as temporary:
+        temporary.write_bytes(b"not a folder")
+    assert list(folder.parent.iterdir()) == []
+    killed = "import sys; from pathlib import Path; from joyful.results import files\n"
+    killed += "with files.new_folder(Path(sys.argv[1])) as f: (f / 'weights').touch(); print(flush=True); input()"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", killed, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    writer.kill()
+    writer.communicate()
+    assert len(list(folder.parent.iterdir())) == 1  # hidden
+    with files.new_folder(folder) as temporary:
+        (temporary / "deep").mkdir()
+        (temporary / "deep/weights").write_bytes(b"first")
+        (temporary / "deep/weights").chmod(0o600)
+    assert list(folder.parent.iterdir()) == [folder]
+    assert (folder / "deep/weights").stat().st_mode & 0o777 == 0o644
+    with pytest.raises(FileExistsError), files.new_folder(folder) as temporary:
+        (temporary / "weights").write_bytes(b"second")
+    assert [path.read_bytes() for path in folder.rglob("weights")] == [b"first"]
+    assert list(folder.parent.iterdir()) == [folder]
+
+
 # Failing writes
 
 LIMITED = """
