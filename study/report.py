@@ -35,6 +35,7 @@ from study.tables import (
     Studies,
     arms_table,
     confirmation_table,
+    fair_parts_table,
     fair_table,
     fair_verdict_table,
     gradient_ratio_table,
@@ -113,8 +114,10 @@ def rename_arms(findings: Findings, part: Part) -> Findings:
 def plots_of(part: Part, findings: Findings) -> list[Plot]:
     """Return the plots of a part: dev F1 over training, and the effects of the arms for two of the note's claims.
 
-    A part about performance or of the second plan has the first plot only.
+    A part about performance or of the second plan has the first plot only, and its `fair/parts_*` have none.
     """
+    if part.name.startswith("fair_parts_"):
+        return []
     band = findings.band("f1_weighted", "dev")
     arms = [arm.name for arm in findings.sweep.arms]
     target = findings.target.value if findings.target is not None else None
@@ -150,9 +153,14 @@ def blocks(studies: Studies) -> dict[str, str]:
         markdown["confirmation"] = confirmation_table(studies)
     if any(part.name in FAIR_COMPARISONS for part in studies):
         markdown["fair"] = fair_table(studies, claims)
-    for kind in ("note", "confirm", "parts"):
-        chosen = {part: findings for part, findings in second.items() if part.name.startswith(f"fair_{kind}_")}
-        if chosen:
+    kinds = {
+        kind: {part: findings for part, findings in second.items() if part.name.startswith(f"fair_{kind}_")}
+        for kind in ("note", "confirm", "parts")
+    }
+    if kinds["parts"]:
+        markdown["fair_parts"] = fair_parts_table(kinds["parts"])
+    for kind in ("note", "confirm"):
+        if chosen := kinds[kind]:
             figures = [line for part, findings in chosen.items() for line in _figures(part, findings)]
             markdown[f"fair_{kind}"] = "\n\n".join([fair_verdict_table(chosen), scores_table(chosen), *figures])
     return markdown | {part.name: block(part, findings) for part, findings in studies.items()}

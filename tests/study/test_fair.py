@@ -8,7 +8,7 @@ import yaml
 from joyful.analysis.claims_file import read_claims
 from study.report import FAIR_CLAIMS
 from study.tables import FAIR_CLAIMS as CLAIMS
-from study.tables import FAIR_CONFIRM, FAIR_NOTE, Part, fair_verdict_table, works
+from study.tables import FAIR_NOTE, PARTS, Part, fair_parts_table, fair_verdict_table, works
 from tests.support.analysis import Truth, simulate_sweep
 from tests.support.findings import findings_of
 
@@ -32,6 +32,10 @@ def test_settings_work_if_they_are_faster_and_steadier_at_no_loss_of_f1(tmp_path
     assert (better[-1], same[-1]) == ("**yes**", "no")
     assert same[4].startswith("**contradicted**")
     assert same[5].startswith("**supported**")
+    parts = fair_parts_table({Part("fair_parts_meld", "MELD", note=False, fair=True): findings}).splitlines()
+    taken = [cell.strip() for cell in parts[2].strip("|").split("|")]
+    assert taken[:3] == ["MELD", names[1], "12"]
+    assert taken[3] == better[4].partition("<br>")[2]
     known = {v.claim.name: v for v in findings.verdicts if v.arm == names[1]}
     assert works(known)
     for name in (CLAIMS[0], CLAIMS[1], CLAIMS[3]):
@@ -42,7 +46,10 @@ def test_the_claims_and_arms_are_those_of_the_sweeps():
     assert tuple(claim.name for claim in read_claims(FAIR_CLAIMS)) == CLAIMS
     found = {path.stem: yaml.safe_load(path.read_text())["hydra"]["sweeper"] for path in SWEEPS.glob("*.yaml")}
     assert len(found["note"]["arms"]) == len(FAIR_NOTE)
-    assert len(set(FAIR_CONFIRM)) == 5
+    for part in PARTS:
+        kind, _, name = part.name.removeprefix("fair_").partition("_")
+        if kind in ("confirm", "parts") and part.fair and f"{kind}_{name}" in found:
+            assert len(set(part.arms)) == len(found[f"{kind}_{name}"]["arms"]), part.name
     searches = found["search_baseline"], found["search_candidate"]
     assert searches[0]["n_trials"] == searches[1]["n_trials"]
     assert searches[0]["params"].items() <= searches[1]["params"].items()  # the candidate may use everything
