@@ -19,11 +19,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from joyful.analysis import report
 from joyful.analysis.claims import read_claims
-from joyful.analysis.findings import Findings
+from joyful.analysis.findings import Findings, compute_findings
 from joyful.analysis.plots import Plot, forest, learning_curves
 from joyful.results import InputError, ResultsError, write_bytes
 from study import archive, explanation, reanalysis
@@ -80,13 +81,23 @@ def read(folder: Path) -> Studies:
         file = ARCHIVES / f"{part.name}.parquet"
         if file.is_file():
             archive.unpack(file, folder / part.name)
-            claims = FAIR_CLAIMS if part.fair else CLAIMS
-            studies[part] = rename_arms(report.build(folder / part.name, claims)[0], part)
+            findings = report.build(folder / part.name, FAIR_CLAIMS if part.fair else CLAIMS)[0]
+            studies[part] = rename_arms(with_fixed_pairs(findings) if part.explains else findings, part)
     if not studies:
         raise InputError(
             f"{ARCHIVES}: expected archives of the study's sweeps, found none; run python -m study.archive pack"
         )
     return studies
+
+
+def with_fixed_pairs(findings: Findings) -> Findings:
+    """Return the findings of `fair/parts_*` with the t interval.
+
+    The plan fixed its pairs and measures before the runs. What such a sweep registered by default are the claims of the note,
+    which are about other settings than those of its arms.
+    """
+    claims = read_claims(FAIR_CLAIMS)
+    return compute_findings(replace(findings.sweep, designs=()), claims, findings.target, rng=np.random.default_rng(0))
 
 
 def rename_arms(findings: Findings, part: Part) -> Findings:
@@ -114,9 +125,9 @@ def rename_arms(findings: Findings, part: Part) -> Findings:
 def plots_of(part: Part, findings: Findings) -> list[Plot]:
     """Return the plots of a part: dev F1 over training, and the effects of the arms for two of the note's claims.
 
-    A part about performance or of the second plan has the first plot only, and its `fair/parts_*` have none.
+    A part about performance or of the second plan has the first plot only, and `fair/parts_*` have none.
     """
-    if part.name.startswith("fair_parts_"):
+    if part.explains:
         return []
     band = findings.band("f1_weighted", "dev")
     arms = [arm.name for arm in findings.sweep.arms]
@@ -153,14 +164,11 @@ def blocks(studies: Studies) -> dict[str, str]:
         markdown["confirmation"] = confirmation_table(studies)
     if any(part.name in FAIR_COMPARISONS for part in studies):
         markdown["fair"] = fair_table(studies, claims)
-    kinds = {
-        kind: {part: findings for part, findings in second.items() if part.name.startswith(f"fair_{kind}_")}
-        for kind in ("note", "confirm", "parts")
-    }
-    if kinds["parts"]:
-        markdown["fair_parts"] = fair_parts_table(kinds["parts"])
+    if explaining := {part: findings for part, findings in second.items() if part.explains}:
+        markdown["fair_parts"] = fair_parts_table(explaining)
     for kind in ("note", "confirm"):
-        if chosen := kinds[kind]:
+        chosen = {part: findings for part, findings in second.items() if part.name.startswith(f"fair_{kind}_")}
+        if chosen:
             figures = [line for part, findings in chosen.items() for line in _figures(part, findings)]
             markdown[f"fair_{kind}"] = "\n\n".join([fair_verdict_table(chosen), scores_table(chosen), *figures])
     return markdown | {part.name: block(part, findings) for part, findings in studies.items()}

@@ -66,6 +66,11 @@ class Part:
     performance: bool = False
     fair: bool = False
 
+    @property
+    def explains(self) -> bool:
+        """Whether it is one of `fair/parts_*`, which explain and decide nothing."""
+        return self.name.startswith("fair_parts_")
+
 
 def _confirmation(name: str, title: str, arms: tuple[str, ...] = CONFIRMED) -> Part:
     return Part(f"confirm_{name}", title, note=False, arms=arms, confirms=True)
@@ -79,6 +84,10 @@ FAIR_CONFIRM = ("tuned baseline", "default", "default, averaged", "tuned, contra
 FAIR_WITHOUT: dict[str, tuple[str, ...]] = {
     "synthetic": (
         "candidate", "learning rate", "warm-up", "encoder weight", "contrast weight", "gate weight", "MSE", "NLL", "no average",
+    ),
+    "mosi": (
+        "candidate", "learning rate", "warm-up", "batch", "encoder weight", "contrast weight", "gate weight", "fixed weighting",
+        "no average",
     ),
 }  # fmt: skip
 
@@ -113,6 +122,13 @@ PARTS = (
     Part("fair_synthetic", "Synthetic, fair baseline", note=False, arms=FAIR),
     *_fair("note", dict.fromkeys(DATASETS, FAIR_NOTE)),
     *_fair("confirm", dict.fromkeys(DATASETS, FAIR_CONFIRM) | {"mosi": (*FAIR_CONFIRM, "tuned_mosi")}),
+    Part(
+        "fair_confirm_synthetic_second",
+        "Synthetic, second",
+        note=False,
+        arms=("tuned baseline", "candidate, NLL"),
+        fair=True,
+    ),
     *_fair("parts", FAIR_WITHOUT),
     Part("precision", "Synthetic, bfloat16", note=False, arms=("float32", "bfloat16"), performance=True),
 )
