@@ -101,20 +101,30 @@ def pack(sweep: Path, file: Path, only: Sequence[str] | None = None) -> int:
     unknown = sorted(set(only or ()) - available)
     if unknown:
         raise InputError(f"columns: expected some of {', '.join(sorted(available))}; got {', '.join(unknown)}")
-    texts = ("run", "header", "split")
-    types = {"step": pa.int32(), "epoch": pa.float64(), **dict.fromkeys(texts, pa.string())}
-    order = [*texts, "step", "epoch", *sorted(columns.keys() - {*texts, "step", "epoch"})]
-    table = pa.table({key: pa.array(columns[key], types.get(key, pa.float32())) for key in order})
+    texts, types = ("run", "header", "split"), {"step": pa.int32(), "epoch": pa.float64()}
+    floats = sorted(columns.keys() - {*texts, *types})
+    arrays = {key: _each_once(columns[key]) for key in texts}
+    arrays |= {key: pa.array(columns[key], types.get(key, pa.float32())) for key in (*types, *floats)}
+    table = pa.table(arrays)
     files = {name: (sweep / name).read_text() for name in (DESIGN, DECISIONS) if (sweep / name).is_file()}
     table = table.replace_schema_metadata({"joyful_archive": str(FORMAT), **files})
     sink = pa.BufferOutputStream()
-    floats = [key for key in order if key not in types]
     pq.write_table(
-        table, sink, compression="zstd", compression_level=19, use_dictionary=[*texts, "step", "epoch"],
+        table, sink, compression="zstd", compression_level=19, use_dictionary=[*texts, *types],
         use_byte_stream_split=floats, write_statistics=False, row_group_size=max(1, count),
     )  # fmt: skip
     results.write_bytes(file, sink.getvalue().to_pybytes())
     return len(names)
+
+
+def _each_once(texts: Sequence[str]) -> Any:
+    """Return texts as an Arrow array that holds each different text once."""
+    import pyarrow as pa
+
+    index = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    return pa.DictionaryArray.from_arrays(
+        pa.array([index[text] for text in texts], pa.int32()), pa.array(list(index), pa.string())
+    )
 
 
 def unpack(file: Path, folder: Path) -> int:

@@ -93,7 +93,7 @@ WRONG: dict[tuple[str, ...], str] = {
     ("loss=focal",): f"{LOSSES}'focal'; did you mean classification=focal?",
     ("optimizer=Adam",): "expected one of adam, adamw, rmsprop, sgd, got 'Adam'; did you mean adam?",
     ("modalities=va",): "did you mean av?",
-    ("weights=tuned",): "did you mean tuned_meld or tuned_mosi?",
+    ("weights=basics",): "did you mean basic?",
     ("experiment=nothing",): "dialogues, emorynlp, full, iemocap, meld, mosi, got 'nothing'; set experiment=NAME",
     ("--config-dir=OVERLAY", "experiment=group"): f"{LOSSES}'msee'; did you mean mse?",
     ("hydra/launcher=jobli",): "did you mean joblib?",

@@ -8,6 +8,7 @@ import pytest
 
 from joyful.results import InputError, RunFolder
 from joyful.results.design import Design, read_designs, record_design
+from joyful.results.parquet_pages import decoded_bytes
 from study.archive import main, pack, unpack
 from tests.support.analysis import simulate_sweep
 from tests.support.findings import findings_of
@@ -100,6 +101,29 @@ def test_the_same_sweep_gives_the_same_bytes_and_few_of_them(sweep, unpacked, tm
     assert (tmp_path / "once.parquet").read_bytes() == unpacked[0].read_bytes()
     size = sum(path.stat().st_size for path in sweep.rglob("*.*"))
     assert unpacked[0].stat().st_size < size / 4
+
+
+def test_each_header_is_written_once(tmp_path):
+    """Above 1 MiB of different headers, Parquet would write one per row, which unpack refuses for a large sweep."""
+    size = 400_000
+    for run in range(4):
+        header = {
+            "objective_name": "dev nll",
+            "seed": run,
+            "role": "comparison",
+            "epochs": 1,
+            "config_hash": str(run),
+            "git": {},
+            "device": "cpu",
+            "threads": 1,
+            "choices": {},
+            "config": {"text": str(run) * size},
+        }
+        folder = RunFolder.create(tmp_path / "sweep" / str(run), header)
+        folder.write_history([{"step": n, "epoch": float(n), "split": "dev", "nll": 1.0} for n in range(1, 1000)])
+        folder.set_status("completed", None, 0.5)
+    pack(tmp_path / "sweep", tmp_path / "file.parquet")
+    assert decoded_bytes((tmp_path / "file.parquet").read_bytes()) < 5 * size
 
 
 @pytest.mark.slow
