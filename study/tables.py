@@ -85,6 +85,10 @@ FAIR_WITHOUT: dict[str, tuple[str, ...]] = {
     "synthetic": (
         "candidate", "learning rate", "warm-up", "encoder weight", "contrast weight", "gate weight", "MSE", "NLL", "no average",
     ),
+    "emorynlp": (
+        "candidate", "learning rate", "warm-up", "encoder weight", "contrast weight", "gate weight", "fixed weighting",
+        "unimodal heads", "no average",
+    ),
     "mosi": (
         "candidate", "learning rate", "warm-up", "batch", "encoder weight", "contrast weight", "gate weight", "fixed weighting",
         "no average",
