@@ -12,6 +12,7 @@ import pytest
 
 from joyful.analysis.importers.__main__ import main
 from joyful.results import load
+from tests.support.sweeps import enable_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[3]
 HEADER = "arm,seed,step,epoch,split,accuracy,nll\n"
@@ -32,8 +33,9 @@ def started(*words, **options):
     command = [sys.executable, "-m", "joyful.analysis.importers", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment, **options
-    )
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment,
+        preexec_fn=enable_ctrl_c, **options,
+    )  # fmt: skip
 
 
 def wait_until_writing(process, folder):
