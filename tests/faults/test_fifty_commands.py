@@ -48,7 +48,7 @@ WRONG: dict[tuple[str, ...], str] = {
     ("weights.encoder_los_weight=0.03",): f"weights.encoder_los_weight: {ENCODER}",
     ("batch_size=8",): "did you mean training.batch_size?",
     ("epochs=3",): "did you mean training.epochs?",
-    ("training.epohcs=3",): "did you mean training.epochs?",
+    ("training.epohcs=3",): "did you mean training.epochs or data.fine_tuning.epochs?",
     ("loss.nam=mse",): "did you mean loss.name?",
     ("losss=mse",): "losss: there is no such setting; did you mean loss?",
     ("smoothl1=true",): "did you mean loss=smoothl1?",
@@ -63,7 +63,9 @@ WRONG: dict[tuple[str, ...], str] = {
     ("hydra.sweeper.pairs=3",): "add hydra/sweeper=optuna_pruned",
     (*OWN, "hydra.sweeper.n_trails=3", "seed=1,2"): "did you mean hydra.sweeper.n_trials?",
     (*OWN, "+hydra.sweeper.n_trails=3", "seed=1,2"): "did you mean hydra.sweeper.n_trials?",
-    ("--config-dir=OVERLAY", "experiment=key"): "training.epohcs: there is no such setting; did you mean training.epochs?",
+    ("--config-dir=OVERLAY", "experiment=key"): (
+        "training.epohcs: there is no such setting; did you mean training.epochs or data.fine_tuning.epochs?"
+    ),
     # swept parameters
     ("-m", "lr=0.1,0.2"): f"run 0 (lr=0.1): {LR}",
     ("-m", "+lr=0.1,0.2"): f"run 0 (+lr=0.1): {LR}",
