@@ -22,7 +22,7 @@ from joyful.analysis.page.markdown import table
 from joyful.analysis.plots import Plot, learning_curves
 from joyful.analysis.plots.curves import draw_bands
 from joyful.analysis.plots.style import MUTED, joined, label_axes, log_scale, look, looks, panel
-from study.tables import DATASETS, FAIR_NOTE, Part, Studies, effect_text
+from study.tables import DATASETS, FAIR_NOTE, Part, Studies, effect_text, verdicts_by_claim
 
 Values = NDArray[np.float64]
 
@@ -199,7 +199,7 @@ def note_table(notes: Mapping[Part, Findings], arm: str) -> str:
     """Return the effects of an arm of `fair/note` on each dataset, each with the pairs that decided its claim."""
     rows = []
     for part, findings in notes.items():
-        known = {v.claim.name: v for v in findings.verdicts if v.arm == arm}
+        known = verdicts_by_claim(findings, arm)
         chosen = [known[name] for name in ("convergence_speed", "convergence_stability", "f1_gain")]
         rows.append([part.title, *(f"{effect_text(v)}, {len(v.differences)} pairs" for v in chosen)])
     return table(["data", "speed", "steadiness", "best dev F1"], rows)

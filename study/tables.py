@@ -326,12 +326,17 @@ def as_baseline(sweep: Sweep, baseline: str) -> Sweep:
 FAIR_CLAIMS = ("convergence_speed", "convergence_stability", "f1_gain", "f1_no_loss")
 
 
+def verdicts_by_claim(findings: Findings, arm: str) -> dict[str, Verdict]:
+    """Return the verdicts of an arm on the claims of study/fair_claims.yaml, which have one metric each, by claim."""
+    return {v.claim.name: v for v in findings.verdicts if v.arm == arm}
+
+
 def fair_verdict_table(studies: Studies) -> str:
     """Return the verdicts of parts of the second plan: a line for each arm, and a column for each claim."""
     rows = []
     for part, findings in studies.items():
         for arm in findings.sweep.others:
-            known = {v.claim.name: v for v in findings.verdicts if v.arm == arm.name}
+            known = verdicts_by_claim(findings, arm.name)
             pairs = max((v.n_pairs for v in known.values()), default=0)
             cells = [_cell(known.get(name)) for name in FAIR_CLAIMS]
             rows.append(
@@ -362,7 +367,7 @@ def fair_parts_table(studies: Studies) -> str:
     rows = []
     for part, findings in studies.items():
         for arm in findings.sweep.others:
-            known = {v.claim.name: v for v in findings.verdicts if v.arm == arm.name}
+            known = verdicts_by_claim(findings, arm.name)
             speed, spread, f1 = (known[name] for name in FAIR_CLAIMS[:3])
             effects = [effect_text(verdict) for verdict in (speed, spread, f1)]
             rows.append([part.title, arm.name, str(f1.n_pairs), *effects, _test(f1)])

@@ -10,7 +10,7 @@ from joyful.results import InputError, RunFolder
 from joyful.results.design import Design, read_designs, record_design
 from joyful.results.parquet_pages import decoded_bytes
 from study.archive import main, pack, unpack
-from tests.support.analysis import simulate_sweep
+from tests.support.analysis import simulate_sweep, write_run
 from tests.support.findings import findings_of
 
 
@@ -106,22 +106,10 @@ def test_the_same_sweep_gives_the_same_bytes_and_few_of_them(sweep, unpacked, tm
 def test_each_header_is_written_once(tmp_path):
     """Above 1 MiB of different headers, Parquet would write one per row, which unpack refuses for a large sweep."""
     size = 400_000
+    steps = range(1, 1000)
+    columns = {"step": steps, "epoch": [float(n) for n in steps], "split": ["dev"] * 999, "nll": [1.0] * 999}
     for run in range(4):
-        header = {
-            "objective_name": "dev nll",
-            "seed": run,
-            "role": "comparison",
-            "epochs": 1,
-            "config_hash": str(run),
-            "git": {},
-            "device": "cpu",
-            "threads": 1,
-            "choices": {},
-            "config": {"text": str(run) * size},
-        }
-        folder = RunFolder.create(tmp_path / "sweep" / str(run), header)
-        folder.write_history([{"step": n, "epoch": float(n), "split": "dev", "nll": 1.0} for n in range(1, 1000)])
-        folder.set_status("completed", None, 0.5)
+        write_run(tmp_path / "sweep" / str(run), columns, {"sweep_name": str(run) * size}, seed=run)
     pack(tmp_path / "sweep", tmp_path / "file.parquet")
     assert decoded_bytes((tmp_path / "file.parquet").read_bytes()) < 5 * size
 
