@@ -85,6 +85,7 @@ FAIR_WITHOUT: dict[str, tuple[str, ...]] = {
     "synthetic": (
         "candidate", "learning rate", "warm-up", "encoder weight", "contrast weight", "gate weight", "MSE", "NLL", "no average",
     ),
+    "meld": ("candidate", "learning rate", "encoder weight", "contrast weight", "gate weight", "NLL", "no average"),
     "emorynlp": (
         "candidate", "learning rate", "warm-up", "encoder weight", "contrast weight", "gate weight", "fixed weighting",
         "unimodal heads", "no average",
