@@ -28,7 +28,7 @@ from joyful.analysis.findings import Findings, compute_findings
 from joyful.analysis.plots import Plot, forest, learning_curves
 from joyful.results import InputError, ResultsError, write_bytes
 from study import archive, explanation, reanalysis
-from study.searches import searches_table
+from study.searches import finalists_table, searches_table
 from study.tables import (
     FAIR_COMPARISONS,
     PARTS,
@@ -254,8 +254,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as temporary:
             studies = read(Path(temporary))
             markdown = blocks(studies)
-            searches = searches_table(ARCHIVES, Path(temporary))
-            markdown |= {"searches": searches} if searches else {}
+            for name, make in (("searches", searches_table), ("fair_finalists", finalists_table)):
+                if made := make(ARCHIVES, Path(temporary)):
+                    markdown[name] = made
             summary = {"summary": summary_table(studies)}
             performance = {
                 part.name: block(part, findings, "../study/images")
